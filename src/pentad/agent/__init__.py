@@ -1,0 +1,1 @@
+"""The agent layer; see README.md beside this file."""

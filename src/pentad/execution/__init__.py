@@ -1,0 +1,1 @@
+"""The execution layer; see README.md beside this file."""

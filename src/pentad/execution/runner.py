@@ -1,0 +1,52 @@
+"""Runner: the one call a device answers per engine step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
+from pentad.execution.spec import ModelSpec
+
+
+class Runner(Protocol):
+    """Owns the weights and the KV blocks of one model on one device.
+
+    Implementations: plain PyTorch here, native kernels, the simulated device of the resource
+    layer. A runner is driven by one thread.
+    """
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+    @property
+    def block_size(self) -> int:
+        """Tokens per KV block."""
+        ...
+
+    @property
+    def num_blocks(self) -> int: ...
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of one KV block over all layers, keys and values."""
+        ...
+
+    def step(self, batch: RaggedBatch, rows: Sequence[SampleRow]) -> list[Drawn]:
+        """Computes the batch, writes its keys and values, draws one token per logit row."""
+        ...
+
+    def logits(self, batch: RaggedBatch) -> npt.NDArray[np.float32]:
+        """Like `step` without drawing: the raw logits [R, V], for scoring and parity tests."""
+        ...
+
+    def copy_block(self, source: int, target: int) -> None:
+        """Copies one KV block over all layers (copy on write)."""
+        ...
+
+    def close(self) -> None:
+        """Gives the memory back; the runner is not used again."""
+        ...

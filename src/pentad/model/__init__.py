@@ -1,0 +1,1 @@
+"""The model layer; see README.md beside this file."""

@@ -1,0 +1,69 @@
+"""The name table: family and name to "module:Attribute", imported on use.
+
+Nothing is imported when the table is read, so the CLI, the docs and the tests can list every
+strategy at no cost. Each layer adds its families in its own `registry` section below.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from pentad.errors import UnknownName
+
+_TABLE: dict[str, dict[str, str]] = {
+    # resource layer
+    "scheduler": {
+        "fcfs": "pentad.resource.scheduling.fcfs:Fcfs",
+        "sarathi": "pentad.resource.scheduling.sarathi:Sarathi",
+    },
+    "placement": {
+        "single": "pentad.resource.placement.single:SingleDevice",
+        "uniform": "pentad.resource.placement.uniform:UniformPipeline",
+    },
+    # execution layer: who runs a step
+    "runner": {
+        "torch": "pentad.execution.torch.runner:TorchRunner",
+    },
+    # model layer
+    "backend": {
+        "engine": "pentad.model.backends.engine:EngineBackend",
+        "openai": "pentad.model.backends.openai:OpenAIBackend",
+        "llamacpp": "pentad.model.backends.llamacpp:LlamaCppBackend",
+    },
+    "router": {
+        "fixed": "pentad.model.routing.fixed:Fixed",
+    },
+    # agent layer
+    "planner": {
+        "react": "pentad.agent.planning.react:React",
+    },
+    "memory": {
+        "window": "pentad.agent.memory.window:Window",
+        "store": "pentad.agent.memory.store:LongTerm",
+    },
+}
+
+TABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(_TABLE)
+
+
+def known(family: str) -> tuple[str, ...]:
+    """The registered names of a family, in table order. Raises UnknownName for no such family."""
+    if family not in _TABLE:
+        raise UnknownName(f"unknown family {family!r}", hint=f"known families: {', '.join(_TABLE)}")
+    return tuple(_TABLE[family])
+
+
+def load(family: str, name: str) -> Any:
+    """The class or function registered as `name`; its module is imported now.
+
+    Raises:
+        UnknownName: no such family or name; the hint lists the known ones.
+    """
+    names = known(family)
+    if name not in names:
+        raise UnknownName(f"unknown {family} {name!r}", hint=f"known: {', '.join(names)}", param=family)
+    module, _, attribute = _TABLE[family][name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,1 @@
+"""The resource layer; see README.md beside this file."""

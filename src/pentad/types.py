@@ -1,0 +1,226 @@
+"""Nouns that cross layers: what is asked, under which limits, and what came of it.
+
+Everything here is immutable and free of behaviour beyond validation, so that any layer may
+hold it. Instants are seconds on one process's monotonic clock; durations are seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Clock = Callable[[], float]
+"""Returns the current instant in seconds; `time.monotonic` live, a virtual clock when simulated."""
+
+Layer = Literal["application", "agent", "model", "resource", "execution"]
+LAYERS: tuple[Layer, ...] = ("application", "agent", "model", "resource", "execution")
+
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length", "tool_calls", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """One call that a model asks for. `arguments` is the JSON text exactly as generated."""
+
+    id: str
+    name: str
+    arguments: str
+
+    def parsed(self) -> dict[str, Any]:
+        """The arguments as an object. Raises ValueError when they are no JSON object."""
+        value = json.loads(self.arguments or "{}")
+        if not isinstance(value, dict):
+            raise ValueError(f"arguments of {self.name!r} are a {type(value).__name__}, not an object")
+        return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a conversation. Content is plain text; parts are joined at the gateway."""
+
+    role: Role
+    content: str = ""
+    name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    """Set on role `tool`: the call that this message answers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolSpec:
+    """A tool as the model sees it. `parameters` is a JSON Schema of type object."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolChoice:
+    """Whether the model may, must or must not call tools."""
+
+    mode: Literal["auto", "none", "required", "named"] = "auto"
+    name: str | None = None
+    """The one tool to call; set exactly when mode is `named`."""
+    parallel: bool = True
+    """Whether one turn may hold more than one call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFormat:
+    """A constraint on the generated text, enforced token by token."""
+
+    kind: Literal["text", "json_object", "json_schema", "regex", "choice", "grammar"] = "text"
+    value: Any = None
+    """The schema (mapping), the pattern (str), the choices (list of str) or the Lark grammar (str)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How tokens are drawn and when a sequence ends. Ranges are checked where requests enter."""
+
+    temperature: float = 1.0
+    """0 means greedy: the most probable token, ties to the lowest id."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 means no limit."""
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None
+    """Draws depend only on (seed, choice, position): not on batching, preemption or load."""
+    n: int = 1
+    max_tokens: int | None = None
+    """None means up to the end of the context."""
+    min_tokens: int = 0
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None
+    """How many alternatives to report per token; 0 reports the drawn token only, None nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """What the caller wants of a request or run. None means no wish."""
+
+    ttft_s: float | None = None
+    inter_token_s: float | None = None
+    deadline_s: float | None = None
+    """Seconds from arrival within which the whole must be done."""
+    min_quality: float | None = None
+    """0 to 1, in the terms of the model catalogue's quality scores."""
+    max_cost: float | None = None
+    max_energy_j: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Hard limits of a run, over all its retries, branches and restarts. None means unlimited."""
+
+    tokens: int | None = None
+    """Prompt plus completion tokens, cached ones included."""
+    cost: float | None = None
+    """Money, in the currency of the model catalogue's prices."""
+    wall_s: float | None = None
+    tool_calls: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContext:
+    """What travels with every request through all five layers.
+
+    A request that belongs to no agent run carries the default context.
+    """
+
+    run_id: str | None = None
+    step: int = 0
+    graph: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The workflow known so far: step name to the names of the steps it waits for."""
+    next_hint: str | None = None
+    """What will likely follow this request: `tool`, `model`, `end` or the name of a step."""
+    objective: Objective = field(default_factory=Objective)
+    budget: Budget = field(default_factory=Budget)
+    data_label: str | None = None
+    """Sensitivity of the data, as policies name it; `local` forbids any remote backend."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One generation: exactly one of `messages`, `text` and `token_ids` is the prompt."""
+
+    id: str
+    model: str
+    messages: tuple[Message, ...] | None = None
+    text: str | None = None
+    token_ids: tuple[int, ...] | None = None
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: ToolChoice = field(default_factory=ToolChoice)
+    format: OutputFormat = field(default_factory=OutputFormat)
+    sampling: Sampling = field(default_factory=Sampling)
+    tenant: str = "default"
+    """Whose request this is: isolates the prefix cache, quotas and records."""
+    cache_salt: str = ""
+    """Narrows prefix sharing further within the tenant."""
+    priority: int = 0
+    """Lower runs first, as in vLLM."""
+    template_options: Mapping[str, Any] = field(default_factory=dict)
+    """Extra variables for the chat template."""
+    context: RunContext = field(default_factory=RunContext)
+
+    def __post_init__(self) -> None:
+        prompts = [p for p in (self.messages, self.text, self.token_ids) if p is not None]
+        if len(prompts) != 1:
+            raise ValueError(
+                f"request {self.id!r} has {len(prompts)} prompts; give messages, text or token_ids"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Time that one layer spent, on the clock of the process that did it."""
+
+    layer: Layer
+    name: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One choice that a policy made, kept so that it can be explained and replayed."""
+
+    layer: Layer
+    policy: str
+    """Registered name of the strategy, e.g. `sarathi`."""
+    subject: str
+    """What was decided, e.g. `model`, `chunk_tokens`, `tool`."""
+    chosen: str
+    candidates: tuple[tuple[str, float | None], ...] = ()
+    """Every option considered with its score, if it had one."""
+    constraint: str | None = None
+    """The limit that bound the choice, e.g. `free_blocks`."""
+    at_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What one request consumed. Sums over choices; times are of the whole request."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompt tokens, those taken from the prefix cache."""
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: float = 0.0
+    spans: tuple[Span, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
