@@ -1,0 +1,1 @@
+"""Doubles and small worlds for tests of Pentad and of programs that use it."""
