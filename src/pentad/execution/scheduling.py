@@ -69,6 +69,11 @@ class SequenceView(Protocol):
         """KV blocks held."""
         ...
 
+    @property
+    def num_private_blocks(self) -> int:
+        """Of those, the ones that no other live sequence shares: what preempting it surely gives back."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerInput:
