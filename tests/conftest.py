@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import platform
 import socket
+import subprocess
 from typing import Any
 
 import pytest
@@ -13,15 +15,30 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 OFFLINE_FOLDERS = ("unit", "property")
 """Tests in these folders may not open a connection, not even to loopback."""
+STORE_MODELS = ("smollm2-135m", "minilm")
+"""Test models that `pentad pull` brings."""
 
 
 def model_file(name: str) -> pathlib.Path:
-    """The path of a test model (see scripts/fetch_test_models); skips aloud when it is not there."""
+    """The path of a test model, skipping aloud when it is not on the machine.
+
+    Models of the catalogue come from the product's own store, the others from
+    scripts/fetch_test_models.
+    """
     root = pathlib.Path(os.environ.get("PENTAD_TEST_MODELS") or "~/.cache/pentad-test-models").expanduser()
     path = root / (name if name == "minilm" else f"{name}.gguf")
-    if not path.exists():
+    if path.exists():
+        return path
+    if name not in STORE_MODELS:
         pytest.skip(f"test model {name!r} is not in {root}; run scripts/fetch_test_models {name}")
-    return path
+    from pentad.model.store import ModelStore
+
+    from pentad.errors import PentadError
+
+    try:
+        return pathlib.Path(ModelStore().resolve(name).path)
+    except PentadError as e:
+        pytest.skip(f"test model {name!r} is not in the store ({e}); run pentad pull {name}")
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +83,7 @@ class _Rows:
     def __init__(self, target: pathlib.Path) -> None:
         self.target = target
         self.marks: dict[str, list[tuple[str, str]]] = {}
+        self.slow: set[str] = set()
         self.outcomes: dict[str, str] = {}
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -73,6 +91,8 @@ class _Rows:
             for mark in item.iter_markers("row"):
                 row, kind = mark.args[0], mark.args[1] if len(mark.args) > 1 else mark.kwargs["kind"]
                 self.marks.setdefault(item.nodeid, []).append((row, kind))
+            if item.get_closest_marker("slow"):
+                self.slow.add(item.nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         decides = report.when == "call" or report.outcome != "passed"
@@ -80,8 +100,20 @@ class _Rows:
             self.outcomes[report.nodeid] = report.outcome
 
     def pytest_sessionfinish(self) -> None:
+        git = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        commit, machine = git.stdout.strip(), f"{platform.machine()} {os.cpu_count()} cores"
         lines = [
-            {"row": row, "kind": kind, "test": test, "outcome": self.outcomes.get(test, "not run")}
+            {
+                "row": row,
+                "kind": kind,
+                "test": test,
+                "outcome": self.outcomes.get(test, "not run"),
+                "slow": test in self.slow,
+                "commit": commit,
+                "machine": machine,
+            }
             for test, marks in sorted(self.marks.items())
             for row, kind in marks
         ]
