@@ -1,0 +1,1 @@
+"""Batch scheduling: which sequences compute how many tokens in one engine step."""

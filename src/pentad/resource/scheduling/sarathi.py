@@ -1,0 +1,162 @@
+"""Stall-free batching: all decodes, then chunks of prompts up to a token budget."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+from operator import attrgetter
+
+from pentad.execution.scheduling import SchedulerInput, SequenceView, StepPlan
+from pentad.resource.scheduling.base import Draft, growth_blocks, todo_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sarathi:
+    """Every decoding sequence advances each step; prompts fill what the token budget leaves.
+
+    Order among prompts, and the order in which sequences lose their blocks, is by urgency: lower
+    priority number first, then arrival. A waiting request of a lower priority number takes the
+    slot or the blocks of the least urgent running one when none are free. Cost: linear in the
+    running sequences, plus a heap over the waiting ones while there is room. Exactness: lossless.
+
+    Source: Sarathi-Serve (Agrawal et al., OSDI'24, algorithm 3). Our difference: priorities,
+    preemption and ageing; admission needs blocks for the whole prompt.
+    """
+
+    token_budget: int | None = None
+    """Tokens per step; None means the engine's `max_batch_tokens`, which also bounds it."""
+    aging_s: float | None = 300.0
+    """A request is overtaken only by requests that arrive within this time per priority level
+    after it, so waiting is bounded; None means strict priorities, which may starve."""
+    headroom_blocks: int = 1
+    """Blocks per running sequence that an ordinary admission leaves free for their growth."""
+
+    def __post_init__(self) -> None:
+        if self.token_budget is not None and self.token_budget < 1:
+            raise ValueError(f"token_budget is {self.token_budget}, must be at least 1")
+        if self.aging_s is not None and self.aging_s <= 0:
+            raise ValueError(f"aging_s is {self.aging_s}, must be above 0, or None for strict priorities")
+        if self.headroom_blocks < 0:
+            raise ValueError(f"headroom_blocks is {self.headroom_blocks}, must be at least 0")
+
+    @property
+    def name(self) -> str:
+        return "sarathi"
+
+    def plan(self, state: SchedulerInput) -> StepPlan:
+        budget = state.limits.max_batch_tokens
+        if self.token_budget is not None:
+            budget = min(budget, self.token_budget)
+        if not state.waiting:
+            plain = _only_decodes(state, budget)
+            if plain is not None:
+                return plain
+        order = sorted(state.running, key=self._urgency)
+        draft = Draft(self.name, state, budget, order)
+        decodes: list[SequenceView] = []
+        started: list[SequenceView] = []
+        for seq in order:
+            (decodes if todo_tokens(seq) == 1 else started).append(seq)
+        draft.reserve(started)
+        draft.add_decodes(decodes, self._most_decodes(decodes, started, state, budget))
+        self._add_prompts(draft, started, state)
+        draft.break_deadlock()
+        return draft.plan()
+
+    def _urgency(self, seq: SequenceView) -> tuple[float, float]:
+        """Sort key, smaller is more urgent. It does not change with time, so no order ever flips."""
+        if self.aging_s is None:
+            return (seq.priority, seq.arrived_s)
+        return (seq.arrived_s + seq.priority * self.aging_s, seq.arrived_s)
+
+    def _most_decodes(
+        self, decodes: list[SequenceView], started: list[SequenceView], state: SchedulerInput, budget: int
+    ) -> int:
+        """How many decodes may run: all, but one token is kept for a prompt more urgent than a decode."""
+        if len(decodes) < budget or not decodes:
+            return budget
+        last = self._urgency(decodes[-1])
+        if any(self._urgency(seq) < last for seq in (*started, *state.waiting)):
+            return max(1, budget - 1)
+        return budget
+
+    def _add_prompts(self, draft: Draft, started: list[SequenceView], state: SchedulerInput) -> None:
+        """Chunks for prompts in progress and admissions, in one order of urgency."""
+        in_progress = {seq.id for seq in started}
+        for seq in heapq.merge(started, self._admissible(draft, state), key=self._urgency):
+            if draft.tokens <= 0:
+                return
+            if seq.id in in_progress:
+                in_progress.remove(seq.id)
+                draft.continue_prefill(seq, draft.tokens)
+            elif self._has_room(draft, seq):
+                draft.admit(seq, draft.tokens)
+            else:
+                # Nobody overtakes the first that does not fit; prompts in progress still go on.
+                for other in started:
+                    if other.id in in_progress:
+                        draft.continue_prefill(other, draft.tokens)
+                return
+
+    def _admissible(self, draft: Draft, state: SchedulerInput) -> list[SequenceView]:
+        """The waiting sequences that have any prospect of starting, most urgent first."""
+        waiting = state.waiting
+        if len(draft.alive) >= draft.max_sequences:
+            least = max(seq.priority for seq in draft.alive)
+            waiting = [seq for seq in waiting if seq.priority < least]
+        if len({seq.priority for seq in waiting}) == 1:
+            return sorted(waiting, key=attrgetter("arrived_s"))
+        return sorted(waiting, key=self._urgency)
+
+    def _has_room(self, draft: Draft, seq: SequenceView) -> bool:
+        """Whether `seq` can start now, if need be in the place of less urgent running sequences."""
+        slots = draft.max_sequences - len(draft.alive)
+        urgent = any(self._may_displace(seq, other) for other in draft.alive)
+        headroom = 0 if urgent else self.headroom_blocks * len(draft.alive)
+        if slots > 0 and draft.fits(seq, headroom):
+            return True
+        constraint = "free_blocks" if slots > 0 else "max_sequences"
+        victims = self._victims(draft, seq, slots) if urgent else []
+        for victim in victims:
+            draft.preempt(victim, constraint, seq)
+        if not victims and constraint == "free_blocks":
+            draft.note("admit", seq.id, constraint)
+        return bool(victims)
+
+    def _may_displace(self, seq: SequenceView, other: SequenceView) -> bool:
+        return other.priority > seq.priority and self._urgency(other) > self._urgency(seq)
+
+    def _victims(self, draft: Draft, seq: SequenceView, slots: int) -> list[SequenceView]:
+        """The fewest less urgent sequences, last first, whose places are enough; none if all are not."""
+        victims: list[SequenceView] = []
+        need = -(-seq.num_tokens // draft.block_size)
+        room = draft.free_blocks - draft.reserved_blocks
+        new = {prefill.id for prefill, _ in draft.prefills}
+        for candidate in reversed(draft.alive):
+            if candidate.id in new or not self._may_displace(seq, candidate):
+                continue
+            victims.append(candidate)
+            slots += 1
+            room += candidate.num_private_blocks
+            if candidate.id in draft.decodes:
+                room += draft.decodes[candidate.id][1]
+            else:
+                room += growth_blocks(candidate, todo_tokens(candidate), draft.block_size)
+            if slots > 0 and room >= need:
+                return victims
+        return []
+
+
+def _only_decodes(state: SchedulerInput, budget: int) -> StepPlan | None:
+    """The plan of the ordinary step: everyone decodes and blocks suffice. None when it is not one."""
+    free = state.free_blocks
+    block_size = state.block_size
+    for seq in state.running:
+        computed = seq.num_computed
+        if seq.num_tokens - computed != 1:
+            return None
+        if computed >= seq.num_blocks * block_size:
+            free -= 1
+    if free < 0 or len(state.running) > budget:
+        return None
+    return StepPlan(work=tuple((seq, 1) for seq in state.running))
