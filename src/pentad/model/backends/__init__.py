@@ -1,0 +1,1 @@
+"""Backends: our engine, llama.cpp and remote endpoints behind one protocol."""

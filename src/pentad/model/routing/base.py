@@ -1,0 +1,78 @@
+"""What the model service asks of a router, and the checks that every router shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from pentad.errors import Forbidden, Incompatible
+from pentad.execution.backend import Capabilities
+from pentad.types import Decision, Request
+
+LOCAL_LABEL = "local"
+"""The data label that keeps a request on this machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterInput:
+    """The state that one routing choice is made from."""
+
+    request: Request
+    candidates: Mapping[str, Capabilities]
+    """Name under which each backend is served, default first."""
+    default: str
+    now_s: float
+
+
+class ModelRouter(Protocol):
+    """Chooses the backend of a request (coverage.md, interface 10). The same input gives the same choice."""
+
+    @property
+    def name(self) -> str: ...
+
+    def route(self, state: RouterInput) -> tuple[str, Decision]:
+        """The name of the backend and why.
+
+        Raises ModelNotFound, Incompatible or Forbidden when no candidate may serve the request.
+        """
+        ...
+
+
+def refuse_unfit(request: Request, name: str, can: Capabilities) -> None:
+    """Raises when the backend may not or cannot serve the request; returns otherwise.
+
+    Raises:
+        Forbidden: the request's data label keeps it on this machine and the backend is remote.
+        Incompatible: the request asks for something that the backend does not do.
+    """
+    if can.remote and request.context.data_label == LOCAL_LABEL:
+        raise Forbidden(
+            f"data label {LOCAL_LABEL!r} keeps this request on this machine, but model {name!r} is remote",
+            hint="choose a local model or change `data_label`",
+            param="data_label",
+        )
+    if request.tools and request.tool_choice.mode != "none" and not can.tools:
+        raise Incompatible(
+            f"model {name!r} cannot call tools",
+            hint="leave `tools` out or choose another model",
+            param="tools",
+        )
+    if request.format.kind not in can.formats:
+        raise Incompatible(
+            f"model {name!r} cannot write format {request.format.kind!r}, only {_listed(can.formats)}",
+            hint="change `response_format` or choose another model",
+            param="response_format",
+        )
+    if request.sampling.logprobs is not None and not can.logprobs:
+        raise Incompatible(
+            f"model {name!r} reports no log probabilities", hint="leave `logprobs` out", param="logprobs"
+        )
+    if request.token_ids is not None and not can.token_prompts:
+        raise Incompatible(
+            f"model {name!r} takes no token ids as a prompt", hint="send text or messages", param="prompt"
+        )
+
+
+def _listed(names: frozenset[str]) -> str:
+    return ", ".join(sorted(names))

@@ -1,0 +1,214 @@
+"""ModelService: what the layers above call to get text, tokens and vectors from models.
+
+It holds the backends by the name that they are served under, lets the router choose one per
+request, and passes the stream through. It keeps no state of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Protocol, cast, runtime_checkable
+
+from pentad.errors import Incompatible, ModelNotFound
+from pentad.execution.backend import Backend, Capabilities, Completion, Delta, Embedder, StreamDone, collect
+from pentad.model.routing.base import ModelRouter, RouterInput
+from pentad.types import Clock, Decision, Request, Span, Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """What clients are told about one served model."""
+
+    name: str
+    created_s: int
+    """Unix time at which this service began to serve it."""
+    kind: str
+    """`generate` or `embed`."""
+    context_length: int | None = None
+    capabilities: Capabilities | None = None
+    """Set for models that generate."""
+    dimensions: int | None = None
+    """Set for models that embed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embeddings:
+    """Vectors of several texts, in the order asked."""
+
+    vectors: list[list[float]]
+    usage: Usage
+
+
+@runtime_checkable
+class TokenCodec(Protocol):
+    """A backend whose tokenizer is here."""
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of raw text; special-token text becomes the special token."""
+        ...
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens included."""
+        ...
+
+
+class ModelService:
+    """Serves requests with whichever backend the router chooses.
+
+    Args:
+        backends: name served under to backend; at least one.
+        embedders: name served under to embedder.
+        router: chooses among `backends`.
+        default: the model of requests that name none, listed first; None takes the first backend.
+        clock: monotonic, for spans and decisions.
+        wall_clock: Unix time, for the cards.
+    """
+
+    def __init__(
+        self,
+        backends: Mapping[str, Backend],
+        *,
+        embedders: Mapping[str, Embedder] | None = None,
+        router: ModelRouter,
+        default: str | None = None,
+        clock: Clock = time.monotonic,
+        wall_clock: Clock = time.time,
+    ) -> None:
+        self.default = default if default is not None else next(iter(backends))
+        if self.default not in backends:
+            raise ModelNotFound(
+                f"no model {self.default!r} to be the default", hint=f"known: {', '.join(backends)}"
+            )
+        order = [self.default, *(name for name in backends if name != self.default)]
+        self._backends = {name: backends[name] for name in order}
+        self._embedders = dict(embedders or {})
+        self._router = router
+        self._clock = clock
+        self._created_s = int(wall_clock())
+
+    async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
+        """The answer as it is made. Closing the generator cancels the request.
+
+        The usage in the last delta carries the router's decision first.
+
+        Raises:
+            ModelNotFound, Incompatible, Forbidden: no backend may serve this request.
+            InvalidRequest, Overloaded, BackendFailed: as the backend says.
+        """
+        started_s = self._clock()
+        backend, decision = self._route(request)
+        span = Span(layer="model", name="route", start_s=started_s, end_s=self._clock())
+        # Every backend's stream is an async generator; the protocol only promises iteration.
+        async with aclosing(cast("AsyncGenerator[Delta, None]", backend.stream(request))) as deltas:
+            async for delta in deltas:
+                if isinstance(delta, StreamDone):
+                    usage = delta.usage
+                    delta = StreamDone(
+                        usage=replace(
+                            usage, spans=(span, *usage.spans), decisions=(decision, *usage.decisions)
+                        )
+                    )
+                yield delta
+
+    async def complete(self, request: Request) -> Completion:
+        """The whole answer: the fold of `stream`."""
+        async with aclosing(self.stream(request)) as deltas:
+            return await collect(deltas)
+
+    def count_tokens(self, request: Request) -> int:
+        """Prompt tokens of the request as its model would see it, tools and template included."""
+        backend, _ = self._route(request)
+        return backend.count_tokens(request)
+
+    def tokenize(self, model: str, text: str) -> list[int]:
+        """Token ids of raw text. Raises Incompatible when the model's tokenizer is not here."""
+        return self._codec(model).tokenize(text)
+
+    def detokenize(self, model: str, ids: Sequence[int]) -> str:
+        """The text of token ids. Raises Incompatible when the model's tokenizer is not here."""
+        return self._codec(model).detokenize(ids)
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
+        """One unit vector per text, computed off the event loop.
+
+        Raises ModelNotFound when no such embedder is served, ContextLengthExceeded on a text too long.
+        """
+        if model not in self._embedders:
+            known = ", ".join(self._embedders) or "none is served"
+            raise ModelNotFound(
+                f"no embedding model {model!r} here", hint=f"set `model` to one of: {known}", param="model"
+            )
+        embedder = self._embedders[model]
+        started_s = self._clock()
+        vectors = await asyncio.to_thread(embedder.embed, texts)
+        tokens = await asyncio.to_thread(embedder.count_tokens, texts)
+        span = Span(layer="execution", name="embed", start_s=started_s, end_s=self._clock())
+        return Embeddings(vectors=vectors, usage=Usage(prompt_tokens=tokens, spans=(span,)))
+
+    def models(self) -> list[ModelCard]:
+        """A card per model: the default first, then the other generators, then the embedders."""
+        cards = [
+            ModelCard(
+                name=name,
+                created_s=self._created_s,
+                kind="generate",
+                context_length=backend.capabilities.context_length,
+                capabilities=backend.capabilities,
+            )
+            for name, backend in self._backends.items()
+        ]
+        cards += [
+            ModelCard(name=name, created_s=self._created_s, kind="embed", dimensions=embedder.dimensions)
+            for name, embedder in self._embedders.items()
+        ]
+        return cards
+
+    def stats(self) -> dict[str, dict[str, float]]:
+        """Each backend's gauges and counters, by model name."""
+        return {name: backend.stats() for name, backend in self._backends.items()}
+
+    def check(self) -> str | None:
+        """None while every backend is healthy; else the first trouble, with the model's name."""
+        for name, backend in self._backends.items():
+            trouble = backend.check()
+            if trouble is not None:
+                return f"model {name!r}: {trouble}"
+        return None
+
+    async def close(self) -> None:
+        """Closes all backends, even if one fails to; then raises the first failure."""
+        results = await asyncio.gather(*(b.close() for b in self._backends.values()), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    def _route(self, request: Request) -> tuple[Backend, Decision]:
+        state = RouterInput(
+            request=request,
+            candidates={name: backend.capabilities for name, backend in self._backends.items()},
+            default=self.default,
+            now_s=self._clock(),
+        )
+        name, decision = self._router.route(state)
+        return self._backends[name], decision
+
+    def _codec(self, model: str) -> TokenCodec:
+        name = model or self.default
+        if name not in self._backends:
+            raise ModelNotFound(
+                f"no model {name!r} here",
+                hint=f"set `model` to one of: {', '.join(self._backends)}",
+                param="model",
+            )
+        backend = self._backends[name]
+        if not isinstance(backend, TokenCodec):
+            raise Incompatible(
+                f"the tokenizer of model {name!r} is not on this machine",
+                hint="choose a model that runs here",
+                param="model",
+            )
+        return backend
