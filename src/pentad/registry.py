@@ -1,4 +1,4 @@
-"""The name table: family and name to "module:Attribute", imported on use.
+"""The name table: family and name to "module:Attribute" or "module", imported on use.
 
 Nothing is imported when the table is read, so the CLI, the docs and the tests can list every
 strategy at no cost. Each layer adds its families in its own `registry` section below.
@@ -27,7 +27,22 @@ _TABLE: dict[str, dict[str, str]] = {
     "runner": {
         "torch": "pentad.execution.torch.runner:TorchRunner",
     },
-    # model layer
+    # execution layer: modules of plain functions that time the primitives of a runner
+    "probe": {
+        "torch": "pentad.execution.torch.probe",
+    },
+    "encoder": {
+        "torch": "pentad.execution.torch.encoder:TorchEncoder",
+    },
+    # model layer: architecture, as files name it, to its mapping
+    "model_family": {
+        "llama": "pentad.model.families.llama:FAMILY",
+        "mistral": "pentad.model.families.llama:FAMILY",
+        "qwen2": "pentad.model.families.qwen2:FAMILY",
+        "bert": "pentad.model.families.bert:FAMILY",
+        "gpt_bigcode": "pentad.model.families.gpt_bigcode:FAMILY",
+        "starcoder": "pentad.model.families.gpt_bigcode:FAMILY",
+    },
     "backend": {
         "engine": "pentad.model.backends.engine:EngineBackend",
         "openai": "pentad.model.backends.openai:OpenAIBackend",
@@ -57,7 +72,7 @@ def known(family: str) -> tuple[str, ...]:
 
 
 def load(family: str, name: str) -> Any:
-    """The class or function registered as `name`; its module is imported now.
+    """The class, function or module registered as `name`; its module is imported now.
 
     Raises:
         UnknownName: no such family or name; the hint lists the known ones.
@@ -65,5 +80,6 @@ def load(family: str, name: str) -> Any:
     names = known(family)
     if name not in names:
         raise UnknownName(f"unknown {family} {name!r}", hint=f"known: {', '.join(names)}", param=family)
-    module, _, attribute = _TABLE[family][name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    path, _, attribute = _TABLE[family][name].partition(":")
+    module = importlib.import_module(path)
+    return getattr(module, attribute) if attribute else module
