@@ -1,0 +1,22 @@
+"""Model families: from a published config and tensor names to a ModelSpec and canonical weights."""
+
+from __future__ import annotations
+
+from pentad import registry
+from pentad.errors import BadModelFile
+from pentad.model.families.base import Family
+
+
+def family_of(architecture: str, source: str) -> Family:
+    """The family that reads `architecture` (`general.architecture` or `model_type`).
+
+    Raises BadModelFile naming the known architectures.
+    """
+    known = registry.known("model_family")
+    if architecture not in known:
+        raise BadModelFile(
+            f"{source!r} has the unknown architecture {architecture!r}",
+            hint=f"known architectures: {', '.join(known)}",
+        )
+    family: Family = registry.load("model_family", architecture)
+    return family

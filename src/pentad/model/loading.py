@@ -1,0 +1,229 @@
+"""Opening a model: one GGUF file or one Hugging Face folder becomes spec, weights and tokenizer."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from pentad.errors import BadModelFile
+from pentad.execution.spec import ModelSpec
+from pentad.execution.weights import WeightSource
+from pentad.model.families import family_of
+from pentad.model.families.base import bind, check_geometry
+from pentad.model.files.fields import Fields
+from pentad.model.files.formats import Container
+from pentad.model.files.gguf import GgufFile
+from pentad.model.files.safetensors import INDEX_NAME, SafetensorsFolder
+from pentad.model.tokenizer import Tokenizer, from_json
+from pentad.model.tokenizer_gguf import from_gguf, named_token
+
+MAX_JSON_BYTES: Final = 1 << 28
+END_TEXTS: Final = frozenset(
+    {
+        "<|im_end|>",
+        "<|endoftext|>",
+        "<|eot_id|>",
+        "<|eom_id|>",
+        "<|end_of_text|>",
+        "<|end|>",
+        "<end_of_turn>",
+        "</s>",
+    }
+)
+"""Control tokens that end a turn in every family that has them. GGUF files name only one end
+token, so a chat model would talk on after the other."""
+
+_NAMED_TOKENS: Final = ("bos", "eos", "eot", "eom")
+_PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFiles:
+    """Everything that a model's files hold, opened and checked. Close it to unmap the weights."""
+
+    name: str
+    path: pathlib.Path
+    format: Literal["gguf", "safetensors"]
+    size_bytes: int
+    """Bytes of the weight files."""
+    spec: ModelSpec
+    weights: WeightSource
+    tokenizer: Tokenizer
+    chat_template: str | None
+    end_tokens: frozenset[int]
+    """Any of these ends an answer."""
+    bos_token: int | None
+    add_bos: bool
+    """Whether a plain text prompt starts with `bos_token`. Chat templates write it themselves."""
+    eos_token: int | None
+    container: Container
+
+    def close(self) -> None:
+        """Unmaps the weights; views still held keep their mapping until they are dropped."""
+        self.container.close()
+
+
+def open_model(path: str | pathlib.Path, *, name: str | None = None) -> ModelFiles:
+    """Opens a GGUF file or a Hugging Face folder. Nothing is copied and no code of it is run.
+
+    Cost: the header, the vocabulary and the tokenizer; weights are mapped, not read.
+
+    Args:
+        path: the file or folder.
+        name: what to call the model; None takes the file's stem or the folder's name.
+
+    Raises:
+        BadModelFile: it is damaged, hostile, of an unknown architecture or a pickle.
+    """
+    path = pathlib.Path(path)
+    name = name or (path.name if path.is_dir() else path.stem)
+    if path.is_dir():
+        return _open_folder(path, name)
+    if path.suffix.lower() in _PICKLES:
+        raise _pickle(path)
+    return _open_gguf(path, name)
+
+
+def _pickle(path: pathlib.Path) -> BadModelFile:
+    return BadModelFile(
+        f"{str(path)!r} is a pickle, which can run code when it is read",
+        hint="convert the model to safetensors or GGUF",
+    )
+
+
+def _open_gguf(path: pathlib.Path, name: str) -> ModelFiles:
+    file = GgufFile(path)
+    try:
+        fields = Fields(source=str(path), values=file.metadata)
+        architecture = fields.text("general.architecture")
+        family = family_of(architecture, fields.source)
+        own = fields.under(architecture + ".")
+        spec = check_geometry(fields, lambda: family.describe_gguf(own, file))
+        weights = bind(family, family.gguf_names, spec, file, fields.source)
+        tokenizer = from_gguf(file, spec.vocab_size)
+        named = {key: named_token(fields, f"{key}_token_id", spec.vocab_size) for key in _NAMED_TOKENS}
+        return ModelFiles(
+            name=name,
+            path=path,
+            format="gguf",
+            size_bytes=file.size_bytes,
+            spec=dataclasses.replace(spec, name=name),
+            weights=weights,
+            tokenizer=tokenizer,
+            chat_template=fields.text("tokenizer.chat_template", "") or None,
+            end_tokens=_end_tokens(tokenizer, (named["eos"], named["eot"], named["eom"])),
+            bos_token=named["bos"],
+            add_bos=named["bos"] is not None and tokenizer.prefix == (named["bos"],),
+            eos_token=named["eos"],
+            container=file,
+        )
+    except BaseException:
+        file.close()
+        raise
+
+
+def _end_tokens(tokenizer: Tokenizer, named: Iterable[int | None]) -> frozenset[int]:
+    by_text = {id for text, id in tokenizer.special_tokens.items() if text in END_TEXTS}
+    return frozenset(by_text | {id for id in named if id is not None})
+
+
+def _open_folder(folder: pathlib.Path, name: str) -> ModelFiles:
+    config = _json_fields(folder / "config.json", required=True)
+    family = family_of(config.text("model_type"), config.source)
+    spec = check_geometry(config, lambda: family.describe_config(config))
+    if not any((folder / file).exists() for file in ("model.safetensors", INDEX_NAME)):
+        raise _no_weights(folder)
+    container = SafetensorsFolder(folder)
+    try:
+        weights = bind(family, family.config_names, spec, container, str(folder))
+        settings = _json_fields(folder / "tokenizer_config.json")
+        tokenizer = from_json(
+            _text(folder / "tokenizer.json"), size=spec.vocab_size, source=str(folder / "tokenizer.json")
+        )
+        generation = _json_fields(folder / "generation_config.json")
+        bos = _special(settings, "bos_token", tokenizer)
+        eos = _special(settings, "eos_token", tokenizer)
+        ends = _ids(generation, "eos_token_id") or _ids(config, "eos_token_id")
+        return ModelFiles(
+            name=name,
+            path=folder,
+            format="safetensors",
+            size_bytes=container.size_bytes,
+            spec=dataclasses.replace(spec, name=name),
+            weights=weights,
+            tokenizer=tokenizer,
+            chat_template=_chat_template(folder, settings),
+            end_tokens=_end_tokens(tokenizer, (*ends, eos)),
+            bos_token=bos,
+            add_bos=bos is not None and tokenizer.prefix[:1] == (bos,),
+            eos_token=eos,
+            container=container,
+        )
+    except BaseException:
+        container.close()
+        raise
+
+
+def _no_weights(folder: pathlib.Path) -> BadModelFile:
+    for file in sorted(folder.iterdir()):
+        if file.suffix in _PICKLES:
+            return _pickle(file)
+    return BadModelFile(f"{str(folder)!r} holds neither model.safetensors nor {INDEX_NAME}")
+
+
+def _text(path: pathlib.Path) -> str:
+    """A text file of a model folder, of a sane size. Raises BadModelFile."""
+    try:
+        if not path.is_file():
+            raise BadModelFile(f"{str(path)!r} is not a file; a model folder needs it")
+        if (size := path.stat().st_size) > MAX_JSON_BYTES:
+            raise BadModelFile(f"{str(path)!r} has {size} bytes, at most {MAX_JSON_BYTES} are read")
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise BadModelFile(f"cannot read {str(path)!r}: {error}") from error
+
+
+def _json_fields(path: pathlib.Path, *, required: bool = False) -> Fields:
+    """The object in a JSON file; an absent file that is not required is an empty one."""
+    if not required and not path.exists():
+        return Fields(source=str(path), values={})
+    try:
+        value = json.loads(_text(path))
+    except (ValueError, RecursionError) as error:
+        raise BadModelFile(f"{str(path)!r} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise BadModelFile(f"{str(path)!r} is no JSON object")
+    return Fields(source=str(path), values=value)
+
+
+def _special(settings: Fields, key: str, tokenizer: Tokenizer) -> int | None:
+    """The id of a token that `tokenizer_config.json` names, as text or as an object with `content`."""
+    value = settings.values.get(key)
+    text = value.get("content") if isinstance(value, dict) else value
+    if not isinstance(text, str):
+        return None
+    id: int | None = tokenizer.backend.token_to_id(text)
+    return id
+
+
+def _ids(fields: Fields, key: str) -> tuple[int, ...]:
+    value: Any = fields.values.get(key)
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(type(id) is int and id >= 0 for id in ids):
+        fields.fail(key, "must be a token id or a list of them")
+    return tuple(ids)
+
+
+def _chat_template(folder: pathlib.Path, settings: Fields) -> str | None:
+    """`chat_template.jinja`, else the entry of `tokenizer_config.json`: one text, or several by name."""
+    if (file := folder / "chat_template.jinja").exists():
+        return _text(file)
+    value: Any = settings.values.get("chat_template")
+    if isinstance(value, list):
+        named = {t.get("name"): t.get("template") for t in value if isinstance(t, dict)}
+        value = named.get("default")
+    return value if isinstance(value, str) else None

@@ -1,0 +1,257 @@
+"""Tokenizers out of GGUF metadata: vocabulary, merges or scores, and a named pre-tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from types import MappingProxyType
+from typing import Any, Final
+
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer as Backend
+
+from pentad.errors import BadModelFile
+from pentad.model.files.fields import Fields
+from pentad.model.files.gguf import GgufArray, GgufFile
+from pentad.model.tokenizer import SPACE_MARK, Coding, Tokenizer
+
+_KEY: Final = "tokenizer.ggml."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Vocabulary:
+    """What all kinds of tokenizer are built from."""
+
+    file: GgufFile
+    fields: Fields
+    tokens: list[str]
+    kinds: list[int]
+
+
+class Kind(IntEnum):
+    """`tokenizer.ggml.token_type`."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+_GPT2: Final = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_LLAMA3: Final = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_QWEN2: Final = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+
+_SPLITS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "default": (r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"),
+        "gpt-2": (_GPT2,),
+        "digits": (r"\p{N}", _GPT2),
+        "llama3": (_LLAMA3,),
+        "qwen2": (_QWEN2,),
+    }
+)
+"""Split patterns, applied one after another to the pieces that the one before left."""
+
+PRE_TOKENIZERS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "default": "default",
+        "gpt-2": "gpt-2",
+        "gpt2": "gpt-2",
+        "mpt": "gpt-2",
+        "olmo": "gpt-2",
+        "phi-2": "gpt-2",
+        "smollm": "digits",
+        "starcoder": "digits",
+        "refact": "digits",
+        "command-r": "digits",
+        "codeshell": "digits",
+        "llama-bpe": "llama3",
+        "llama3": "llama3",
+        "llama-v3": "llama3",
+        "qwen2": "qwen2",
+        "stablelm2": "qwen2",
+        "deepseek-r1-qwen": "qwen2",
+    }
+)
+"""`tokenizer.ggml.pre` to the splits it stands for."""
+
+_NFC: Final = frozenset({"qwen2"})
+"""Splits whose publishers compose characters (NFC) first."""
+_WHOLE_WORDS: Final = frozenset({"llama3"})
+"""Splits whose publishers take a piece that is a token as it is, without merging up to it."""
+
+
+def from_gguf(file: GgufFile, size: int | None = None) -> Tokenizer:
+    """The tokenizer that a GGUF file describes.
+
+    Raises BadModelFile for a kind we lack (the message lists those we have) or a broken vocabulary.
+    """
+    fields = Fields(source=str(file.path), values=file.metadata)
+    kind = fields.text(_KEY + "model")
+    builders = {"gpt2": _byte_level, "llama": _sentencepiece, "bert": _wordpiece}
+    if kind not in builders:
+        fields.fail(_KEY + "model", f"is {kind!r}; supported are {', '.join(builders)}")
+    tokens = _tokens(file, fields)
+    kinds = _kinds(file, fields, tokens)
+    try:
+        backend, coding = builders[kind](_Vocabulary(file=file, fields=fields, tokens=tokens, kinds=kinds))
+    except BadModelFile:
+        raise
+    except Exception as error:  # the library raises plain Exception for a broken vocabulary
+        raise BadModelFile(f"{fields.source!r} has an unusable vocabulary: {error}") from error
+    backend.add_tokens(
+        [
+            AddedToken(token, special=kind == Kind.CONTROL, normalized=False)
+            for token, kind in zip(tokens, kinds, strict=True)
+            if kind in (Kind.CONTROL, Kind.USER_DEFINED)
+        ]
+    )
+    prefix, suffix = _frame(fields, kind, len(tokens))
+    if prefix or suffix:
+        backend.post_processor = _post_processor(tokens, prefix, suffix)
+    unknown = named_token(fields, "unknown_token_id", len(tokens))
+    return Tokenizer(backend, coding=coding, prefix=prefix, suffix=suffix, unknown=unknown, size=size)
+
+
+def strings(file: GgufFile, key: str) -> list[str]:
+    """A metadata array of strings. Raises BadModelFile when it is absent or of another type."""
+    array = file.metadata.get(key)
+    if not isinstance(array, GgufArray) or array.kind != 8:
+        raise BadModelFile(f"{str(file.path)!r}: {key!r} must be an array of strings")
+    return file.values(array)
+
+
+def _tokens(file: GgufFile, fields: Fields) -> list[str]:
+    tokens = [text or f"[EMPTY{i}]" for i, text in enumerate(strings(file, _KEY + "tokens"))]
+    if not tokens or len(set(tokens)) != len(tokens):
+        fields.fail(_KEY + "tokens", f"has {len(tokens)} tokens, {len(set(tokens))} of them different")
+    return tokens
+
+
+def _kinds(file: GgufFile, fields: Fields, tokens: list[str]) -> list[int]:
+    array = file.metadata.get(_KEY + "token_type")
+    if isinstance(array, GgufArray) and array.count == len(tokens) and array.kind in (4, 5):
+        return file.values(array)
+    if array is not None:
+        fields.fail(_KEY + "token_type", f"must be {len(tokens)} integers, one per token")
+    control = {named_token(fields, f"{name}_token_id", len(tokens)) for name in ("bos", "eos", "padding")}
+    return [Kind.CONTROL if i in control else Kind.NORMAL for i in range(len(tokens))]
+
+
+def named_token(fields: Fields, name: str, count: int) -> int | None:
+    """The id under `tokenizer.ggml.<name>`, None when absent. Raises BadModelFile out of range."""
+    key = _KEY + name
+    if not fields.has(key) or (value := fields.integer(key)) == 0xFFFF_FFFF:
+        return None
+    if value >= count:
+        fields.fail(key, f"is {value}, but there are {count} tokens")
+    return value
+
+
+def _byte_level(source: _Vocabulary) -> tuple[Backend, Coding]:
+    fields, tokens = source.fields, source.tokens
+    name = fields.text(_KEY + "pre", "default")
+    if name not in PRE_TOKENIZERS:
+        fields.fail(_KEY + "pre", f"is {name!r}; supported are {', '.join(PRE_TOKENIZERS)}")
+    splits = PRE_TOKENIZERS[name]
+    merges = []
+    for merge in strings(source.file, _KEY + "merges"):
+        space = merge.find(" ", 1)
+        if space < 0:
+            fields.fail(_KEY + "merges", f"holds {merge!r}, which is no pair")
+        merges.append((merge[:space], merge[space + 1 :]))
+    model = models.BPE(
+        vocab={token: i for i, token in enumerate(tokens)},
+        merges=merges,
+        ignore_merges=splits in _WHOLE_WORDS,
+    )
+    backend = Backend(model)
+    if splits in _NFC:
+        backend.normalizer = normalizers.NFC()
+    steps: list[Any] = [pre_tokenizers.Split(Regex(p), behavior="isolated") for p in _SPLITS[splits]]
+    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    backend.decoder = decoders.ByteLevel()
+    return backend, "byte_level"
+
+
+def _sentencepiece(source: _Vocabulary) -> tuple[Backend, Coding]:
+    """SentencePiece BPE: a pair's rank is the score of the token that it makes."""
+    fields, tokens, kinds = source.fields, source.tokens, source.kinds
+    array = source.file.metadata.get(_KEY + "scores")
+    if not isinstance(array, GgufArray) or array.count != len(tokens) or array.kind != 6:
+        fields.fail(_KEY + "scores", f"must be {len(tokens)} numbers, one per token")
+    scores = source.file.values(array)
+    vocab = {token: i for i, token in enumerate(tokens)}
+    normal = {t for t, kind in zip(tokens, kinds, strict=True) if kind in (Kind.NORMAL, Kind.USER_DEFINED)}
+    pairs = [
+        (-scores[vocab[token]], vocab[left], vocab[right])
+        for token in normal
+        for i in range(1, len(token))
+        if (left := token[:i]) in normal and (right := token[i:]) in normal
+    ]
+    pairs.sort()
+    unknown = named_token(fields, "unknown_token_id", len(tokens))
+    unknown_text = None if unknown is None else tokens[unknown]
+    model = models.BPE(
+        vocab=vocab,
+        merges=[(tokens[left], tokens[right]) for _, left, right in pairs],
+        byte_fallback=Kind.BYTE in kinds,
+        unk_token=unknown_text,
+        fuse_unk=True,
+    )
+    backend = Backend(model)
+    steps: list[Any] = [normalizers.Replace(" ", SPACE_MARK)]
+    if fields.flag(_KEY + "add_space_prefix", True):
+        steps.insert(0, normalizers.Prepend(SPACE_MARK))
+    backend.normalizer = normalizers.Sequence(steps)
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    return backend, "sentencepiece"
+
+
+def _wordpiece(source: _Vocabulary) -> tuple[Backend, Coding]:
+    """WordPiece as GGUF spells it: `▁` begins a word, everything else continues one."""
+    tokens = source.tokens
+    vocab = {}
+    for i, (token, kind) in enumerate(zip(tokens, source.kinds, strict=True)):
+        if kind == Kind.NORMAL:
+            token = token[1:] if token.startswith(SPACE_MARK) else "##" + token
+        vocab[token] = i
+    unknown = named_token(source.fields, "unknown_token_id", len(tokens))
+    unknown_text = "[UNK]" if unknown is None else tokens[unknown]
+    backend = Backend(models.WordPiece(vocab, unk_token=unknown_text))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(prefix="##")
+    return backend, "wordpiece"
+
+
+def _frame(fields: Fields, kind: str, count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What the model expects around a text. Files that do not say follow their kind's habit."""
+    llama3 = PRE_TOKENIZERS.get(fields.text(_KEY + "pre", "default")) == "llama3"
+    bos = named_token(fields, "bos_token_id", count)
+    if bos is None:
+        bos = named_token(fields, "cls_token_id", count)
+    end = named_token(fields, "seperator_token_id" if kind == "bert" else "eos_token_id", count)
+    add_bos = fields.flag(_KEY + "add_bos_token", kind in ("llama", "bert") or llama3)
+    add_end = fields.flag(_KEY + "add_eos_token", False) or kind == "bert"
+    return (bos,) if add_bos and bos is not None else (), (end,) if add_end and end is not None else ()
+
+
+def _post_processor(tokens: list[str], prefix: tuple[int, ...], suffix: tuple[int, ...]) -> Any:
+    frame = (*prefix, *suffix)
+    names = {id: f"frame{i}" for i, id in enumerate(frame)}
+    return processors.TemplateProcessing(
+        single=[*(names[id] for id in prefix), "$A", *(names[id] for id in suffix)],
+        special_tokens=[
+            {"id": names[id], "ids": [id], "tokens": [tokens[id]]} for id in dict.fromkeys(frame)
+        ],
+    )
