@@ -1,0 +1,60 @@
+"""create_app: the gateway as one Starlette application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from pentad.application.gateway.core import Gateway
+from pentad.application.gateway.errors import MethodNotAllowed, error_response
+from pentad.application.gateway.exchange import exchange_of
+from pentad.application.gateway.guard import Guard
+from pentad.application.gateway.routes import chat, operations
+from pentad.application.gateway.settings import GatewaySettings
+from pentad.application.services import Services
+from pentad.errors import InvalidRequest, NotFound, PentadError
+
+
+def create_app(services: Services, settings: GatewaySettings) -> Starlette:
+    """The application over these services, which it closes when it shuts down."""
+    gateway = Gateway(services, settings)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await services.close()
+
+    app = Starlette(
+        routes=[*chat.routes(gateway), *operations.routes(gateway)],
+        middleware=[Middleware(Guard, gateway=gateway)],
+        exception_handlers={HTTPException: _routing_error},
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    app.state.gateway = gateway
+    return app
+
+
+async def _routing_error(http: HttpRequest, raised: Exception) -> Response:
+    """404 and 405 of the router, in the client's dialect."""
+    assert isinstance(raised, HTTPException)
+    exchange = exchange_of(http)
+    path = http.url.path[:100]
+    error: PentadError
+    match raised.status_code:
+        case 404:
+            error = NotFound(f"no route {path!r}", hint="the routes are listed in /openapi.json")
+        case 405:
+            allowed = (raised.headers or {}).get("Allow", "")
+            error = MethodNotAllowed(
+                f"{path!r} does not take {http.method[:20]!r}", hint=f"it takes {allowed}"
+            )
+        case _:
+            error = InvalidRequest("the request could not be read")
+    return error_response(error, exchange.dialect, exchange.request_id, raised.headers)

@@ -1,0 +1,126 @@
+"""Request bodies: read within limits, decoded into Structs, told apart from what nobody reads."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from starlette.requests import Request as HttpRequest
+
+from pentad.application.gateway.errors import RequestTimeout
+from pentad.application.gateway.exchange import exchange_of
+from pentad.application.gateway.settings import GatewaySettings
+from pentad.errors import InvalidRequest, TooLarge
+
+MAX_DEPTH = 64
+"""Nesting that free-form values (tool schemas, metadata) may have."""
+MAX_NODES = 20_000
+"""Values that one free-form value may hold."""
+
+T = TypeVar("T", bound=msgspec.Struct)
+_KEYS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_PATH = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
+
+
+async def read_body(http: HttpRequest, settings: GatewaySettings) -> bytes:
+    """The whole body, identity-coded.
+
+    Raises:
+        TooLarge: as soon as the declared or received size passes the limit.
+        RequestTimeout: the body did not arrive in time.
+    """
+    limit = settings.max_body_bytes
+    coding = http.headers.get("content-encoding", "identity").lower()
+    if coding != "identity":
+        raise InvalidRequest(
+            f"content-encoding {coding[:40]!r} is not read", hint="send the body uncompressed", param="body"
+        )
+    declared = http.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared[:19]) > limit:
+        raise _too_large(limit)
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(settings.body_timeout_s):
+            async for piece in http.stream():
+                size += len(piece)
+                if size > limit:
+                    raise _too_large(limit)
+                pieces.append(piece)
+    except TimeoutError:
+        raise RequestTimeout(
+            f"the body did not arrive within {settings.body_timeout_s:g} s; {size} bytes came", param="body"
+        ) from None
+    return b"".join(pieces)
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(
+        f"the body is larger than {limit} bytes", hint="send less, or raise --max-body-bytes", param="body"
+    )
+
+
+class Body(Generic[T]):
+    """Reads bodies of one Struct type; made once per route."""
+
+    def __init__(self, kind: type[T]) -> None:
+        self.kind = kind
+        self._decoder = msgspec.json.Decoder(kind)
+        self._known = frozenset(field.encode_name for field in msgspec.structs.fields(kind))
+
+    async def read(self, http: HttpRequest, settings: GatewaySettings) -> T:
+        """The body of this request; fields that the Struct lacks are noted on the exchange."""
+        raw = await read_body(http, settings)
+        value = self.decode(raw)
+        exchange_of(http).ignored.extend(self.unknown(raw))
+        return value
+
+    def decode(self, raw: bytes) -> T:
+        """The Struct. Raises InvalidRequest for anything but a valid one."""
+        try:
+            return self._decoder.decode(raw)
+        except msgspec.ValidationError as error:
+            raise _invalid(str(error)) from None
+        except RecursionError:
+            raise InvalidRequest("the body is nested too deeply", param="body") from None
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise InvalidRequest(
+                "the body is not valid JSON", hint="send one JSON object in UTF-8", param="body"
+            ) from None
+
+    def unknown(self, raw: bytes) -> list[str]:
+        """Top-level field names of a decodable body that the Struct does not have."""
+        return [name for name in _KEYS.decode(raw) if name not in self._known]
+
+
+def _invalid(text: str) -> InvalidRequest:
+    match = _PATH.match(text)
+    what, path = (match["what"], match["path"]) if match else (text, None)
+    where = (path or "").removeprefix("$").removeprefix(".")
+    if not where:
+        missing = re.search(r"required field `([^`]+)`", what)
+        return InvalidRequest(f"the body is invalid: {what}", param=missing[1] if missing else "body")
+    return InvalidRequest(f"{where}: {what}", param=where)
+
+
+def check_free_form(value: Any, param: str) -> None:
+    """Bounds what clients may nest where any JSON is allowed. Iterative, so depth cannot hurt it."""
+    level, nodes = [value], 0
+    for depth in range(MAX_DEPTH + 1):
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner.extend(item.values())
+            elif isinstance(item, list):
+                inner.extend(item)
+        nodes += len(inner)
+        if nodes > MAX_NODES:
+            raise InvalidRequest(f"{param} holds more than {MAX_NODES} values", param=param)
+        if not inner:
+            return
+        level = inner
+        if depth == MAX_DEPTH:
+            break
+    raise InvalidRequest(f"{param} is nested deeper than {MAX_DEPTH} levels", param=param)

@@ -1,0 +1,136 @@
+"""RunContext from the `pentad` object and its mirrored headers, and the records on the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.datastructures import Headers
+
+from pentad.application.gateway.body import check_free_form
+from pentad.application.gateway.schemas.common import (
+    BudgetLimits,
+    CompletionDetails,
+    PentadOptions,
+    PromptDetails,
+    Slo,
+    WireUsage,
+)
+from pentad.errors import InvalidRequest
+from pentad.types import Budget, Objective, RunContext, Span, Usage
+
+_PREFIX = "x-pentad-"
+_PLAIN = ("run-id", "step", "quality", "data-label", "next-hint")
+_OBJECTS = ("graph", "slo", "budget")
+
+
+def options_of(body: PentadOptions | None, headers: Headers) -> PentadOptions:
+    """The `pentad` object, completed by `x-pentad-*` headers where the body is silent.
+
+    `x-pentad-graph`, `-slo` and `-budget` hold JSON objects; the others plain values.
+    Raises InvalidRequest naming the header at fault.
+    """
+    given: dict[str, Any] = {}
+    for name in (*_PLAIN, *_OBJECTS, "explain"):
+        text = headers.get(_PREFIX + name)
+        if text is not None:
+            given[name.replace("-", "_")] = _header_value(name, text)
+    if not given:
+        return body or PentadOptions()
+    try:
+        mirrored = msgspec.convert(given, PentadOptions, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"x-pentad-* headers: {error}", param="x-pentad") from None
+    if body is None:
+        return mirrored
+    changes = {name: getattr(mirrored, name) for name in given if getattr(body, name) in (None, False)}
+    return msgspec.structs.replace(body, **changes)
+
+
+def _header_value(name: str, text: str) -> Any:
+    if name not in _OBJECTS:
+        return text
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        raise InvalidRequest(f"{_PREFIX}{name} is not a JSON object", param=_PREFIX + name) from None
+    check_free_form(value, _PREFIX + name)
+    return value
+
+
+def run_context(options: PentadOptions) -> RunContext:
+    """The context that travels down through all layers."""
+    slo, limits = options.slo or Slo(), options.budget or BudgetLimits()
+    return RunContext(
+        run_id=options.run_id,
+        step=options.step or 0,
+        graph={name: tuple(after) for name, after in (options.graph or {}).items()},
+        next_hint=options.next_hint,
+        objective=Objective(
+            ttft_s=slo.ttft_s,
+            inter_token_s=slo.inter_token_s,
+            deadline_s=slo.deadline_s,
+            min_quality=options.quality,
+            max_cost=slo.max_cost,
+            max_energy_j=slo.max_energy_j,
+        ),
+        budget=Budget(
+            tokens=limits.tokens, cost=limits.cost, wall_s=limits.wall_s, tool_calls=limits.tool_calls
+        ),
+        data_label=options.data_label,
+    )
+
+
+def wire_usage(usage: Usage) -> WireUsage:
+    """Usage as OpenAI's clients read it."""
+    return WireUsage(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        total_tokens=usage.total_tokens,
+        prompt_tokens_details=PromptDetails(cached_tokens=usage.cached_tokens),
+        completion_tokens_details=CompletionDetails(reasoning_tokens=usage.reasoning_tokens),
+    )
+
+
+def explanation(usage: Usage, own: tuple[Span, ...], request_id: str) -> dict[str, Any]:
+    """The `pentad` object of an answer: where the time went and which choices were made.
+
+    Spans carry seconds since the request arrived at the gateway, whose first span starts at 0.
+    """
+    spans = (*own, *usage.spans)
+    origin = min((span.start_s for span in spans), default=0.0)
+    layers: dict[str, float] = {}
+    for span in spans:
+        layers[span.layer] = layers.get(span.layer, 0.0) + span.end_s - span.start_s
+    return {
+        "request_id": request_id,
+        "cost": usage.cost,
+        "layers_s": layers,
+        "spans": [
+            {
+                "layer": span.layer,
+                "name": span.name,
+                "start_s": span.start_s - origin,
+                "end_s": span.end_s - origin,
+            }
+            for span in spans
+        ],
+        "decisions": [
+            {
+                "layer": decision.layer,
+                "policy": decision.policy,
+                "subject": decision.subject,
+                "chosen": decision.chosen,
+                "candidates": [list(candidate) for candidate in decision.candidates],
+                "constraint": decision.constraint,
+            }
+            for decision in usage.decisions
+        ],
+    }
+
+
+def as_dict(value: Any) -> Mapping[str, Any]:
+    """A Struct as plain JSON values."""
+    built: dict[str, Any] = msgspec.to_builtins(value)
+    return built

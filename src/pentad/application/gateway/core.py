@@ -1,0 +1,108 @@
+"""Gateway: what all routes of one server share, and the one way down to the models."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+
+from pentad.application.gateway.access import Access
+from pentad.application.gateway.context import explanation
+from pentad.application.gateway.errors import error_body
+from pentad.application.gateway.exchange import Exchange
+from pentad.application.gateway.load import Load
+from pentad.application.gateway.metering import Pulse, metered
+from pentad.application.gateway.metrics import Metrics
+from pentad.application.gateway.settings import GatewaySettings
+from pentad.application.gateway.sse import EventStream, StreamWatch, until_disconnected
+from pentad.application.services import Services
+from pentad.errors import PentadError
+from pentad.execution.backend import Delta
+from pentad.types import Request, Span, Usage
+
+T = TypeVar("T")
+
+
+class Gateway:
+    """State of one server process; routes are functions over it."""
+
+    def __init__(self, services: Services, settings: GatewaySettings) -> None:
+        self.services = services
+        self.settings = settings
+        self.access = Access(settings)
+        self.load = Load(settings.max_concurrent_requests)
+        self.metrics = Metrics(services.models.stats, compat=settings.metrics_compat)
+        self.pulse = Pulse()
+        self.watch = StreamWatch(
+            keep_alive_s=settings.keep_alive_s,
+            slow_client_limit_s=settings.slow_client_limit_s,
+            clock=services.clock,
+        )
+        self.started_unix_s = int(time.time())
+
+    def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+        """The one stream of this request, metered on its way up."""
+        model = request.model or self.services.models.default
+        known = self.services.models.stats().keys()
+        return metered(
+            self.services.models.stream(request),
+            model if model in known else "unknown",
+            metrics=self.metrics,
+            pulse=self.pulse,
+            clock=self.services.clock,
+        )
+
+    def translated(self, exchange: Exchange) -> Span:
+        """Our own span: from arrival to the moment the request goes down."""
+        now = self.services.clock()
+        self.metrics.overhead.labels("translate").observe(now - exchange.arrived_s)
+        return Span(layer="application", name="gateway", start_s=exchange.arrived_s, end_s=now)
+
+    def explain(
+        self, exchange: Exchange, span: Span, asked: bool
+    ) -> Callable[[Usage], dict[str, Any] | None]:
+        """How this answer's `pentad` object is made, if it was asked for."""
+        if not asked:
+            return lambda _: None
+        return lambda usage: explanation(usage, (span,), exchange.request_id)
+
+    def events(
+        self,
+        frames: AsyncGenerator[bytes, None],
+        exchange: Exchange,
+        *,
+        error_frame: Callable[[PentadError], bytes] | None = None,
+    ) -> EventStream:
+        """A streamed answer."""
+
+        def data_event(error: PentadError) -> bytes:
+            return b"data: " + error_body(error, exchange.dialect, exchange.request_id) + b"\n\n"
+
+        return EventStream(
+            frames,
+            watch=self.watch,
+            error_frame=error_frame or data_event,
+            request_id=exchange.request_id,
+        )
+
+
+async def while_connected(http: HttpRequest, work: Awaitable[T]) -> T:
+    """The result of the work, which is cancelled when the client goes away.
+
+    Raises ClientDisconnect in that case.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.create_task(until_disconnected(http.receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        gone.cancel()
+        task.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)

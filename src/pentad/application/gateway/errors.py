@@ -1,0 +1,90 @@
+"""Errors as clients of each dialect expect them. Only PentadErrors show their text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+from starlette.responses import Response
+
+from pentad.errors import InvalidRequest, Overloaded, PentadError
+
+Dialect = Literal["openai", "anthropic"]
+
+
+class RequestTimeout(InvalidRequest):
+    """The body did not arrive in time."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class MethodNotAllowed(InvalidRequest):
+    """The path exists, with other methods."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+_OPENAI_TYPES = {
+    401: "authentication_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    429: "rate_limit_error",
+}
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+def openai_error(error: PentadError) -> dict[str, Any]:
+    """`{"error": {message, type, param, code}}`."""
+    fallback = "server_error" if error.status >= 500 else "invalid_request_error"
+    kind = _OPENAI_TYPES.get(error.status, fallback)
+    return {"error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}}
+
+
+def anthropic_error(error: PentadError, request_id: str) -> dict[str, Any]:
+    """`{"type": "error", "error": {type, message}, "request_id"}`."""
+    fallback = "api_error" if error.status >= 500 else "invalid_request_error"
+    kind = _ANTHROPIC_TYPES.get(error.status, fallback)
+    return {"type": "error", "error": {"type": kind, "message": str(error)}, "request_id": request_id}
+
+
+def error_body(error: PentadError, dialect: Dialect, request_id: str) -> bytes:
+    """The JSON body of an error answer or event."""
+    body = openai_error(error) if dialect == "openai" else anthropic_error(error, request_id)
+    return msgspec.json.encode(body)
+
+
+def error_response(
+    error: PentadError, dialect: Dialect, request_id: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A whole error answer, with Retry-After where trying again helps."""
+    extra = dict(headers or {})
+    if isinstance(error, Overloaded):
+        extra["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    return Response(
+        error_body(error, dialect, request_id),
+        status_code=error.status,
+        headers=extra,
+        media_type="application/json",
+    )
+
+
+def internal_error(request_id: str) -> PentadError:
+    """What a client learns of a bug of ours: nothing but where to look it up."""
+    return PentadError(
+        "the server failed to answer", hint=f"its log has the cause under request id {request_id}"
+    )

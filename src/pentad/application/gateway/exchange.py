@@ -1,0 +1,52 @@
+"""Exchange: what the gateway knows of one HTTP request while it is being answered."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from dataclasses import dataclass, field
+
+from starlette.datastructures import Headers
+from starlette.requests import Request as HttpRequest
+from starlette.types import Scope
+
+from pentad.application.gateway.errors import Dialect
+
+SCOPE_KEY = "pentad.exchange"
+_REQUEST_ID = re.compile(r"^[A-Za-z0-9_.:/-]{1,128}$")
+
+
+@dataclass(slots=True, kw_only=True)
+class Exchange:
+    """Identity, tenant and instants of one HTTP request, and what to tell about it."""
+
+    request_id: str
+    arrived_s: float
+    tenant: str = "default"
+    dialect: Dialect = "openai"
+    ignored: list[str] = field(default_factory=list)
+    """Names of request fields that nobody here reads."""
+
+    @classmethod
+    def of(cls, scope: Scope, arrived_s: float) -> Exchange:
+        """Reads the caller's x-request-id if it is a plain one, else makes one."""
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.match(given) else f"req_{uuid.uuid4().hex}"
+        dialect: Dialect = "anthropic" if scope.get("path", "").startswith("/v1/messages") else "openai"
+        return cls(request_id=request_id, arrived_s=arrived_s, dialect=dialect)
+
+    def ignored_header(self) -> str:
+        """The ignored fields as a header value: plain characters only, at most 32 names."""
+        names = (re.sub(r"[^A-Za-z0-9_.\[\]=-]", "?", name)[:64] for name in self.ignored[:32])
+        return ", ".join(names)
+
+
+def exchange_of(http: HttpRequest) -> Exchange:
+    """The exchange that the guard attached to this request."""
+    exchange: Exchange = http.scope[SCOPE_KEY]
+    return exchange
+
+
+def new_id(prefix: str) -> str:
+    """A fresh name for something that we make. Callers' request ids may repeat; these do not."""
+    return f"{prefix}-{uuid.uuid4().hex}"

@@ -1,0 +1,147 @@
+"""The guard: every request passes here first, and every answer and error last."""
+
+from __future__ import annotations
+
+import logging
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pentad.application.gateway.core import Gateway
+from pentad.application.gateway.errors import error_response, internal_error
+from pentad.application.gateway.exchange import SCOPE_KEY, Exchange
+from pentad.errors import PentadError, Unauthorized
+
+logger = logging.getLogger("pentad.gateway")
+
+PROBES = frozenset({"/livez", "/readyz", "/health", "/metrics"})
+"""Paths that are answered even when the server is full or draining."""
+
+SECURITY_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+}
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class Guard:
+    """Checks host, origin and key; holds a place; turns errors into answers; marks every answer."""
+
+    def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
+        self._app = app
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        clock = self._gateway.services.clock
+        exchange = Exchange.of(scope, clock())
+        scope[SCOPE_KEY] = exchange
+        answer = _Answer(send, scope, exchange, self._gateway)
+        try:
+            await self._admit(scope, receive, answer, exchange)
+        except ClientDisconnect:
+            answer.status = 499
+        except PentadError as error:
+            await answer.fail(error, receive)
+        except Exception:
+            logger.exception("request %s failed", exchange.request_id)
+            await answer.fail(internal_error(exchange.request_id), receive)
+        finally:
+            self._count(scope, answer.status)
+
+    async def _admit(self, scope: Scope, receive: Receive, answer: _Answer, exchange: Exchange) -> None:
+        headers = Headers(scope=scope)
+        access = self._gateway.access
+        access.check_host(headers)
+        origin = access.cors_origin(headers)
+        if origin is not None and scope["method"] == "OPTIONS":
+            await _preflight(origin)(scope, receive, answer)
+            return
+        exchange.tenant = access.tenant(headers, scope["path"])
+        if scope["path"] in PROBES:
+            await self._app(scope, receive, answer)
+            return
+        with self._gateway.load.slot():
+            await self._app(scope, receive, answer)
+
+    def _count(self, scope: Scope, status: int) -> None:
+        route = getattr(scope.get("route"), "path", "other")
+        self._gateway.metrics.http.labels(route, _method(scope), str(status)).inc()
+
+
+def _method(scope: Scope) -> str:
+    method: str = scope["method"]
+    return method if method in ("GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS") else "other"
+
+
+def _preflight(origin: str) -> Response:
+    allowed = {
+        "access-control-allow-origin": origin,
+        "access-control-allow-methods": "GET, POST, DELETE",
+        "access-control-allow-headers": "authorization, content-type, x-api-key, x-request-id",
+        "access-control-max-age": "600",
+        "vary": "origin",
+    }
+    return Response(status_code=204, headers=allowed)
+
+
+class _Answer:
+    """A `send` that adds our headers once, and remembers how far the answer got."""
+
+    def __init__(self, send: Send, scope: Scope, exchange: Exchange, gateway: Gateway) -> None:
+        self._send = send
+        self._scope = scope
+        self._exchange = exchange
+        self._gateway = gateway
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self._mark(MutableHeaders(raw=message.setdefault("headers", [])))
+        await self._send(message)
+
+    def _mark(self, headers: MutableHeaders) -> None:
+        headers["x-request-id"] = self._exchange.request_id
+        for name, value in SECURITY_HEADERS.items():
+            headers.setdefault(name, value)
+        if headers.get("content-type", "").startswith("text/html"):
+            headers.setdefault("content-security-policy", PAGE_POLICY)
+        headers.setdefault("cache-control", "no-store")
+        if self._exchange.ignored:
+            headers["x-pentad-ignored"] = self._exchange.ignored_header()
+        origin = self._gateway.access.cors_origin(Headers(scope=self._scope))
+        if origin is not None:
+            headers["access-control-allow-origin"] = origin
+            headers.add_vary_header("origin")
+        if self._gateway.load.draining:
+            headers["connection"] = "close"
+
+    async def fail(self, error: PentadError, receive: Receive) -> None:
+        """Answers with the error, unless the answer has begun: then all that is left is to stop."""
+        if self.status:
+            return
+        headers: dict[str, str] = {}
+        if isinstance(error, Unauthorized):
+            headers["www-authenticate"] = self._challenge()
+        if error.status in (408, 413):
+            headers["connection"] = "close"
+        response = error_response(error, self._exchange.dialect, self._exchange.request_id, headers)
+        await response(self._scope, receive, self)
+
+    def _challenge(self) -> str:
+        """Browsers opening a page may ask their user; programs are told the scheme."""
+        page = "text/html" in Headers(scope=self._scope).get("accept", "")
+        return 'Basic realm="pentad", charset="UTF-8"' if page else "Bearer"

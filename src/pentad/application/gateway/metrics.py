@@ -1,0 +1,183 @@
+"""Metrics: what the gateway counts, in a registry of its own, and its vLLM aliases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from pentad.types import Usage
+
+Stats = Callable[[], Mapping[str, Mapping[str, float]]]
+"""Gauges and counters of every model, as ModelService.stats gives them."""
+
+_TTFT_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+_TOKEN_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.5, 1, 2)
+_REQUEST_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
+_OVERHEAD_S = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 0.1)
+_COUNTS = (1, 8, 32, 128, 512, 2048, 8192, 32768)
+
+
+class Metrics:
+    """All of one server's metrics; `text` is what /metrics answers."""
+
+    def __init__(self, stats: Stats, *, compat: str = "none") -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        add = self.registry
+        model = ["model_name"]
+        self.ttft = Histogram(
+            "pentad_time_to_first_token_seconds",
+            "From the request's entry to its first piece of answer.",
+            model,
+            buckets=_TTFT_S,
+            registry=add,
+        )
+        self.inter_token = Histogram(
+            "pentad_inter_token_seconds",
+            "Between two pieces of one answer.",
+            model,
+            buckets=_TOKEN_S,
+            registry=add,
+        )
+        self.request = Histogram(
+            "pentad_request_seconds",
+            "From the request's entry to the end of its answer.",
+            model,
+            buckets=_REQUEST_S,
+            registry=add,
+        )
+        self.request_prompt_tokens = Histogram(
+            "pentad_request_prompt_tokens", "Prompt tokens per request.", model, buckets=_COUNTS, registry=add
+        )
+        self.request_completion_tokens = Histogram(
+            "pentad_request_completion_tokens",
+            "Generated tokens per request.",
+            model,
+            buckets=_COUNTS,
+            registry=add,
+        )
+        self.prompt_tokens = Counter("pentad_prompt_tokens", "Prompt tokens.", model, registry=add)
+        self.cached_tokens = Counter(
+            "pentad_cached_tokens", "Prompt tokens taken from the prefix cache.", model, registry=add
+        )
+        self.completion_tokens = Counter("pentad_completion_tokens", "Generated tokens.", model, registry=add)
+        self.requests = Counter(
+            "pentad_requests", "Ended requests by how they ended.", [*model, "outcome"], registry=add
+        )
+        self.http = Counter(
+            "pentad_http_requests", "HTTP answers.", ["route", "method", "status"], registry=add
+        )
+        self.overhead = Histogram(
+            "pentad_overhead_seconds",
+            "Our own time per request, by part; no model time.",
+            ["part"],
+            buckets=_OVERHEAD_S,
+            registry=add,
+        )
+        self._meters: dict[str, Meter] = {}
+        add.register(_ModelStats(stats))
+        if compat == "vllm":
+            add.register(_VllmAliases(self.registry))
+
+    def generation(self, model: str) -> Meter:
+        """The bound children for one model, looked up once."""
+        meter = self._meters.get(model)
+        if meter is None:
+            meter = self._meters[model] = Meter(self, model)
+        return meter
+
+    def text(self) -> bytes:
+        """The exposition in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class Meter:
+    """One model's metrics; every call costs about a microsecond."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self._metrics = metrics
+        self._model = model
+        self.first_token = metrics.ttft.labels(model).observe
+        self.inter_token = metrics.inter_token.labels(model).observe
+
+    def usage(self, usage: Usage) -> None:
+        """Counts the tokens of one finished request."""
+        metrics, model = self._metrics, self._model
+        metrics.prompt_tokens.labels(model).inc(usage.prompt_tokens)
+        metrics.cached_tokens.labels(model).inc(usage.cached_tokens)
+        metrics.completion_tokens.labels(model).inc(usage.completion_tokens)
+        metrics.request_prompt_tokens.labels(model).observe(usage.prompt_tokens)
+        metrics.request_completion_tokens.labels(model).observe(usage.completion_tokens)
+
+    def done(self, outcome: str, seconds: float) -> None:
+        """Counts one ended request."""
+        self._metrics.requests.labels(self._model, outcome).inc()
+        self._metrics.request.labels(self._model).observe(seconds)
+
+
+class _ModelStats(Collector):
+    """The backends' own gauges, read when someone scrapes: `pentad_<name>{model_name}`."""
+
+    def __init__(self, stats: Stats) -> None:
+        self._stats = stats
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, Metric] = {}
+        for model, values in self._stats().items():
+            for key, value in values.items():
+                family = families.get(key)
+                if family is None:
+                    counts = key.endswith("_total")
+                    kind = CounterMetricFamily if counts else GaugeMetricFamily
+                    name = f"pentad_{key.removesuffix('_total')}"
+                    family = families[key] = kind(name, f"{key} of the backend", labels=["model_name"])
+                family.add_metric([model], value)  # type: ignore[attr-defined]
+        yield from families.values()
+
+
+_ALIASES = {
+    "pentad_time_to_first_token_seconds": "vllm:time_to_first_token_seconds",
+    "pentad_inter_token_seconds": "vllm:inter_token_latency_seconds",
+    "pentad_request_seconds": "vllm:e2e_request_latency_seconds",
+    "pentad_request_prompt_tokens": "vllm:request_prompt_tokens",
+    "pentad_request_completion_tokens": "vllm:request_generation_tokens",
+    "pentad_prompt_tokens": "vllm:prompt_tokens",
+    "pentad_completion_tokens": "vllm:generation_tokens",
+    "pentad_running": "vllm:num_requests_running",
+    "pentad_waiting": "vllm:num_requests_waiting",
+    "pentad_preemptions": "vllm:num_preemptions",
+}
+
+
+class _VllmAliases(Collector):
+    """The same samples under vLLM's names, for dashboards and autoscalers made for it."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._busy = False
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            families = list(self._registry.collect())
+        finally:
+            self._busy = False
+        for family in families:
+            alias = _ALIASES.get(family.name)
+            if alias is None:
+                continue
+            copy = Metric(alias, family.documentation, family.type)
+            for sample in family.samples:
+                labels = {**sample.labels, "engine": "0"}
+                copy.add_sample(alias + sample.name.removeprefix(family.name), labels, sample.value)
+            yield copy

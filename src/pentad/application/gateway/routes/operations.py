@@ -1,0 +1,38 @@
+"""Liveness, readiness, health, metrics and version."""
+
+from __future__ import annotations
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+
+import pentad
+from pentad.application.gateway.answers import json_response
+from pentad.application.gateway.core import Gateway
+
+
+def routes(gateway: Gateway) -> list[Route]:
+    """What operators and their tools ask."""
+
+    async def livez(_: HttpRequest) -> Response:
+        return json_response({"status": "alive"})
+
+    async def readyz(_: HttpRequest) -> Response:
+        reason = "draining" if gateway.load.draining else gateway.services.models.check()
+        if reason is None:
+            return json_response({"status": "ready"})
+        return json_response({"status": "not ready", "reason": reason}, 503)
+
+    async def metrics(_: HttpRequest) -> Response:
+        return Response(gateway.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    async def version(_: HttpRequest) -> Response:
+        return json_response({"version": pentad.__version__})
+
+    return [
+        Route("/livez", livez, methods=["GET"]),
+        Route("/readyz", readyz, methods=["GET"]),
+        Route("/metrics", metrics, methods=["GET"]),
+        Route("/version", version, methods=["GET"]),
+    ]

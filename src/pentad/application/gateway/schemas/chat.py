@@ -1,0 +1,186 @@
+"""POST /v1/chat/completions: what is read and what the unstreamed answer looks like."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from pentad.application.gateway.schemas.common import (
+    Choices,
+    Count,
+    Fraction,
+    LogitBias,
+    Name,
+    Penalty,
+    PentadOptions,
+    Positive,
+    Priority,
+    Seed,
+    Short,
+    StopList,
+    StopText,
+    StreamOptions,
+    StructuredOutputs,
+    Temperature,
+    TokenId,
+    Tokens,
+    TopP,
+    WireUsage,
+)
+
+
+class ContentPart(Struct, kw_only=True):
+    """A piece of a message. Text is served; other kinds are refused by name."""
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class FunctionCall(Struct, kw_only=True):
+    name: Name
+    arguments: str = "{}"
+
+
+class MessageToolCall(Struct, kw_only=True):
+    id: Name
+    function: FunctionCall
+    type: Literal["function"] = "function"
+
+
+class ChatMessage(Struct, kw_only=True):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[ContentPart] | None = None
+    name: Short | None = None
+    tool_calls: Annotated[list[MessageToolCall], Meta(max_length=256)] | None = None
+    tool_call_id: Short | None = None
+
+
+class FunctionSpec(Struct, kw_only=True):
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ChatTool(Struct, kw_only=True):
+    function: FunctionSpec
+    type: Literal["function"] = "function"
+
+
+class NamedFunction(Struct, kw_only=True):
+    name: Name
+
+
+class NamedToolChoice(Struct, kw_only=True):
+    function: NamedFunction
+    type: Literal["function"] = "function"
+
+
+class JsonSchemaFormat(Struct, kw_only=True):
+    name: Short
+    schema: dict[str, Any] | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(Struct, kw_only=True):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+
+class ChatRequest(Struct, kw_only=True):
+    """A chat completion, with vLLM's extras and our `pentad` object."""
+
+    messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=4096)]
+    model: Name
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    n: Choices | None = None
+    stop: StopText | StopList | None = None
+    seed: Seed | None = None
+    max_tokens: Tokens | None = None
+    max_completion_tokens: Tokens | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: LogitBias | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    tools: Annotated[list[ChatTool], Meta(max_length=256)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    reasoning_effort: Short | None = None
+    user: Short | None = None
+    safety_identifier: Short | None = None
+    metadata: dict[str, Any] | None = None
+    store: bool | None = None
+    service_tier: Short | None = None
+    prompt_cache_key: Short | None = None
+    # vLLM's extras
+    top_k: Annotated[int, Meta(ge=-1, le=1_000_000)] | None = None
+    min_p: Fraction | None = None
+    repetition_penalty: Annotated[Positive, Meta(le=10)] | None = None
+    min_tokens: Annotated[Count, Meta(le=10_000_000)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Meta(max_length=256)] | None = None
+    ignore_eos: bool | None = None
+    priority: Priority | None = None
+    cache_salt: Short | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    structured_outputs: StructuredOutputs | None = None
+    pentad: PentadOptions | None = None
+
+
+class AnswerCall(Struct, kw_only=True):
+    id: str
+    function: FunctionCall
+    type: Literal["function"] = "function"
+
+
+class AnswerMessage(Struct, kw_only=True):
+    content: str | None
+    tool_calls: list[AnswerCall] | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+    refusal: None = None
+    role: Literal["assistant"] = "assistant"
+
+
+class TopLogprob(Struct, kw_only=True):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class ContentLogprob(Struct, kw_only=True):
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[TopLogprob]
+
+
+class ChoiceLogprobs(Struct, kw_only=True):
+    content: list[ContentLogprob]
+    refusal: None = None
+
+
+class AnswerChoice(Struct, kw_only=True):
+    index: int
+    message: AnswerMessage
+    finish_reason: str
+    logprobs: ChoiceLogprobs | None
+    stop_reason: str | UnsetType = UNSET
+    """vLLM's extra: the stop string that ended the answer."""
+
+
+class ChatAnswer(Struct, kw_only=True):
+    id: str
+    created: int
+    model: str
+    choices: list[AnswerChoice]
+    usage: WireUsage
+    pentad: dict[str, Any] | UnsetType = UNSET
+    object: Literal["chat.completion"] = "chat.completion"

@@ -1,0 +1,110 @@
+"""Ranges and objects that several request formats share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+Name = Annotated[str, Meta(min_length=1, max_length=256)]
+Short = Annotated[str, Meta(max_length=512)]
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+TopP = Annotated[float, Meta(gt=0, le=1)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Tokens = Annotated[int, Meta(ge=1, le=10_000_000)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Choices = Annotated[int, Meta(ge=1, le=128)]
+Priority = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+StopText = Annotated[str, Meta(min_length=1, max_length=256)]
+StopList = Annotated[list[StopText], Meta(max_length=16)]
+Bias = Annotated[float, Meta(ge=-100, le=100)]
+LogitBias = Annotated[dict[str, Bias], Meta(max_length=1024)]
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Slo(Struct, kw_only=True):
+    """The caller's objective: what to aim for."""
+
+    ttft_s: Positive | None = None
+    inter_token_s: Positive | None = None
+    deadline_s: Positive | None = None
+    max_cost: Annotated[float, Meta(ge=0)] | None = None
+    max_energy_j: Positive | None = None
+
+
+class BudgetLimits(Struct, kw_only=True):
+    """The caller's hard limits."""
+
+    tokens: Count | None = None
+    cost: Annotated[float, Meta(ge=0)] | None = None
+    wall_s: Positive | None = None
+    tool_calls: Count | None = None
+
+
+class PentadOptions(Struct, kw_only=True):
+    """The `pentad` object of a request body: its objective, its place in a workflow, its label."""
+
+    run_id: Name | None = None
+    step: Count | None = None
+    graph: Annotated[dict[Name, list[Name]], Meta(max_length=256)] | None = None
+    """Workflow step to the steps that it waits for."""
+    next_hint: Name | None = None
+    slo: Slo | None = None
+    budget: BudgetLimits | None = None
+    quality: Fraction | None = None
+    """Minimum quality, 0 to 1, in the terms of the model catalogue."""
+    data_label: Name | None = None
+    """Sensitivity of the data; `local` forbids any remote model."""
+    explain: bool = False
+    """Answer with the time per layer and the decisions that were made."""
+
+
+class StreamOptions(Struct, kw_only=True):
+    include_usage: bool | None = None
+
+
+class StructuredOutputs(Struct, kw_only=True):
+    """vLLM's extra object: at most one constraint."""
+
+    json: dict[str, Any] | str | None = None
+    regex: Annotated[str, Meta(min_length=1, max_length=10_000)] | None = None
+    choice: Annotated[list[str], Meta(min_length=1, max_length=1024)] | None = None
+    grammar: Annotated[str, Meta(min_length=1, max_length=100_000)] | None = None
+    json_object: bool | None = None
+
+
+class PromptDetails(Struct, kw_only=True):
+    cached_tokens: int
+
+
+class CompletionDetails(Struct, kw_only=True):
+    reasoning_tokens: int
+
+
+class WireUsage(Struct, kw_only=True):
+    """Tokens of one request, as OpenAI counts them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+    completion_tokens_details: CompletionDetails
+
+
+class Card(Struct, kw_only=True):
+    """One served model."""
+
+    id: str
+    created: int
+    owned_by: str
+    max_model_len: int | None
+    capabilities: dict[str, Any]
+    object: Literal["model"] = "model"
+
+
+class CardList(Struct, kw_only=True):
+    data: list[Card]
+    object: Literal["list"] = "list"

@@ -1,0 +1,116 @@
+"""GatewaySettings: where the gateway listens, whom it trusts and how much it takes on."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pentad.errors import InvalidRequest
+
+_HASHED = re.compile(r"^(?:(?P<name>[^:]+):)?sha256:(?P<digest>[0-9a-fA-F]{64})$")
+_NAMED = re.compile(r"^(?P<name>[A-Za-z0-9_.-]{1,64}):(?P<secret>.+)$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """A key as the server keeps it: who it is for, and the SHA-256 of the secret."""
+
+    name: str
+    """The tenant of every request made with this key."""
+    digest: bytes = field(repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> ApiKey:
+        """The key written as `secret`, `name:secret`, `sha256:<hex>` or `name:sha256:<hex>`.
+
+        A key without a name belongs to the tenant `default`.
+        """
+        if hashed := _HASHED.match(text):
+            return cls(name=hashed["name"] or "default", digest=bytes.fromhex(hashed["digest"]))
+        if named := _NAMED.match(text):
+            return cls(name=named["name"], digest=digest_of(named["secret"]))
+        if not text:
+            raise InvalidRequest(
+                "an API key is empty", hint="write it as secret or name:secret", param="api_keys"
+            )
+        return cls(name="default", digest=digest_of(text))
+
+
+def digest_of(secret: str) -> bytes:
+    """SHA-256 of a presented or configured secret; any text is allowed."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server bound to, or a client naming, this host."""
+    bare = host.strip("[]").lower()
+    if bare == "localhost" or bare.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(bare).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings:
+    """Everything that may be set about the gateway; the defaults suit one person on one machine."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Anything but loopback needs `api_keys`."""
+    port: int = 8000
+    """0 lets the system choose."""
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    """Keys as ApiKey.parse reads them; with any set, every route but /livez needs one."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Further names that a Host header may carry; `*` allows all."""
+    allowed_origins: tuple[str, ...] = ()
+    """Web origins besides our own that browsers may call from, e.g. `https://chat.example.com`."""
+    max_body_bytes: int = 8 * 2**20
+    body_timeout_s: float = 30.0
+    """The whole body must have arrived by then."""
+    header_timeout_s: float = 10.0
+    """The whole head of a request must have arrived by then."""
+    max_concurrent_requests: int = 256
+    """Beyond this many at once a request is answered 429 with Retry-After."""
+    keep_alive_s: float = 15.0
+    """A stream with nothing to say sends a comment this often."""
+    slow_client_limit_s: float = 30.0
+    """A stream whose client takes nothing for this long is cut."""
+    send_buffer_bytes: int = 64 * 2**10
+    """Bytes that may wait for a slow client, in our buffer and again in the kernel's."""
+    drain_s: float = 20.0
+    """After SIGTERM running work may finish for this long."""
+    health_window_s: float = 60.0
+    """A model that produced no token for this long is probed by /health."""
+    health_probe_s: float = 10.0
+    """How long that probe may take."""
+    response_store_bytes: int = 64 * 2**20
+    """Stored responses (`store`), all tenants together; the oldest go first."""
+    metrics_compat: Literal["none", "vllm"] = "none"
+    """Also export the metrics under the names of vLLM's dashboards."""
+
+    def __post_init__(self) -> None:
+        positive = (
+            "max_body_bytes body_timeout_s header_timeout_s max_concurrent_requests keep_alive_s "
+            "slow_client_limit_s send_buffer_bytes health_window_s health_probe_s"
+        )
+        for name in positive.split():
+            if getattr(self, name) <= 0:
+                raise InvalidRequest(f"{name} is {getattr(self, name)!r}; it must be above 0", param=name)
+        if not 0 <= self.port <= 65535:
+            raise InvalidRequest(f"port is {self.port}; it must be 0 to 65535", param="port")
+        keys = self.keys()
+        if not keys and not is_loopback(self.host):
+            raise InvalidRequest(
+                f"host {self.host!r} is reachable from other machines, but no API key is set",
+                hint="set --api-key (PENTAD_API_KEY), or --host 127.0.0.1",
+                param="api_keys",
+            )
+
+    def keys(self) -> tuple[ApiKey, ...]:
+        """The keys, parsed."""
+        return tuple(ApiKey.parse(text) for text in self.api_keys)

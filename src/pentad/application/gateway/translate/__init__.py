@@ -1,0 +1,1 @@
+"""Between the wire formats and pentad.types: requests downwards, deltas upwards."""

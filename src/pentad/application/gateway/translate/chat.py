@@ -1,0 +1,269 @@
+"""A ChatRequest as a Request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from pentad.application.gateway.body import check_free_form
+from pentad.application.gateway.schemas.chat import (
+    ChatMessage,
+    ChatRequest,
+    ChatTool,
+    ContentPart,
+    NamedToolChoice,
+    ResponseFormat,
+)
+from pentad.application.gateway.schemas.common import StructuredOutputs
+from pentad.errors import InvalidRequest
+from pentad.types import Message, OutputFormat, Request, RunContext, Sampling, ToolCall, ToolChoice, ToolSpec
+
+TEXT_PARTS = ("text", "input_text", "output_text")
+_SEED_MASK = 2**63 - 1
+
+
+def chat_request(body: ChatRequest, *, request_id: str, tenant: str, context: RunContext) -> Request:
+    """The one request that goes down. Raises InvalidRequest naming the field at fault."""
+    tools = tool_specs(body.tools or ())
+    return Request(
+        id=request_id,
+        model=body.model,
+        messages=messages(body.messages),
+        tools=tools,
+        tool_choice=tool_choice(body.tool_choice, tools, parallel=body.parallel_tool_calls is not False),
+        format=output_format(body.response_format, body.structured_outputs),
+        sampling=sampling(body),
+        tenant=tenant,
+        cache_salt=body.cache_salt or "",
+        priority=body.priority or 0,
+        template_options=template_options(body),
+        context=context,
+    )
+
+
+def messages(wire: Sequence[ChatMessage]) -> tuple[Message, ...]:
+    """The turns, with parts joined."""
+    return tuple(_message(one, f"messages[{index}]") for index, one in enumerate(wire))
+
+
+def _message(wire: ChatMessage, where: str) -> Message:
+    if wire.role == "tool" and not wire.tool_call_id:
+        raise InvalidRequest(
+            f"{where} has role 'tool' but no tool_call_id",
+            hint="give the id of the call that it answers",
+            param=f"{where}.tool_call_id",
+        )
+    if wire.tool_calls and wire.role != "assistant":
+        raise InvalidRequest(
+            f"{where} has role {wire.role!r} and tool_calls; only 'assistant' may call tools",
+            param=f"{where}.tool_calls",
+        )
+    if wire.content is None and wire.role != "assistant":
+        raise InvalidRequest(f"{where} has no content", param=f"{where}.content")
+    calls = tuple(
+        ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
+        for call in wire.tool_calls or ()
+    )
+    return Message(
+        role=wire.role,
+        content=text_of(wire.content, f"{where}.content"),
+        name=wire.name,
+        tool_calls=calls,
+        tool_call_id=wire.tool_call_id if wire.role == "tool" else None,
+    )
+
+
+def text_of(content: str | Sequence[ContentPart] | None, where: str) -> str:
+    """The text of a message's content; parts are joined by line breaks."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "\n".join(_part(part, f"{where}[{index}]") for index, part in enumerate(content))
+
+
+def _part(part: ContentPart, where: str) -> str:
+    text = part.refusal if part.type == "refusal" else part.text
+    if part.type not in (*TEXT_PARTS, "refusal"):
+        raise InvalidRequest(
+            f"{where}: parts of type {part.type[:40]!r} are not served here",
+            hint=f"send text; types read: {', '.join(TEXT_PARTS)}",
+            param=f"{where}.type",
+        )
+    if text is None:
+        raise InvalidRequest(f"{where} has no text", param=f"{where}.text")
+    return text
+
+
+def tool_specs(wire: Sequence[ChatTool]) -> tuple[ToolSpec, ...]:
+    """The tools as the model sees them."""
+    return tuple(
+        tool_spec(tool.function.name, tool.function.description, tool.function.parameters, f"tools[{index}]")
+        for index, tool in enumerate(wire)
+    )
+
+
+def tool_spec(name: str, description: str | None, schema: dict[str, Any] | None, where: str) -> ToolSpec:
+    """One tool; its schema is bounded before anything walks it."""
+    if schema is None:
+        return ToolSpec(name=name, description=description or "")
+    check_free_form(schema, f"{where}.parameters")
+    return ToolSpec(name=name, description=description or "", parameters=schema)
+
+
+def tool_choice(
+    wire: str | NamedToolChoice | None, tools: Sequence[ToolSpec], *, parallel: bool
+) -> ToolChoice:
+    """Whether tools may, must or must not be called; `required` and names need tools."""
+    if isinstance(wire, NamedToolChoice):
+        return named_tool(wire.function.name, tools, parallel=parallel)
+    if wire == "required" and not tools:
+        raise InvalidRequest(
+            "tool_choice 'required' without tools",
+            hint="send tools, or tool_choice 'auto'",
+            param="tool_choice",
+        )
+    match wire:
+        case "none" | "required":
+            return ToolChoice(mode=wire, parallel=parallel)
+        case _:
+            return ToolChoice(parallel=parallel)
+
+
+def named_tool(name: str, tools: Sequence[ToolSpec], *, parallel: bool) -> ToolChoice:
+    """The choice of exactly one tool, which must be among those sent."""
+    known = [tool.name for tool in tools]
+    if name not in known:
+        raise InvalidRequest(
+            f"tool_choice names {name[:64]!r}",
+            hint=f"tools sent: {', '.join(known[:10]) or 'none'}",
+            param="tool_choice",
+        )
+    return ToolChoice(mode="named", name=name, parallel=parallel)
+
+
+def output_format(wire: ResponseFormat | None, extra: StructuredOutputs | None) -> OutputFormat:
+    """The constraint on the text, from response_format or vLLM's structured_outputs."""
+    if extra is not None:
+        return structured(extra)
+    if wire is None or wire.type == "text":
+        return OutputFormat()
+    if wire.type == "json_object":
+        return OutputFormat(kind="json_object")
+    if wire.json_schema is None:
+        raise InvalidRequest(
+            "response_format 'json_schema' without json_schema", param="response_format.json_schema"
+        )
+    return json_schema(wire.json_schema.schema, "response_format.json_schema.schema")
+
+
+def json_schema(schema: dict[str, Any] | None, where: str) -> OutputFormat:
+    """The constraint to one schema; without a schema, to any object."""
+    if schema is None:
+        return OutputFormat(kind="json_object")
+    check_free_form(schema, where)
+    return OutputFormat(kind="json_schema", value=schema)
+
+
+def structured(wire: StructuredOutputs) -> OutputFormat:
+    """vLLM's object; exactly one of its fields may be set."""
+    given = {
+        name: value
+        for name in ("json", "regex", "choice", "grammar", "json_object")
+        if (value := getattr(wire, name)) not in (None, False)
+    }
+    if len(given) != 1:
+        raise InvalidRequest(
+            f"structured_outputs has {len(given)} constraints; it takes exactly one of json, regex, "
+            "choice, grammar, json_object",
+            param="structured_outputs",
+        )
+    match next(iter(given)):
+        case "json":
+            return json_schema(_schema_object(wire.json), "structured_outputs.json")
+        case "regex":
+            return OutputFormat(kind="regex", value=wire.regex)
+        case "choice":
+            return OutputFormat(kind="choice", value=wire.choice)
+        case "grammar":
+            return OutputFormat(kind="grammar", value=wire.grammar)
+        case _:
+            return OutputFormat(kind="json_object")
+
+
+def _schema_object(value: dict[str, Any] | str | None) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    try:
+        parsed = msgspec.json.decode(value or "")
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise InvalidRequest(
+            "structured_outputs.json is no JSON Schema object", param="structured_outputs.json"
+        )
+    return parsed
+
+
+def sampling(body: ChatRequest) -> Sampling:
+    """How tokens are drawn, with OpenAI's defaults."""
+    if body.top_logprobs is not None and not body.logprobs:
+        raise InvalidRequest(
+            "top_logprobs without logprobs", hint="set logprobs to true", param="top_logprobs"
+        )
+    return Sampling(
+        temperature=1.0 if body.temperature is None else body.temperature,
+        top_p=1.0 if body.top_p is None else body.top_p,
+        top_k=max(0, body.top_k or 0),
+        min_p=body.min_p or 0.0,
+        presence_penalty=body.presence_penalty or 0.0,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        repetition_penalty=body.repetition_penalty or 1.0,
+        logit_bias=logit_bias(body.logit_bias),
+        seed=seed(body.seed),
+        n=body.n or 1,
+        max_tokens=token_limit(body.max_completion_tokens or body.max_tokens, body.min_tokens),
+        min_tokens=body.min_tokens or 0,
+        stop=stops(body.stop),
+        stop_token_ids=tuple(body.stop_token_ids or ()),
+        ignore_eos=bool(body.ignore_eos),
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+    )
+
+
+def token_limit(most: int | None, least: int | None) -> int | None:
+    """The most tokens to generate, which must not be under the least."""
+    if most is not None and least is not None and least > most:
+        raise InvalidRequest(f"min_tokens is {least}, above max_tokens {most}", param="min_tokens")
+    return most
+
+
+def seed(value: int | None) -> int | None:
+    """Any 64-bit seed as a non-negative one."""
+    return None if value is None else value & _SEED_MASK
+
+
+def stops(value: str | list[str] | None) -> tuple[str, ...]:
+    """The stop strings."""
+    return (value,) if isinstance(value, str) else tuple(value or ())
+
+
+def logit_bias(wire: dict[str, float] | None) -> dict[int, float]:
+    """Token ids, which JSON can only write as strings, to their bias."""
+    bias: dict[int, float] = {}
+    for key, value in (wire or {}).items():
+        if not (key.isascii() and key.isdigit() and len(key) <= 9):
+            raise InvalidRequest(
+                f'logit_bias has the key {key[:32]!r}; keys are token ids, e.g. "50"', param="logit_bias"
+            )
+        bias[int(key)] = value
+    return bias
+
+
+def template_options(body: ChatRequest) -> dict[str, Any]:
+    """Variables for the chat template."""
+    options = dict(body.chat_template_kwargs or {})
+    check_free_form(options, "chat_template_kwargs")
+    if body.reasoning_effort is not None:
+        options.setdefault("reasoning_effort", body.reasoning_effort)
+    return options

@@ -1,0 +1,29 @@
+"""Services: what the application layer calls, joined once by the wiring."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pentad.types import Clock
+
+if TYPE_CHECKING:
+    from pentad.agent.runtime import AgentRuntime
+    from pentad.model.service import ModelService
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The model side, the agent side and the clock of one process."""
+
+    models: ModelService
+    agents: AgentRuntime | None = None
+    """None where this process serves models only."""
+    clock: Clock = time.monotonic
+
+    async def close(self) -> None:
+        """Ends agent runs at a safe point first, then the models that they use."""
+        if self.agents is not None:
+            await self.agents.close()
+        await self.models.close()
