@@ -6,35 +6,15 @@ Leaf names are unique over all sections, so that a flag or environment variable 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
-import re
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-
-
-def parse_bytes(value: object) -> object:
-    """`512MiB`, `2 GB` or a number as bytes; anything else is returned for pydantic to refuse."""
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
-    if not match or match[2].upper() not in _UNITS:
-        raise ValueError(f"{value!r} is no size; write bytes or a number with one of {', '.join(_UNITS)[2:]}")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
-
-
-def _listed(value: object) -> object:
-    return tuple(v.strip() for v in value.split(",") if v.strip()) if isinstance(value, str) else value
-
-
-Bytes = Annotated[int, BeforeValidator(parse_bytes)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+from pentad.application.gateway.settings import GatewaySettings
 
 
 class _Section(BaseModel):
@@ -44,7 +24,7 @@ class _Section(BaseModel):
 class EngineSettings(_Section):
     """The local engine, one per loaded model."""
 
-    kv_bytes: Bytes | None = Field(default=None, ge=1 << 20)
+    kv_bytes: int | None = Field(default=None, ge=1 << 20)
     """Memory for the KV cache in bytes, or with a unit: 512MiB. Absent: chosen from free memory."""
     weight_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format that weights are kept in."""
@@ -61,35 +41,7 @@ class EngineSettings(_Section):
     prefix_cache: bool = True
     """Whether requests of one tenant share the cached blocks of equal prompt beginnings."""
     check_invariants: bool = False
-    """Whether the block accounting is verified after every step; costs a few percent."""
-
-
-class ServerSettings(_Section):
-    """The gateway process."""
-
-    host: str = "127.0.0.1"
-    """Address to listen on. Anything but loopback needs api_keys."""
-    port: int = Field(default=8000, ge=0, le=65535)
-    """Port to listen on; 0 takes a free one."""
-    api_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_listed)] = ()
-    """Keys that clients may present. Empty: no key is asked for, on loopback only."""
-    allowed_hosts: Names = ()
-    """Further names in the Host and Origin headers, besides loopback names and the host."""
-    drain_s: float = Field(default=30.0, ge=0)
-    """Seconds that running requests may go on after SIGTERM."""
-    max_body_bytes: Bytes = Field(default=8 << 20, ge=1024)
-    """Largest request body."""
-    metrics_compat: Literal["none", "vllm"] = "none"
-    """Further names for the metrics: vllm adds the ones that its dashboards expect."""
-
-    @model_validator(mode="after")
-    def _closed_to_strangers(self) -> Self:
-        if self.host not in LOOPBACK and not self.api_keys:
-            raise ValueError(
-                f"host {self.host!r} can be reached by others but api_keys is empty; "
-                f"add a key (--api-key) or listen on {LOOPBACK[0]}"
-            )
-        return self
+    """Whether the block accounting is verified after every step; slow, for tests and doubt."""
 
 
 class RemoteBackend(_Section):
@@ -112,7 +64,7 @@ class Settings(_Section):
 
     home: pathlib.Path = pathlib.Path("~/.cache/pentad")
     """Folder of models, profile and journal."""
-    models: Names = Field(default=("smollm2-135m",), min_length=1)
+    models: tuple[str, ...] = Field(default=("smollm2-135m",), min_length=1)
     """Models to serve from the local store, by name, reference or path; the first is the default."""
     embedding_model: str | None = "minilm"
     """Model for /v1/embeddings and long-term memory; null for none."""
@@ -121,7 +73,7 @@ class Settings(_Section):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line written to standard error."""
     engine: EngineSettings = EngineSettings()
-    server: ServerSettings = ServerSettings()
+    server: GatewaySettings = GatewaySettings()
 
     @property
     def root(self) -> pathlib.Path:
@@ -138,15 +90,35 @@ class Settings(_Section):
         """Where `pentad profile` keeps this machine's measurements."""
         return self.root / "profile.json"
 
+    def shown(self) -> dict[str, object]:
+        """Every leaf by its dotted path, fit to be printed: secrets are only counted."""
+        shown: dict[str, object] = {}
+        for path in leaves():
+            value: Any = self
+            for name in path:
+                value = getattr(value, name)
+            if path[-1] == "api_keys":
+                value = f"{len(value)} set" if value else None
+            shown[".".join(path)] = value
+        return shown
 
-def leaves(model: type[BaseModel] = Settings, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+
+def leaves(section: Any = Settings, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The path of every settable field, sections descended into."""
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, _Section):
+    for name, kind in _fields(section).items():
+        inner = isinstance(kind, type) and (issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind))
+        if inner:
             yield from leaves(kind, (*prefix, name))
         else:
             yield (*prefix, name)
+
+
+def is_list(path: tuple[str, ...]) -> bool:
+    """Whether the leaf at `path` holds several names."""
+    section: Any = Settings
+    for name in path[:-1]:
+        section = _fields(section)[name]
+    return "tuple[str" in str(_fields(section)[path[-1]])
 
 
 def schema_json() -> str:
@@ -154,3 +126,9 @@ def schema_json() -> str:
     schema = Settings.model_json_schema()
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "pentad.yaml"}
     return json.dumps(schema, indent=2) + "\n"
+
+
+def _fields(section: Any) -> dict[str, Any]:
+    if dataclasses.is_dataclass(section):
+        return {field.name: field.type for field in dataclasses.fields(section)}
+    return {name: field.annotation for name, field in section.model_fields.items()}

@@ -10,15 +10,16 @@ import difflib
 import json
 import os
 import pathlib
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from pentad.application.config import Settings, leaves
+from pentad.application.config import Settings, is_list, leaves
 from pentad.errors import InvalidRequest
 from pentad.registry import known
 
@@ -28,6 +29,17 @@ FILE_NAMES = ("pentad.yaml", "pentad.yml", "pentad.toml")
 
 ENV_OTHER = frozenset({"PENTAD_CONFIG", "PENTAD_API_KEY", "PENTAD_URL", "PENTAD_TEST_MODELS"})
 """Variables with our prefix that are no fields."""
+
+
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def parse_bytes(text: str) -> int:
+    """`512MiB`, `2 GB` or `1048576` as bytes. Raises ValueError for anything else."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    if not match or match[2].upper() not in _UNITS:
+        raise ValueError("no size; write bytes, or a number with kB, MB, GB, KiB, MiB or GiB")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,33 +72,22 @@ def resolve(
         InvalidRequest: an unknown key or an impossible value; names the source and the remedy.
     """
     env = os.environ if env is None else env
-    paths = {path[-1]: path for path in leaves()}
-    values: dict[str, Any] = {}
-    sources = {".".join(path): "default" for path in paths.values()}
     path = file or _find_file(env, folder or pathlib.Path())
-    if path is not None:
-        values = _read_file(path)
-        for dotted in sources:
-            if _has(values, dotted.split(".")):
-                sources[dotted] = str(path)
-    unknown = []
-    for variable in sorted(v for v in env if v.startswith(ENV_PREFIX) and v not in ENV_OTHER):
-        name = variable.removeprefix(ENV_PREFIX).lower()
-        if name in paths and env[variable] != "":
-            _put(values, paths[name], _from_text(env[variable]))
-            sources[".".join(paths[name])] = variable
-        elif name not in paths:
-            unknown.append(variable)
-    if env.get("PENTAD_API_KEY") and "PENTAD_API_KEYS" not in env:
-        _put(values, paths["api_keys"], (env["PENTAD_API_KEY"],))
-        sources["server.api_keys"] = "PENTAD_API_KEY"
-    for name, value in (flags or {}).items():
-        if value is not None:
-            _put(values, paths[name], value)
-            sources[".".join(paths[name])] = f"--{name.replace('_', '-')}"
-    return Resolved(
-        settings=_validated(values, sources, path), sources=sources, unknown_variables=tuple(unknown)
-    )
+    values = {} if path is None else _read_file(path)
+    paths = {leaf[-1]: leaf for leaf in leaves()}
+    sources = {".".join(leaf): str(path) if _has(values, leaf) else "default" for leaf in paths.values()}
+    given, unknown = _from_environment(env, paths)
+    given |= {
+        name: (f"--{name.replace('_', '-')}", value)
+        for name, value in (flags or {}).items()
+        if value is not None
+    }
+    for name, (source, value) in given.items():
+        _put(values, paths[name], value)
+        sources[".".join(paths[name])] = source
+    for leaf in paths.values():
+        _interpret(values, leaf, sources[".".join(leaf)])
+    return Resolved(settings=_validated(values, sources, path), sources=sources, unknown_variables=unknown)
 
 
 def load_settings(flags: Mapping[str, Any] | None = None, **sources: Any) -> Settings:
@@ -125,20 +126,42 @@ def _read_file(path: pathlib.Path) -> dict[str, Any]:
     return {name: {} if inner is None and name in sections else inner for name, inner in value.items()}
 
 
+def _from_environment(
+    env: Mapping[str, str], paths: Mapping[str, tuple[str, ...]]
+) -> tuple[dict[str, tuple[str, Any]], tuple[str, ...]]:
+    """Leaf name to (variable, value), and the variables of our prefix that set nothing."""
+    given: dict[str, tuple[str, Any]] = {}
+    if env.get("PENTAD_API_KEY"):
+        given["api_keys"] = ("PENTAD_API_KEY", (env["PENTAD_API_KEY"],))
+    unknown = []
+    for variable in sorted(v for v in env if v.startswith(ENV_PREFIX) and v not in ENV_OTHER):
+        name = variable.removeprefix(ENV_PREFIX).lower()
+        if name not in paths:
+            unknown.append(variable)
+        elif env[variable] != "":
+            given[name] = (variable, _from_text(env[variable]))
+    return given, tuple(unknown)
+
+
 def _from_text(text: str) -> Any:
     if text.lower() in ("null", "none"):
         return None
-    return json.loads(text) if text[:1] in "[{" else text
+    if text[:1] in "[{":
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    return text
 
 
-def _has(values: Mapping[str, Any], path: list[str]) -> bool:
+def _has(values: Any, path: Sequence[str]) -> bool:
     head, *rest = path
     if not isinstance(values, Mapping) or head not in values:
         return False
     return not rest or _has(values[head], rest)
 
 
-def _put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+def _put(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
     inner: Any = values
     for name in path[:-1]:
         inner = inner.setdefault(name, {})
@@ -147,11 +170,34 @@ def _put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     inner[path[-1]] = value
 
 
+def _interpret(values: dict[str, Any], path: Sequence[str], source: str) -> None:
+    """Turns the text forms of sizes and lists, which every source may use, into values."""
+    inner: Any = values
+    for name in path[:-1]:
+        inner = inner.get(name, {}) if isinstance(inner, dict) else {}
+    text = inner.get(path[-1]) if isinstance(inner, dict) else None
+    if not isinstance(text, str):
+        return
+    if path[-1].endswith("_bytes"):
+        try:
+            inner[path[-1]] = parse_bytes(text)
+        except ValueError as e:
+            raise InvalidRequest(
+                f"{'.'.join(path)} is {text!r}: {e}", hint=f"change it in {source}", param=path[-1]
+            ) from None
+    elif is_list(tuple(path)):
+        inner[path[-1]] = tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def _validated(values: dict[str, Any], sources: Mapping[str, str], path: pathlib.Path | None) -> Settings:
     try:
         settings = Settings.model_validate(values)
     except ValidationError as e:
         raise _explained(e, sources, path) from None
+    except InvalidRequest as e:
+        where = next((source for leaf, source in sources.items() if leaf.endswith(f".{e.param}")), None)
+        hint = e.hint or f"change it in {where}"
+        raise InvalidRequest(e.message, hint=hint, param=e.param) from None
     names = known("scheduler")
     if settings.engine.scheduler not in names:
         raise InvalidRequest(
@@ -168,16 +214,23 @@ def _explained(
     first = error.errors(include_url=False)[0]
     where = [str(part) for part in first["loc"]]
     dotted = ".".join(where)
-    if first["type"] == "extra_forbidden":
-        siblings = [p[: len(where)] for p in leaves() if list(p[: len(where) - 1]) == where[:-1]]
-        names = list(dict.fromkeys(".".join(p) for p in siblings))
-        every = {p[-1]: ".".join(p) for p in leaves()}
-        close = difflib.get_close_matches(dotted, names, n=1)
-        near = close or [every[n] for n in difflib.get_close_matches(where[-1], every, n=1, cutoff=0.75)]
-        known_keys = ", ".join(names) if names else "none here"
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {known_keys}"
-        return InvalidRequest(f"unknown key {dotted!r} in {path}", hint=hint, param=dotted)
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return _unknown_key(where, path)
     source = sources.get(dotted) or next((sources[k] for k in sources if dotted.startswith(k)), str(path))
     given = "" if "key" in dotted else f" is {first['input']!r}"
     reason = first["msg"].removeprefix("Value error, ")
     return InvalidRequest(f"{dotted}{given}: {reason}", hint=f"change it in {source}", param=dotted)
+
+
+def _unknown_key(where: list[str], path: pathlib.Path | None) -> InvalidRequest:
+    """Suggests a sibling that is spelt alike, else a key of that kind of name in another section."""
+    siblings = [leaf[: len(where)] for leaf in leaves() if list(leaf[: len(where) - 1]) == where[:-1]]
+    here = {sibling[-1]: ".".join(sibling) for sibling in siblings if len(sibling) == len(where)}
+    everywhere = {leaf[-1]: ".".join(leaf) for leaf in leaves()}
+    close = [here[n] for n in difflib.get_close_matches(where[-1], here, n=1)]
+    close += [everywhere[n] for n in difflib.get_close_matches(where[-1], everywhere, n=1, cutoff=0.75)]
+    hint = (
+        f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(here.values()) or 'none here'}"
+    )
+    dotted = ".".join(where)
+    return InvalidRequest(f"unknown key {dotted!r} in {path}", hint=hint, param=dotted)
