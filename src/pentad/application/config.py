@@ -124,6 +124,11 @@ def is_list(path: tuple[str, ...]) -> bool:
 def schema_json() -> str:
     """The JSON Schema of a settings file, for editors; published as docs/pentad.schema.json."""
     schema = Settings.model_json_schema()
+    for section in schema["$defs"].values():
+        for name, leaf in section["properties"].items():
+            if name.endswith("_bytes"):  # sizes may carry a unit
+                leaf.pop("type", None)
+                leaf["anyOf"] = [*leaf.get("anyOf", [{"type": "integer"}]), {"type": "string"}]
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "pentad.yaml"}
     return json.dumps(schema, indent=2) + "\n"
 

@@ -6,7 +6,7 @@ import hashlib
 import ipaddress
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pentad.errors import InvalidRequest
 
@@ -58,6 +58,9 @@ def is_loopback(host: str) -> bool:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySettings:
     """Everything that may be set about the gateway; the defaults suit one person on one machine."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
+    # Read where this is the `server` section of `Settings`, which checks and publishes it.
 
     host: str = "127.0.0.1"
     """Address to listen on. Anything but loopback needs `api_keys`."""
