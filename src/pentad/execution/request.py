@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pentad.errors import PentadError
 from pentad.execution.batch import Drawn
 from pentad.types import Decision, FinishReason, RunContext, Sampling
 
@@ -81,5 +82,7 @@ class StepOutput:
     id: str
     drawn: tuple[Drawn, ...] = ()
     finish: FinishReason | None = None
+    error: PentadError | None = None
+    """Why the sequence failed; set in the place of `finish`. An EngineLoop raises it instead."""
     stats: SequenceStats | None = None
-    """Set together with `finish`."""
+    """Set together with `finish` or `error`."""

@@ -1,0 +1,121 @@
+"""What the engine does not take: requests that can never be served, plans that break their promise."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from pentad.errors import Conflict, ContextLengthExceeded, InvalidRequest
+from pentad.execution.request import TokenRequest
+from pentad.execution.runner import Runner
+from pentad.execution.scheduling import EngineLimits, StepPlan
+from pentad.execution.sequence import Sequence as EngineSequence
+
+
+def max_sequence_tokens(runner: Runner) -> int:
+    """The longest sequence, prompt and answer, that the runner's context and KV blocks can hold."""
+    return min(runner.spec.context_length, runner.num_blocks * runner.block_size)
+
+
+def check_requests(requests: Sequence[TokenRequest], runner: Runner, limits: EngineLimits) -> None:
+    """Raises for requests that no amount of waiting would help.
+
+    Raises:
+        InvalidRequest: an empty prompt, an unknown token, no token asked, or more choices than
+            the queue can hold.
+        ContextLengthExceeded: prompt and answer together fit neither context nor KV cache.
+        Conflict: two requests bear one id.
+    """
+    if len(requests) > limits.max_waiting:
+        raise InvalidRequest(
+            f"{len(requests)} choices were asked at once, at most {limits.max_waiting} can wait",
+            hint="lower n or raise --max-waiting",
+            param="n",
+        )
+    if len({request.id for request in requests}) < len(requests):
+        raise Conflict("two requests have the same id", hint="give each request its own id")
+    for request in requests:
+        _check_tokens(request, runner.spec.vocab_size)
+        _check_length(request, runner)
+
+
+def _check_tokens(request: TokenRequest, vocab_size: int) -> None:
+    prompt = request.prompt
+    if not prompt:
+        raise InvalidRequest("the prompt is empty", hint="give at least one token", param="prompt")
+    if min(prompt) < 0 or max(prompt) >= vocab_size:
+        wrong = next(token for token in prompt if not 0 <= token < vocab_size)
+        raise InvalidRequest(
+            f"prompt token {wrong} is unknown", hint=f"token ids are 0 to {vocab_size - 1}", param="prompt"
+        )
+    if request.max_tokens < 1:
+        raise InvalidRequest(
+            f"max_tokens is {request.max_tokens}", hint="ask for at least 1", param="max_tokens"
+        )
+
+
+def _check_length(request: TokenRequest, runner: Runner) -> None:
+    prompt_tokens = len(request.prompt)
+    total, possible = prompt_tokens + request.max_tokens, max_sequence_tokens(runner)
+    if total <= possible:
+        return
+    asked = f"prompt of {prompt_tokens} tokens plus max_tokens {request.max_tokens} is {total} tokens"
+    remedy = (
+        f"lower max_tokens to at most {possible - prompt_tokens}"
+        if prompt_tokens < possible
+        else f"shorten the prompt to less than {possible} tokens"
+    )
+    context = runner.spec.context_length
+    if total > context:
+        raise ContextLengthExceeded(
+            f"{asked}, the context of {runner.spec.name!r} is {context} tokens",
+            hint=remedy,
+            param="max_tokens",
+        )
+    needed_bytes = -(-total // runner.block_size) * runner.block_bytes
+    raise ContextLengthExceeded(
+        f"{asked}, the KV cache holds {possible} tokens",
+        hint=f"{remedy}, or start with --kv-bytes {needed_bytes} or more",
+        param="max_tokens",
+    )
+
+
+def check_plan(
+    plan: StepPlan, name: str, sequences: Mapping[str, EngineSequence], running: int, limits: EngineLimits
+) -> None:
+    """Asserts what a scheduler promises, but for the blocks, which the pool asserts.
+
+    Args:
+        plan: one step's plan.
+        name: whose plan it is.
+        sequences: all sequences by id.
+        running: how many of them run now.
+        limits: what the plan must keep.
+    """
+    preempted = {view.id for view in plan.preempt}
+    planned = {view.id for view, _ in plan.work}
+    tokens = 0
+    for view, count in plan.work:
+        seq = sequences[view.id]
+        todo = len(seq.tokens) - (seq.num_computed if seq.running else seq.num_cached)
+        assert 1 <= count <= todo, f"{name} planned {count} of {todo} tokens of {view.id!r}"
+        tokens += count
+        running += not seq.running
+    assert len(planned) == len(plan.work), f"{name} planned a sequence twice"
+    assert tokens <= limits.max_batch_tokens, f"{name} planned {tokens} tokens in one step"
+    if preempted:
+        assert planned.isdisjoint(preempted), f"{name} planned work for a sequence that it preempts"
+        assert all(sequences[id].running for id in preempted), f"{name} preempts what does not run"
+    running -= len(preempted)
+    assert running <= limits.max_sequences, f"{name} planned {running} sequences at once"
+
+
+def check_queues(
+    running: Collection[EngineSequence],
+    waiting: Collection[EngineSequence],
+    sequences: Mapping[str, EngineSequence],
+) -> None:
+    """Asserts that every sequence is in exactly one queue and in the state that belongs to it."""
+    assert all(seq.running for seq in running), "a running sequence is not marked so"
+    assert not any(seq.running or seq.blocks for seq in waiting), "a waiting sequence holds blocks"
+    assert {seq.id for seq in (*running, *waiting)} == sequences.keys(), "a sequence is lost or left over"
+    assert len(running) + len(waiting) == len(sequences), "a sequence is in two queues"

@@ -1,0 +1,1 @@
+"""The KV cache's book-keeping: blocks, prefixes, tables. No tensor is touched here."""

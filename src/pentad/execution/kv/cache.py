@@ -1,0 +1,188 @@
+"""KVCache: gives sequences their blocks, keeps the block tables, and shares what is equal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from pentad.execution.kv.pool import BlockPool, Key
+from pentad.execution.kv.prefix import PrefixCache
+from pentad.execution.request import TokenRequest
+
+if TYPE_CHECKING:
+    from pentad.execution.sequence import Sequence
+
+Copy = tuple[int, int]
+"""Source and target block of a copy to be made before the step runs."""
+
+
+class KVCache:
+    """The blocks of all sequences of one engine.
+
+    Invariants, checked by `check_integrity`: a running sequence holds exactly the blocks that its
+    computed tokens need, a waiting one none; each reference has a holder; a step writes only to
+    blocks that one sequence holds and no key names.
+
+    Args:
+        num_blocks: blocks of the pool.
+        block_size: tokens per block.
+        max_sequences: sequences that run at once, each a row of the tables.
+        max_tokens: the longest sequence, which sets the width of the tables.
+        prefix_cache: whether full blocks are kept and found again.
+    """
+
+    __slots__ = ("_block_size", "_rows", "pool", "prefix", "tables")
+
+    def __init__(
+        self, num_blocks: int, block_size: int, *, max_sequences: int, max_tokens: int, prefix_cache: bool
+    ) -> None:
+        self.pool = BlockPool(num_blocks)
+        self.prefix = PrefixCache(self.pool, block_size) if prefix_cache else None
+        width = -(-max_tokens // block_size)
+        self.tables: npt.NDArray[np.int32] = np.full((max_sequences, width), -1, dtype=np.int32)
+        """[rows, blocks per sequence] block numbers in order, padded with -1."""
+        self._rows = list(range(max_sequences - 1, -1, -1))
+        self._block_size = block_size
+
+    @property
+    def version(self) -> int:
+        """Changes whenever `would_supply` may answer differently."""
+        return self.pool.version
+
+    def root(self, request: TokenRequest) -> Key:
+        """The start of the request's chain of block names."""
+        return b"" if self.prefix is None else self.prefix.root(request.tenant, request.cache_salt)
+
+    def private_blocks(self, seq: Sequence) -> int:
+        """Blocks that the sequence alone holds."""
+        refs = self.pool.refs
+        return sum(refs(block) == 1 for block in seq.blocks)
+
+    def would_supply(self, seq: Sequence) -> int:
+        """Tokens that need not be computed if the waiting sequence started now; never all of them."""
+        if _shareable(seq.leader):
+            return seq.prompt_tokens - 1
+        return len(self._known(seq)) * self._block_size
+
+    def _known(self, seq: Sequence) -> list[int]:
+        if self.prefix is None:
+            return []
+        most = (seq.num_tokens - 1) // self._block_size
+        self.prefix.extend(seq.keys, seq.root, seq.tokens, most)
+        return self.prefix.find(seq.keys, most)
+
+    def start(self, seq: Sequence) -> None:
+        """Gives a waiting sequence a row of the tables and all blocks that are already computed."""
+        leader = seq.leader
+        if leader is not None and _shareable(leader):
+            supplied = seq.prompt_tokens - 1
+            blocks = leader.blocks[: supplied // self._block_size]
+        else:
+            seq.leader = None
+            blocks = self._known(seq)
+            supplied = len(blocks) * self._block_size
+        for block in blocks:
+            self.pool.share(block)
+        seq.blocks = blocks
+        seq.row = self._rows.pop()
+        self.tables[seq.row, : len(blocks)] = blocks
+        seq.running = True
+        seq.num_computed = seq.supplied_tokens = supplied
+        seq.num_registered = len(blocks)
+        if self.prefix is not None and seq.scheduled_s is None:
+            self.prefix.count(seq.prompt_tokens, supplied)
+
+    def grow(self, work: Iterable[tuple[Sequence, int]]) -> list[Copy]:
+        """Gives each running sequence the blocks for that many more tokens.
+
+        All sequences of the step are started before any grows, so that nothing which one of them
+        found is evicted for another. Returns the copies to make before the step runs: a choice
+        that joins its leader shares the full blocks, and copies the one that both will write.
+        """
+        copies = []
+        size = self._block_size
+        for seq, count in work:
+            held = len(seq.blocks)
+            missing = -(-(seq.num_computed + count) // size) - held
+            if missing > 0:
+                new = self.pool.allocate(missing)
+                seq.blocks += new
+                self.tables[seq.row, held : held + missing] = new
+            if seq.leader is not None:
+                if seq.num_computed % size:
+                    copies.append((seq.leader.blocks[held], seq.blocks[held]))
+                seq.leader = None
+        return copies
+
+    def register(self, seq: Sequence) -> None:
+        """Makes the blocks that have become full findable; where an equal one is known, takes that."""
+        full = seq.num_computed // self._block_size
+        if self.prefix is None or full <= seq.num_registered:
+            return
+        self.prefix.extend(seq.keys, seq.root, seq.tokens, full)
+        for i in range(seq.num_registered, full):
+            own = seq.blocks[i]
+            known = self.pool.register(own, seq.keys[i], seq.keys[i - 1] if i else None)
+            if known != own:
+                self.pool.share(known)
+                self.pool.release((own,))
+                seq.blocks[i] = known
+                self.tables[seq.row, i] = known
+        seq.num_registered = full
+
+    def release(self, seq: Sequence) -> None:
+        """Takes everything from a running sequence; its registered blocks stay findable."""
+        self.pool.release(reversed(seq.blocks))
+        self.tables[seq.row, : len(seq.blocks)] = -1
+        self._rows.append(seq.row)
+        seq.lose_blocks()
+
+    def stats(self) -> dict[str, float]:
+        """Gauges and counters by name."""
+        held, prefix = self.pool.held, self.prefix
+        return {
+            "kv_blocks": self.pool.num_blocks,
+            "kv_blocks_held": held,
+            "kv_blocks_cached": self.pool.registered,
+            "kv_usage_fraction": held / self.pool.num_blocks,
+            "kv_evictions_total": self.pool.evictions,
+            "prefix_query_tokens_total": 0 if prefix is None else prefix.query_tokens,
+            "prefix_hit_tokens_total": 0 if prefix is None else prefix.hit_tokens,
+        }
+
+    def check_writes(self, work: Iterable[tuple[Sequence, int]]) -> None:
+        """Asserts that the step about to run writes only where it may."""
+        size = self._block_size
+        for seq, count in work:
+            for i in range(seq.num_computed // size, -(-(seq.num_computed + count) // size)):
+                block = seq.blocks[i]
+                assert self.pool.exclusive(block), f"sequence {seq.id!r} would write to shared block {block}"
+
+    def check_integrity(self, running: Iterable[Sequence]) -> None:
+        """Raises AssertionError unless the invariants hold between two steps."""
+        holders: Counter[int] = Counter()
+        rows = set()
+        for seq in running:
+            holders.update(seq.blocks)
+            rows.add(seq.row)
+            count = len(seq.blocks)
+            assert len(set(seq.blocks)) == count, f"sequence {seq.id!r} holds a block twice"
+            assert count == -(-seq.num_computed // self._block_size), (
+                f"sequence {seq.id!r} holds {count} blocks"
+            )
+            assert seq.num_registered <= count, f"sequence {seq.id!r} registered blocks it does not hold"
+            table = self.tables[seq.row]
+            assert table[:count].tolist() == seq.blocks, f"the table of sequence {seq.id!r} is wrong"
+            assert (table[count:] == -1).all(), f"the table of sequence {seq.id!r} is too long"
+        assert rows.isdisjoint(self._rows), "a row of a running sequence is free"
+        assert len(rows) + len(self._rows) == len(self.tables), "a row of the tables was lost"
+        self.pool.check_integrity(holders)
+
+
+def _shareable(leader: Sequence | None) -> bool:
+    """Whether the leader has its whole prompt in the cache now."""
+    return leader is not None and leader.running and leader.num_computed >= leader.prompt_tokens

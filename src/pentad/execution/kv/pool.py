@@ -1,0 +1,151 @@
+"""BlockPool: who holds which block of the KV cache.
+
+Every block is in exactly one of three states:
+
+    free    no holder, content worthless                     -> next to be handed out
+    idle    no holder, but registered content worth keeping  -> handed out when none is free, LRU first
+    held    one or more holders (reference count)
+
+A registered block is found by its key, and is never written again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+Key = bytes
+"""Names the content of a block: its tokens and everything in front of them."""
+
+
+class BlockPool:
+    """Reference counts, the free list and the idle blocks in order of their last use.
+
+    All operations cost O(1) per block. Misuse is a bug of ours and asserts.
+
+    Args:
+        num_blocks: blocks that the runner has; at least 1.
+    """
+
+    __slots__ = ("_blocks", "_free", "_idle", "_keys", "_refs", "evictions", "num_blocks", "version")
+
+    def __init__(self, num_blocks: int) -> None:
+        if num_blocks < 1:
+            raise ValueError(f"num_blocks is {num_blocks}, must be at least 1")
+        self.num_blocks = num_blocks
+        self._refs = [0] * num_blocks
+        self._free = list(range(num_blocks - 1, -1, -1))
+        self._idle: dict[int, None] = {}
+        self._keys: dict[int, tuple[Key, Key | None]] = {}
+        self._blocks: dict[Key, int] = {}
+        self.version = 0
+        """Changes whenever a key appears or disappears, so that look-ups may be remembered."""
+        self.evictions = 0
+
+    @property
+    def available(self) -> int:
+        """Blocks that `allocate` can hand out: free and idle ones."""
+        return len(self._free) + len(self._idle)
+
+    @property
+    def held(self) -> int:
+        """Blocks with at least one holder."""
+        return self.num_blocks - self.available
+
+    @property
+    def registered(self) -> int:
+        """Blocks whose content can be found by key."""
+        return len(self._keys)
+
+    def refs(self, block: int) -> int:
+        """How many hold the block."""
+        return self._refs[block]
+
+    def exclusive(self, block: int) -> bool:
+        """Whether its one holder may write to it: nobody shares it and no key promises its content."""
+        return self._refs[block] == 1 and block not in self._keys
+
+    def allocate(self, count: int) -> list[int]:
+        """`count` blocks held once each; idle ones are evicted when no free ones are left."""
+        assert count <= self.available, f"{count} KV blocks asked, {self.available} available"
+        blocks = []
+        for _ in range(count):
+            block = self._free.pop() if self._free else self._evict()
+            self._refs[block] = 1
+            blocks.append(block)
+        return blocks
+
+    def _evict(self) -> int:
+        block = next(iter(self._idle))
+        del self._idle[block]
+        del self._blocks[self._keys.pop(block)[0]]
+        self.version += 1
+        self.evictions += 1
+        return block
+
+    def share(self, block: int) -> None:
+        """Adds a holder to a block that is held or idle."""
+        if self._refs[block] == 0:
+            assert block in self._idle, f"KV block {block} is free and cannot be shared"
+            del self._idle[block]
+        self._refs[block] += 1
+
+    def release(self, blocks: Iterable[int]) -> None:
+        """Removes one holder from each block.
+
+        Give a sequence's blocks last first: idle blocks are then evicted from the leaves, since
+        who holds a block holds all blocks in front of it, and releases them later.
+        """
+        for block in blocks:
+            assert self._refs[block] > 0, f"KV block {block} released more often than taken"
+            self._refs[block] -= 1
+            if self._refs[block] == 0:
+                if block in self._keys:
+                    self._idle[block] = None
+                else:
+                    self._free.append(block)
+
+    def find(self, key: Key) -> int | None:
+        """The block registered under that key."""
+        return self._blocks.get(key)
+
+    def register(self, block: int, key: Key, parent: Key | None) -> int:
+        """Makes a held block findable; returns the block that bears the key from now on.
+
+        That is another block when the same content was registered before; the caller then
+        releases its own and shares the other.
+        """
+        known = self._blocks.get(key)
+        if known is not None:
+            return known
+        assert self._refs[block] > 0, f"KV block {block} is registered but not held"
+        assert block not in self._keys, f"KV block {block} is registered twice"
+        self._keys[block] = (key, parent)
+        self._blocks[key] = block
+        self.version += 1
+        return block
+
+    def check_integrity(self, holders: Mapping[int, int] | None = None) -> None:
+        """Raises AssertionError when the books do not agree.
+
+        Args:
+            holders: how often each block is held according to those who hold them.
+        """
+        free = set(self._free)
+        assert len(free) == len(self._free), "a KV block is free twice"
+        for block, refs in enumerate(self._refs):
+            states = (block in free) + (block in self._idle) + (refs > 0)
+            assert states == 1, f"KV block {block} is in {states} states at once"
+            assert block not in free or block not in self._keys, f"free KV block {block} is registered"
+        assert self._idle.keys() <= self._keys.keys(), "an idle KV block is not registered"
+        assert {key: block for block, (key, _) in self._keys.items()} == self._blocks, "keys disagree"
+        position = {block: i for i, block in enumerate(self._idle)}
+        for block, (_, parent) in self._keys.items():
+            above = None if parent is None else self._blocks.get(parent)
+            assert parent is None or above is not None, f"KV block {block} was left without its prefix"
+            if block in position and above in position:
+                assert position[block] < position[above], f"KV block {above} would go before its leaf {block}"
+            if self._refs[block] and above is not None:
+                assert self._refs[above], f"KV block {block} is held without its prefix {above}"
+        if holders is not None:
+            counted = {block: refs for block, refs in enumerate(self._refs) if refs}
+            assert counted == dict(holders), "reference counts differ from the holders"

@@ -1,0 +1,76 @@
+"""PrefixCache: which blocks already hold the beginning of a prompt.
+
+Full blocks are named by a chain of hashes, so that equal names mean equal tokens from the first on:
+
+    root(tenant, salt) --t0..t15--> key 0 --t16..t31--> key 1 ...
+
+The root is keyed with a secret, so nobody can aim at another tenant's chain, and what one tenant
+asked never shows in another's timing.
+"""
+
+from __future__ import annotations
+
+import secrets
+from array import array
+from collections.abc import Sequence
+from hashlib import blake2b
+
+from pentad.execution.kv.pool import BlockPool, Key
+
+_KEY_BYTES = 16
+
+
+class PrefixCache:
+    """Names blocks and finds them again. References and eviction are the pool's.
+
+    Cost: one hash per full block of a sequence, once; one dictionary look-up per block found.
+
+    Args:
+        pool: where the blocks are registered.
+        block_size: tokens per block.
+        secret: separates this cache's names from any other's; drawn when None.
+
+    Source: automatic prefix caching of vLLM (hash chain); our difference: the salt is mandatory
+    and keyed, and equal blocks computed side by side are merged when they are registered.
+    """
+
+    __slots__ = ("_block_size", "_pool", "_secret", "hit_tokens", "query_tokens")
+
+    def __init__(self, pool: BlockPool, block_size: int, secret: bytes | None = None) -> None:
+        self._pool = pool
+        self._block_size = block_size
+        self._secret = secrets.token_bytes(32) if secret is None else secret
+        self.query_tokens = 0
+        """Prompt tokens looked up, once per sequence."""
+        self.hit_tokens = 0
+        """Of these, the ones found."""
+
+    def root(self, tenant: str, salt: str) -> Key:
+        """The start of the chain of that tenant and salt."""
+        name = tenant.encode("utf-8", "surrogatepass")
+        framed = len(name).to_bytes(8, "little") + name + salt.encode("utf-8", "surrogatepass")
+        return blake2b(framed, key=self._secret, digest_size=_KEY_BYTES).digest()
+
+    def extend(self, keys: list[Key], root: Key, tokens: Sequence[int], blocks: int) -> None:
+        """Appends the keys of the full blocks up to number `blocks` of `tokens`."""
+        size = self._block_size
+        previous = keys[-1] if keys else root
+        for i in range(len(keys), blocks):
+            content = array("q", tokens[i * size : (i + 1) * size]).tobytes()
+            previous = blake2b(previous + content, digest_size=_KEY_BYTES).digest()
+            keys.append(previous)
+
+    def find(self, keys: Sequence[Key], most: int) -> list[int]:
+        """The registered blocks of the longest known beginning, at most `most` of them."""
+        blocks = []
+        for i in range(min(most, len(keys))):
+            block = self._pool.find(keys[i])
+            if block is None:
+                break
+            blocks.append(block)
+        return blocks
+
+    def count(self, query_tokens: int, hit_tokens: int) -> None:
+        """Records the outcome of a sequence's first look-up."""
+        self.query_tokens += query_tokens
+        self.hit_tokens += hit_tokens

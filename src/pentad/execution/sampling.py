@@ -1,0 +1,200 @@
+"""Drawing tokens from logits: the numpy reference that every native sampler is tested against.
+
+The order is fixed: penalties on the raw logits (repetition, then frequency and presence), logit
+bias, banned tokens and mask, temperature, min-p, top-k, top-p, draw. A filter that removes nothing
+changes nothing: the draw runs over token ids in ascending order whatever filters were on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pentad.execution.batch import Drawn, SampleRow
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Ids = npt.NDArray[np.intp]
+
+_WORD = 0xFFFF_FFFF_FFFF_FFFF
+_NUCLEUS_GUESS = 1024
+"""Tokens sorted at first for top-p; all are sorted only when these hold too little mass."""
+
+
+def draw(logits: Float32, row: SampleRow) -> Drawn:
+    """One token drawn from one row of logits. The logits are left as they are.
+
+    Cost: one argmax when the row is greedy without penalties, bias, bans, mask or logprobs.
+
+    Args:
+        logits: [V] raw logits of the model.
+        row: how to draw.
+
+    Raises:
+        ValueError: the logits hold NaN or infinity, or mask, bans and bias leave no token.
+    """
+    if is_plain(row):
+        token = int(logits.argmax())
+        _check(logits[token])
+        return Drawn(token=token)
+    scores = _adjusted(logits, row)
+    if row.temperature <= 0:
+        token = int(scores.argmax())
+        _check(scores[token])
+    else:
+        token = _sample(scores, row)
+    if row.logprobs is None:
+        return Drawn(token=token)
+    logprob, alternatives = logprobs(logits, token, row.logprobs)
+    return Drawn(token=token, logprob=logprob, alternatives=alternatives)
+
+
+def draw_batch(logits: Float32, rows: Sequence[SampleRow]) -> list[Drawn]:
+    """One token per row; equal to `draw` row by row.
+
+    Args:
+        logits: [R, V] raw logits.
+        rows: R ways to draw.
+    """
+    if rows and all(map(is_plain, rows)):
+        tokens = logits.argmax(axis=1)
+        for score in logits[np.arange(len(rows)), tokens]:
+            _check(score)
+        return [Drawn(token=token) for token in tokens.tolist()]
+    return [draw(logits[i], row) for i, row in enumerate(rows)]
+
+
+def is_plain(row: SampleRow) -> bool:
+    """Whether the row asks for nothing but the most probable token."""
+    return (
+        row.temperature <= 0
+        and row.mask is None
+        and not row.banned
+        and not row.logit_bias
+        and row.logprobs is None
+        and row.repetition_penalty == 1.0
+        and row.presence_penalty == 0.0
+        and row.frequency_penalty == 0.0
+    )
+
+
+def uniform(seed: int, choice: int, position: int) -> float:
+    """A number in [0, 1) that depends on these three alone.
+
+    The first raw word of Philox4x64-10 (Salmon et al. 2011) as numpy counts: key (seed, choice),
+    counter (position, 0, 0, 0); its upper 53 bits.
+    """
+    generator = np.random.Philox(
+        key=np.array([seed & _WORD, choice & _WORD], dtype=np.uint64), counter=position & _WORD
+    )
+    return float((int(generator.random_raw()) >> 11) * 2.0**-53)
+
+
+def logprobs(logits: Float32, token: int, count: int) -> tuple[float, tuple[tuple[int, float], ...]]:
+    """Log probability of `token` and the `count` most probable tokens, under the raw model.
+
+    Args:
+        logits: [V] raw logits.
+        token: the drawn token.
+        count: alternatives to report, best first, ties to the lowest id; 0 reports none.
+    """
+    wide = logits.astype(np.float64)
+    top = float(wide.max())
+    norm = top + float(np.log(np.exp(wide - top).sum()))
+    best = _top(wide, count) if count else np.empty(0, dtype=np.intp)
+    return float(wide[token]) - norm, tuple((int(i), float(wide[i]) - norm) for i in best)
+
+
+def allowed_tokens(mask: npt.NDArray[np.uint32], vocab_size: int) -> npt.NDArray[np.bool_]:
+    """[V] whether each token's bit is set; tokens beyond the mask are not allowed."""
+    bits = np.unpackbits(mask.astype("<u4", copy=False).view(np.uint8), bitorder="little")
+    allowed = np.zeros(vocab_size, dtype=np.bool_)
+    size = min(vocab_size, bits.size)
+    allowed[:size] = bits[:size]
+    return allowed
+
+
+def _check(best: np.float32 | np.float64) -> None:
+    """Raises ValueError unless the best score is a number."""
+    if not -np.inf < best < np.inf:
+        raise ValueError("no token is allowed" if best == -np.inf else f"the logits hold {best}")
+
+
+def _adjusted(logits: Float32, row: SampleRow) -> Float32:
+    """The logits after penalties, bias, bans and mask; the same array when none applies."""
+    scores = logits
+    if row.repetition_penalty != 1.0 and row.seen:
+        ids = _known(row.seen, logits.size)
+        scores = scores.copy()
+        seen = scores[ids]
+        scores[ids] = np.where(seen > 0, seen / row.repetition_penalty, seen * row.repetition_penalty)
+    if (row.presence_penalty or row.frequency_penalty) and row.output_counts:
+        scores = scores.copy()
+        for token, count in row.output_counts.items():
+            if 0 <= token < scores.size:
+                scores[token] -= row.frequency_penalty * count + row.presence_penalty
+    if row.logit_bias:
+        scores = scores.copy()
+        for token, bias in row.logit_bias.items():
+            if 0 <= token < scores.size:
+                scores[token] += bias
+    if row.banned:
+        scores = scores.copy()
+        scores[_known(row.banned, scores.size)] = -np.inf
+    if row.mask is not None:
+        scores = np.where(allowed_tokens(row.mask, scores.size), scores, np.float32(-np.inf))
+    return scores
+
+
+def _known(tokens: Iterable[int], vocab_size: int) -> Ids:
+    """The ids as an index, without those outside the vocabulary."""
+    ids = np.fromiter(tokens, dtype=np.intp)
+    return ids[(ids >= 0) & (ids < vocab_size)]
+
+
+def _sample(scores: Float32, row: SampleRow) -> int:
+    """A draw by the inverse of the cumulative distribution, over ids in ascending order."""
+    wide = scores.astype(np.float64)
+    top = wide.max()
+    _check(top)
+    weights = np.exp((wide - top) / row.temperature)  # [V], the largest is 1
+    if row.min_p > 0:
+        weights[weights < row.min_p] = 0
+    kept: Ids | None = None
+    if 0 < row.top_k < weights.size:
+        kept = np.sort(_top(weights, row.top_k))
+        weights = weights[kept]
+    if row.top_p < 1:
+        nucleus = _nucleus(weights, row.top_p)
+        kept = nucleus if kept is None else kept[nucleus]
+        weights = weights[nucleus]
+    cumulative = weights.cumsum()
+    goal = uniform(row.seed, row.choice, row.position) * cumulative[-1]
+    index = int(cumulative.searchsorted(goal, side="right"))
+    if index >= weights.size:  # the product rounded up to the whole mass
+        index = int(np.flatnonzero(weights)[-1])
+    return index if kept is None else int(kept[index])
+
+
+def _nucleus(weights: Float64, top_p: float) -> Ids:
+    """Ascending indices of the fewest tokens whose mass reaches `top_p`; at least one."""
+    goal = top_p * weights.sum()
+    for guess in (min(_NUCLEUS_GUESS, weights.size), weights.size):
+        order = _top(weights, guess)
+        cumulative = weights[order].cumsum()
+        count = int(cumulative.searchsorted(goal, side="left")) + 1
+        if count <= guess:
+            return np.sort(order[:count])
+    return np.sort(order)
+
+
+def _top(values: Float64, count: int) -> Ids:
+    """Indices of the `count` largest values, largest first, ties to the lowest index."""
+    if count < values.size:
+        threshold = np.partition(values, values.size - count)[values.size - count]
+        candidates = np.flatnonzero(values >= threshold)
+    else:
+        candidates = np.arange(values.size)
+    return candidates[np.argsort(-values[candidates], kind="stable")][:count]

@@ -1,0 +1,247 @@
+"""Sequence: everything the engine knows about one generation, and what a scheduler may see of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import numpy.typing as npt
+
+from pentad.errors import BackendFailed
+from pentad.execution.batch import Drawn, SampleRow
+from pentad.execution.kv.cache import KVCache
+from pentad.execution.kv.pool import Key
+from pentad.execution.request import SequenceStats, TokenRequest
+from pentad.types import Decision, FinishReason, RunContext
+
+_MAX_DECISIONS = 32
+"""Decisions kept per sequence; a bound that holds it back for long is recorded once."""
+
+
+class Sequence:
+    """One generation in progress. Implements SequenceView; only the engine changes it.
+
+        tokens        [ prompt ............ | generated .... ]
+        num_computed  [ in the KV cache .......... ]            the rest is to be computed
+        blocks        [ 0 ][ 1 ][ 2 ][ 3 ][ 4 ][ 5 ]            exactly what num_computed needs
+
+    The next token is drawn in the step that computes the last of `tokens`. A preempted sequence
+    loses its blocks and nothing else: constraint, watcher and counts stand as they are.
+
+    Args:
+        request: what was asked.
+        order: rises with each request that the engine took.
+        arrived_s: instant of arrival on the engine's clock.
+        cache: answers how much of the tokens the prefix cache holds.
+    """
+
+    __slots__ = (
+        "_cache",
+        "_decisions",
+        "_ends",
+        "_output_counts",
+        "_remembered",
+        "_seen",
+        "_steady_row",
+        "arrived_s",
+        "blocks",
+        "context",
+        "first_token_s",
+        "id",
+        "keys",
+        "leader",
+        "num_computed",
+        "num_preemptions",
+        "num_registered",
+        "order",
+        "priority",
+        "prompt_cached_tokens",
+        "prompt_tokens",
+        "request",
+        "root",
+        "row",
+        "running",
+        "scheduled_s",
+        "supplied_tokens",
+        "tenant",
+        "tokens",
+    )
+
+    def __init__(self, request: TokenRequest, order: int, arrived_s: float, cache: KVCache) -> None:
+        self.request = request
+        self.id: str = request.id
+        self.tenant: str = request.tenant
+        self.context: RunContext = request.context
+        self.priority: int = request.priority
+        self.arrived_s: float = arrived_s
+        self.order = order
+        self.tokens: list[int] = list(request.prompt)
+        self.prompt_tokens = len(request.prompt)
+        self.num_computed: int = 0
+        self.blocks: list[int] = []
+        self.row = -1
+        """Row of the block tables while running."""
+        self.running = False
+        self.root: Key = cache.root(request)
+        self.keys: list[Key] = []
+        """Names of the full blocks, as far as they were needed."""
+        self.leader: Sequence | None = None
+        """The choice of the same prompt that computed it, while this one has not started."""
+        self.num_registered = 0
+        """Leading blocks that the prefix cache knows."""
+        self.supplied_tokens = 0
+        """Tokens that the cache supplied at the latest admission."""
+        self.prompt_cached_tokens = 0
+        """Tokens that the cache supplied at the first admission."""
+        self.scheduled_s: float | None = None
+        self.first_token_s: float | None = None
+        self.num_preemptions = 0
+        self._cache = cache
+        self._remembered = (-1, 0)
+        self._decisions: list[Decision] = []
+        sampling = request.sampling
+        natural = frozenset() if sampling.ignore_eos else request.end_tokens
+        self._ends = natural | frozenset(sampling.stop_token_ids)
+        counts = sampling.presence_penalty or sampling.frequency_penalty
+        self._output_counts: Counter[int] | None = Counter() if counts else None
+        self._seen: set[int] | None = set(request.prompt) if sampling.repetition_penalty != 1.0 else None
+        self._steady_row: SampleRow | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def num_generated(self) -> int:
+        return len(self.tokens) - self.prompt_tokens
+
+    @property
+    def num_blocks(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def num_private_blocks(self) -> int:
+        return self._cache.private_blocks(self)
+
+    @property
+    def num_cached(self) -> int:
+        if self.running:
+            return self.supplied_tokens
+        version = self._cache.version
+        if self.leader is not None or self._remembered[0] != version:
+            self._remembered = (version, self._cache.would_supply(self))
+        return self._remembered[1]
+
+    def admit(self, now_s: float) -> bool:
+        """Notes that the sequence starts to run, with what the cache supplied; whether for the first time."""
+        if self.scheduled_s is not None:
+            return False
+        self.scheduled_s = now_s
+        self.prompt_cached_tokens = self.supplied_tokens
+        return True
+
+    def lose_blocks(self) -> None:
+        """Back to the state before the first step, but for what was generated."""
+        self.blocks = []
+        self.row = -1
+        self.running = False
+        self.num_computed = self.num_registered = 0
+        self._remembered = (-1, 0)
+
+    def sample_row(self) -> SampleRow:
+        """How to draw the next token.
+
+        Raises:
+            BackendFailed: the constraint allows no token.
+        """
+        if self._steady_row is not None:
+            return self._steady_row
+        request, sampling = self.request, self.request.sampling
+        early = self.num_generated < sampling.min_tokens
+        banned = tuple(sorted(self._ends)) if early else ()
+        mask = None
+        if request.constraint is not None:
+            mask = request.constraint.mask()
+            if not mask.any():
+                raise BackendFailed(
+                    f"the output format of request {self.id!r} allows no token after {self.num_generated}",
+                    hint="simplify the schema, pattern or grammar",
+                )
+            if banned and not _leaves_any(mask, banned):
+                banned = ()  # the format is complete: it decides, not min_tokens
+        row = SampleRow(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            presence_penalty=sampling.presence_penalty,
+            frequency_penalty=sampling.frequency_penalty,
+            repetition_penalty=sampling.repetition_penalty,
+            output_counts={} if self._output_counts is None else self._output_counts,
+            seen=frozenset() if self._seen is None else self._seen,
+            logit_bias=sampling.logit_bias,
+            banned=banned,
+            mask=mask,
+            seed=request.seed,
+            choice=request.choice,
+            position=len(self.tokens),
+            logprobs=sampling.logprobs,
+        )
+        if sampling.temperature <= 0 and mask is None and not early:
+            self._steady_row = row  # nothing in it changes any more, but the counts it refers to
+        return row
+
+    def append(self, drawn: Drawn) -> FinishReason | None:
+        """Takes a drawn token; says whether and why the sequence is complete.
+
+        Whatever constraint or watcher raise passes through.
+        """
+        token = drawn.token
+        request = self.request
+        self.tokens.append(token)
+        if self._output_counts is not None:
+            self._output_counts[token] += 1
+        if self._seen is not None:
+            self._seen.add(token)
+        constraint = request.constraint
+        if constraint is not None:
+            constraint.accept(token)
+        if request.watcher is not None and request.watcher.accept(drawn):
+            return "stop"
+        if token in self._ends or (constraint is not None and constraint.finished()):
+            return "stop"
+        return "length" if len(self.tokens) - self.prompt_tokens >= request.max_tokens else None
+
+    def note(self, decision: Decision) -> None:
+        """Keeps a scheduler's decision, unless it only repeats the one before."""
+        if len(self._decisions) >= _MAX_DECISIONS:
+            return
+        if self._decisions and _essence(self._decisions[-1]) == _essence(decision):
+            return
+        self._decisions.append(decision)
+
+    def stats(self, finished_s: float) -> SequenceStats:
+        """The record of a sequence that ends now."""
+        return SequenceStats(
+            arrived_s=self.arrived_s,
+            scheduled_s=self.scheduled_s,
+            first_token_s=self.first_token_s,
+            finished_s=finished_s,
+            prompt_tokens=self.prompt_tokens,
+            cached_tokens=self.prompt_cached_tokens,
+            completion_tokens=self.num_generated,
+            preemptions=self.num_preemptions,
+            decisions=tuple(self._decisions),
+        )
+
+
+def _leaves_any(mask: npt.NDArray[np.uint32], banned: tuple[int, ...]) -> bool:
+    rest = mask.copy()
+    for token in banned:
+        if 0 <= token < rest.size * 32:
+            rest[token // 32] &= np.uint32(~(1 << token % 32) & 0xFFFF_FFFF)
+    return bool(rest.any())
+
+
+def _essence(decision: Decision) -> tuple[str, str, str, str | None]:
+    return (decision.policy, decision.subject, decision.chosen, decision.constraint)

@@ -1,0 +1,158 @@
+"""ToyRunner: a model small enough to compute by hand, that notices every error of paging.
+
+The key/value entry of a token depends on the token, its position and all entries in front of it,
+as read through the block table; the logits depend on all entries. So a wrong block, a stale slot,
+a missed copy or a prefix shared by mistake changes the tokens that come out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
+from pentad.execution.sampling import draw_batch
+from pentad.execution.spec import ModelSpec
+
+_WORD = 0xFFFF_FFFF_FFFF_FFFF
+_UNWRITTEN = 0x5A5A_5A5A
+
+
+def toy_spec(*, vocab_size: int = 97, context_length: int = 512) -> ModelSpec:
+    """The geometry that a ToyRunner claims to have."""
+    return ModelSpec(
+        name="toy",
+        family="toy",
+        vocab_size=vocab_size,
+        layers=1,
+        width=8,
+        heads=2,
+        kv_heads=1,
+        head_dim=4,
+        ffn_width=16,
+        context_length=context_length,
+        positions=None,
+    )
+
+
+class ToyRunner:
+    """A deterministic Runner in plain Python and numpy.
+
+    Args:
+        num_blocks: KV blocks.
+        block_size: tokens per block.
+        vocab_size: tokens known.
+        context_length: longest sequence.
+        before_step: called with each batch before it is computed; may raise, to play a device
+            that fails.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_blocks: int = 64,
+        block_size: int = 4,
+        vocab_size: int = 97,
+        context_length: int = 512,
+        before_step: Callable[[RaggedBatch], None] | None = None,
+    ) -> None:
+        self.spec = toy_spec(vocab_size=vocab_size, context_length=context_length)
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        self.block_bytes = 8 * block_size
+        self.before_step = before_step
+        self.closed = False
+        self.steps = 0
+        self.tokens_computed = 0
+        self.copies: list[tuple[int, int]] = []
+        self._entries = [_UNWRITTEN] * (num_blocks * block_size)
+
+    def step(self, batch: RaggedBatch, rows: Sequence[SampleRow]) -> list[Drawn]:
+        """Computes the batch and draws with the reference sampler."""
+        if self.before_step is not None:
+            self.before_step(batch)
+        return draw_batch(self.logits(batch), rows)
+
+    def logits(self, batch: RaggedBatch) -> npt.NDArray[np.float32]:
+        """Writes the entries of the batch; the logits [R, V] of the rows asked for."""
+        assert not self.closed, "the runner is closed"
+        self.steps += 1
+        self.tokens_computed += len(batch.token_ids)
+        wanted = set(batch.logit_rows.tolist())
+        sums: list[int] = []
+        for s, table in enumerate(batch.block_tables.tolist()):
+            begin, end = int(batch.starts[s]), int(batch.starts[s + 1])
+            first = int(batch.positions[begin])
+            assert first + end - begin == batch.context_lens[s], "context length disagrees with positions"
+            total = sum(self._entries[self._slot(table, p)] for p in range(first)) & _WORD
+            for i in range(begin, end):
+                position = int(batch.positions[i])
+                slot = int(batch.slots[i])
+                assert slot == self._slot(table, position), "slot disagrees with the block table"
+                self._entries[slot] = entry(int(batch.token_ids[i]), position, total)
+                total = (total + self._entries[slot]) & _WORD
+                if i in wanted:
+                    sums.append(total)
+        rows = np.empty((len(sums), self.spec.vocab_size), dtype=np.float32)
+        for r, total in enumerate(sums):
+            rows[r] = row_logits(total, self.spec.vocab_size)
+        return rows
+
+    def _slot(self, table: list[int], position: int) -> int:
+        block = table[position // self.block_size]
+        assert 0 <= block < self.num_blocks, f"position {position} is in block {block}"
+        return block * self.block_size + position % self.block_size
+
+    def copy_block(self, source: int, target: int) -> None:
+        """Copies the entries of one block."""
+        assert source != target
+        size = self.block_size
+        self._entries[target * size : (target + 1) * size] = self._entries[
+            source * size : (source + 1) * size
+        ]
+        self.copies.append((source, target))
+
+    def close(self) -> None:
+        """Any further step asserts."""
+        self.closed = True
+
+
+def entry(token: int, position: int, before: int) -> int:
+    """The key/value entry of a token behind entries that sum to `before`."""
+    return _mix(_mix(token + 1) ^ _mix((position + 1) << 20) ^ before)
+
+
+def row_logits(total: int, vocab_size: int) -> npt.NDArray[np.float32]:
+    """[V] logits in -4 to 4 that depend on every bit of `total`."""
+    x = (np.arange(1, vocab_size + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)) ^ np.uint64(
+        _mix(total)
+    )
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((x >> np.uint64(40)).astype(np.float32) / 2.0**24 - 0.5) * 8
+
+
+def toy_logits(tokens: Sequence[int], vocab_size: int = 97) -> npt.NDArray[np.float32]:
+    """[V] the logits behind `tokens`, computed contiguously: no blocks, no cache."""
+    total = 0
+    for position, token in enumerate(tokens):
+        total = (total + entry(token, position, total)) & _WORD
+    return row_logits(total, vocab_size)
+
+
+def greedy(prompt: Sequence[int], max_tokens: int, *, vocab_size: int = 97) -> list[int]:
+    """What a ToyRunner must answer greedily, recomputed from the start for every token."""
+    tokens = list(prompt)
+    for _ in range(max_tokens):
+        tokens.append(int(toy_logits(tokens, vocab_size).argmax()))
+    return tokens[len(prompt) :]
+
+
+def _mix(x: int) -> int:
+    """A bijection of 64-bit words in which every bit matters (the finisher of splitmix64)."""
+    x = (x + 0x9E3779B97F4A7C15) & _WORD
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _WORD
+    return x ^ (x >> 31)
