@@ -1,0 +1,145 @@
+"""Seconds of one matrix product on a device: interpolated where measured, a roofline elsewhere."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pentad.errors import Infeasible
+from pentad.execution.device import DeviceProfile, MemoryTier
+
+PRECISION_OF_BITS: Mapping[int, tuple[str, ...]] = {
+    32: ("f32",),
+    16: ("bf16", "f16"),
+    8: ("int8", "fp8"),
+    4: ("int4",),
+}
+"""Names in `DeviceProfile.flops_per_s` that may compute on elements of so many bits, best first."""
+
+PUBLISHED_COMPUTE_FRACTION = 0.6
+"""Share of a published peak rate that large products are assumed to reach."""
+PUBLISHED_BANDWIDTH_FRACTION = 0.8
+"""Share of a published peak bandwidth that streaming reads are assumed to reach."""
+
+
+def main_memory(profile: DeviceProfile) -> MemoryTier:
+    """The tier that holds weights and KV: the last one that is not a disk."""
+    tiers = [tier for tier in profile.memory if tier.name != "disk"]
+    if not tiers:
+        raise Infeasible(
+            f"device {profile.name!r} has no memory in its profile",
+            hint="add its main memory, or measure it with pentad profile",
+        )
+    return tiers[-1]
+
+
+def read_bytes_per_s(profile: DeviceProfile, working_set_bytes: float) -> float:
+    """Read bandwidth for data of that size, read over and over.
+
+    Interpolated on the logarithm of the size where measured, else that of the main memory.
+    """
+    points = profile.bandwidth_by_working_set
+    if not points:
+        share = PUBLISHED_BANDWIDTH_FRACTION if profile.source == "published" else 1.0
+        return main_memory(profile).read_bytes_per_s * share
+    return _interpolate(
+        [math.log(size) for size, _ in points],
+        [rate for _, rate in points],
+        math.log(max(1.0, working_set_bytes)),
+    )
+
+
+def flops_per_s(profile: DeviceProfile, bits: float) -> float:
+    """Rate of large products on elements of `bits`; the next wider precision serves where one is absent.
+
+    Raises:
+        Infeasible: the profile has no rate at all from this precision upwards.
+    """
+    share = PUBLISHED_COMPUTE_FRACTION if profile.source == "published" else 1.0
+    for width in sorted(PRECISION_OF_BITS):
+        for name in PRECISION_OF_BITS[width] if width >= bits else ():
+            if name in profile.flops_per_s:
+                return profile.flops_per_s[name] * share
+    known = ", ".join(sorted(profile.flops_per_s)) or "none"
+    raise Infeasible(
+        f"device {profile.name!r} has no compute rate for {bits:g}-bit weights (its rates: {known})",
+        hint="measure it with pentad profile, or set --weight-bits to a precision that it has",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Curve:
+    """Seconds per weight element over log2(m), for one matrix size."""
+
+    log_m: list[float]
+    log_seconds: list[float]
+
+    def at(self, m: float) -> float:
+        """log of seconds per element; beyond the last point time grows in proportion to m."""
+        x = math.log2(m)
+        beyond = max(0.0, x - self.log_m[-1]) * math.log(2)
+        return _interpolate(self.log_m, self.log_seconds, x) + beyond
+
+
+@dataclass(slots=True)
+class MatrixRates:
+    """Predicts products [m, k] x [k, n] whose weights come from main memory, as in a model's step.
+
+    Measured points are grouped by matrix size n * k; between sizes and between row counts the
+    seconds per weight element are interpolated on logarithms. Without points: the larger of the
+    time to read the weights and the time to compute.
+
+    Args:
+        profile: the device.
+        bits: bits of one weight element.
+        working_set_bytes: all weights that a step reads; decides which memory they come from.
+    """
+
+    profile: DeviceProfile
+    bits: float
+    working_set_bytes: float
+    _sizes: list[float] = field(init=False, default_factory=list)
+    _curves: list[_Curve] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        groups: dict[float, dict[float, float]] = defaultdict(dict)
+        for point in self.profile.gemm_points:
+            if point["bits"] == self.bits:
+                elements = point["n"] * point["k"]
+                groups[elements][point["m"]] = math.log(point["seconds"] / elements)
+        for elements in sorted(groups):
+            rows = sorted(groups[elements])
+            self._sizes.append(math.log2(elements))
+            self._curves.append(_Curve([math.log2(m) for m in rows], [groups[elements][m] for m in rows]))
+
+    @property
+    def measured(self) -> bool:
+        """Whether predictions rest on measured products of this precision."""
+        return bool(self._curves)
+
+    def seconds(self, m: float, n: float, k: float) -> float:
+        """Seconds of one product with an [n, k] weight matrix and m rows."""
+        if m <= 0:
+            return 0.0
+        elements = n * k
+        if self._curves:
+            per_element = _interpolate(
+                self._sizes, [curve.at(m) for curve in self._curves], math.log2(elements)
+            )
+            return elements * math.exp(per_element)
+        read = elements * self.bits / 8 / read_bytes_per_s(self.profile, self.working_set_bytes)
+        return max(read, 2 * m * elements / flops_per_s(self.profile, self.bits))
+
+
+def _interpolate(xs: list[float], ys: list[float], x: float) -> float:
+    """Piecewise linear over ascending xs, constant beyond the ends."""
+    if x <= xs[0]:
+        return ys[0]
+    if x >= xs[-1]:
+        return ys[-1]
+    i = bisect.bisect_right(xs, x)
+    share = (x - xs[i - 1]) / (xs[i] - xs[i - 1])
+    return ys[i - 1] + share * (ys[i] - ys[i - 1])

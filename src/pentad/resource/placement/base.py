@@ -1,0 +1,222 @@
+"""What placement strategies take and give: the problem, the plan, and the checks all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
+
+from pentad.errors import Infeasible
+from pentad.execution.device import Cluster, DeviceProfile
+from pentad.execution.spec import ModelSpec
+from pentad.resource.cost import ModelForm, StepCost
+from pentad.resource.matrices import main_memory
+from pentad.types import Decision, Objective
+
+GIB = 1024**3
+FP32_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """The load a plan is made for: equal requests, a fixed number of them in flight."""
+
+    prompt_tokens: int = 512
+    new_tokens: int = 128
+    concurrency: int = 1
+    max_batch_tokens: int = 512
+    """Chunk of long prompts; sizes the activations."""
+    block_size: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("prompt_tokens", "new_tokens", "concurrency", "max_batch_tokens", "block_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
+
+    @property
+    def slots_per_sequence(self) -> int:
+        """KV slots that a finished request holds, in whole blocks."""
+        return -(-(self.prompt_tokens + self.new_tokens) // self.block_size) * self.block_size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementProblem:
+    """Everything that a planner may look at."""
+
+    spec: ModelSpec
+    cluster: Cluster
+    workload: Workload = field(default_factory=Workload)
+    objective: Objective = field(default_factory=Objective)
+    form: ModelForm = field(default_factory=ModelForm)
+    memory_fraction: float = 0.9
+    """Share of a device's main memory that a plan may use."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.memory_fraction <= 1:
+            raise ValueError(f"memory_fraction is {self.memory_fraction}, must be above 0 and at most 1")
+        if not self.cluster.devices:
+            raise Infeasible("the cluster has no devices", hint="measure this machine with pentad profile")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A device and the layers it runs, with what they take of its memory."""
+
+    device: str
+    first_layer: int
+    end_layer: int
+    """Behind the last layer."""
+    weight_bytes: int
+    kv_bytes: int
+    activation_bytes: int
+    usable_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weight_bytes + self.kv_bytes + self.activation_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Where a model's layers run and what is predicted to come of it."""
+
+    strategy: str
+    model: str
+    stages: tuple[Stage, ...]
+    ttft_s: float
+    """Predicted time to the first token of a request that arrives while the others decode."""
+    inter_token_s: float
+    throughput_tokens_per_s: float
+    """Generated tokens of all requests together, prompts included in the time."""
+    binding: str
+    """The limit that the plan is nearest to, or the term that its speed hangs on where none is set."""
+    source: str
+    """Where the rates came from: measured, published or assumed; the weakest of all devices."""
+    decisions: tuple[Decision, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain data for JSON."""
+        data = asdict(self)
+        for stage, plain in zip(self.stages, data["stages"], strict=True):
+            plain["total_bytes"] = stage.total_bytes
+        return data
+
+
+Layout = Callable[[PlacementProblem], Sequence[Stage]]
+"""Cuts a model into stages; says nothing about whether they fit."""
+
+
+class PlacementPlanner(Protocol):
+    """Decides which device runs which part of a model (coverage.md, interface 14)."""
+
+    @property
+    def name(self) -> str: ...
+
+    def plan(self, problem: PlacementProblem) -> Plan:
+        """A plan that keeps every limit of the problem.
+
+        Raises:
+            Infeasible: no such plan; names the limit that binds, with numbers and a remedy.
+        """
+        ...
+
+
+def stage_on(problem: PlacementProblem, device: DeviceProfile, first_layer: int, end_layer: int) -> Stage:
+    """The memory of layers first to end on a device. Checks nothing.
+
+    The first stage holds the embedding, the last the final norm and the head; where these are tied
+    and the stages differ, both hold the table.
+    """
+    spec, form, load = problem.spec, problem.form, problem.workload
+    layers = end_layer - first_layer
+    first, last = first_layer == 0, end_layer == spec.layers
+    outside = spec.parameters - spec.layers * spec.block_parameters
+    head = spec.vocab_size * spec.width if spec.causal else 0
+    parameters = layers * spec.block_parameters
+    if first and last:
+        parameters += outside
+    elif first:
+        parameters += outside - (0 if spec.tied_head else head)
+    elif last:
+        parameters += head + spec.width
+    slots = load.concurrency * load.slots_per_sequence
+    return Stage(
+        device=device.name,
+        first_layer=first_layer,
+        end_layer=end_layer,
+        weight_bytes=round(form.weight_bytes(parameters)),
+        kv_bytes=round(form.kv_bytes(spec, slots, layers)),
+        activation_bytes=_activation_bytes(spec, load, last),
+        usable_bytes=int(main_memory(device).capacity_bytes * problem.memory_fraction),
+    )
+
+
+def _activation_bytes(spec: ModelSpec, load: Workload, last: bool) -> int:
+    """The largest set of values alive at once: one block's, or the logits of every sequence."""
+    heads = (spec.heads + 2 * spec.kv_heads) * spec.head_dim
+    inside = 2 * spec.width + max(heads + spec.width, spec.ffn_width * (2 if spec.gated else 1))
+    block = min(load.max_batch_tokens, load.prompt_tokens + load.concurrency) * inside
+    logits = load.concurrency * spec.vocab_size if last else 0
+    return FP32_BYTES * max(block, logits)
+
+
+def stage_cost(problem: PlacementProblem, stage: Stage) -> StepCost:
+    """The step times of a stage."""
+    return StepCost(
+        profile=problem.cluster.device(stage.device),
+        spec=problem.spec,
+        form=problem.form,
+        layers=stage.end_layer - stage.first_layer,
+        head=stage.end_layer == problem.spec.layers,
+    )
+
+
+def check_memory(problem: PlacementProblem, layout: Layout) -> tuple[Stage, ...]:
+    """The stages of a layout, all of which fit their devices.
+
+    Raises:
+        Infeasible: names the first that does not, with a remedy that was tried on the same layout.
+    """
+    stages = tuple(layout(problem))
+    for stage in stages:
+        if stage.total_bytes > stage.usable_bytes:
+            raise Infeasible(_too_big(problem, stage), hint=_memory_remedy(problem, layout), param="memory")
+    return stages
+
+
+def _too_big(problem: PlacementProblem, stage: Stage) -> str:
+    what = f"model {problem.spec.name!r}"
+    if stage.end_layer - stage.first_layer < problem.spec.layers:
+        what = f"layers {stage.first_layer} to {stage.end_layer - 1} of {what}"
+    return (
+        f"device {stage.device!r} has {_gib(stage.usable_bytes)} free, {what} in "
+        f"{problem.form.weight_bits:g} bits needs {_gib(stage.total_bytes)} "
+        f"(weights {_gib(stage.weight_bytes)}, KV {_gib(stage.kv_bytes)}, "
+        f"activations {_gib(stage.activation_bytes)})"
+    )
+
+
+def _memory_remedy(problem: PlacementProblem, layout: Layout) -> str:
+    """The mildest change that makes the layout fit; every suggestion was tried."""
+
+    def fits(changed: PlacementProblem) -> bool:
+        return all(stage.total_bytes <= stage.usable_bytes for stage in layout(changed))
+
+    for bits in (8, 4):
+        form = replace(problem.form, weight_bits=bits)
+        if bits < problem.form.weight_bits and fits(replace(problem, form=form)):
+            return f"set --weight-bits {bits} or add a device"
+    low, high = 0, problem.workload.concurrency
+    while high - low > 1:
+        middle = (low + high) // 2
+        if fits(replace(problem, workload=replace(problem.workload, concurrency=middle))):
+            low = middle
+        else:
+            high = middle
+    if low:
+        return f"set --concurrency {low} or add a device"
+    return "add a device or choose a smaller model"
+
+
+def _gib(size_bytes: float) -> str:
+    return f"{size_bytes / GIB:.{1 if size_bytes >= GIB else 3}f} GiB"

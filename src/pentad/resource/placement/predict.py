@@ -1,0 +1,142 @@
+"""From stages to a plan: predicted latencies, the objective's limits, and what binds."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pentad.errors import Infeasible
+from pentad.execution.device import Link
+from pentad.resource.cost import StepCost, StepShape, chunks
+from pentad.resource.placement.base import PlacementProblem, Plan, Stage, stage_cost
+from pentad.types import Decision
+
+_SOURCES = ("measured", "published", "assumed")
+"""From the strongest evidence to the weakest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What a pipeline of stages (often one) would do under the workload."""
+
+    ttft_s: float
+    inter_token_s: float
+    throughput_tokens_per_s: float
+    completion_s: float
+    binding_term: str
+
+
+def predict(problem: PlacementProblem, stages: Sequence[Stage]) -> Prediction:
+    """Latencies and throughput with `concurrency` equal requests in flight.
+
+    With p stages the sequences form g = min(p, concurrency) groups that follow each other through
+    the pipeline: a group's next token takes one round, at least as long as the slowest stage needs
+    for all groups. A new prompt's chunks share each step with the others' decodes.
+    """
+    load = problem.workload
+    costs = [stage_cost(problem, stage) for stage in stages]
+    links = [_link(problem, a.device, b.device) for a, b in itertools.pairwise(stages)]
+    groups = min(len(stages), load.concurrency)
+    context = load.prompt_tokens + load.new_tokens // 2
+    step = StepShape.decode(-(-load.concurrency // groups), context)
+    times = _times(problem, costs, links, step)
+    inter_token_s = max(sum(times), groups * max(times))
+
+    others = StepShape.decode(load.concurrency - 1, context) if load.concurrency > 1 else None
+    ttft_s = prefill_s = 0.0
+    prompt = chunks(load.prompt_tokens, load.max_batch_tokens)
+    for i, (cached, tokens) in enumerate(prompt):
+        rows = int(i == len(prompt) - 1)
+        chunk = StepShape.prefill(tokens, cached=cached, rows=rows)
+        mixed = _times(problem, costs, links, chunk + others if others else chunk)
+        ttft_s += sum(mixed) if i == 0 else max(mixed)
+        prefill_s += max(_times(problem, costs, links, chunk))
+    round_s = load.concurrency * prefill_s + load.new_tokens * inter_token_s
+    slowest = times.index(max(times))
+    return Prediction(
+        ttft_s=ttft_s,
+        inter_token_s=inter_token_s,
+        throughput_tokens_per_s=load.concurrency * load.new_tokens / round_s,
+        completion_s=ttft_s + (load.new_tokens - 1) * inter_token_s,
+        binding_term=f"{costs[slowest].binding(step)} on {stages[slowest].device!r}",
+    )
+
+
+def _times(
+    problem: PlacementProblem, costs: Sequence[StepCost], links: Sequence[Link], shape: StepShape
+) -> list[float]:
+    """Seconds of each stage; a stage but the last includes sending its activations on."""
+    sent_bytes = shape.tokens * problem.spec.width * 2  # bf16 activations
+    times = [cost.seconds(shape) for cost in costs]
+    for i, link in enumerate(links):
+        times[i] += link.latency_s + sent_bytes / link.bytes_per_s
+    return times
+
+
+def _link(problem: PlacementProblem, source: str, target: str) -> Link:
+    for link in problem.cluster.links:
+        if (link.source, link.target) == (source, target):
+            return link
+    raise Infeasible(
+        f"there is no link from device {source!r} to {target!r}",
+        hint="add the link to the cluster, with its bytes_per_s and latency_s",
+        param="links",
+    )
+
+
+def finish(strategy: str, problem: PlacementProblem, stages: tuple[Stage, ...]) -> Plan:
+    """The plan of stages that fit, once the objective is met.
+
+    Raises:
+        Infeasible: a latency of the objective cannot be met.
+    """
+    prediction = predict(problem, stages)
+    load = problem.workload
+    wishes = problem.objective
+    pressures = {f"memory of {stage.device!r}": stage.total_bytes / stage.usable_bytes for stage in stages}
+    limits = (
+        ("ttft_s", prediction.ttft_s, wishes.ttft_s),
+        ("inter_token_s", prediction.inter_token_s, wishes.inter_token_s),
+        ("deadline_s", prediction.completion_s, wishes.deadline_s),
+    )
+    for name, predicted, limit in limits:
+        if limit is None:
+            continue
+        if predicted > limit:
+            raise Infeasible(
+                f"model {problem.spec.name!r} on {', '.join(repr(s.device) for s in stages)} has a "
+                f"predicted {name} of {predicted:.3g} s, asked are {limit:.3g} s",
+                hint=_latency_remedy(name, load.concurrency),
+                param=name,
+            )
+        pressures[name] = predicted / limit
+    nearest = max(pressures, key=pressures.__getitem__)
+    asked = any(limit is not None for _, _, limit in limits)
+    profiles = [problem.cluster.device(stage.device) for stage in stages]
+    return Plan(
+        strategy=strategy,
+        model=problem.spec.name,
+        stages=stages,
+        ttft_s=prediction.ttft_s,
+        inter_token_s=prediction.inter_token_s,
+        throughput_tokens_per_s=prediction.throughput_tokens_per_s,
+        binding=nearest if asked or pressures[nearest] > 0.8 else prediction.binding_term,
+        source=max((profile.source for profile in profiles), key=_SOURCES.index),
+        decisions=(
+            Decision(
+                layer="resource",
+                policy=strategy,
+                subject="placement",
+                chosen=", ".join(f"{s.device}:{s.first_layer}-{s.end_layer}" for s in stages),
+                candidates=tuple((name, round(value, 4)) for name, value in pressures.items()),
+                constraint=nearest,
+            ),
+        ),
+    )
+
+
+def _latency_remedy(name: str, concurrency: int) -> str:
+    if concurrency > 1:
+        return f"lower --concurrency, set --weight-bits 4, use a faster device or relax {name}"
+    return f"set --weight-bits 4, use a faster device or relax {name}"

@@ -1,0 +1,27 @@
+"""Simulation: the real engine, scheduler and block pool on a simulated device and a virtual clock.
+
+from pentad.resource.simulator import read_trace, simulate
+report = simulate(read_trace("trace.csv", limit=1000), spec, profile, "sarathi")
+report.to_dict()
+"""
+
+from pentad.resource.simulator.clock import VirtualClock
+from pentad.resource.simulator.replay import SimulationOptions, simulate
+from pentad.resource.simulator.report import Distribution, RequestRecord, SimulationReport
+from pentad.resource.simulator.runner import SimulatedRunner
+from pentad.resource.simulator.trace import TraceItem, agent_run, poisson, read_trace, rescaled
+
+__all__ = [
+    "Distribution",
+    "RequestRecord",
+    "SimulatedRunner",
+    "SimulationOptions",
+    "SimulationReport",
+    "TraceItem",
+    "VirtualClock",
+    "agent_run",
+    "poisson",
+    "read_trace",
+    "rescaled",
+    "simulate",
+]

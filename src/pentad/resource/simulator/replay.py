@@ -1,0 +1,149 @@
+"""`simulate`: from a trace, a model and a device to a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from pentad.errors import Infeasible, InvalidRequest
+from pentad.execution.device import DeviceProfile
+from pentad.execution.engine import Engine
+from pentad.execution.scheduling import BatchScheduler, EngineLimits
+from pentad.execution.spec import ModelSpec
+from pentad.registry import load
+from pentad.resource.cost import ModelForm, StepCost
+from pentad.resource.matrices import main_memory
+from pentad.resource.simulator.clock import VirtualClock
+from pentad.resource.simulator.events import World
+from pentad.resource.simulator.report import SimulationReport
+from pentad.resource.simulator.runner import SimulatedRunner
+from pentad.resource.simulator.trace import TraceItem
+from pentad.types import Objective
+
+GIB = 1024**3
+MEMORY_FRACTION = 0.9
+"""Share of the main memory that weights and KV blocks may take when their number is not given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulationOptions:
+    """The engine that is simulated."""
+
+    limits: EngineLimits = field(default_factory=EngineLimits)
+    kv_blocks: int | None = None
+    """None fills what the weights leave of the device's main memory."""
+    block_size: int = 16
+    prefix_cache: bool = True
+    too_long: Literal["refuse", "clip"] = "refuse"
+    """What becomes of a request that exceeds the context or the KV cache. Clipping cuts the prompt,
+    then the output; the report counts both."""
+    form: ModelForm = field(default_factory=ModelForm)
+    seed: int = 0
+    """Of the prompts' tokens."""
+
+
+def simulate(
+    trace: Sequence[TraceItem],
+    spec: ModelSpec,
+    profile: DeviceProfile,
+    scheduler: str | BatchScheduler = "sarathi",
+    *,
+    options: SimulationOptions | None = None,
+    objective: Objective | None = None,
+    cost: StepCost | None = None,
+) -> SimulationReport:
+    """What would happen if this load met this model on this device.
+
+    Deterministic: the same arguments give the same report.
+
+    Args:
+        trace: requests, see `read_trace`, `poisson`, `agent_run`.
+        spec: the model.
+        profile: the device.
+        scheduler: a registered name or a scheduler.
+        options: the engine's limits, blocks and precision.
+        objective: latencies that goodput and attainment are judged by.
+        cost: step times, where they are calibrated; None predicts them from the profile.
+
+    Raises:
+        InvalidRequest: the trace is empty or waits for an item that it does not hold.
+        Infeasible: the model does not fit the device.
+    """
+    options = options or SimulationOptions()
+    _check(trace)
+    policy: BatchScheduler = load("scheduler", scheduler)() if isinstance(scheduler, str) else scheduler
+    cost = cost or StepCost(profile=profile, spec=spec, form=options.form)
+    clock = VirtualClock()
+    blocks = _default_blocks(cost, options) if options.kv_blocks is None else options.kv_blocks
+    runner = SimulatedRunner(cost, clock, num_blocks=blocks, block_size=options.block_size)
+    engine = Engine(runner, policy, limits=options.limits, clock=clock, prefix_cache=options.prefix_cache)
+    items: list[TraceItem] = list(trace)
+    clipped: dict[str, int] = {}
+    if options.too_long == "clip":
+        items, clipped = _clip(items, engine.max_sequence_tokens)
+    world = World(engine, clock, items, clipped=clipped, seed=options.seed)
+    world.run()
+    engine.check_integrity()
+    return SimulationReport(
+        scheduler=policy.name,
+        device=profile.name,
+        model=spec.name,
+        objective=objective or Objective(),
+        records=tuple(world.records[item.id] for item in items),
+        busy_s=runner.busy_s,
+        steps=runner.steps,
+        computed_tokens=runner.tokens,
+    )
+
+
+def _check(trace: Sequence[TraceItem]) -> None:
+    if not trace:
+        raise InvalidRequest("the trace has no requests")
+    ids = {item.id for item in trace}
+    if len(ids) < len(trace):
+        raise InvalidRequest("two items of the trace have the same id", hint="give each its own id")
+    parents = {item.id: item.after for item in trace}
+    reached: set[str] = set()
+    for item in trace:
+        path: list[str] = []
+        at: str | None = item.id
+        while at is not None and at not in reached:
+            if at not in ids:
+                raise InvalidRequest(f"trace item {path[-1]!r} waits for {at!r}, which is not in the trace")
+            if at in path:
+                raise InvalidRequest(f"trace items wait for each other in a circle: {' -> '.join(path)}")
+            path.append(at)
+            at = parents[at]
+        reached.update(path)
+
+
+def _default_blocks(cost: StepCost, options: SimulationOptions) -> int:
+    """KV blocks for what the weights leave; at least one, or the model does not fit."""
+    spec, form = cost.spec, cost.form
+    memory = main_memory(cost.profile).capacity_bytes * MEMORY_FRACTION
+    weights = form.weight_bytes(spec.parameters)
+    blocks = int((memory - weights) // form.kv_bytes(spec, options.block_size))
+    if blocks < 1:
+        raise Infeasible(
+            f"device {cost.profile.name!r} has {memory / GIB:.1f} GiB free, model {spec.name!r} in "
+            f"{form.weight_bits:g} bits takes {weights / GIB:.1f} GiB for weights and leaves none for KV",
+            hint="set --weight-bits 4 or choose a larger device",
+        )
+    # More blocks than all sequences at full length can use would only cost simulation memory.
+    most = options.limits.max_sequences * -(-spec.context_length // options.block_size)
+    return min(blocks, most)
+
+
+def _clip(items: list[TraceItem], most: int) -> tuple[list[TraceItem], dict[str, int]]:
+    """The items cut to `most` tokens each, and how much was cut off which."""
+    kept: list[TraceItem] = []
+    clipped: dict[str, int] = {}
+    for item in items:
+        excess = item.prompt_tokens + item.output_tokens - most
+        if excess > 0:
+            clipped[item.id] = excess
+            output = min(item.output_tokens, most - 1)
+            item = replace(item, prompt_tokens=max(1, most - output), output_tokens=output)
+        kept.append(item)
+    return kept, clipped

@@ -1,0 +1,189 @@
+"""What a replay showed. Request instants are defined once here; every metric is a formula over them.
+
+    arrived ---- waiting ----> first token --gap--> token --gap--> ... --> finished
+       |<------- ttft -------->|
+       |<--------------------------- completion ------------------------------>|
+
+The same records and formulas serve live replays, so live and simulated numbers mean the same.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pentad.resource.simulator.trace import TraceItem
+from pentad.types import Objective
+
+
+@dataclass(slots=True, kw_only=True)
+class RequestRecord:
+    """One request's instants, in seconds on one clock, and counts. Filled in while it runs."""
+
+    item: TraceItem
+    arrived_s: float
+    token_times_s: list[float] = field(default_factory=list)
+    """When each token came out, all tokens of a step at its end."""
+    tokens: list[int] = field(default_factory=list)
+    finished_s: float | None = None
+    cached_tokens: int = 0
+    preemptions: int = 0
+    refusal: str | None = None
+    """Why the engine did not take or complete it, as the error's stable code."""
+    clipped_tokens: int = 0
+    """Prompt and output tokens cut off so that it fits the context."""
+
+    @property
+    def completed(self) -> bool:
+        return self.finished_s is not None and self.refusal is None
+
+    @property
+    def ttft_s(self) -> float:
+        return self.token_times_s[0] - self.arrived_s
+
+    @property
+    def completion_s(self) -> float:
+        assert self.finished_s is not None, f"request {self.item.id!r} has not finished"
+        return self.finished_s - self.arrived_s
+
+    @property
+    def gaps_s(self) -> list[float]:
+        """Times between consecutive tokens."""
+        return [later - earlier for earlier, later in itertools.pairwise(self.token_times_s)]
+
+    def meets(self, objective: Objective) -> bool:
+        """Whether it completed within every latency asked for; inter-token as the request's mean."""
+        if not self.completed:
+            return False
+        gaps = self.gaps_s
+        checks = (
+            (self.ttft_s, objective.ttft_s),
+            (sum(gaps) / len(gaps) if gaps else 0.0, objective.inter_token_s),
+            (self.completion_s, objective.deadline_s),
+        )
+        return all(limit is None or value <= limit for value, limit in checks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distribution:
+    """Quantiles of a duration, in seconds; linear between order statistics. 0 when there are none."""
+
+    p50: float = 0.0
+    p95: float = 0.0
+    p99: float = 0.0
+    mean: float = 0.0
+    largest: float = 0.0
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Distribution:
+        if not values:
+            return cls()
+        p50, p95, p99 = np.quantile(values, (0.5, 0.95, 0.99))
+        return cls(
+            p50=float(p50),
+            p95=float(p95),
+            p99=float(p99),
+            mean=float(np.mean(values)),
+            largest=float(max(values)),
+        )
+
+    def to_dict(self) -> dict[str, float]:
+        return {name: getattr(self, name) for name in ("p50", "p95", "p99", "mean", "largest")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulationReport:
+    """A replay's records and what they add up to."""
+
+    scheduler: str
+    device: str
+    model: str
+    objective: Objective
+    records: tuple[RequestRecord, ...]
+    busy_s: float
+    """Time spent in engine steps."""
+    steps: int
+    computed_tokens: int
+    """Tokens that went through the model, recomputed ones included."""
+
+    @property
+    def completed(self) -> list[RequestRecord]:
+        return [record for record in self.records if record.completed]
+
+    @property
+    def span_s(self) -> float:
+        """From the first arrival to the last token."""
+        ends = [record.finished_s for record in self.records if record.finished_s is not None]
+        return max(ends) - min(record.arrived_s for record in self.records) if ends else 0.0
+
+    @property
+    def ttft(self) -> Distribution:
+        return Distribution.of([record.ttft_s for record in self.completed])
+
+    @property
+    def inter_token(self) -> Distribution:
+        """Over all gaps of all requests, so a stall counts once per sequence that felt it."""
+        return Distribution.of([gap for record in self.completed for gap in record.gaps_s])
+
+    @property
+    def completion(self) -> Distribution:
+        return Distribution.of([record.completion_s for record in self.completed])
+
+    @property
+    def generated_tokens(self) -> int:
+        return sum(len(record.token_times_s) for record in self.records)
+
+    @property
+    def throughput_tokens_per_s(self) -> float:
+        """Generated tokens per second of the span."""
+        return self.generated_tokens / self.span_s if self.span_s else 0.0
+
+    @property
+    def goodput_per_s(self) -> float:
+        """Requests per second of the span that met the objective."""
+        met = sum(record.meets(self.objective) for record in self.records)
+        return met / self.span_s if self.span_s else 0.0
+
+    @property
+    def attainment(self) -> float:
+        """Share of all requests, refused ones included, that met the objective."""
+        return sum(record.meets(self.objective) for record in self.records) / len(self.records)
+
+    @property
+    def utilisation(self) -> float:
+        """Share of the span spent in steps."""
+        return self.busy_s / self.span_s if self.span_s else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The metrics as plain data for JSON, without the records."""
+        refusals: dict[str, int] = {}
+        for record in self.records:
+            if record.refusal is not None:
+                refusals[record.refusal] = refusals.get(record.refusal, 0) + 1
+        return {
+            "scheduler": self.scheduler,
+            "device": self.device,
+            "model": self.model,
+            "requests": len(self.records),
+            "completed": len(self.completed),
+            "refused": refusals,
+            "clipped_requests": sum(record.clipped_tokens > 0 for record in self.records),
+            "clipped_tokens": sum(record.clipped_tokens for record in self.records),
+            "span_s": self.span_s,
+            "ttft_s": self.ttft.to_dict(),
+            "inter_token_s": self.inter_token.to_dict(),
+            "completion_s": self.completion.to_dict(),
+            "generated_tokens": self.generated_tokens,
+            "throughput_tokens_per_s": self.throughput_tokens_per_s,
+            "goodput_per_s": self.goodput_per_s,
+            "attainment": self.attainment,
+            "utilisation": self.utilisation,
+            "steps": self.steps,
+            "computed_tokens": self.computed_tokens,
+            "cached_tokens": sum(record.cached_tokens for record in self.records),
+            "preemptions": sum(record.preemptions for record in self.records),
+        }

@@ -1,0 +1,84 @@
+"""The simulated device: a Runner that computes nothing and lets virtual time pass instead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
+from pentad.execution.spec import ModelSpec
+from pentad.resource.cost import StepCost, StepShape
+from pentad.resource.simulator.clock import VirtualClock
+
+
+class SimulatedRunner:
+    """Drives the real engine without a model.
+
+    A step advances the clock by its predicted time. The drawn token is a fixed function of the
+    row's token and position, so whatever mixes up sequences or positions changes the output, and
+    the same requests give the same tokens under every scheduler.
+
+    Args:
+        cost: predicts step times of the model on the device.
+        clock: the engine's clock.
+        num_blocks: KV blocks of the simulated device.
+        block_size: tokens per block.
+    """
+
+    def __init__(self, cost: StepCost, clock: VirtualClock, *, num_blocks: int, block_size: int = 16) -> None:
+        self.cost = cost
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        self.busy_s = 0.0
+        """Virtual time spent in steps."""
+        self.steps = 0
+        self.tokens = 0
+        """Tokens computed, prompts and recomputation included."""
+        self._clock = clock
+        self._drawn: dict[int, Drawn] = {}
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.cost.spec
+
+    @property
+    def block_bytes(self) -> int:
+        return round(self.cost.form.kv_bytes(self.spec, self.block_size))
+
+    def step(self, batch: RaggedBatch, rows: Sequence[SampleRow]) -> list[Drawn]:
+        self._pass_time(batch)
+        drawn = self._drawn
+        tokens = self._tokens(batch)
+        assert len(tokens) == len(rows), f"{len(rows)} rows to draw from {len(tokens)} rows of logits"
+        return [drawn.get(token) or drawn.setdefault(token, Drawn(token=token)) for token in tokens]
+
+    def logits(self, batch: RaggedBatch) -> npt.NDArray[np.float32]:
+        self._pass_time(batch)
+        tokens = self._tokens(batch)
+        logits = np.zeros((len(tokens), self.spec.vocab_size), dtype=np.float32)
+        logits[np.arange(len(tokens)), tokens] = 1.0
+        return logits
+
+    def copy_block(self, source: int, target: int) -> None:
+        assert 0 <= source < self.num_blocks, f"block {source} does not exist"
+        assert 0 <= target < self.num_blocks, f"block {target} does not exist"
+
+    def close(self) -> None:
+        self._drawn.clear()
+
+    def _pass_time(self, batch: RaggedBatch) -> None:
+        seconds = self.cost.seconds(StepShape.of(batch))
+        self._clock.advance(seconds)
+        self.busy_s += seconds
+        self.steps += 1
+        self.tokens += len(batch.token_ids)
+
+    def _tokens(self, batch: RaggedBatch) -> list[int]:
+        """One token per logit row: a mix of the row's token and position (multiplicative hashing)."""
+        ids = batch.token_ids[batch.logit_rows].astype(np.uint64)
+        positions = batch.positions[batch.logit_rows].astype(np.uint64)
+        mixed = ids * np.uint64(0x9E3779B97F4A7C15) + positions * np.uint64(0xC2B2AE3D27D4EB4F)
+        tokens: list[int] = ((mixed >> np.uint64(29)) % np.uint64(self.spec.vocab_size)).tolist()
+        return tokens
