@@ -51,6 +51,11 @@ _TABLE: dict[str, dict[str, str]] = {
     "router": {
         "fixed": "pentad.model.routing.fixed:Fixed",
     },
+    "tool_format": {
+        "hermes": "pentad.model.toolcalls.hermes:Hermes",
+        "mistral": "pentad.model.toolcalls.mistral:Mistral",
+        "llama3_json": "pentad.model.toolcalls.llama3_json:Llama3Json",
+    },
     # agent layer
     "planner": {
         "react": "pentad.agent.planning.react:React",

@@ -1,0 +1,220 @@
+"""CallParser: generated text in, text and tool calls out, the same however the text was cut."""
+
+from __future__ import annotations
+
+import hashlib
+from enum import Enum, auto
+
+from pentad.execution.backend import TextDelta, ToolCallDelta
+from pentad.model.toolcalls.base import ToolFormat
+from pentad.model.toolcalls.scanner import WHITESPACE, CallScanner
+
+ID_CHARS = 24
+
+
+def call_id(request_id: str, choice: int, index: int) -> str:
+    """The id of a call: the same request replayed gives the same id."""
+    digest = hashlib.sha256(f"{request_id}\0{choice}\0{index}".encode()).hexdigest()
+    return f"call_{digest[:ID_CHARS]}"
+
+
+class _In(Enum):
+    START = auto()
+    """Before the first character that is no white space; only where calls need no opening."""
+    TEXT = auto()
+    GAP = auto()
+    """Inside a section of calls, before, between or behind its objects."""
+    OBJECT = auto()
+
+
+class CallParser:
+    """Splits one choice's text into answer text and tool calls, incrementally.
+
+    Invariant: the deltas of any cutting of a text fold to the same answer, and no character is
+    lost: what looked like a call and turned out to be none comes out as text. White space around
+    calls belongs to their syntax and is dropped.
+
+    Args:
+        format: how this model writes calls.
+        names: the tools offered. Where a format has no opening mark, an object with another name
+            is an answer and no call.
+        request_id: from which, with the choice and the index, ids are made.
+        choice: which choice of the request this is.
+    """
+
+    def __init__(self, format: ToolFormat, names: frozenset[str], request_id: str, choice: int = 0) -> None:
+        self._format = format
+        self._names = names
+        self._request_id = request_id
+        self._choice = choice
+        self._in = _In.TEXT if format.opening else _In.START
+        self._held = ""
+        """In text: a possible beginning of what may not be passed on yet."""
+        self._raw: list[str] = []
+        """All characters since the last thing that was given out, to be able to take a call back."""
+        self._gap = ""
+        self._section_calls = 0
+        self._scanner = CallScanner()
+        self._announced = False
+        self._sent_arguments = False
+        self._out: list[TextDelta | ToolCallDelta] = []
+        self.calls = 0
+        """Calls begun so far."""
+
+    def feed(self, text: str) -> list[TextDelta | ToolCallDelta]:
+        """What the next piece of text adds."""
+        at = 0
+        while at < len(text):
+            if self._in is _In.TEXT:
+                at = self._text(text, at)
+                continue
+            char = text[at]
+            at += 1
+            self._raw.append(char)
+            if self._in is _In.START:
+                self._start(char)
+            elif self._in is _In.GAP:
+                self._in_gap(char)
+            else:
+                self._in_object(char)
+        if self._in is _In.OBJECT:
+            self._send_arguments()
+        return self._taken()
+
+    def finish(self) -> list[TextDelta | ToolCallDelta]:
+        """What remains when the text has ended."""
+        if self._in is _In.TEXT:
+            if not (self.calls and self._held.isspace()):
+                self._say(self._held)
+        elif self._in is _In.OBJECT and self._announced:
+            self._send_arguments()
+        elif self._in is not _In.GAP or not self._section_calls:
+            self._take_back()
+        self._held = ""
+        return self._taken()
+
+    def _taken(self) -> list[TextDelta | ToolCallDelta]:
+        out, self._out = self._out, []
+        return out
+
+    def _say(self, text: str) -> None:
+        if not text:
+            return
+        last = self._out[-1] if self._out else None
+        if isinstance(last, TextDelta):
+            self._out[-1] = TextDelta(text=last.text + text, choice=self._choice)
+        else:
+            self._out.append(TextDelta(text=text, choice=self._choice))
+
+    def _take_back(self) -> None:
+        """What was read as the beginning of a call is text after all."""
+        self._say("".join(self._raw))
+        self._raw = []
+        self._in = _In.TEXT
+
+    def _text(self, text: str, at: int) -> int:
+        """Passes text on up to the next opening; holds back what may belong to one."""
+        opening = self._format.opening
+        whole = self._held + text[at:]
+        if not opening:
+            self._say(whole)
+            return len(text)
+        found = whole.find(opening)
+        if found >= 0:
+            self._say(whole[:found].rstrip())
+            self._held = ""
+            self._raw = [whole[len(whole[:found].rstrip()) : found + len(opening)]]
+            self._in, self._gap, self._section_calls = _In.GAP, "", 0
+            return len(text) - (len(whole) - found - len(opening))
+        keep = _overlap(whole, opening)
+        while keep < len(whole) and whole[-keep - 1] in WHITESPACE:
+            keep += 1
+        self._say(whole[: len(whole) - keep])
+        self._held = whole[len(whole) - keep :]
+        return len(text)
+
+    def _start(self, char: str) -> None:
+        if char == "{":
+            self._open_object()
+        elif char not in WHITESPACE:
+            self._take_back()
+
+    def _in_gap(self, char: str) -> None:
+        closing = self._format.closing
+        if not self._gap and (char in WHITESPACE or char in self._format.skips):
+            return
+        if not self._gap and char == "{":
+            self._open_object()
+            return
+        self._gap += char
+        if closing and closing == self._gap:
+            if self._section_calls:
+                self._raw = []
+                self._in, self._held = _In.TEXT, ""
+            else:
+                self._take_back()
+        elif not closing.startswith(self._gap):
+            self._take_back()
+
+    def _open_object(self) -> None:
+        self._scanner = CallScanner()
+        self._announced = self._sent_arguments = False
+        self._in = _In.OBJECT
+
+    def _in_object(self, char: str) -> None:
+        scanner = self._scanner
+        scanner.feed(char)
+        if scanner.name is not None and not self._announced and not scanner.broken:
+            if not self._format.opening and scanner.name not in self._names:
+                self._take_back()
+                return
+            self._announce(scanner.name)
+        if scanner.broken:
+            self._break_off()
+        elif scanner.done and not self._announced:
+            self._take_back()
+        elif scanner.done:
+            self._send_arguments()
+            if not self._sent_arguments:
+                self._out.append(ToolCallDelta(index=self.calls - 1, choice=self._choice, arguments="{}"))
+            self._end_object()
+
+    def _announce(self, name: str) -> None:
+        self._announced = True
+        self.calls += 1
+        self._section_calls += 1
+        self._out.append(
+            ToolCallDelta(
+                index=self.calls - 1,
+                choice=self._choice,
+                id=call_id(self._request_id, self._choice, self.calls - 1),
+                name=name,
+            )
+        )
+
+    def _break_off(self) -> None:
+        """Malformed: if the call was already announced it ends here, and the rest is text."""
+        if self._announced:
+            self._send_arguments()
+            self._raw = self._raw[-1:]
+        self._take_back()
+
+    def _end_object(self) -> None:
+        self._raw = []
+        self._in, self._gap = _In.GAP, ""
+
+    def _send_arguments(self) -> None:
+        if not self._announced:
+            return
+        fragment = self._scanner.take()
+        if fragment:
+            self._sent_arguments = True
+            self._out.append(ToolCallDelta(index=self.calls - 1, choice=self._choice, arguments=fragment))
+
+
+def _overlap(text: str, mark: str) -> int:
+    """Length of the longest end of `text` that is a proper beginning of `mark`."""
+    for size in range(min(len(mark) - 1, len(text)), 0, -1):
+        if text.endswith(mark[:size]):
+            return size
+    return 0

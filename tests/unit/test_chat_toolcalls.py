@@ -1,0 +1,139 @@
+"""The tool-call parser: what is a call, what is text, and nothing in between gets lost."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pentad.errors import UnknownName
+from pentad.execution.backend import ChoiceDone, Completion, StreamDone, TextDelta, ToolCallDelta, fold
+from pentad.model.toolcalls import CallParser, call_id, choose_format
+from pentad.types import ToolCall, ToolSpec, Usage
+
+
+def parse(name: str, text: str, cut: int | None = None) -> Completion:
+    """Parsed in one piece, in two, or character by character (cut -1)."""
+    parser = CallParser(choose_format(name, None)[0], frozenset({"add", "find"}), "r1")
+    pieces = [text] if cut is None else list(text) if cut < 0 else [text[:cut], text[cut:]]
+    deltas: list[TextDelta | ToolCallDelta] = []
+    for piece in pieces:
+        deltas += parser.feed(piece)
+    deltas += parser.finish()
+    return fold([*deltas, ChoiceDone(reason="stop"), StreamDone(usage=Usage())])
+
+
+CASES = [
+    ("hermes", "just text, 1 < 2 and <tool", "just text, 1 < 2 and <tool", []),
+    (
+        "hermes",
+        '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>',
+        "",
+        [("add", '{"a": 1}')],
+    ),
+    (
+        "hermes",
+        'Let me see.\n\n<tool_call>{"name":"add","arguments":{}}</tool_call>\n'
+        '<tool_call>{"arguments": {"q": "}{\\"</tool_call>"}, "name": "find"}</tool_call>\n',
+        "Let me see.",
+        [("add", "{}"), ("find", '{"q": "}{\\"</tool_call>"}')],
+    ),
+    (
+        "hermes",
+        '<tool_call>{"name": "add", "arguments": {"a": [1, {"b": 2',
+        "",
+        [("add", '{"a": [1, {"b": 2')],
+    ),
+    ("hermes", '<tool_call>{"name": "add"}</tool_call>', "", [("add", "{}")]),
+    ("hermes", '<tool_call>{"name": "add", "arguments": null}</tool_call>', "", [("add", "{}")]),
+    ("hermes", '<tool_call>{"name": "add", "arguments": "{\\"a\\": 1}"}', "", [("add", '{"a": 1}')]),
+    ("hermes", '<tool_call>{"name": "add", "arguments": {"a": 1}}', "", [("add", '{"a": 1}')]),
+    ("hermes", "see  <tool_call>nothing</tool_call>", "see  <tool_call>nothing</tool_call>", []),
+    ("hermes", '<tool_call>{"nam', '<tool_call>{"nam', []),
+    (
+        "hermes",
+        '<tool_call>{"arguments": {}}</tool_call> x',
+        '<tool_call>{"arguments": {}}</tool_call> x',
+        [],
+    ),
+    ("hermes", '<tool_call>{"name": 3}', '<tool_call>{"name": 3}', []),
+    ("hermes", '<tool_call>{"name": "add", ]} tail', "]} tail", [("add", "")]),
+    (
+        "hermes",
+        '<tool_call>{"name": "é", "arguments": {}}</tool_call> and so on',
+        " and so on",
+        [("é", "{}")],
+    ),
+    (
+        "mistral",
+        'Ok [TOOL_CALLS][{"name": "add", "arguments": {"a": 1}}, {"name": "find", "arguments": {}}]',
+        "Ok",
+        [("add", '{"a": 1}'), ("find", "{}")],
+    ),
+    ("llama3_json", '{"name": "add", "parameters": {"a": 1}}', "", [("add", '{"a": 1}')]),
+    (
+        "llama3_json",
+        ' {"name": "add", "parameters": {"a": 1}}; {"name": "find", "parameters": {}}',
+        "",
+        [("add", '{"a": 1}'), ("find", "{}")],
+    ),
+    ("llama3_json", '{"name": "Ann", "age": 3}', '{"name": "Ann", "age": 3}', []),
+    ("llama3_json", 'text {"name": "add"}', 'text {"name": "add"}', []),
+    ("llama3_json", '{"city": "Rome"}', '{"city": "Rome"}', []),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "content", "calls"), CASES)
+def test_text_and_calls_come_apart_however_the_text_is_cut(
+    name: str, text: str, content: str, calls: list[tuple[str, str]]
+) -> None:
+    whole = parse(name, text)
+    assert whole.message.content == content
+    assert [(c.name, c.arguments) for c in whole.message.tool_calls] == calls
+    for cut in range(-1, len(text) + 1):
+        assert parse(name, text, cut) == whole
+
+
+def test_arguments_stream_while_they_are_written() -> None:
+    parser = CallParser(choose_format("hermes", None)[0], frozenset({"add"}), "r1")
+    assert [type(d) for d in parser.feed('<tool_call>{"name": "add"')] == [ToolCallDelta]
+    assert parser.feed(', "arguments": {"text": "abc') == [ToolCallDelta(index=0, arguments='{"text": "abc')]
+
+
+def test_ids_are_the_same_for_the_same_request_and_differ_between_calls() -> None:
+    ids = {call_id("r", choice, index) for choice in range(3) for index in range(3)}
+    assert len(ids) == 9
+    assert call_id("r", 0, 0) == call_id("r", 0, 0)
+    assert all(id.startswith("call_") and len(id) == 29 for id in ids)
+
+
+@pytest.mark.parametrize("name", ["hermes", "mistral", "llama3_json"])
+def test_what_a_format_writes_it_reads(name: str) -> None:
+    calls = [
+        ToolCall(id="1", name="add", arguments='{"a": 1}'),
+        ToolCall(id="2", name="find", arguments='{"q": "ü\\n"}'),
+    ]
+    written = choose_format(name, None)[0].write_calls(calls)
+    read = parse(name, written).message.tool_calls
+    assert [(c.name, json.loads(c.arguments)) for c in read] == [
+        (c.name, json.loads(c.arguments)) for c in calls
+    ]
+
+
+def test_the_format_follows_the_template_and_is_recorded() -> None:
+    assert choose_format("auto", "... <tool_call> ...")[0].name == "hermes"
+    assert choose_format("auto", "... [TOOL_CALLS] ...")[0].name == "mistral"
+    assert choose_format("auto", "... <|python_tag|> ...")[0].name == "llama3_json"
+    chosen, decision = choose_format("auto", None)
+    assert (chosen.name, decision.chosen, decision.subject) == ("hermes", "hermes", "tool_format")
+    with pytest.raises(UnknownName, match="hermes, mistral, llama3_json"):
+        choose_format("xml", None)
+
+
+def test_the_prompt_lists_every_tool() -> None:
+    tools = [ToolSpec(name="add", description="adds"), ToolSpec(name="find")]
+    for name in ("hermes", "mistral", "llama3_json"):
+        prompt = choose_format(name, None)[0].prompt(tools)
+        assert '"name": "add", "description": "adds"' in prompt
+        assert '"name": "find"' in prompt
+        assert "{tools}" not in prompt
