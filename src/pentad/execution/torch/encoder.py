@@ -1,0 +1,105 @@
+"""TorchEncoder: texts to unit vectors with the same program, e.g. BERT and MiniLM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from pentad.errors import ContextLengthExceeded, Incompatible, InvalidRequest
+from pentad.execution.spec import Learned, ModelSpec
+from pentad.execution.torch.attention import TextAttention
+from pentad.execution.torch.linear import packing_available
+from pentad.execution.torch.loading import WeightLoader
+from pentad.execution.torch.program import Program
+from pentad.execution.torch.runner import Precision, resolve_device, resolve_dtype
+from pentad.execution.weights import WeightSource
+
+_BATCH_TOKENS = 8192
+"""Tokens computed at once: bounds the activations."""
+
+
+class TorchEncoder:
+    """Mean of the last hidden states of each text, as unit vectors.
+
+    Texts lie end to end without padding, so a vector does not depend on what else is encoded,
+    beyond rounding. May be used from several threads.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, weights: WeightSource, *, dtype: Precision = "float32", device: str = "cpu"
+    ) -> None:
+        """Loads the weights; see `TorchRunner.load` for the arguments and errors."""
+        if spec.causal:
+            raise Incompatible(f"model {spec.name!r} generates text; embeddings need an encoder")
+        self._device = resolve_device(device)
+        precision = resolve_dtype(dtype, self._device)
+        pack = self._device.type == "cpu" and precision == torch.bfloat16 and packing_available()
+        with torch.inference_mode():
+            loaded = WeightLoader(spec, weights, dtype=precision, device=self._device, pack=pack).load()
+        self._program = Program(spec, loaded)
+        self.spec = spec
+        self.weight_bytes = loaded.nbytes
+        learned = spec.positions.max_positions if isinstance(spec.positions, Learned) else spec.context_length
+        self.max_tokens = min(spec.context_length, learned)
+        """The longest text, special tokens included."""
+
+    @property
+    def dimensions(self) -> int:
+        return self.spec.width
+
+    def encode(self, texts: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+        """One unit vector per text: [B, E].
+
+        Args:
+            texts: token ids of each text, special tokens included.
+
+        Raises:
+            ContextLengthExceeded: a text is longer than the model's positions.
+            InvalidRequest: a text without tokens.
+        """
+        for i, text in enumerate(texts):
+            if not text:
+                raise InvalidRequest(f"text {i} has no tokens", param="input")
+            if len(text) > self.max_tokens:
+                raise ContextLengthExceeded(
+                    f"text {i} has {len(text)} tokens, "
+                    f"model {self.spec.name!r} reads at most {self.max_tokens}",
+                    hint="split the text",
+                    param="input",
+                )
+        vectors = np.empty((len(texts), self.spec.width), np.float32)
+        for batch in _batches(texts):
+            vectors[batch] = self._encode([texts[i] for i in batch])
+        return vectors
+
+    def _encode(self, texts: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+        lengths = [len(text) for text in texts]
+        tokens = np.fromiter((t for text in texts for t in text), np.int32, sum(lengths))
+        positions = np.concatenate([np.arange(n, dtype=np.int32) for n in lengths])
+        with torch.inference_mode():
+            hidden = self._program.hidden(
+                torch.from_numpy(tokens).to(self._device),
+                torch.from_numpy(positions).to(self._device),
+                TextAttention(self.spec, lengths),
+            )
+            means = torch.stack([part.mean(0) for part in hidden.float().split(lengths)])
+            found: npt.NDArray[np.float32] = F.normalize(means, dim=-1).cpu().numpy()
+            return found
+
+
+def _batches(texts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Indices of texts by length, cut so that no batch but a single text exceeds the token bound."""
+    batch: list[int] = []
+    total = 0
+    for i in sorted(range(len(texts)), key=lambda i: len(texts[i])):
+        if batch and total + len(texts[i]) > _BATCH_TOKENS:
+            yield batch
+            batch, total = [], 0
+        batch.append(i)
+        total += len(texts[i])
+    if batch:
+        yield batch

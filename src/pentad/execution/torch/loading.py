@@ -1,0 +1,215 @@
+"""From stored tensors to the program's weights: each tensor is converted once, a few rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pentad.errors import BadModelFile
+from pentad.execution.quant import dequantize, dequantize_rows
+from pentad.execution.spec import Learned, ModelSpec, Rope
+from pentad.execution.torch.linear import Linear, linear
+from pentad.execution.torch.rope import half_order
+from pentad.execution.weights import StoredTensor, WeightSource
+
+_CHUNK_ELEMENTS = 4 << 20
+"""Numbers converted at once: bounds what a load needs beyond the weights to about 50 MB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NormWeights:
+    """Scale and, for layer norms, shift: [E] each."""
+
+    scale: torch.Tensor
+    shift: torch.Tensor | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerWeights:
+    """One block. `qkv` is [(H + 2K) D, E]: queries, then keys, then values."""
+
+    attn_norm: NormWeights
+    qkv: Linear
+    o: Linear
+    q_norm: torch.Tensor | None
+    k_norm: torch.Tensor | None
+    ffn_norm: NormWeights | None
+    """None in parallel blocks, which share `attn_norm`."""
+    gate: Linear | None
+    up: Linear
+    down: Linear
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """All weights of one model in the compute precision."""
+
+    embed: torch.Tensor
+    positions: torch.Tensor | None
+    token_types: torch.Tensor | None
+    embed_norm: NormWeights | None
+    layers: tuple[LayerWeights, ...]
+    final_norm: NormWeights | None
+    head: Linear | None
+    """None when tied to `embed`, and for encoders."""
+    nbytes: int
+
+
+class WeightLoader:
+    """Reads a source tensor by tensor; a missing, surplus or misshapen one is an error by name."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        source: WeightSource,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        pack: bool = False,
+    ) -> None:
+        self._spec = spec
+        self._source = source
+        self._dtype = dtype
+        self._device = device
+        self._pack = pack
+        self._unread = set(source.names())
+        self._nbytes = 0
+
+    def load(self) -> Weights:
+        """All weights. Raises BadModelFile on the first tensor that does not fit the spec."""
+        spec = self._spec
+        learned = spec.positions if isinstance(spec.positions, Learned) else None
+        rows = learned.max_positions + learned.offset if learned else 0
+        embed = self._matrix("embed", spec.vocab_size, spec.width)
+        positions = self._matrix("positions", rows, spec.width) if learned else None
+        types = self._matrix("token_types", spec.token_types, spec.width) if spec.token_types else None
+        embed_norm = self._norm("embed_norm") if spec.norm.embedding else None
+        layers = tuple(self._layer(f"layers.{i}.") for i in range(spec.layers))
+        final_norm = self._norm("final_norm") if spec.norm.placement == "pre" else None
+        separate = spec.causal and not spec.tied_head
+        head = self._linear("head", spec.vocab_size, spec.width, bias=False) if separate else None
+        if self._unread:
+            raise BadModelFile(
+                f"model {spec.name!r} has weights that its spec does not use: {self._surplus()}"
+            )
+        return Weights(
+            embed=embed,
+            positions=positions,
+            token_types=types,
+            embed_norm=embed_norm,
+            layers=layers,
+            final_norm=final_norm,
+            head=head,
+            nbytes=self._nbytes,
+        )
+
+    def _surplus(self) -> str:
+        names = sorted(self._unread)
+        return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+    def _layer(self, prefix: str) -> LayerWeights:
+        spec = self._spec
+        ffn_bias = "ffn" in spec.biases
+        heads_width = spec.heads * spec.head_dim
+        return LayerWeights(
+            attn_norm=self._norm(prefix + "attn_norm"),
+            qkv=self._qkv(prefix),
+            o=self._linear(prefix + "o", spec.width, heads_width, bias="out" in spec.biases),
+            q_norm=self._head_norm(prefix + "q_norm") if spec.qk_norm else None,
+            k_norm=self._head_norm(prefix + "k_norm") if spec.qk_norm else None,
+            ffn_norm=None if spec.parallel_block else self._norm(prefix + "ffn_norm"),
+            gate=self._linear(prefix + "gate", spec.ffn_width, spec.width, bias=ffn_bias)
+            if spec.gated
+            else None,
+            up=self._linear(prefix + "up", spec.ffn_width, spec.width, bias=ffn_bias),
+            down=self._linear(prefix + "down", spec.width, spec.ffn_width, bias=ffn_bias),
+        )
+
+    def _qkv(self, prefix: str) -> Linear:
+        """Queries, keys and values as one matrix, interleaved rotary rows brought into halves."""
+        spec = self._spec
+        counts = (spec.heads, spec.kv_heads, spec.kv_heads)
+        total = sum(counts) * spec.head_dim
+        fused = torch.empty(total, spec.width, dtype=self._dtype)
+        bias = torch.empty(total, dtype=self._dtype) if "qkv" in spec.biases else None
+        start = 0
+        for name, heads in zip("qkv", counts, strict=True):
+            rows = heads * spec.head_dim
+            turned = isinstance(spec.positions, Rope) and name != "v"
+            order = half_order(heads, spec.head_dim, spec.positions) if turned else None  # type: ignore[arg-type]
+            self._fill(fused[start : start + rows], prefix + name, order)
+            if bias is not None:
+                self._fill(bias[start : start + rows], f"{prefix}{name}.bias", order)
+            start += rows
+        return self._finish(fused, bias)
+
+    def _linear(self, name: str, rows: int, columns: int, *, bias: bool) -> Linear:
+        weight = torch.empty(rows, columns, dtype=self._dtype)
+        self._fill(weight, name)
+        return self._finish(weight, self._vector(name + ".bias", rows) if bias else None)
+
+    def _finish(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
+        bias = None if bias is None else bias.to(self._device)
+        made = linear(weight.to(self._device), bias, pack=self._pack)
+        self._nbytes += weight.nbytes + (0 if bias is None else bias.nbytes)
+        return made
+
+    def _matrix(self, name: str, rows: int, columns: int) -> torch.Tensor:
+        weight = torch.empty(rows, columns, dtype=self._dtype)
+        self._fill(weight, name)
+        self._nbytes += weight.nbytes
+        return weight.to(self._device)
+
+    def _norm(self, name: str) -> NormWeights:
+        width = self._spec.width
+        shift = self._vector(name + ".bias", width) if self._spec.norm.kind == "layer" else None
+        norm = NormWeights(scale=self._vector(name, width), shift=shift)
+        self._nbytes += norm.scale.nbytes + (0 if shift is None else shift.nbytes)
+        return norm
+
+    def _head_norm(self, name: str) -> torch.Tensor:
+        scale = self._vector(name, self._spec.head_dim)
+        positions = self._spec.positions
+        order = half_order(1, self._spec.head_dim, positions) if isinstance(positions, Rope) else None
+        self._nbytes += scale.nbytes
+        return scale if order is None else scale[order]
+
+    def _vector(self, name: str, size: int) -> torch.Tensor:
+        vector = torch.empty(size, dtype=self._dtype)
+        self._fill(vector, name)
+        return vector.to(self._device)
+
+    def _fill(self, target: torch.Tensor, name: str, order: torch.Tensor | None = None) -> None:
+        """Writes the tensor's values into `target`, row order[i] to row i if an order is given."""
+        stored = self._stored(name, tuple(target.shape))
+        if target.dim() == 1:
+            values = torch.from_numpy(dequantize(stored))
+            target.copy_(values if order is None else values[order])
+            return
+        places = (
+            None if order is None else torch.empty_like(order).index_copy_(0, order, torch.arange(len(order)))
+        )
+        rows = max(1, _CHUNK_ELEMENTS // max(1, target.shape[1]))
+        for start in range(0, target.shape[0], rows):
+            stop = min(start + rows, target.shape[0])
+            part = torch.from_numpy(dequantize_rows(stored, start, stop))
+            if places is None:
+                target[start:stop].copy_(part)
+            else:
+                target[places[start:stop]] = part.to(target.dtype)
+
+    def _stored(self, name: str, shape: Sequence[int]) -> StoredTensor:
+        try:
+            stored = self._source.tensor(name)
+        except KeyError:
+            raise BadModelFile(
+                f"model {self._spec.name!r} lacks the tensor {name!r} of shape {shape}"
+            ) from None
+        if stored.shape != shape:
+            raise BadModelFile(
+                f"model {self._spec.name!r}: tensor {name!r} has shape {stored.shape}, its spec says {shape}"
+            )
+        self._unread.discard(name)
+        return stored

@@ -1,0 +1,180 @@
+"""TorchRunner: one model on one device, in plain PyTorch. The reference for every faster runner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pentad.errors import Incompatible, Infeasible, InvalidRequest
+from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
+from pentad.execution.sampling import draw_batch
+from pentad.execution.spec import ModelSpec
+from pentad.execution.torch.attention import KVCache, PagedAttention
+from pentad.execution.torch.linear import bfloat16_in_hardware, packing_available
+from pentad.execution.torch.loading import WeightLoader
+from pentad.execution.torch.program import Program
+from pentad.execution.weights import WeightSource
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class TorchRunner:
+    """Runs ragged batches over weights and KV blocks that it owns (execution/runner.py).
+
+    Not thread-safe: one thread drives it. `close` gives the memory back.
+    """
+
+    def __init__(self, program: Program, cache: KVCache) -> None:
+        self._program: Program | None = program
+        self._cache: KVCache | None = cache
+        self._spec = program.spec
+        self._device = cache.device
+        self._block_bytes = cache.nbytes // cache.num_blocks
+        self.weight_bytes = program.weights.nbytes
+        """Bytes of the weights in the compute precision."""
+        self.precision: Literal["float32", "bfloat16"] = (
+            "float32" if cache.dtype == torch.float32 else "bfloat16"
+        )
+        """What is computed and cached in."""
+
+    @classmethod
+    def load(
+        cls,
+        spec: ModelSpec,
+        weights: WeightSource,
+        *,
+        kv_bytes: int | None = None,
+        num_blocks: int | None = None,
+        dtype: Precision = "auto",
+        block_size: int = 16,
+        threads: int | None = None,
+        device: str = "cpu",
+    ) -> TorchRunner:
+        """A runner that holds the weights in its compute precision and an empty KV cache.
+
+        Args:
+            kv_bytes: size of the KV cache in bytes; ignored where `num_blocks` is given. With neither,
+                the cache holds one sequence of the whole context.
+            num_blocks: KV blocks of `block_size` tokens.
+            dtype: `auto` is bfloat16 where the device computes it in hardware, else float32.
+            threads: threads per operation, for the whole process; None leaves PyTorch's choice.
+            device: `cpu`, `cuda` or `cuda:N`.
+
+        Raises:
+            BadModelFile: weights that do not fit the spec.
+            Incompatible: an encoder, which has nothing to generate, or a device that is not there.
+            Infeasible: a KV cache that holds not even one block.
+        """
+        if not spec.causal:
+            raise Incompatible(f"model {spec.name!r} is an encoder; it embeds texts and generates none")
+        if threads is not None:
+            if threads < 1:
+                raise InvalidRequest(f"threads is {threads}, must be at least 1", param="threads")
+            torch.set_num_threads(threads)
+        where = resolve_device(device)
+        precision = resolve_dtype(dtype, where)
+        blocks = _block_count(spec, kv_bytes, num_blocks, block_size, precision.itemsize)
+        pack = where.type == "cpu" and precision == torch.bfloat16 and packing_available()
+        with torch.inference_mode():
+            loaded = WeightLoader(spec, weights, dtype=precision, device=where, pack=pack).load()
+            return cls(Program(spec, loaded), KVCache(spec, blocks, block_size, precision, where))
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self._spec
+
+    @property
+    def block_size(self) -> int:
+        return self._open()[1].block_size
+
+    @property
+    def num_blocks(self) -> int:
+        return self._open()[1].num_blocks
+
+    @property
+    def block_bytes(self) -> int:
+        return self._block_bytes
+
+    def step(self, batch: RaggedBatch, rows: Sequence[SampleRow]) -> list[Drawn]:
+        """Computes the batch, writes its keys and values, draws one token per logit row."""
+        logits = self.logits(batch)
+        return draw_batch(logits, rows) if rows else []
+
+    def logits(self, batch: RaggedBatch) -> npt.NDArray[np.float32]:
+        """The raw logits [R, V] of the wanted rows; keys and values are written all the same."""
+        program, cache = self._open()
+        with torch.inference_mode():
+            tokens = torch.from_numpy(batch.token_ids).to(self._device)
+            positions = torch.from_numpy(batch.positions).to(self._device)
+            hidden = program.hidden(tokens, positions, PagedAttention(self._spec, cache, batch))
+            if not len(batch.logit_rows):
+                return np.empty((0, self._spec.vocab_size), np.float32)
+            if len(batch.logit_rows) < len(hidden):
+                hidden = hidden[torch.from_numpy(batch.logit_rows).to(self._device)]
+            found: npt.NDArray[np.float32] = program.logits(hidden).float().cpu().numpy()
+            return found
+
+    def copy_block(self, source: int, target: int) -> None:
+        """Copies one KV block over all layers (copy on write)."""
+        with torch.inference_mode():
+            self._open()[1].copy(source, target)
+
+    def close(self) -> None:
+        """Gives weights and cache back; the runner is not used again."""
+        self._program = self._cache = None
+
+    def _open(self) -> tuple[Program, KVCache]:
+        assert self._program is not None and self._cache is not None, "the runner is closed"  # noqa: PT018
+        return self._program, self._cache
+
+
+def resolve_dtype(asked: Precision, device: torch.device) -> torch.dtype:
+    """The compute precision. Raises InvalidRequest for a name that is none."""
+    if asked not in ("auto", "float32", "bfloat16"):
+        raise InvalidRequest(
+            f"dtype {asked!r} is unknown", hint="use auto, float32 or bfloat16", param="dtype"
+        )
+    if asked != "auto":
+        return torch.float32 if asked == "float32" else torch.bfloat16
+    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else bfloat16_in_hardware()
+    return torch.bfloat16 if native else torch.float32
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of that name. Raises InvalidRequest for an unknown one, Incompatible for one not there."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InvalidRequest(f"device {name!r} is unknown", hint="use cpu, cuda or cuda:N", param="device")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise Incompatible(
+            f"device {name!r} is not there: PyTorch {torch.__version__} sees no CUDA device",
+            hint="set device to cpu, or install a CUDA build of PyTorch",
+            param="device",
+        )
+    return device
+
+
+def _block_count(
+    spec: ModelSpec, kv_bytes: int | None, num_blocks: int | None, block_size: int, element_bytes: int
+) -> int:
+    if block_size < 1:
+        raise InvalidRequest(f"block_size is {block_size}, must be at least 1", param="block_size")
+    block_bytes = spec.kv_bytes_per_token(element_bytes) * block_size
+    if num_blocks is None:
+        num_blocks = -(-spec.context_length // block_size) if kv_bytes is None else kv_bytes // block_bytes
+    if num_blocks < 1:
+        asked = f"{kv_bytes} bytes" if kv_bytes is not None else f"{num_blocks} blocks"
+        raise Infeasible(
+            f"a KV cache of {asked} holds no block of {block_size} tokens, which takes {block_bytes} bytes "
+            f"in model {spec.name!r}",
+            hint="raise kv_bytes or num_blocks",
+            param="kv_bytes",
+        )
+    return num_blocks
