@@ -43,6 +43,11 @@ _TABLE: dict[str, dict[str, str]] = {
         "gpt_bigcode": "pentad.model.families.gpt_bigcode:FAMILY",
         "starcoder": "pentad.model.families.gpt_bigcode:FAMILY",
     },
+    "model_source": {
+        "pypi": "pentad.model.sources.pypi:PypiSource",
+        "hf": "pentad.model.sources.hub:HubSource",
+        "path": "pentad.model.sources.local:LocalSource",
+    },
     "backend": {
         "engine": "pentad.model.backends.engine:EngineBackend",
         "openai": "pentad.model.backends.openai:OpenAIBackend",

