@@ -69,6 +69,13 @@ _TABLE: dict[str, dict[str, str]] = {
         "window": "pentad.agent.memory.window:Window",
         "store": "pentad.agent.memory.store:LongTerm",
     },
+    "tool": {
+        "calculator": "pentad.agent.tools.builtin.calculator:build",
+        "calendar": "pentad.agent.tools.builtin.calendar:build",
+        "question_answering": "pentad.agent.tools.builtin.question_answering:build",
+        "search": "pentad.agent.tools.builtin.search:build",
+        "translation": "pentad.agent.tools.builtin.translation:build",
+    },
 }
 
 TABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(_TABLE)

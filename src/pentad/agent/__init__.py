@@ -1,1 +1,1 @@
-"""The agent layer; see README.md beside this file."""
+"""The agent runtime: a journal of events, and what plans, remembers and acts from it."""

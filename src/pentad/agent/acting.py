@@ -1,0 +1,138 @@
+"""Tool calls of a run: intent journaled before the effect, result after; each effect exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pentad.agent.asking import Asker
+from pentad.agent.budget import Amount
+from pentad.agent.events import ToolIntended, ToolReturned, ToolStatus
+from pentad.agent.run import Run
+from pentad.agent.state import Exchange
+from pentad.agent.tools.base import Tool, ToolContext
+from pentad.agent.tools.calling import Outcome, ToolRules, call, in_doubt, parse
+from pentad.errors import Forbidden, PentadError
+from pentad.types import ToolCall
+
+MAX_AT_ONCE = 8
+
+
+class Actor:
+    """Carries out the tool calls of one run."""
+
+    def __init__(self, run: Run, rules: ToolRules, asker: Asker) -> None:
+        self._run = run
+        self._rules = rules
+        self._asker = asker
+        self._slots = asyncio.Semaphore(MAX_AT_ONCE)
+
+    async def act(self, exchange: Exchange, tools: Mapping[str, Tool]) -> None:
+        """Completes every call of the exchange that has no result yet.
+
+        Calls that cannot be made (no such tool, bad arguments, denied) get their result at once.
+        The others are reserved together, so that a turn is carried out whole or not at all.
+
+        Raises BudgetExceeded when they cannot be afforded.
+        """
+        ready: list[tuple[int, Tool, dict[str, Any]]] = []
+        for index in exchange.open_calls:
+            wanted = exchange.calls[index]
+            intent = self._run.state.intents.get((exchange.step, index))
+            if intent is not None and intent.effects == "unkeyed":
+                text = in_doubt(wanted.name, "the process was killed while it ran")
+                await self._returned(exchange, index, Outcome(status="unknown", content=text))
+                continue
+            with self._run.span("agent", "check"):
+                checked = self._check(wanted, tools)
+            if isinstance(checked, Outcome):
+                await self._returned(exchange, index, checked)
+            else:
+                ready.append((index, *checked))
+        fresh = [item for item in ready if (exchange.step, item[0]) not in self._run.state.intents]
+        self._run.state.ledger.check(
+            Amount(tool_calls=len(fresh), cost=sum(tool.cost for _, tool, _ in fresh))
+        )
+        for index, tool, _ in fresh:
+            await self._intend(exchange, index, tool)
+        await self._carry_out(exchange, ready)
+
+    def _check(self, wanted: ToolCall, tools: Mapping[str, Tool]) -> tuple[Tool, dict[str, Any]] | Outcome:
+        try:
+            self._rules.check(wanted.name)
+        except Forbidden as error:
+            return Outcome(status="denied", content=str(error))
+        if wanted.name not in tools:
+            known = ", ".join(tools) or "none"
+            return Outcome(status="failed", content=f"there is no tool {wanted.name!r}; known: {known}")
+        try:
+            return tools[wanted.name], parse(tools[wanted.name], wanted.arguments)
+        except PentadError as error:
+            return Outcome(status="failed", content=str(error))
+
+    async def _intend(self, exchange: Exchange, index: int, tool: Tool) -> None:
+        wanted = exchange.calls[index]
+        event = ToolIntended(
+            step=exchange.step,
+            index=index,
+            call_id=wanted.id,
+            tool=tool.name,
+            arguments=wanted.arguments,
+            key=self._key(exchange.step, index),
+            effects=tool.effects,
+            reserved_cost=tool.cost,
+        )
+        await self._run.reserve(Amount(tool_calls=1, cost=tool.cost), event)
+
+    async def _carry_out(self, exchange: Exchange, ready: Sequence[tuple[int, Tool, dict[str, Any]]]) -> None:
+        async def one(index: int, tool: Tool, arguments: dict[str, Any]) -> None:
+            async with self._slots:
+                with self._run.span("agent", f"tool {tool.name}"):
+                    outcome = await call(tool, arguments, self._context(exchange.step, index, tool))
+                await self._returned(exchange, index, outcome, cost=tool.cost)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for item in ready:
+                    group.create_task(one(*item))
+        except ExceptionGroup as errors:
+            # One reason is enough to end the run; the others are of the same kind.
+            raise errors.exceptions[0] from None
+
+    def _context(self, step: int, index: int, tool: Tool) -> ToolContext:
+        around, left_s = self._run.around, self._run.wall_left_s()
+        allowed_s = tool.timeout_s if left_s is None else min(tool.timeout_s, left_s)
+        return ToolContext(
+            key=self._key(step, index),
+            run_id=self._run.state.run_id,
+            tenant=self._run.state.tenant,
+            deadline_s=around.clock() + allowed_s,
+            clock=around.clock,
+            wall=around.wall,
+            ask=self._asker.tool_ask,
+        )
+
+    def _key(self, step: int, index: int) -> str:
+        return f"{self._run.state.run_id}:{step}:{index}"
+
+    async def _returned(self, exchange: Exchange, index: int, outcome: Outcome, cost: float = 0.0) -> None:
+        wanted = exchange.calls[index]
+        await self._run.append(
+            ToolReturned(
+                step=exchange.step,
+                index=index,
+                call_id=wanted.id,
+                tool=wanted.name,
+                status=outcome.status,
+                content=outcome.content,
+                cut_bytes=outcome.cut_bytes,
+                cost=cost,
+            )
+        )
+
+
+def worst(exchange: Exchange) -> ToolStatus:
+    """`ok` if any call was of use, else the status of the first."""
+    statuses = [result.status for _, result in sorted(exchange.results.items())]
+    return "ok" if any(s in ("ok", "unknown") for s in statuses) else statuses[0]

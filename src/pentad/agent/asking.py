@@ -1,0 +1,232 @@
+"""Model calls of a run: fitted, reserved, streamed, settled; tried again when a backend breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import aclosing
+from dataclasses import replace
+
+from pentad.agent.budget import Amount, consumed
+from pentad.agent.context import ContextBuilder
+from pentad.agent.events import ModelAnswered, ModelAsked, ModelFailed, Purpose, TextStreamed
+from pentad.agent.planning.base import Draft, Turn
+from pentad.agent.run import Run
+from pentad.errors import BackendFailed, BudgetExceeded, Incompatible, Overloaded, PentadError
+from pentad.execution.backend import Completion, Delta, TextDelta, fold
+from pentad.types import Decision, Message, Request, Sampling, Usage
+
+MAX_TRIES = 3
+_BACKOFF_S = 0.2
+_MAX_BACKOFF_S = 5.0
+
+
+class Asker:
+    """Asks the model on behalf of one run."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._context = ContextBuilder(run.state.spec.memory.window, self._summarise)
+
+    async def ask(self, draft: Draft) -> ModelAnswered:
+        """The journaled answer to a draft.
+
+        Raises:
+            ContextLengthExceeded: it does not fit and nothing may be left out.
+            BudgetExceeded: it cannot be afforded.
+            BackendFailed, Overloaded: also after `MAX_TRIES` tries.
+        """
+        run = self._run
+        with run.span("agent", "context"):
+            request = self._request(draft, draft.max_tokens)
+            limit = self._prompt_limit(request)
+            built = await self._context.build(
+                draft, run.state, lambda messages: self._count(replace(request, messages=messages)), limit
+            )
+        decisions: tuple[Decision, ...] = ()
+        if built.compacted is not None:
+            await run.append(built.compacted)
+            decisions = (_compaction(built.compacted.before_tokens, built.tokens, limit, run.around.clock()),)
+        request = replace(request, messages=built.messages)
+        return await self._try_hard(request, built.tokens, draft.purpose, decisions)
+
+    async def tool_ask(self, system: str, text: str, max_tokens: int) -> str:
+        """A question that a tool puts to the run's model; the budget is the run's."""
+        return await self._side_question("tool", system, text, max_tokens)
+
+    async def _summarise(self, text: str) -> str:
+        system = (
+            "Sum up the conversation in at most three short sentences. Keep names, numbers and decisions."
+        )
+        return await self._side_question("summarise", system, text, 96)
+
+    async def _side_question(self, purpose: Purpose, system: str, text: str, max_tokens: int) -> str:
+        turn = Turn(messages=(Message(role="user", content=text),), pinned=True)
+        draft = Draft(purpose=purpose, system=system, turns=(turn,), max_tokens=max_tokens, next_hint="model")
+        request = self._request(draft, max_tokens)
+        messages = (Message(role="system", content=system), *turn.messages)
+        request = replace(request, messages=messages)
+        answer = await self._try_hard(request, self._count(request), purpose, ())
+        return answer.text.strip()
+
+    def _request(self, draft: Draft, max_tokens: int) -> Request:
+        state = self._run.state
+        spec = state.spec
+        return Request(
+            id=f"{state.run_id}.{state.step}",
+            model=spec.model,
+            messages=(),
+            tools=draft.tools,
+            tool_choice=draft.tool_choice,
+            format=draft.format,
+            sampling=Sampling(
+                temperature=spec.temperature, seed=spec.seed, max_tokens=max_tokens, stop=draft.stop
+            ),
+            tenant=state.tenant,
+            context=self._run.context(draft.next_hint),
+        )
+
+    def _prompt_limit(self, request: Request) -> int:
+        """Prompt tokens that the model's context leaves beside the answer."""
+        spare = request.sampling.max_tokens or 0
+        lengths = [
+            card.context_length
+            for card in self._run.around.models.models()
+            if card.kind == "generate" and (card.name == request.model or not request.model)
+        ]
+        # Without a name the service takes its first model.
+        context = lengths[0] if lengths and lengths[0] is not None else 8192
+        return max(1, context - spare)
+
+    def _count(self, request: Request) -> int:
+        try:
+            return self._run.around.models.count_tokens(request)
+        except Incompatible:
+            # A remote tokenizer: about three bytes a token is an overestimate in most languages.
+            texts = [m.content + "".join(c.arguments for c in m.tool_calls) for m in request.messages or ()]
+            texts += [f"{tool.description}{tool.parameters}" for tool in request.tools]
+            return sum(math.ceil(len(text.encode("utf-8", "replace")) / 3) + 8 for text in texts)
+
+    async def _try_hard(
+        self, request: Request, prompt_tokens: int, purpose: Purpose, decisions: tuple[Decision, ...]
+    ) -> ModelAnswered:
+        for number in range(1, MAX_TRIES + 1):
+            attempt = self._run.next_attempt()
+            request, asked = self._afford(request, prompt_tokens, purpose, attempt)
+            await self._run.reserve(Amount(tokens=asked.reserved_tokens), asked)
+            started: list[Delta] = []
+            try:
+                completion = await self._stream(request, asked, started)
+                consumed(completion.usage)
+            except PentadError as error:
+                again = number < MAX_TRIES and isinstance(error, BackendFailed | Overloaded)
+                await self._run.append(_failed(asked, error, again, bool(started)))
+                if not again:
+                    raise
+                await asyncio.sleep(_pause_s(error, number))
+                continue
+            return await self._answered(asked, completion, decisions)
+        raise AssertionError("the last try either returns or raises")
+
+    def _afford(
+        self, request: Request, prompt_tokens: int, purpose: Purpose, attempt: int
+    ) -> tuple[Request, ModelAsked]:
+        """The request with an answer no longer than the budget allows, and its reservation."""
+        max_tokens = request.sampling.max_tokens or 0
+        left = self._run.state.budget_left.tokens
+        if left is not None:
+            if left <= prompt_tokens:
+                raise BudgetExceeded(
+                    f"the next model call has {prompt_tokens} prompt tokens, {left} of "
+                    f"{self._run.state.ledger.budget.tokens} are left",
+                    hint="raise budget.tokens",
+                    param="budget.tokens",
+                )
+            max_tokens = min(max_tokens, left - prompt_tokens)
+        asked = ModelAsked(
+            step=self._run.state.step,
+            attempt=attempt,
+            purpose=purpose,
+            request_id=f"{self._run.state.run_id}.{self._run.state.step}.{attempt}",
+            prompt_tokens=prompt_tokens,
+            reserved_tokens=prompt_tokens + max_tokens,
+        )
+        sampling = replace(request.sampling, max_tokens=max_tokens)
+        return replace(request, id=asked.request_id, sampling=sampling), asked
+
+    async def _stream(self, request: Request, asked: ModelAsked, deltas: list[Delta]) -> Completion:
+        run = self._run
+        with run.span("model", "call"):
+            async with aclosing(run.around.models.stream(request)) as stream:
+                async for delta in stream:
+                    deltas.append(delta)
+                    if isinstance(delta, TextDelta):
+                        run.stream(
+                            TextStreamed(
+                                step=asked.step,
+                                attempt=asked.attempt,
+                                purpose=asked.purpose,
+                                text=delta.text,
+                                kind=delta.kind,
+                            )
+                        )
+        try:
+            completion = fold(deltas)
+        except ValueError as error:
+            raise BackendFailed(f"the backend's stream is not whole: {error}") from None
+        if completion.choices[0].reason == "cancelled":
+            raise BackendFailed("the backend cancelled the request")
+        return completion
+
+    async def _answered(
+        self, asked: ModelAsked, completion: Completion, decisions: tuple[Decision, ...]
+    ) -> ModelAnswered:
+        choice = completion.choices[0]
+        usage: Usage = replace(completion.usage, decisions=(*decisions, *completion.usage.decisions))
+        answer = ModelAnswered(
+            step=asked.step,
+            attempt=asked.attempt,
+            purpose=asked.purpose,
+            text=choice.message.content,
+            reasoning=choice.reasoning,
+            tool_calls=choice.message.tool_calls,
+            reason=choice.reason,
+            usage=usage,
+        )
+        await self._run.append(answer)
+        over = self._run.state.ledger.overdrawn
+        if over.tokens or over.cost:
+            raise BudgetExceeded(
+                f"the backend used {over.tokens} tokens and {over.cost:g} money more than the budget had",
+                hint="raise the budget",
+                param="budget",
+            )
+        return answer
+
+
+def _failed(asked: ModelAsked, error: PentadError, retry: bool, streamed: bool) -> ModelFailed:
+    refused = isinstance(error, Overloaded) or error.status < 500
+    return ModelFailed(
+        step=asked.step,
+        attempt=asked.attempt,
+        error=str(error),
+        retry=retry,
+        started=streamed or not refused,
+    )
+
+
+def _pause_s(error: PentadError, number: int) -> float:
+    wished = error.retry_after_s if isinstance(error, Overloaded) else 0.0
+    return float(min(_MAX_BACKOFF_S, max(wished, _BACKOFF_S * 2 ** (number - 1))))
+
+
+def _compaction(before: int, after: int, limit: int, now_s: float) -> Decision:
+    return Decision(
+        layer="agent",
+        policy="context",
+        subject="prompt",
+        chosen=f"compacted to {after} tokens",
+        candidates=((f"whole, {before} tokens", None), (f"compacted, {after} tokens", None)),
+        constraint=f"{limit} prompt tokens",
+        at_s=now_s,
+    )

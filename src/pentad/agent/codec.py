@@ -1,0 +1,145 @@
+"""Frozen dataclasses to JSON values and back, strictly.
+
+Journal rows and agent files are untrusted bytes (a row may have been edited, a file mistyped),
+so decoding never calls anything but the dataclass that the caller names: unknown fields, missing
+fields and wrong types are refused with the path of the culprit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, Union
+
+T = TypeVar("T")
+
+
+class Malformed(ValueError):
+    """A value that does not fit its declared type. `path` names where."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path or 'value'}: {problem}")
+        self.path = path
+        self.problem = problem
+
+
+def dumps(value: Any) -> str:
+    """Canonical JSON in ASCII, so that NUL and lone surrogates survive. Raises ValueError on NaN."""
+    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"), sort_keys=True)
+
+
+def encode(value: Any) -> Any:
+    """The JSON value of dataclasses, mappings, sequences and scalars, nested as they are."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): encode(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [encode(v) for v in value]
+    if isinstance(value, frozenset):
+        return sorted(encode(v) for v in value)
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise TypeError(f"a {type(value).__name__} has no JSON form")
+
+
+def decode(kind: type[T], value: Any, path: str = "") -> T:
+    """The dataclass `kind` that `value` describes.
+
+    Raises:
+        Malformed: an unknown or missing field, or a value of the wrong type.
+    """
+    if not isinstance(value, dict):
+        raise Malformed(path, f"is {_called(value)}, not an object")
+    hints = _hints(typing.cast(Any, kind))
+    for name in value:
+        if name not in hints:
+            near = difflib.get_close_matches(str(name), hints, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(hints)}"
+            raise Malformed(_join(path, str(name)), f"unknown field{hint}")
+    for item in dataclasses.fields(kind):  # type: ignore[arg-type]
+        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if required and item.name not in value:
+            raise Malformed(_join(path, item.name), "is missing")
+    arguments = {name: fit(hints[name], item, _join(path, name)) for name, item in value.items()}
+    try:
+        return kind(**arguments)
+    except (TypeError, ValueError) as error:
+        raise Malformed(path, str(error)) from None
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind)
+    return {f.name: hints[f.name] for f in dataclasses.fields(kind)}
+
+
+def fit(hint: Any, value: Any, path: str) -> Any:
+    """`value` as the annotation `hint` wants it: lists become tuples, objects become dataclasses."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _fit_union(arguments, value, path)
+    if origin is Literal:
+        if value not in arguments or isinstance(value, bool) is not isinstance(arguments[0], bool):
+            raise Malformed(path, f"is {value!r}, not one of {', '.join(map(repr, arguments))}")
+        return value
+    if origin in (tuple, frozenset):
+        return _fit_sequence(origin, arguments, value, path)
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, dict):
+            raise Malformed(path, f"is {_called(value)}, not an object")
+        return {str(k): fit(arguments[1], v, _join(path, str(k))) for k, v in value.items()}
+    if dataclasses.is_dataclass(hint):
+        return decode(typing.cast(type, hint), value, path)
+    return _fit_scalar(hint, value, path)
+
+
+def _fit_union(options: tuple[Any, ...], value: Any, path: str) -> Any:
+    if value is None and type(None) in options:
+        return None
+    wanted = [option for option in options if option is not type(None)]
+    problem: Malformed | None = None
+    for option in wanted:
+        try:
+            return fit(option, value, path)
+        except Malformed as error:
+            problem = error if problem is None or len(error.path) > len(problem.path) else problem
+    raise problem or Malformed(path, f"is {_called(value)}")
+
+
+def _fit_sequence(origin: Any, arguments: tuple[Any, ...], value: Any, path: str) -> Any:
+    if not isinstance(value, list | tuple):
+        raise Malformed(path, f"is {_called(value)}, not a list")
+    if origin is frozenset:
+        return frozenset(fit(arguments[0], v, f"{path}[{i}]") for i, v in enumerate(value))
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        return tuple(fit(arguments[0], v, f"{path}[{i}]") for i, v in enumerate(value))
+    if len(value) != len(arguments):
+        raise Malformed(path, f"has {len(value)} items, not {len(arguments)}")
+    return tuple(fit(a, v, f"{path}[{i}]") for i, (a, v) in enumerate(zip(arguments, value, strict=True)))
+
+
+def _fit_scalar(hint: Any, value: Any, path: str) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, bool) is not (hint is bool) or not isinstance(value, hint):
+        raise Malformed(path, f"is {_called(value)}, not {getattr(hint, '__name__', hint)}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Malformed(path, f"is {value!r}, not a finite number")
+    return value
+
+
+def _called(value: Any) -> str:
+    return "null" if value is None else f"of type {type(value).__name__}"
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

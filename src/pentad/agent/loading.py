@@ -1,0 +1,84 @@
+"""load_agent: one YAML, TOML or JSON file to an AgentSpec, unknown keys refused with a suggestion."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from pentad.agent.codec import Malformed, decode
+from pentad.agent.spec import AgentSpec
+from pentad.errors import InvalidRequest, NotFound
+
+_MAX_BYTES = 1 << 20
+_READY = pathlib.Path(__file__).parent / "ready"
+
+
+def load_agent(path: pathlib.Path | str) -> AgentSpec:
+    """The agent that a file declares.
+
+    Args:
+        path: a .yaml, .yml, .toml or .json file, or the name of an agent shipped with Pentad.
+
+    Raises:
+        NotFound: no such file; InvalidRequest: not a valid agent, naming the field at fault.
+    """
+    file = pathlib.Path(path)
+    if not file.suffix and (shipped := _READY / f"{file.name}.yaml").is_file():
+        file = shipped
+    if not file.is_file():
+        raise NotFound(f"no agent file {str(path)!r}", hint=f"give a file, or one of: {', '.join(ready())}")
+    if file.stat().st_size > _MAX_BYTES:
+        raise InvalidRequest(f"agent file {file.name!r} is over {_MAX_BYTES >> 20} MiB")
+    return agent_from(_parse(file), where=file.name)
+
+
+def ready() -> tuple[str, ...]:
+    """Names of the agents shipped with Pentad."""
+    return tuple(sorted(file.stem for file in _READY.glob("*.yaml")))
+
+
+def agent_from(data: Any, *, where: str = "agent") -> AgentSpec:
+    """The agent that a parsed file or request body describes. Raises InvalidRequest."""
+    try:
+        return decode(AgentSpec, _as_fields(data))
+    except Malformed as error:
+        raise InvalidRequest(f"{where}: {error}", param=error.path or None) from None
+
+
+def _as_fields(data: Any) -> Any:
+    """Renames what files write in the convention of others, and expands short forms."""
+    if not isinstance(data, Mapping):
+        return data
+    fields = {str(k): v for k, v in data.items()}
+    if "mcpServers" in fields:
+        fields["mcp_servers"] = fields.pop("mcpServers")
+    planner = fields.get("planner")
+    if isinstance(planner, str):
+        fields["planner"] = {"name": planner}
+    elif isinstance(planner, Mapping) and "options" not in planner:
+        options = {k: v for k, v in planner.items() if k != "name"}
+        fields["planner"] = {"name": planner.get("name", "react"), "options": options}
+    return fields
+
+
+def _parse(file: pathlib.Path) -> Any:
+    try:
+        text = file.read_text(encoding="utf-8")
+        match file.suffix:
+            case ".yaml" | ".yml":
+                return yaml.safe_load(text)
+            case ".toml":
+                return tomllib.loads(text)
+            case ".json":
+                return json.loads(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        problem = " ".join(str(error).split())
+        raise InvalidRequest(f"agent file {file.name!r} cannot be read: {problem[:200]}") from None
+    raise InvalidRequest(
+        f"agent file {file.name!r} has no known ending", hint="use .yaml, .toml or .json", param="path"
+    )

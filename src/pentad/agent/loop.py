@@ -1,0 +1,121 @@
+"""The agent's loop: ask the model, read its answer, act on it, end the step; until the run ends."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from pentad.agent.acting import Actor, worst
+from pentad.agent.asking import Asker
+from pentad.agent.events import Planned, RunEnded, StepEnded, StepOutcome
+from pentad.agent.planning.base import (
+    Answers,
+    MadePlan,
+    Planner,
+    Reading,
+    Refuses,
+    Unusable,
+    View,
+    WantsTools,
+)
+from pentad.agent.run import Run
+from pentad.agent.state import Exchange
+from pentad.agent.tools.base import Tool
+from pentad.agent.tools.calling import ToolRules
+
+FindTools = Callable[[], Awaitable[Mapping[str, Tool]]]
+"""The tools that the agent may use now; asked before every step, so new ones are seen at once."""
+
+
+class Loop:
+    """Works on one run until it ends."""
+
+    def __init__(self, run: Run, planner: Planner, rules: ToolRules, find_tools: FindTools) -> None:
+        self._run = run
+        self._planner = planner
+        self._find_tools = find_tools
+        self._asker = Asker(run)
+        self._actor = Actor(run, rules, self._asker)
+
+    async def work(self) -> None:
+        """Steps until the answer, a refusal, too many failures or the last step."""
+        while not self._run.state.ended:
+            ending = self._ending()
+            if ending is not None:
+                await self._run.append(ending)
+            else:
+                await self.step()
+
+    async def step(self) -> None:
+        """One step: ask (unless a crash came after the answer), read, act, end."""
+        self._run.start_step()
+        with self._run.span("agent", "tools"):
+            tools = await self._find_tools()
+        view = View(state=self._run.state, tools=tuple(tools.values()))
+        answer = self._run.state.current or await self._ask(view)
+        with self._run.span("agent", "planner"):
+            reading = self._planner.read(view, answer)
+        outcome, detail = await self._follow(reading, answer, tools)
+        await self._run.append(StepEnded(step=answer.step, outcome=outcome, detail=detail))
+
+    async def _ask(self, view: View) -> Exchange:
+        with self._run.span("agent", "planner"):
+            draft = self._planner.draft(view)
+        await self._asker.ask(draft)
+        answer = self._run.state.current
+        assert answer is not None, "an answer to a draft opens an exchange"
+        return answer
+
+    async def _follow(
+        self, reading: Reading, answer: Exchange, tools: Mapping[str, Tool]
+    ) -> tuple[StepOutcome, str]:
+        state = self._run.state
+        match reading:
+            case MadePlan():
+                again = any(e.outcome in ("planned", "replanned") for e in state.closed)
+                await self._run.append(
+                    Planned(step=answer.step, goals=reading.goals, decisions=reading.decisions)
+                )
+                return ("replanned" if again else "planned"), ""
+            case WantsTools():
+                await self._actor.act(answer, tools)
+                current = self._run.state.current
+                assert current is not None, "acting leaves the step open"
+                return ("called_tools" if worst(current) == "ok" else "failed"), ""
+            case Answers():
+                cut = f"the answer reached its limit of tokens ({answer.reason})"
+                return "answered", cut if answer.reason == "length" else ""
+            case Unusable():
+                return "failed", reading.problem
+            case Refuses():
+                return "refused", reading.why
+
+    def _ending(self) -> RunEnded | None:
+        """How the run ends now, or None while it goes on."""
+        state = self._run.state
+        last = state.closed[-1] if state.closed else None
+        if last is None or state.current is not None:
+            return None
+        if last.outcome == "answered":
+            return RunEnded(status="answered", answer=last.text.strip(), error=last.detail or None)
+        if last.outcome == "refused":
+            return RunEnded(status="refused", answer=last.text.strip(), error=last.detail)
+        if state.failures > self._planner.max_repairs:
+            return RunEnded(status="failed", answer=partial(state.closed), error=_problem(last))
+        if state.step > state.spec.max_steps:
+            error = f"no answer within {state.spec.max_steps} steps; raise max_steps"
+            return RunEnded(status="out_of_steps", answer=partial(state.closed), error=error)
+        return None
+
+
+def partial(exchanges: tuple[Exchange, ...]) -> str:
+    """The best that an unfinished run has: its last text, or else what its tools returned."""
+    for exchange in reversed(exchanges):
+        if exchange.purpose in ("act", "answer") and exchange.text.strip():
+            return exchange.text.strip()
+    found = [r.content for e in exchanges for _, r in sorted(e.results.items()) if r.status == "ok"]
+    return "\n".join(found)
+
+
+def _problem(last: Exchange) -> str:
+    told = [r.content for _, r in sorted(last.results.items()) if r.status != "ok"]
+    return "; ".join([*told, last.detail]).strip("; ") or "the step failed"

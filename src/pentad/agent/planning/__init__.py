@@ -1,0 +1,1 @@
+"""Planners: what to ask the model next, and what its answer means."""

@@ -1,0 +1,266 @@
+"""ReAct: plan, then thought, action, observation, until the answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pentad.agent.planning.base import (
+    Answers,
+    Draft,
+    MadePlan,
+    Reading,
+    Refuses,
+    Turn,
+    Unusable,
+    View,
+    WantsTools,
+)
+from pentad.agent.planning.prompts import plan_example, tool_lines
+from pentad.agent.state import Exchange, RunState
+from pentad.types import Message, OutputFormat, ToolChoice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class React:
+    """Interleaves reasoning and acting.
+
+    In mode `free` the model sees the whole transcript and chooses: text, one call or several at
+    once. In mode `guided`, for models of a few hundred million parameters, it first fills in a
+    plan whose grammar allows only known tools, then is asked one short question per sub-goal with
+    that sub-goal's tool forced and its arguments constrained, and at last for the answer. What it
+    writes is its own in both; guided only narrows what it may write.
+
+    Source: Yao et al. 2022, "ReAct". Ours plans first and calls tools by constrained decoding.
+    """
+
+    mode: Literal["free", "guided"] = "free"
+    min_plan: int = 1
+    """Fewest sub-goals of a plan."""
+    max_plan: int = 5
+    """Most sub-goals of a plan; 0 plans nothing (mode `free` only)."""
+    parallel: bool = True
+    """Whether one turn may hold several calls (mode `free`)."""
+    max_repairs: int = 2
+    """Failed steps in a row after which the run is given up."""
+    replans: int = 1
+    """New plans after failed ones, at most."""
+    plan_tokens: int = 192
+    call_tokens: int = 128
+
+    name = "react"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_plan <= max(self.max_plan, self.min_plan) or self.max_plan < 0:
+            raise ValueError(
+                f"min_plan {self.min_plan} and max_plan {self.max_plan} must be 0 or more, in order"
+            )
+        if self.mode == "guided" and self.max_plan < 1:
+            raise ValueError("mode 'guided' needs a plan; set max_plan to 1 or more")
+
+    def draft(self, view: View) -> Draft:
+        """The next question: plan, act or answer."""
+        state = view.state
+        last_step = state.step >= state.spec.max_steps
+        if not last_step and self._plans(view):
+            return self._draft_plan(view)
+        if self.mode == "guided":
+            goal = None if last_step else _next_goal(state)
+            return self._draft_answer(view) if goal is None else self._draft_call(view, *goal)
+        return self._draft_turn(view, last_step)
+
+    def read(self, view: View, answer: Exchange) -> Reading:
+        """What the answer means, by its purpose."""
+        if answer.purpose == "plan":
+            return self._read_plan(view, answer)
+        if answer.calls:
+            return WantsTools(calls=answer.calls)
+        if answer.purpose == "act" and self.mode == "guided":
+            return Unusable(problem="no tool was called")
+        if answer.text.strip():
+            return Answers(text=answer.text.strip())
+        repeated = view.state.failures > 0
+        return (
+            Refuses(why="the model gave no answer") if repeated else Unusable(problem="the answer is empty")
+        )
+
+    def _plans(self, view: View) -> bool:
+        state = view.state
+        if self.max_plan == 0 or not view.tools:
+            return False
+        if state.plan is None:
+            return True
+        made = sum(e.outcome in ("planned", "replanned") for e in state.closed)
+        return state.failures == self.max_repairs and made <= self.replans
+
+    def _draft_plan(self, view: View) -> Draft:
+        state = view.state
+        names = [tool.name for tool in view.tools]
+        item = {
+            "type": "object",
+            "properties": {"task": {"type": "string"}, "tool": {"enum": names}},
+            "required": ["task", "tool"],
+            "additionalProperties": False,
+        }
+        plan = {"type": "array", "items": item, "minItems": self.min_plan, "maxItems": self.max_plan}
+        schema = {
+            "type": "object",
+            "properties": {"plan": plan},
+            "required": ["plan"],
+            "additionalProperties": False,
+        }
+        system = _joined(
+            state.spec.instructions if self.mode == "free" else "",
+            "You split a goal into tasks. Each task uses one tool. Answer in JSON.",
+            "Tools:\n" + tool_lines(view.tools),
+        )
+        example = plan_example(view.tools) if self.mode == "guided" else ()
+        problem = f"\nThe last plan failed: {_last_problem(state)}" if state.plan is not None else ""
+        asked = Message(role="user", content=f"Goal: {state.goal}{problem}")
+        return Draft(
+            purpose="plan",
+            system=system,
+            turns=(*_history(state, self.mode), Turn(messages=(*example, asked), pinned=True)),
+            format=OutputFormat(kind="json_schema", value=schema),
+            max_tokens=self.plan_tokens,
+            next_hint="model",
+        )
+
+    def _draft_call(self, view: View, tool_name: str, task: str) -> Draft:
+        state = view.state
+        tool = next(tool for tool in view.tools if tool.name == tool_name)
+        known = _observations(state)
+        problem = f"\nThe last try failed: {_last_problem(state)}" if state.failures else ""
+        content = _joined(f"Known so far:\n{known}" if known else "", f"{task}{problem}")
+        return Draft(
+            purpose="act",
+            system=f"You call the tool {tool.name} to do the task.",
+            turns=(Turn(messages=(Message(role="user", content=content),), pinned=True),),
+            tools=(tool.spec,),
+            tool_choice=ToolChoice(mode="named", name=tool.name, parallel=False),
+            max_tokens=self.call_tokens,
+            next_hint="tool",
+        )
+
+    def _draft_answer(self, view: View) -> Draft:
+        state = view.state
+        known = _observations(state)
+        content = _joined(f"Facts:\n{known}" if known else "", f"Question: {state.goal}")
+        system = _joined(
+            state.spec.instructions, "Answer the question in one or two sentences from the facts."
+        )
+        return Draft(
+            purpose="answer",
+            system=system,
+            turns=(
+                *_history(state, self.mode),
+                Turn(messages=(Message(role="user", content=content),), pinned=True),
+            ),
+            max_tokens=state.spec.max_tokens,
+            next_hint="end",
+        )
+
+    def _draft_turn(self, view: View, last_step: bool) -> Draft:
+        state = view.state
+        plan = "\n".join(f"{i}. {task}" for i, (_, task) in enumerate(state.plan or (), 1))
+        system = _joined(state.spec.instructions, f"Plan:\n{plan}" if plan else "")
+        goal = Turn(messages=(Message(role="user", content=state.goal),), pinned=True)
+        choice = ToolChoice(mode="none" if last_step or not view.tools else "auto", parallel=self.parallel)
+        return Draft(
+            purpose="answer" if last_step else "act",
+            system=system,
+            turns=(*_history(state, self.mode), goal, *_work(state)),
+            tools=tuple(tool.spec for tool in view.tools),
+            tool_choice=choice,
+            max_tokens=state.spec.max_tokens,
+            next_hint="end" if last_step else "tool",
+        )
+
+    def _read_plan(self, view: View, answer: Exchange) -> Reading:
+        names = {tool.name for tool in view.tools}
+        try:
+            items: Any = json.loads(answer.text)["plan"]
+            goals = tuple((str(item["tool"]), str(item["task"])) for item in items)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            cut = " (it was cut at plan_tokens)" if answer.reason == "length" else ""
+            return Unusable(problem=f"the plan is no JSON of the asked form{cut}")
+        unknown = [tool for tool, _ in goals if tool not in names]
+        if unknown or not self.min_plan <= len(goals) <= self.max_plan:
+            return Unusable(problem=f"the plan has {len(goals)} tasks, unknown tools: {unknown}")
+        return MadePlan(goals=goals)
+
+
+def _next_goal(state: RunState) -> tuple[str, str] | None:
+    """The first sub-goal of the newest plan that no tool call has answered yet."""
+    done = 0
+    for exchange in state.closed:
+        if exchange.outcome in ("planned", "replanned"):
+            done = 0
+        elif exchange.outcome == "called_tools":
+            done += 1
+    goals = state.plan or ()
+    return goals[done] if done < len(goals) else None
+
+
+def _observations(state: RunState) -> str:
+    """What the tools have said so far, one line each, with the task that it answers."""
+    lines = []
+    for exchange in state.closed:
+        for index, result in sorted(exchange.results.items()):
+            if result.status in ("ok", "unknown"):
+                lines.append(f"- {_asked(exchange.calls[index].arguments)} -> {result.content}")
+    return "\n".join(lines)
+
+
+def _asked(arguments: str) -> str:
+    try:
+        values = json.loads(arguments).values()
+    except (ValueError, AttributeError):
+        return arguments
+    return ", ".join(value if isinstance(value, str) else json.dumps(value) for value in values)
+
+
+def _last_problem(state: RunState) -> str:
+    last = state.closed[-1] if state.closed else None
+    if last is None:
+        return ""
+    told = [r.content for _, r in sorted(last.results.items()) if r.status != "ok"]
+    return " ".join([*told, last.detail]).strip()[:300]
+
+
+def _history(state: RunState, mode: str) -> tuple[Turn, ...]:
+    """Earlier conversation, a user message and its answers per turn. Small models get none of it."""
+    if mode == "guided":
+        return ()
+    groups: list[list[Message]] = []
+    for message in state.history:
+        if message.role == "user" or not groups:
+            groups.append([])
+        groups[-1].append(message)
+    return tuple(Turn(messages=tuple(group)) for group in groups)
+
+
+def _work(state: RunState) -> Sequence[Turn]:
+    """This run's steps as chat turns: the assistant's calls and each result, matched by id."""
+    turns = []
+    for exchange in state.closed:
+        if exchange.purpose == "plan":
+            continue
+        messages = [Message(role="assistant", content=exchange.text, tool_calls=exchange.calls)]
+        for index, result in sorted(exchange.results.items()):
+            call = exchange.calls[index]
+            messages.append(
+                Message(role="tool", content=result.content, name=call.name, tool_call_id=call.id)
+            )
+        if not exchange.calls:
+            messages.append(
+                Message(role="user", content=f"That was of no use: {exchange.detail}. Try again.")
+            )
+        turns.append(Turn(messages=tuple(messages)))
+    return turns
+
+
+def _joined(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part)

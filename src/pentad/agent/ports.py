@@ -1,0 +1,49 @@
+"""ModelPort: the part of the model service that agents call. ModelService is one; tests bring others."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol
+
+from pentad.execution.backend import Capabilities, Completion, Delta
+from pentad.types import Request, Usage
+
+
+class Card(Protocol):
+    """What is known about one served model."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def context_length(self) -> int | None: ...
+
+    @property
+    def capabilities(self) -> Capabilities | None: ...
+
+
+class Vectors(Protocol):
+    """Embeddings of several texts, in the order asked."""
+
+    @property
+    def vectors(self) -> list[list[float]]: ...
+
+    @property
+    def usage(self) -> Usage: ...
+
+
+class ModelPort(Protocol):
+    """Text, tokens and vectors from models."""
+
+    def stream(self, request: Request) -> AsyncGenerator[Delta, None]: ...
+
+    async def complete(self, request: Request) -> Completion: ...
+
+    def count_tokens(self, request: Request) -> int: ...
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Vectors: ...
+
+    def models(self) -> Sequence[Card]: ...

@@ -1,0 +1,112 @@
+"""Run: one run while a process works on it. Owns its state; every change goes through the journal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from pentad.agent.budget import Amount
+from pentad.agent.events import Event, ModelAsked, Record, TextStreamed, ToolIntended
+from pentad.agent.journal import Journal
+from pentad.agent.ports import ModelPort
+from pentad.agent.state import RunState
+from pentad.types import Clock, Layer, RunContext, Span
+
+Publish = Callable[[Record], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What all runs of a process share."""
+
+    models: ModelPort
+    journal: Journal
+    publish: Publish
+    """Hands a live-only record to whoever follows the run."""
+    clock: Clock = time.monotonic
+    wall: Clock = time.time
+
+
+class Run:
+    """State, journal and clock of one run under way. Used by one task and the calls it awaits."""
+
+    def __init__(self, surroundings: Surroundings, state: RunState) -> None:
+        self.around = surroundings
+        self.state = state
+        self._spans: list[Span] = []
+        self._reserving = asyncio.Lock()
+        self._attempts = state.attempt
+
+    async def append(self, event: Event) -> None:
+        """Journals an event, then lets it change the state. Raises Unavailable if it cannot be written."""
+        spans, self._spans = self._spans, []
+        with self.span("agent", "journal"):
+            record = await self.around.journal.append(self.state.run_id, event, spans)
+        self.state = self.state.apply(record)
+
+    async def reserve(self, amount: Amount, event: ModelAsked | ToolIntended) -> None:
+        """Journals the event that holds `amount`. Raises BudgetExceeded if there is no room for it."""
+        async with self._reserving:
+            self.state.ledger.check(amount)
+            await self.append(event)
+
+    def next_attempt(self) -> int:
+        """The number of the next model call of this step; unique also among concurrent ones."""
+        self._attempts = max(self._attempts, self.state.attempt) + 1
+        return self._attempts
+
+    def start_step(self) -> None:
+        """Numbers model calls from 1 again, as the state does after a step's end."""
+        self._attempts = self.state.attempt
+
+    def stream(self, event: TextStreamed) -> None:
+        """Shows a live-only event to whoever follows the run."""
+        record = Record(
+            run_id=self.state.run_id,
+            sequence=self.state.sequence,
+            at_s=self.around.wall(),
+            clock_s=self.around.clock(),
+            event=event,
+        )
+        self.around.publish(record)
+
+    @contextlib.contextmanager
+    def span(self, layer: Layer, name: str) -> Iterator[None]:
+        """Notes the time that the body takes; it is journaled with the next event."""
+        start_s = self.around.clock()
+        try:
+            yield
+        finally:
+            self._spans.append(Span(layer=layer, name=name, start_s=start_s, end_s=self.around.clock()))
+
+    def context(self, next_hint: str) -> RunContext:
+        """What travels down with a model call of this run."""
+        state = self.state
+        return RunContext(
+            run_id=state.run_id,
+            step=state.step,
+            graph=_graph(state.plan),
+            next_hint=next_hint,
+            objective=state.objective,
+            budget=replace(self.state.budget_left, wall_s=self.wall_left_s()),
+            data_label=state.data_label,
+        )
+
+    def wall_left_s(self) -> float | None:
+        """Seconds of wall time that the budget leaves from now on."""
+        limit = self.state.ledger.budget.wall_s
+        if limit is None:
+            return None
+        return max(0.0, limit - self.state.active_s - (self.around.clock() - self.state.clock_s))
+
+
+def _graph(plan: tuple[tuple[str, str], ...] | None) -> Mapping[str, tuple[str, ...]]:
+    """The workflow known so far: sub-goals in sequence, then the answer."""
+    if plan is None:
+        return {}
+    names = [f"{i}-{tool or 'think'}" for i, (tool, _) in enumerate(plan, 1)]
+    waits = {name: (names[i - 1],) if i else () for i, name in enumerate(names)}
+    return {**waits, "answer": tuple(names)}

@@ -1,0 +1,322 @@
+"""AgentRuntime: starts, follows, resumes and cancels runs. One per process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from pentad.agent.budget import narrower
+from pentad.agent.codec import encode
+from pentad.agent.events import Record, RunEnded, RunResumed, RunStarted, RunStatus
+from pentad.agent.explain import Explanation, explain
+from pentad.agent.following import Hub
+from pentad.agent.journal import Journal
+from pentad.agent.loop import Loop, partial
+from pentad.agent.planning.base import Planner
+from pentad.agent.ports import ModelPort
+from pentad.agent.rows import RunRow
+from pentad.agent.run import Run, Surroundings
+from pentad.agent.spec import AgentSpec
+from pentad.agent.state import RunState, fold
+from pentad.agent.tools.base import Toolbox
+from pentad.agent.tools.calling import ToolRules
+from pentad.agent.toolset import Toolset
+from pentad.errors import (
+    BudgetExceeded,
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    PentadError,
+    Unavailable,
+    UnknownName,
+)
+from pentad.registry import load
+from pentad.types import Budget, Clock, Message, Objective
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeLimits:
+    """What one runtime may hold, and hard limits that no agent file can widen."""
+
+    max_runs: int = 64
+    """Runs at work at once; more are refused with Overloaded."""
+    max_goal_bytes: int = 262_144
+    budget: Budget = field(default_factory=Budget)
+    """Upper bound of every run's budget."""
+
+
+class AgentRuntime:
+    """Runs agents, each as one task, each step of it journaled.
+
+    Args:
+        models: what the agents think with.
+        journal: where every event goes first; the runtime closes it.
+        agents: agents that can be started by name.
+        toolbox: tools that agents may name besides the built-in ones; may grow while runs go on.
+        limits: how much at once.
+        clock: monotonic, for durations; wall: seconds since 1970, for dates.
+    """
+
+    def __init__(
+        self,
+        models: ModelPort,
+        journal: Journal,
+        *,
+        agents: Mapping[str, AgentSpec] | None = None,
+        toolbox: Toolbox | None = None,
+        limits: RuntimeLimits | None = None,
+        clock: Clock = time.monotonic,
+        wall: Clock = time.time,
+    ) -> None:
+        self.agents = dict(agents or {})
+        self.toolbox = toolbox or Toolbox()
+        self._journal = journal
+        self._limits = limits or RuntimeLimits()
+        self._hub = Hub()
+        self._around = Surroundings(
+            models=models, journal=journal, publish=self._hub.publish, clock=clock, wall=wall
+        )
+        self._tools = Toolset(self.toolbox, models)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._cancelled: set[str] = set()
+        self._closing = False
+
+    async def start(
+        self,
+        agent: AgentSpec | str,
+        goal: str,
+        *,
+        tenant: str = "default",
+        history: Sequence[Message] = (),
+        objective: Objective | None = None,
+        budget: Budget | None = None,
+        data_label: str | None = None,
+    ) -> str:
+        """Begins a run and returns its id at once; `events` follows it.
+
+        Args:
+            agent: a spec, or the name of one of `agents`.
+            history: the conversation before, oldest first.
+            objective, budget, data_label: for this run; a budget can only narrow the agent's.
+
+        Raises:
+            UnknownName: no such agent, tool or planner. Overloaded: too many runs at work.
+            InvalidRequest: the goal is empty or too long, or an option does not fit.
+        """
+        spec = self._spec(agent)
+        if not goal.strip() or len(goal.encode("utf-8", "replace")) > self._limits.max_goal_bytes:
+            raise InvalidRequest(
+                f"the goal must be 1 to {self._limits.max_goal_bytes} bytes of text", param="goal"
+            )
+        planner_for(spec)
+        self._tools.check(spec)
+        self._admit()
+        run_id = f"run_{uuid.uuid4().hex[:20]}"
+        limit = narrower(narrower(spec.budget, self._limits.budget), budget or Budget())
+        started = RunStarted(
+            agent=encode(spec),
+            goal=goal,
+            tenant=tenant,
+            history=tuple(history),
+            objective=objective or spec.objective,
+            budget=limit,
+            data_label=data_label or spec.data_label,
+        )
+        record = await self._journal.append(run_id, started)
+        self._spawn(run_id, fold([record]))
+        return run_id
+
+    async def events(
+        self, run_id: str, after: int = 0, *, tenant: str = "default"
+    ) -> AsyncGenerator[Record, None]:
+        """The run's records with a sequence above `after`, then each new one, until it has ended.
+
+        Raises NotFound when the tenant has no such run.
+        """
+        self._own(run_id, tenant)
+        async with aclosing(self._hub.follow(self._journal, run_id, after)) as records:
+            async for record in records:
+                yield record
+
+    async def wait(self, run_id: str, *, tenant: str = "default") -> RunState:
+        """The run's state once it has ended: the fold of its events."""
+        async with aclosing(self.events(run_id, tenant=tenant)) as records:
+            return fold([record async for record in records])
+
+    async def resume(self, run_id: str, *, tenant: str = "default") -> None:
+        """Takes up a run that no living process works on. Effects already made are not made again.
+
+        Raises NotFound; Conflict when it has ended or is being worked on; JournalDamaged.
+        """
+        row = self._own(run_id, tenant)
+        if row.status != "running":
+            raise Conflict(f"run {run_id!r} has already ended: {row.status}", hint="start a new run")
+        if run_id in self._tasks:
+            raise Conflict(f"run {run_id!r} is already being worked on", hint="follow its events")
+        self._admit()
+        await self._journal.claim(run_id)
+        state = fold(await asyncio.to_thread(self._journal.read, run_id))
+        record = await self._journal.append(run_id, RunResumed(in_doubt=len(state.intents)))
+        self._spawn(run_id, state.apply(record))
+
+    async def resume_all(self) -> list[str]:
+        """Resumes every unfinished run that can be, oldest first, and returns their ids.
+
+        Runs of other living processes are left alone; a damaged one is logged and left as it is.
+        """
+        resumed = []
+        for row in reversed(self._journal.runs(where="status = 'running'")):
+            if row.id in self._tasks:
+                continue
+            try:
+                await self.resume(row.id, tenant=row.tenant)
+            except Overloaded:
+                break
+            except PentadError as error:
+                _LOG.warning("run %s is not resumed: %s", row.id, error)
+            else:
+                resumed.append(row.id)
+        return resumed
+
+    async def cancel(self, run_id: str, *, tenant: str = "default") -> None:
+        """Ends a run, and with it the model stream and tools it waits for. Returns when it has ended.
+
+        Raises NotFound; Conflict when it has already ended or another process works on it.
+        """
+        row = self._own(run_id, tenant)
+        if row.status != "running":
+            raise Conflict(f"run {run_id!r} has already ended: {row.status}", hint="nothing to cancel")
+        task = self._tasks.get(run_id)
+        if task is None:
+            await self._journal.claim(run_id)
+            state = fold(self._journal.read(run_id))
+            await self._journal.append(run_id, _ended("cancelled", state, "cancelled by request"))
+            return
+        self._cancelled.add(run_id)
+        task.cancel()
+        await asyncio.wait([task])
+
+    def list(
+        self, *, tenant: str = "default", status: str | None = None, limit: int = 100
+    ) -> Sequence[RunRow]:
+        """The tenant's runs, newest first; with `status`, only those."""
+        if status is None:
+            return self._journal.runs(where="tenant = ?", values=(tenant,), limit=limit)
+        return self._journal.runs(where="tenant = ? AND status = ?", values=(tenant, status), limit=limit)
+
+    def show(self, run_id: str, *, tenant: str = "default") -> RunState:
+        """What the run has come to. Raises NotFound, JournalDamaged."""
+        self._own(run_id, tenant)
+        return fold(self._journal.read(run_id))
+
+    def explain(self, run_id: str, *, tenant: str = "default") -> Explanation:
+        """Where the run's time, tokens and decisions went, by layer. Raises NotFound, JournalDamaged."""
+        self._own(run_id, tenant)
+        return explain(self._journal.read(run_id))
+
+    @property
+    def active(self) -> int:
+        """Runs being worked on now."""
+        return len(self._tasks)
+
+    async def close(self) -> None:
+        """Stops all work where it is, without ending any run: `resume_all` goes on with them."""
+        self._closing = True
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._tools.close()
+        await asyncio.to_thread(self._journal.close)
+
+    def _spec(self, agent: AgentSpec | str) -> AgentSpec:
+        if isinstance(agent, AgentSpec):
+            return agent
+        if agent not in self.agents:
+            known = ", ".join(self.agents) or "none"
+            raise UnknownName(f"no agent {agent!r}", hint=f"known: {known}", param="agent")
+        return self.agents[agent]
+
+    def _own(self, run_id: str, tenant: str) -> RunRow:
+        row = self._journal.run(run_id)
+        if row.tenant != tenant:
+            raise NotFound(f"no run {run_id!r}")
+        return row
+
+    def _admit(self) -> None:
+        if self._closing:
+            raise Unavailable("the agent runtime is shutting down")
+        if len(self._tasks) >= self._limits.max_runs:
+            raise Overloaded(f"{len(self._tasks)} of {self._limits.max_runs} runs are at work")
+
+    def _spawn(self, run_id: str, state: RunState) -> None:
+        task = asyncio.create_task(self._work(Run(self._around, state)), name=run_id)
+        self._tasks[run_id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(run_id, None))
+
+    async def _work(self, run: Run) -> None:
+        run_id = run.state.run_id
+        try:
+            ending = await self._try_work(run)
+            if ending is not None:
+                await run.append(ending)
+        except asyncio.CancelledError:
+            if run_id not in self._cancelled:
+                return
+            self._cancelled.discard(run_id)
+            await run.append(_ended("cancelled", run.state, "cancelled by request"))
+        except Unavailable as error:
+            # The journal cannot be written: nothing may go on, and nothing is lost.
+            _LOG.error("run %s stops where it is: %s", run_id, error)
+        finally:
+            await self._tools.leave(run_id)
+
+    async def _try_work(self, run: Run) -> RunEnded | None:
+        """Works until the end; returns how the run must end if the loop did not say so itself."""
+        spec = run.state.spec
+        try:
+            async with asyncio.timeout(run.wall_left_s()) as wall:
+                tools = self._tools.finder(run.state)
+                await Loop(run, planner_for(spec), ToolRules(deny=spec.deny), tools).work()
+        except TimeoutError:
+            if not wall.expired():
+                raise
+            limit = run.state.ledger.budget.wall_s
+            return _ended(
+                "budget_exceeded", run.state, f"{limit:g} s of wall time are used up; raise budget.wall_s"
+            )
+        except BudgetExceeded as error:
+            return _ended("budget_exceeded", run.state, str(error))
+        except Unavailable:
+            raise
+        except PentadError as error:
+            return _ended("failed", run.state, str(error))
+        except Exception as error:
+            _LOG.exception("run %s met a bug of ours", run.state.run_id)
+            return _ended("failed", run.state, f"internal error: {type(error).__name__}")
+        return None
+
+
+def planner_for(spec: AgentSpec) -> Planner:
+    """The planner that the spec names, with its options. Raises UnknownName, InvalidRequest."""
+    kind = load("planner", spec.planner.name)
+    try:
+        planner: Planner = kind(**spec.planner.options)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(
+            f"planner {spec.planner.name!r} does not take these options: {error}", param="planner"
+        ) from None
+    return planner
+
+
+def _ended(status: RunStatus, state: RunState, error: str) -> RunEnded:
+    return RunEnded(status=status, answer=partial(state.closed), error=error)

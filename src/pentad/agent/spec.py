@@ -1,0 +1,116 @@
+"""AgentSpec: an agent as data. What a YAML or TOML file says, or Python builds directly."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pentad.types import Budget, Objective
+
+_SECRET_NAME = re.compile(r"authorization|cookie|key|token|secret|password", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class McpServer:
+    """One MCP server: a command to start (stdio) or a URL (Streamable HTTP), as clients write it."""
+
+    command: str | None = None
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    """`${NAME}` takes the value from our own environment; write secrets so, for specs are journaled."""
+    url: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """As `env`."""
+    timeout_s: float = 30.0
+    """For the connection and for each call."""
+
+    def __post_init__(self) -> None:
+        if (self.command is None) == (self.url is None):
+            raise ValueError("an MCP server has either a command or a url")
+        for name, value in (*self.env.items(), *self.headers.items()):
+            if _SECRET_NAME.search(name) and value and "${" not in value:
+                raise ValueError(
+                    f"the value of {name!r} looks like a secret; write ${{NAME}} and set that variable"
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannerChoice:
+    """Which planner, and its options, checked by the planner itself."""
+
+    name: str = "react"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowChoice:
+    """Short-term memory: how much of the conversation stays in the prompt."""
+
+    max_tokens: int | None = None
+    """Upper bound of a whole prompt; None means what the model's context leaves."""
+    max_turns: int | None = None
+    overflow: Literal["trim", "summarise", "refuse"] = "trim"
+    """What to do with the oldest turns when they do not fit; always declared in the run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LongTermChoice:
+    """Long-term memory: how many remembered items reach the prompt, and what is written back."""
+
+    k: int = 4
+    """Items put into the context at most; 0 retrieves none."""
+    max_tokens: int = 256
+    """All of them together."""
+    episodes: bool = True
+    """Whether a finished run is remembered as goal and answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryChoice:
+    """Both memories of an agent."""
+
+    window: WindowChoice = field(default_factory=WindowChoice)
+    long_term: LongTermChoice | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSpec:
+    """An agent: who it is, what it may use and what it may cost."""
+
+    name: str
+    model: str = ""
+    """The served model's name; empty takes the service's default."""
+    instructions: str = ""
+    tools: tuple[str, ...] = ()
+    """Names of built-in or registered tools; those of MCP servers come on top, named server__tool."""
+    tool_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Options of built-in tools, by name, e.g. the folder that `search` looks in."""
+    deny: tuple[str, ...] = ()
+    """Patterns (`server__*`) of tools that this agent may not call, whatever the model says."""
+    mcp_servers: Mapping[str, McpServer] = field(default_factory=dict)
+    """Written `mcpServers` in files."""
+    planner: PlannerChoice = field(default_factory=PlannerChoice)
+    memory: MemoryChoice = field(default_factory=MemoryChoice)
+    budget: Budget = field(default_factory=Budget)
+    objective: Objective = field(default_factory=Objective)
+    max_steps: int = 8
+    """Steps of the planner; the last one must answer."""
+    max_tokens: int = 512
+    """Of one model answer."""
+    temperature: float = 0.0
+    seed: int | None = None
+    data_label: str | None = None
+    """Sensitivity of this agent's data; `local` forbids remote models."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.name):
+            raise ValueError(f"name {self.name!r} must be 1 to 64 letters, digits, dots, dashes, underscores")
+        for name, least in (("max_steps", 1), ("max_tokens", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be at least {least}")
+        if not 0 <= self.temperature <= 2:
+            raise ValueError(f"temperature is {self.temperature}, must be 0 to 2")
+        if len(set(self.tools)) != len(self.tools):
+            raise ValueError(f"tools names one twice: {', '.join(self.tools)}")

@@ -1,0 +1,62 @@
+"""The few habits that the agent's SQLite files share: explicit transactions, translated errors."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import sqlite3
+from collections.abc import Iterator
+
+from pentad.errors import Conflict, Unavailable
+
+
+def connect(path: pathlib.Path) -> sqlite3.Connection:
+    """A connection in autocommit mode that any thread may use, one at a time."""
+    with translated(path):
+        return sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+
+
+def prepare(db: sqlite3.Connection, *, schema: tuple[str, ...], version: int, what: str) -> None:
+    """Switches to WAL and lays out an empty file. Raises Conflict for a file of another format."""
+    db.execute("PRAGMA journal_mode = WAL")
+    with transaction(db):
+        found = db.execute("PRAGMA user_version").fetchone()[0]
+        if found == 0:
+            for statement in schema:
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {version}")
+        elif found != version:
+            raise Conflict(
+                f"the {what} file has format {found}, this version writes {version}",
+                hint="use the pentad that wrote it, or another --home",
+            )
+
+
+@contextlib.contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            db.execute("ROLLBACK")
+        raise
+
+
+@contextlib.contextmanager
+def translated(path: pathlib.Path) -> Iterator[None]:
+    """Turns SQLite's errors into Unavailable, naming the file."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise Unavailable(
+            f"{path.name!r} cannot be used: {error}",
+            hint="check the disk's free space and the file's rights",
+        ) from error
+
+
+def storable(text: str) -> str:
+    """SQLite text is UTF-8: lone surrogates become question marks."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,250 @@
+"""RunState: what a run has come to, folded from its events. The same fold serves live and restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from pentad.agent.budget import Amount, Ledger, consumed
+from pentad.agent.codec import decode
+from pentad.agent.events import (
+    Compacted,
+    ModelAnswered,
+    ModelAsked,
+    ModelFailed,
+    Planned,
+    Purpose,
+    Recalled,
+    Record,
+    RunEnded,
+    RunResumed,
+    RunStarted,
+    RunStatus,
+    StepEnded,
+    StepOutcome,
+    ToolIntended,
+    ToolReturned,
+)
+from pentad.agent.spec import AgentSpec
+from pentad.types import Budget, Message, Objective, ToolCall, Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """One model answer and what its tool calls returned."""
+
+    step: int
+    purpose: Purpose
+    text: str = ""
+    reasoning: str = ""
+    reason: str = "stop"
+    calls: tuple[ToolCall, ...] = ()
+    results: Mapping[int, ToolReturned] = field(default_factory=dict)
+    """By the call's index."""
+    outcome: StepOutcome | None = None
+    """None while the step is under way."""
+    detail: str = ""
+
+    @property
+    def open_calls(self) -> tuple[int, ...]:
+        """Indices of the calls that have no result yet."""
+        return tuple(i for i in range(len(self.calls)) if i not in self.results)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Model usage of a run so far."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+    model_calls: int = 0
+
+    def plus(self, usage: Usage) -> Totals:
+        return Totals(
+            prompt_tokens=self.prompt_tokens + usage.prompt_tokens,
+            cached_tokens=self.cached_tokens + usage.cached_tokens,
+            completion_tokens=self.completion_tokens + usage.completion_tokens,
+            cost=self.cost + usage.cost,
+            model_calls=self.model_calls + 1,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """Everything that is true of a run after its last journaled event."""
+
+    run_id: str
+    spec: AgentSpec
+    goal: str
+    tenant: str
+    history: tuple[Message, ...] = ()
+    objective: Objective = field(default_factory=Objective)
+    data_label: str | None = None
+    started_s: float = 0.0
+    """Wall clock; today's date for prompts, the same after a restart."""
+    sequence: int = 0
+    step: int = 1
+    """The step that is under way or comes next."""
+    attempt: int = 0
+    """Model calls begun in this step."""
+    plan: tuple[tuple[str, str], ...] | None = None
+    """Sub-goals as (tool or "", task); None before planning."""
+    exchanges: tuple[Exchange, ...] = ()
+    intents: Mapping[tuple[int, int], ToolIntended] = field(default_factory=dict)
+    """Tool calls begun and without a result, by (step, index)."""
+    recalled: tuple[tuple[str, str, float], ...] | None = None
+    """Long-term memories in the context; None before any look-up."""
+    dropped_turns: int = 0
+    summary: str = ""
+    ledger: Ledger = field(default_factory=Ledger)
+    totals: Totals = field(default_factory=Totals)
+    active_s: float = 0.0
+    """Time at work, over all processes; time between them is not counted."""
+    clock_s: float = 0.0
+    status: RunStatus | Literal["running"] = "running"
+    answer: str = ""
+    error: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.status != "running"
+
+    @property
+    def current(self) -> Exchange | None:
+        """The exchange of the step under way, if the model has answered."""
+        last = self.exchanges[-1] if self.exchanges else None
+        return last if last is not None and last.outcome is None else None
+
+    @property
+    def closed(self) -> tuple[Exchange, ...]:
+        """The exchanges of the steps that are over."""
+        return tuple(e for e in self.exchanges if e.outcome is not None)
+
+    @property
+    def failures(self) -> int:
+        """How many steps failed in a row until now."""
+        count = 0
+        for exchange in reversed(self.closed):
+            if exchange.outcome != "failed":
+                break
+            count += 1
+        return count
+
+    @property
+    def budget_left(self) -> Budget:
+        """What the run may still use."""
+        return self.ledger.left(self.active_s)
+
+    def apply(self, record: Record) -> RunState:
+        """The state after one more event. Live-only events change nothing."""
+        if record.live:
+            return self
+        resumed = isinstance(record.event, RunResumed)
+        passed = 0.0 if resumed else max(0.0, record.clock_s - self.clock_s)
+        state = replace(
+            self, sequence=record.sequence, clock_s=record.clock_s, active_s=self.active_s + passed
+        )
+        return state._after(record.event)
+
+    def _after(self, event: Any) -> RunState:
+        match event:
+            case RunResumed():
+                return replace(self, ledger=self.ledger.forfeit())
+            case Recalled():
+                return replace(self, recalled=event.items)
+            case Compacted():
+                return replace(self, dropped_turns=event.dropped_turns, summary=event.summary or self.summary)
+            case ModelAsked() | ModelAnswered() | ModelFailed():
+                return self._after_model(event)
+            case Planned():
+                return replace(self, plan=event.goals)
+            case ToolIntended() | ToolReturned():
+                return self._after_tool(event)
+            case StepEnded():
+                ended = [
+                    replace(e, outcome=event.outcome, detail=event.detail) if e.outcome is None else e
+                    for e in self.exchanges
+                ]
+                return replace(self, step=event.step + 1, attempt=0, exchanges=tuple(ended))
+            case RunEnded():
+                return replace(self, status=event.status, answer=event.answer, error=event.error)
+        return self
+
+    def _after_model(self, event: ModelAsked | ModelAnswered | ModelFailed) -> RunState:
+        key = f"model:{event.step}:{event.attempt}"
+        if isinstance(event, ModelAsked):
+            amount = Amount(tokens=event.reserved_tokens, cost=event.reserved_cost)
+            return replace(
+                self, attempt=max(self.attempt, event.attempt), ledger=self.ledger.hold(key, amount)
+            )
+        if isinstance(event, ModelFailed):
+            # It may have worked before it broke; with no report, all that was held counts.
+            held = self.ledger.held.get(key, Amount()) if event.started else Amount()
+            return replace(self, ledger=self.ledger.settle(key, held))
+        state = replace(
+            self,
+            ledger=self.ledger.settle(key, consumed(event.usage)),
+            totals=self.totals.plus(event.usage),
+        )
+        if event.purpose in ("summarise", "tool"):
+            return state
+        exchange = Exchange(
+            step=event.step,
+            purpose=event.purpose,
+            text=event.text,
+            reasoning=event.reasoning,
+            reason=event.reason,
+            calls=event.tool_calls,
+        )
+        return replace(state, exchanges=(*self.exchanges, exchange))
+
+    def _after_tool(self, event: ToolIntended | ToolReturned) -> RunState:
+        place = (event.step, event.index)
+        key = f"tool:{event.step}:{event.index}"
+        if isinstance(event, ToolIntended):
+            amount = Amount(tool_calls=1, cost=event.reserved_cost)
+            return replace(self, intents={**self.intents, place: event}, ledger=self.ledger.hold(key, amount))
+        ledger = self.ledger
+        if place in self.intents and key in ledger.held:
+            ledger = ledger.settle(key, Amount(tool_calls=1, cost=event.cost))
+        exchanges = tuple(
+            replace(e, results={**e.results, event.index: event})
+            if e.step == event.step and e.outcome is None and event.index not in e.results
+            else e
+            for e in self.exchanges
+        )
+        intents = {p: intent for p, intent in self.intents.items() if p != place}
+        return replace(self, exchanges=exchanges, intents=intents, ledger=ledger)
+
+
+def begin(record: Record) -> RunState:
+    """The state after a run's first event."""
+    event = record.event
+    if not isinstance(event, RunStarted):
+        raise ValueError(f"run {record.run_id!r} begins with {record.kind}")
+    return RunState(
+        run_id=record.run_id,
+        spec=decode(AgentSpec, dict(event.agent)),
+        goal=event.goal,
+        tenant=event.tenant,
+        history=event.history,
+        objective=event.objective,
+        data_label=event.data_label,
+        started_s=record.at_s,
+        sequence=record.sequence,
+        clock_s=record.clock_s,
+        ledger=Ledger(budget=event.budget),
+    )
+
+
+def fold(records: Iterable[Record]) -> RunState:
+    """The state that a whole stream of records adds up to. Raises ValueError on an empty one."""
+    state: RunState | None = None
+    for record in records:
+        state = begin(record) if state is None else state.apply(record)
+    if state is None:
+        raise ValueError("a run without events has no state")
+    return state

@@ -1,0 +1,98 @@
+"""Tool: one thing that an agent can do, and how the runtime may treat its effect."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pentad.agent.events import Effects
+from pentad.agent.ports import ModelPort
+from pentad.errors import UnknownName
+from pentad.types import Clock, ToolSpec
+
+Ask = Callable[[str, str, int], Awaitable[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolContext:
+    """Where a call comes from. A function tool that names a parameter of this type receives it."""
+
+    key: str
+    """The call's idempotency key: the same after a restart, never the same for another call."""
+    run_id: str
+    tenant: str
+    deadline_s: float
+    """On `clock`; what is not done by then is given up."""
+    clock: Clock = time.monotonic
+    wall: Clock = time.time
+    ask: Ask | None = None
+    """Asks the run's model: (system, user text, max_tokens). Counts against the run's budget."""
+
+
+Call = Callable[[Mapping[str, Any], ToolContext], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A named operation with typed arguments.
+
+    `effects` says what a repetition does: `none` may be repeated freely; `keyed` passes
+    ToolContext.key to a target that carries each key out once; `unkeyed` is never repeated when
+    a crash left it in doubt: the model is told honestly that nobody knows whether it happened.
+    """
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    """JSON Schema of type object; arguments are checked against it before every call."""
+    call: Call
+    """Awaits the result: a str, bytes, or anything that JSON can hold."""
+    effects: Effects = "unkeyed"
+    timeout_s: float = 30.0
+    max_result_bytes: int = 16_384
+    cost: float = 0.0
+    """Money per call at most; held from the budget before."""
+    example: str = ""
+    """A task that this tool does, as a question; shown to small models when they plan."""
+
+    @property
+    def spec(self) -> ToolSpec:
+        """The tool as the model sees it."""
+        return ToolSpec(name=self.name, description=self.description, parameters=self.parameters)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolServices:
+    """What built-in tools are made from. Their factories take it, then their options by name."""
+
+    models: ModelPort
+    wall: Clock = time.time
+
+
+class Toolbox:
+    """Tools by name."""
+
+    def __init__(self, tools: Iterable[Tool] = ()) -> None:
+        self._tools: dict[str, Tool] = {}
+        for tool in tools:
+            self.add(tool)
+
+    def add(self, tool: Tool) -> None:
+        """Registers a tool; agents may use it from their next step on. Raises ValueError on a taken name."""
+        if tool.name in self._tools:
+            raise ValueError(f"there is already a tool {tool.name!r}")
+        self._tools[tool.name] = tool
+
+    def names(self) -> tuple[str, ...]:
+        """All names, in order of registration."""
+        return tuple(self._tools)
+
+    def get(self, name: str) -> Tool:
+        """The tool. Raises UnknownName with the known ones."""
+        if name not in self._tools:
+            raise UnknownName(
+                f"no tool {name!r}", hint=f"known: {', '.join(self._tools) or 'none'}", param="tools"
+            )
+        return self._tools[name]

@@ -1,0 +1,1 @@
+"""The five tools of Toolformer: calculator, question answering, search, translation, calendar."""

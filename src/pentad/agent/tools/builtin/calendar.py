@@ -1,0 +1,80 @@
+"""calendar: today's date, weekdays and the days between dates."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from typing import Any
+
+from pentad.agent.tools.base import Tool, ToolContext, ToolServices
+from pentad.errors import ToolFailed
+
+_DATE = {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"}
+_SCHEMA = {
+    "type": "object",
+    "anyOf": [
+        {
+            "properties": {"operation": {"const": "weekday"}, "date": _DATE},
+            "required": ["operation", "date"],
+            "additionalProperties": False,
+        },
+        {
+            "properties": {"operation": {"const": "days_between"}, "start": _DATE, "end": _DATE},
+            "required": ["operation", "start", "end"],
+            "additionalProperties": False,
+        },
+        {
+            "properties": {"operation": {"const": "add_days"}, "date": _DATE, "days": {"type": "integer"}},
+            "required": ["operation", "date", "days"],
+            "additionalProperties": False,
+        },
+        {
+            "properties": {"operation": {"const": "today"}},
+            "required": ["operation"],
+            "additionalProperties": False,
+        },
+    ],
+}
+
+
+def build(_: ToolServices) -> Tool:
+    """The tool. Today is what the context's wall clock says, in UTC."""
+
+    async def call(arguments: Mapping[str, Any], context: ToolContext) -> str:
+        match arguments["operation"]:
+            case "today":
+                today = datetime.datetime.fromtimestamp(context.wall(), datetime.UTC).date()
+                return f"{today} ({today:%A})"
+            case "weekday":
+                date = _date(arguments["date"])
+                return f"{date} is a {date:%A}"
+            case "days_between":
+                start, end = _date(arguments["start"]), _date(arguments["end"])
+                return f"{(end - start).days} days from {start} to {end}"
+            case _:
+                return _later(_date(arguments["date"]), arguments["days"])
+
+    return Tool(
+        name="calendar",
+        description="Tells the weekday of a date, the days between two dates, a later date, or today's date.",
+        parameters=_SCHEMA,
+        call=call,
+        effects="none",
+        timeout_s=5.0,
+        example="Which weekday is 2024-03-07?",
+    )
+
+
+def _later(date: datetime.date, days: int) -> str:
+    try:
+        later = date + datetime.timedelta(days=days)
+    except OverflowError:
+        raise ToolFailed(f"{days} days from {date} is outside the years 1 to 9999") from None
+    return f"{date} plus {days} days is {later} ({later:%A})"
+
+
+def _date(text: str) -> datetime.date:
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError:
+        raise ToolFailed(f"{text!r} is no date; write YYYY-MM-DD") from None

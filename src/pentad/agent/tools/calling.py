@@ -1,0 +1,114 @@
+"""One tool call: arguments checked, deadline kept, result made text and capped. Never raises for the tool."""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pentad.agent.events import ToolStatus
+from pentad.agent.tools.base import Tool, ToolContext
+from pentad.agent.tools.schema import check_arguments
+from pentad.errors import Forbidden, PentadError, ToolFailed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of a call, as it is journaled."""
+
+    status: ToolStatus
+    content: str
+    cut_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolRules:
+    """Who may call what. Enforced at every call, whatever the model or a tool's text says."""
+
+    deny: Sequence[str] = ()
+    """Patterns of names, e.g. `files__*`; they win over `allow`."""
+    allow: Sequence[str] = ("*",)
+
+    def check(self, name: str) -> None:
+        """Raises Forbidden unless the tool may be called."""
+        denied = any(fnmatch.fnmatchcase(name, p) for p in self.deny)
+        if denied or not any(fnmatch.fnmatchcase(name, p) for p in self.allow):
+            raise Forbidden(f"policy denies tool {name!r}")
+
+
+def parse(tool: Tool, text: str) -> dict[str, Any]:
+    """The arguments object in the model's JSON. Raises ToolFailed, worded for the model."""
+    try:
+        value = json.loads(text or "{}")
+    except (ValueError, RecursionError) as error:
+        raise ToolFailed(f"the arguments for {tool.name!r} are no JSON: {str(error)[:120]}") from None
+    if not isinstance(value, dict):
+        raise ToolFailed(f"the arguments for {tool.name!r} are no JSON object")
+    check_arguments(tool.name, tool.parameters, value)
+    return value
+
+
+async def call(tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> Outcome:
+    """Carries the call out within `tool.timeout_s` and the context's deadline."""
+    left_s = context.deadline_s - context.clock()
+    timeout_s = min(tool.timeout_s, left_s)
+    try:
+        async with asyncio.timeout(max(0.0, timeout_s)):
+            result = await tool.call(arguments, context)
+    except TimeoutError:
+        return _timed_out(tool, timeout_s)
+    except Forbidden as error:
+        return Outcome(status="denied", content=str(error))
+    except PentadError as error:
+        return Outcome(status="failed", content=str(error))
+    except Exception as error:
+        # The tool is the user's code: whatever it raises is an observation for the model.
+        return Outcome(status="failed", content=f"{type(error).__name__}: {str(error)[:500]}")
+    try:
+        return capped(as_text(result), tool.max_result_bytes)
+    except (TypeError, ValueError, RecursionError) as error:
+        return Outcome(status="failed", content=f"tool {tool.name!r} returned no text: {str(error)[:200]}")
+
+
+def _timed_out(tool: Tool, timeout_s: float) -> Outcome:
+    if tool.effects == "none":
+        return Outcome(status="failed", content=f"tool {tool.name!r} gave no result within {timeout_s:g} s")
+    return Outcome(status="unknown", content=in_doubt(tool.name, f"no result within {timeout_s:g} s"))
+
+
+def in_doubt(name: str, why: str) -> str:
+    """What the model is told of a call that may or may not have happened."""
+    return (
+        f"It is unknown whether {name!r} happened ({why}). It was not repeated. Check before relying on it."
+    )
+
+
+def as_text(result: Any) -> str:
+    """A tool's result as text. Bytes that are no UTF-8 keep their values as lone surrogates."""
+    if isinstance(result, str):
+        return result
+    if isinstance(result, bytes | bytearray):
+        return bytes(result).decode("utf-8", "surrogateescape")
+    return json.dumps(result, ensure_ascii=False)
+
+
+def capped(text: str, max_bytes: int) -> Outcome:
+    """The whole text, or its beginning with a marker that says how much is missing."""
+    data = text.encode("utf-8", "surrogatepass")
+    if len(data) <= max_bytes:
+        return Outcome(status="ok", content=text)
+    end = max_bytes
+    while end and data[end] & 0xC0 == 0x80:  # never inside a character
+        end -= 1
+    marker = f"\n[cut: {len(data) - end} of {len(data)} bytes left out]"
+    kept = data[:end].decode("utf-8", "surrogatepass")
+    return Outcome(status="ok", content=kept + marker, cut_bytes=len(data) - end)
+
+
+def shown(text: str) -> str:
+    """Text as a model may read it: lone surrogates, which no tokenizer takes, become U+FFFD."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
