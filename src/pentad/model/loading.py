@@ -132,7 +132,7 @@ def _end_tokens(tokenizer: Tokenizer, named: Iterable[int | None]) -> frozenset[
 
 
 def _open_folder(folder: pathlib.Path, name: str) -> ModelFiles:
-    config = _json_fields(folder / "config.json", required=True)
+    config = read_json(folder / "config.json", required=True)
     family = family_of(config.text("model_type"), config.source)
     spec = check_geometry(config, lambda: family.describe_config(config))
     if not any((folder / file).exists() for file in ("model.safetensors", INDEX_NAME)):
@@ -140,11 +140,11 @@ def _open_folder(folder: pathlib.Path, name: str) -> ModelFiles:
     container = SafetensorsFolder(folder)
     try:
         weights = bind(family, family.config_names, spec, container, str(folder))
-        settings = _json_fields(folder / "tokenizer_config.json")
+        settings = read_json(folder / "tokenizer_config.json")
         tokenizer = from_json(
             _text(folder / "tokenizer.json"), size=spec.vocab_size, source=str(folder / "tokenizer.json")
         )
-        generation = _json_fields(folder / "generation_config.json")
+        generation = read_json(folder / "generation_config.json")
         bos = _special(settings, "bos_token", tokenizer)
         eos = _special(settings, "eos_token", tokenizer)
         ends = _ids(generation, "eos_token_id") or _ids(config, "eos_token_id")
@@ -187,7 +187,7 @@ def _text(path: pathlib.Path) -> str:
         raise BadModelFile(f"cannot read {str(path)!r}: {error}") from error
 
 
-def _json_fields(path: pathlib.Path, *, required: bool = False) -> Fields:
+def read_json(path: pathlib.Path, *, required: bool = False) -> Fields:
     """The object in a JSON file; an absent file that is not required is an empty one."""
     if not required and not path.exists():
         return Fields(source=str(path), values={})

@@ -1,0 +1,113 @@
+"""Embeddings on this machine: a model's tokenizer and an encoder that computes unit vectors."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pentad import registry
+from pentad.errors import BadModelFile, ContextLengthExceeded, Incompatible, InvalidRequest
+from pentad.model.loading import ModelFiles, open_model, read_json
+
+
+class Encoder(Protocol):
+    """Token ids of texts to unit vectors [B, E]; registered under `encoder`."""
+
+    @property
+    def max_tokens(self) -> int: ...
+
+    @property
+    def dimensions(self) -> int: ...
+
+    def encode(self, texts: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]: ...
+
+
+class LocalEmbedder:
+    """Embeds texts with a model on this machine (`execution.backend.Embedder`).
+
+    Invariant: a vector depends on its text alone; a text that does not fit is refused, never cut.
+
+    Args:
+        files: an opened encoder model.
+        encoder: the registered name of what computes.
+
+    Raises:
+        Incompatible: the model generates text.
+        BadModelFile: its vectors would be pooled in another way than by their mean.
+    """
+
+    def __init__(self, files: ModelFiles, *, encoder: str = "torch") -> None:
+        if files.spec.causal:
+            raise Incompatible(
+                f"model {files.name!r} generates text; embeddings need an encoder",
+                hint="choose a model of kind embedding, e.g. minilm",
+            )
+        self.name = files.name
+        self._tokenizer = files.tokenizer
+        self._encoder: Encoder = registry.load("encoder", encoder)(files.spec, files.weights)
+        trained = _trained_length(files.path) if files.path.is_dir() else None
+        self.max_tokens = min(trained or self._encoder.max_tokens, self._encoder.max_tokens)
+        """The longest text, special tokens included."""
+
+    @classmethod
+    def open(cls, path: str | pathlib.Path, *, name: str | None = None) -> LocalEmbedder:
+        """The embedder of a model file or folder; the mapping is given back once weights are loaded."""
+        files = open_model(path, name=name)
+        try:
+            return cls(files)
+        finally:
+            files.close()
+
+    @property
+    def dimensions(self) -> int:
+        return self._encoder.dimensions
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """One vector of length 1 per text, in order; see `execution.backend.Embedder`.
+
+        Raises:
+            InvalidRequest: an empty text, or one that is not valid Unicode.
+            ContextLengthExceeded: a text of more than `max_tokens` tokens.
+        """
+        if not texts:
+            return []
+        tokens = [self._tokens(text) for text in texts]
+        for i, (text, ids) in enumerate(zip(texts, tokens, strict=True)):
+            if not text.strip():
+                raise InvalidRequest(
+                    f"text {i} is empty", hint="give every text at least a word", param="input"
+                )
+            if len(ids) > self.max_tokens:
+                raise ContextLengthExceeded(
+                    f"text {i} has {len(ids)} tokens, model {self.name!r} embeds at most {self.max_tokens}",
+                    hint="split the text and embed the parts",
+                    param="input",
+                )
+        vectors: list[list[float]] = self._encoder.encode(tokens).tolist()
+        return vectors
+
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """Tokens of all texts, those that frame each text included."""
+        return sum(len(self._tokens(text)) for text in texts)
+
+    def _tokens(self, text: str) -> list[int]:
+        frame = self._tokenizer
+        return [*frame.prefix, *frame.encode(text, special=False), *frame.suffix]
+
+
+def _trained_length(folder: pathlib.Path) -> int | None:
+    """The longest text that a sentence-embedding folder was made for; None where it does not say.
+
+    Raises BadModelFile for a folder whose vectors are not means.
+    """
+    pooling = read_json(folder / "1_Pooling" / "config.json")
+    if pooling.values and not pooling.flag("pooling_mode_mean_tokens", False):
+        raise BadModelFile(
+            f"{str(folder)!r} pools its vectors in a way we lack", hint="mean pooling is supported"
+        )
+    settings = read_json(folder / "sentence_bert_config.json")
+    return settings.integer("max_seq_length", low=1) if settings.has("max_seq_length") else None
