@@ -196,9 +196,7 @@ class AgentRuntime:
             raise Conflict(f"run {run_id!r} has already ended: {row.status}", hint="nothing to cancel")
         task = self._tasks.get(run_id)
         if task is None:
-            await self._journal.claim(run_id)
-            state = fold(self._journal.read(run_id))
-            await self._journal.append(run_id, _ended("cancelled", state, "cancelled by request"))
+            await cancel_unattended(self._journal, run_id)
             return
         self._cancelled.add(run_id)
         task.cancel()
@@ -304,6 +302,19 @@ class AgentRuntime:
             _LOG.exception("run %s met a bug of ours", run.state.run_id)
             return _ended("failed", run.state, f"internal error: {type(error).__name__}")
         return None
+
+
+async def cancel_unattended(journal: Journal, run_id: str) -> None:
+    """Ends a run that no living process works on; needs neither models nor tools.
+
+    Raises NotFound; Conflict when it has ended or another process works on it.
+    """
+    row = journal.run(run_id)
+    if row.status != "running":
+        raise Conflict(f"run {run_id!r} has already ended: {row.status}", hint="nothing to cancel")
+    await journal.claim(run_id)
+    state = fold(journal.read(run_id))
+    await journal.append(run_id, _ended("cancelled", state, "cancelled by request"))
 
 
 def planner_for(spec: AgentSpec) -> Planner:

@@ -1,0 +1,46 @@
+"""The command tree and its entry: exit 0 done, 1 failed, 2 usage, 3 infeasible."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+from typer.completion import completion_init  # type: ignore[attr-defined]
+
+from pentad.application.cli import agents, machine, models, serving, settings
+from pentad.application.cli.output import note, show_error
+from pentad.errors import PentadError
+
+
+def build() -> typer.Typer:
+    """The whole tree of verbs. Cheap: the verbs import what they need when they run."""
+    app = typer.Typer(
+        name="pentad",
+        help="Agent services on foundation models, in five layers, on whatever machines you have.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for module in (serving, models, agents, machine, settings):
+        module.register(app)
+    return app
+
+
+def main() -> None:
+    """Runs the command line; never shows a traceback for an error that is the user's to mend."""
+    if "_PENTAD_COMPLETE" in os.environ:
+        completion_init()
+    try:
+        build()(prog_name="pentad")
+    except PentadError as e:
+        show_error(e)
+        sys.exit(e.exit_code)
+    except BrokenPipeError:
+        # The reader of a pipe went away; keep Python from complaining again while it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        note("interrupted")
+        sys.exit(130)

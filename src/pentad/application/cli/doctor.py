@@ -1,0 +1,120 @@
+"""`pentad doctor`: what this installation has, what it lacks, and the remedy, line by line."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+from pentad.application.config import Settings
+from pentad.errors import PentadError
+
+State = Literal["ok", "absent", "trouble"]
+MIN_FREE_BYTES = 2 * 10**9
+"""Free disk below which a pull is likely to fail."""
+
+EXTRAS = {"torch": "torch", "openai": "openai", "llamacpp": "llama_cpp"}
+"""Extra to the module that it brings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of the report. `absent` is fine unless you need it; `trouble` is not."""
+
+    what: str
+    state: State
+    detail: str
+    hint: str | None = None
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Every finding, in the order from the machine up to the models."""
+    return [*_machine(), *_packages(), *_kernels(), *_home(settings), *_models(settings)]
+
+
+def _machine() -> Iterator[Finding]:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    python = f"{platform.python_version()} ({sys.executable})"
+    yield Finding(what="python", state="ok", detail=python)
+    yield Finding(what="machine", state="ok", detail=f"{platform.system()} {platform.machine()}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Finding(what="cores", state="ok", detail=str(cores))
+    detail = f"{memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f} GiB"
+    yield Finding(what="memory", state="ok", detail=detail)
+
+
+def _packages() -> Iterator[Finding]:
+    yield Finding(what="pentad", state="ok", detail=version("pentad"))
+    for extra, module in EXTRAS.items():
+        if importlib.util.find_spec(module) is None:
+            hint = f"pip install 'pentad[{extra}]'"
+            yield Finding(what=f"extra {extra}", state="absent", detail="not installed", hint=hint)
+        else:
+            yield Finding(what=f"extra {extra}", state="ok", detail=_version(module))
+
+
+def _version(module: str) -> str:
+    for name in (module, f"{module}_python"):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "installed"
+
+
+def _kernels() -> Iterator[Finding]:
+    """The runner that an engine would use; asking the kernels themselves is the only sure answer."""
+    if importlib.util.find_spec("torch") is None:
+        hint = "pip install 'pentad[torch]', or serve remote models only"
+        yield Finding(what="kernels", state="trouble", detail="no runner", hint=hint)
+        return
+    try:
+        importlib.import_module("pentad.execution.torch.runner")
+    except (ImportError, OSError) as e:
+        yield Finding(what="kernels", state="trouble", detail=str(e), hint="reinstall torch~=2.13.0")
+        return
+    yield Finding(what="kernels", state="ok", detail="plain PyTorch on the CPU")
+
+
+def _home(settings: Settings) -> Iterator[Finding]:
+    home = settings.root
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        probe = home / f".doctor-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+        free = shutil.disk_usage(home).free
+    except OSError as e:
+        yield Finding(what="home", state="trouble", detail=f"{home}: {e.strerror}", hint="set PENTAD_HOME")
+        return
+    detail = f"{home}, {free / 10**9:.1f} GB free"
+    low = free < MIN_FREE_BYTES
+    hint = "make room, or set PENTAD_HOME to another disk" if low else None
+    yield Finding(what="home", state="trouble" if low else "ok", detail=detail, hint=hint)
+    if settings.profile_path.exists():
+        yield Finding(what="profile", state="ok", detail=str(settings.profile_path))
+    else:
+        yield Finding(what="profile", state="absent", detail="not measured yet", hint="pentad profile")
+
+
+def _models(settings: Settings) -> Iterator[Finding]:
+    from pentad.model.store import ModelStore
+
+    store = ModelStore(settings.root)
+    for name in (*settings.models, settings.embedding_model):
+        if name is None:
+            continue
+        try:
+            stored = store.resolve(name)
+            yield Finding(what=f"model {name}", state="ok", detail=str(stored.path))
+        except PentadError as e:
+            yield Finding(what=f"model {name}", state="absent", detail=e.message, hint=f"pentad pull {name}")

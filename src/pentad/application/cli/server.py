@@ -1,0 +1,59 @@
+"""`pentad serve`: binds first, so that a taken port costs no model load; then wires and serves."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+
+from pentad.application.cli.output import note
+from pentad.application.config import Settings
+from pentad.errors import Conflict, InvalidRequest
+
+
+def serve_forever(settings: Settings) -> None:
+    """Serves until a signal ends it. Says on standard error where, once requests are answered."""
+    listener = bind(settings.server.host, settings.server.port)
+    try:
+        asyncio.run(_serve(settings, listener))
+    finally:
+        listener.close()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises Conflict when the port is taken, InvalidRequest for an impossible host."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host.strip("[]"), port))
+        listener.listen(2048)
+    except OSError as e:
+        listener.close()
+        if e.errno == errno.EADDRINUSE:
+            raise Conflict(
+                f"port {port} of {host} is taken",
+                hint="stop what uses it, or set --port (0 takes a free one)",
+            ) from None
+        raise InvalidRequest(f"cannot listen on {host!r}: {e}", hint="set --host", param="host") from None
+    return listener
+
+
+async def _serve(settings: Settings, listener: socket.socket) -> None:
+    from pentad.application.gateway import create_app
+    from pentad.application.gateway.server import make_server
+    from pentad.application.wiring import build
+
+    async with build(settings) as services:
+        server = make_server(create_app(services, settings.server), settings.server)
+        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        while not (server.started or serving.done()):  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.01)
+        if server.started:
+            port = listener.getsockname()[1]
+            host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
+            models = ", ".join(card.name for card in services.models.models())
+            note(f"pentad serves {models}")
+            note(f"  API      http://{host}:{port}/v1")
+            note(f"  console  http://{host}:{port}/console")
+        await serving

@@ -1,0 +1,168 @@
+"""Verbs that answer with a model: serve, run, chat, ps."""
+
+from __future__ import annotations
+
+import asyncio
+import pathlib
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pentad.application.cli.options import COMMON, EMBEDDING, ENGINE, SERVER, with_settings
+from pentad.application.cli.output import note, print_json, print_table
+from pentad.application.cli.settings import JsonOption
+from pentad.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from pentad.application.cli.talk import Talk
+    from pentad.application.config import Settings
+
+System = Annotated[str | None, typer.Option("--system", help="System prompt.")]
+MaxTokens = Annotated[int | None, typer.Option("--max-tokens", help="Most tokens to generate.")]
+Temperature = Annotated[float, typer.Option("--temperature", help="0 is greedy.", min=0, max=2)]
+Seed = Annotated[int | None, typer.Option("--seed", help="Makes the draws repeatable.")]
+
+
+INTERRUPTED = 130
+
+
+def register(app: typer.Typer) -> None:
+    panel = "Serve and talk"
+    app.command("serve", rich_help_panel=panel)(serve)
+    app.command("run", rich_help_panel=panel)(run)
+    app.command("chat", rich_help_panel=panel)(chat)
+    app.command("ps", rich_help_panel=panel)(ps)
+
+
+@with_settings(COMMON, SERVER, EMBEDDING, ENGINE)
+def serve(
+    flags: dict[str, Any],
+    config: pathlib.Path | None,
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Models to serve, the default first.")
+    ] = None,
+) -> None:
+    """Serve models and agents over HTTP: OpenAI and Anthropic APIs, runs, metrics and the console."""
+    from pentad.application.cli.server import serve_forever
+
+    serve_forever(_settings(flags | ({"models": models} if models else {}), config))
+
+
+@with_settings(COMMON, ENGINE)
+def run(
+    flags: dict[str, Any],
+    config: pathlib.Path | None,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name, reference or path of a model.")],
+    prompt: Annotated[str | None, typer.Argument(help="What to say; read from stdin when absent.")] = None,
+    system: System = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = 0.7,
+    seed: Seed = None,
+    json: JsonOption = False,
+) -> None:
+    """Answer one prompt and stop. The answer goes to standard output as it is made."""
+    from pentad.application.cli.talk import Talk
+
+    if prompt is None:
+        if sys.stdin.isatty():
+            raise InvalidRequest("no prompt", hint="give it after the model, or pipe it in", param="prompt")
+        prompt = sys.stdin.read()
+    talk = Talk(system=system, max_tokens=max_tokens, temperature=temperature, seed=seed)
+    asyncio.run(_answer_once(_settings(_alone(flags, model), config), talk, prompt, json))
+
+
+@with_settings(COMMON, ENGINE)
+def chat(
+    flags: dict[str, Any],
+    config: pathlib.Path | None,
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Absent: the default model.")] = None,
+    system: System = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = 0.7,
+    seed: Seed = None,
+) -> None:
+    """Talk with a model in the terminal. An empty line or Ctrl-D ends it; Ctrl-C stops an answer."""
+    from pentad.application.cli.talk import Talk
+
+    talk = Talk(system=system, max_tokens=max_tokens, temperature=temperature, seed=seed)
+    asyncio.run(_converse(_settings(_alone(flags, model), config), talk))
+
+
+def ps(
+    url: Annotated[
+        str, typer.Option("--url", help="Address of the server.", envvar="PENTAD_URL")
+    ] = "http://127.0.0.1:8000",
+    api_key: Annotated[
+        str | None, typer.Option("--api-key", envvar="PENTAD_API_KEY", help="Its key.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """List what a running server serves and how busy it is."""
+    from pentad.application.cli.client import ServerClient
+
+    state = ServerClient(url, api_key).get("/console/stats")
+    if json:
+        print_json(state)
+        return
+    if state["trouble"]:
+        note(f"warning: {state['trouble']}")
+    rows = [_ps_row(model) for model in state["models"]]
+    print_table(
+        ("model", "kind", "context", "running", "waiting", "KV in use"), rows, empty="nothing is served"
+    )
+
+
+def _ps_row(model: dict[str, Any]) -> tuple[object, ...]:
+    stats = model["stats"]
+    running, waiting = stats.get("running"), stats.get("waiting")
+    usage = stats.get("kv_usage")
+    return (
+        model["name"],
+        model["kind"],
+        model["context_length"],
+        None if running is None else int(running),
+        None if waiting is None else int(waiting),
+        None if usage is None else f"{usage:.0%}",
+    )
+
+
+def _settings(flags: dict[str, Any], config: pathlib.Path | None) -> Settings:
+    from pentad.application.config_loading import load_settings
+    from pentad.application.logs import set_up_logging
+
+    settings = load_settings(flags, file=config)
+    set_up_logging(settings.log_level)
+    return settings
+
+
+def _alone(flags: dict[str, Any], model: str | None) -> dict[str, Any]:
+    """One model and no embedder: what a single conversation needs."""
+    quiet = {"embedding_model": "null", "log_level": flags.get("log_level") or "warning"}
+    return flags | quiet | ({"models": [model]} if model else {})
+
+
+async def _answer_once(settings: Settings, talk: Talk, prompt: str, json: bool) -> None:
+    from pentad.application.wiring import build
+
+    async with build(settings) as services:
+        if json:
+            print_json(await talk.whole(services.models, prompt))
+        elif not await talk.say(services.models, prompt):
+            raise typer.Exit(INTERRUPTED)
+
+
+async def _converse(settings: Settings, talk: Talk) -> None:
+    from pentad.application.wiring import build
+
+    async with build(settings) as services:
+        note(f"{services.models.default}: an empty line or Ctrl-D ends, Ctrl-C stops an answer")
+        while (line := await asyncio.to_thread(_read_line)) is not None:
+            await talk.say(services.models, line)
+
+
+def _read_line() -> str | None:
+    try:
+        return input("\n> " if sys.stdin.isatty() else "").strip() or None
+    except EOFError:
+        return None

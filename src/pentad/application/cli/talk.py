@@ -1,0 +1,89 @@
+"""A conversation in the terminal: messages kept, answers streamed, Ctrl-C ends an answer only."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import uuid
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from pentad.application.cli.output import note, plain
+from pentad.execution.backend import StreamDone, TextDelta
+from pentad.model.service import ModelService
+from pentad.types import Message, Request, Sampling
+
+
+@dataclass(slots=True, kw_only=True)
+class Talk:
+    """The turns so far and how the next answer is drawn."""
+
+    system: str | None = None
+    max_tokens: int | None = None
+    temperature: float = 0.7
+    seed: int | None = None
+    turns: list[Message] = field(default_factory=list)
+
+    def request(self, text: str) -> Request:
+        """The next turn as a request."""
+        head = [Message(role="system", content=self.system)] if self.system else []
+        return Request(
+            id=f"cli-{uuid.uuid4().hex}",
+            model="",
+            messages=(*head, *self.turns, Message(role="user", content=text)),
+            sampling=Sampling(temperature=self.temperature, max_tokens=self.max_tokens, seed=self.seed),
+        )
+
+    async def whole(self, models: ModelService, text: str) -> dict[str, Any]:
+        """The answer as data, with its usage."""
+        completion = await models.complete(self.request(text))
+        usage = completion.usage
+        return {
+            "model": models.default,
+            "text": completion.message.content,
+            "finish_reason": completion.choices[0].reason,
+            "usage": {
+                "prompt_tokens": usage.prompt_tokens,
+                "cached_tokens": usage.cached_tokens,
+                "completion_tokens": usage.completion_tokens,
+            },
+        }
+
+    async def say(self, models: ModelService, text: str) -> bool:
+        """Streams the answer to standard output and remembers both turns; False when Ctrl-C stopped it."""
+        answering = asyncio.ensure_future(self._stream(models, text))
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, answering.cancel)
+        try:
+            await answering
+        except asyncio.CancelledError:
+            if not answering.cancelled():
+                raise
+            return False
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+        return True
+
+    async def _stream(self, models: ModelService, text: str) -> None:
+        pieces: list[str] = []
+        request = self.request(text)
+        try:
+            async with aclosing(models.stream(request)) as deltas:
+                async for delta in deltas:
+                    if isinstance(delta, TextDelta):
+                        pieces.append(delta.text)
+                        sys.stdout.write(plain(delta.text))
+                        sys.stdout.flush()
+                    elif isinstance(delta, StreamDone) and sys.stderr.isatty():
+                        usage = delta.usage
+                        note(f"\n[{usage.prompt_tokens} prompt tokens, {usage.completion_tokens} generated]")
+        except asyncio.CancelledError:
+            note("\n[stopped]")
+            raise
+        finally:
+            sys.stdout.write("\n")
+            if pieces:
+                answer = Message(role="assistant", content="".join(pieces))
+                self.turns += [Message(role="user", content=text), answer]

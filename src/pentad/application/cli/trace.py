@@ -1,0 +1,147 @@
+"""A run as people read it: events as they happen, the ending, and where the time went."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from pentad.agent.events import (
+    Compacted,
+    ModelAnswered,
+    ModelFailed,
+    Planned,
+    Recalled,
+    Record,
+    RunEnded,
+    RunResumed,
+    RunStarted,
+    StepEnded,
+    TextStreamed,
+    ToolIntended,
+    ToolReturned,
+)
+from pentad.agent.explain import Explanation
+from pentad.agent.rows import RunRow
+from pentad.agent.state import RunState
+from pentad.application.cli.output import duration, plain
+from pentad.types import Decision
+
+_MOST_SHOWN = 500
+"""Characters of a tool result or text shown on the terminal; the journal has the whole."""
+
+
+def line_of(record: Record) -> str | None:
+    """One event as text, or None for those that say nothing to a person."""
+    match record.event:
+        case RunStarted() as e:
+            text = f"run     {record.run_id}\nagent   {e.agent.get('name', '')}\ngoal    {e.goal}"
+        case RunResumed() as e:
+            text = f"resumed ({e.in_doubt} tool calls in doubt)"
+        case Recalled() as e:
+            text = f"recall  {len(e.items)} memories"
+        case Compacted() as e:
+            text = f"compact {e.reason}: {e.before_tokens} to {e.after_tokens} tokens"
+        case Planned() as e:
+            goals = [
+                f"  {i}. {task}" + (f" [{tool}]" if tool else "") for i, (tool, task) in enumerate(e.goals, 1)
+            ]
+            text = "\n".join(["plan", *goals])
+        case ToolIntended() as e:
+            text = f"call    {e.tool}({_arguments(e.arguments)})"
+        case ToolReturned() as e:
+            text = f"result  {'' if e.status == 'ok' else f'[{e.status}] '}{_short(e.content)}"
+        case ModelAnswered() as e if e.text and not e.tool_calls and e.purpose == "act":
+            text = f"model   {_short(e.text)}"
+        case ModelFailed() as e:
+            text = f"model   failed: {e.error}" + (", trying again" if e.retry else "")
+        case StepEnded(outcome="failed" | "refused" | "replanned") as e:
+            text = f"step    {e.outcome}: {e.detail}"
+        case RunEnded() as e:
+            text = f"answer  {e.answer}" + (f"\n{e.status}  {e.error}" if e.error else "")
+        case _:
+            return None
+    return plain(text)
+
+
+def printer() -> Callable[[Record], None]:
+    """Prints a run's records to standard output as they come."""
+
+    def show(record: Record) -> None:
+        if isinstance(record.event, TextStreamed):
+            return
+        if (line := line_of(record)) is not None:
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+
+    return show
+
+
+def ending(state: RunState, explanation: Explanation) -> str:
+    """Usage and time per layer, after a run."""
+    total = state.totals
+    used = (
+        f"usage   {total.model_calls} model calls, {total.prompt_tokens} prompt tokens "
+        f"({total.cached_tokens} cached), {total.completion_tokens} generated, "
+        f"{explanation.tool_calls} tool calls, {duration(explanation.active_s)}"
+    )
+    return (
+        used
+        + "\ntime    "
+        + ", ".join(
+            [f"{share.layer} {duration(share.seconds)}" for share in explanation.shares]
+            + [f"unattributed {explanation.residual_fraction:.1%}"]
+        )
+    )
+
+
+def run_summary(state: RunState) -> dict[str, Any]:
+    """A run as data."""
+    return {
+        "run_id": state.run_id,
+        "agent": state.spec.name,
+        "goal": state.goal,
+        "tenant": state.tenant,
+        "status": state.status,
+        "answer": state.answer,
+        "error": state.error,
+        "steps": len(state.closed),
+        "plan": [{"tool": tool or None, "task": task} for tool, task in state.plan or ()],
+        "active_s": state.active_s,
+        "usage": asdict(state.totals),
+    }
+
+
+def row_summary(row: RunRow) -> dict[str, Any]:
+    """One line of the list of runs as data."""
+    return asdict(row)
+
+
+def explanation_summary(explanation: Explanation) -> dict[str, Any]:
+    """An explanation as data."""
+    return asdict(explanation) | {"residual_fraction": explanation.residual_fraction}
+
+
+def decision_line(decision: Decision) -> str:
+    """One decision with what it was chosen from and the limit that bound it."""
+    others = ", ".join(name if score is None else f"{name} {score:g}" for name, score in decision.candidates)
+    bound = f"; bound by {decision.constraint}" if decision.constraint else ""
+    of = f" of {others}" if others else ""
+    return plain(f"{decision.layer}/{decision.policy}: {decision.subject} = {decision.chosen}{of}{bound}")
+
+
+def _arguments(text: str) -> str:
+    try:
+        value = json.loads(text or "{}")
+    except ValueError:
+        return _short(text)
+    if not isinstance(value, dict):
+        return _short(text)
+    return _short(", ".join(f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in value.items()))
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _MOST_SHOWN else f"{line[:_MOST_SHOWN]} ... ({len(line)} characters)"
