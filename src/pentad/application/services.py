@@ -21,9 +21,3 @@ class Services:
     agents: AgentRuntime | None = None
     """None where this process serves models only."""
     clock: Clock = time.monotonic
-
-    async def close(self) -> None:
-        """Ends agent runs at a safe point first, then the models that they use."""
-        if self.agents is not None:
-            await self.agents.close()
-        await self.models.close()

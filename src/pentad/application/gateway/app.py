@@ -10,28 +10,32 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 
+from pentad.application import console
 from pentad.application.gateway.core import Gateway
 from pentad.application.gateway.errors import MethodNotAllowed, error_response
 from pentad.application.gateway.exchange import exchange_of
 from pentad.application.gateway.guard import Guard
-from pentad.application.gateway.routes import chat, operations
+from pentad.application.gateway.routes import chat, completions, embeddings, messages, operations
+from pentad.application.gateway.routes.responses import Responses
+from pentad.application.gateway.routes.runs import Runs
 from pentad.application.gateway.settings import GatewaySettings
 from pentad.application.services import Services
 from pentad.errors import InvalidRequest, NotFound, PentadError
 
 
 def create_app(services: Services, settings: GatewaySettings) -> Starlette:
-    """The application over these services, which it closes when it shuts down."""
+    """The application over these services, which stay open when it shuts down."""
     gateway = Gateway(services, settings)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
-        await services.close()
+        await gateway.close()
 
     app = Starlette(
-        routes=[*chat.routes(gateway), *operations.routes(gateway)],
+        routes=_routes(gateway),
         middleware=[Middleware(Guard, gateway=gateway)],
         exception_handlers={HTTPException: _routing_error},
         lifespan=lifespan,
@@ -39,6 +43,12 @@ def create_app(services: Services, settings: GatewaySettings) -> Starlette:
     app.router.redirect_slashes = False
     app.state.gateway = gateway
     return app
+
+
+def _routes(gateway: Gateway) -> list[BaseRoute]:
+    modules = (chat, completions, embeddings, messages, operations)
+    served: list[BaseRoute] = [route for module in modules for route in module.routes(gateway)]
+    return [*served, *Responses(gateway).routes(), *Runs(gateway).routes(), *console.routes(gateway.services)]
 
 
 async def _routing_error(http: HttpRequest, raised: Exception) -> Response:

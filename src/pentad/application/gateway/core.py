@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -19,6 +19,7 @@ from pentad.application.gateway.metering import Pulse, metered
 from pentad.application.gateway.metrics import Metrics
 from pentad.application.gateway.settings import GatewaySettings
 from pentad.application.gateway.sse import EventStream, StreamWatch, until_disconnected
+from pentad.application.gateway.store import ResponseStore
 from pentad.application.services import Services
 from pentad.errors import PentadError
 from pentad.execution.backend import Delta
@@ -42,7 +43,26 @@ class Gateway:
             slow_client_limit_s=settings.slow_client_limit_s,
             clock=services.clock,
         )
-        self.started_unix_s = int(time.time())
+        self.responses = ResponseStore(settings.response_store_bytes)
+        self.log = logging.getLogger("pentad.gateway")
+        self._background: set[asyncio.Task[None]] = set()
+
+    def background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Runs work that outlives its request; it is cancelled when the server ends."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    async def close(self) -> None:
+        """Ends the background work. The services belong to whoever built them."""
+        for task in list(self._background):
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+    def model_name(self, asked: str | None) -> str:
+        """The name that an answer carries."""
+        return asked or self.services.models.default
 
     def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         """The one stream of this request, metered on its way up."""

@@ -118,7 +118,7 @@ class Meter:
 
 
 class _ModelStats(Collector):
-    """The backends' own gauges, read when someone scrapes: `pentad_<name>{model_name}`."""
+    """The backends' own gauges, read when someone scrapes: `pentad_engine_<name>{model_name}`."""
 
     def __init__(self, stats: Stats) -> None:
         self._stats = stats
@@ -134,7 +134,7 @@ class _ModelStats(Collector):
                 if family is None:
                     counts = key.endswith("_total")
                     kind = CounterMetricFamily if counts else GaugeMetricFamily
-                    name = f"pentad_{key.removesuffix('_total')}"
+                    name = f"pentad_engine_{key.removesuffix('_total')}"
                     family = families[key] = kind(name, f"{key} of the backend", labels=["model_name"])
                 family.add_metric([model], value)  # type: ignore[attr-defined]
         yield from families.values()
@@ -148,9 +148,12 @@ _ALIASES = {
     "pentad_request_completion_tokens": "vllm:request_generation_tokens",
     "pentad_prompt_tokens": "vllm:prompt_tokens",
     "pentad_completion_tokens": "vllm:generation_tokens",
-    "pentad_running": "vllm:num_requests_running",
-    "pentad_waiting": "vllm:num_requests_waiting",
-    "pentad_preemptions": "vllm:num_preemptions",
+    "pentad_engine_running": "vllm:num_requests_running",
+    "pentad_engine_waiting": "vllm:num_requests_waiting",
+    "pentad_engine_kv_usage_fraction": "vllm:kv_cache_usage_perc",
+    "pentad_engine_prefix_query_tokens": "vllm:prefix_cache_queries",
+    "pentad_engine_prefix_hit_tokens": "vllm:prefix_cache_hits",
+    "pentad_engine_preemptions": "vllm:num_preemptions",
 }
 
 

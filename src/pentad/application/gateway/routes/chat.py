@@ -38,7 +38,7 @@ def routes(gateway: Gateway) -> list[Route]:
         span = gateway.translated(exchange)
         explain = gateway.explain(exchange, span, options.explain)
         deltas = gateway.generate(request)
-        created, model = int(time.time()), wire.model
+        created, model = int(time.time()), gateway.model_name(wire.model)
         if wire.stream:
             include_usage = wire.stream_options is not None and bool(wire.stream_options.include_usage)
             chunks = ChatChunks(

@@ -10,10 +10,16 @@ from starlette.routing import Route
 import pentad
 from pentad.application.gateway.answers import json_response
 from pentad.application.gateway.core import Gateway
+from pentad.application.gateway.health import Health
 
 
 def routes(gateway: Gateway) -> list[Route]:
     """What operators and their tools ask."""
+
+    settings = gateway.settings
+    checker = Health(
+        gateway.services, gateway.pulse, window_s=settings.health_window_s, probe_s=settings.health_probe_s
+    )
 
     async def livez(_: HttpRequest) -> Response:
         return json_response({"status": "alive"})
@@ -24,6 +30,12 @@ def routes(gateway: Gateway) -> list[Route]:
             return json_response({"status": "ready"})
         return json_response({"status": "not ready", "reason": reason}, 503)
 
+    async def health(_: HttpRequest) -> Response:
+        reason = await checker.trouble()
+        if reason is None:
+            return json_response({"status": "healthy"})
+        return json_response({"status": "unhealthy", "reason": reason}, 503)
+
     async def metrics(_: HttpRequest) -> Response:
         return Response(gateway.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
@@ -33,6 +45,8 @@ def routes(gateway: Gateway) -> list[Route]:
     return [
         Route("/livez", livez, methods=["GET"]),
         Route("/readyz", readyz, methods=["GET"]),
+        Route("/health", health, methods=["GET"]),
+        Route("/ping", livez, methods=["GET"]),
         Route("/metrics", metrics, methods=["GET"]),
         Route("/version", version, methods=["GET"]),
     ]

@@ -94,7 +94,7 @@ class ChatRequest(Struct, kw_only=True):
     """A chat completion, with vLLM's extras and our `pentad` object."""
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=4096)]
-    model: Name
+    model: Name | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
     n: Choices | None = None

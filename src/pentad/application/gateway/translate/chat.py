@@ -17,11 +17,11 @@ from pentad.application.gateway.schemas.chat import (
     ResponseFormat,
 )
 from pentad.application.gateway.schemas.common import StructuredOutputs
+from pentad.application.gateway.translate.options import sampling
 from pentad.errors import InvalidRequest
 from pentad.types import Message, OutputFormat, Request, RunContext, Sampling, ToolCall, ToolChoice, ToolSpec
 
 TEXT_PARTS = ("text", "input_text", "output_text")
-_SEED_MASK = 2**63 - 1
 
 
 def chat_request(body: ChatRequest, *, request_id: str, tenant: str, context: RunContext) -> Request:
@@ -29,12 +29,12 @@ def chat_request(body: ChatRequest, *, request_id: str, tenant: str, context: Ru
     tools = tool_specs(body.tools or ())
     return Request(
         id=request_id,
-        model=body.model,
+        model=body.model or "",
         messages=messages(body.messages),
         tools=tools,
         tool_choice=tool_choice(body.tool_choice, tools, parallel=body.parallel_tool_calls is not False),
         format=output_format(body.response_format, body.structured_outputs),
-        sampling=sampling(body),
+        sampling=chat_sampling(body),
         tenant=tenant,
         cache_salt=body.cache_salt or "",
         priority=body.priority or 0,
@@ -205,59 +205,17 @@ def _schema_object(value: dict[str, Any] | str | None) -> dict[str, Any]:
     return parsed
 
 
-def sampling(body: ChatRequest) -> Sampling:
-    """How tokens are drawn, with OpenAI's defaults."""
+def chat_sampling(body: ChatRequest) -> Sampling:
+    """Sampling of a chat request, whose log probabilities take two fields."""
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidRequest(
             "top_logprobs without logprobs", hint="set logprobs to true", param="top_logprobs"
         )
-    return Sampling(
-        temperature=1.0 if body.temperature is None else body.temperature,
-        top_p=1.0 if body.top_p is None else body.top_p,
-        top_k=max(0, body.top_k or 0),
-        min_p=body.min_p or 0.0,
-        presence_penalty=body.presence_penalty or 0.0,
-        frequency_penalty=body.frequency_penalty or 0.0,
-        repetition_penalty=body.repetition_penalty or 1.0,
-        logit_bias=logit_bias(body.logit_bias),
-        seed=seed(body.seed),
-        n=body.n or 1,
-        max_tokens=token_limit(body.max_completion_tokens or body.max_tokens, body.min_tokens),
-        min_tokens=body.min_tokens or 0,
-        stop=stops(body.stop),
-        stop_token_ids=tuple(body.stop_token_ids or ()),
-        ignore_eos=bool(body.ignore_eos),
+    return sampling(
+        body,
+        max_tokens=body.max_completion_tokens or body.max_tokens,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
     )
-
-
-def token_limit(most: int | None, least: int | None) -> int | None:
-    """The most tokens to generate, which must not be under the least."""
-    if most is not None and least is not None and least > most:
-        raise InvalidRequest(f"min_tokens is {least}, above max_tokens {most}", param="min_tokens")
-    return most
-
-
-def seed(value: int | None) -> int | None:
-    """Any 64-bit seed as a non-negative one."""
-    return None if value is None else value & _SEED_MASK
-
-
-def stops(value: str | list[str] | None) -> tuple[str, ...]:
-    """The stop strings."""
-    return (value,) if isinstance(value, str) else tuple(value or ())
-
-
-def logit_bias(wire: dict[str, float] | None) -> dict[int, float]:
-    """Token ids, which JSON can only write as strings, to their bias."""
-    bias: dict[int, float] = {}
-    for key, value in (wire or {}).items():
-        if not (key.isascii() and key.isdigit() and len(key) <= 9):
-            raise InvalidRequest(
-                f'logit_bias has the key {key[:32]!r}; keys are token ids, e.g. "50"', param="logit_bias"
-            )
-        bias[int(key)] = value
-    return bias
 
 
 def template_options(body: ChatRequest) -> dict[str, Any]:

@@ -1,0 +1,80 @@
+"""POST /v1/completions, /tokenize and /detokenize."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+
+from pentad.application.gateway.answers import json_response
+from pentad.application.gateway.body import Body
+from pentad.application.gateway.context import options_of, run_context
+from pentad.application.gateway.core import Gateway, while_connected
+from pentad.application.gateway.exchange import exchange_of, new_id
+from pentad.application.gateway.schemas.completions import (
+    CompletionRequest,
+    DetokenizeAnswer,
+    DetokenizeRequest,
+    TokenizeAnswer,
+    TokenizeRequest,
+)
+from pentad.application.gateway.translate.completions import (
+    CompletionChunks,
+    completion_answer,
+    completion_requests,
+    merged,
+)
+from pentad.execution.backend import collect
+
+
+def routes(gateway: Gateway) -> list[Route]:
+    """Raw completions and the tokenizer."""
+    completion_body = Body(CompletionRequest)
+    tokenize_body = Body(TokenizeRequest)
+    detokenize_body = Body(DetokenizeRequest)
+
+    async def completions(http: HttpRequest) -> Response:
+        exchange = exchange_of(http)
+        wire = await completion_body.read(http, gateway.settings)
+        options = options_of(wire.pentad, http.headers)
+        answer_id, created, model = new_id("cmpl"), int(time.time()), gateway.model_name(wire.model)
+        requests = completion_requests(
+            wire, request_id=answer_id, tenant=exchange.tenant, context=run_context(options)
+        )
+        explain = gateway.explain(exchange, gateway.translated(exchange), options.explain)
+        deltas = merged([gateway.generate(request) for request in requests], wire.n or 1)
+        if wire.stream:
+            include_usage = wire.stream_options is not None and bool(wire.stream_options.include_usage)
+            chunks = CompletionChunks(
+                id=answer_id, created=created, model=model, include_usage=include_usage, explain=explain
+            )
+            return gateway.events(chunks.frames(deltas), exchange)
+        async with aclosing(deltas) as stream:
+            completion = await while_connected(http, collect(stream))
+        return json_response(
+            completion_answer(completion, id=answer_id, created=created, model=model, explain=explain)
+        )
+
+    async def tokenize(http: HttpRequest) -> Response:
+        wire = await tokenize_body.read(http, gateway.settings)
+        models = gateway.services.models
+        name = gateway.model_name(wire.model)
+        tokens = await asyncio.to_thread(models.tokenize, name, wire.prompt)
+        length = next((card.context_length for card in models.models() if card.name == name), None)
+        return json_response(TokenizeAnswer(count=len(tokens), max_model_len=length, tokens=tokens))
+
+    async def detokenize(http: HttpRequest) -> Response:
+        wire = await detokenize_body.read(http, gateway.settings)
+        models = gateway.services.models
+        text = await asyncio.to_thread(models.detokenize, gateway.model_name(wire.model), wire.tokens)
+        return json_response(DetokenizeAnswer(prompt=text))
+
+    return [
+        Route("/v1/completions", completions, methods=["POST"]),
+        Route("/tokenize", tokenize, methods=["POST"]),
+        Route("/detokenize", detokenize, methods=["POST"]),
+    ]

@@ -1,0 +1,83 @@
+"""POST /v1/embeddings."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from array import array
+from collections.abc import Sequence
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+
+from pentad.application.gateway.answers import json_response
+from pentad.application.gateway.body import Body
+from pentad.application.gateway.core import Gateway, while_connected
+from pentad.application.gateway.schemas.embeddings import (
+    EmbeddingAnswer,
+    EmbeddingItem,
+    EmbeddingRequest,
+    EmbeddingUsage,
+)
+from pentad.errors import InvalidRequest, ModelNotFound
+from pentad.model.service import ModelCard
+
+
+def routes(gateway: Gateway) -> list[Route]:
+    """Vectors of texts."""
+    body = Body(EmbeddingRequest)
+
+    async def embeddings(http: HttpRequest) -> Response:
+        wire = await body.read(http, gateway.settings)
+        texts = _texts(wire.input)
+        card = _embedder(gateway, wire.model)
+        if wire.dimensions not in (None, card.dimensions):
+            raise InvalidRequest(
+                f"model {card.name!r} makes vectors of {card.dimensions} numbers, not {wire.dimensions}",
+                hint="leave dimensions out",
+                param="dimensions",
+            )
+        made = await while_connected(http, gateway.services.models.embed(card.name, texts))
+        encode = _base64 if wire.encoding_format == "base64" else list
+        tokens = made.usage.prompt_tokens
+        return json_response(
+            EmbeddingAnswer(
+                data=[EmbeddingItem(index=i, embedding=encode(v)) for i, v in enumerate(made.vectors)],
+                model=card.name,
+                usage=EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens),
+            )
+        )
+
+    return [Route("/v1/embeddings", embeddings, methods=["POST"])]
+
+
+def _texts(given: str | Sequence[str | int | list[int]]) -> list[str]:
+    listed = [given] if isinstance(given, str) else given
+    texts = [one for one in listed if isinstance(one, str)]
+    if len(texts) != len(listed):
+        raise InvalidRequest(
+            "input holds token ids, which mean something else to every tokenizer",
+            hint="send text (LangChain: check_embedding_ctx_length=False)",
+            param="input",
+        )
+    for index, text in enumerate(texts):
+        if not text:
+            raise InvalidRequest(f"input[{index}] is empty", param=f"input[{index}]")
+    return texts
+
+
+def _embedder(gateway: Gateway, name: str | None) -> ModelCard:
+    cards = [card for card in gateway.services.models.models() if card.kind == "embed"]
+    for card in cards:
+        if name in (None, card.name):
+            return card
+    known = ", ".join(card.name for card in cards) or "none is served"
+    raise ModelNotFound(f"no embedding model {name!r} here", hint=f"known: {known}", param="model")
+
+
+def _base64(vector: Sequence[float]) -> str:
+    numbers = array("f", vector)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return base64.b64encode(numbers.tobytes()).decode("ascii")

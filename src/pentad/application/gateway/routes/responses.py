@@ -1,0 +1,179 @@
+"""POST /v1/responses and what can be done with a stored one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+
+import msgspec
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+
+from pentad.application.gateway.answers import json_response
+from pentad.application.gateway.body import Body
+from pentad.application.gateway.context import options_of, run_context
+from pentad.application.gateway.core import Gateway, while_connected
+from pentad.application.gateway.errors import internal_error
+from pentad.application.gateway.exchange import Exchange, exchange_of, new_id
+from pentad.application.gateway.schemas.responses import ResponseDeleted, ResponseObject, ResponseRequest
+from pentad.application.gateway.store import Stored
+from pentad.application.gateway.translate.options import given
+from pentad.application.gateway.translate.responses import input_messages, response_request
+from pentad.application.gateway.translate.responses_answer import ResponseBuilder
+from pentad.errors import Conflict, InvalidRequest, NotFound, PentadError
+from pentad.execution.backend import Delta
+from pentad.types import Message
+
+
+class Responses:
+    """The handlers, and the background responses that are running."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._body = Body(ResponseRequest)
+        self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
+
+    def routes(self) -> list[Route]:
+        """Create, read, delete and cancel."""
+        one = "/v1/responses/{response_id}"
+        return [
+            Route("/v1/responses", self.create, methods=["POST"]),
+            Route(one, self.read, methods=["GET"]),
+            Route(one, self.delete, methods=["DELETE"]),
+            Route(f"{one}/cancel", self.cancel, methods=["POST"]),
+        ]
+
+    async def create(self, http: HttpRequest) -> Response:
+        """Answers streamed, plain or, with `background`, at once and later."""
+        exchange = exchange_of(http)
+        wire = await self._body.read(http, self._gateway.settings)
+        if wire.background and wire.stream:
+            raise InvalidRequest(
+                "background and stream together are not served", hint="poll the response", param="background"
+            )
+        if wire.background and wire.store is False:
+            raise InvalidRequest("background needs store", hint="leave store out", param="store")
+        options = options_of(wire.pentad, http.headers)
+        before = self._before(exchange.tenant, wire.previous_response_id)
+        request = response_request(
+            wire,
+            request_id=new_id("resp"),
+            tenant=exchange.tenant,
+            context=run_context(options),
+            before=before,
+            ignored=exchange.ignored,
+        )
+        explain = self._gateway.explain(exchange, self._gateway.translated(exchange), options.explain)
+        history = (*before, *input_messages(wire))
+
+        def keep(builder: ResponseBuilder) -> None:
+            if wire.store is not False:
+                turns = (*history, *builder.turns())
+                self._gateway.responses.put(exchange.tenant, builder.response, turns)
+
+        start = self._start(wire, request.id)
+        builder = ResponseBuilder(start, explain=explain, on_end=keep)
+        deltas = self._gateway.generate(request)
+        if wire.background:
+            return self._in_background(exchange, builder, deltas, history)
+        if wire.stream:
+            return self._gateway.events(builder.frames(deltas), exchange, error_frame=builder.failed)
+        return json_response(await while_connected(http, builder.run(deltas)))
+
+    async def read(self, http: HttpRequest) -> Response:
+        """A stored response as it is now."""
+        return json_response(self._stored(http).response)
+
+    async def delete(self, http: HttpRequest) -> Response:
+        """Forgets a stored response."""
+        stored = self._stored(http)
+        self._gateway.responses.remove(exchange_of(http).tenant, stored.response.id)
+        return json_response(ResponseDeleted(id=stored.response.id))
+
+    async def cancel(self, http: HttpRequest) -> Response:
+        """Stops a background response; a finished one is a Conflict."""
+        stored = self._stored(http)
+        response, tenant = stored.response, exchange_of(http).tenant
+        task = self._running.get((tenant, response.id))
+        if task is None:
+            raise Conflict(
+                f"response {response.id!r} is {response.status}",
+                hint="only background responses in progress can be cancelled",
+            )
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return json_response(self._stored(http).response)
+
+    def _before(self, tenant: str, response_id: str | None) -> tuple[Message, ...]:
+        if response_id is None:
+            return ()
+        stored = self._gateway.responses.get(tenant, response_id)
+        if stored is None or stored.response.status in ("queued", "in_progress"):
+            raise NotFound(
+                f"no finished response {response_id[:80]!r} is stored here",
+                hint="send the whole conversation as input",
+                param="previous_response_id",
+            )
+        return stored.turns
+
+    def _stored(self, http: HttpRequest) -> Stored:
+        response_id = http.path_params["response_id"]
+        stored = self._gateway.responses.get(exchange_of(http).tenant, response_id)
+        if stored is None:
+            raise NotFound(f"no response {response_id[:80]!r} is stored here", param="response_id")
+        return stored
+
+    def _start(self, wire: ResponseRequest, response_id: str) -> ResponseObject:
+        choice = wire.tool_choice or "auto"
+        text = msgspec.to_builtins(wire.text) if wire.text is not None else {}
+        return ResponseObject(
+            id=response_id,
+            created_at=int(time.time()),
+            model=self._gateway.model_name(wire.model),
+            status="in_progress",
+            output=[],
+            tools=[msgspec.to_builtins(tool) for tool in wire.tools or ()],
+            tool_choice=choice if isinstance(choice, str) else msgspec.to_builtins(choice),
+            parallel_tool_calls=wire.parallel_tool_calls is not False,
+            temperature=given(wire.temperature, 1.0),
+            top_p=given(wire.top_p, 1.0),
+            text=text if text.get("format") else {**text, "format": {"type": "text"}},
+            instructions=wire.instructions,
+            previous_response_id=wire.previous_response_id,
+            max_output_tokens=wire.max_output_tokens,
+            reasoning=None if wire.reasoning is None else msgspec.to_builtins(wire.reasoning),
+            metadata=wire.metadata or {},
+            store=wire.store is not False,
+            background=bool(wire.background),
+        )
+
+    def _in_background(
+        self,
+        exchange: Exchange,
+        builder: ResponseBuilder,
+        deltas: AsyncGenerator[Delta, None],
+        history: tuple[Message, ...],
+    ) -> Response:
+        store, key = self._gateway.responses, (exchange.tenant, builder.response.id)
+        store.put(exchange.tenant, builder.response, history)
+
+        async def work() -> None:
+            try:
+                with self._gateway.load.slot():
+                    await builder.run(deltas)
+            except asyncio.CancelledError:
+                cancelled = msgspec.structs.replace(builder.response, status="cancelled")
+                store.put(exchange.tenant, cancelled, history)
+                raise
+            except PentadError as error:
+                builder.fail(error)
+            except Exception:
+                self._gateway.log.exception("background response %s failed", builder.response.id)
+                builder.fail(internal_error(exchange.request_id))
+            finally:
+                self._running.pop(key, None)
+
+        self._running[key] = self._gateway.background(work())
+        return json_response(builder.response)

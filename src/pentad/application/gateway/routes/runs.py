@@ -1,0 +1,250 @@
+"""Agent runs: start, list, show, follow, explain, cancel, resume."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+
+from pentad.agent.events import Record
+from pentad.agent.explain import Explanation
+from pentad.agent.loading import agent_from
+from pentad.agent.rows import RunRow
+from pentad.agent.runtime import AgentRuntime
+from pentad.agent.spec import AgentSpec
+from pentad.agent.state import RunState
+from pentad.application.gateway.answers import json_response
+from pentad.application.gateway.body import Body, check_free_form
+from pentad.application.gateway.context import options_of, run_context
+from pentad.application.gateway.core import Gateway
+from pentad.application.gateway.exchange import exchange_of
+from pentad.application.gateway.runmetrics import RunMetrics
+from pentad.application.gateway.schemas.runs import (
+    AgentCard,
+    AgentList,
+    LayerShare,
+    RunExplanation,
+    RunLine,
+    RunList,
+    RunObject,
+    RunRequest,
+    RunUsage,
+)
+from pentad.application.gateway.translate.frames import encode
+from pentad.errors import Forbidden, InvalidRequest, Unavailable
+
+MAX_LIST = 1000
+_SERVER_ONLY = ("mcp_servers", "mcpServers", "tool_options")
+"""What a described agent may not bring: these start programs and open files on this machine."""
+
+
+class Runs:
+    """The handlers. Every run belongs to the tenant that started it; others get 404."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._body = Body(RunRequest)
+        self._metrics = RunMetrics(gateway.metrics.registry)
+
+    def routes(self) -> list[Route]:
+        """The resource and its verbs."""
+        one = "/v1/runs/{run_id}"
+        return [
+            Route("/v1/agents", self.agents, methods=["GET"]),
+            Route("/v1/runs", self.start, methods=["POST"]),
+            Route("/v1/runs", self.list, methods=["GET"]),
+            Route(one, self.show, methods=["GET"]),
+            Route(f"{one}/events", self.events, methods=["GET"]),
+            Route(f"{one}/explain", self.explain, methods=["GET"]),
+            Route(f"{one}/cancel", self.cancel, methods=["POST"]),
+            Route(f"{one}/resume", self.resume, methods=["POST"]),
+        ]
+
+    async def agents(self, _: HttpRequest) -> Response:
+        """The agents that can be started by name."""
+        known = self._runtime.agents.values()
+        return json_response(AgentList(data=[_agent_card(spec) for spec in known]))
+
+    async def start(self, http: HttpRequest) -> Response:
+        """Starts a run and answers at once; follow its events."""
+        exchange = exchange_of(http)
+        wire = await self._body.read(http, self._gateway.settings)
+        context = run_context(options_of(wire.pentad, http.headers))
+        agent = wire.agent if isinstance(wire.agent, str) else _described(wire.agent)
+        run_id = await self._runtime.start(
+            agent,
+            wire.goal,
+            tenant=exchange.tenant,
+            objective=context.objective if wire.pentad is not None and wire.pentad.slo is not None else None,
+            budget=context.budget,
+            data_label=context.data_label,
+        )
+        self._observe(run_id, exchange.tenant)
+        return json_response(await self._show(run_id, exchange.tenant), 201)
+
+    async def list(self, http: HttpRequest) -> Response:
+        """The caller's runs, newest first."""
+        limit = _number(http, "limit", 100, most=MAX_LIST)
+        status = http.query_params.get("status")
+        rows = await asyncio.to_thread(
+            self._runtime.list, tenant=exchange_of(http).tenant, status=status, limit=limit
+        )
+        return json_response(RunList(data=[_line(row) for row in rows]))
+
+    async def show(self, http: HttpRequest) -> Response:
+        """One run."""
+        return json_response(await self._show(_run_id(http), exchange_of(http).tenant))
+
+    async def events(self, http: HttpRequest) -> Response:
+        """The run's events as they happen, from Last-Event-ID (or `after`) on, until it ends.
+
+        204 when there is nothing more to come, which stops a browser's EventSource.
+        """
+        exchange, run_id = exchange_of(http), _run_id(http)
+        after = _number(http, "after", 0, header="last-event-id", most=2**53)
+        state = await asyncio.to_thread(self._runtime.show, run_id, tenant=exchange.tenant)
+        if state.status != "running" and after >= state.sequence:
+            return Response(status_code=204)
+        after = min(after, state.sequence)
+        records = self._runtime.events(run_id, after, tenant=exchange.tenant)
+        return self._gateway.events(_frames(records), exchange)
+
+    async def explain(self, http: HttpRequest) -> Response:
+        """Where the run's time went, by layer."""
+        made = await asyncio.to_thread(self._runtime.explain, _run_id(http), tenant=exchange_of(http).tenant)
+        return json_response(_explanation(made))
+
+    async def cancel(self, http: HttpRequest) -> Response:
+        """Ends a run; answers when it has ended."""
+        run_id, tenant = _run_id(http), exchange_of(http).tenant
+        await self._runtime.cancel(run_id, tenant=tenant)
+        return json_response(await self._show(run_id, tenant))
+
+    async def resume(self, http: HttpRequest) -> Response:
+        """Takes up a run that was interrupted."""
+        run_id, tenant = _run_id(http), exchange_of(http).tenant
+        await self._runtime.resume(run_id, tenant=tenant)
+        self._observe(run_id, tenant)
+        return json_response(await self._show(run_id, tenant), 202)
+
+    @property
+    def _runtime(self) -> AgentRuntime:
+        runtime = self._gateway.services.agents
+        if runtime is None:
+            raise Unavailable("this server runs no agents", hint="start it with pentad serve")
+        return runtime
+
+    async def _show(self, run_id: str, tenant: str) -> RunObject:
+        return _run_object(await asyncio.to_thread(self._runtime.show, run_id, tenant=tenant))
+
+    def _observe(self, run_id: str, tenant: str) -> None:
+        state = self._runtime.show(run_id, tenant=tenant)
+        known = state.spec.name in self._runtime.agents
+        records = self._runtime.events(run_id, max(0, state.sequence - 1), tenant=tenant)
+        name = state.spec.name if known else "inline"
+        tools = frozenset(state.spec.tools if known else ())
+        self._gateway.background(self._metrics.follow(records, name, tools))
+
+
+def _described(data: dict[str, Any]) -> AgentSpec:
+    check_free_form(data, "agent")
+    for name in _SERVER_ONLY:
+        if data.get(name):
+            raise Forbidden(
+                f"an agent sent over HTTP may not bring {name}",
+                hint="declare the agent in a file on the server and start it by name",
+                param=f"agent.{name}",
+            )
+    return agent_from(data)
+
+
+def _run_id(http: HttpRequest) -> str:
+    run_id: str = http.path_params["run_id"]
+    return run_id[:100]
+
+
+def _number(http: HttpRequest, name: str, default: int, *, most: int, header: str | None = None) -> int:
+    text = (http.headers.get(header) if header else None) or http.query_params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 16 and int(text) <= most):
+        raise InvalidRequest(f"{name} is {text[:32]!r}; it must be 0 to {most}", param=name)
+    return int(text)
+
+
+async def _frames(records: AsyncGenerator[Record, None]) -> AsyncGenerator[bytes, None]:
+    """Events with the sequence as their id; live text has none, since it is not kept."""
+    async with aclosing(records) as stream:
+        async for record in stream:
+            number = b"" if record.live else b"id: %d\n" % record.sequence
+            body = encode(record.to_json())
+            yield b"%sevent: %s\ndata: %s\n\n" % (number, record.kind.encode(), body)
+
+
+def _agent_card(spec: AgentSpec) -> AgentCard:
+    return AgentCard(name=spec.name, model=spec.model, tools=[*spec.tools], max_steps=spec.max_steps)
+
+
+def _line(row: RunRow) -> RunLine:
+    return RunLine(
+        id=row.id,
+        agent=row.agent,
+        goal=row.goal,
+        status=row.status,
+        created_at=row.started_s,
+        ended_at=row.ended_s,
+    )
+
+
+def _run_object(state: RunState) -> RunObject:
+    totals = state.totals
+    return RunObject(
+        id=state.run_id,
+        agent=state.spec.name,
+        goal=state.goal,
+        status=state.status,
+        created_at=state.started_s,
+        ended_at=None,
+        steps=len(state.closed),
+        sequence=state.sequence,
+        answer=state.answer,
+        error=state.error,
+        usage=RunUsage(
+            prompt_tokens=totals.prompt_tokens,
+            cached_tokens=totals.cached_tokens,
+            completion_tokens=totals.completion_tokens,
+            total_tokens=totals.prompt_tokens + totals.completion_tokens,
+            model_calls=totals.model_calls,
+            cost=totals.cost,
+        ),
+        budget=asdict(state.ledger.budget),
+        budget_left=asdict(state.budget_left),
+    )
+
+
+def _explanation(made: Explanation) -> RunExplanation:
+    return RunExplanation(
+        run_id=made.run_id,
+        active_s=made.active_s,
+        offline_s=made.offline_s,
+        residual_s=made.residual_s,
+        residual_fraction=made.residual_fraction,
+        layers=[
+            LayerShare(layer=share.layer, seconds=share.seconds, parts=[*share.parts])
+            for share in made.shares
+        ],
+        prompt_tokens=made.prompt_tokens,
+        cached_tokens=made.cached_tokens,
+        completion_tokens=made.completion_tokens,
+        cost=made.cost,
+        model_calls=made.model_calls,
+        tool_calls=made.tool_calls,
+        decisions=[msgspec.to_builtins(decision) for decision in made.decisions],
+    )

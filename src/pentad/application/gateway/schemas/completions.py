@@ -1,0 +1,115 @@
+"""POST /v1/completions and the tokenizer routes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from pentad.application.gateway.schemas.common import (
+    Choices,
+    Count,
+    Fraction,
+    LogitBias,
+    Name,
+    Penalty,
+    PentadOptions,
+    Positive,
+    Priority,
+    Seed,
+    Short,
+    StopList,
+    StopText,
+    StreamOptions,
+    StructuredOutputs,
+    Temperature,
+    TokenId,
+    TopP,
+    WireUsage,
+)
+
+IdList = Annotated[list[TokenId], Meta(min_length=1, max_length=2**20)]
+
+
+class CompletionRequest(Struct, kw_only=True):
+    """A completion of one or several raw prompts, as text or token ids."""
+
+    prompt: str | Annotated[list[str | TokenId | IdList], Meta(min_length=1, max_length=2**20)]
+    model: Name | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    n: Choices | None = None
+    best_of: Choices | None = None
+    echo: bool | None = None
+    suffix: str | None = None
+    stop: StopText | StopList | None = None
+    seed: Seed | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: LogitBias | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    user: Short | None = None
+    # vLLM's extras
+    top_k: Annotated[int, Meta(ge=-1, le=1_000_000)] | None = None
+    min_p: Fraction | None = None
+    repetition_penalty: Annotated[Positive, Meta(le=10)] | None = None
+    min_tokens: Annotated[Count, Meta(le=10_000_000)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Meta(max_length=256)] | None = None
+    ignore_eos: bool | None = None
+    priority: Priority | None = None
+    cache_salt: Short | None = None
+    structured_outputs: StructuredOutputs | None = None
+    pentad: PentadOptions | None = None
+
+
+class LegacyLogprobs(Struct, kw_only=True):
+    """Log probabilities as completions report them: parallel lists."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
+class CompletionChoice(Struct, kw_only=True):
+    index: int
+    text: str
+    finish_reason: str | None
+    logprobs: LegacyLogprobs | None
+
+
+class CompletionAnswer(Struct, kw_only=True):
+    id: str
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: WireUsage
+    pentad: dict[str, Any] | UnsetType = UNSET
+    object: Literal["text_completion"] = "text_completion"
+
+
+class TokenizeRequest(Struct, kw_only=True):
+    """Token ids of a text, as the model's tokenizer sees it."""
+
+    prompt: Annotated[str, Meta(max_length=2**22)]
+    model: Name | None = None
+
+
+class TokenizeAnswer(Struct, kw_only=True):
+    count: int
+    max_model_len: int | None
+    tokens: list[int]
+
+
+class DetokenizeRequest(Struct, kw_only=True):
+    """The text of token ids."""
+
+    tokens: Annotated[list[TokenId], Meta(max_length=2**20)]
+    model: Name | None = None
+
+
+class DetokenizeAnswer(Struct, kw_only=True):
+    prompt: str

@@ -1,0 +1,43 @@
+"""POST /v1/embeddings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from pentad.application.gateway.schemas.common import Name, Short
+
+MAX_INPUTS = 2048
+
+
+class EmbeddingRequest(Struct, kw_only=True):
+    """Texts to turn into vectors. Token ids are understood, and refused with the reason."""
+
+    input: (
+        Annotated[str, Meta(min_length=1)]
+        | Annotated[list[str | int | list[int]], Meta(min_length=1, max_length=MAX_INPUTS)]
+    )
+    model: Name | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Meta(ge=1, le=65536)] | None = None
+    user: Short | None = None
+
+
+class EmbeddingItem(Struct, kw_only=True):
+    index: int
+    embedding: list[float] | str
+    """Floats, or the base64 text of little-endian 32-bit floats."""
+    object: Literal["embedding"] = "embedding"
+
+
+class EmbeddingUsage(Struct, kw_only=True):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingAnswer(Struct, kw_only=True):
+    data: list[EmbeddingItem]
+    model: str
+    usage: EmbeddingUsage
+    object: Literal["list"] = "list"
