@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.applications import Starlette
 
-from pentad.application.gateway import GatewaySettings, create_app
+from pentad.application.gateway import GatewaySettings, create_app, make_server
 from pentad.application.gateway.core import Gateway
-from pentad.application.gateway.server import GracefulServer, make_server
+from pentad.application.gateway.server import GracefulServer
 from pentad.application.services import Services
 from pentad.execution.backend import Backend, Embedder
 from pentad.model.routing.fixed import Fixed
 from pentad.model.service import ModelService
+from pentad.testing.backends import ScriptedBackend, Turn
 
 START_S = 10.0
+HELLO = [{"role": "user", "content": "Say hello"}]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +32,29 @@ class Live:
     url: str
     app: Starlette
     server: GracefulServer
+    backend: ScriptedBackend | None = None
 
     @property
     def gateway(self) -> Gateway:
         gateway: Gateway = self.app.state.gateway
         return gateway
+
+
+class HashEmbedder:
+    """Unit vectors of four numbers that depend on the text alone."""
+
+    dimensions = 4
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        return [self._one(text) for text in texts]
+
+    def _one(self, text: str) -> list[float]:
+        numbers = [byte - 127.5 for byte in hashlib.sha256(text.encode()).digest()[:4]]
+        length = sum(number * number for number in numbers) ** 0.5
+        return [number / length for number in numbers]
+
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        return sum(len(text.split()) for text in texts)
 
 
 def model_service(
@@ -44,7 +65,16 @@ def model_service(
 
 
 @contextmanager
-def live(services: Services, **settings: Any) -> Iterator[Live]:
+def scripted(*turns: Turn, repeat: bool = False, **settings: Any) -> Iterator[Live]:
+    """A live server over a scripted model and a small embedder."""
+    backend = ScriptedBackend(list(turns), repeat=repeat)
+    services = Services(models=model_service(backend, embedders={"vectors": HashEmbedder()}))
+    with live(services, backend=backend, **settings) as server:
+        yield server
+
+
+@contextmanager
+def live(services: Services, *, backend: ScriptedBackend | None = None, **settings: Any) -> Iterator[Live]:
     """Serves in a thread, on a port that the system chooses; stops at the end."""
     chosen = GatewaySettings(port=0, drain_s=settings.pop("drain_s", 2.0), **settings)
     app = create_app(services, chosen)
@@ -58,8 +88,16 @@ def live(services: Services, **settings: Any) -> Iterator[Live]:
         time.sleep(0.005)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield Live(url=f"http://127.0.0.1:{port}", app=app, server=server)
+        yield Live(url=f"http://127.0.0.1:{port}", app=app, server=server, backend=backend)
     finally:
         server.should_exit = True
         thread.join(START_S)
         assert not thread.is_alive(), "the server did not stop"
+
+
+def eventually(condition: Any, *, within_s: float = 5.0) -> None:
+    """Waits for the condition to hold; fails when it does not in time."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.005)

@@ -1,0 +1,196 @@
+"""The Responses format with the stock OpenAI client, against a live gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import openai
+import pytest
+from gateway_support import Live, eventually, scripted
+from openai import OpenAI
+from pydantic import BaseModel
+
+from pentad.errors import BackendFailed
+from pentad.execution.backend import ChoiceDone, TextDelta
+from pentad.types import ToolCall, Usage
+
+ADD: Any = {
+    "type": "function",
+    "name": "add",
+    "description": "Adds two numbers.",
+    "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]},
+    "strict": True,
+}
+MIXED = [
+    TextDelta(text="thin", kind="reasoning"),
+    TextDelta(text="king", kind="reasoning"),
+    "Let me ",
+    "see.",
+    ToolCall(id="call_1", name="add", arguments='{"a": 1}'),
+    ToolCall(id="call_2", name="add", arguments='{"a": 2}'),
+    Usage(prompt_tokens=9, cached_tokens=8, completion_tokens=7, reasoning_tokens=2),
+]
+
+
+def client_of(live: Live, key: str = "unused") -> OpenAI:
+    return OpenAI(base_url=f"{live.url}/v1", api_key=key, max_retries=0)
+
+
+def test_a_response_is_answered_stored_and_read_again() -> None:
+    with scripted(["Hel", "lo"]) as live, client_of(live) as client:
+        made = client.responses.create(model="scripted", input="Hi", instructions="Be brief.")
+        again = client.responses.retrieve(made.id)
+        assert live.backend is not None
+        roles = [m.role for m in live.backend.requests[0].messages or ()]
+    assert made.output_text == "Hello"
+    assert made.status == "completed"
+    assert made.usage is not None
+    assert made.usage.total_tokens == made.usage.input_tokens + made.usage.output_tokens
+    assert again == made
+    assert roles == ["system", "user"]
+
+
+def test_streamed_events_come_in_order_and_add_up_to_the_plain_answer() -> None:
+    with scripted(MIXED, MIXED) as live, client_of(live) as client:
+        plain = client.responses.create(model="scripted", input="Hi", tools=[ADD])
+        events = list(client.responses.create(model="scripted", input="Hi", tools=[ADD], stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    kinds = [event.type for event in events]
+    assert kinds[:2] == ["response.created", "response.in_progress"]
+    assert kinds[-1] == "response.completed"
+    assert kinds.count("response.output_item.added") == kinds.count("response.output_item.done") == 4
+    text = "".join(e.delta for e in events if e.type == "response.output_text.delta")
+    arguments = [e.delta for e in events if e.type == "response.function_call_arguments.delta"]
+    assert text == plain.output_text == "Let me see."
+    assert "".join(arguments) == '{"a": 1}{"a": 2}'
+    final = events[-1].response  # type: ignore[union-attr]
+    assert _without_ids(final) == _without_ids(plain)
+    assert [item.type for item in final.output] == ["reasoning", "message", "function_call", "function_call"]
+    assert final.usage is not None
+    assert final.usage.input_tokens_details.cached_tokens == 8
+
+
+def _without_ids(response: Any) -> Any:
+    made = json.loads(response.model_dump_json(exclude={"id", "created_at"}))
+    for item in made["output"]:
+        del item["id"]
+    return made
+
+
+def test_the_stream_helper_gives_the_final_response() -> None:
+    with (
+        scripted(["Hel", "lo"]) as live,
+        client_of(live) as client,
+        client.responses.stream(model="scripted", input="Hi") as stream,
+    ):
+        kinds = [event.type for event in stream]
+        final = stream.get_final_response()
+    assert "response.output_text.delta" in kinds
+    assert final.output_text == "Hello"
+
+
+class City(BaseModel):
+    name: str
+
+
+def test_parse_returns_the_typed_object() -> None:
+    with scripted(['{"name": "Ghent"}']) as live, client_of(live) as client:
+        parsed = client.responses.parse(model="scripted", input="Hi", text_format=City)
+        assert live.backend is not None
+        assert live.backend.requests[0].format.kind == "json_schema"
+    assert parsed.output_parsed == City(name="Ghent")
+
+
+def test_a_conversation_continues_from_a_stored_response_with_its_tool_results() -> None:
+    call = ToolCall(id="call_1", name="add", arguments='{"a": 1}')
+    with scripted(["I will ask.", call], ["It is 2."]) as live, client_of(live) as client:
+        first = client.responses.create(
+            model="scripted", input="Add", instructions="First rules.", tools=[ADD]
+        )
+        second = client.responses.create(
+            model="scripted",
+            previous_response_id=first.id,
+            input=[{"type": "function_call_output", "call_id": "call_1", "output": "2"}],
+        )
+        assert live.backend is not None
+        turns = live.backend.requests[1].messages or ()
+    assert [turn.role for turn in turns] == ["user", "assistant", "tool"]
+    assert turns[1].content == "I will ask."
+    assert turns[1].tool_calls[0].id == turns[2].tool_call_id == "call_1"
+    assert second.previous_response_id == first.id
+
+
+def test_an_answer_cut_by_max_output_tokens_is_incomplete() -> None:
+    turn = ["some words", ChoiceDone(reason="length")]
+    with scripted(turn, turn) as live, client_of(live) as client:
+        plain = client.responses.create(model="scripted", input="Hi", max_output_tokens=2)
+        events = list(client.responses.create(model="scripted", input="Hi", stream=True))
+    assert plain.status == "incomplete"
+    assert plain.incomplete_details is not None
+    assert plain.incomplete_details.reason == "max_output_tokens"
+    assert events[-1].type == "response.incomplete"
+
+
+def test_a_stream_that_breaks_ends_with_response_failed() -> None:
+    with scripted(["a", BackendFailed("it broke")]) as live, client_of(live) as client:
+        events = list(client.responses.create(model="scripted", input="Hi", stream=True))
+        assert events[-1].type == "response.failed"
+        assert events[-1].response.error is not None
+        assert "it broke" in events[-1].response.error.message
+        assert client.responses.retrieve(events[-1].response.id).status == "failed"
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+
+
+def test_responses_that_are_not_stored_or_deleted_are_not_found() -> None:
+    with scripted(["a"], ["b"]) as live, client_of(live) as client:
+        hidden = client.responses.create(model="scripted", input="Hi", store=False)
+        deleted = client.responses.create(model="scripted", input="Hi")
+        client.responses.delete(deleted.id)
+        for response_id in (hidden.id, deleted.id, "resp_none"):
+            with pytest.raises(openai.NotFoundError):
+                client.responses.retrieve(response_id)
+            with pytest.raises(openai.NotFoundError):
+                client.responses.create(model="scripted", input="Hi", previous_response_id=response_id)
+
+
+def test_another_tenant_does_not_find_a_stored_response() -> None:
+    with (
+        scripted(["a"], api_keys=("ann:one", "bob:two")) as live,
+        client_of(live, "one") as ann,
+        client_of(live, "two") as bob,
+    ):
+        made = ann.responses.create(model="scripted", input="Hi")
+        assert ann.responses.retrieve(made.id).id == made.id
+        with pytest.raises(openai.NotFoundError):
+            bob.responses.retrieve(made.id)
+        with pytest.raises(openai.NotFoundError):
+            bob.responses.create(model="scripted", input="Hi", previous_response_id=made.id)
+
+
+def test_a_background_response_is_polled_and_can_be_cancelled() -> None:
+    never = asyncio.Event()
+    with scripted(["quick"], ["slow", never]) as live, client_of(live) as client:
+        quick = client.responses.create(model="scripted", input="Hi", background=True)
+        assert quick.status == "in_progress"
+        eventually(lambda: client.responses.retrieve(quick.id).status == "completed")
+        assert client.responses.retrieve(quick.id).output_text == "quick"
+        with pytest.raises(openai.ConflictError, match="completed"):
+            client.responses.cancel(quick.id)
+
+        slow = client.responses.create(model="scripted", input="Hi", background=True)
+        assert client.responses.cancel(slow.id).status == "cancelled"
+        assert client.responses.retrieve(slow.id).status == "cancelled"
+        assert live.backend is not None
+        assert live.backend.closed_early == 1
+
+
+def test_hosted_tools_are_left_out_and_reported() -> None:
+    with scripted(["a"]) as live, client_of(live) as client:
+        raw = client.responses.with_raw_response.create(
+            model="scripted", input="Hi", tools=[{"type": "web_search"}, ADD]
+        )
+        assert live.backend is not None
+        assert [tool.name for tool in live.backend.requests[0].tools] == ["add"]
+    assert raw.headers["x-pentad-ignored"] == "tools[0].type=web_search"
