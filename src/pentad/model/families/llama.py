@@ -54,12 +54,15 @@ def describe_gguf(fields: Fields, container: Container) -> ModelSpec:
     if embed is None:
         fields.fail("token_embd.weight", "is not among the tensors")
     window = fields.integer("attention.sliding_window", 0)
+    rope_dim = fields.integer("rope.dimension_count", head_dim, low=2)
+    if rope_dim > head_dim or rope_dim % 2:
+        fields.fail("rope.dimension_count", f"is {rope_dim}, must be even and at most {head_dim}")
     rope = Rope(
         base=fields.number("rope.freq_base", 10_000.0),
-        dim=fields.integer("rope.dimension_count", head_dim, low=1),
+        dim=rope_dim,
         pairing="interleaved",
         scaling=_gguf_scaling(fields),
-        frequency_factors=_frequency_factors(container),
+        frequency_factors=_frequency_factors(fields, container, rope_dim),
     )
     return ModelSpec(
         name=fields.source,
@@ -88,12 +91,18 @@ def _gguf_scaling(fields: Fields) -> RopeScaling | None:
     return RopeScaling(kind="linear", factor=fields.number("rope.scaling.factor", 1.0))
 
 
-def _frequency_factors(container: Container) -> tuple[float, ...] | None:
+def _frequency_factors(fields: Fields, container: Container, rope_dim: int) -> tuple[float, ...] | None:
     """Llama 3.1 files carry their frequency scaling as a tensor of divisors."""
-    info = container.tensors.get("rope_freqs.weight")
-    if info is None or info.format != "F32":
+    name = "rope_freqs.weight"
+    info = container.tensors.get(name)
+    if info is None:
         return None
-    return tuple(float(x) for x in container.tensor("rope_freqs.weight").data.view(np.float32))
+    if info.format != "F32" or info.shape != (rope_dim // 2,):
+        fields.fail(name, f"is {info.format} {info.shape}, must be F32 with {rope_dim // 2} values")
+    factors = container.tensor(name).data.view(np.float32)
+    if not (np.isfinite(factors) & (factors > 0)).all():
+        fields.fail(name, "holds values that are not positive")
+    return tuple(float(factor) for factor in factors)
 
 
 def describe_config(fields: Fields) -> ModelSpec:

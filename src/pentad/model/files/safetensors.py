@@ -100,7 +100,7 @@ class SafetensorsFile:
     def _info(self, name: str, entry: Any, data_start: int) -> TensorInfo:
         entry = entry if isinstance(entry, dict) else {}
         dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
-        if dtype not in _SIZES:
+        if not isinstance(dtype, str) or dtype not in _SIZES:
             raise self._fail(f"tensor {name!r} has the unknown type {str(dtype)[:40]!r}", 8)
         if not _naturals(shape) or len(shape) > MAX_DIMENSIONS:
             raise self._fail(f"tensor {name!r} has the impossible shape {str(shape)[:80]}", 8)
