@@ -126,7 +126,7 @@ class CallParser:
             self._raw = [whole[len(whole[:found].rstrip()) : found + len(opening)]]
             self._in, self._gap, self._section_calls = _In.GAP, "", 0
             return len(text) - (len(whole) - found - len(opening))
-        keep = _overlap(whole, opening)
+        keep = overlap(whole, opening)
         while keep < len(whole) and whole[-keep - 1] in WHITESPACE:
             keep += 1
         self._say(whole[: len(whole) - keep])
@@ -212,7 +212,7 @@ class CallParser:
             self._out.append(ToolCallDelta(index=self.calls - 1, choice=self._choice, arguments=fragment))
 
 
-def _overlap(text: str, mark: str) -> int:
+def overlap(text: str, mark: str) -> int:
     """Length of the longest end of `text` that is a proper beginning of `mark`."""
     for size in range(min(len(mark) - 1, len(text)), 0, -1):
         if text.endswith(mark[:size]):

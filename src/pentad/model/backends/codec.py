@@ -1,0 +1,281 @@
+"""ChatCodec: everything between a Request and tokens, and between tokens and deltas, of one model.
+
+Shared by the backends that generate by token: they differ only in who draws the tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from pentad.errors import ContextLengthExceeded, InvalidRequest, PentadError
+from pentad.execution.request import Constraint
+from pentad.model.backends.parsing import END_THINK, THINK, OutputParser, ReasoningSplitter
+from pentad.model.backends.text import TextStream
+from pentad.model.constraints import ConstraintCompiler
+from pentad.model.loading import ModelFiles
+from pentad.model.template import default_template
+from pentad.model.template.adapting import adapt, open_chat
+from pentad.model.tokenizer import Tokenizer
+from pentad.model.toolcalls import CallParser, ToolFormat, choose_format
+from pentad.types import Clock, Decision, Request, Span, ToolSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A request as tokens, with everything resolved that it left open."""
+
+    prompt: tuple[int, ...]
+    max_tokens: int
+    seed: int
+    tools: tuple[ToolSpec, ...]
+    """Those offered; empty when calls are not wanted."""
+    thinking: bool
+    """Whether the prompt ends inside the reasoning."""
+    constraints: tuple[Constraint | None, ...]
+    """One per choice, each at its start."""
+    spans: tuple[Span, ...]
+    decisions: tuple[Decision, ...]
+
+
+class ChatCodec:
+    """Renders, tokenizes and constrains requests for one model; makes the parsers of its answers.
+
+    Thread-safe: nothing changes after construction but caches.
+
+    Args:
+        files: the opened model; only its tokenizer and metadata are used.
+        context_length: tokens that prompt and answer may have together.
+        tool_format: registered name, or `auto` to follow the chat template.
+        seeds: draws the seed of requests that give none.
+        clock: of the spans; must be the engine's.
+    """
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        *,
+        context_length: int,
+        tool_format: str = "auto",
+        seeds: Callable[[], int],
+        clock: Clock,
+    ) -> None:
+        self.tokenizer: Tokenizer = files.tokenizer
+        self.context_length = context_length
+        self.end_tokens = files.end_tokens
+        self._name = files.name
+        self._seeds = seeds
+        self._clock = clock
+        special = files.tokenizer.special_tokens
+        source = files.chat_template or default_template(special)
+        self.format: ToolFormat
+        self.format, self._format_decision = choose_format(tool_format, source)
+        self._compiler = ConstraintCompiler(files.tokenizer, files.end_tokens or {0})
+        self._chat = open_chat(
+            source, special, bos=self._spelling(files.bos_token), eos=self._spelling(files.eos_token)
+        )
+        self._reasons = source is not None and END_THINK in source
+        marks = (THINK, END_THINK, self.format.opening, self.format.closing)
+        self._spelled = frozenset(special[mark] for mark in marks if mark in special)
+
+    def _spelling(self, id: int | None) -> str:
+        return "" if id is None else self.tokenizer.token(id)
+
+    # From the request to tokens
+
+    def prompt(self, request: Request) -> tuple[int, ...]:
+        """The prompt's tokens.
+
+        Raises:
+            InvalidRequest: the model has no chat template, or its template refuses the messages.
+        """
+        return self._tokenized(request, self._rendered(request)[0])
+
+    def prepare(self, request: Request) -> Prepared:
+        """The request as tokens, its limits checked and its open ends resolved.
+
+        Raises:
+            InvalidRequest: see `prompt`; a token id out of range, or a format that cannot be enforced.
+            ContextLengthExceeded: the prompt, or prompt and answer together, do not fit.
+        """
+        started_s = self._clock()
+        self._check(request)
+        pieces, thinking = self._rendered(request)
+        rendered_s = self._clock()
+        prompt = self._tokenized(request, pieces)
+        max_tokens = self._max_tokens(request, len(prompt))
+        tokenized_s = self._clock()
+        tools = offered(request)
+        constraints, unchecked = self._constraints(request, tools)
+        ready_s = self._clock()
+        seed = request.sampling.seed
+        drawn = self._seeds() if seed is None else seed
+        spans = [
+            Span(layer="model", name="render", start_s=started_s, end_s=rendered_s),
+            Span(layer="model", name="tokenize", start_s=rendered_s, end_s=tokenized_s),
+        ]
+        if constraints[0] is not None:
+            spans.append(Span(layer="model", name="constrain", start_s=tokenized_s, end_s=ready_s))
+        return Prepared(
+            prompt=prompt,
+            max_tokens=max_tokens,
+            seed=drawn,
+            tools=tools,
+            thinking=self._reasons and thinking,
+            constraints=constraints,
+            spans=tuple(spans),
+            decisions=self._decisions(request, max_tokens, drawn, tools, unchecked, ready_s),
+        )
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of raw text; special-token text becomes the special token."""
+        return self.tokenizer.encode(text, special=True)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens spelled out. Raises InvalidRequest for an unknown id."""
+        self._check_ids("tokens", ids)
+        return self.tokenizer.decode(ids, special=True)
+
+    # From tokens to deltas
+
+    def text_stream(self, request: Request) -> TextStream:
+        """A fresh TextStream for one choice of the request."""
+        sampling = request.sampling
+        return TextStream(
+            self.tokenizer,
+            stops=sampling.stop,
+            hidden=frozenset(sampling.stop_token_ids) | self.end_tokens,
+            spelled=self._spelled,
+            min_tokens=sampling.min_tokens,
+            logprobs=sampling.logprobs is not None,
+        )
+
+    def parser(self, request: Request, prepared: Prepared, choice: int) -> OutputParser:
+        """A fresh parser for one choice's text."""
+        chat = request.messages is not None
+        calls = None
+        if prepared.tools:
+            names = frozenset(tool.name for tool in prepared.tools)
+            calls = CallParser(self.format, names, request.id, choice)
+        # A constrained answer starts at once: its grammar leaves no room for reasoning.
+        reasons = self._reasons and chat and (prepared.thinking or prepared.constraints[choice] is None)
+        return OutputParser(choice, calls, ReasoningSplitter(prepared.thinking) if reasons else None)
+
+    def _rendered(self, request: Request) -> tuple[list[tuple[str, bool]], bool]:
+        """The prompt as (text, special) pieces, and whether it ends inside the reasoning."""
+        if request.text is not None:
+            return [(request.text, True)], False
+        if request.messages is None:
+            return [], False
+        if isinstance(self._chat, PentadError):
+            raise InvalidRequest(
+                f"model {self._name!r} cannot chat: {self._chat.message}",
+                hint="use /v1/completions, or a model file with a chat template",
+                param="messages",
+            ) from self._chat
+        rows, tools = adapt(request.messages, offered(request), self._chat.features, self.format)
+        segments = self._chat.template.render(rows, tools, request.template_options)
+        end = segments[-1].text.rstrip() if segments else ""
+        return [(s.text, s.is_control) for s in segments], end.endswith(THINK)
+
+    def _tokenized(self, request: Request, pieces: Sequence[tuple[str, bool]]) -> tuple[int, ...]:
+        if request.token_ids is not None:
+            self._check_ids("prompt", request.token_ids)
+            return tuple(request.token_ids)
+        ids = [id for text, special in pieces for id in self.tokenizer.encode(text, special=special)]
+        prefix = self.tokenizer.prefix
+        if request.text is not None and tuple(ids[: len(prefix)]) != prefix:
+            ids = [*prefix, *ids]
+        return tuple(ids)
+
+    def _max_tokens(self, request: Request, prompt_tokens: int) -> int:
+        """The answer's limit: as asked, or what the context leaves."""
+        context, asked = self.context_length, request.sampling.max_tokens
+        param = "messages" if request.messages is not None else "prompt"
+        if prompt_tokens >= context:
+            raise ContextLengthExceeded(
+                f"the prompt has {prompt_tokens} tokens, the context of {self._name!r} is {context}",
+                hint=f"shorten it by at least {prompt_tokens - context + 1} tokens",
+                param=param,
+            )
+        room = context - prompt_tokens
+        if asked is not None and asked > room:
+            raise ContextLengthExceeded(
+                f"the prompt has {prompt_tokens} tokens and max_tokens is {asked}, together "
+                f"{prompt_tokens + asked}; the context of {self._name!r} is {context}",
+                hint=f"shorten the prompt by {asked - room} tokens or lower max_tokens to at most {room}",
+                param="max_tokens",
+            )
+        return room if asked is None else asked
+
+    def _check(self, request: Request) -> None:
+        if request.tools and request.messages is None:
+            raise InvalidRequest(
+                "tools need a conversation, but the prompt is plain", hint="send `messages`", param="tools"
+            )
+        self._check_ids("logit_bias", request.sampling.logit_bias)
+        self._check_ids("stop_token_ids", request.sampling.stop_token_ids)
+
+    def _check_ids(self, param: str, ids: Iterable[int]) -> None:
+        size = self.tokenizer.vocab_size
+        for id in ids:
+            if not 0 <= id < size:
+                raise InvalidRequest(
+                    f"{param} holds token id {id}, {self._name!r} has ids 0 to {size - 1}",
+                    hint=f"leave it out of `{param}`",
+                    param=param,
+                )
+
+    def _constraints(
+        self, request: Request, tools: tuple[ToolSpec, ...]
+    ) -> tuple[tuple[Constraint | None, ...], tuple[str, ...]]:
+        made: list[Constraint | None] = []
+        unchecked: tuple[str, ...] = ()
+        for _ in range(request.sampling.n):
+            if tools:
+                constraint, unchecked = self._compiler.for_calls(
+                    self.format, tools, request.tool_choice, request.format
+                )
+                made.append(constraint)
+            else:
+                made.append(self._compiler.for_answer(request.format))
+        return tuple(made), unchecked
+
+    def _decisions(
+        self,
+        request: Request,
+        max_tokens: int,
+        seed: int,
+        tools: Sequence[ToolSpec],
+        unchecked: Sequence[str],
+        at_s: float,
+    ) -> tuple[Decision, ...]:
+        """What was resolved because the request left it open."""
+        made: list[Decision] = []
+
+        def note(policy: str, subject: str, chosen: str, constraint: str | None = None) -> None:
+            made.append(
+                Decision(
+                    layer="model",
+                    policy=policy,
+                    subject=subject,
+                    chosen=chosen,
+                    constraint=constraint,
+                    at_s=at_s,
+                )
+            )
+
+        if request.sampling.max_tokens is None:
+            note("rest_of_context", "max_tokens", str(max_tokens), "context_length")
+        if request.sampling.seed is None and request.sampling.temperature > 0:
+            note("drawn", "seed", str(seed))
+        if tools:
+            made.append(self._format_decision)
+        if unchecked:
+            note("lenient", "tool_schema", "keywords left unchecked", "; ".join(unchecked))
+        return tuple(made)
+
+
+def offered(request: Request) -> tuple[ToolSpec, ...]:
+    """The tools that the model is shown: none if it shall not call any."""
+    return () if request.tool_choice.mode == "none" else request.tools

@@ -1,0 +1,149 @@
+"""From text to deltas: reasoning, answer text and tool calls of one choice."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from pentad.execution.backend import TextDelta, TokenLogprob, ToolCallDelta
+from pentad.model.backends.text import Piece
+from pentad.model.toolcalls.parser import CallParser, overlap
+
+THINK, END_THINK = "<think>", "</think>"
+
+
+class _In(Enum):
+    START = auto()
+    THINKING = auto()
+    BEHIND = auto()
+    """After the reasoning, before the first character of the answer."""
+    TEXT = auto()
+
+
+class ReasoningSplitter:
+    """Takes `<think> ... </think>` at the beginning of an answer apart from the answer.
+
+    White space around the reasoning belongs to its tags. The same however the text is cut.
+
+    Args:
+        opened: whether the prompt already ended with the opening tag.
+    """
+
+    def __init__(self, opened: bool) -> None:
+        self._in = _In.THINKING if opened else _In.START
+        self._held = ""
+        self._any = False
+        """Whether any reasoning was given out."""
+
+    @property
+    def thinking(self) -> bool:
+        return self._in is _In.THINKING
+
+    def feed(self, text: str) -> tuple[str, str]:
+        """What the next piece adds: (reasoning, answer)."""
+        whole, self._held = self._held + text, ""
+        reasoning = ""
+        if self._in is _In.START:
+            bare = whole.lstrip()
+            if bare.startswith(THINK):
+                self._in, whole = _In.THINKING, bare[len(THINK) :]
+            elif THINK.startswith(bare):
+                self._held = whole
+                return "", ""
+            else:
+                self._in = _In.TEXT
+        if self._in is _In.THINKING:
+            reasoning, whole = self._think(whole)
+        if self._in is _In.BEHIND:
+            whole = whole.lstrip()
+            if not whole:
+                return reasoning, ""
+            self._in = _In.TEXT
+        return reasoning, whole
+
+    def finish(self) -> tuple[str, str]:
+        """What remains when the text has ended."""
+        held, self._held = self._held, ""
+        return (held, "") if self._in is _In.THINKING else ("", held)
+
+    def _think(self, whole: str) -> tuple[str, str]:
+        at = whole.find(END_THINK)
+        if at >= 0:
+            said, rest = whole[:at].rstrip(), whole[at + len(END_THINK) :]
+            self._in = _In.BEHIND
+        else:
+            keep = overlap(whole, END_THINK)
+            said, rest = whole[: len(whole) - keep].rstrip(), ""
+            self._held = whole[len(said) :]
+        if not self._any:
+            said = said.lstrip()
+            self._any = bool(said)
+        return said, rest
+
+
+class OutputParser:
+    """Everything between a choice's text and its deltas.
+
+    Log probabilities go with the text that they belong to; those of tool calls are dropped, as
+    clients have no place for them.
+
+    Args:
+        choice: which choice of the request this is.
+        calls: reads tool calls; None where none are offered.
+        reasoning: takes reasoning apart; None where the model has none.
+    """
+
+    def __init__(self, choice: int, calls: CallParser | None, reasoning: ReasoningSplitter | None) -> None:
+        self._choice = choice
+        self._calls = calls
+        self._reasoning = reasoning
+        self._logprobs: list[TokenLogprob] = []
+
+    @property
+    def made_calls(self) -> bool:
+        """Whether a tool call was begun."""
+        return self._calls is not None and self._calls.calls > 0
+
+    @property
+    def thinking(self) -> bool:
+        """Whether what comes next is reasoning."""
+        return self._reasoning is not None and self._reasoning.thinking
+
+    def feed(self, piece: Piece) -> list[TextDelta | ToolCallDelta]:
+        """The deltas that a piece of text adds."""
+        self._logprobs.extend(piece.logprobs)
+        reasoning, text = self._reasoning.feed(piece.text) if self._reasoning else ("", piece.text)
+        return self._deltas(reasoning, text)
+
+    def finish(self) -> list[TextDelta | ToolCallDelta]:
+        """What remains when the text has ended."""
+        reasoning, text = self._reasoning.finish() if self._reasoning else ("", "")
+        out = self._deltas(reasoning, text)
+        if self._calls is not None:
+            out += self._with_logprobs(self._calls.finish())
+        if self._logprobs:
+            out.append(TextDelta(text="", choice=self._choice, logprobs=tuple(self._logprobs)))
+            self._logprobs = []
+        return out
+
+    def _deltas(self, reasoning: str, text: str) -> list[TextDelta | ToolCallDelta]:
+        out: list[TextDelta | ToolCallDelta] = []
+        if reasoning:
+            out.append(TextDelta(text=reasoning, choice=self._choice, kind="reasoning"))
+        if self._calls is not None:
+            out += self._calls.feed(text)
+        elif text:
+            out.append(TextDelta(text=text, choice=self._choice))
+        return self._with_logprobs(out)
+
+    def _with_logprobs(self, deltas: list[TextDelta | ToolCallDelta]) -> list[TextDelta | ToolCallDelta]:
+        if not self._logprobs or not deltas:
+            return deltas
+        out = list(deltas)
+        for i, delta in enumerate(out):
+            if isinstance(delta, TextDelta):
+                out[i] = TextDelta(
+                    text=delta.text, choice=delta.choice, kind=delta.kind, logprobs=tuple(self._logprobs)
+                )
+                break
+        self._logprobs = []
+        return out
