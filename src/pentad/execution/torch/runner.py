@@ -83,6 +83,11 @@ class TorchRunner:
             loaded = WeightLoader(spec, weights, dtype=precision, device=where, pack=pack).load()
             return cls(Program(spec, loaded), KVCache(spec, blocks, block_size, precision, where))
 
+    @staticmethod
+    def kv_element_bytes(dtype: Precision = "auto", device: str = "cpu") -> int:
+        """Bytes of one cached number with these options of `load`."""
+        return resolve_dtype(dtype, resolve_device(device)).itemsize
+
     @property
     def spec(self) -> ModelSpec:
         return self._spec
