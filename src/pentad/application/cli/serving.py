@@ -116,7 +116,7 @@ def ps(
 def _ps_row(model: dict[str, Any]) -> tuple[object, ...]:
     stats = model["stats"]
     running, waiting = stats.get("running"), stats.get("waiting")
-    usage = stats.get("kv_usage")
+    usage = stats.get("kv_usage_fraction")
     return (
         model["name"],
         model["kind"],

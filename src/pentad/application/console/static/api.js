@@ -26,7 +26,8 @@ function headers() {
 async function request(method, path, body, signal) {
   let response;
   try {
-    response = await fetch(path, {
+    // With the origin, since the page's own address may carry credentials, which fetch refuses.
+    response = await fetch(location.origin + path, {
       method,
       headers: headers(),
       signal,

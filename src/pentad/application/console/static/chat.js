@@ -1,7 +1,7 @@
 // A conversation over /v1/chat/completions, streamed, with a stop button and the usage of each answer.
 
-import { call, events } from "./api.js";
-import { $, make, notice, seconds, visible } from "./dom.js";
+import { events } from "./api.js";
+import { $, make, seconds, visible } from "./dom.js";
 
 const history = [];
 let running = null;
@@ -19,20 +19,14 @@ export function start() {
   });
   $("stop").addEventListener("click", () => running?.abort());
   $("clear").addEventListener("click", clear);
-  refresh();
 }
 
 export const enter = () => $("prompt").focus();
 
 /** Fills the list of models that can talk. */
-export async function refresh() {
-  try {
-    const stats = await call("GET", "/console/stats");
-    const names = stats.models.filter((model) => model.kind === "generate").map((model) => model.name);
-    $("model").replaceChildren(...names.map((name) => new Option(name, name)));
-  } catch (error) {
-    notice(error.message);
-  }
+export function offer(state) {
+  const names = state.models.filter((model) => model.kind === "generate").map((model) => model.name);
+  $("model").replaceChildren(...names.map((name) => new Option(name, name)));
 }
 
 function clear() {

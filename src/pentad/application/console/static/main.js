@@ -2,7 +2,7 @@
 
 import { ApiError, call, key } from "./api.js";
 import * as chat from "./chat.js";
-import { $ } from "./dom.js";
+import { $, notice } from "./dom.js";
 import * as engine from "./engine.js";
 import * as runs from "./runs.js";
 
@@ -23,12 +23,13 @@ function show(name) {
 
 function bindTabs() {
   const names = Object.keys(SECTIONS);
-  names.forEach((name, i) => {
+  names.forEach((name) => {
     $(`tab-${name}`).addEventListener("click", () => show(name));
     $(`tab-${name}`).addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       if (!step) return;
-      const next = names[(i + step + names.length) % names.length];
+      const open = names.filter((each) => !$(`tab-${each}`).hidden);
+      const next = open[(open.indexOf(name) + step + open.length) % open.length];
       show(next);
       $(`tab-${next}`).focus();
     });
@@ -65,9 +66,19 @@ function bindKey() {
   $("key").addEventListener("change", () => {
     key.set($("key").value.trim());
     health();
-    chat.refresh();
-    runs.refresh();
+    discover();
   });
+}
+
+/** Asks the server what it has, and lets the sections offer it. */
+async function discover() {
+  try {
+    const state = await call("GET", "/console/stats");
+    chat.offer(state);
+    await runs.offer(state);
+  } catch (error) {
+    notice(error.message);
+  }
 }
 
 bindTabs();
@@ -78,4 +89,5 @@ runs.start();
 const asked = location.hash.slice(1);
 show(asked in SECTIONS ? asked : "chat");
 health();
+discover();
 setInterval(health, HEALTH_MS);
