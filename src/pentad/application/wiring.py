@@ -1,0 +1,130 @@
+"""Joins the layers: from settings to the services of one process. The only place that does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import psutil
+
+from pentad import registry
+from pentad.agent.journal import Journal
+from pentad.agent.loading import load_agent, ready
+from pentad.agent.runtime import AgentRuntime
+from pentad.application.config import EngineSettings, RemoteBackend, Settings
+from pentad.application.services import Services
+from pentad.errors import InvalidRequest
+from pentad.execution.backend import Backend, Embedder
+from pentad.execution.engine import Engine
+from pentad.execution.loop import EngineLoop
+from pentad.execution.scheduling import EngineLimits
+from pentad.model.backends.engine import EngineBackend
+from pentad.model.embedding import LocalEmbedder
+from pentad.model.loading import ModelFiles, open_model
+from pentad.model.service import ModelService
+from pentad.model.store import ModelStore
+from pentad.resource.sizing import kv_cache_bytes
+from pentad.types import Clock
+
+_log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIterator[Services]:
+    """The services that `settings` describe, loaded and ready; closed on leaving.
+
+    Raises:
+        ModelNotFound: a model that is not in the store, with the command that pulls it.
+        BadModelFile, Infeasible, Incompatible: a model that cannot be loaded as asked.
+    """
+    store = ModelStore(settings.root)
+    async with AsyncExitStack() as undo:
+        backends: dict[str, Backend] = {}
+        for ref in settings.models:
+            stored = await asyncio.to_thread(store.resolve, ref)
+            backend = await asyncio.to_thread(
+                local_backend,
+                open_model(stored.path, name=stored.name),
+                settings.engine,
+                drain_s=settings.server.drain_s,
+                clock=clock,
+            )
+            undo.push_async_callback(backend.close)
+            backends[stored.name] = backend
+        for remote in settings.backends:
+            backends[remote.name] = _remote_backend(remote)
+            undo.push_async_callback(backends[remote.name].close)
+        embedders: dict[str, Embedder] = {}
+        if settings.embedding_model is not None:
+            stored = await asyncio.to_thread(store.resolve, settings.embedding_model)
+            embedders[stored.name] = await asyncio.to_thread(
+                LocalEmbedder.open, stored.path, name=stored.name
+            )
+        models = ModelService(
+            backends, embedders=embedders, router=registry.load("router", "fixed")(), clock=clock
+        )
+        undo.pop_all()
+        undo.push_async_callback(models.close)
+        agents = AgentRuntime(
+            models,
+            Journal(settings.journal_path, clock=clock),
+            agents={name: load_agent(name) for name in ready()},
+            clock=clock,
+        )
+        undo.push_async_callback(agents.close)
+        yield Services(models=models, agents=agents, clock=clock)
+
+
+def local_backend(
+    files: ModelFiles, settings: EngineSettings, *, drain_s: float = 5.0, clock: Clock = time.monotonic
+) -> EngineBackend:
+    """An opened model behind our own engine: runner, scheduler, engine, loop, backend."""
+    limits = EngineLimits(
+        max_batch_tokens=settings.max_batch_tokens,
+        max_sequences=settings.max_sequences,
+        max_waiting=settings.max_waiting,
+    )
+    runner_class = registry.load("runner", "torch")
+    kv_bytes, decision = kv_cache_bytes(
+        files.spec,
+        limits,
+        available_bytes=psutil.virtual_memory().available,
+        element_bytes=runner_class.kv_element_bytes(settings.weight_dtype),
+        asked_bytes=settings.kv_bytes,
+    )
+    _log.info("KV cache of %s: %s bytes (bound by %s)", files.name, decision.chosen, decision.constraint)
+    runner = runner_class.load(
+        files.spec, files.weights, kv_bytes=kv_bytes, dtype=settings.weight_dtype, threads=settings.threads
+    )
+    files.close()
+    engine = Engine(
+        runner,
+        registry.load("scheduler", settings.scheduler)(),
+        limits=limits,
+        clock=clock,
+        prefix_cache=settings.prefix_cache,
+        check_invariants=settings.check_invariants,
+    )
+    return EngineBackend(files, EngineLoop(engine), drain_s=drain_s)
+
+
+def _remote_backend(remote: RemoteBackend) -> Backend:
+    key = os.environ.get(remote.api_key_env) if remote.api_key_env else None
+    if remote.api_key_env and not key:
+        raise InvalidRequest(
+            f"backend {remote.name!r} takes its key from the environment variable {remote.api_key_env!r}, "
+            "which is not set",
+            hint=f"export {remote.api_key_env}=... or take api_key_env out",
+        )
+    backend: Backend = registry.load("backend", "openai")(
+        model=remote.name,
+        base_url=remote.url,
+        remote_model=remote.model or remote.name,
+        api_key=key,
+        context_length=remote.context_length,
+    )
+    return backend
