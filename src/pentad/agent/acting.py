@@ -26,6 +26,7 @@ class Actor:
         self._run = run
         self._rules = rules
         self._asker = asker
+        self._most = run.state.spec.max_result_bytes
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
 
     async def act(self, exchange: Exchange, tools: Mapping[str, Tool]) -> None:
@@ -89,7 +90,9 @@ class Actor:
         async def one(index: int, tool: Tool, arguments: dict[str, Any]) -> None:
             async with self._slots:
                 with self._run.span("agent", f"tool {tool.name}"):
-                    outcome = await call(tool, arguments, self._context(exchange.step, index, tool))
+                    outcome = await call(
+                        tool, arguments, self._context(exchange.step, index, tool), self._most
+                    )
                 await self._returned(exchange, index, outcome, cost=tool.cost)
 
         try:
@@ -107,6 +110,7 @@ class Actor:
             key=self._key(step, index),
             run_id=self._run.state.run_id,
             tenant=self._run.state.tenant,
+            agent=self._run.state.spec.name,
             deadline_s=around.clock() + allowed_s,
             clock=around.clock,
             wall=around.wall,

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from pentad.agent.events import Compacted
+from pentad.agent.memory.window import Window
 from pentad.agent.planning.base import Draft, Turn
-from pentad.agent.spec import WindowChoice
 from pentad.agent.state import RunState
 from pentad.agent.tools.calling import shown
 from pentad.errors import ContextLengthExceeded
@@ -18,7 +18,8 @@ Count = Callable[[tuple[Message, ...]], int]
 Summarise = Callable[[str], Awaitable[str]]
 """A short text in place of a long one; a model call of the same run."""
 
-_SUMMARY_TOKENS = 128
+SUMMARY_TOKENS = 128
+"""Room kept free for a summary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ class ContextBuilder:
         summarise: used when `window.overflow` is `summarise`.
     """
 
-    def __init__(self, window: WindowChoice, summarise: Summarise) -> None:
+    def __init__(self, window: Window, summarise: Summarise) -> None:
         self._window = window
         self._summarise = summarise
 
@@ -48,54 +49,44 @@ class ContextBuilder:
         Raises ContextLengthExceeded when even the pinned turns do not fit, or nothing may be left out.
         """
         limit = min(limit_tokens, self._window.max_tokens or limit_tokens)
-        loose = sum(not turn.pinned for turn in draft.turns)
-        before_drop = min(state.dropped_turns, loose)
-        whole = assemble(draft, state, before_drop, state.summary)
-        tokens = count(whole)
-        least = before_drop
-        if self._window.max_turns is not None:
-            least = max(least, loose - self._window.max_turns)
-        if tokens <= limit and least == before_drop:
-            return Built(messages=whole, tokens=tokens)
+        loose = [turn for turn in draft.turns if not turn.pinned]
+        recent = self._window.start(loose, dropped=state.dropped_turns)
+        messages = assemble(draft, state, recent.read(), state.summary)
+        tokens = count(messages)
+        if tokens <= limit and not recent.overflowing():
+            return Built(messages=messages, tokens=tokens)
         if self._window.overflow == "refuse":
-            raise self._too_long(tokens, limit, "memory.window.overflow is 'refuse'")
-        room = limit - (_SUMMARY_TOKENS if self._window.overflow == "summarise" else 0)
-        drop = _fewest(lambda n: count(assemble(draft, state, n, state.summary)) <= room, least, loose)
-        if drop is None:
-            raise self._too_long(tokens, limit, "nothing more can be left out")
+            raise _too_long(tokens, limit, "memory.window.overflow is 'refuse'")
+        room = limit - (SUMMARY_TOKENS if self._window.overflow == "summarise" else 0)
+        gone = recent.trim(lambda kept: count(assemble(draft, state, kept, state.summary)) <= room)
+        if gone is None:
+            raise _too_long(tokens, limit, "nothing more can be left out")
         summary = state.summary
-        if self._window.overflow == "summarise" and drop > before_drop:
-            summary = await self._summarise(_transcript(draft, before_drop, drop, state.summary))
-        messages = assemble(draft, state, drop, summary)
+        if gone and self._window.overflow == "summarise":
+            summary = await self._summarise(_transcript(gone, state.summary))
+        messages = assemble(draft, state, recent.read(), summary)
         after = count(messages)
         if after > limit:
-            raise self._too_long(after, limit, "the summary is too long")
+            raise _too_long(after, limit, "the summary is too long")
         compacted = Compacted(
             step=state.step,
             reason="turns" if tokens <= limit else "tokens",
-            dropped_turns=drop,
+            dropped_turns=recent.dropped,
             before_tokens=tokens,
             after_tokens=after,
             summary=summary,
         )
         return Built(messages=messages, tokens=after, compacted=compacted)
 
-    def _too_long(self, tokens: int, limit: int, why: str) -> ContextLengthExceeded:
-        return ContextLengthExceeded(
-            f"the prompt has {tokens} tokens, {limit} are available and {why}",
-            hint="shorten the goal or instructions, lower max_tokens, or use a model with a longer context",
-            param="goal",
-        )
 
-
-def assemble(draft: Draft, state: RunState, drop: int, summary: str) -> tuple[Message, ...]:
-    """The draft's messages without its `drop` oldest loose turns, with summary and memories noted."""
-    notes = _notes(state, summary if drop else "")
+def assemble(draft: Draft, state: RunState, kept: Sequence[Turn], summary: str) -> tuple[Message, ...]:
+    """The draft's messages with only the `kept` loose turns, with summary and memories noted."""
+    notes = _notes(state, summary)
     messages = [Message(role="system", content=draft.system)] if draft.system else []
-    skipped = 0
+    out = sum(not turn.pinned for turn in draft.turns) - len(kept)
     for turn in draft.turns:
-        if not turn.pinned and skipped < drop:
-            skipped += 1
+        if not turn.pinned and out > 0:
+            out -= 1
             continue
         group = list(turn.messages)
         if turn.pinned and notes:
@@ -115,21 +106,14 @@ def _notes(state: RunState, summary: str) -> str:
     return "\n\n".join(parts)
 
 
-def _fewest(fits: Callable[[int], bool], least: int, most: int) -> int | None:
-    """The smallest n in least..most that fits (fitting is monotone), or None."""
-    if not fits(most):
-        return None
-    low, high = least, most
-    while low < high:
-        middle = (low + high) // 2
-        if fits(middle):
-            high = middle
-        else:
-            low = middle + 1
-    return low
-
-
-def _transcript(draft: Draft, start: int, end: int, summary: str) -> str:
-    loose: Sequence[Turn] = [turn for turn in draft.turns if not turn.pinned][start:end]
-    lines = [f"{m.role}: {m.content}" for turn in loose for m in turn.messages if m.content]
+def _transcript(gone: Sequence[Turn], summary: str) -> str:
+    lines = [f"{m.role}: {m.content}" for turn in gone for m in turn.messages if m.content]
     return "\n".join(([f"Summary so far: {summary}"] if summary else []) + lines)
+
+
+def _too_long(tokens: int, limit: int, why: str) -> ContextLengthExceeded:
+    return ContextLengthExceeded(
+        f"the prompt has {tokens} tokens, {limit} are available and {why}",
+        hint="shorten the goal or instructions, lower max_tokens, or use a model with a longer context",
+        param="goal",
+    )

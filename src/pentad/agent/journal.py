@@ -42,6 +42,10 @@ _SCHEMA = (
 )
 
 
+class JournalUnavailable(Unavailable):
+    """The journal cannot be written or read now; what was asked of it did not happen."""
+
+
 @dataclass(slots=True)
 class _Append:
     run_id: str
@@ -81,7 +85,7 @@ class Journal:
             queue.SimpleQueue()
         )
         self._closed = False
-        with translated(self.path):
+        with translated(self.path, JournalUnavailable):
             prepare(self._reader, schema=_SCHEMA, version=_VERSION, what="journal")
         self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
         self._writer.start()
@@ -91,13 +95,14 @@ class Journal:
     async def append(self, run_id: str, event: Event, spans: Sequence[Span] = ()) -> Record:
         """The event as recorded, once committed.
 
-        Raises Unavailable when it cannot be written (disk full, I/O error): then it did not happen.
+        Raises JournalUnavailable when it cannot be written (disk full, I/O error): then it did not happen.
         """
         item = _Append(run_id, event, self._clock(), tuple(spans), Future())
         if self._closed:
-            raise Unavailable(f"journal {self.path.name!r} is closed")
+            raise JournalUnavailable(f"journal {self.path.name!r} is closed")
         self._work.put(item)
-        return await asyncio.wrap_future(item.done)
+        # Shielded: what is queued is written even if the caller is cancelled, so no result is lost.
+        return await asyncio.shield(asyncio.wrap_future(item.done))
 
     async def claim(self, run_id: str) -> None:
         """Makes this journal the only one to write the run, until it ends, is released or we die.
@@ -118,30 +123,21 @@ class Journal:
 
         await self._execute(take)
 
-    async def release(self, run_id: str) -> None:
-        """Gives a claimed run back without ending it."""
-        await self._execute(
-            lambda db: db.execute(
-                "UPDATE runs SET owner = NULL WHERE id = ? AND owner = ?", (run_id, self.owner)
-            )
-        )
-
     async def _execute(self, change: Callable[[sqlite3.Connection], object]) -> None:
         done: Future[None] = Future()
 
         def run(db: sqlite3.Connection) -> None:
             try:
-                with translated(self.path), transaction(db):
-                    change(db)
+                self._transact(db, change)
             except BaseException as error:
                 done.set_exception(error)
             else:
                 done.set_result(None)
 
         if self._closed:
-            raise Unavailable(f"journal {self.path.name!r} is closed")
+            raise JournalUnavailable(f"journal {self.path.name!r} is closed")
         self._work.put(run)
-        await asyncio.wrap_future(done)
+        await asyncio.shield(asyncio.wrap_future(done))
 
     def _write(self) -> None:
         db = connect(self.path)
@@ -172,22 +168,29 @@ class Journal:
             spans=item.spans,
         )
         row = to_row(record, tail)
-        with translated(self.path):
-            db.execute(f"PRAGMA synchronous = {'FULL' if is_durable(item.event) else 'NORMAL'}")
-            with transaction(db):
-                _project(db, record, self.owner)
-                db.execute(
-                    f"INSERT INTO events (run_id, {EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (item.run_id, *row),
-                )
-                if self._on_commit:
-                    self._on_commit("before")
-            if self._on_commit:
-                self._on_commit("after")
+
+        def insert(db: sqlite3.Connection) -> None:
+            _project(db, record, self.owner)
+            db.execute(
+                f"INSERT INTO events (run_id, {EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (item.run_id, *row),
+            )
+
+        db.execute(f"PRAGMA synchronous = {'FULL' if is_durable(item.event) else 'NORMAL'}")
+        self._transact(db, insert)
         self._tails[item.run_id] = (record.sequence, bytes(row[-1]))
         if isinstance(item.event, RunEnded):
             del self._tails[item.run_id]
         return record
+
+    def _transact(self, db: sqlite3.Connection, change: Callable[[sqlite3.Connection], object]) -> None:
+        with translated(self.path, JournalUnavailable):
+            with transaction(db):
+                change(db)
+                if self._on_commit:
+                    self._on_commit("before")
+            if self._on_commit:
+                self._on_commit("after")
 
     def _tail(self, db: sqlite3.Connection, run_id: str) -> tuple[int, bytes]:
         row = db.execute(
@@ -202,7 +205,7 @@ class Journal:
 
         Raises NotFound for no such run, JournalDamaged for a row that no journal wrote.
         """
-        with self._lock, translated(self.path):
+        with self._lock, translated(self.path, JournalUnavailable):
             if not self._reader.execute("SELECT 1 FROM runs WHERE id = ?", (run_id,)).fetchone():
                 raise NotFound(f"no run {run_id!r}")
             rows = self._reader.execute(
@@ -228,7 +231,7 @@ class Journal:
     def runs(self, *, where: str = "1", values: Sequence[object] = (), limit: int = -1) -> list[RunRow]:
         """Runs, newest first. `where` is our own SQL, never a user's; values are bound."""
         columns = "id, tenant, agent, goal, started_s, ended_s, status"
-        with self._lock, translated(self.path):
+        with self._lock, translated(self.path, JournalUnavailable):
             rows = self._reader.execute(
                 f"SELECT {columns} FROM runs WHERE {where} ORDER BY started_s DESC, id LIMIT ?",
                 (*values, limit),
@@ -256,7 +259,7 @@ class Journal:
 
     def check_integrity(self) -> list[str]:
         """What is wrong with the file, line by line; empty when it is sound. Reads everything."""
-        with self._lock, translated(self.path):
+        with self._lock, translated(self.path, JournalUnavailable):
             problems = [row[0] for row in self._reader.execute("PRAGMA integrity_check") if row[0] != "ok"]
         for row in self.runs():
             try:

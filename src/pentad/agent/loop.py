@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pentad.agent.acting import Actor, worst
 from pentad.agent.asking import Asker
 from pentad.agent.events import Planned, RunEnded, StepEnded, StepOutcome
+from pentad.agent.memory.base import Memory
 from pentad.agent.planning.base import (
     Answers,
     MadePlan,
@@ -17,6 +18,7 @@ from pentad.agent.planning.base import (
     View,
     WantsTools,
 )
+from pentad.agent.remembering import Remembering
 from pentad.agent.run import Run
 from pentad.agent.state import Exchange
 from pentad.agent.tools.base import Tool
@@ -29,8 +31,11 @@ FindTools = Callable[[], Awaitable[Mapping[str, Tool]]]
 class Loop:
     """Works on one run until it ends."""
 
-    def __init__(self, run: Run, planner: Planner, rules: ToolRules, find_tools: FindTools) -> None:
+    def __init__(
+        self, run: Run, planner: Planner, rules: ToolRules, find_tools: FindTools, memory: Memory | None
+    ) -> None:
         self._run = run
+        self._remembering = Remembering(run, memory)
         self._planner = planner
         self._find_tools = find_tools
         self._asker = Asker(run)
@@ -38,9 +43,11 @@ class Loop:
 
     async def work(self) -> None:
         """Steps until the answer, a refusal, too many failures or the last step."""
+        await self._remembering.recall()
         while not self._run.state.ended:
             ending = self._ending()
             if ending is not None:
+                await self._remembering.keep(ending)
                 await self._run.append(ending)
             else:
                 await self.step()

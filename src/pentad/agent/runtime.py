@@ -12,22 +12,20 @@ from dataclasses import dataclass, field
 
 from pentad.agent.budget import narrower
 from pentad.agent.codec import encode
-from pentad.agent.events import Record, RunEnded, RunResumed, RunStarted, RunStatus
+from pentad.agent.events import Record, RunResumed, RunStarted
 from pentad.agent.explain import Explanation, explain
 from pentad.agent.following import Hub
 from pentad.agent.journal import Journal
-from pentad.agent.loop import Loop, partial
-from pentad.agent.planning.base import Planner
+from pentad.agent.memory.base import Memory
 from pentad.agent.ports import ModelPort
 from pentad.agent.rows import RunRow
 from pentad.agent.run import Run, Surroundings
 from pentad.agent.spec import AgentSpec
 from pentad.agent.state import RunState, fold
 from pentad.agent.tools.base import Toolbox
-from pentad.agent.tools.calling import ToolRules
 from pentad.agent.toolset import Toolset
+from pentad.agent.worker import Worker, ended, planner_for
 from pentad.errors import (
-    BudgetExceeded,
     Conflict,
     InvalidRequest,
     NotFound,
@@ -36,7 +34,6 @@ from pentad.errors import (
     Unavailable,
     UnknownName,
 )
-from pentad.registry import load
 from pentad.types import Budget, Clock, Message, Objective
 
 _LOG = logging.getLogger(__name__)
@@ -61,6 +58,7 @@ class AgentRuntime:
         journal: where every event goes first; the runtime closes it.
         agents: agents that can be started by name.
         toolbox: tools that agents may name besides the built-in ones; may grow while runs go on.
+        memory: long-term memory of agents that ask for it.
         limits: how much at once.
         clock: monotonic, for durations; wall: seconds since 1970, for dates.
     """
@@ -72,6 +70,7 @@ class AgentRuntime:
         *,
         agents: Mapping[str, AgentSpec] | None = None,
         toolbox: Toolbox | None = None,
+        memory: Memory | None = None,
         limits: RuntimeLimits | None = None,
         clock: Clock = time.monotonic,
         wall: Clock = time.time,
@@ -84,9 +83,9 @@ class AgentRuntime:
         self._around = Surroundings(
             models=models, journal=journal, publish=self._hub.publish, clock=clock, wall=wall
         )
-        self._tools = Toolset(self.toolbox, models)
+        self._tools = Toolset(self.toolbox, models, memory)
+        self._worker = Worker(self._tools, memory)
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._cancelled: set[str] = set()
         self._closing = False
 
     async def start(
@@ -198,8 +197,7 @@ class AgentRuntime:
         if task is None:
             await cancel_unattended(self._journal, run_id)
             return
-        self._cancelled.add(run_id)
-        task.cancel()
+        self._worker.cancel(run_id, task)
         await asyncio.wait([task])
 
     def list(
@@ -257,51 +255,9 @@ class AgentRuntime:
             raise Overloaded(f"{len(self._tasks)} of {self._limits.max_runs} runs are at work")
 
     def _spawn(self, run_id: str, state: RunState) -> None:
-        task = asyncio.create_task(self._work(Run(self._around, state)), name=run_id)
+        task = asyncio.create_task(self._worker.work(Run(self._around, state)), name=run_id)
         self._tasks[run_id] = task
         task.add_done_callback(lambda _: self._tasks.pop(run_id, None))
-
-    async def _work(self, run: Run) -> None:
-        run_id = run.state.run_id
-        try:
-            ending = await self._try_work(run)
-            if ending is not None:
-                await run.append(ending)
-        except asyncio.CancelledError:
-            if run_id not in self._cancelled:
-                return
-            self._cancelled.discard(run_id)
-            await run.append(_ended("cancelled", run.state, "cancelled by request"))
-        except Unavailable as error:
-            # The journal cannot be written: nothing may go on, and nothing is lost.
-            _LOG.error("run %s stops where it is: %s", run_id, error)
-        finally:
-            await self._tools.leave(run_id)
-
-    async def _try_work(self, run: Run) -> RunEnded | None:
-        """Works until the end; returns how the run must end if the loop did not say so itself."""
-        spec = run.state.spec
-        try:
-            async with asyncio.timeout(run.wall_left_s()) as wall:
-                tools = self._tools.finder(run.state)
-                await Loop(run, planner_for(spec), ToolRules(deny=spec.deny), tools).work()
-        except TimeoutError:
-            if not wall.expired():
-                raise
-            limit = run.state.ledger.budget.wall_s
-            return _ended(
-                "budget_exceeded", run.state, f"{limit:g} s of wall time are used up; raise budget.wall_s"
-            )
-        except BudgetExceeded as error:
-            return _ended("budget_exceeded", run.state, str(error))
-        except Unavailable:
-            raise
-        except PentadError as error:
-            return _ended("failed", run.state, str(error))
-        except Exception as error:
-            _LOG.exception("run %s met a bug of ours", run.state.run_id)
-            return _ended("failed", run.state, f"internal error: {type(error).__name__}")
-        return None
 
 
 async def cancel_unattended(journal: Journal, run_id: str) -> None:
@@ -314,20 +270,4 @@ async def cancel_unattended(journal: Journal, run_id: str) -> None:
         raise Conflict(f"run {run_id!r} has already ended: {row.status}", hint="nothing to cancel")
     await journal.claim(run_id)
     state = fold(journal.read(run_id))
-    await journal.append(run_id, _ended("cancelled", state, "cancelled by request"))
-
-
-def planner_for(spec: AgentSpec) -> Planner:
-    """The planner that the spec names, with its options. Raises UnknownName, InvalidRequest."""
-    kind = load("planner", spec.planner.name)
-    try:
-        planner: Planner = kind(**spec.planner.options)
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest(
-            f"planner {spec.planner.name!r} does not take these options: {error}", param="planner"
-        ) from None
-    return planner
-
-
-def _ended(status: RunStatus, state: RunState, error: str) -> RunEnded:
-    return RunEnded(status=status, answer=partial(state.closed), error=error)
+    await journal.append(run_id, ended("cancelled", state, "cancelled by request"))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from pentad.agent.memory.window import Window
 from pentad.types import Budget, Objective
 
 _SECRET_NAME = re.compile(r"authorization|cookie|key|token|secret|password", re.IGNORECASE)
@@ -45,17 +46,6 @@ class PlannerChoice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WindowChoice:
-    """Short-term memory: how much of the conversation stays in the prompt."""
-
-    max_tokens: int | None = None
-    """Upper bound of a whole prompt; None means what the model's context leaves."""
-    max_turns: int | None = None
-    overflow: Literal["trim", "summarise", "refuse"] = "trim"
-    """What to do with the oldest turns when they do not fit; always declared in the run."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LongTermChoice:
     """Long-term memory: how many remembered items reach the prompt, and what is written back."""
 
@@ -64,14 +54,18 @@ class LongTermChoice:
     max_tokens: int = 256
     """All of them together."""
     episodes: bool = True
-    """Whether a finished run is remembered as goal and answer."""
+    """Whether an answered run is remembered as goal and answer."""
+    episode_characters: int = 500
+    """An episode's text is kept up to this length."""
+    shared: bool = False
+    """Whether it also recalls what other agents of the same tenant remembered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryChoice:
     """Both memories of an agent."""
 
-    window: WindowChoice = field(default_factory=WindowChoice)
+    window: Window = field(default_factory=Window)
     long_term: LongTermChoice | None = None
 
 
@@ -95,6 +89,8 @@ class AgentSpec:
     memory: MemoryChoice = field(default_factory=MemoryChoice)
     budget: Budget = field(default_factory=Budget)
     objective: Objective = field(default_factory=Objective)
+    max_result_bytes: int | None = None
+    """Cap of every tool result, where it is lower than the tool's own; what is cut is marked."""
     max_steps: int = 8
     """Steps of the planner; the last one must answer."""
     max_tokens: int = 512

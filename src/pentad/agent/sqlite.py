@@ -46,12 +46,12 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def translated(path: pathlib.Path) -> Iterator[None]:
-    """Turns SQLite's errors into Unavailable, naming the file."""
+def translated(path: pathlib.Path, kind: type[Unavailable] = Unavailable) -> Iterator[None]:
+    """Turns SQLite's errors into `kind`, naming the file."""
     try:
         yield
     except sqlite3.Error as error:
-        raise Unavailable(
+        raise kind(
             f"{path.name!r} cannot be used: {error}",
             hint="check the disk's free space and the file's rights",
         ) from error

@@ -6,9 +6,10 @@ import fnmatch
 from collections.abc import Mapping
 
 from pentad.agent.loop import FindTools
+from pentad.agent.memory.base import Memory
 from pentad.agent.ports import ModelPort
+from pentad.agent.run import Run
 from pentad.agent.spec import AgentSpec
-from pentad.agent.state import RunState
 from pentad.agent.tools.base import Tool, Toolbox, ToolServices
 from pentad.errors import InvalidRequest, UnknownName
 from pentad.registry import known, load
@@ -19,23 +20,23 @@ class Toolset:
 
     Args:
         toolbox: registered tools; looked up afresh each time.
-        models: for built-in tools that need one.
+        models, memory: for built-in tools that need them.
     """
 
-    def __init__(self, toolbox: Toolbox, models: ModelPort) -> None:
+    def __init__(self, toolbox: Toolbox, models: ModelPort, memory: Memory | None) -> None:
         self._toolbox = toolbox
-        self._services = ToolServices(models=models)
+        self._services = ToolServices(models=models, memory=memory)
         self._built: dict[str, Mapping[str, Tool]] = {}
 
     def check(self, spec: AgentSpec) -> None:
         """Raises UnknownName for a tool that does not exist; a pattern may match none yet."""
         self._local(spec)
 
-    def finder(self, state: RunState) -> FindTools:
+    def finder(self, run: Run) -> FindTools:
         """What the loop of one run asks before each step."""
 
         async def find() -> Mapping[str, Tool]:
-            return self._local(state.spec)
+            return self._local(run.state.spec)
 
         return find
 

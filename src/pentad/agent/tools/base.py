@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pentad.agent.events import Effects
+from pentad.agent.memory.base import Memory
 from pentad.agent.ports import ModelPort
 from pentad.errors import UnknownName
 from pentad.types import Clock, ToolSpec
@@ -23,6 +24,7 @@ class ToolContext:
     """The call's idempotency key: the same after a restart, never the same for another call."""
     run_id: str
     tenant: str
+    agent: str
     deadline_s: float
     """On `clock`; what is not done by then is given up."""
     clock: Clock = time.monotonic
@@ -68,7 +70,7 @@ class ToolServices:
     """What built-in tools are made from. Their factories take it, then their options by name."""
 
     models: ModelPort
-    wall: Clock = time.time
+    memory: Memory | None = None
 
 
 class Toolbox:

@@ -52,8 +52,13 @@ def parse(tool: Tool, text: str) -> dict[str, Any]:
     return value
 
 
-async def call(tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> Outcome:
-    """Carries the call out within `tool.timeout_s` and the context's deadline."""
+async def call(
+    tool: Tool, arguments: Mapping[str, Any], context: ToolContext, max_bytes: int | None = None
+) -> Outcome:
+    """Carries the call out within `tool.timeout_s` and the context's deadline.
+
+    The result is cut, with a marker, at the tool's cap or at `max_bytes` where that is lower.
+    """
     left_s = context.deadline_s - context.clock()
     timeout_s = min(tool.timeout_s, left_s)
     try:
@@ -69,7 +74,7 @@ async def call(tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -
         # The tool is the user's code: whatever it raises is an observation for the model.
         return Outcome(status="failed", content=f"{type(error).__name__}: {str(error)[:500]}")
     try:
-        return capped(as_text(result), tool.max_result_bytes)
+        return capped(as_text(result), min(tool.max_result_bytes, max_bytes or tool.max_result_bytes))
     except (TypeError, ValueError, RecursionError) as error:
         return Outcome(status="failed", content=f"tool {tool.name!r} returned no text: {str(error)[:200]}")
 

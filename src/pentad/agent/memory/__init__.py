@@ -1,0 +1,1 @@
+"""What an agent keeps: a window of recent turns, and a store that outlives the run."""

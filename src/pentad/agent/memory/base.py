@@ -1,0 +1,68 @@
+"""What the runtime asks of a long-term memory (coverage.md, interface 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Kind = Literal["preference", "fact", "episode"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Whose memories: never read or written across tenants."""
+
+    tenant: str = "default"
+    agent: str | None = None
+    """Narrows to what this agent wrote; None reads what any agent of the tenant wrote."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One remembered thing."""
+
+    text: str
+    kind: Kind = "fact"
+    source: str = ""
+    """Where it comes from, e.g. a run id."""
+    importance: float = 0.5
+    """0 to 1."""
+    created_s: float | None = None
+    """Seconds since 1970; None takes the store's clock."""
+    expires_s: float | None = None
+    """Seconds since 1970 from which it is no longer recalled."""
+    id: str | None = None
+    """Writing the same id again changes nothing; None gives it a fresh one."""
+
+    def __post_init__(self) -> None:
+        if not self.text.strip():
+            raise ValueError("a memory needs text")
+        if not 0 <= self.importance <= 1:
+            raise ValueError(f"importance is {self.importance}, must be 0 to 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recollection:
+    """An item that a query found, with the scores that brought it up. All scores are 0 to 1."""
+
+    item: Item
+    score: float
+    similarity: float
+    keyword: float
+    recency: float
+
+
+class Memory(Protocol):
+    """Keeps items beyond a run and finds those that matter now."""
+
+    async def write(self, item: Item, scope: Scope) -> str:
+        """Keeps an item and returns its id."""
+        ...
+
+    async def query(self, cue: str, *, k: int, scope: Scope) -> list[Recollection]:
+        """The `k` items that matter most to the cue, best first."""
+        ...
+
+    async def consolidate(self, scope: Scope) -> int:
+        """Removes what has expired or is kept twice; returns how many items went."""
+        ...

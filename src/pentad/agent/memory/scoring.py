@@ -1,0 +1,41 @@
+"""How much a memory matters now: similarity, keywords, recency and importance, weighted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+HOUR_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """The weighted mean of four scores, each 0 to 1.
+
+    Source: Park et al. 2023, "Generative Agents", section 4.1: similarity, recency that decays
+    exponentially per hour, importance. Ours adds the keyword score of full-text search and takes
+    similarity as the cosine itself rather than scaled by the best candidate, so that a score
+    means the same in every query.
+    """
+
+    similarity: float = 1.0
+    keyword: float = 0.3
+    recency: float = 0.05
+    importance: float = 0.1
+    decay_per_hour: float = 0.995
+
+    def __post_init__(self) -> None:
+        parts = (self.similarity, self.keyword, self.recency, self.importance)
+        if min(parts) < 0 or sum(parts) <= 0:
+            raise ValueError(f"weights must be 0 or more and not all 0: {parts}")
+        if not 0 < self.decay_per_hour <= 1:
+            raise ValueError(f"decay_per_hour is {self.decay_per_hour}, must be above 0 and at most 1")
+
+    def fresh(self, age_s: float) -> float:
+        """The recency score of something that old."""
+        return float(self.decay_per_hour ** (max(0.0, age_s) / HOUR_S))
+
+    def score(self, *, similarity: float, keyword: float, recency: float, importance: float) -> float:
+        """The weighted mean."""
+        total = self.similarity + self.keyword + self.recency + self.importance
+        weighted = self.similarity * similarity + self.keyword * keyword
+        return (weighted + self.recency * recency + self.importance * importance) / total

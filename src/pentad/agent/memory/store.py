@@ -1,0 +1,297 @@
+"""LongTerm: memories that outlive the run, in one SQLite file with vectors and full text."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import pathlib
+import re
+import struct
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar, cast
+
+import apsw
+
+from pentad.agent.memory.base import Item, Kind, Recollection, Scope
+from pentad.agent.memory.scoring import Weights
+from pentad.agent.ports import ModelPort
+from pentad.agent.sqlite import storable
+from pentad.errors import Conflict, Unavailable
+from pentad.types import Clock
+
+R = TypeVar("R")
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE items (
+  number INTEGER PRIMARY KEY, id TEXT NOT NULL, tenant TEXT NOT NULL, agent TEXT, kind TEXT NOT NULL,
+  text TEXT NOT NULL, source TEXT NOT NULL, importance REAL NOT NULL, created_s REAL NOT NULL,
+  expires_s REAL, UNIQUE (tenant, id)
+) STRICT;
+CREATE TABLE about (embedder TEXT NOT NULL, dimensions INTEGER NOT NULL) STRICT;
+CREATE VIRTUAL TABLE words USING fts5(text, content='', contentless_delete=1, tokenize='porter unicode61');
+"""
+_COLUMNS = "items.number, id, agent, kind, items.text, source, importance, created_s, expires_s"
+_LIVE = "tenant = :tenant AND (:agent IS NULL OR agent = :agent) AND (expires_s IS NULL OR expires_s > :now)"
+_POOL = 24
+"""Candidates that each index brings for every item asked for, at least."""
+
+
+class LongTerm:
+    """Keeps typed items per tenant and recalls those that matter to a cue.
+
+    The nearest vectors (sqlite-vec, cosine) and the best keyword hits (FTS5, BM25) of the tenant
+    are scored together; see `Weights`. About 5 ms for a thousand items besides the embedding.
+
+    Args:
+        path: the SQLite file.
+        models: embeds texts.
+        embedder: the embedding model's name; a file is tied to the one that made its vectors.
+        weights: how the scores are mixed.
+        wall: seconds since 1970.
+    """
+
+    name = "store"
+
+    def __init__(
+        self,
+        path: pathlib.Path | str,
+        models: ModelPort,
+        *,
+        embedder: str = "minilm",
+        weights: Weights | None = None,
+        wall: Clock = time.time,
+    ) -> None:
+        self.path = pathlib.Path(path)
+        self._models, self._embedder, self._wall = models, embedder, wall
+        self._weights = weights or Weights()
+        self._lock = threading.Lock()
+        self._indexed = False
+        with _translated(self.path):
+            self._db = _open(self.path)
+            made = self._db.execute("SELECT embedder FROM about").fetchone()
+        if made is not None:
+            self._indexed = True
+            if made[0] != embedder:
+                raise Conflict(
+                    f"memory {self.path.name!r} holds vectors of {made[0]!r}, not of {embedder!r}",
+                    hint=f"use the embedding model {made[0]!r} or another file",
+                )
+
+    async def write(self, item: Item, scope: Scope) -> str:
+        """Keeps an item. Raises ContextLengthExceeded when it is too long to embed."""
+        return (await self.write_all([item], scope))[0]
+
+    async def write_all(self, items: Sequence[Item], scope: Scope) -> list[str]:
+        """Keeps several items in one transaction; their vectors are computed together."""
+        texts = [storable(item.text) for item in items]
+        vectors = (await self._models.embed(self._embedder, texts)).vectors
+        ids = [item.id or f"mem_{uuid.uuid4().hex[:16]}" for item in items]
+
+        def insert() -> None:
+            with self._db:
+                self._index(len(vectors[0]))
+                for item, ident, text, vector in zip(items, ids, texts, vectors, strict=True):
+                    self._insert(item, ident, text, vector, scope)
+
+        await self._locked(insert)
+        return ids
+
+    async def query(self, cue: str, *, k: int, scope: Scope) -> list[Recollection]:
+        """The `k` items of the scope that matter most to the cue, best first."""
+        if k < 1 or not cue.strip() or not self._indexed:
+            return []
+        vector = (await self._models.embed(self._embedder, [storable(cue)])).vectors[0]
+        now_s = self._wall()
+        return await self._locked(lambda: self._query(cue, vector, k, scope, now_s))
+
+    async def consolidate(self, scope: Scope) -> int:
+        """Removes the tenant's expired items, and older copies of equal text and kind."""
+        sql = """
+            SELECT number FROM items WHERE tenant = :tenant AND (:agent IS NULL OR agent = :agent) AND (
+              expires_s <= :now OR EXISTS (
+                SELECT 1 FROM items AS newer WHERE newer.tenant = items.tenant AND newer.kind = items.kind
+                AND newer.text = items.text AND newer.agent IS items.agent
+                AND (newer.created_s, newer.number) > (items.created_s, items.number)
+                AND (newer.expires_s IS NULL OR newer.expires_s > :now)))
+            """
+
+        def remove() -> int:
+            with self._db:
+                numbers = [n for (n,) in self._db.execute(sql, self._bound(scope, self._wall()))]
+                self._remove(numbers)
+            return len(numbers)
+
+        return await self._locked(remove)
+
+    async def forget(self, ident: str, scope: Scope) -> bool:
+        """Removes one item; whether there was one."""
+
+        def remove() -> bool:
+            sql = "SELECT number FROM items WHERE tenant = ? AND id = ?"
+            with self._db:
+                numbers = [n for (n,) in self._db.execute(sql, (scope.tenant, ident))]
+                self._remove(numbers)
+            return bool(numbers)
+
+        return await self._locked(remove)
+
+    async def count(self, scope: Scope) -> int:
+        """Items of the scope that have not expired."""
+        sql = f"SELECT COUNT(*) FROM items WHERE {_LIVE}"
+        bound = self._bound(scope, self._wall())
+        return await self._locked(lambda: int(cast(Any, self._db.execute(sql, bound).fetchone())[0]))
+
+    def check_integrity(self) -> list[str]:
+        """What is wrong with the file; empty when it is sound."""
+        with self._lock, _translated(self.path):
+            problems = [str(r[0]) for r in self._db.execute("PRAGMA integrity_check") if r[0] != "ok"]
+            if self._indexed:
+                lost = "SELECT number FROM items WHERE number NOT IN (SELECT rowid FROM vectors)"
+                stray = "SELECT rowid FROM vectors WHERE rowid NOT IN (SELECT number FROM items)"
+                problems += [f"item {n} has no vector" for (n,) in self._db.execute(lost)]
+                problems += [f"vector {n} has no item" for (n,) in self._db.execute(stray)]
+        return problems
+
+    def close(self) -> None:
+        """Closes the file."""
+        with self._lock:
+            self._db.close()
+
+    async def _locked(self, work: Callable[[], R]) -> R:
+        def run() -> R:
+            with self._lock, _translated(self.path):
+                return work()
+
+        return await asyncio.to_thread(run)
+
+    def _index(self, dimensions: int) -> None:
+        if self._indexed:
+            return
+        self._db.execute(
+            "CREATE VIRTUAL TABLE IF NOT EXISTS vectors USING vec0(number INTEGER PRIMARY KEY, "
+            f"tenant TEXT PARTITION KEY, embedding float[{dimensions}] distance_metric=cosine)"
+        )
+        self._db.execute("INSERT INTO about VALUES (?, ?)", (self._embedder, dimensions))
+        self._indexed = True
+
+    def _insert(self, item: Item, ident: str, text: str, vector: Sequence[float], scope: Scope) -> None:
+        created_s = self._wall() if item.created_s is None else item.created_s
+        row = (ident, scope.tenant, scope.agent, item.kind, text, item.source, item.importance)
+        self._db.execute(
+            "INSERT OR IGNORE INTO items (id, tenant, agent, kind, text, source, importance, created_s, "
+            "expires_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*row, created_s, item.expires_s),
+        )
+        if not self._db.changes():
+            return
+        number = self._db.last_insert_rowid()
+        self._db.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (number, text))
+        self._db.execute(
+            "INSERT INTO vectors (number, tenant, embedding) VALUES (?, ?, ?)",
+            (number, scope.tenant, _packed(vector)),
+        )
+
+    def _remove(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            self._db.execute("DELETE FROM items WHERE number = ?", (number,))
+            self._db.execute("DELETE FROM words WHERE rowid = ?", (number,))
+            self._db.execute("DELETE FROM vectors WHERE number = ?", (number,))
+
+    def _query(
+        self, cue: str, vector: Sequence[float], k: int, scope: Scope, now_s: float
+    ) -> list[Recollection]:
+        bound, pool = self._bound(scope, now_s), max(_POOL, 4 * k)
+        keywords = self._keywords(cue, bound, pool)
+        nearest = self._db.execute(
+            "SELECT number FROM vectors WHERE embedding MATCH ? AND k = ? AND tenant = ?",
+            (_packed(vector), pool, scope.tenant),
+        )
+        numbers = {n for (n,) in nearest} | set(keywords)
+        marks = ",".join(map(str, map(int, numbers)))
+        rows = self._db.execute(
+            f"SELECT {_COLUMNS}, vec_distance_cosine(embedding, :vector) FROM items "
+            f"JOIN vectors ON vectors.number = items.number WHERE items.number IN ({marks}) "
+            f"AND {_LIVE.replace('tenant', 'items.tenant', 1)}",
+            {**bound, "vector": _packed(vector)},
+        )
+        found = [self._recollection(row, keywords.get(cast(int, row[0]), 0.0), now_s) for row in rows]
+        return sorted(found, key=lambda r: (-r.score, str(r.item.id)))[:k]
+
+    def _keywords(self, cue: str, bound: dict[str, Any], pool: int) -> dict[int, float]:
+        """Keyword score by item number: BM25 as a share of the best hit's."""
+        words = sorted(set(re.findall(r"\w+", storable(cue).lower())))[:64]
+        if not words:
+            return {}
+        match = " OR ".join(f'"{word}"' for word in words)
+        rows = self._db.execute(
+            "SELECT items.number, -bm25(words) FROM words JOIN items ON items.number = words.rowid "
+            f"WHERE words MATCH :match AND {_LIVE} ORDER BY bm25(words) LIMIT :pool",
+            {**bound, "match": match, "pool": pool},
+        )
+        hits = [(int(number), float(score)) for number, score in cast(Any, rows)]
+        best = max((score for _, score in hits), default=0.0)
+        return {number: max(0.0, score) / best if best > 0 else 0.0 for number, score in hits}
+
+    def _recollection(self, row: Sequence[Any], keyword: float, now_s: float) -> Recollection:
+        _, ident, _, kind, text, source, importance, created_s, expires_s, distance = row
+        similarity = max(0.0, 1.0 - float(distance))
+        recency = self._weights.fresh(now_s - created_s)
+        item = Item(
+            id=ident,
+            text=text,
+            kind=cast(Kind, kind),
+            source=source,
+            importance=importance,
+            created_s=created_s,
+            expires_s=expires_s,
+        )
+        score = self._weights.score(
+            similarity=similarity, keyword=keyword, recency=recency, importance=importance
+        )
+        return Recollection(item=item, score=score, similarity=similarity, keyword=keyword, recency=recency)
+
+    @staticmethod
+    def _bound(scope: Scope, now_s: float) -> dict[str, Any]:
+        return {"tenant": scope.tenant, "agent": scope.agent, "now": now_s}
+
+
+def _open(path: pathlib.Path) -> apsw.Connection:
+    import sqlite_vec
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # apsw rather than sqlite3: many builds of Python cannot load SQLite extensions.
+    db = apsw.Connection(str(path))
+    db.set_busy_timeout(10_000)
+    db.enable_load_extension(True)
+    db.load_extension(sqlite_vec.loadable_path())
+    db.enable_load_extension(False)
+    db.execute("PRAGMA journal_mode = WAL")
+    with db:
+        version = int(cast(Any, db.execute("PRAGMA user_version").fetchone())[0])
+        if version == 0:
+            db.execute(_SCHEMA)
+            db.execute(f"PRAGMA user_version = {_VERSION}")
+        elif version != _VERSION:
+            raise Conflict(
+                f"memory {path.name!r} has format {version}, this version writes {_VERSION}",
+                hint="use the pentad that wrote it, or another file",
+            )
+    return db
+
+
+def _packed(vector: Sequence[float]) -> bytes:
+    return struct.pack(f"{len(vector)}f", *vector)
+
+
+@contextlib.contextmanager
+def _translated(path: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except apsw.Error as error:
+        raise Unavailable(
+            f"memory {path.name!r} cannot be used: {error}",
+            hint="check the disk's free space and the file's rights",
+        ) from error

@@ -1,0 +1,174 @@
+"""Kills an agent process at every journal write, resumes it, and prints what came of each case.
+
+Run as a program by test_agent_kill.py. Every case is a child process that really dies of SIGKILL;
+children are forked, so that imports are paid once.
+
+    python agent_kill_drill.py FOLDER     one JSON line per case
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pathlib
+import signal
+import sqlite3
+import sys
+from collections.abc import Sequence
+
+import jsonschema  # noqa: F401  (imported before the forks, as pentad imports it on use)
+
+from pentad.agent.journal import Journal
+from pentad.agent.planning import react  # noqa: F401
+from pentad.agent.runtime import AgentRuntime
+from pentad.agent.spec import AgentSpec, PlannerChoice
+from pentad.agent.tools.base import Tool, Toolbox, ToolContext
+from pentad.agent.tools.functions import tool
+from pentad.model.routing.fixed import Fixed
+from pentad.model.service import ModelService
+from pentad.testing.backends import Item, ScriptedBackend
+from pentad.types import Request, ToolCall
+
+STEPS = 6
+SPEC = AgentSpec(
+    name="drill",
+    tools=("pay", "post", "look"),
+    planner=PlannerChoice(options={"max_plan": 0}),
+    max_steps=STEPS + 2,
+)
+
+
+def ledger(folder: pathlib.Path) -> sqlite3.Connection:
+    """The outside world: `keyed` refuses a key that it has seen, `unkeyed` takes everything."""
+    db = sqlite3.connect(folder / "outside.db", isolation_level=None, timeout=10)
+    db.execute("CREATE TABLE IF NOT EXISTS keyed (key TEXT PRIMARY KEY, amount INTEGER)")
+    db.execute("CREATE TABLE IF NOT EXISTS unkeyed (amount INTEGER)")
+    return db
+
+
+def tools(folder: pathlib.Path) -> list[Tool]:
+    @tool(effects="keyed")
+    def pay(amount: int, context: ToolContext) -> str:
+        """Pays an amount."""
+        with ledger(folder) as db:
+            db.execute("INSERT OR IGNORE INTO keyed VALUES (?, ?)", (context.key, amount))
+        return f"paid {amount}"
+
+    @tool(effects="unkeyed")
+    def post(amount: int) -> str:
+        """Posts an amount; the receiver has no way to see a repetition."""
+        with ledger(folder) as db:
+            db.execute("INSERT INTO unkeyed VALUES (?)", (amount,))
+        return f"posted {amount}"
+
+    @tool(effects="none")
+    def look(amount: int) -> str:
+        """Looks."""
+        return f"saw {amount}"
+
+    return [pay, post, look]
+
+
+def model(request: Request) -> Sequence[Item]:
+    """Calls pay, post, look in turn, two at once in the fourth step, then answers."""
+    done = sum(m.role == "assistant" for m in request.messages or ())
+    if done >= STEPS:
+        return ["all done"]
+    name = ("pay", "post", "look")[done % 3]
+    calls: list[Item] = [ToolCall(id=f"c{done}", name=name, arguments=json.dumps({"amount": done}))]
+    if done == 3:
+        calls.append(ToolCall(id="extra", name="pay", arguments='{"amount": 100}'))
+    return calls
+
+
+async def work(folder: pathlib.Path, kill_at: int, when: str, *, fresh: bool) -> int:
+    """Starts or resumes the run and works until its end, or until the `kill_at`-th commit."""
+    commits = 0
+
+    def on_commit(moment: str) -> None:
+        nonlocal commits
+        commits += moment == "before"
+        if commits == kill_at and moment == when:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    models = ModelService({"m": ScriptedBackend([model], repeat=True)}, router=Fixed())
+    journal = Journal(folder / "journal.db", on_commit=on_commit)
+    runtime = AgentRuntime(models, journal, toolbox=Toolbox(tools(folder)))
+    if fresh:
+        await runtime.start(SPEC, "do it")
+    else:
+        await runtime.resume_all()
+    for row in runtime.list():
+        await runtime.wait(row.id)
+    await runtime.close()
+    return commits
+
+
+def child(folder: pathlib.Path, kill_at: int, when: str, *, fresh: bool) -> int:
+    """The number of commits of a child that lived, or -1 for one that was killed."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            commits = asyncio.run(work(folder, kill_at, when, fresh=fresh))
+            os.write(write, str(commits).encode())
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(write)
+    _, status = os.waitpid(pid, 0)
+    with os.fdopen(read) as pipe:
+        told = pipe.read()
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return -1
+    assert status == 0, f"the child failed at commit {kill_at} {when}"
+    return int(told)
+
+
+def case(folder: pathlib.Path, kill_at: int, when: str, again_at: int) -> dict[str, object]:
+    """One drill: killed once, killed again while resuming if `again_at`, then left to finish."""
+    folder.mkdir()
+    killed = child(folder, kill_at, when, fresh=True) == -1
+    killed_again = bool(again_at) and child(folder, again_at, "before", fresh=False) == -1
+    child(folder, 0, when, fresh=False)
+    journal = Journal(folder / "journal.db")
+    rows = journal.runs()
+    problems = journal.check_integrity()
+    journal.close()
+    db = ledger(folder)
+    return {
+        "kill_at": kill_at,
+        "when": when,
+        "killed": killed,
+        "killed_again": killed_again,
+        "runs": len(rows),
+        "statuses": [row.status for row in rows],
+        "problems": problems,
+        "keyed": sorted(a for (a,) in db.execute("SELECT amount FROM keyed")),
+        "unkeyed": sorted(a for (a,) in db.execute("SELECT amount FROM unkeyed")),
+        "told_unknown": _unknown(folder),
+    }
+
+
+def _unknown(folder: pathlib.Path) -> int:
+    db = sqlite3.connect(folder / "journal.db")
+    sql = "SELECT COUNT(*) FROM events WHERE kind = 'tool_returned' AND payload LIKE '%\"unknown\"%'"
+    return int(db.execute(sql).fetchone()[0])
+
+
+def main(root: pathlib.Path) -> None:
+    whole = root / "whole"
+    whole.mkdir()
+    commits = child(whole, 0, "before", fresh=True)
+    print(json.dumps({"commits": commits}), flush=True)
+    for number in range(1, commits + 1):
+        for when in ("before", "after"):
+            again_at = 1 + number % 4 if when == "after" else 0
+            print(json.dumps(case(root / f"{number}-{when}", number, when, again_at)), flush=True)
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]))
