@@ -197,7 +197,8 @@ class Engine:
                 self._kv.start(seq)
                 if seq.admit(now_s):
                     self._counters.prompt_tokens += seq.prompt_tokens
-            work.append((seq, count))
+            # A choice finds more than was planned when its leader has just resumed in this step.
+            work.append((seq, min(count, len(seq.tokens) - seq.num_computed)))
         return work
 
     def _rows(self, work: Work) -> list[SampleRow]:

@@ -7,13 +7,15 @@ a missed copy or a prefix shared by mistake changes the tokens that come out.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
-from pentad.execution.sampling import draw_batch
+from pentad.execution.request import TokenRequest
+from pentad.execution.sampling import draw, draw_batch
 from pentad.execution.spec import ModelSpec
 
 _WORD = 0xFFFF_FFFF_FFFF_FFFF
@@ -148,6 +150,37 @@ def greedy(prompt: Sequence[int], max_tokens: int, *, vocab_size: int = 97) -> l
     for _ in range(max_tokens):
         tokens.append(int(toy_logits(tokens, vocab_size).argmax()))
     return tokens[len(prompt) :]
+
+
+def reference(request: TokenRequest, *, vocab_size: int = 97) -> list[int]:
+    """What a ToyRunner must answer to a request, computed alone and contiguously.
+
+    Constraint and watcher are left out, since they keep state of their own.
+    """
+    sampling = request.sampling
+    ends = set(sampling.stop_token_ids) | (set() if sampling.ignore_eos else set(request.end_tokens))
+    tokens = list(request.prompt)
+    output: list[int] = []
+    while len(output) < request.max_tokens and not (output and output[-1] in ends):
+        row = SampleRow(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            presence_penalty=sampling.presence_penalty,
+            frequency_penalty=sampling.frequency_penalty,
+            repetition_penalty=sampling.repetition_penalty,
+            output_counts=Counter(output),
+            seen=set(tokens),
+            logit_bias=sampling.logit_bias,
+            banned=tuple(ends) if len(output) < sampling.min_tokens else (),
+            seed=request.seed,
+            choice=request.choice,
+            position=len(tokens),
+        )
+        output.append(draw(toy_logits(tokens, vocab_size), row).token)
+        tokens.append(output[-1])
+    return output
 
 
 def _mix(x: int) -> int:
