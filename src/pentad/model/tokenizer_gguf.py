@@ -62,7 +62,6 @@ PRE_TOKENIZERS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "default": "default",
         "gpt-2": "gpt-2",
-        "gpt2": "gpt-2",
         "mpt": "gpt-2",
         "olmo": "gpt-2",
         "phi-2": "gpt-2",
