@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import pathlib
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +14,9 @@ from typing import Any
 
 from starlette.applications import Starlette
 
+from pentad.agent.journal import Journal
+from pentad.agent.runtime import AgentRuntime
+from pentad.agent.spec import AgentSpec
 from pentad.application.gateway import GatewaySettings, create_app, make_server
 from pentad.application.gateway.core import Gateway
 from pentad.application.gateway.server import GracefulServer
@@ -65,12 +70,18 @@ def model_service(
 
 
 @contextmanager
-def scripted(*turns: Turn, repeat: bool = False, **settings: Any) -> Iterator[Live]:
-    """A live server over a scripted model and a small embedder."""
+def scripted(
+    *turns: Turn, repeat: bool = False, agents: Mapping[str, AgentSpec] | None = None, **settings: Any
+) -> Iterator[Live]:
+    """A live server over a scripted model, a small embedder and, if named, these agents."""
     backend = ScriptedBackend(list(turns), repeat=repeat)
-    services = Services(models=model_service(backend, embedders={"vectors": HashEmbedder()}))
-    with live(services, backend=backend, **settings) as server:
-        yield server
+    models = model_service(backend, embedders={"vectors": HashEmbedder()})
+    with tempfile.TemporaryDirectory() as folder:
+        runtime = None
+        if agents is not None:
+            runtime = AgentRuntime(models, Journal(pathlib.Path(folder) / "journal.sqlite3"), agents=agents)
+        with live(Services(models=models, agents=runtime), backend=backend, **settings) as server:
+            yield server
 
 
 @contextmanager

@@ -37,7 +37,7 @@ class Exchange:
 
     def ignored_header(self) -> str:
         """The ignored fields as a header value: plain characters only, at most 32 names."""
-        names = (re.sub(r"[^A-Za-z0-9_.\[\]=-]", "?", name)[:64] for name in self.ignored[:32])
+        names = (re.sub(r"[^A-Za-z0-9_.\[\]=-]", "?", name)[:64] or "?" for name in self.ignored[:32])
         return ", ".join(names)
 
 

@@ -11,6 +11,7 @@ import pentad
 from pentad.application.gateway.answers import json_response
 from pentad.application.gateway.core import Gateway
 from pentad.application.gateway.health import Health
+from pentad.application.gateway.openapi import document
 
 
 def routes(gateway: Gateway) -> list[Route]:
@@ -42,7 +43,11 @@ def routes(gateway: Gateway) -> list[Route]:
     async def version(_: HttpRequest) -> Response:
         return json_response({"version": pentad.__version__})
 
+    async def openapi(_: HttpRequest) -> Response:
+        return Response(document(pentad.__version__), media_type="application/json")
+
     return [
+        Route("/openapi.json", openapi, methods=["GET"]),
         Route("/livez", livez, methods=["GET"]),
         Route("/readyz", readyz, methods=["GET"]),
         Route("/health", health, methods=["GET"]),

@@ -38,7 +38,7 @@ from pentad.application.gateway.schemas.runs import (
     RunUsage,
 )
 from pentad.application.gateway.translate.frames import encode
-from pentad.errors import Forbidden, InvalidRequest, Unavailable
+from pentad.errors import Forbidden, InvalidRequest, NotFound
 
 MAX_LIST = 1000
 _SERVER_ONLY = ("mcp_servers", "mcpServers", "tool_options")
@@ -138,7 +138,7 @@ class Runs:
     def _runtime(self) -> AgentRuntime:
         runtime = self._gateway.services.agents
         if runtime is None:
-            raise Unavailable("this server runs no agents", hint="start it with pentad serve")
+            raise NotFound("this server runs no agents", hint="start one with pentad serve")
         return runtime
 
     async def _show(self, run_id: str, tenant: str) -> RunObject:

@@ -1,0 +1,102 @@
+"""The table of operations: every public route with what it reads and answers.
+
+The OpenAPI document is made from it; a test holds it equal to the router.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec import Struct
+
+from pentad.application.gateway.schemas.chat import ChatAnswer, ChatRequest
+from pentad.application.gateway.schemas.common import Card, CardList
+from pentad.application.gateway.schemas.completions import (
+    CompletionAnswer,
+    CompletionRequest,
+    DetokenizeAnswer,
+    DetokenizeRequest,
+    TokenizeAnswer,
+    TokenizeRequest,
+)
+from pentad.application.gateway.schemas.embeddings import EmbeddingAnswer, EmbeddingRequest
+from pentad.application.gateway.schemas.messages import (
+    CountTokensRequest,
+    MessagesAnswer,
+    MessagesRequest,
+    TokenCount,
+)
+from pentad.application.gateway.schemas.operations import ErrorBody, MessagesErrorBody, Status, Version
+from pentad.application.gateway.schemas.responses import ResponseDeleted, ResponseObject, ResponseRequest
+from pentad.application.gateway.schemas.runs import AgentList, RunExplanation, RunList, RunObject, RunRequest
+
+Query = tuple[tuple[str, dict[str, Any]], ...]
+_AFTER: Query = (("after", {"type": "integer", "minimum": 0, "maximum": 2**53}),)
+_LIST: Query = (
+    ("limit", {"type": "integer", "minimum": 0, "maximum": 1000}),
+    ("status", {"type": "string"}),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One method of one path."""
+
+    method: str
+    path: str
+    summary: str
+    body: type[Struct] | None = None
+    answer: type[Struct] | None = None
+    media: str = "application/json"
+    """Of the plain answer."""
+    status: int = 200
+    streams: bool = False
+    """Whether it can answer with server-sent events."""
+    query: Query = ()
+    refusal: type[Struct] = ErrorBody
+    failure: type[Struct] = ErrorBody
+
+
+def _get(path: str, summary: str, answer: type[Struct] | None, **more: Any) -> Operation:
+    return Operation(method="get", path=path, summary=summary, answer=answer, **more)
+
+
+def _post(path: str, summary: str, body: type[Struct] | None, answer: type[Struct], **more: Any) -> Operation:
+    return Operation(method="post", path=path, summary=summary, body=body, answer=answer, **more)
+
+
+_RESPONSE = "/v1/responses/{response_id}"
+_RUN = "/v1/runs/{run_id}"
+_ANTHROPIC: dict[str, Any] = {"refusal": MessagesErrorBody, "failure": MessagesErrorBody}
+
+OPERATIONS: tuple[Operation, ...] = (
+    _post("/v1/chat/completions", "Answer a chat", ChatRequest, ChatAnswer, streams=True),
+    _post("/v1/completions", "Complete raw prompts", CompletionRequest, CompletionAnswer, streams=True),
+    _post("/v1/responses", "Create a response", ResponseRequest, ResponseObject, streams=True),
+    _get(_RESPONSE, "Read a stored response", ResponseObject),
+    Operation(method="delete", path=_RESPONSE, summary="Forget a stored response", answer=ResponseDeleted),
+    _post(f"{_RESPONSE}/cancel", "Cancel a background response", None, ResponseObject),
+    _post("/v1/embeddings", "Turn texts into vectors", EmbeddingRequest, EmbeddingAnswer),
+    _get("/v1/models", "List the served models", CardList),
+    _get("/v1/models/{name}", "One served model", Card),
+    _post("/v1/messages", "Answer a turn", MessagesRequest, MessagesAnswer, streams=True, **_ANTHROPIC),
+    _post("/v1/messages/count_tokens", "Count a prompt", CountTokensRequest, TokenCount, **_ANTHROPIC),
+    _get("/v1/agents", "List the agents that can be started by name", AgentList),
+    _post("/v1/runs", "Start an agent run", RunRequest, RunObject, status=201),
+    _get("/v1/runs", "List the caller's runs", RunList, query=_LIST),
+    _get(_RUN, "One run", RunObject),
+    _get(f"{_RUN}/events", "Follow a run", None, media="text/event-stream", streams=True, query=_AFTER),
+    _get(f"{_RUN}/explain", "Where a run's time, tokens and choices went", RunExplanation),
+    _post(f"{_RUN}/cancel", "End a run", None, RunObject),
+    _post(f"{_RUN}/resume", "Take up an interrupted run", None, RunObject, status=202),
+    _post("/tokenize", "Token ids of a text", TokenizeRequest, TokenizeAnswer),
+    _post("/detokenize", "Text of token ids", DetokenizeRequest, DetokenizeAnswer),
+    _get("/livez", "Whether the process answers; needs no key", Status),
+    _get("/ping", "As /livez, with a key", Status),
+    _get("/readyz", "Whether new work is taken", Status, failure=Status),
+    _get("/health", "Whether every model makes tokens", Status, failure=Status),
+    _get("/metrics", "Metrics in Prometheus' format", None, media="text/plain"),
+    _get("/version", "The server's version", Version),
+    _get("/openapi.json", "This document", None),
+)
