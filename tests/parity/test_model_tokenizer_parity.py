@@ -16,6 +16,7 @@ from pentad.model.files.gguf import GgufFile
 from pentad.model.loading import open_model
 from pentad.model.tokenizer import Tokenizer
 from pentad.model.tokenizer_gguf import PRE_TOKENIZERS, from_gguf
+from tokenizer_texts import CONTROL_TEXTS, TEXTS, wikitext
 
 
 @contextmanager
