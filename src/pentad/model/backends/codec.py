@@ -5,6 +5,7 @@ Shared by the backends that generate by token: they differ only in who draws the
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,14 @@ from pentad.model.template.adapting import adapt, open_chat
 from pentad.model.tokenizer import Tokenizer
 from pentad.model.toolcalls import CallParser, ToolFormat, choose_format
 from pentad.types import Clock, Decision, Request, Span, ToolSpec
+
+FORMATS = frozenset({"text", "json_object", "json_schema", "regex", "choice", "grammar"})
+"""Output formats that a backend with this codec can enforce."""
+
+
+def draw_seed() -> int:
+    """A fresh seed for a request that gives none."""
+    return secrets.randbits(63)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

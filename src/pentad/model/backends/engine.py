@@ -3,62 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import cast
 
-from pentad.execution.backend import Capabilities, ChoiceDone, Delta, StreamDone
+from pentad.execution.backend import Capabilities, Delta, StreamDone
 from pentad.execution.loop import EngineLoop
-from pentad.execution.request import SequenceStats, StepOutput, TokenRequest
-from pentad.model.backends.codec import ChatCodec, Prepared
-from pentad.model.backends.parsing import OutputParser
-from pentad.model.backends.text import TextStream
+from pentad.execution.request import StepOutput
+from pentad.model.backends.choices import open_choices, usage_of
+from pentad.model.backends.codec import FORMATS, ChatCodec, draw_seed
 from pentad.model.loading import ModelFiles
-from pentad.types import FinishReason, Layer, Request, Span, Usage
-
-FORMATS = frozenset({"text", "json_object", "json_schema", "regex", "choice", "grammar"})
-
-
-def draw_seed() -> int:
-    """A fresh seed for a request that gives none."""
-    return secrets.randbits(63)
-
-
-class _Sequence:
-    """What this backend keeps of one choice while it is generated."""
-
-    __slots__ = ("choice", "engine_detokenizes", "parser", "reasoning_tokens", "stats", "text")
-
-    def __init__(self, choice: int, text: TextStream, parser: OutputParser, engine_detokenizes: bool) -> None:
-        self.choice = choice
-        self.text = text
-        self.parser = parser
-        self.engine_detokenizes = engine_detokenizes
-        self.reasoning_tokens = 0
-        self.stats: SequenceStats | None = None
-
-    def take(self, output: StepOutput) -> list[Delta]:
-        """The deltas of one engine output; the last one of a sequence ends its choice."""
-        if not self.engine_detokenizes:
-            for drawn in output.drawn:
-                self.text.accept(drawn)
-        if self.parser.thinking:
-            self.reasoning_tokens += len(output.drawn)
-        deltas: list[Delta] = []
-        if output.drawn:
-            deltas += self.parser.feed(self.text.take(len(output.drawn)))
-        if output.finish is not None:
-            self.stats = output.stats
-            deltas += self.parser.feed(self.text.finish())
-            deltas += self.parser.finish()
-            deltas.append(
-                ChoiceDone(reason=self._reason(output.finish), choice=self.choice, stop=self.text.stop)
-            )
-        return deltas
-
-    def _reason(self, finish: FinishReason) -> FinishReason:
-        return "tool_calls" if finish == "stop" and self.parser.made_calls else finish
+from pentad.types import Request
 
 
 class EngineBackend:
@@ -121,24 +76,15 @@ class EngineBackend:
         """
         # Off the event loop: a long prompt takes a while to tokenize, a hostile template to be stopped.
         prepared = await asyncio.to_thread(self.codec.prepare, request)
-        sequences: dict[str, _Sequence] = {}
-        tokens: list[TokenRequest] = []
-        watched = bool(request.sampling.stop)
-        for choice in range(request.sampling.n):
-            text = self.codec.text_stream(request)
-            asked = self._token_request(request, prepared, choice, text if watched else None)
-            sequences[asked.id] = _Sequence(
-                choice, text, self.codec.parser(request, prepared, choice), watched
-            )
-            tokens.append(asked)
+        asked, choices = open_choices(self.codec, request, prepared)
         sent_s = self._clock()
         # The loop's stream is an async generator; its annotation only promises iteration.
-        outputs = cast("AsyncGenerator[StepOutput, None]", self._loop.generate(tokens))
+        outputs = cast("AsyncGenerator[StepOutput, None]", self._loop.generate(asked))
         async with aclosing(outputs):
             async for output in outputs:
-                for delta in sequences[output.id].take(output):
+                for delta in choices[output.id].take(output):
                     yield delta
-        yield StreamDone(usage=self._usage(prepared, list(sequences.values()), sent_s))
+        yield StreamDone(usage=usage_of(prepared, list(choices.values()), sent_s, self._clock()))
 
     def count_tokens(self, request: Request) -> int:
         """Prompt tokens of the request, tools and template included."""
@@ -163,59 +109,3 @@ class EngineBackend:
     async def close(self) -> None:
         """Lets running requests finish for `drain_s`, cancels the rest, closes the engine."""
         await self._loop.close(self._drain_s)
-
-    def _token_request(
-        self, request: Request, prepared: Prepared, choice: int, watcher: TextStream | None
-    ) -> TokenRequest:
-        return TokenRequest(
-            id=f"{request.id}/{choice}",
-            prompt=prepared.prompt,
-            sampling=request.sampling,
-            max_tokens=prepared.max_tokens,
-            end_tokens=self.codec.end_tokens,
-            choice=choice,
-            seed=prepared.seed,
-            tenant=request.tenant,
-            cache_salt=request.cache_salt,
-            priority=request.priority,
-            context=request.context,
-            constraint=prepared.constraints[choice],
-            watcher=watcher,
-        )
-
-    def _usage(self, prepared: Prepared, sequences: Sequence[_Sequence], sent_s: float) -> Usage:
-        """The prompt counts once, whatever the number of choices; cached is what the first one found."""
-        stats = [sequence.stats for sequence in sequences if sequence.stats is not None]
-        decisions = dict.fromkeys(decision for entry in stats for decision in entry.decisions)
-        return Usage(
-            prompt_tokens=len(prepared.prompt),
-            cached_tokens=min((entry.cached_tokens for entry in stats), default=0),
-            completion_tokens=sum(entry.completion_tokens for entry in stats),
-            reasoning_tokens=sum(sequence.reasoning_tokens for sequence in sequences),
-            spans=(*prepared.spans, *engine_spans(stats, sent_s, self._clock())),
-            decisions=(*prepared.decisions, *decisions),
-        )
-
-
-def engine_spans(stats: Sequence[SequenceStats], sent_s: float, end_s: float) -> tuple[Span, ...]:
-    """Where the time went from handing the request to the engine until its last delta.
-
-    The spans follow one another without gaps: waiting until the first choice was admitted, prefill
-    until its first token, decoding until the last choice ended, and the rest making text of it.
-    """
-    scheduled_s = min((s.scheduled_s for s in stats if s.scheduled_s is not None), default=None)
-    first_s = min((s.first_token_s for s in stats if s.first_token_s is not None), default=None)
-    finished_s = max((s.finished_s for s in stats if s.finished_s is not None), default=None)
-    marks: list[tuple[Layer, str, float | None]] = [
-        ("resource", "queue", scheduled_s),
-        ("execution", "prefill", first_s),
-        ("execution", "decode", finished_s),
-        ("model", "detokenize", end_s),
-    ]
-    spans: list[Span] = []
-    at_s = sent_s
-    for layer, name, until_s in marks:
-        if until_s is not None:
-            spans.append(Span(layer=layer, name=name, start_s=at_s, end_s=max(at_s, until_s)))
-            at_s = max(at_s, until_s)
-    return tuple(spans)

@@ -1,0 +1,117 @@
+"""The choices of one request while they are generated token by token, and the usage they add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pentad.execution.backend import ChoiceDone, Delta
+from pentad.execution.request import SequenceStats, StepOutput, TokenRequest
+from pentad.model.backends.codec import ChatCodec, Prepared
+from pentad.model.backends.parsing import OutputParser
+from pentad.model.backends.text import TextStream
+from pentad.types import FinishReason, Layer, Request, Span, Usage
+
+
+@dataclass(slots=True)
+class ChoiceState:
+    """What a backend keeps of one choice: where its text stands and how it is read."""
+
+    choice: int
+    text: TextStream
+    parser: OutputParser
+    watched: bool
+    """Whether whoever draws the tokens also makes the text, because of stop strings."""
+    reasoning_tokens: int = 0
+    stats: SequenceStats | None = None
+
+    def take(self, output: StepOutput) -> list[Delta]:
+        """The deltas of one output; the last one of a sequence ends its choice."""
+        if not self.watched:
+            for drawn in output.drawn:
+                self.text.accept(drawn)
+        if self.parser.thinking:
+            self.reasoning_tokens += len(output.drawn)
+        deltas: list[Delta] = []
+        if output.drawn:
+            deltas += self.parser.feed(self.text.take(len(output.drawn)))
+        if output.finish is not None:
+            self.stats = output.stats
+            deltas += self.parser.feed(self.text.finish())
+            deltas += self.parser.finish()
+            reason = self._reason(output.finish)
+            deltas.append(ChoiceDone(reason=reason, choice=self.choice, stop=self.text.stop))
+        return deltas
+
+    def _reason(self, finish: FinishReason) -> FinishReason:
+        return "tool_calls" if finish == "stop" and self.parser.made_calls else finish
+
+
+def open_choices(
+    codec: ChatCodec, request: Request, prepared: Prepared
+) -> tuple[list[TokenRequest], dict[str, ChoiceState]]:
+    """One token request per choice, and by its id the state to read its output with."""
+    watched = bool(request.sampling.stop)
+    asked: list[TokenRequest] = []
+    states: dict[str, ChoiceState] = {}
+    for choice in range(request.sampling.n):
+        text = codec.text_stream(request)
+        tokens = TokenRequest(
+            id=f"{request.id}/{choice}",
+            prompt=prepared.prompt,
+            sampling=request.sampling,
+            max_tokens=prepared.max_tokens,
+            end_tokens=codec.end_tokens,
+            choice=choice,
+            seed=prepared.seed,
+            tenant=request.tenant,
+            cache_salt=request.cache_salt,
+            priority=request.priority,
+            context=request.context,
+            constraint=prepared.constraints[choice],
+            watcher=text if watched else None,
+        )
+        asked.append(tokens)
+        states[tokens.id] = ChoiceState(choice, text, codec.parser(request, prepared, choice), watched)
+    return asked, states
+
+
+def usage_of(prepared: Prepared, choices: Sequence[ChoiceState], sent_s: float, end_s: float) -> Usage:
+    """The usage of a finished request.
+
+    The prompt counts once, whatever the number of choices; cached is what the first of them found.
+    """
+    stats = [state.stats for state in choices if state.stats is not None]
+    decisions = dict.fromkeys(decision for entry in stats for decision in entry.decisions)
+    return Usage(
+        prompt_tokens=len(prepared.prompt),
+        cached_tokens=min((entry.cached_tokens for entry in stats), default=0),
+        completion_tokens=sum(entry.completion_tokens for entry in stats),
+        reasoning_tokens=sum(state.reasoning_tokens for state in choices),
+        spans=(*prepared.spans, *token_spans(stats, sent_s, end_s)),
+        decisions=(*prepared.decisions, *decisions),
+    )
+
+
+def token_spans(stats: Sequence[SequenceStats], sent_s: float, end_s: float) -> tuple[Span, ...]:
+    """Where the time went from handing the request over until its last delta.
+
+    The spans follow one another without gaps: waiting until the first choice was admitted, prefill
+    until its first token, decoding until the last choice ended, and the rest making text of it.
+    """
+    scheduled_s = min((s.scheduled_s for s in stats if s.scheduled_s is not None), default=None)
+    first_s = min((s.first_token_s for s in stats if s.first_token_s is not None), default=None)
+    finished_s = max((s.finished_s for s in stats if s.finished_s is not None), default=None)
+    marks: list[tuple[Layer, str, float | None]] = [
+        ("resource", "queue", scheduled_s),
+        ("execution", "prefill", first_s),
+        ("execution", "decode", finished_s),
+        ("model", "detokenize", end_s),
+    ]
+    spans: list[Span] = []
+    at_s = sent_s
+    for layer, name, until_s in marks:
+        if until_s is not None:
+            spans.append(Span(layer=layer, name=name, start_s=at_s, end_s=max(at_s, until_s)))
+            at_s = max(at_s, until_s)
+    return tuple(spans)
