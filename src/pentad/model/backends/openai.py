@@ -1,0 +1,198 @@
+"""OpenAIBackend: any OpenAI-compatible endpoint, through the official client (extra `openai`)."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pentad.errors import Forbidden, Incompatible, MissingExtra
+from pentad.execution.backend import Capabilities, Delta, StreamDone
+from pentad.model.backends.openai_errors import translated
+from pentad.model.backends.openai_requests import request_fields
+from pentad.model.backends.openai_stream import StreamReader
+from pentad.model.routing.base import LOCAL_LABEL
+from pentad.types import Clock, Request, Span
+
+COMMON_FORMATS = frozenset({"text", "json_object", "json_schema"})
+VLLM_FORMATS = frozenset({"regex", "choice", "grammar"})
+FAILURES_TOLERATED = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where a remote model is and what it takes."""
+
+    base_url: str
+    """Up to and including `/v1`."""
+    model: str
+    """The name that the endpoint knows it by."""
+    api_key: str = field(default="none", repr=False)
+    context_length: int = 131_072
+    remote: bool = True
+    """Whether the prompt leaves this machine; False only for a server on this machine."""
+    vllm_fields: bool = False
+    """Whether the endpoint takes vLLM's further fields (top_k, min_p, regex, priority ...)."""
+    max_tokens_field: str = "max_tokens"
+    """`max_completion_tokens` for OpenAI's own newer models."""
+    timeout_s: float = 120.0
+    """Longest wait for the connection and for each piece of the answer."""
+    prompt_price: float = 0.0
+    """Money per prompt token, in the currency of the catalogue."""
+    completion_price: float = 0.0
+    extra_body: dict[str, Any] = field(default_factory=dict)
+    """Further fields sent with every request."""
+
+    def __post_init__(self) -> None:
+        if not self.base_url.startswith(("http://", "https://")):
+            raise ValueError(f"base_url is {self.base_url!r}, must start with http:// or https://")
+        if self.max_tokens_field not in ("max_tokens", "max_completion_tokens"):
+            raise ValueError(f"max_tokens_field is {self.max_tokens_field!r}")
+        if self.timeout_s <= 0 or self.prompt_price < 0 or self.completion_price < 0:
+            raise ValueError("timeout_s must be above 0, prices not below")
+
+
+class OpenAIBackend:
+    """Serves one model of an OpenAI-compatible endpoint.
+
+    The client never retries by itself: a retry costs tokens, and budgets must see it.
+
+    Args:
+        endpoint: where the model is.
+        name: the name it is served under; None takes the endpoint's.
+        client: an `openai.AsyncOpenAI`, for tests; None makes one on first use.
+        clock: of the spans.
+
+    Raises:
+        MissingExtra: the `openai` package is not installed.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        name: str | None = None,
+        client: Any | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        if client is None and importlib.util.find_spec("openai") is None:
+            raise MissingExtra(
+                "a remote endpoint needs the openai package", hint="pip install 'pentad[openai]'"
+            )
+        self.endpoint = endpoint
+        self._client = client
+        self._clock = clock
+        formats = COMMON_FORMATS | (VLLM_FORMATS if endpoint.vllm_fields else frozenset())
+        self._capabilities = Capabilities(
+            model=name or endpoint.model,
+            context_length=endpoint.context_length,
+            remote=endpoint.remote,
+            formats=formats,
+            logprobs=True,
+        )
+        self._failures_in_a_row = 0
+        self._trouble = ""
+        self._counts = {
+            "requests_total": 0.0,
+            "failures_total": 0.0,
+            "prompt_tokens_total": 0.0,
+            "generation_tokens_total": 0.0,
+        }
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
+        """The endpoint's answer, piece by piece. Closing the generator closes the connection.
+
+        Raises:
+            Forbidden: the request's data label keeps it on this machine.
+            Incompatible: the request uses what the endpoint was not declared to take.
+            InvalidRequest, ContextLengthExceeded: as the endpoint says.
+            Overloaded, Unavailable: the endpoint is busy, slow or not there.
+            BackendFailed: it refused our key, or its answer was unusable.
+        """
+        if self.endpoint.remote and request.context.data_label == LOCAL_LABEL:
+            raise Forbidden(
+                f"data label {LOCAL_LABEL!r} keeps this request on this machine, "
+                f"but model {self._capabilities.model!r} is remote",
+                hint="choose a local model or change `data_label`",
+                param="data_label",
+            )
+        fields = request_fields(request, self.endpoint)
+        client = self._connected()
+        reader = StreamReader(request, self.endpoint)
+        sent_s = self._clock()
+        first_s: float | None = None
+        self._counts["requests_total"] += 1
+        answer: Any = None
+        try:
+            resource = client.completions if request.text is not None else client.chat.completions
+            answer = await resource.create(**fields)
+            async for chunk in answer:
+                for delta in reader.read(chunk):
+                    first_s = first_s or self._clock()
+                    yield delta
+            usage, last = reader.finish()
+        except Exception as error:
+            known = translated(error, self.endpoint)
+            self._note_failure(str(known))
+            # The library's exceptions hold the request with its headers: they must not travel on.
+            raise known from None
+        finally:
+            if answer is not None:
+                await answer.close()
+        self._failures_in_a_row = 0
+        self._counts["prompt_tokens_total"] += usage.prompt_tokens
+        self._counts["generation_tokens_total"] += usage.completion_tokens
+        for delta in last:
+            yield delta
+        yield StreamDone(usage=replace(usage, spans=self._spans(sent_s, first_s)))
+
+    def count_tokens(self, request: Request) -> int:  # noqa: ARG002 - the protocol's signature
+        """Not possible here: the tokenizer is the endpoint's. Raises Incompatible."""
+        raise Incompatible(
+            f"the tokenizer of model {self._capabilities.model!r} is not on this machine",
+            hint="choose a model that runs here",
+            param="model",
+        )
+
+    def stats(self) -> dict[str, float]:
+        return dict(self._counts)
+
+    def check(self) -> str | None:
+        """The latest trouble, once several requests in a row met some."""
+        return self._trouble if self._failures_in_a_row > FAILURES_TOLERATED else None
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        if self._client is not None:
+            await self._client.close()
+
+    def _connected(self) -> Any:
+        if self._client is None:
+            library = importlib.import_module("openai")
+            self._client = library.AsyncOpenAI(
+                base_url=self.endpoint.base_url,
+                api_key=self.endpoint.api_key,
+                timeout=self.endpoint.timeout_s,
+                max_retries=0,
+            )
+        return self._client
+
+    def _note_failure(self, trouble: str) -> None:
+        self._counts["failures_total"] += 1
+        self._failures_in_a_row += 1
+        self._trouble = trouble
+
+    def _spans(self, sent_s: float, first_s: float | None) -> tuple[Span, ...]:
+        end_s = self._clock()
+        middle_s = end_s if first_s is None else first_s
+        return (
+            Span(layer="execution", name="remote_first_token", start_s=sent_s, end_s=middle_s),
+            Span(layer="execution", name="remote_stream", start_s=middle_s, end_s=end_s),
+        )

@@ -1,0 +1,159 @@
+"""A Request as the fields of an OpenAI chat or text completion."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pentad.errors import Incompatible
+from pentad.model.toolcalls.base import described
+from pentad.types import Message, OutputFormat, Request, Sampling, ToolChoice
+
+if TYPE_CHECKING:
+    from pentad.model.backends.openai import Endpoint
+
+
+def request_fields(request: Request, endpoint: Endpoint) -> dict[str, Any]:
+    """Keyword arguments of the client's `create`; nothing that was asked is left out.
+
+    Raises Incompatible for what neither OpenAI's fields nor the endpoint's further ones can say.
+    """
+    if request.token_ids is not None:
+        raise Incompatible(
+            f"endpoint model {endpoint.model!r} takes no token ids as a prompt",
+            hint="send text or messages",
+            param="prompt",
+        )
+    sampling = request.sampling
+    if request.text is not None and sampling.logprobs is not None:
+        raise Incompatible(
+            f"endpoint model {endpoint.model!r} reports log probabilities in conversations only",
+            hint="send `messages`, or leave `logprobs` out",
+            param="logprobs",
+        )
+    further = _further(request)
+    if further and not endpoint.vllm_fields:
+        raise Incompatible(
+            f"the endpoint of {endpoint.model!r} takes no {', '.join(sorted(further))}",
+            hint="leave that out, or declare the endpoint with vllm_fields if it does",
+            param=next(iter(sorted(further))),
+        )
+    fields: dict[str, Any] = {
+        "model": endpoint.model,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+    }
+    fields |= _optional(sampling, endpoint.max_tokens_field)
+    if request.text is not None:
+        fields["prompt"] = request.text
+        if endpoint.max_tokens_field in fields:
+            fields["max_tokens"] = fields.pop(endpoint.max_tokens_field)
+    else:
+        fields["messages"] = [message_field(message) for message in request.messages or ()]
+        if sampling.logprobs is not None:
+            fields["logprobs"] = True
+            if sampling.logprobs:
+                fields["top_logprobs"] = sampling.logprobs
+        fields |= _tools(request)
+    fields |= _format(request.format)
+    body = {**endpoint.extra_body, **further}
+    if body:
+        fields["extra_body"] = body
+    return fields
+
+
+def message_field(message: Message) -> dict[str, Any]:
+    """One message in OpenAI's shape."""
+    out: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.name is not None:
+        out["name"] = message.name
+    if message.tool_call_id is not None:
+        out["tool_call_id"] = message.tool_call_id
+    if message.tool_calls:
+        out["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+        out["content"] = message.content or None
+    return out
+
+
+def _optional(sampling: Sampling, max_tokens_field: str) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    if sampling.presence_penalty:
+        fields["presence_penalty"] = sampling.presence_penalty
+    if sampling.frequency_penalty:
+        fields["frequency_penalty"] = sampling.frequency_penalty
+    if sampling.logit_bias:
+        fields["logit_bias"] = {str(id): bias for id, bias in sampling.logit_bias.items()}
+    if sampling.seed is not None:
+        fields["seed"] = sampling.seed
+    if sampling.n != 1:
+        fields["n"] = sampling.n
+    if sampling.max_tokens is not None:
+        fields[max_tokens_field] = sampling.max_tokens
+    if sampling.stop:
+        fields["stop"] = list(sampling.stop)
+    return fields
+
+
+def _further(request: Request) -> dict[str, Any]:
+    """What only vLLM's fields can say."""
+    sampling = request.sampling
+    fields: dict[str, Any] = {}
+    if sampling.top_k:
+        fields["top_k"] = sampling.top_k
+    if sampling.min_p:
+        fields["min_p"] = sampling.min_p
+    if sampling.repetition_penalty != 1.0:
+        fields["repetition_penalty"] = sampling.repetition_penalty
+    if sampling.min_tokens:
+        fields["min_tokens"] = sampling.min_tokens
+    if sampling.stop_token_ids:
+        fields["stop_token_ids"] = list(sampling.stop_token_ids)
+    if sampling.ignore_eos:
+        fields["ignore_eos"] = True
+    if request.priority:
+        fields["priority"] = request.priority
+    if request.cache_salt:
+        fields["cache_salt"] = request.cache_salt
+    if request.template_options:
+        fields["chat_template_kwargs"] = dict(request.template_options)
+    if request.format.kind in ("regex", "choice", "grammar"):
+        value = request.format.value
+        fields["structured_outputs"] = {
+            request.format.kind: list(value) if isinstance(value, tuple) else value
+        }
+    return fields
+
+
+def _tools(request: Request) -> dict[str, Any]:
+    if not request.tools:
+        return {}
+    fields: dict[str, Any] = {
+        "tools": [described(tool) for tool in request.tools],
+        "tool_choice": _tool_choice(request.tool_choice),
+    }
+    if not request.tool_choice.parallel:
+        fields["parallel_tool_calls"] = False
+    return fields
+
+
+def _tool_choice(choice: ToolChoice) -> str | dict[str, Any]:
+    if choice.mode == "named":
+        return {"type": "function", "function": {"name": choice.name}}
+    return choice.mode
+
+
+def _format(format: OutputFormat) -> dict[str, Any]:
+    if format.kind == "json_object":
+        return {"response_format": {"type": "json_object"}}
+    if format.kind == "json_schema":
+        value = format.value if isinstance(format.value, Mapping) else {}
+        schema = json.loads(json.dumps(value, default=dict))
+        named = {"name": "answer", "schema": schema, "strict": True}
+        return {"response_format": {"type": "json_schema", "json_schema": named}}
+    return {}
