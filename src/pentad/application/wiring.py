@@ -23,6 +23,7 @@ from pentad.execution.engine import Engine
 from pentad.execution.loop import EngineLoop
 from pentad.execution.scheduling import EngineLimits
 from pentad.model.backends.engine import EngineBackend
+from pentad.model.backends.openai import Endpoint
 from pentad.model.embedding import LocalEmbedder
 from pentad.model.loading import ModelFiles, open_model
 from pentad.model.service import ModelService
@@ -120,11 +121,11 @@ def _remote_backend(remote: RemoteBackend) -> Backend:
             "which is not set",
             hint=f"export {remote.api_key_env}=... or take api_key_env out",
         )
-    backend: Backend = registry.load("backend", "openai")(
-        model=remote.name,
+    endpoint = Endpoint(
         base_url=remote.url,
-        remote_model=remote.model or remote.name,
-        api_key=key,
+        model=remote.model or remote.name,
+        api_key=key or "none",
         context_length=remote.context_length,
     )
+    backend: Backend = registry.load("backend", "openai")(endpoint, name=remote.name)
     return backend
