@@ -2,32 +2,51 @@
 
 A step's time is a sum of terms, each with its own measured rate:
 
-    matrices    layers x (q, k, v, o, gate, up, down) at N rows, plus the head at R rows
-    attention   layers x max(bytes of keys and values read, multiply-adds over visible pairs)
-    elementwise layers x N rows of norms, rotations, activations and residuals
-    overhead    per step, per layer, and per sequence: launches and bookkeeping
+    matrices     layers x (qkv, o, gate, up, down) at N rows, plus the head at R rows
+    attention    keys and values read, and the pairs of prompt chunks computed
+    elementwise  norms, rotations and activations of N rows per layer, and the logits' drawing
+    overhead     per step, sequence and layer: launches and bookkeeping
 
-The rates come from a DeviceProfile, so a prediction for a model needs no run of that model.
-`calibrate` is the separate, optional second level: it scales the terms to a few steps of the
-real runner.
+The rates come from a DeviceProfile, so a prediction for a model needs no run of that model: where
+the profile holds measured software costs (`software_units`, fitted to steps of made-up models) these are
+used, else a roofline. Scaling the terms to a real model's steps is separate: calibration.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
-import numpy as np
-import numpy.typing as npt
-
-from pentad.execution.batch import RaggedBatch
 from pentad.execution.device import DeviceProfile
 from pentad.execution.spec import ModelSpec
 from pentad.resource.matrices import MatrixRates, flops_per_s, read_bytes_per_s
-
-Floats = npt.NDArray[np.float64]
+from pentad.resource.shape import StepShape
 
 TERMS = ("matrices", "attention", "elementwise", "overhead")
+
+Unit = tuple[str, str | None, int]
+"""The term a cost belongs to, the field of StepShape that counts it (None: once), and how many
+units one count is for a model."""
+
+
+def software_units(spec: ModelSpec, layers: int) -> dict[str, Unit]:
+    """What a runner spends beside matrix products: name in `DeviceProfile.extra`, seconds per unit."""
+    heads = spec.heads * spec.head_dim
+    kv = spec.kv_heads * spec.head_dim
+    return {
+        "step_overhead_s": ("overhead", None, 1),
+        "layer_overhead_s": ("overhead", None, layers),
+        "sequence_overhead_s": ("overhead", "sequences", 1),
+        "token_overhead_s": ("overhead", "tokens", 1),
+        "attention_call_s": ("overhead", "calls", layers),
+        "kv_element_s": ("attention", "slots", layers * 2 * kv),
+        "decode_pair_flop_s": ("attention", "decode_pairs", layers * 4 * heads),
+        "chunk_pair_flop_s": ("attention", "chunk_pairs", layers * 4 * heads),
+        "width_element_s": ("elementwise", "tokens", layers * spec.width),
+        "head_element_s": ("elementwise", "tokens", layers * (heads + 2 * kv)),
+        "ffn_element_s": ("elementwise", "tokens", layers * spec.ffn_width),
+        "logit_s": ("elementwise", "rows", spec.vocab_size),
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,62 +62,13 @@ class ModelForm:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be above 0 and at most 64")
 
     def weight_bytes(self, parameters: float) -> float:
+        """Bytes of that many parameters."""
         return parameters * self.weight_bits / 8
 
     def kv_bytes(self, spec: ModelSpec, slots: float, layers: int | None = None) -> float:
         """Bytes of keys and values of `slots` tokens over `layers` (None means all)."""
         share = 1.0 if layers is None else layers / spec.layers
         return slots * spec.kv_bytes_per_token(self.kv_bits / 8) * share
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepShape:
-    """The numbers of a ragged batch that its time depends on."""
-
-    tokens: int
-    """N: new tokens computed."""
-    sequences: int
-    rows: int
-    """R: rows through the head."""
-    slots: int
-    """KV slots read: the sum of the context lengths."""
-    pairs: int
-    """(token, visible slot) pairs, the unit of attention's multiply-adds."""
-
-    @classmethod
-    def of(cls, batch: RaggedBatch) -> StepShape:
-        """The shape of a batch; causal attention, no window."""
-        new = np.diff(batch.starts).astype(np.int64)
-        contexts = batch.context_lens.astype(np.int64)
-        return cls(
-            tokens=len(batch.token_ids),
-            sequences=len(new),
-            rows=len(batch.logit_rows),
-            slots=int(contexts.sum()),
-            pairs=int((new * contexts - new * (new - 1) // 2).sum()),
-        )
-
-    @classmethod
-    def prefill(cls, tokens: int, *, cached: int = 0, rows: int = 1) -> StepShape:
-        """One prompt chunk of `tokens` behind `cached` computed ones."""
-        context = cached + tokens
-        pairs = tokens * context - tokens * (tokens - 1) // 2
-        return cls(tokens=tokens, sequences=1, rows=rows, slots=context, pairs=pairs)
-
-    @classmethod
-    def decode(cls, sequences: int, context: int) -> StepShape:
-        """One token for each of `sequences`, which then hold `context` slots each."""
-        slots = sequences * context
-        return cls(tokens=sequences, sequences=sequences, rows=sequences, slots=slots, pairs=slots)
-
-    def __add__(self, other: StepShape) -> StepShape:
-        return StepShape(
-            tokens=self.tokens + other.tokens,
-            sequences=self.sequences + other.sequences,
-            rows=self.rows + other.rows,
-            slots=self.slots + other.slots,
-            pairs=self.pairs + other.pairs,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,11 +82,15 @@ class Calibration:
     """Median relative error over those steps after fitting."""
 
 
+_Linear = tuple[float, tuple[tuple[str, float], ...]]
+"""Seconds at any shape, and seconds per count of a field of StepShape."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCost:
     """Predicts step times of one model, or of a range of its layers, on one device.
 
-    A prediction costs a few microseconds: matrix times are kept per row count.
+    A prediction costs some ten microseconds: matrix times are kept per row count.
     """
 
     profile: DeviceProfile
@@ -127,19 +101,37 @@ class StepCost:
     head: bool = True
     """Whether the head runs here (the last stage of a pipeline)."""
     calibration: Calibration = field(default_factory=Calibration)
-    _rates: MatrixRates = field(init=False, repr=False, compare=False)
+    _blocks: MatrixRates = field(init=False, repr=False, compare=False)
+    _head: MatrixRates = field(init=False, repr=False, compare=False)
+    _software: tuple[_Linear, ...] = field(init=False, repr=False, compare=False)
     _block_seconds: dict[int, float] = field(init=False, repr=False, compare=False, default_factory=dict)
     _head_seconds: dict[int, float] = field(init=False, repr=False, compare=False, default_factory=dict)
-    _attention: tuple[float, float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         working_set = self.form.weight_bytes(self.num_layers * self.spec.block_parameters)
-        rates = MatrixRates(self.profile, self.form.weight_bits, working_set)
-        object.__setattr__(self, "_rates", rates)
+        blocks = MatrixRates(self.profile, self.form.weight_bits, working_set)
+        tied = MatrixRates(self.profile, self.form.weight_bits, working_set, tied_head=True)
+        object.__setattr__(self, "_blocks", blocks)
+        object.__setattr__(self, "_head", tied if self.spec.tied_head and tied.measured else blocks)
+
+        object.__setattr__(self, "_software", self._linear())
+
+    def _linear(self) -> tuple[_Linear, ...]:
+        """Attention, element-wise work and overhead as sums over a shape; empty if not measured."""
         extra = self.profile.extra
-        read = extra.get("attention_bytes_per_s") or read_bytes_per_s(self.profile, working_set)
-        compute = extra.get("attention_flops_per_s") or flops_per_s(self.profile, self.form.kv_bits)
-        object.__setattr__(self, "_attention", (read, compute))
+        if "kv_element_s" not in extra:
+            return ()
+        # These two cost by their bytes; the rates were measured at software_bits per element.
+        scale = self.form.kv_bits / extra.get("software_bits", self.form.kv_bits)
+        sums: dict[str, float] = dict.fromkeys(TERMS, 0.0)
+        counts: dict[str, dict[str, float]] = {term: {} for term in TERMS}
+        for name, (term, counted, units) in software_units(self.spec, self.num_layers).items():
+            seconds = extra.get(name, 0.0) * units * (1.0 if term == "overhead" else scale)
+            if counted is None:
+                sums[term] += seconds
+            elif self.head or counted != "rows":
+                counts[term][counted] = counts[term].get(counted, 0.0) + seconds
+        return tuple((sums[term], tuple(counts[term].items())) for term in TERMS[1:])
 
     @property
     def num_layers(self) -> int:
@@ -151,100 +143,56 @@ class StepCost:
         return sum(factor * term for factor, term in zip(self.calibration.factors, terms, strict=True))
 
     def terms(self, shape: StepShape) -> tuple[float, float, float, float]:
-        """Uncalibrated seconds of matrices, attention, element-wise work and overhead."""
-        spec, layers, extra = self.spec, self.num_layers, self.profile.extra
-        blocks = self._block_seconds.get(shape.tokens)
-        if blocks is None:
-            blocks = self._block_seconds[shape.tokens] = self._block(shape.tokens)
-        matrices = layers * blocks
-        if self.head:
-            head = self._head_seconds.get(shape.rows)
-            if head is None:
-                head = self._rates.seconds(shape.rows, spec.vocab_size, spec.width)
-                self._head_seconds[shape.rows] = head
-            matrices += head
-        read, compute = self._attention
-        attention = max(
-            self.form.kv_bytes(spec, shape.slots, layers) / read,
-            4 * layers * spec.heads * spec.head_dim * shape.pairs / compute,
-        )
-        elements = layers * shape.tokens * activation_elements(spec)
-        overhead = (
-            extra.get("step_overhead_s", 0.0)
-            + layers * extra.get("layer_overhead_s", 0.0)
-            + shape.sequences * extra.get("sequence_overhead_s", 0.0)
-            + layers * shape.sequences * extra.get("sequence_layer_overhead_s", 0.0)
-        )
-        return matrices, attention, elements * extra.get("element_s", 0.0), overhead
+        """Uncalibrated seconds of each of TERMS."""
+        if self._software:
+            return self._matrices(shape), *self._software_terms(shape)
+        overhead = self.profile.extra.get("step_overhead_s", 0.0)
+        return self._matrices(shape), self._roofline(shape), 0.0, overhead
 
-    def _block(self, rows: int) -> float:
-        return sum(self._rates.seconds(rows, n, k) for n, k in block_matrices(self.spec))
+    def _matrices(self, shape: StepShape) -> float:
+        block = self._block_seconds.get(shape.tokens)
+        if block is None:
+            block = sum(self._blocks.seconds(shape.tokens, n, k) for n, k in block_matrices(self.spec))
+            self._block_seconds[shape.tokens] = block
+        if not self.head:
+            return self.num_layers * block
+        head = self._head_seconds.get(shape.rows)
+        if head is None:
+            head = self._head.seconds(shape.rows, self.spec.vocab_size, self.spec.width)
+            self._head_seconds[shape.rows] = head
+        return self.num_layers * block + head
+
+    def _software_terms(self, shape: StepShape) -> tuple[float, float, float]:
+        attention, elementwise, overhead = (
+            constant + sum(seconds * getattr(shape, counted) for counted, seconds in per_count)
+            for constant, per_count in self._software
+        )
+        return attention, elementwise, overhead
+
+    def _roofline(self, shape: StepShape) -> float:
+        spec, layers = self.spec, self.num_layers
+        kv_bytes = self.form.kv_bytes(spec, shape.slots, layers)
+        pairs = shape.decode_pairs + shape.chunk_pairs
+        return max(
+            kv_bytes / read_bytes_per_s(self.profile, kv_bytes),
+            4 * layers * spec.heads * spec.head_dim * pairs / flops_per_s(self.profile, self.form.kv_bits),
+        )
 
     def binding(self, shape: StepShape) -> str:
         """The term that takes most of the step."""
         terms = self.terms(shape)
         return TERMS[terms.index(max(terms))]
 
+    def with_calibration(self, calibration: Calibration) -> StepCost:
+        """The same predictor with other factors."""
+        return replace(self, calibration=calibration)
+
 
 def block_matrices(spec: ModelSpec) -> tuple[tuple[int, int], ...]:
-    """(out, in) of every matrix of one layer."""
+    """(out, in) of every matrix product of one layer; q, k and v are one."""
     q, kv, width, ffn = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim, spec.width, spec.ffn_width
     up = ((ffn, width),) * (2 if spec.gated else 1)
-    return ((q, width), (kv, width), (kv, width), (width, q), *up, (width, ffn))
-
-
-def activation_elements(spec: ModelSpec) -> int:
-    """Elements that one token's norms, rotations, activation and residuals touch in one layer."""
-    q, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
-    return 8 * spec.width + 4 * (q + 2 * kv) + (4 if spec.gated else 2) * spec.ffn_width
-
-
-def calibrated(cost: StepCost, measured: Iterable[tuple[StepShape, float]]) -> StepCost:
-    """The same predictor with its terms scaled to measured steps, by non-negative least squares.
-
-    Residuals are relative, so short steps count as much as long ones. Needs steps of at least two
-    different shapes to tell terms apart; a term absent from all of them keeps the factor 1.
-
-    Args:
-        cost: uncalibrated or calibrated predictor; its own factors are replaced.
-        measured: shapes with their wall seconds on the real runner.
-    """
-    pairs = list(measured)
-    if not pairs:
-        raise ValueError("calibration needs at least one measured step")
-    terms = np.array([cost.terms(shape) for shape, _ in pairs])
-    seconds = np.array([value for _, value in pairs])
-    factors = _fit(terms / seconds[:, None], np.ones(len(pairs)))
-    predicted = terms @ factors
-    calibration = Calibration(
-        factors=tuple(float(value) for value in factors),
-        steps=len(pairs),
-        error=float(np.median(np.abs(predicted / seconds - 1))),
-    )
-    return StepCost(
-        profile=cost.profile,
-        spec=cost.spec,
-        form=cost.form,
-        layers=cost.layers,
-        head=cost.head,
-        calibration=calibration,
-    )
-
-
-def _fit(a: Floats, b: Floats) -> Floats:
-    """Non-negative least squares, drawn towards 1 where the data say little (a weak ridge)."""
-    pull = 0.03 * np.sqrt(len(b))
-    a = np.vstack([a, np.diag(np.full(a.shape[1], pull))])
-    b = np.concatenate([b, np.full(a.shape[1], pull)])
-    active: list[int] = list(range(a.shape[1]))
-    while active:
-        solution = np.linalg.lstsq(a[:, active], b, rcond=None)[0]
-        if (solution >= 0).all():
-            break
-        active.pop(int(np.argmin(solution)))
-    factors = np.zeros(a.shape[1])
-    factors[active] = solution if active else []
-    return factors
+    return ((q + 2 * kv, width), (width, q), *up, (width, ffn))
 
 
 def chunks(tokens: int, chunk_tokens: int) -> Sequence[tuple[int, int]]:

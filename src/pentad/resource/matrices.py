@@ -72,52 +72,53 @@ def flops_per_s(profile: DeviceProfile, bits: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Curve:
-    """Seconds per weight element over log2(m), for one matrix size."""
+    """log seconds over log rows, for one matrix size."""
 
-    log_m: list[float]
+    log_rows: list[float]
     log_seconds: list[float]
 
-    def at(self, m: float) -> float:
-        """log of seconds per element; beyond the last point time grows in proportion to m."""
-        x = math.log2(m)
-        beyond = max(0.0, x - self.log_m[-1]) * math.log(2)
-        return _interpolate(self.log_m, self.log_seconds, x) + beyond
+    def at(self, log_rows: float) -> float:
+        """Beyond the last point, time grows in proportion to the rows."""
+        beyond = max(0.0, log_rows - self.log_rows[-1])
+        return _interpolate(self.log_rows, self.log_seconds, log_rows) + beyond
 
 
 @dataclass(slots=True)
 class MatrixRates:
     """Predicts products [m, k] x [k, n] whose weights come from main memory, as in a model's step.
 
-    Measured points are grouped by matrix size n * k; between sizes and between row counts the
-    seconds per weight element are interpolated on logarithms. Without points: the larger of the
-    time to read the weights and the time to compute.
+    Measured points are grouped by matrix size n * k and interpolated on logarithms, between sizes
+    and between row counts. Smaller matrices than measured take as long as the smallest, whose
+    time is the launch; larger ones take time in proportion to their size. Without points: the
+    larger of the time to read the weights and the time to compute.
 
     Args:
         profile: the device.
         bits: bits of one weight element.
         working_set_bytes: all weights that a step reads; decides which memory they come from.
+        tied_head: use the points of embedding tables that serve as heads, and only those.
     """
 
     profile: DeviceProfile
     bits: float
     working_set_bytes: float
+    tied_head: bool = False
     _sizes: list[float] = field(init=False, default_factory=list)
     _curves: list[_Curve] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         groups: dict[float, dict[float, float]] = defaultdict(dict)
         for point in self.profile.gemm_points:
-            if point["bits"] == self.bits:
-                elements = point["n"] * point["k"]
-                groups[elements][point["m"]] = math.log(point["seconds"] / elements)
+            if point["bits"] == self.bits and bool(point.get("tied_head")) == self.tied_head:
+                groups[point["n"] * point["k"]][point["m"]] = math.log(point["seconds"])
         for elements in sorted(groups):
             rows = sorted(groups[elements])
-            self._sizes.append(math.log2(elements))
-            self._curves.append(_Curve([math.log2(m) for m in rows], [groups[elements][m] for m in rows]))
+            self._sizes.append(math.log(elements))
+            self._curves.append(_Curve([math.log(m) for m in rows], [groups[elements][m] for m in rows]))
 
     @property
     def measured(self) -> bool:
-        """Whether predictions rest on measured products of this precision."""
+        """Whether predictions rest on measured products of this kind and precision."""
         return bool(self._curves)
 
     def seconds(self, m: float, n: float, k: float) -> float:
@@ -126,10 +127,11 @@ class MatrixRates:
             return 0.0
         elements = n * k
         if self._curves:
-            per_element = _interpolate(
-                self._sizes, [curve.at(m) for curve in self._curves], math.log2(elements)
-            )
-            return elements * math.exp(per_element)
+            size, log_rows = math.log(elements), math.log(m)
+            between = _interpolate(self._sizes, [curve.at(log_rows) for curve in self._curves], size)
+            if self.tied_head:  # its smallest table is no launch yet: in proportion both ways
+                between += min(0.0, size - self._sizes[0])
+            return math.exp(between + max(0.0, size - self._sizes[-1]))
         read = elements * self.bits / 8 / read_bytes_per_s(self.profile, self.working_set_bytes)
         return max(read, 2 * m * elements / flops_per_s(self.profile, self.bits))
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from pentad.errors import Infeasible
 from pentad.execution.device import Link
-from pentad.resource.cost import StepCost, StepShape, chunks
+from pentad.resource.cost import StepCost, chunks
 from pentad.resource.placement.base import PlacementProblem, Plan, Stage, stage_cost
+from pentad.resource.shape import StepShape
 from pentad.types import Decision
 
 _SOURCES = ("measured", "published", "assumed")

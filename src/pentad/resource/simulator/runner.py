@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
 from pentad.execution.spec import ModelSpec
-from pentad.resource.cost import StepCost, StepShape
+from pentad.resource.cost import StepCost
+from pentad.resource.shape import StepShape
 from pentad.resource.simulator.clock import VirtualClock
 
 

@@ -1,0 +1,122 @@
+"""What a runner spends beside large matrix products, fitted over steps of made-up models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from pentad.execution.device import DeviceProfile
+from pentad.execution.spec import ModelSpec
+from pentad.resource.cost import ModelForm, StepCost, software_units
+from pentad.resource.fitting import non_negative_least_squares
+from pentad.resource.profile.synthetic import SequenceShape, SyntheticWeights, geometry, time_step
+from pentad.resource.shape import StepShape
+
+NUM_BLOCKS = 600
+COLD_ABOVE_BYTES = 64 << 20
+"""Models above this stream through the caches, which costs every layer extra launch time."""
+
+Measured = tuple[ModelSpec, StepShape, float]
+Progress = Callable[[str], None]
+
+_DECODES: Sequence[Sequence[SequenceShape]] = (
+    [(1, 32)],
+    [(1, 1024)],
+    [(1, 32)] * 8,
+    [(1, 1024)] * 8,
+)
+_CHUNKS: Sequence[Sequence[SequenceShape]] = (
+    [(16, 16)],
+    [(64, 64)],
+    [(256, 256)],
+    [(256, 1280)],
+    [(1, 256)] * 8 + [(120, 120)],
+    [(1, 600)] * 4 + [(60, 300)],
+)
+TABLE_ROWS = (1, 2, 4, 8, 16, 32)
+
+
+def geometries() -> tuple[ModelSpec, ...]:
+    """Made-up models, each of which makes one kind of work large. The last two stream their weights."""
+    small: dict[str, Any] = {"width": 64, "head_dim": 64, "vocab": 512}
+    return (
+        geometry("launches", layers=24, heads=2, kv_heads=1, ffn=128, **small | {"head_dim": 32}),
+        geometry("attention", layers=8, heads=8, kv_heads=2, ffn=64, **small),
+        geometry("attention-wide", layers=8, heads=12, kv_heads=6, ffn=64, **small),
+        geometry("width", layers=8, heads=4, kv_heads=1, ffn=128, **small | {"width": 1024}),
+        geometry("inner", layers=8, heads=4, kv_heads=1, ffn=4096, **small),
+        geometry("logits", layers=2, heads=4, kv_heads=1, ffn=128, **small | {"vocab": 65536}),
+        geometry("stream", layers=24, heads=12, kv_heads=4, ffn=2048, **small | {"width": 768}),
+        geometry("stream-deep", layers=40, heads=8, kv_heads=2, ffn=1792, **small | {"width": 512}),
+    )
+
+
+def measure_steps(runner_class: Any, repeats: int, progress: Progress) -> Iterator[Measured]:
+    """Times every shape on every geometry."""
+    for spec in geometries():
+        progress(f"steps of a made-up model ({spec.name})")
+        runner = runner_class.load(spec, SyntheticWeights(spec), num_blocks=NUM_BLOCKS)
+        for sequences in (*_DECODES, *_CHUNKS):
+            shape, seconds = time_step(runner, sequences, repeats=repeats)
+            yield spec, shape, seconds
+        runner.close()
+
+
+def measure_tied_head(
+    runner_class: Any, bits: int, repeats: int, progress: Progress
+) -> list[dict[str, float]]:
+    """Matrix points of an embedding table used as head, as the difference that its size makes."""
+    progress("embedding tables as heads")
+    seconds: dict[int, dict[int, float]] = {}
+    width, sizes = 1024, (1024, 98_304)
+    for vocab in sizes:
+        spec = geometry(
+            "table", layers=1, width=width, heads=2, kv_heads=1, head_dim=64, ffn=128, vocab=vocab
+        )
+        runner = runner_class.load(spec, SyntheticWeights(spec), num_blocks=NUM_BLOCKS)
+        seconds[vocab] = {
+            rows: time_step(runner, [(1, 32)] * rows, repeats=repeats)[1] for rows in TABLE_ROWS
+        }
+        runner.close()
+    n = sizes[1] - sizes[0]
+    return [
+        {
+            "m": rows,
+            "n": n,
+            "k": width,
+            "bits": bits,
+            "seconds": max(1e-9, seconds[sizes[1]][rows] - seconds[sizes[0]][rows]),
+            "tied_head": 1,
+        }
+        for rows in TABLE_ROWS
+    ]
+
+
+def fit_software(profile: DeviceProfile, measured: Sequence[Measured], bits: int) -> dict[str, float]:
+    """Seconds per unit of each cost in `software_units`, by non-negative least squares.
+
+    What the profile's matrix points explain is taken off first; residuals are relative. Launches
+    are fitted once for models that stay in the caches and once more for those that stream; only
+    the sum, which real models pay, is returned.
+    """
+    rows, targets = [], []
+    names = list(software_units(measured[0][0], 1))
+    form = ModelForm(weight_bits=bits, kv_bits=bits)
+    for spec, shape, seconds in measured:
+        units = [
+            count * (1 if counted is None else getattr(shape, counted))
+            for _, counted, count in software_units(spec, spec.layers).values()
+        ]
+        streams = form.weight_bytes(spec.parameters) > COLD_ABOVE_BYTES and spec.layers > 2
+        matrices = StepCost(profile=profile, spec=spec, form=form).terms(shape)[0]
+        rows.append(np.array([*units, spec.layers * streams]) / seconds)
+        targets.append(1 - matrices / seconds)
+    fitted = non_negative_least_squares(np.array(rows), np.array(targets)).tolist()
+    costs = dict(zip(names, fitted, strict=False))
+    costs["layer_overhead_s"] += fitted[-1]
+    residuals = np.array(rows) @ np.array(fitted) - np.array(targets)
+    costs["software_fit_error"] = float(np.median(np.abs(residuals)))
+    costs["software_bits"] = float(bits)
+    return costs

@@ -1,0 +1,96 @@
+"""StepShape: the numbers of a ragged batch that its time depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from pentad.execution.batch import RaggedBatch
+
+_PADDING_RATIO = 2
+_PADDING_FLOOR_SLOTS = 64
+"""A runner attends for several decodes in one call, padded to the longest context, as long as
+padding at most doubles a context longer than the floor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepShape:
+    """What a step computes. Shapes of parts of a batch add up, but for what batching saves."""
+
+    tokens: int
+    """N: new tokens computed."""
+    sequences: int
+    rows: int
+    """R: rows through the head."""
+    slots: int
+    """KV slots read, padding included."""
+    decode_pairs: int
+    """(token, slot) pairs that attention computes for sequences with one new token."""
+    chunk_pairs: int
+    """Those of prompt chunks: half a square without earlier context, whole rectangles with it."""
+    calls: int
+    """Attention calls per layer: one per group of decodes and one per chunk."""
+
+    @classmethod
+    def of(cls, batch: RaggedBatch) -> StepShape:
+        """The shape of a batch."""
+        starts, contexts = batch.starts.tolist(), batch.context_lens.tolist()
+        return cls.from_sequences(
+            [(starts[i + 1] - starts[i], context) for i, context in enumerate(contexts)],
+            rows=len(batch.logit_rows),
+        )
+
+    @classmethod
+    def from_sequences(cls, sequences: Sequence[tuple[int, int]], *, rows: int) -> StepShape:
+        """The shape of sequences given as (new tokens, context after the step)."""
+        decodes = [context for new, context in sequences if new == 1]
+        calls, padded = _decode_groups(decodes)
+        tokens, slots, chunk_pairs = len(decodes), padded, 0
+        for new, context in sequences:
+            if new > 1:
+                tokens += new
+                slots += context
+                chunk_pairs += new * context if context > new else new * (new + 1) // 2
+                calls += 1
+        return cls(
+            tokens=tokens,
+            sequences=len(sequences),
+            rows=rows,
+            slots=slots,
+            decode_pairs=padded,
+            chunk_pairs=chunk_pairs,
+            calls=calls,
+        )
+
+    @classmethod
+    def prefill(cls, tokens: int, *, cached: int = 0, rows: int = 1) -> StepShape:
+        """One prompt chunk of `tokens` behind `cached` computed ones."""
+        return cls.from_sequences([(tokens, cached + tokens)], rows=rows)
+
+    @classmethod
+    def decode(cls, sequences: int, context: int) -> StepShape:
+        """One token for each of `sequences`, which then hold `context` slots each."""
+        return cls.from_sequences([(1, context)] * sequences, rows=sequences)
+
+    def __add__(self, other: StepShape) -> StepShape:
+        return StepShape(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+
+def _decode_groups(contexts: list[int]) -> tuple[int, int]:
+    """How many attention calls decodes of these contexts take, and the slots they read, padded."""
+    if not contexts:
+        return 0, 0
+    longest = max(contexts)
+    if longest <= max(_PADDING_RATIO * min(contexts), _PADDING_FLOOR_SLOTS):
+        return 1, longest * len(contexts)
+    groups = slots = 0
+    rest = np.sort(np.array(contexts))[::-1]
+    while len(rest):
+        longest = int(rest[0])
+        fits = rest * _PADDING_RATIO >= longest if longest > _PADDING_FLOOR_SLOTS else rest >= 0
+        groups += 1
+        slots += longest * int(fits.sum())
+        rest = rest[~fits]
+    return groups, slots
