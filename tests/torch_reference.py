@@ -13,7 +13,6 @@ import torch
 import transformers
 
 from pentad.execution.batch import RaggedBatch
-from pentad.execution.spec import ModelSpec
 from pentad.execution.weights import StoredTensor
 
 DATA = pathlib.Path(__file__).parent.parent.parent / "shared" / "data"
@@ -161,8 +160,3 @@ def ragged(
         block_tables=tables,
         logit_rows=np.arange(len(tokens), dtype=np.int32) if rows is None else np.array(rows, np.int32),
     )
-
-
-def blocks_for(spec: ModelSpec, tokens: int, block_size: int = 16) -> int:
-    """Blocks that so many tokens need."""
-    return -(-tokens // block_size)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from torch_reference import ArrayWeights
 
 from pentad.errors import ContextLengthExceeded, Incompatible, InvalidRequest
 from pentad.execution.spec import Learned, ModelSpec, Norm, Rope
 from pentad.execution.torch.encoder import TorchEncoder
 from pentad.execution.torch.runner import TorchRunner
 from pentad.model.loading import open_model
+from torch_reference import ArrayWeights
 
 NAMES = {
     "attention.self.query": "q",
@@ -131,7 +131,9 @@ def test_no_texts_give_no_vectors() -> None:
 
 
 def test_a_text_beyond_the_positions_is_refused_with_both_numbers() -> None:
-    with pytest.raises(ContextLengthExceeded, match="text 1 has 65 tokens, model 'tiny-bert' reads at most 64"):
+    with pytest.raises(
+        ContextLengthExceeded, match="text 1 has 65 tokens, model 'tiny-bert' reads at most 64"
+    ):
         _tiny()[1].encode([[1], [1] * 65])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from torch_reference import ArrayWeights, canonical, llama_name, ragged
 
 from pentad.execution.spec import Learned, ModelSpec, Norm, Rope, RopeScaling
 from pentad.execution.torch.runner import TorchRunner
+from torch_reference import ArrayWeights, canonical, llama_name, ragged
 
 V, E, L, D, F = 160, 64, 3, 16, 96
 LLAMA = {
@@ -81,7 +82,9 @@ def _bigcode(model: Any, spec: ModelSpec) -> ArrayWeights:
             stem = ".".join(parts[2:-1])
             if stem == "attn.c_attn":
                 split = np.split(array, [q, q + kv])
-                found |= {f"layers.{parts[1]}.{n}{suffix}": part for n, part in zip("qkv", split, strict=True)}
+                found |= {
+                    f"layers.{parts[1]}.{n}{suffix}": part for n, part in zip("qkv", split, strict=True)
+                }
             else:
                 found[f"layers.{parts[1]}.{names[stem]}{suffix}"] = array
         elif parts[0] in ("wte", "wpe", "ln_f"):
@@ -187,7 +190,9 @@ CASES: dict[str, Case] = {
         _llama_like,
     ),
     "qwen3-qk-norm": Case(
-        lambda: transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**{**LLAMA, "num_key_value_heads": 2})),
+        lambda: transformers.Qwen3ForCausalLM(
+            transformers.Qwen3Config(**{**LLAMA, "num_key_value_heads": 2})
+        ),
         spec(kv_heads=2, qk_norm=True),
         _llama_like,
     ),
@@ -298,9 +303,7 @@ def test_logits_equal_the_reference_however_the_sequence_is_cut(name: str) -> No
     np.testing.assert_allclose(whole, expected, atol=1e-4, rtol=1e-4)
 
     cuts = [0, 1, 33, 49, 50, 51, 52, 83, 90]
-    parts = [
-        runner.logits(ragged([(tokens[a:b], a, blocks)])) for a, b in zip(cuts[:-1], cuts[1:], strict=True)
-    ]
+    parts = [runner.logits(ragged([(tokens[a:b], a, blocks)])) for a, b in itertools.pairwise(cuts)]
     np.testing.assert_allclose(np.concatenate(parts), expected, atol=1e-4, rtol=1e-4)
 
 
