@@ -9,6 +9,7 @@ import pytest
 from pentad.execution.batch import RaggedBatch
 from pentad.execution.engine import Engine
 from pentad.execution.request import TokenRequest
+from pentad.execution.scheduling import SchedulerInput, StepPlan
 from pentad.resource.scheduling.fcfs import Fcfs
 from pentad.resource.scheduling.sarathi import Sarathi
 from pentad.testing.engines import Answer, run, token_request, toy_engine
@@ -96,6 +97,14 @@ def test_a_pool_under_pressure_preempts_and_evicts_and_answers_the_same() -> Non
     assert_reference(run(engine, *requests), requests)
     assert engine.stats()["preemptions_total"] > 0
     assert engine.stats()["kv_evictions_total"] > 50
+
+
+def test_penalties_count_generated_tokens_too() -> None:
+    runner = ToyRunner(vocab_size=12)  # few tokens, so that they repeat
+    sampling = Sampling(temperature=0, repetition_penalty=1.3, frequency_penalty=0.2, presence_penalty=0.3)
+    request = token_request("a", [1, 2], 40, sampling=sampling)
+    answer = run(toy_engine(ArbitraryScheduler(4, preempt_probability=0.3), runner=runner), request)["a"]
+    assert answer.tokens == reference(request, vocab_size=12) != greedy([1, 2], 40, vocab_size=12)
 
 
 @pytest.mark.parametrize("block_size", [1, 2, 16, 64])
@@ -231,6 +240,26 @@ def test_the_same_seed_repeats_and_another_seed_differs() -> None:
     assert sample("a", 1) == sample("b", 1)
     assert sample("a", 1) != sample("a", 2)
     assert sample("a", 1) != sample("a", 1, choice=1)
+
+
+def test_a_preempted_sequence_sees_that_its_own_blocks_are_still_there() -> None:
+    cached: list[int] = []
+
+    class PreemptOnce:
+        name = "preempt once"
+
+        def plan(self, state: SchedulerInput) -> StepPlan:
+            cached.extend(seq.num_cached for seq in state.waiting)
+            if state.running and state.running[0].num_generated == 8 and len(cached) == 1:
+                return StepPlan(preempt=tuple(state.running))
+            return StepPlan(
+                work=tuple((s, s.num_tokens - s.num_computed - s.num_cached) for s in state.waiting)
+                + tuple((s, s.num_tokens - s.num_computed) for s in state.running)
+            )
+
+    answer = run(toy_engine(PreemptOnce()), token_request("a", range(5), 12))["a"]
+    assert answer.tokens == greedy(range(5), 12)
+    assert cached == [0, 12]  # of 13 tokens
 
 
 @pytest.mark.parametrize("salts", [("t1", "", "t2", ""), ("t1", "x", "t1", "y")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 
 import numpy as np
@@ -18,6 +19,7 @@ from pentad.errors import (
 )
 from pentad.execution.batch import Drawn, RaggedBatch
 from pentad.execution.scheduling import EngineLimits, SchedulerInput, StepPlan
+from pentad.execution.sequence import Sequence
 from pentad.resource.scheduling.fcfs import Fcfs
 from pentad.resource.scheduling.sarathi import Sarathi
 from pentad.testing.engines import Answer, run, token_request, toy_engine
@@ -493,6 +495,17 @@ def test_statistics_add_up() -> None:
     assert stats["requests_finished_total"] == 2
     assert stats["kv_usage_fraction"] == 0.0
     assert all(isinstance(value, int | float) for value in stats.values())
+
+
+def test_nothing_of_a_sequence_is_kept_after_its_end() -> None:
+    engine = toy_engine(Sarathi(), runner=ToyRunner(num_blocks=30), max_waiting=1000)
+    for i in range(200):
+        engine.add(*(token_request(f"r{i}.{j}", range(i % 20 + 2), 5, choice=j) for j in range(3)))
+        engine.step()
+        engine.cancel(f"r{i}.{i % 3}")
+    run(engine)
+    gc.collect()
+    assert not [thing for thing in gc.get_objects() if isinstance(thing, Sequence)]
 
 
 def test_closing_cancels_everything_and_closes_the_runner() -> None:

@@ -18,6 +18,8 @@ MAX_DEPTH = 64
 """Nesting that free-form values (tool schemas, metadata) may have."""
 MAX_NODES = 20_000
 """Values that one free-form value may hold."""
+MAX_QUOTE = 200
+"""Characters of the client's own text that an error repeats."""
 
 T = TypeVar("T", bound=msgspec.Struct)
 _KEYS = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -98,11 +100,13 @@ class Body(Generic[T]):
 def _invalid(text: str) -> InvalidRequest:
     match = _PATH.match(text)
     what, path = (match["what"], match["path"]) if match else (text, None)
+    what = what if len(what) <= MAX_QUOTE else f"{what[:MAX_QUOTE]}..."
     where = (path or "").removeprefix("$").removeprefix(".")
     if not where:
         missing = re.search(r"required field `([^`]+)`", what)
         return InvalidRequest(f"the body is invalid: {what}", param=missing[1] if missing else "body")
-    return InvalidRequest(f"{where}: {what}", param=where)
+    hint = "what is accepted is in /openapi.json" if "Invalid" in what else None
+    return InvalidRequest(f"{where}: {what}", hint=hint, param=where)
 
 
 def check_free_form(value: Any, param: str) -> None:

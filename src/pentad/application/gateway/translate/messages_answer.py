@@ -134,7 +134,8 @@ class MessageEvents:
                     case StreamDone():
                         yield self._stop(end, delta.usage)
                     case _:
-                        yield b"".join(self._piece(delta))
+                        if piece := b"".join(self._piece(delta)):
+                            yield piece
         yield event_frame("message_stop", {"type": "message_stop"})
 
     def _start(self, prompt_tokens: int) -> bytes:
@@ -161,10 +162,12 @@ class MessageEvents:
                 yield blocks.switch(("tool", delta.index), content)
             if delta.arguments:
                 yield blocks.delta(b"input_json_delta", b"partial_json", delta.arguments)
+        elif not delta.text:
+            return
         elif delta.kind == "reasoning":
             yield blocks.switch("thinking", {"type": "thinking", "thinking": "", "signature": ""})
             yield blocks.delta(b"thinking_delta", b"thinking", delta.text)
-        elif delta.text:
+        else:
             yield blocks.switch("text", {"type": "text", "text": ""})
             yield blocks.delta(b"text_delta", b"text", delta.text)
 
