@@ -78,7 +78,7 @@ def resolve(
     sources = {".".join(leaf): str(path) if _has(values, leaf) else "default" for leaf in paths.values()}
     given, unknown = _from_environment(env, paths)
     given |= {
-        name: (f"--{name.replace('_', '-')}", value)
+        name: (f"--{name.replace('_', '-')}", _from_text(value) if isinstance(value, str) else value)
         for name, value in (flags or {}).items()
         if value is not None
     }

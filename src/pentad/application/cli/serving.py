@@ -40,7 +40,7 @@ def serve(
     flags: dict[str, Any],
     config: pathlib.Path | None,
     models: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Models to serve, the default first.")
+        list[str] | None, typer.Argument(metavar="MODEL", help="Models to serve, the default first.")
     ] = None,
 ) -> None:
     """Serve models and agents over HTTP: OpenAI and Anthropic APIs, runs, metrics and the console."""
@@ -76,7 +76,7 @@ def run(
 def chat(
     flags: dict[str, Any],
     config: pathlib.Path | None,
-    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Absent: the default model.")] = None,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="Absent: the default model.")] = None,
     system: System = None,
     max_tokens: MaxTokens = None,
     temperature: Temperature = 0.7,

@@ -57,10 +57,16 @@ def line_of(record: Record) -> str | None:
             text = f"model   {_short(e.text)}"
         case ModelFailed() as e:
             text = f"model   failed: {e.error}" + (", trying again" if e.retry else "")
-        case StepEnded(outcome="failed" | "refused" | "replanned") as e:
+        case StepEnded(outcome="failed" | "refused" | "replanned") as e if e.detail:
             text = f"step    {e.outcome}: {e.detail}"
         case RunEnded() as e:
-            text = f"answer  {e.answer}" + (f"\n{e.status}  {e.error}" if e.error else "")
+            lines = [f"answer  {e.answer}"] if e.answer or e.status == "answered" else []
+            lines += (
+                [f"ended   {e.status}" + (f": {e.error}" if e.error else "")]
+                if e.status != "answered"
+                else []
+            )
+            text = "\n".join(lines)
         case _:
             return None
     return plain(text)

@@ -15,7 +15,7 @@ const CARDS = [
   ["KV cache in use", (now) => now.kv_usage_fraction, percent],
   ["KV blocks kept for reuse", (now) => now.kv_blocks_cached, String],
   ["Prompt tokens from cache", (now) => share(now.prefix_hit_tokens_total, now.prefix_query_tokens_total), percent],
-  ["Busy", (now, then, s) => rate(now, then, "step_seconds_total", s), percent],
+  ["Busy", (now, then, s) => atMostOne(rate(now, then, "step_seconds_total", s)), percent],
   ["Engine overhead per step", (now) => share(now.overhead_seconds_total, now.steps_total), seconds],
   ["Preemptions", (now) => now.preemptions_total, String],
 ];
@@ -47,6 +47,11 @@ function share(part, whole) {
 function rate(now, then, name, elapsed) {
   if (now[name] === undefined) return undefined;
   return then && elapsed > 0 ? Math.max(0, (now[name] - then[name]) / elapsed) : 0;
+}
+
+/** A step counts when it ends, so a reading may hold more step time than passed since the last. */
+function atMostOne(value) {
+  return value === undefined ? undefined : Math.min(1, value);
 }
 
 async function read() {

@@ -1,0 +1,275 @@
+"""The verbs, each run as `pentad ...` would run it: data on stdout, words on stderr, exit status."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+
+import pentad
+from pentad.agent.journal import Journal
+from pentad.agent.runtime import AgentRuntime
+from pentad.application import wiring
+from pentad.application.cli.app import main
+from pentad.application.services import Services
+from pentad.errors import BackendFailed
+from pentad.model.routing.fixed import Fixed
+from pentad.model.service import ModelService
+from pentad.testing.backends import ScriptedBackend, Turn
+
+HEAVY = {
+    "pydantic",
+    "torch",
+    "numpy",
+    "starlette",
+    "uvicorn",
+    "httpx2",
+    "tokenizers",
+    "rich",
+    "asyncio",
+    "yaml",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    status: int
+    out: str
+    err: str
+
+
+Pentad = Callable[..., Outcome]
+
+
+@pytest.fixture
+def pentad_(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> Pentad:
+    """Runs the command line in a home and a folder of its own."""
+    monkeypatch.setenv("PENTAD_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["pentad", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        return Outcome(status=int(ended.value.code or 0), out=printed.out, err=printed.err)
+
+    return run
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[Turn]], ScriptedBackend]:
+    """Puts a scripted model in place of the wiring's; gives its backend."""
+
+    def use(turns: Sequence[Turn]) -> ScriptedBackend:
+        backend = ScriptedBackend(turns)
+
+        @asynccontextmanager
+        async def build(settings: object) -> AsyncIterator[Services]:
+            models = ModelService({"scripted": backend}, router=Fixed())
+            agents = AgentRuntime(models, Journal(settings.journal_path))  # type: ignore[attr-defined]
+            try:
+                yield Services(models=models, agents=agents)
+            finally:
+                await agents.close()
+
+        monkeypatch.setattr(wiring, "build", build)
+        return backend
+
+    return use
+
+
+@pytest.fixture
+def agent_file(tmp_path: pathlib.Path) -> str:
+    path = tmp_path / "helper.yaml"
+    path.write_text("name: helper\nplanner: {name: react, max_plan: 0}\n", encoding="utf-8")
+    return str(path)
+
+
+def test_the_command_tree_is_built_without_heavy_imports() -> None:
+    code = "import sys; from pentad.application.cli.app import build; build(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not HEAVY & set(done.stdout.split())
+
+
+def test_version_is_the_packages(pentad_: Pentad) -> None:
+    assert pentad_("version").out == f"pentad {pentad.__version__}\n"
+    assert json.loads(pentad_("version", "--json").out) == {"version": pentad.__version__}
+
+
+def test_no_verb_shows_the_help_and_is_a_usage_error(pentad_: Pentad) -> None:
+    outcome = pentad_()
+    assert outcome.status == 2
+    assert "serve" in outcome.out + outcome.err
+
+
+@pytest.mark.parametrize("words", [["sevre"], ["list", "--jsno"], ["pull"], ["runs", "shwo"]])
+def test_a_misspelt_command_line_is_a_usage_error(pentad_: Pentad, words: list[str]) -> None:
+    outcome = pentad_(*words)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message", "hint"),
+    [
+        (["show", "nix"], 2, "no model 'nix' here", "pentad pull"),
+        (["pull", "nix"], 2, "'nix'", "smollm2-135m"),
+        (["rm", "nix"], 2, "'nix'", "smollm2-135m"),
+        (["runs", "show", "run_x"], 2, "no run 'run_x'", ""),
+        (["runs", "cancel", "run_x"], 2, "no run 'run_x'", ""),
+        (["agent", "run", "absent.yaml", "go"], 2, "no agent file 'absent.yaml'", "demo"),
+        (["config", "show", "--threads", "0"], 2, "engine.threads is 0", "--threads"),
+        (["config", "show", "--kv-bytes", "much"], 2, "engine.kv_bytes is 'much'", "--kv-bytes"),
+        (["serve", "--host", "0.0.0.0"], 2, "no API key is set", "--api-key"),
+        (["config", "show", "--config", "absent.yaml"], 2, "'absent.yaml' cannot be read", "--config"),
+    ],
+)
+def test_an_error_is_one_line_and_a_hint(
+    pentad_: Pentad, words: list[str], status: int, message: str, hint: str
+) -> None:
+    outcome = pentad_(*words)
+    lines = outcome.err.splitlines()
+    assert (outcome.status, outcome.out) == (status, "")
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert len(lines) == (2 if hint else 1)
+    if hint:
+        assert lines[1].startswith("hint: ")
+        assert hint in lines[1]
+
+
+def test_an_empty_listing_is_words_for_people_and_a_list_for_programs(pentad_: Pentad) -> None:
+    for words in (["list"], ["ls"], ["runs", "list"]):
+        assert pentad_(*words).out == ""
+        assert json.loads(pentad_(*words, "--json").out) == []
+
+
+def test_config_show_tells_value_and_source(pentad_: Pentad, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENTAD_MAX_SEQUENCES", "4")
+    shown = json.loads(pentad_("config", "show", "--port", "9", "--json").out)
+    assert shown["server.port"] == {"value": 9, "source": "--port"}
+    assert shown["engine.max_sequences"] == {"value": 4, "source": "PENTAD_MAX_SEQUENCES"}
+    assert "engine.max_waiting" not in shown
+    assert "engine.max_waiting" in json.loads(pentad_("config", "show", "--resolved", "--json").out)
+
+
+def test_config_show_warns_of_a_variable_that_sets_nothing(
+    pentad_: Pentad, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENTAD_PROT", "4")
+    assert "warning: PENTAD_PROT sets nothing" in pentad_("config", "show").err
+
+
+def test_config_show_never_prints_a_key(pentad_: Pentad) -> None:
+    outcome = pentad_("config", "show", "--resolved", "--api-key", "canary-4711")
+    assert outcome.status == 0
+    assert "canary-4711" not in outcome.out + outcome.err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script_for_the_shell(pentad_: Pentad, shell: str) -> None:
+    assert "_PENTAD_COMPLETE" in pentad_("completion", shell).out
+
+
+def test_doctor_names_what_is_absent_with_the_remedy(pentad_: Pentad) -> None:
+    outcome = pentad_("doctor", "--json")
+    findings = {finding["what"]: finding for finding in json.loads(outcome.out)}
+    assert findings["python"]["state"] == "ok"
+    assert findings["model smollm2-135m"]["hint"] == "pentad pull smollm2-135m"
+
+
+def test_run_streams_the_answer_to_stdout(pentad_: Pentad, script: Callable[..., ScriptedBackend]) -> None:
+    backend = script([["Hel", "lo"]])
+    outcome = pentad_("run", "scripted", "hi", "--system", "Be kind.", "--temperature", "0", "--seed", "7")
+    assert (outcome.status, outcome.out, outcome.err) == (0, "Hello\n", "")
+    (request,) = backend.requests
+    assert request.messages is not None
+    assert [(m.role, m.content) for m in request.messages] == [("system", "Be kind."), ("user", "hi")]
+    assert (request.sampling.temperature, request.sampling.seed) == (0, 7)
+
+
+def test_run_gives_json_with_usage(pentad_: Pentad, script: Callable[..., ScriptedBackend]) -> None:
+    script([["Hel", "lo"]])
+    answer = json.loads(pentad_("run", "scripted", "hi", "--json").out)
+    assert (answer["text"], answer["finish_reason"]) == ("Hello", "stop")
+    assert answer["usage"]["completion_tokens"] > 0
+
+
+def test_run_makes_control_characters_visible(
+    pentad_: Pentad, script: Callable[..., ScriptedBackend]
+) -> None:
+    script([["\x1b[31mred\x07"]])
+    assert pentad_("run", "scripted", "hi").out == "\\x1b[31mred\\x07\n"
+
+
+def test_run_that_fails_exits_1_with_the_reason(
+    pentad_: Pentad, script: Callable[..., ScriptedBackend]
+) -> None:
+    script([[BackendFailed("the engine broke", hint="try again")]])
+    outcome = pentad_("run", "scripted", "hi")
+    assert outcome.status == 1
+    assert outcome.err.splitlines() == ["error: the engine broke", "hint: try again"]
+
+
+def test_agent_run_shows_goal_answer_usage_and_time_per_layer(
+    pentad_: Pentad, script: Callable[..., ScriptedBackend], agent_file: str
+) -> None:
+    script([["It is 42."]])
+    outcome = pentad_("agent", "run", agent_file, "What is it?")
+    assert outcome.status == 0
+    for words in ("goal    What is it?", "answer  It is 42.", "usage   1 model calls", "time    application"):
+        assert words in outcome.out
+
+
+def test_agent_run_that_fails_exits_1(
+    pentad_: Pentad, script: Callable[..., ScriptedBackend], agent_file: str
+) -> None:
+    script([[BackendFailed("broken")]] * 9)
+    outcome = pentad_("agent", "run", agent_file, "What is it?")
+    assert outcome.status == 1
+    assert "ended   failed: " in outcome.out
+
+
+def test_a_run_is_listed_shown_and_explained_from_the_journal(
+    pentad_: Pentad, script: Callable[..., ScriptedBackend], agent_file: str
+) -> None:
+    script([["It is 42."]])
+    summary = json.loads(pentad_("agent", "run", agent_file, "What is it?", "--json").out)
+    run = summary["run_id"]
+    (row,) = json.loads(pentad_("runs", "list", "--json").out)
+    assert (row["id"], row["status"], row["goal"]) == (run, "answered", "What is it?")
+    assert json.loads(pentad_("runs", "list", "--status", "failed", "--json").out) == []
+    shown = json.loads(pentad_("runs", "show", run, "--json").out)
+    assert shown["answer"] == "It is 42."
+    assert shown["events"][0]["type"] == "run_started"
+    explained = json.loads(pentad_("runs", "explain", run, "--json").out)
+    assert [share["layer"] for share in explained["shares"]] == [
+        "application",
+        "agent",
+        "model",
+        "resource",
+        "execution",
+    ]
+    assert run in pentad_("runs", "list").out
+    assert "It is 42." in pentad_("runs", "show", run).out
+    assert "unattributed" in pentad_("runs", "explain", run).out
+
+
+def test_a_run_that_has_ended_is_neither_resumed_nor_cancelled(
+    pentad_: Pentad, script: Callable[..., ScriptedBackend], agent_file: str
+) -> None:
+    script([["It is 42."]])
+    run = json.loads(pentad_("agent", "run", agent_file, "What is it?", "--json").out)["run_id"]
+    for verb in ("resume", "cancel"):
+        outcome = pentad_("runs", verb, run)
+        assert outcome.status == 1
+        assert f"error: run {run!r} has already ended: answered" in outcome.err
