@@ -21,7 +21,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from pentad.errors import BadModelFile, InvalidRequest, ModelNotFound
+from pentad.errors import BadModelFile, Infeasible, InvalidRequest, ModelNotFound
 from pentad.model.catalogue import CATALOGUE, CatalogueEntry
 from pentad.model.loading import open_model
 from pentad.model.sources.base import (
@@ -31,6 +31,7 @@ from pentad.model.sources.base import (
     disk_full_is_infeasible,
     parse_ref,
     sha256_of,
+    unwatched,
 )
 from pentad.model.sources.choice import name_of, source_of
 from pentad.model.sources.local import LocalSource
@@ -92,7 +93,11 @@ class ModelStore:
             work = self._folder("partial") / key
             work.mkdir(exist_ok=True)
             wanted = frozenset(entry.sha256) if entry and entry.sha256 else None
-            fetched = source_of(parsed).fetch(work, wanted, progress or _ignore)
+            try:
+                fetched = source_of(parsed).fetch(work, wanted, progress or unwatched)
+            except Infeasible:  # a full disk: what was downloaded is part of the trouble
+                shutil.rmtree(work, ignore_errors=True)
+                raise
             try:
                 with disk_full_is_infeasible(self.root):
                     return self._adopt(name, target, fetched, entry)
@@ -291,8 +296,3 @@ class ModelStore:
         with (self._folder("locks") / name).open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
-
-
-def _ignore(done_bytes: int, total_bytes: int | None, /) -> None:
-    """Progress that nobody watches."""
-    del done_bytes, total_bytes

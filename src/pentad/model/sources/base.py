@@ -179,3 +179,8 @@ def sha256_of(path: pathlib.Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def unwatched(done_bytes: int, total_bytes: int | None, /) -> None:
+    """Progress that nobody watches."""
+    del done_bytes, total_bytes

@@ -10,7 +10,6 @@ import requests
 
 from pentad.errors import BadModelFile, ModelNotFound, Unavailable
 from pentad.model.sources.base import (
-    CHUNK_BYTES,
     Progress,
     disk_full_is_infeasible,
     require_space,
@@ -18,6 +17,8 @@ from pentad.model.sources.base import (
 )
 
 ATTEMPTS: Final = 4
+CHUNK_BYTES: Final = 1 << 16
+"""How much a broken connection may lose of what had arrived."""
 TIMEOUT_S: Final = (15.0, 60.0)
 """To connect, and between two chunks."""
 
@@ -28,8 +29,7 @@ def download(
     """Brings `url` to `target`, whose bytes then have that SHA-256.
 
     The bytes collect in `target` + `.part`, which outlives an interruption: the next call asks
-    only for the rest. A digest that does not match removes it, and with it the chance to go on
-    from bad bytes.
+    only for the rest, and starts over if that does not add up to the digest.
 
     Raises:
         Unavailable: the connection failed repeatedly; the part is kept.
@@ -40,12 +40,28 @@ def download(
     if target.exists() and sha256_of(target) == sha256:
         return
     part = target.with_name(target.name + ".part")
+    resumed = part.exists()
+    found = _collect(session, url, part, progress)
+    if found != sha256 and resumed:  # what was kept was no part of this file
+        part.unlink()
+        found = _collect(session, url, part, progress)
+    if found != sha256:
+        part.unlink()
+        raise BadModelFile(
+            f"{target.name!r} has SHA-256 {found}, expected {sha256}; nothing was kept",
+            hint="pull again; if it happens twice, the file was changed at its origin",
+        )
+    part.replace(target)
+
+
+def _collect(session: requests.Session, url: str, part: pathlib.Path, progress: Progress) -> str:
+    """Asks until the whole is there. Returns its SHA-256."""
     failure: Exception | None = None
     for _ in range(ATTEMPTS):
         try:
-            with disk_full_is_infeasible(target.parent):
+            with disk_full_is_infeasible(part.parent):
                 _attempt(session, url, part, progress)
-            break
+            return sha256_of(part)
         except (
             requests.ConnectionError,
             requests.Timeout,
@@ -56,19 +72,11 @@ def download(
             if not isinstance(error, KeyboardInterrupt | Unavailable):
                 part.unlink(missing_ok=True)
             raise
-    else:
-        kept = part.stat().st_size if part.exists() else 0
-        raise Unavailable(
-            f"the download of {target.name!r} broke off {ATTEMPTS} times ({type(failure).__name__})",
-            hint=f"check the connection and pull again: {kept / 1e6:.1f} MB are kept",
-        ) from failure
-    if (found := sha256_of(part)) != sha256:
-        part.unlink()
-        raise BadModelFile(
-            f"{target.name!r} has SHA-256 {found}, expected {sha256}; nothing was kept",
-            hint="pull again; if it happens twice, the file was changed at its origin",
-        )
-    part.replace(target)
+    kept = part.stat().st_size if part.exists() else 0
+    raise Unavailable(
+        f"the download broke off {ATTEMPTS} times ({type(failure).__name__})",
+        hint=f"check the connection and pull again: {kept / 1e6:.1f} MB are kept",
+    ) from failure
 
 
 def _attempt(session: requests.Session, url: str, part: pathlib.Path, progress: Progress) -> None:

@@ -26,7 +26,7 @@ class LocalSource:
         """The model's files by name. Raises ModelNotFound or BadModelFile."""
         path = self.ref.path
         if path.is_file():
-            if path.suffix != ".gguf" and path.open("rb").read(4) != b"GGUF":
+            if path.suffix != ".gguf" and not _begins_as_gguf(path):
                 raise BadModelFile(
                     f"{str(path)!r} is no GGUF file", hint="give a .gguf file or a model folder"
                 )
@@ -40,3 +40,8 @@ class LocalSource:
                 hint="give a .gguf file or a Hugging Face folder; pickled weights are not read",
             )
         return files
+
+
+def _begins_as_gguf(path: pathlib.Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"GGUF"

