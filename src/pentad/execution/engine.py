@@ -15,7 +15,7 @@ from pentad.execution.kv.cache import Copy, KVCache
 from pentad.execution.request import StepOutput, TokenRequest
 from pentad.execution.runner import Runner
 from pentad.execution.scheduling import BatchScheduler, EngineLimits, SchedulerInput, StepPlan
-from pentad.execution.sequence import Sequence
+from pentad.execution.sequence import Sequence, note_decisions
 from pentad.execution.waiting import WaitingQueue
 from pentad.types import Clock, FinishReason
 
@@ -23,10 +23,9 @@ from pentad.types import Clock, FinishReason
 class Engine:
     """Generates tokens for many sequences at once on one runner.
 
-    Driven by one thread, one `step()` at a time; `validate`, `refuse_if_full` and `stats` may be
-    called from others. Invariant: after each step the blocks held are exactly those of the
-    sequences running, and an idle engine holds none. Cost per step beside the runner and the
-    scheduler: some microseconds per sequence.
+    Driven by one thread; `validate`, `refuse_if_full` and `stats` may be called from others.
+    Invariant: after each step the blocks held are exactly those of the sequences running, so an
+    idle engine holds none. Cost per step beside the runner: some microseconds per sequence.
 
     Args:
         runner: the device; closed together with the engine.
@@ -70,16 +69,13 @@ class Engine:
         self.failures_in_a_row = 0
         """Steps that the runner failed since its latest success."""
 
-    # What is asked of the engine
-
     def add(self, *requests: TokenRequest) -> None:
         """Takes a request, or all choices of one; either all of them are queued or none.
 
         Choices given together that have the same prompt compute it once and share its blocks.
 
         Raises:
-            InvalidRequest: see `validate`.
-            ContextLengthExceeded: prompt and answer can never fit.
+            InvalidRequest, ContextLengthExceeded: see `validate`.
             Conflict: the id is in use.
             Overloaded: the waiting queue is full.
         """
@@ -135,8 +131,6 @@ class Engine:
         """Whether a step would do anything: sequences unfinished, or outputs not yet handed out."""
         return bool(self._sequences or self._outputs)
 
-    # One iteration
-
     def step(self) -> list[StepOutput]:
         """One iteration: schedule, preempt, allocate, run, commit.
 
@@ -170,10 +164,7 @@ class Engine:
         plan = self._scheduler.plan(state)
         self._counters.scheduler_seconds += self.clock() - now_s
         check_plan(plan, self._scheduler.name, self._sequences, len(self._running), self.limits)
-        for decision in plan.decisions:
-            concerned = {decision.subject, decision.chosen, *(name for name, _ in decision.candidates)}
-            for id in concerned & self._sequences.keys():
-                self._sequences[id].note(decision)
+        note_decisions(plan.decisions, self._sequences)
         return plan
 
     def _preempt(self, plan: StepPlan) -> None:
@@ -204,16 +195,13 @@ class Engine:
     def _rows(self, work: Work) -> list[SampleRow]:
         """How to draw for each sequence that computes its last token; ends those whose constraint breaks."""
         rows: list[SampleRow] = []
-        broken: list[Sequence] = []
-        for seq, count in work:
+        for seq, count in tuple(work):
             if seq.num_computed + count == len(seq.tokens):
                 try:
                     rows.append(seq.sample_row())
                 except Exception as error:
                     self._end(seq, error=sequence_failure(seq, error))
-                    broken.append(seq)
-        if broken:
-            work[:] = [item for item in work if item[0] not in broken]
+                    work.remove((seq, count))
         return rows
 
     def _run(self, work: Work, rows: list[SampleRow], copies: list[Copy]) -> list[Drawn]:
@@ -285,18 +273,14 @@ class Engine:
             self._waiting.remove(seq)
         self._waiting.replace_leader(seq)
         del self._sequences[seq.id]
-        now_s = self.clock()
+        stats = seq.stats(now_s := self.clock())
         self._counters.ended(finish, now_s)
-        self._outputs.append(
-            StepOutput(id=seq.id, drawn=drawn, finish=finish, error=error, stats=seq.stats(now_s))
-        )
-
-    # For those who watch
+        self._outputs.append(StepOutput(id=seq.id, drawn=drawn, finish=finish, error=error, stats=stats))
 
     def stats(self) -> dict[str, float]:
         """Gauges and counters by name; sums since the start, times in seconds of the engine's clock."""
         queues = {"running": len(self._running), "waiting": len(self._waiting)}
-        return {**queues, **self._kv.stats(), **self._counters.as_dict()}
+        return queues | self._kv.stats() | self._counters.as_dict()
 
     def check_integrity(self) -> None:
         """Raises AssertionError unless the books agree: queues, references, tables and blocks."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -233,6 +234,14 @@ class Sequence:
             preemptions=self.num_preemptions,
             decisions=tuple(self._decisions),
         )
+
+
+def note_decisions(decisions: Iterable[Decision], sequences: Mapping[str, Sequence]) -> None:
+    """Keeps each decision with the sequences whose ids it names."""
+    for decision in decisions:
+        named = {decision.subject, decision.chosen, *(name for name, _ in decision.candidates)}
+        for id in named & sequences.keys():
+            sequences[id].note(decision)
 
 
 def _leaves_any(mask: npt.NDArray[np.uint32], banned: tuple[int, ...]) -> bool:
