@@ -53,6 +53,9 @@ _TABLE: dict[str, dict[str, str]] = {
         "openai": "pentad.model.backends.openai:OpenAIBackend",
         "llamacpp": "pentad.model.backends.llamacpp:LlamaCppBackend",
     },
+    "transform": {
+        "kv-pooling": "pentad.model.transforms.kv_pooling:KVPooling",
+    },
     "router": {
         "fixed": "pentad.model.routing.fixed:Fixed",
     },
@@ -75,6 +78,8 @@ _TABLE: dict[str, dict[str, str]] = {
         "question_answering": "pentad.agent.tools.builtin.question_answering:build",
         "search": "pentad.agent.tools.builtin.search:build",
         "translation": "pentad.agent.tools.builtin.translation:build",
+        "remember": "pentad.agent.tools.builtin.remembering:build_remember",
+        "recall": "pentad.agent.tools.builtin.remembering:build_recall",
     },
 }
 

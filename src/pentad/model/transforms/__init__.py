@@ -1,0 +1,1 @@
+"""Transforms make another form of a model: smaller, or cheaper to run. See base.py."""
