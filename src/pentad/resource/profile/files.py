@@ -1,0 +1,116 @@
+"""Profiles in files: JSON, checked when read; and the catalogue of published devices."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+import pathlib
+import tempfile
+
+import msgspec
+
+from pentad.errors import InvalidRequest, UnknownName
+from pentad.execution.device import DeviceProfile
+
+MAX_BYTES = 16 << 20
+
+
+def default_path() -> pathlib.Path:
+    """Where this machine's own profile lies: under $PENTAD_HOME, else ~/.cache/pentad."""
+    return pathlib.Path(os.environ.get("PENTAD_HOME") or "~/.cache/pentad").expanduser() / "profile.json"
+
+
+def save(profile: DeviceProfile, path: str | pathlib.Path | None = None) -> pathlib.Path:
+    """Writes a profile, whole or not at all; returns where. None means the default path.
+
+    Raises:
+        InvalidRequest: the path cannot be written.
+    """
+    target = default_path() if path is None else pathlib.Path(path)
+    data = msgspec.json.format(msgspec.json.encode(profile, order="sorted"), indent=1)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=target.name, delete=False) as file:
+            file.write(data + b"\n")
+        pathlib.Path(file.name).chmod(0o644)
+        pathlib.Path(file.name).replace(target)
+    except OSError as error:
+        raise InvalidRequest(
+            f"cannot write profile {str(target)!r}: {error.strerror}", hint="choose another path"
+        ) from error
+    return target
+
+
+def load(path: str | pathlib.Path | None = None) -> DeviceProfile:
+    """Reads a profile. None means the default path.
+
+    Raises:
+        InvalidRequest: there is none, or it is not one; names the field at fault.
+    """
+    source = default_path() if path is None else pathlib.Path(path)
+    try:
+        if source.stat().st_size > MAX_BYTES:
+            raise InvalidRequest(f"{str(source)!r} is no device profile: larger than {MAX_BYTES} bytes")
+        data = source.read_bytes()
+    except FileNotFoundError as error:
+        raise InvalidRequest(
+            f"there is no device profile at {str(source)!r}", hint="run pentad profile"
+        ) from error
+    except OSError as error:
+        raise InvalidRequest(f"cannot read profile {str(source)!r}: {error.strerror}") from error
+    try:
+        profile = msgspec.json.decode(data, type=DeviceProfile)
+    except msgspec.DecodeError as error:  # its child ValidationError names the field
+        raise InvalidRequest(
+            f"{str(source)!r} is no device profile: {error}", hint="run pentad profile again"
+        ) from error
+    check(profile)
+    return profile
+
+
+def check(profile: DeviceProfile) -> None:
+    """Raises InvalidRequest for rates and sizes that no device has."""
+    for tier in profile.memory:
+        if tier.capacity_bytes <= 0 or tier.read_bytes_per_s <= 0:
+            _refuse(profile, f"memory tier {tier.name!r} has no size or no rate")
+    if not profile.memory:
+        _refuse(profile, "it has no memory")
+    if any(rate <= 0 for rate in profile.flops_per_s.values()):
+        _refuse(profile, "a compute rate is not above 0")
+    for point in profile.gemm_points:
+        if any(point.get(name, 0) <= 0 for name in ("m", "n", "k", "bits", "seconds")):
+            _refuse(profile, f"the matrix point {dict(point)} lacks m, n, k, bits or seconds")
+    sizes = [size for size, _ in profile.bandwidth_by_working_set]
+    if sizes != sorted(set(sizes)) or any(rate <= 0 for _, rate in profile.bandwidth_by_working_set):
+        _refuse(profile, "bandwidth_by_working_set does not ascend or has a rate that is not above 0")
+    if any(value < 0 for value in profile.extra.values()):
+        _refuse(profile, "a value in extra is below 0")
+
+
+def _refuse(profile: DeviceProfile, why: str) -> None:
+    raise InvalidRequest(
+        f"device profile {profile.name!r} is not usable: {why}", hint="run pentad profile again"
+    )
+
+
+def published() -> tuple[DeviceProfile, ...]:
+    """The catalogue: devices as their makers publish them. Peak rates, not what programs reach."""
+    data = (importlib.resources.files(__package__) / "published.json").read_bytes()
+    return msgspec.json.decode(data, type=tuple[DeviceProfile, ...])
+
+
+def find(name: str) -> DeviceProfile:
+    """A device by name: of the catalogue, or `local` for this machine's own profile.
+
+    Raises:
+        UnknownName: no such device; lists the known ones.
+        InvalidRequest: `local`, and this machine has not been measured.
+    """
+    if name == "local":
+        return load()
+    devices = {device.name: device for device in published()}
+    if name not in devices:
+        raise UnknownName(
+            f"unknown device {name!r}", hint=f"known: local, {', '.join(devices)}", param="device"
+        )
+    return devices[name]

@@ -1,0 +1,182 @@
+"""`measure`: this machine as a DeviceProfile, through the kernels that its runner uses."""
+
+from __future__ import annotations
+
+import pathlib
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from types import ModuleType
+from typing import Any
+
+from pentad.execution.device import DeviceProfile, MemoryTier
+from pentad.registry import load
+from pentad.resource.profile import hardware
+from pentad.resource.profile.software import fit_software, measure_steps, measure_tied_head
+
+Progress = Callable[[str], None]
+"""Told what is being measured now, in a few words."""
+
+_KIB, _MIB = 1 << 10, 1 << 20
+_DTYPES = {32: "float32", 16: "bfloat16"}
+_RATES = {32: "f32", 16: "bf16"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How much to measure; `Effort.quick()` is coarse and takes seconds."""
+
+    working_sets_bytes: Sequence[int] = (
+        32 * _KIB,
+        256 * _KIB,
+        _MIB,
+        4 * _MIB,
+        16 * _MIB,
+        64 * _MIB,
+        256 * _MIB,
+        1024 * _MIB,
+    )
+    matrices: Sequence[tuple[int, int]] = (
+        (256, 256),
+        (768, 512),
+        (1536, 1024),
+        (4096, 1024),
+        (8192, 4096),
+        (65536, 2048),
+    )
+    """(out, in), in ascending size."""
+    rows: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+    rows_for_largest: int = 64
+    """Larger row counts are skipped for the largest matrix, which stands for heads."""
+    repeats: int = 5
+    steps: bool = True
+    """Whether to run made-up models for the costs beside matrix products."""
+    disk_bytes: int = 256 * _MIB
+    other_precisions: bool = True
+    """Whether to take the rate of large products in the precision that the runner does not prefer."""
+    folder: pathlib.Path = field(default_factory=lambda: pathlib.Path(tempfile.gettempdir()))
+    """Where the disk is measured."""
+
+    @classmethod
+    def quick(cls) -> Effort:
+        """Enough for a first plan; predictions of real steps are then rooflines."""
+        return cls(
+            working_sets_bytes=(256 * _KIB, 4 * _MIB, 64 * _MIB),
+            matrices=((768, 512), (1536, 1024)),
+            rows=(1, 8, 64),
+            repeats=1,
+            steps=False,
+            disk_bytes=16 * _MIB,
+            other_precisions=False,
+        )
+
+
+def measure(
+    progress: Progress | None = None, *, effort: Effort | None = None, runner: str = "torch"
+) -> DeviceProfile:
+    """Measures this machine. Takes one to two minutes on an idle machine of two cores.
+
+    Cores, instruction set, caches and memory; read bandwidth by working set; matrix products over
+    row counts and sizes; what a step costs beside them; disk; loopback. Where the runner's extra is
+    not installed, bandwidth is measured with numpy and the rest is left out. What fails on this
+    machine (a read-only disk, no loopback) is left out too and reported to `progress`.
+
+    Args:
+        progress: told what is being measured.
+        effort: how much to measure; None means the full set.
+        runner: which runner's kernels to measure.
+    """
+    effort, tell = effort or Effort(), progress or (lambda _: None)
+    try:
+        probe: ModuleType | None = load("probe", runner)
+        runner_class: Any = load("runner", runner)
+    except ImportError as error:
+        tell(f"runner {runner!r} is not installed ({error}): numpy measures the bandwidth")
+        probe, runner_class = None, None
+    bandwidths = _bandwidths(probe, effort, tell)
+    profile = DeviceProfile(
+        name=hardware.host_name(),
+        kind="cpu",
+        source="measured",
+        memory=_tiers(bandwidths, effort, tell),
+        bandwidth_by_working_set=bandwidths,
+        cores=hardware.cores(),
+        isa=hardware.isa(),
+        extra=_loopback(tell),
+    )
+    if probe is None:
+        return profile
+    bits = 8 * runner_class.kv_element_bytes("auto")
+    profile = _with_products(profile, probe, effort, bits, tell)
+    return _with_steps(profile, runner_class, effort, bits, tell) if effort.steps else profile
+
+
+def _bandwidths(probe: ModuleType | None, effort: Effort, tell: Progress) -> tuple[tuple[int, float], ...]:
+    read = hardware.numpy_read_bytes_per_s if probe is None else probe.stream_read_bytes_per_s
+    most = hardware.memory_bytes() // 8
+    points = []
+    for size in effort.working_sets_bytes:
+        if size <= most:
+            tell(f"reading {size >> 10} KiB over and over")
+            points.append((size, float(read(size))))
+    return tuple(points)
+
+
+def _tiers(bandwidths: Sequence[tuple[int, float]], effort: Effort, tell: Progress) -> tuple[MemoryTier, ...]:
+    """Caches with the bandwidth of the largest set that fits half of them, main memory, disk."""
+    tiers = []
+    for name, size in hardware.cache_bytes():
+        inside = [rate for working_set, rate in bandwidths if working_set <= size // 2]
+        if inside:
+            tiers.append(MemoryTier(name=name, capacity_bytes=size, read_bytes_per_s=inside[-1]))
+    main = MemoryTier(name="main", capacity_bytes=hardware.memory_bytes(), read_bytes_per_s=bandwidths[-1][1])
+    tell("writing and reading the disk")
+    try:
+        return (*tiers, main, hardware.disk(effort.folder, effort.disk_bytes))
+    except OSError as error:
+        tell(f"no disk rates: {error}")
+        return (*tiers, main)
+
+
+def _loopback(tell: Progress) -> dict[str, float]:
+    tell("sending to itself over TCP")
+    try:
+        return hardware.loopback()
+    except OSError as error:
+        tell(f"no loopback rates: {error}")
+        return {}
+
+
+def _with_products(
+    profile: DeviceProfile, probe: ModuleType, effort: Effort, bits: int, tell: Progress
+) -> DeviceProfile:
+    """Adds matrix products in the runner's precision, and the best rate of each precision."""
+    points: list[dict[str, float]] = []
+    most = hardware.memory_bytes() // 16
+    for n, k in effort.matrices:
+        if n * k * bits // 8 > most:
+            continue
+        tell(f"products with {n} x {k} weights")
+        for m in effort.rows:
+            if (n, k) != effort.matrices[-1] or m <= effort.rows_for_largest:
+                seconds = probe.gemm_seconds(m, n, k, _DTYPES[bits], repeats=effort.repeats)
+                points.append({"m": m, "n": n, "k": k, "bits": bits, "seconds": seconds})
+    rates = {_RATES[bits]: max(2 * p["m"] * p["n"] * p["k"] / p["seconds"] for p in points)}
+    if effort.other_precisions:
+        m, (n, k) = effort.rows[-1], (1536, 1024)
+        for other in _DTYPES.keys() - {bits}:
+            tell(f"products in {_DTYPES[other]}")
+            seconds = probe.gemm_seconds(m, n, k, _DTYPES[other], repeats=effort.repeats)
+            rates[_RATES[other]] = 2 * m * n * k / seconds
+    return replace(profile, gemm_points=tuple(points), flops_per_s=rates)
+
+
+def _with_steps(
+    profile: DeviceProfile, runner_class: Any, effort: Effort, bits: int, tell: Progress
+) -> DeviceProfile:
+    """Adds what steps cost beside matrix products, from made-up models on the runner."""
+    repeats = effort.repeats
+    heads = measure_tied_head(runner_class, bits, repeats, tell)
+    profile = replace(profile, gemm_points=(*profile.gemm_points, *heads))
+    steps = list(measure_steps(runner_class, repeats, tell))
+    return replace(profile, extra={**profile.extra, **fit_software(profile, steps, bits)})
