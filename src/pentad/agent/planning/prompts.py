@@ -1,12 +1,15 @@
-"""Texts that planners share."""
+"""Texts that planners share, and worked examples for models that learn form better than rules."""
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from pentad.agent.tools.base import Tool
-from pentad.types import Message
+from pentad.agent.tools.base import Example, Tool
+from pentad.types import Message, ToolCall
+
+_SHOTS = 3
 
 
 def tool_lines(tools: Sequence[Tool]) -> str:
@@ -18,17 +21,70 @@ def _sentence(text: str) -> str:
     return text.split(". ")[0].rstrip(".")
 
 
-def plan_example(tools: Sequence[Tool]) -> tuple[Message, ...]:
-    """One worked plan made of the tools' own examples; small models copy its form.
+def plan_shots(tools: Sequence[Tool]) -> tuple[Message, ...]:
+    """Worked plans made of the tools' own examples, in changing order; none if they bring none."""
+    messages = []
+    for tasks in _combined(tools):
+        plan = [{"task": example.task, "tool": name} for name, example in tasks]
+        # Written as the constraint writes it: a small model copies the spelling too.
+        answer = json.dumps({"plan": plan}, separators=(",", ":"), ensure_ascii=False)
+        messages += _shot(f"Goal: {asked(e.task for _, e in tasks)}", answer)
+    return tuple(messages)
 
-    Empty unless two tools at least bring an example.
-    """
-    chosen = [(tool.name, tool.example) for tool in tools if tool.example][:2]
-    if len(chosen) < 2:
-        return ()
-    goal = " and ".join(example.rstrip("?") for _, example in chosen) + "?"
-    plan = {"plan": [{"task": example, "tool": name} for name, example in chosen]}
-    return (
-        Message(role="user", content=f"Goal: {goal}"),
-        Message(role="assistant", content=json.dumps(plan)),
-    )
+
+def answer_shots(tools: Sequence[Tool]) -> tuple[Message, ...]:
+    """Worked answers from facts, of the same examples; only of those that say what they return."""
+    messages = []
+    for tasks in _combined(tools):
+        if all(example.result for _, example in tasks):
+            results = [example.result for _, example in tasks]
+            answer = ", and ".join(results) + "."
+            messages += _shot(question(facts(results), asked(e.task for _, e in tasks)), answer)
+    return tuple(messages)
+
+
+def call_shots(tool: Tool) -> tuple[Message, ...]:
+    """Worked calls of one tool: the task and its arguments."""
+    messages = []
+    for number, example in enumerate(tool.examples):
+        call = ToolCall(
+            id=f"example{number}",
+            name=tool.name,
+            arguments=json.dumps(dict(example.arguments), ensure_ascii=False),
+        )
+        messages += [
+            Message(role="user", content=example.task),
+            Message(role="assistant", tool_calls=(call,)),
+        ]
+    return tuple(messages)
+
+
+def facts(results: Sequence[str]) -> str:
+    """What is known, one line each."""
+    return "\n".join(f"- {result}" for result in results)
+
+
+def question(known: str, goal: str) -> str:
+    """The last question: facts first, then what was asked."""
+    return f"Facts:\n{known}\n\nQuestion: {goal}" if known else f"Question: {goal}"
+
+
+def asked(tasks: Iterator[str] | Sequence[str]) -> str:
+    """Several tasks as one goal."""
+    text = ", and ".join(tasks)
+    return f"{text[:1].upper()}{text[1:]}?"
+
+
+def _shot(question: str, answer: str) -> list[Message]:
+    return [Message(role="user", content=question), Message(role="assistant", content=answer)]
+
+
+def _combined(tools: Sequence[Tool]) -> list[tuple[tuple[str, Example], ...]]:
+    """Up to three goals of two tasks each, so that every tool comes first and comes second once."""
+    brought = [tool for tool in tools if tool.examples]
+    if not brought:
+        return []
+    pairs = list(itertools.permutations(brought, 2)) or [(brought[0], brought[0])]
+    taken: dict[str, Iterator[Example]] = {t.name: itertools.cycle(t.examples) for t in brought}
+    goals = [tuple((t.name, next(taken[t.name])) for t in pair) for pair in (*pairs, pairs[0])]
+    return goals[: max(_SHOTS, 0)]

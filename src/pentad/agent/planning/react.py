@@ -18,9 +18,16 @@ from pentad.agent.planning.base import (
     View,
     WantsTools,
 )
-from pentad.agent.planning.prompts import plan_example, tool_lines
+from pentad.agent.planning.prompts import (
+    answer_shots,
+    call_shots,
+    facts,
+    plan_shots,
+    question,
+    tool_lines,
+)
 from pentad.agent.state import Exchange, RunState
-from pentad.types import Message, OutputFormat, ToolChoice
+from pentad.types import Decision, Message, OutputFormat, ToolChoice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +54,8 @@ class React:
     """Failed steps in a row after which the run is given up."""
     replans: int = 1
     """New plans after failed ones, at most."""
+    show_known: bool = False
+    """Whether earlier results are shown before each call (mode `guided`); tiny models copy them."""
     plan_tokens: int = 192
     call_tokens: int = 128
 
@@ -116,13 +125,13 @@ class React:
             "You split a goal into tasks. Each task uses one tool. Answer in JSON.",
             "Tools:\n" + tool_lines(view.tools),
         )
-        example = plan_example(view.tools) if self.mode == "guided" else ()
+        shots = plan_shots(view.tools) if self.mode == "guided" else ()
         problem = f"\nThe last plan failed: {_last_problem(state)}" if state.plan is not None else ""
         asked = Message(role="user", content=f"Goal: {state.goal}{problem}")
         return Draft(
             purpose="plan",
             system=system,
-            turns=(*_history(state, self.mode), Turn(messages=(*example, asked), pinned=True)),
+            turns=(*_history(state, self.mode), Turn(messages=(*shots, asked), pinned=True)),
             format=OutputFormat(kind="json_schema", value=schema),
             max_tokens=self.plan_tokens,
             next_hint="model",
@@ -131,13 +140,14 @@ class React:
     def _draft_call(self, view: View, tool_name: str, task: str) -> Draft:
         state = view.state
         tool = next(tool for tool in view.tools if tool.name == tool_name)
-        known = _observations(state)
         problem = f"\nThe last try failed: {_last_problem(state)}" if state.failures else ""
+        known = facts(_known(state)) if self.show_known else ""
         content = _joined(f"Known so far:\n{known}" if known else "", f"{task}{problem}")
+        task_turn = Message(role="user", content=content)
         return Draft(
             purpose="act",
             system=f"You call the tool {tool.name} to do the task.",
-            turns=(Turn(messages=(Message(role="user", content=content),), pinned=True),),
+            turns=(Turn(messages=(*call_shots(tool), task_turn), pinned=True),),
             tools=(tool.spec,),
             tool_choice=ToolChoice(mode="named", name=tool.name, parallel=False),
             max_tokens=self.call_tokens,
@@ -146,17 +156,14 @@ class React:
 
     def _draft_answer(self, view: View) -> Draft:
         state = view.state
-        known = _observations(state)
-        content = _joined(f"Facts:\n{known}" if known else "", f"Question: {state.goal}")
-        system = _joined(
-            state.spec.instructions, "Answer the question in one or two sentences from the facts."
-        )
+        asked = Message(role="user", content=question(facts(_known(state)), state.goal))
+        system = _joined(state.spec.instructions, "Answer the question from the facts.")
         return Draft(
             purpose="answer",
             system=system,
             turns=(
                 *_history(state, self.mode),
-                Turn(messages=(Message(role="user", content=content),), pinned=True),
+                Turn(messages=(*answer_shots(view.tools), asked), pinned=True),
             ),
             max_tokens=state.spec.max_tokens,
             next_hint="end",
@@ -181,15 +188,28 @@ class React:
     def _read_plan(self, view: View, answer: Exchange) -> Reading:
         names = {tool.name for tool in view.tools}
         try:
-            items: Any = json.loads(answer.text)["plan"]
-            goals = tuple((str(item["tool"]), str(item["task"])) for item in items)
+            goals = planned_goals(answer)
         except (ValueError, TypeError, KeyError, RecursionError):
             cut = " (it was cut at plan_tokens)" if answer.reason == "length" else ""
             return Unusable(problem=f"the plan is no JSON of the asked form{cut}")
         unknown = [tool for tool, _ in goals if tool not in names]
         if unknown or not self.min_plan <= len(goals) <= self.max_plan:
             return Unusable(problem=f"the plan has {len(goals)} tasks, unknown tools: {unknown}")
-        return MadePlan(goals=goals)
+        decision = Decision(
+            layer="agent",
+            policy="react",
+            subject="plan",
+            chosen=", ".join(tool for tool, _ in goals),
+            candidates=tuple((name, None) for name in sorted(names)),
+            constraint=f"{self.min_plan} to {self.max_plan} tasks",
+        )
+        return MadePlan(goals=goals, decisions=(decision,))
+
+
+def planned_goals(answer: Exchange) -> tuple[tuple[str, str], ...]:
+    """The sub-goals in a plan's text, as (tool, task). Raises ValueError, TypeError or KeyError."""
+    items: Any = json.loads(answer.text)["plan"]
+    return tuple((str(item["tool"]), str(item["task"])) for item in items)
 
 
 def _next_goal(state: RunState) -> tuple[str, str] | None:
@@ -204,22 +224,14 @@ def _next_goal(state: RunState) -> tuple[str, str] | None:
     return goals[done] if done < len(goals) else None
 
 
-def _observations(state: RunState) -> str:
-    """What the tools have said so far, one line each, with the task that it answers."""
-    lines = []
-    for exchange in state.closed:
-        for index, result in sorted(exchange.results.items()):
-            if result.status in ("ok", "unknown"):
-                lines.append(f"- {_asked(exchange.calls[index].arguments)} -> {result.content}")
-    return "\n".join(lines)
-
-
-def _asked(arguments: str) -> str:
-    try:
-        values = json.loads(arguments).values()
-    except (ValueError, AttributeError):
-        return arguments
-    return ", ".join(value if isinstance(value, str) else json.dumps(value) for value in values)
+def _known(state: RunState) -> list[str]:
+    """What the tools have said so far, in order."""
+    return [
+        result.content
+        for exchange in state.closed
+        for _, result in sorted(exchange.results.items())
+        if result.status in ("ok", "unknown")
+    ]
 
 
 def _last_problem(state: RunState) -> str:

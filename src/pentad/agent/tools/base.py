@@ -37,6 +37,16 @@ Call = Callable[[Mapping[str, Any], ToolContext], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A task that a tool does, and the arguments that do it."""
+
+    task: str
+    arguments: Mapping[str, Any]
+    result: str = ""
+    """What the tool returns for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
     """A named operation with typed arguments.
 
@@ -56,8 +66,8 @@ class Tool:
     max_result_bytes: int = 16_384
     cost: float = 0.0
     """Money per call at most; held from the budget before."""
-    example: str = ""
-    """A task that this tool does, as a question; shown to small models when they plan."""
+    examples: tuple[Example, ...] = ()
+    """Shown to small models, which learn more from two examples than from a schema."""
 
     @property
     def spec(self) -> ToolSpec:

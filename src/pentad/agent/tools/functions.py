@@ -14,7 +14,7 @@ from typing import Any, overload
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
 from pentad.agent.events import Effects
-from pentad.agent.tools.base import Tool, ToolContext
+from pentad.agent.tools.base import Example, Tool, ToolContext
 from pentad.errors import ToolFailed
 
 Function = Callable[..., Any]
@@ -32,7 +32,7 @@ def tool(
     timeout_s: float = 30.0,
     max_result_bytes: int = 16_384,
     cost: float = 0.0,
-    example: str = "",
+    examples: tuple[Example, ...] = (),
 ) -> Callable[[Function], Tool]: ...
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pentad.agent.tools.base import Tool, ToolContext, ToolServices
+from pentad.agent.tools.base import Example, Tool, ToolContext, ToolServices
 from pentad.agent.tools.builtin.arithmetic import BadExpression, evaluate
 from pentad.errors import ToolFailed
 
@@ -15,7 +15,8 @@ def build(_: ToolServices) -> Tool:
 
     async def call(arguments: Mapping[str, Any], _: ToolContext) -> str:
         try:
-            return evaluate(arguments["expression"])
+            # With the expression: the model that reads it may have several results before it.
+            return f"{' '.join(arguments['expression'].split())} = {evaluate(arguments['expression'])}"
         except BadExpression as error:
             raise ToolFailed(f"cannot compute {arguments['expression'][:80]!r}: {error}") from None
 
@@ -33,5 +34,21 @@ def build(_: ToolServices) -> Tool:
         call=call,
         effects="none",
         timeout_s=5.0,
-        example="What is 12 times 9?",
+        examples=(
+            Example(
+                task="12 times 9",
+                arguments={"expression": "12 * 9"},
+                result="12 * 9 = 108",
+            ),
+            Example(
+                task="how much is 75 - 31",
+                arguments={"expression": "75 - 31"},
+                result="75 - 31 = 44",
+            ),
+            Example(
+                task="what is 900 divided by 36",
+                arguments={"expression": "900 / 36"},
+                result="900 / 36 = 25",
+            ),
+        ),
     )

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
-from pentad.agent.tools.base import Tool, ToolContext, ToolServices
+from pentad.agent.tools.base import Example, Tool, ToolContext, ToolServices
 from pentad.errors import ToolFailed
 
 _DATE = {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"}
@@ -50,7 +50,7 @@ def build(_: ToolServices) -> Tool:
                 return f"{date} is a {date:%A}"
             case "days_between":
                 start, end = _date(arguments["start"]), _date(arguments["end"])
-                return f"{(end - start).days} days from {start} to {end}"
+                return f"from {start} to {end} there are {(end - start).days} days"
             case _:
                 return _later(_date(arguments["date"]), arguments["days"])
 
@@ -61,7 +61,18 @@ def build(_: ToolServices) -> Tool:
         call=call,
         effects="none",
         timeout_s=5.0,
-        example="Which weekday is 2024-03-07?",
+        examples=(
+            Example(
+                task="which weekday is 2024-03-07",
+                arguments={"operation": "weekday", "date": "2024-03-07"},
+                result="2024-03-07 is a Thursday",
+            ),
+            Example(
+                task="how many days are there from 2021-05-01 to 2021-06-11",
+                arguments={"operation": "days_between", "start": "2021-05-01", "end": "2021-06-11"},
+                result="from 2021-05-01 to 2021-06-11 there are 41 days",
+            ),
+        ),
     )
 
 
