@@ -30,10 +30,12 @@ class ChoiceState:
         if not self.watched:
             for drawn in output.drawn:
                 self.text.accept(drawn)
-        if self.parser.thinking:
-            self.reasoning_tokens += len(output.drawn)
         deltas: list[Delta] = []
-        if output.drawn:
+        if self.parser.may_think:  # one by one, to count the tokens of the reasoning
+            for _ in output.drawn:
+                self.reasoning_tokens += self.parser.thinking
+                deltas += self.parser.feed(self.text.take(1))
+        elif output.drawn:
             deltas += self.parser.feed(self.text.take(len(output.drawn)))
         if output.finish is not None:
             self.stats = output.stats

@@ -38,6 +38,11 @@ class ReasoningSplitter:
     def thinking(self) -> bool:
         return self._in is _In.THINKING
 
+    @property
+    def over(self) -> bool:
+        """Whether the answer has begun, so that no reasoning can come any more."""
+        return self._in is _In.TEXT
+
     def feed(self, text: str) -> tuple[str, str]:
         """What the next piece adds: (reasoning, answer)."""
         whole, self._held = self._held + text, ""
@@ -102,6 +107,11 @@ class OutputParser:
     def made_calls(self) -> bool:
         """Whether a tool call was begun."""
         return self._calls is not None and self._calls.calls > 0
+
+    @property
+    def may_think(self) -> bool:
+        """Whether reasoning can still come."""
+        return self._reasoning is not None and not self._reasoning.over
 
     @property
     def thinking(self) -> bool:

@@ -1,0 +1,267 @@
+"""Constraints: what they let through, what they refuse to compile, and how fast they refuse it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from typing import Any
+
+import pytest
+
+from chat_support import END, tiny_tokenizer
+from pentad.errors import Incompatible, InvalidRequest
+from pentad.execution.request import Constraint
+from pentad.model.constraints import ConstraintCompiler
+from pentad.model.schemas import GrammarLimits, checked_schema, closed
+from pentad.model.tokenizer import Tokenizer, from_json
+from pentad.model.toolcalls import choose_format
+from pentad.types import OutputFormat, ToolCall, ToolChoice, ToolSpec
+
+
+@pytest.fixture(scope="module")
+def compiler() -> ConstraintCompiler:
+    return ConstraintCompiler(tiny_tokenizer(), {0, END})
+
+
+def allows(constraint: Constraint | None, text: str, tokenizer: Tokenizer | None = None) -> bool:
+    """Whether the text, and then the end, fits."""
+    assert constraint is not None
+    codec = tokenizer or tiny_tokenizer()
+    for token in [*codec.encode(text, special=True), END]:
+        if not int(constraint.mask()[token // 32]) >> token % 32 & 1:
+            return False
+        constraint.accept(token)
+    return True
+
+
+def answer(compiler: ConstraintCompiler, kind: str, value: Any = None) -> Constraint | None:
+    return compiler.for_answer(OutputFormat(kind=kind, value=value))  # type: ignore[arg-type]
+
+
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+    "required": ["name"],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "good", "bad"),
+    [
+        ("json_object", None, '{"a":[1,{"b":null}]}', "[1]"),
+        ("json_object", None, "{}", '{"a": 1}'),
+        ("json_schema", PERSON, '{"name":"Ann","age":3}', '{"age":3}'),
+        ("json_schema", PERSON, '{"name":"Ann"}', '{"name":"Ann","extra":1}'),
+        ("json_schema", PERSON, '{"name":"é\\n"}', '{"name":"Ann","age":3.5}'),
+        ("json_schema", {"enum": ["a", 2]}, "2", '"b"'),
+        ("regex", "^[0-9]{3}$", "123", "12"),
+        ("regex", "(a+)+b", "aaab", "aaa"),
+        ("regex", r"cost\$", "cost$", "cost"),
+        ("choice", ["yes", "no\n"], "no\n", "no"),
+        ("grammar", 'start: "x" NUM\nNUM: /[0-9]+/', "x42", "x"),
+        ("grammar", 'root ::= "a" | "b"', "b", "c"),
+    ],
+)
+def test_a_format_allows_what_fits_and_nothing_else(
+    compiler: ConstraintCompiler, kind: str, value: Any, good: str, bad: str
+) -> None:
+    assert allows(answer(compiler, kind, value), good)
+    assert not allows(answer(compiler, kind, value), bad)
+
+
+def test_free_text_needs_no_constraint(compiler: ConstraintCompiler) -> None:
+    assert answer(compiler, "text") is None
+
+
+def test_a_forbidden_token_is_an_error_of_the_caller(compiler: ConstraintCompiler) -> None:
+    constraint = answer(compiler, "choice", ["yes"])
+    assert constraint is not None
+    with pytest.raises(ValueError, match="does not fit"):
+        constraint.accept(tiny_tokenizer().encode("n", special=False)[0])
+
+
+def test_a_constraint_is_finished_when_only_the_end_may_follow(compiler: ConstraintCompiler) -> None:
+    constraint = answer(compiler, "choice", ["h"])
+    assert constraint is not None
+    assert not constraint.finished()
+    constraint.accept(tiny_tokenizer().encode("h", special=False)[0])
+    assert constraint.finished()
+
+
+def deep(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "object"}
+    for _ in range(levels):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return schema
+
+
+REFUSED: list[tuple[str, Any, str]] = [
+    ("json_schema", {"$ref": "#"}, "allows no text"),
+    ("json_schema", {"$ref": "http://example.com/a.json"}, "example.com"),
+    ("json_schema", {"properties": {"a": {"$ref": "file:///etc/passwd"}}}, "passwd"),
+    ("json_schema", {"enum": list(range(1_000_000))}, "enum"),
+    ("json_schema", {"type": "string", "pattern": "a" * 5000}, "pattern"),
+    ("json_schema", {"type": "string", "pattern": "(?=a)b"}, "look-around"),
+    ("json_schema", {"type": "array", "uniqueItems": True}, "uniqueItems"),
+    ("json_schema", {"not": {}}, "not"),
+    ("json_schema", {"type": "string", "format": "no-such-format"}, "no-such-format"),
+    ("json_schema", deep(1000), "nests deeper"),
+    ("json_schema", {"description": "x" * 300_000}, "longer than"),
+    ("json_schema", "no object", "not a JSON Schema object"),
+    ("json_schema", {"const": float("nan")}, "no JSON"),
+    ("json_schema", {"type": 3}, "cannot be enforced"),
+    ("regex", "[a", "unclosed"),
+    ("regex", "a" * 5000, "regex of more"),
+    ("regex", 7, "must be a text"),
+    ("choice", [], "at least one"),
+    ("choice", ["a"] * 5000, "choices"),
+    ("grammar", "start: nothing", "nothing"),
+    ("grammar", "start: start", "allows no text"),
+    ("grammar", 'start: %json {"$ref": "http://example.com/a.json"}', "example.com"),
+    ("grammar", "x" * 100_000, "grammar of more"),
+]
+
+
+@pytest.mark.parametrize(("kind", "value", "says"), REFUSED, ids=[f"{k}-{s}" for k, _, s in REFUSED])
+def test_bombs_and_what_cannot_be_enforced_are_refused_at_once(
+    compiler: ConstraintCompiler, kind: str, value: Any, says: str
+) -> None:
+    started = time.thread_time()
+    with pytest.raises(InvalidRequest, match=says):
+        answer(compiler, kind, value)
+    assert time.thread_time() - started < 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("regex", "((a{1,1000}){1,1000}){1,1000}"),
+        ("regex", "(x+x+)+y"),
+        ("regex", "(.*a){30}"),
+        (
+            "json_schema",
+            {"$defs": {"n": {"properties": {"next": {"$ref": "#/$defs/n"}}}}, "$ref": "#/$defs/n"},
+        ),
+        ("json_schema", {"type": "string", "pattern": "(a+)+$"}),
+        ("json_schema", {"anyOf": [deep(30)] * 60}),
+    ],
+)
+def test_what_looks_like_a_bomb_is_refused_or_compiled_within_a_second(
+    compiler: ConstraintCompiler, kind: str, value: Any
+) -> None:
+    started = time.process_time()
+    with contextlib.suppress(InvalidRequest):
+        constraint = answer(compiler, kind, value)
+        assert constraint is not None
+        assert constraint.mask().any()
+    assert time.process_time() - started < 2
+
+
+def test_compiling_is_given_up_after_its_time() -> None:
+    hasty = ConstraintCompiler(tiny_tokenizer(), {END}, compile_s=0.0)
+    with pytest.raises(InvalidRequest, match="to compile"):
+        answer(hasty, "json_schema", {"anyOf": [deep(20)] * 40})
+
+
+TOOLS = [
+    ToolSpec(name="add", parameters={"type": "object", "properties": {"a": {"type": "integer"}}}),
+    ToolSpec(name="find", parameters={"properties": {"q": {"type": "string"}}, "required": ["q"]}),
+]
+ONE = [ToolCall(id="", name="add", arguments='{"a": 1}')]
+TWO = [*ONE, ToolCall(id="", name="find", arguments='{"q": "x"}')]
+
+
+@pytest.mark.parametrize("name", ["hermes", "mistral", "llama3_json"])
+@pytest.mark.parametrize(
+    ("choice", "text", "one", "two"),
+    [
+        (ToolChoice(), True, True, True),
+        (ToolChoice(parallel=False), True, True, False),
+        (ToolChoice(mode="required"), False, True, True),
+        (ToolChoice(mode="required", parallel=False), False, True, False),
+        (ToolChoice(mode="named", name="add"), False, True, False),
+    ],
+)
+def test_calls_are_bound_to_their_schema_and_choice(
+    compiler: ConstraintCompiler, name: str, choice: ToolChoice, text: bool, one: bool, two: bool
+) -> None:
+    format = choose_format(name, None)[0]
+
+    def fits(written: str) -> bool:
+        return allows(compiler.for_calls(format, TOOLS, choice, OutputFormat())[0], written)
+
+    assert fits("just text") is text
+    assert fits(format.write_calls(ONE)) is one
+    assert fits(format.write_calls(TWO)) is two
+    assert not fits(format.write_calls([ToolCall(id="", name="add", arguments='{"a": "no"}')]))
+    assert not fits(format.write_calls([ToolCall(id="", name="sub", arguments="{}")]))
+    assert not fits(format.write_calls(ONE) + " and text")
+    if format.opening:
+        assert fits("text first" + format.write_calls(ONE)) is text
+
+
+def test_an_opening_that_is_a_control_token_triggers_too() -> None:
+    state = json.loads(tiny_tokenizer().backend.to_str())
+    for token in state["added_tokens"]:
+        if token["content"] == "<|im_start|>":
+            token["content"] = "[TOOL_CALLS]"
+    state["model"]["vocab"]["[TOOL_CALLS]"] = state["model"]["vocab"].pop("<|im_start|>")
+    tokenizer = from_json(json.dumps(state))
+    compiler = ConstraintCompiler(tokenizer, {END})
+    format = choose_format("mistral", None)[0]
+    written = "ok" + format.write_calls(TWO)
+    started = compiler.for_calls(format, TOOLS, ToolChoice(), OutputFormat())[0]
+    assert allows(started, written, tokenizer)
+    started = compiler.for_calls(format, TOOLS, ToolChoice(), OutputFormat())[0]
+    assert not allows(started, "[TOOL_CALLS]text", tokenizer)
+
+
+def test_with_tools_a_formatted_answer_or_a_call_may_come(compiler: ConstraintCompiler) -> None:
+    format = choose_format("hermes", None)[0]
+    wanted = OutputFormat(kind="json_schema", value=PERSON)
+
+    def fits(written: str) -> bool:
+        return allows(compiler.for_calls(format, TOOLS, ToolChoice(), wanted)[0], written)
+
+    assert fits('{"name":"Ann"}')
+    assert fits(format.write_calls(ONE))
+    assert not fits("text")
+    with pytest.raises(Incompatible, match="llama3_json"):
+        compiler.for_calls(choose_format("llama3_json", None)[0], TOOLS, ToolChoice(), wanted)
+
+
+def test_a_tool_keyword_that_cannot_be_enforced_is_reported_not_refused(
+    compiler: ConstraintCompiler,
+) -> None:
+    tool = ToolSpec(name="add", parameters={"properties": {"a": {"type": "array", "uniqueItems": True}}})
+    format = choose_format("hermes", None)[0]
+    constraint, unchecked = compiler.for_calls(format, [tool], ToolChoice(), OutputFormat())
+    assert "uniqueItems" in " ".join(unchecked)
+    assert allows(constraint, format.write_calls([ToolCall(id="", name="add", arguments='{"a": [1]}')]))
+
+
+def test_too_many_tools_are_refused(compiler: ConstraintCompiler) -> None:
+    many = [ToolSpec(name=f"t{i}") for i in range(300)]
+    with pytest.raises(InvalidRequest, match="300 tools"):
+        compiler.for_calls(choose_format("hermes", None)[0], many, ToolChoice(), OutputFormat())
+
+
+def test_objects_are_closed_where_that_only_narrows() -> None:
+    inner = {"properties": {"b": {}}}
+    assert closed({"properties": {"a": inner}}) == {
+        "properties": {"a": {"properties": {"b": {}}, "additionalProperties": False}},
+        "additionalProperties": False,
+    }
+    for kept in (
+        {"allOf": [inner, {"properties": {"c": {}}}]},
+        {"properties": {"a": {}}, "anyOf": [inner]},
+        {"properties": {"a": {}}, "additionalProperties": {"type": "string"}},
+        {"type": "object"},
+    ):
+        assert closed(kept) == kept
+
+
+def test_a_checked_schema_is_a_plain_copy() -> None:
+    schema = {"enum": ("a", "b")}
+    assert checked_schema(schema, GrammarLimits(), "x") == {"enum": ["a", "b"]}
