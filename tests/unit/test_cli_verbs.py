@@ -8,15 +8,14 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 import pytest
 
 import pentad
+from cli_support import Pentad
 from pentad.agent.journal import Journal
 from pentad.agent.runtime import AgentRuntime
 from pentad.application import wiring
-from pentad.application.cli.app import main
 from pentad.application.services import Services
 from pentad.errors import BackendFailed
 from pentad.model.routing.fixed import Fixed
@@ -34,34 +33,6 @@ HEAVY = {
     "rich",
     "yaml",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    status: int
-    out: str
-    err: str
-
-
-Pentad = Callable[..., Outcome]
-
-
-@pytest.fixture
-def pentad_(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
-) -> Pentad:
-    """Runs the command line in a home and a folder of its own."""
-    monkeypatch.setenv("PENTAD_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["pentad", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return Outcome(status=int(ended.value.code or 0), out=printed.out, err=printed.err)
-
-    return run
 
 
 @pytest.fixture

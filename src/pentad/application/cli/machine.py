@@ -4,35 +4,241 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pentad.application.cli.options import COMMON, with_settings
-from pentad.application.cli.output import note, print_json, print_table
+from pentad.application.cli.output import note, print_json, print_table, size, working
 from pentad.application.cli.settings import JsonOption
+from pentad.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from pentad.application.config import Settings
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Stored model, path, or a bare config.json.")]
+WeightBits = Annotated[
+    float | None, typer.Option("--weight-bits", help="Bits per weight. Absent: as measured, else 16.", min=1)
+]
+KvBits = Annotated[
+    float | None,
+    typer.Option("--kv-bits", help="Bits per cached number. Absent: as measured, else 16.", min=1),
+]
+Ttft = Annotated[float | None, typer.Option("--ttft-s", help="Longest time to first token wished for.")]
+InterToken = Annotated[float | None, typer.Option("--inter-token-s", help="Longest time between tokens.")]
+Deadline = Annotated[float | None, typer.Option("--deadline-s", help="Longest time to the last token.")]
+DeviceHelp = "local, a device of profile --list, or a profile file"
 
 
 def register(app: typer.Typer) -> None:
     panel = "Machines"
     app.command("doctor", rich_help_panel=panel)(doctor)
+    app.command("profile", rich_help_panel=panel)(profile)
+    app.command("plan", rich_help_panel=panel)(plan)
+    app.command("simulate", rich_help_panel=panel)(simulate)
 
 
 @with_settings(COMMON)
 def doctor(flags: dict[str, Any], config: pathlib.Path | None, json: JsonOption = False) -> None:
     """Check this installation: machine, packages, kernels, disk, models. Exit 1 on trouble."""
     from pentad.application.cli.doctor import examine
-    from pentad.application.config_loading import load_settings
 
-    findings = examine(load_settings(flags, file=config))
+    findings = examine(_settings(flags, config))
     if json:
         print_json([dataclasses.asdict(finding) for finding in findings])
     else:
-        print_table(
-            ("", "what", "finding"), [(f.state, f.what, f.detail) for f in findings], empty="nothing found"
-        )
+        rows = [(f.state, f.what, f.detail) for f in findings]
+        print_table(("", "what", "finding"), rows, empty="nothing found")
         for finding in findings:
             if finding.hint:
                 note(f"hint: {finding.what}: {finding.hint}")
     if any(finding.state == "trouble" for finding in findings):
         raise typer.Exit(1)
+
+
+@with_settings(COMMON)
+def profile(
+    flags: dict[str, Any],
+    config: pathlib.Path | None,
+    quick: Annotated[bool, typer.Option("--quick", help="Coarse, in seconds instead of minutes.")] = False,
+    output: Annotated[
+        pathlib.Path | None, typer.Option("--output", help="Where to write it. Absent: in home.")
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the published devices and stop.")] = False,
+    show: Annotated[str | None, typer.Option("--show", metavar="DEVICE", help=f"Print {DeviceHelp}.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Measure this machine: memory, matrix products, disk, loopback, and what a step costs beside them."""
+    import msgspec
+
+    from pentad.application.cli.planning import device_of
+    from pentad.resource import profile as profiles
+
+    settings = _settings(flags, config)
+    if list_:
+        devices = [msgspec.to_builtins(device) for device in profiles.published()]
+    elif show:
+        devices = [msgspec.to_builtins(device_of(show, settings))]
+    else:
+        with working("profile") as tell:
+            measured = profiles.measure(tell, effort=profiles.Effort.quick() if quick else None)
+        path = profiles.save(measured, output or settings.profile_path)
+        note(f"written to {path}")
+        devices = [msgspec.to_builtins(measured)]
+    if json:
+        print_json(devices if list_ else devices[0])
+        return
+    rows = [_device_row(device) for device in devices]
+    print_table(("device", "kind", "rates", "memory", "reads", "compute"), rows, empty="no devices")
+
+
+@with_settings(COMMON)
+def plan(
+    flags: dict[str, Any],
+    config: pathlib.Path | None,
+    model: Model,
+    device: Annotated[list[str] | None, typer.Option("--device", help=f"{DeviceHelp}; repeatable.")] = None,
+    strategy: Annotated[str, typer.Option("--strategy", help="Placement strategy, by name.")] = "single",
+    prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Per request.")] = 512,
+    new_tokens: Annotated[int, typer.Option("--new-tokens", help="Per request.")] = 128,
+    concurrency: Annotated[int, typer.Option("--concurrency", help="Requests in flight.")] = 1,
+    weight_bits: WeightBits = None,
+    kv_bits: KvBits = None,
+    ttft_s: Ttft = None,
+    inter_token_s: InterToken = None,
+    deadline_s: Deadline = None,
+    link_bytes_per_s: Annotated[float, typer.Option("--link-bytes-per-s", help="Between devices.")] = 125e6,
+    link_latency_s: Annotated[float, typer.Option("--link-latency-s", help="Between devices.")] = 1e-4,
+    json: JsonOption = False,
+) -> None:
+    """Plan where a model runs: memory, predicted times, and what binds. Exit 3 when nothing fits."""
+    from pentad.application.cli.planning import cluster_of, form_for, plan_lines, spec_of, stage_rows
+    from pentad.registry import load
+    from pentad.resource.placement.base import PlacementProblem, Workload
+    from pentad.types import Objective
+
+    settings = _settings(flags, config)
+    planner = load("placement", strategy)()
+    cluster = cluster_of(
+        device or ["local"], settings, link_bytes_per_s=link_bytes_per_s, link_latency_s=link_latency_s
+    )
+    with _explained():
+        problem = PlacementProblem(
+            spec=spec_of(model, settings),
+            cluster=cluster,
+            workload=Workload(prompt_tokens=prompt_tokens, new_tokens=new_tokens, concurrency=concurrency),
+            objective=Objective(ttft_s=ttft_s, inter_token_s=inter_token_s, deadline_s=deadline_s),
+            form=form_for(cluster.devices[0], weight_bits, kv_bits),
+        )
+    result = planner.plan(problem)
+    if json:
+        print_json(result.to_dict())
+        return
+    columns = ("device", "layers", "weights GiB", "KV", "activations", "sum", "usable")
+    print_table(columns, stage_rows(result), empty="no stages")
+    typer.echo("\n" + "\n".join(plan_lines(result)))
+
+
+@with_settings(COMMON)
+def simulate(
+    flags: dict[str, Any],
+    config: pathlib.Path | None,
+    trace: Annotated[str, typer.Argument(metavar="TRACE", help="Azure .csv, Mooncake .jsonl, or `poisson`.")],
+    model: Annotated[str, typer.Option("--model", help="As for plan.")] = "smollm2-135m",
+    device: Annotated[str, typer.Option("--device", help=f"{DeviceHelp}.")] = "local",
+    scheduler: Annotated[str, typer.Option("--scheduler", help="Batch scheduler, by name.")] = "sarathi",
+    limit: Annotated[int, typer.Option("--limit", help="First requests of the trace to take.")] = 100,
+    rate_scale: Annotated[
+        float, typer.Option("--rate-scale", help="How many times as fast they come.")
+    ] = 1.0,
+    rate_per_s: Annotated[float, typer.Option("--rate-per-s", help="Of poisson arrivals.", min=1e-6)] = 1.0,
+    max_sequences: Annotated[int, typer.Option("--max-sequences", help="Sequences at once.", min=1)] = 32,
+    max_batch_tokens: Annotated[int, typer.Option("--max-batch-tokens", help="Per step.", min=1)] = 512,
+    kv_blocks: Annotated[int | None, typer.Option("--kv-blocks", help="Absent: what memory leaves.")] = None,
+    too_long: Annotated[
+        str, typer.Option("--too-long", help="refuse, or clip over-long requests.")
+    ] = "refuse",
+    weight_bits: WeightBits = None,
+    kv_bits: KvBits = None,
+    ttft_s: Ttft = None,
+    inter_token_s: InterToken = None,
+    deadline_s: Deadline = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of made-up prompts and arrivals.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Replay a load on a simulated device: the real scheduler and block pool on a virtual clock."""
+    from pentad.application.cli import planning
+    from pentad.execution.scheduling import EngineLimits
+    from pentad.resource import simulator
+    from pentad.types import Objective
+
+    if too_long not in ("refuse", "clip"):
+        raise InvalidRequest(f"--too-long is {too_long!r}", hint="use refuse or clip", param="too_long")
+    settings = _settings(flags, config)
+    profile_ = planning.device_of(device, settings)
+    with _explained():
+        options = simulator.SimulationOptions(
+            limits=EngineLimits(
+                max_batch_tokens=max_batch_tokens, max_sequences=max_sequences, max_waiting=max(limit, 1)
+            ),
+            kv_blocks=kv_blocks,
+            too_long="clip" if too_long == "clip" else "refuse",
+            form=planning.form_for(profile_, weight_bits, kv_bits),
+            seed=seed,
+        )
+    if trace == "poisson":
+        items = simulator.poisson(
+            limit, rate_per_s=rate_per_s, prompt_tokens=(64, 1024), output_tokens=(16, 256), seed=seed
+        )
+    else:
+        items = simulator.read_trace(trace, limit=limit, rate_scale=rate_scale)
+    with working("simulate") as tell:
+        tell(f"{len(items)} requests")
+        report = simulator.simulate(
+            items,
+            planning.spec_of(model, settings),
+            profile_,
+            scheduler,
+            options=options,
+            objective=Objective(ttft_s=ttft_s, inter_token_s=inter_token_s, deadline_s=deadline_s),
+        )
+    if json:
+        print_json(report.to_dict())
+        return
+    typer.echo("\n".join(planning.report_lines(report)) + "\n")
+    rows = [
+        planning.distribution_row("time to first token", report.ttft),
+        planning.distribution_row("between tokens", report.inter_token),
+        planning.distribution_row("whole request", report.completion),
+    ]
+    print_table(("", "median", "p95", "p99", "mean"), rows, empty="nothing completed")
+
+
+def _settings(flags: dict[str, Any], config: pathlib.Path | None) -> Settings:
+    from pentad.application.config_loading import load_settings
+
+    return load_settings(flags, file=config)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turns the range checks of dataclasses into errors for people."""
+    try:
+        yield
+    except ValueError as e:
+        raise InvalidRequest(str(e), hint="change the flag of that name") from None
+
+
+def _device_row(device: dict[str, Any]) -> tuple[object, ...]:
+    main = next((tier for tier in device["memory"] if tier["name"] == "main"), device["memory"][0])
+    rates = [f"{name} {rate / 1e9:.0f}" for name, rate in device["flops_per_s"].items()]
+    return (
+        device["name"],
+        device["kind"],
+        device["source"],
+        size(main["capacity_bytes"]),
+        f"{main['read_bytes_per_s'] / 1e9:.1f} GB/s",
+        f"{', '.join(rates)} GFLOP/s" if rates else "-",
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -67,12 +67,29 @@ def size(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people read them: `850 ms`, `3.2 s`, `4 min 10 s`."""
+    """Seconds as people read them: `40 µs`, `3.2 ms`, `850 ms`, `3.2 s`, `4 min 10 s`."""
+    if 0 < seconds < 0.001:
+        return f"{seconds * 1e6:.0f} µs"
+    if 0 < seconds < 0.1:
+        return f"{seconds * 1000:.1f} ms"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+@contextmanager
+def working(label: str) -> Iterator[Callable[[str], None]]:
+    """A spinner on standard error that shows what it is told; plain lines where that is no terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        yield lambda text: note(f"{label}: {text}")
+        return
+    with console.status(label) as status:
+        yield lambda text: status.update(f"{label}: {text}")
 
 
 class Bar:

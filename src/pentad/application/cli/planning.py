@@ -1,0 +1,127 @@
+"""What plan and simulate share: a model's spec, named devices as a cluster, and how results read."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import pathlib
+from collections.abc import Sequence
+
+from pentad.application.cli.output import duration, plain
+from pentad.application.config import Settings
+from pentad.execution.device import Cluster, DeviceProfile, Link
+from pentad.execution.spec import ModelSpec
+from pentad.resource import profile as profiles
+from pentad.resource.cost import ModelForm
+from pentad.resource.placement.base import Plan
+from pentad.resource.simulator import Distribution, SimulationReport
+from pentad.types import Objective
+
+DEFAULT_BITS = 16.0
+
+
+def spec_of(model: str, settings: Settings) -> ModelSpec:
+    """The spec of a stored model, of a model at a path, or of a bare config.json without weights."""
+    path = pathlib.Path(model).expanduser()
+    if path.suffix == ".json" and path.is_file():
+        from pentad.model.families import family_of
+        from pentad.model.families.base import check_geometry
+        from pentad.model.loading import read_json
+
+        config = read_json(path, required=True)
+        family = family_of(config.text("model_type"), config.source)
+        spec = check_geometry(config, lambda: family.describe_config(config))
+        return dataclasses.replace(spec, name=path.resolve().parent.name)
+    from pentad.model.store import ModelStore
+
+    return ModelStore(settings.root).show(model).spec
+
+
+def device_of(name: str, settings: Settings) -> DeviceProfile:
+    """`local`, a device of the catalogue, or a profile file."""
+    if name == "local":
+        return profiles.load(settings.profile_path)
+    if name.endswith(".json"):
+        return profiles.load(name)
+    return profiles.find(name)
+
+
+def cluster_of(
+    names: Sequence[str], settings: Settings, *, link_bytes_per_s: float, link_latency_s: float
+) -> Cluster:
+    """The named devices, all linked with each other alike. A name may stand more than once."""
+    devices: list[DeviceProfile] = []
+    for i, name in enumerate(names):
+        device = device_of(name, settings)
+        again = names.count(name) > 1
+        devices.append(dataclasses.replace(device, name=f"{device.name}-{i + 1}") if again else device)
+    links = tuple(
+        Link(source=a.name, target=b.name, bytes_per_s=link_bytes_per_s, latency_s=link_latency_s)
+        for a, b in itertools.permutations(devices, 2)
+    )
+    return Cluster(devices=tuple(devices), links=links)
+
+
+def form_for(device: DeviceProfile, weight_bits: float | None, kv_bits: float | None) -> ModelForm:
+    """The precisions asked for; unasked, those that the device was measured in, else 16 bits."""
+    measured = float(device.gemm_points[0]["bits"]) if device.gemm_points else DEFAULT_BITS
+    return ModelForm(weight_bits=weight_bits or measured, kv_bits=kv_bits or measured)
+
+
+def stage_rows(plan: Plan) -> list[tuple[object, ...]]:
+    """One row per stage: device, layers, and its memory in GiB."""
+    gib = 2**30
+    return [
+        (
+            stage.device,
+            f"{stage.first_layer} to {stage.end_layer - 1}",
+            *(
+                f"{size / gib:.2f}"
+                for size in (
+                    stage.weight_bytes,
+                    stage.kv_bytes,
+                    stage.activation_bytes,
+                    stage.total_bytes,
+                    stage.usable_bytes,
+                )
+            ),
+        )
+        for stage in plan.stages
+    ]
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """What the plan predicts, and on whose word."""
+    return [
+        f"time to first token  {duration(plan.ttft_s)}",
+        f"between tokens       {duration(plan.inter_token_s)}",
+        f"throughput           {plan.throughput_tokens_per_s:.1f} tokens/s",
+        f"binding              {plain(plan.binding)}",
+        f"device rates         {plan.source}",
+    ]
+
+
+def distribution_row(name: str, values: Distribution) -> tuple[str, ...]:
+    """A quantity with its median, 95th and 99th percentile and mean."""
+    return (name, *(duration(v) for v in (values.p50, values.p95, values.p99, values.mean)))
+
+
+def report_lines(report: SimulationReport) -> list[str]:
+    """The counts and rates of a simulated replay."""
+    data = report.to_dict()
+    lines = [
+        f"{report.model} on {plain(report.device)}, scheduler {report.scheduler}",
+        f"requests             {data['completed']} of {data['requests']} completed",
+        f"simulated time       {duration(report.span_s)}, {report.utilisation:.0%} of it in steps",
+        f"throughput           {report.throughput_tokens_per_s:.1f} tokens/s",
+        f"preemptions          {data['preemptions']}",
+    ]
+    if report.objective != Objective():
+        lines.append(f"within objective     {report.attainment:.1%}, {report.goodput_per_s:.3f} requests/s")
+    for reason, count in data["refused"].items():
+        lines.append(f"refused              {count}: {plain(reason)}")
+    if data["clipped_requests"]:
+        lines.append(
+            f"clipped              {data['clipped_requests']} requests, {data['clipped_tokens']} tokens"
+        )
+    return lines

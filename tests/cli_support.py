@@ -1,0 +1,40 @@
+"""Runs the command line within the test's process, in a home and a folder of its own."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from pentad.application.cli.app import main
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    status: int
+    out: str
+    err: str
+
+
+Pentad = Callable[..., Outcome]
+
+
+@pytest.fixture
+def pentad_(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> Pentad:
+    """Runs the command line in a home and a folder of its own."""
+    monkeypatch.setenv("PENTAD_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["pentad", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        return Outcome(status=int(ended.value.code or 0), out=printed.out, err=printed.err)
+
+    return run

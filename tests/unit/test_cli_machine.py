@@ -1,0 +1,112 @@
+"""profile, plan and simulate on published devices: numbers, remedies, exit status."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import pytest
+
+from cli_support import Pentad
+
+
+def test_profile_lists_and_shows_published_devices(pentad_: Pentad) -> None:
+    names = [device["name"] for device in json.loads(pentad_("profile", "--list", "--json").out)]
+    assert "h100-sxm" in names
+    assert json.loads(pentad_("profile", "--show", "h100-sxm", "--json").out)["source"] == "published"
+    assert "h100-sxm" in pentad_("profile", "--list").out
+
+
+@pytest.fixture
+def bare_config(tmp_path: pathlib.Path) -> str:
+    """The published sizes of a Llama of 8 billion parameters, without weights."""
+    folder = tmp_path / "llama-8b"
+    folder.mkdir()
+    sizes = {
+        "model_type": "llama",
+        "vocab_size": 128256,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 500000.0,
+    }
+    (folder / "config.json").write_text(json.dumps(sizes), encoding="utf-8")
+    return str(folder / "config.json")
+
+
+def test_plan_predicts_from_a_bare_config_and_a_published_device(pentad_: Pentad, bare_config: str) -> None:
+    outcome = pentad_("plan", bare_config, "--device", "h100-sxm", "--json")
+    made = json.loads(outcome.out)
+    assert (outcome.status, made["model"], made["source"]) == (0, "llama-8b", "published")
+    assert made["stages"][0]["weight_bytes"] == pytest.approx(2 * 8.03e9, rel=0.01)
+    assert made["ttft_s"] > made["inter_token_s"] > 0
+    assert "between tokens" in pentad_("plan", bare_config, "--device", "h100-sxm").out
+
+
+def test_plan_splits_over_devices_of_one_name(pentad_: Pentad, bare_config: str) -> None:
+    devices = ["--device", "rtx-4090"] * 2
+    made = json.loads(pentad_("plan", bare_config, *devices, "--strategy", "uniform", "--json").out)
+    assert [(s["device"], s["first_layer"], s["end_layer"]) for s in made["stages"]] == [
+        ("rtx-4090-1", 0, 16),
+        ("rtx-4090-2", 16, 32),
+    ]
+
+
+def test_plan_that_does_not_fit_exits_3_and_names_the_way_out(pentad_: Pentad, bare_config: str) -> None:
+    outcome = pentad_("plan", bare_config, "--device", "jetson-orin-nano-super-8gb")
+    assert (outcome.status, outcome.out) == (3, "")
+    assert "weights 15.0 GiB" in outcome.err
+    assert "hint: set --weight-bits 4" in outcome.err
+    remedied = pentad_("plan", bare_config, "--device", "jetson-orin-nano-super-8gb", "--weight-bits", "4")
+    assert remedied.status == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["--device", "abacus"], 2, "unknown device 'abacus'"),
+        ([], 2, "there is no device profile"),
+        (["--device", "h100-sxm", "--concurrency", "0"], 2, "concurrency is 0"),
+        (["--device", "h100-sxm", "--strategy", "best"], 2, "unknown placement 'best'"),
+        (["--device", "h100-sxm", "--ttft-s", "1e-9"], 3, "ttft_s"),
+    ],
+)
+def test_plan_refuses_what_cannot_be(
+    pentad_: Pentad, bare_config: str, words: list[str], status: int, message: str
+) -> None:
+    outcome = pentad_("plan", bare_config, *words)
+    assert outcome.status == status
+    assert message in outcome.err.splitlines()[0]
+
+
+def test_simulate_reports_percentiles_and_is_repeatable(pentad_: Pentad, bare_config: str) -> None:
+    words = ["simulate", "poisson", "--model", bare_config, "--device", "h100-sxm", "--limit", "20"]
+    first, again = pentad_(*words, "--json"), pentad_(*words, "--json")
+    assert first.out == again.out
+    assert json.loads(first.out)["completed"] == 20
+    shown = pentad_(*words, "--ttft-s", "10").out
+    assert "between tokens" in shown
+    assert "within objective     100.0%" in shown
+
+
+def test_simulate_reads_a_trace_of_arrivals(
+    pentad_: Pentad, bare_config: str, tmp_path: pathlib.Path
+) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+        "2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:50.9951690,396,109\n",
+        encoding="utf-8",
+    )
+    words = ["simulate", str(trace), "--model", bare_config, "--device", "h100-sxm", "--json"]
+    assert json.loads(pentad_(*words).out)["generated_tokens"] == 44 + 109
+
+
+def test_simulate_refuses_an_unknown_trace_and_choice(pentad_: Pentad, bare_config: str) -> None:
+    words = ["--model", bare_config, "--device", "h100-sxm"]
+    assert pentad_("simulate", "trace.parquet", *words).status == 2
+    assert "'cut'" in pentad_("simulate", "poisson", *words, "--too-long", "cut").err
