@@ -64,6 +64,8 @@ class Actor:
             self._rules.check(wanted.name)
         except Forbidden as error:
             return Outcome(status="denied", content=str(error))
+        if wanted.name in tools and tools[wanted.name].blocked:
+            return Outcome(status="denied", content=f"{tools[wanted.name].blocked}; it may not be called")
         if wanted.name not in tools:
             known = ", ".join(tools) or "none"
             return Outcome(status="failed", content=f"there is no tool {wanted.name!r}; known: {known}")

@@ -57,7 +57,8 @@ class Loop:
         self._run.start_step()
         with self._run.span("agent", "tools"):
             tools = await self._find_tools()
-        view = View(state=self._run.state, tools=tuple(tools.values()))
+        offered = tuple(tool for tool in tools.values() if not tool.blocked)
+        view = View(state=self._run.state, tools=offered)
         answer = self._run.state.current or await self._ask(view)
         with self._run.span("agent", "planner"):
             reading = self._planner.read(view, answer)

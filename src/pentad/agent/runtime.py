@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pathlib
 import time
 import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -22,6 +23,7 @@ from pentad.agent.rows import RunRow
 from pentad.agent.run import Run, Surroundings
 from pentad.agent.spec import AgentSpec
 from pentad.agent.state import RunState, fold
+from pentad.agent.tools.approvals import Approvals
 from pentad.agent.tools.base import Toolbox
 from pentad.agent.toolset import Toolset
 from pentad.agent.worker import Worker, ended, planner_for
@@ -48,6 +50,10 @@ class RuntimeLimits:
     max_goal_bytes: int = 262_144
     budget: Budget = field(default_factory=Budget)
     """Upper bound of every run's budget."""
+    mcp_commands: frozenset[str] = frozenset()
+    """Executables that agent files may start as MCP servers, as they write them; empty starts none."""
+    approvals_path: pathlib.Path | None = None
+    """Where the approved tool lists of MCP servers are kept; None forgets them with the process."""
 
 
 class AgentRuntime:
@@ -59,7 +65,7 @@ class AgentRuntime:
         agents: agents that can be started by name.
         toolbox: tools that agents may name besides the built-in ones; may grow while runs go on.
         memory: long-term memory of agents that ask for it.
-        limits: how much at once.
+        limits: how much at once, and what agent files may start.
         clock: monotonic, for durations; wall: seconds since 1970, for dates.
     """
 
@@ -83,7 +89,13 @@ class AgentRuntime:
         self._around = Surroundings(
             models=models, journal=journal, publish=self._hub.publish, clock=clock, wall=wall
         )
-        self._tools = Toolset(self.toolbox, models, memory)
+        self._tools = Toolset(
+            self.toolbox,
+            models,
+            memory,
+            approvals=Approvals(self._limits.approvals_path),
+            commands=self._limits.mcp_commands,
+        )
         self._worker = Worker(self._tools, memory)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._closing = False
@@ -217,6 +229,10 @@ class AgentRuntime:
         """Where the run's time, tokens and decisions went, by layer. Raises NotFound, JournalDamaged."""
         self._own(run_id, tenant)
         return explain(self._journal.read(run_id))
+
+    async def approve_tools(self, agent: AgentSpec | str) -> None:
+        """Accepts what the agent's MCP servers list now, also tools that changed since last time."""
+        await self._tools.approve(self._spec(agent))
 
     @property
     def active(self) -> int:

@@ -26,6 +26,8 @@ class McpServer:
     """As `env`."""
     timeout_s: float = 30.0
     """For the connection and for each call."""
+    repeatable: tuple[str, ...] = ()
+    """Tools of this server that may safely be called again when a crash left a call in doubt."""
 
     def __post_init__(self) -> None:
         if (self.command is None) == (self.url is None):
@@ -108,5 +110,8 @@ class AgentSpec:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be at least {least}")
         if not 0 <= self.temperature <= 2:
             raise ValueError(f"temperature is {self.temperature}, must be 0 to 2")
+        for server in self.mcp_servers:
+            if not re.fullmatch(r"[A-Za-z0-9]+([_-][A-Za-z0-9]+)*", server):
+                raise ValueError(f"MCP server name {server!r} must be letters and digits, joined by - or _")
         if len(set(self.tools)) != len(self.tools):
             raise ValueError(f"tools names one twice: {', '.join(self.tools)}")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from pentad.agent.loop import FindTools
 from pentad.agent.memory.base import Memory
 from pentad.agent.ports import ModelPort
 from pentad.agent.run import Run
 from pentad.agent.spec import AgentSpec
+from pentad.agent.tools.approvals import Approvals
 from pentad.agent.tools.base import Tool, Toolbox, ToolServices
+from pentad.agent.tools.mcp import McpConnection
 from pentad.errors import InvalidRequest, UnknownName
 from pentad.registry import known, load
 
@@ -21,12 +23,24 @@ class Toolset:
     Args:
         toolbox: registered tools; looked up afresh each time.
         models, memory: for built-in tools that need them.
+        approvals: pinned tool lists of MCP servers.
+        commands: executables that stdio servers may be.
     """
 
-    def __init__(self, toolbox: Toolbox, models: ModelPort, memory: Memory | None) -> None:
+    def __init__(
+        self,
+        toolbox: Toolbox,
+        models: ModelPort,
+        memory: Memory | None,
+        *,
+        approvals: Approvals,
+        commands: Collection[str],
+    ) -> None:
         self._toolbox = toolbox
         self._services = ToolServices(models=models, memory=memory)
-        self._built: dict[str, Mapping[str, Tool]] = {}
+        self._approvals = approvals
+        self._commands = commands
+        self._open: dict[str, list[McpConnection]] = {}
 
     def check(self, spec: AgentSpec) -> None:
         """Raises UnknownName for a tool that does not exist; a pattern may match none yet."""
@@ -34,34 +48,68 @@ class Toolset:
 
     def finder(self, run: Run) -> FindTools:
         """What the loop of one run asks before each step."""
+        spec, run_id = run.state.spec, run.state.run_id
+        built = self._local(spec)
 
         async def find() -> Mapping[str, Tool]:
-            return self._local(run.state.spec)
+            found = self._registered(spec, built)
+            for connection in await self._connections(run_id, spec):
+                found |= await connection.tools()
+            return found
 
         return find
 
     async def leave(self, run_id: str) -> None:
-        """Gives back what one run held."""
-        self._built.pop(run_id, None)
+        """Closes the connections of one run."""
+        for connection in self._open.pop(run_id, []):
+            await connection.close()
+
+    async def approve(self, spec: AgentSpec) -> None:
+        """Accepts the tools of all the agent's MCP servers as they are now."""
+        for name, server in spec.mcp_servers.items():
+            connection = McpConnection(name, server, self._approvals, self._commands)
+            await connection.open()
+            try:
+                await connection.approve()
+            finally:
+                await connection.close()
 
     async def close(self) -> None:
-        """Gives back everything."""
-        self._built.clear()
+        """Closes everything."""
+        for run_id in list(self._open):
+            await self.leave(run_id)
+
+    async def _connections(self, run_id: str, spec: AgentSpec) -> list[McpConnection]:
+        """The run's own connections, so that no session is shared between runs or tenants."""
+        if run_id not in self._open:
+            opened = self._open.setdefault(run_id, [])
+            for name, server in spec.mcp_servers.items():
+                connection = McpConnection(name, server, self._approvals, self._commands)
+                await connection.open()
+                opened.append(connection)
+        return self._open[run_id]
 
     def _local(self, spec: AgentSpec) -> dict[str, Tool]:
-        found: dict[str, Tool] = {}
+        """The built-in tools that the spec names, made once per run. Raises UnknownName."""
+        built: dict[str, Tool] = {}
         for name in spec.tools:
-            if any(c in name for c in "*?["):
-                for match in self._toolbox.names():
-                    if fnmatch.fnmatchcase(match, name):
-                        found[match] = self._toolbox.get(match)
-            elif name in self._toolbox.names():
-                found[name] = self._toolbox.get(name)
-            elif name in known("tool"):
-                found[name] = self._build(name, spec)
-            else:
+            if name in self._toolbox.names() or any(c in name for c in "*?["):
+                continue
+            if name not in known("tool"):
                 names = [*known("tool"), *self._toolbox.names()]
                 raise UnknownName(f"no tool {name!r}", hint=f"known: {', '.join(names)}", param="tools")
+            built[name] = self._build(name, spec)
+        return built
+
+    def _registered(self, spec: AgentSpec, built: Mapping[str, Tool]) -> dict[str, Tool]:
+        """The tools of the spec in its order; the toolbox is looked up afresh, for it may have grown."""
+        found: dict[str, Tool] = {}
+        for name in spec.tools:
+            if name in built:
+                found[name] = built[name]
+            for match in self._toolbox.names():
+                if fnmatch.fnmatchcase(match, name):
+                    found[match] = self._toolbox.get(match)
         return found
 
     def _build(self, name: str, spec: AgentSpec) -> Tool:

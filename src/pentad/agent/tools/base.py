@@ -10,10 +10,14 @@ from typing import Any
 from pentad.agent.events import Effects
 from pentad.agent.memory.base import Memory
 from pentad.agent.ports import ModelPort
-from pentad.errors import UnknownName
+from pentad.errors import ToolFailed, UnknownName
 from pentad.types import Clock, ToolSpec
 
 Ask = Callable[[str, str, int], Awaitable[str]]
+
+
+class InDoubt(ToolFailed):
+    """The call broke off in a way that leaves open whether its effect happened."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +70,8 @@ class Tool:
     max_result_bytes: int = 16_384
     cost: float = 0.0
     """Money per call at most; held from the budget before."""
+    blocked: str = ""
+    """Why the tool may not be used now; such a tool is hidden from the model and every call denied."""
     examples: tuple[Example, ...] = ()
     """Shown to small models, which learn more from two examples than from a schema."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pentad.agent.events import ToolStatus
-from pentad.agent.tools.base import Tool, ToolContext
+from pentad.agent.tools.base import InDoubt, Tool, ToolContext
 from pentad.agent.tools.schema import check_arguments
 from pentad.errors import Forbidden, PentadError, ToolFailed
 
@@ -68,6 +68,12 @@ async def call(
         return _timed_out(tool, timeout_s)
     except Forbidden as error:
         return Outcome(status="denied", content=str(error))
+    except InDoubt as error:
+        repeatable = tool.effects == "none"
+        return Outcome(
+            status="failed" if repeatable else "unknown",
+            content=str(error) if repeatable else in_doubt(tool.name, str(error)),
+        )
     except PentadError as error:
         return Outcome(status="failed", content=str(error))
     except Exception as error:
