@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -12,12 +14,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pentad.application.gateway.core import Gateway
 from pentad.application.gateway.errors import error_response, internal_error
 from pentad.application.gateway.exchange import SCOPE_KEY, Exchange
-from pentad.errors import PentadError, Unauthorized
+from pentad.errors import PentadError, TooLarge, Unauthorized
 
 logger = logging.getLogger("pentad.gateway")
 
 PROBES = frozenset({"/livez", "/readyz", "/health", "/metrics"})
 """Paths that are answered even when the server is full or draining."""
+
+LINGER_S = 1.0
+"""How long a client that sends too much may go on before the connection is closed."""
 
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -97,6 +102,14 @@ def _preflight(origin: str) -> Response:
     return Response(status_code=204, headers=allowed)
 
 
+async def _discard(receive: Receive) -> None:
+    """Reads on for a moment: a connection closed on unread bytes is reset, and the answer lost."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            while (await receive()).get("more_body"):
+                pass
+
+
 class _Answer:
     """A `send` that adds our headers once, and remembers how far the answer got."""
 
@@ -139,7 +152,13 @@ class _Answer:
         if error.status in (408, 413):
             headers["connection"] = "close"
         response = error_response(error, self._exchange.dialect, self._exchange.request_id, headers)
-        await response(self._scope, receive, self)
+        if not isinstance(error, TooLarge):
+            await response(self._scope, receive, self)
+            return
+        await self({"type": "http.response.start", "status": error.status, "headers": response.raw_headers})
+        await self({"type": "http.response.body", "body": bytes(response.body), "more_body": True})
+        await _discard(receive)
+        await self({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _challenge(self) -> str:
         """Browsers opening a page may ask their user; programs are told the scheme."""

@@ -1,0 +1,183 @@
+"""Agent runs as a resource of a live gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+from gateway_support import eventually, scripted
+from prometheus_client.parser import text_string_to_metric_families
+
+from pentad.agent.spec import AgentSpec
+from pentad.types import Budget
+
+AGENTS = {
+    "helper": AgentSpec(name="helper"),
+    "thrifty": AgentSpec(name="thrifty", budget=Budget(tokens=1)),
+}
+
+
+def events_of(response: httpx2.Response) -> Iterator[dict[str, Any]]:
+    """The events of a stream, as they come."""
+    event: dict[str, Any] = {}
+    for line in response.iter_lines():
+        if not line:
+            if event:
+                yield event
+            event = {}
+        elif not line.startswith(":"):
+            name, _, value = line.partition(": ")
+            event[name] = json.loads(value) if name == "data" else value
+
+
+def started(client: httpx2.Client, agent: Any = "helper", **fields: Any) -> dict[str, Any]:
+    response = client.post("/v1/runs", json={"agent": agent, "goal": "Say hello", **fields})
+    assert response.status_code == 201, response.text
+    run: dict[str, Any] = response.json()
+    return run
+
+
+def ended(client: httpx2.Client, run_id: str) -> dict[str, Any]:
+    eventually(lambda: client.get(f"/v1/runs/{run_id}").json()["status"] != "running")
+    run: dict[str, Any] = client.get(f"/v1/runs/{run_id}").json()
+    return run
+
+
+def test_a_run_is_started_followed_and_explained() -> None:
+    with scripted(["Hello."], repeat=True, agents=AGENTS) as live, httpx2.Client(base_url=live.url) as client:
+        run = started(client)
+        assert run["status"] == "running"
+        with client.stream("GET", f"/v1/runs/{run['id']}/events") as response:
+            assert response.headers["content-type"].startswith("text/event-stream")
+            events = list(events_of(response))
+        kinds = [event["event"] for event in events]
+        assert (kinds[0], kinds[-1]) == ("run_started", "run_ended")
+        assert all(event["data"]["type"] == event["event"] for event in events)
+        shown = ended(client, run["id"])
+        assert shown["answer"] == events[-1]["data"]["answer"]
+        assert shown["usage"]["model_calls"] >= 1
+        listed = client.get("/v1/runs").json()["data"]
+        assert [(one["id"], one["status"]) for one in listed] == [(run["id"], shown["status"])]
+        told = client.get(f"/v1/runs/{run['id']}/explain").json()
+        assert [layer["layer"] for layer in told["layers"]] == [
+            "application",
+            "agent",
+            "model",
+            "resource",
+            "execution",
+        ]
+        assert [agent["name"] for agent in client.get("/v1/agents").json()["data"]] == ["helper", "thrifty"]
+
+
+def test_a_follower_resumes_after_the_last_event_it_saw() -> None:
+    with scripted(["Hello."], repeat=True, agents=AGENTS) as live, httpx2.Client(base_url=live.url) as client:
+        run = started(client)
+        ended(client, run["id"])
+        path = f"/v1/runs/{run['id']}/events"
+        whole = list(events_of(client.get(path)))
+        numbers = [int(event["id"]) for event in whole]
+        assert numbers == list(range(1, len(whole) + 1))
+        rest = list(events_of(client.get(path, headers={"last-event-id": "2"})))
+        assert rest == whole[2:]
+        assert list(events_of(client.get(path, params={"after": 2}))) == rest
+        for last in (numbers[-1], 10**12):
+            assert client.get(path, headers={"last-event-id": str(last)}).status_code == 204
+        assert client.get(path, headers={"last-event-id": "x"}).status_code == 400
+
+
+def test_a_run_is_cancelled_and_stays_so() -> None:
+    never = asyncio.Event()
+    with (
+        scripted(["Thinking", never], repeat=True, agents=AGENTS) as live,
+        httpx2.Client(base_url=live.url) as client,
+    ):
+        run = started(client)
+        assert client.post(f"/v1/runs/{run['id']}/cancel").json()["status"] == "cancelled"
+        for verb in ("cancel", "resume"):
+            again = client.post(f"/v1/runs/{run['id']}/{verb}")
+            assert again.status_code == 409
+            assert "already ended: cancelled" in again.json()["error"]["message"]
+        assert live.backend is not None
+        eventually(lambda: live.backend is not None and live.backend.closed_early == 1)
+
+
+def test_a_described_agent_runs_but_may_not_reach_the_server_itself() -> None:
+    with scripted(["Hello."], repeat=True, agents=AGENTS) as live, httpx2.Client(base_url=live.url) as client:
+        run = started(client, {"name": "mine", "instructions": "Be brief.", "max_steps": 2})
+        assert ended(client, run["id"])["agent"] == "mine"
+        for extra in (
+            {"mcpServers": {"x": {"command": "touch", "args": ["/tmp/owned"]}}},
+            {"mcp_servers": {"x": {"url": "http://127.0.0.1:1"}}},
+            {"tool_options": {"search": {"folder": "/"}}},
+        ):
+            refused = client.post("/v1/runs", json={"goal": "x", "agent": {"name": "mine", **extra}})
+            assert refused.status_code == 403, extra
+            assert "on the server" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"agent": "nobody", "goal": "x"}, 400),
+        ({"agent": "helper", "goal": ""}, 400),
+        ({"agent": "helper"}, 400),
+        ({"agent": {"name": "no spaces"}, "goal": "x"}, 400),
+        ({"agent": {"name": "a", "tools": ["nothing"]}, "goal": "x"}, 400),
+        ({"agent": {"name": "a", "unheard_of": 1}, "goal": "x"}, 400),
+        ({"agent": {"name": "a", "max_steps": -1}, "goal": "x"}, 400),
+    ],
+)
+def test_runs_that_cannot_be_are_refused(body: dict[str, Any], status: int) -> None:
+    with scripted(["x"], repeat=True, agents=AGENTS) as live:
+        response = httpx2.post(f"{live.url}/v1/runs", json=body)
+        assert response.status_code == status, response.text
+        assert response.json()["error"]["message"]
+
+
+def test_another_tenant_sees_nothing_of_a_run() -> None:
+    keys = ("ann:one", "bob:two")
+    with scripted(["Hello."], repeat=True, agents=AGENTS, api_keys=keys) as live:
+        ann = httpx2.Client(base_url=live.url, headers={"x-api-key": "one"})
+        bob = httpx2.Client(base_url=live.url, headers={"x-api-key": "two"})
+        with ann, bob:
+            run = started(ann)
+            ended(ann, run["id"])
+            assert bob.get("/v1/runs").json()["data"] == []
+            for method, tail in [
+                ("GET", ""),
+                ("GET", "/events"),
+                ("GET", "/explain"),
+                ("POST", "/cancel"),
+                ("POST", "/resume"),
+            ]:
+                assert bob.request(method, f"/v1/runs/{run['id']}{tail}").status_code == 404, tail
+
+
+def test_run_metrics_count_completions_and_budget_refusals() -> None:
+    with scripted(["Hello."], repeat=True, agents=AGENTS) as live, httpx2.Client(base_url=live.url) as client:
+        good, bad = started(client), started(client, "thrifty")
+        status = ended(client, good["id"])["status"]
+        assert ended(client, bad["id"])["status"] == "budget_exceeded"
+
+        def value(name: str, **labels: str) -> float:
+            text = client.get("/metrics").text
+            samples = [s for f in text_string_to_metric_families(text) for s in f.samples if s.name == name]
+            return sum(s.value for s in samples if labels.items() <= s.labels.items())
+
+        eventually(lambda: value("pentad_runs_total", agent="thrifty", status="budget_exceeded") == 1)
+        eventually(lambda: value("pentad_runs_total", agent="helper", status=status) == 1)
+        assert value("pentad_run_completion_seconds_count", agent="helper") == 1
+        assert value("pentad_budget_refusals_total", agent="thrifty") == 1
+        assert value("pentad_budget_refusals_total", agent="helper") == 0
+        assert value("pentad_run_tokens_total", agent="helper") > 0
+
+
+def test_a_server_without_agents_says_so() -> None:
+    with scripted(["x"]) as live:
+        response = httpx2.get(f"{live.url}/v1/runs")
+        assert response.status_code == 404
+        assert "no agents" in response.json()["error"]["message"]
