@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import pathlib
 import struct
 import tempfile
@@ -17,6 +18,7 @@ from pentad.errors import BadModelFile
 from pentad.model.files.gguf import GgufArray, GgufFile
 from pentad.model.files.safetensors import SafetensorsFile
 from pentad.model.loading import open_model
+from pentad.model.tokenizer import from_json
 
 NASTY = [
     0,
@@ -129,3 +131,27 @@ def test_no_prefix_of_a_model_is_a_model(step: int, tmp_path: pathlib.Path) -> N
         path.write_bytes(sound[:length])
         with pytest.raises(BadModelFile):
             open_model(path)
+
+
+@given(data=st.data())
+@settings(max_examples=200, deadline=None)
+def test_damaged_tokenizer_is_read_or_refused(data: st.DataObject) -> None:
+    """Parts of the JSON are swapped for others of it, so that types and references go wrong."""
+    state = json.loads(make.tokenizer_json())
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = state
+        while isinstance(at, dict) and at:
+            key = data.draw(st.sampled_from(sorted(at)[:40]))
+            inner = at[key]
+            if not isinstance(inner, dict) or data.draw(st.booleans()):
+                at[key] = data.draw(
+                    st.sampled_from([None, 0, -1, 1 << 70, "x", [], {}, [["a", "b"]], True, inner])
+                )
+                break
+            at = inner
+    try:
+        tokenizer = from_json(json.dumps(state))
+    except BadModelFile:
+        return
+    ids = tokenizer.encode("hello <|im_end|> wörld", special=False)
+    assert not set(ids) & (set(tokenizer.special_tokens.values()) - {tokenizer.unknown})

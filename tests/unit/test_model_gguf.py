@@ -107,7 +107,16 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     ),
     "array of strings cut off": (
         make.gguf([make.text("a") + struct.pack("<IIQQ", make.ARR, make.STR, 1, 1 << 40)]),
-        "length of a string",
+        "a string in value of 'a' is longer than what is left",
+    ),
+    "array that ends within a length": (
+        b"GGUF"
+        + struct.pack("<IQQ", 3, 0, 1)
+        + make.text("a")
+        + struct.pack("<IIQ", make.ARR, make.STR, 2)
+        + make.text("four")
+        + bytes(4),
+        "longer than what is left",
     ),
     "arrays nested too deep": (
         make.gguf(

@@ -19,10 +19,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, cast
 
-from pentad.errors import BadModelFile
 from pentad.execution.weights import StoredTensor, TensorFormat
+from pentad.model.files.cursor import Cursor
 from pentad.model.files.formats import BLOCKS, TensorInfo
 from pentad.model.files.mapping import MappedFile
 
@@ -30,8 +30,8 @@ MAGIC: Final = b"GGUF"
 MAX_KEY_BYTES: Final = 65_535
 MAX_DIMENSIONS: Final = 4
 MAX_DEPTH: Final = 4
-MAX_ELEMENTS: Final = 1 << 24
-"""Elements of one array whose elements have no fixed size: far above any vocabulary."""
+MAX_ELEMENTS: Final = 1 << 23
+"""Strings and inner arrays in all arrays of a file: far above any vocabulary, little enough to walk."""
 
 _STRING: Final = 8
 _ARRAY: Final = 9
@@ -66,53 +66,6 @@ class GgufArray:
     offset: int
 
 
-class _Cursor:
-    """Reads forward through the header and refuses to leave the file."""
-
-    def __init__(self, file: MappedFile) -> None:
-        self.file = file
-        self.position = 0
-
-    def fail(self, reason: str, at: int | None = None) -> NoReturn:
-        where = self.position if at is None else at
-        raise BadModelFile(f"{str(self.file.path)!r} is not a readable GGUF file: at byte {where}: {reason}")
-
-    @property
-    def left(self) -> int:
-        return self.file.size_bytes - self.position
-
-    def take(self, size_bytes: int, what: str) -> int:
-        """The offset of the next `size_bytes`, and moves past them."""
-        if size_bytes > self.left:
-            self.fail(f"{what} needs {size_bytes} bytes, {self.left} are left")
-        start = self.position
-        self.position += size_bytes
-        return start
-
-    def number(self, code: str, what: str) -> Any:
-        start = self.take(struct.calcsize("<" + code), what)
-        return struct.unpack_from("<" + code, self.file.data, start)[0]
-
-    def count(self, what: str, least_bytes: int) -> int:
-        """A count of things of at least `least_bytes` each, which therefore must fit the rest."""
-        start = self.position
-        value = int(self.number("Q", what))
-        if value * least_bytes > self.left:
-            self.fail(f"{what} is {value}, but only {self.left} bytes are left", start)
-        return value
-
-    def text(self, what: str, limit: int | None = None) -> str:
-        start = self.position
-        length = self.count(f"length of {what}", 1)
-        if limit is not None and length > limit:
-            self.fail(f"{what} is {length} bytes long, at most {limit} are allowed", start)
-        begin = self.take(length, what)
-        try:
-            return self.file.data[begin : begin + length].decode("utf-8")
-        except UnicodeDecodeError:
-            self.fail(f"{what} is not valid UTF-8", start)
-
-
 class GgufFile:
     """One GGUF file: metadata, tensor table and views of the tensors.
 
@@ -134,7 +87,7 @@ class GgufFile:
         return self._file.size_bytes
 
     def _read(self) -> None:
-        cursor = _Cursor(self._file)
+        cursor = Cursor(self._file)
         if self._file.data[:4] != MAGIC:
             cursor.fail(f"it starts with {self._file.data[:4]!r}, not {MAGIC!r}")
         cursor.take(4, "magic")
@@ -147,7 +100,7 @@ class GgufFile:
         self.metadata: Mapping[str, Any] = MappingProxyType(_pairs(cursor, pair_count))
         self.tensors: Mapping[str, TensorInfo] = MappingProxyType(self._infos(cursor, tensor_count))
 
-    def _infos(self, cursor: _Cursor, count: int) -> dict[str, TensorInfo]:
+    def _infos(self, cursor: Cursor, count: int) -> dict[str, TensorInfo]:
         heads: list[tuple[str, TensorFormat, tuple[int, ...], int, int]] = []
         seen: set[str] = set()
         for _ in range(count):
@@ -176,7 +129,7 @@ class GgufFile:
 
     def values(self, array: GgufArray) -> list[Any]:
         """The elements of an array of this file's metadata, decoded now."""
-        cursor = _Cursor(self._file)
+        cursor = Cursor(self._file)
         cursor.position = array.offset
         return _elements(cursor, array)
 
@@ -195,7 +148,7 @@ class GgufFile:
         self._file.close()
 
 
-def _pairs(cursor: _Cursor, count: int) -> dict[str, Any]:
+def _pairs(cursor: Cursor, count: int) -> dict[str, Any]:
     pairs: dict[str, Any] = {}
     for _ in range(count):
         start = cursor.position
@@ -206,7 +159,7 @@ def _pairs(cursor: _Cursor, count: int) -> dict[str, Any]:
     return pairs
 
 
-def _value(cursor: _Cursor, kind: int, what: str) -> Any:
+def _value(cursor: Cursor, kind: int, what: str) -> Any:
     if kind in _SCALARS:
         return cursor.number(_SCALARS[kind], what)
     if kind == _STRING:
@@ -216,7 +169,7 @@ def _value(cursor: _Cursor, kind: int, what: str) -> Any:
     return cursor.fail(f"{what} has the unknown type {kind}", cursor.position - 4)
 
 
-def _array(cursor: _Cursor, what: str, depth: int) -> GgufArray:
+def _array(cursor: Cursor, what: str, depth: int) -> GgufArray:
     """Checks an array and moves past it without decoding its elements."""
     start = cursor.position
     if depth > MAX_DEPTH:
@@ -230,27 +183,28 @@ def _array(cursor: _Cursor, what: str, depth: int) -> GgufArray:
     if kind in _SCALARS:
         cursor.take(count * least, what)
         return array
-    if count > MAX_ELEMENTS:
-        cursor.fail(f"{what} has {count} elements, at most {MAX_ELEMENTS} are allowed", start)
+    cursor.elements += count
+    if cursor.elements > MAX_ELEMENTS:
+        cursor.fail(f"the arrays up to {what} have more than {MAX_ELEMENTS} elements", start)
+    if kind == _STRING:
+        cursor.strings(count, what, decode=False)
+        return array
     for _ in range(count):
-        if kind == _STRING:
-            cursor.take(cursor.count(f"length of a string in {what}", 1), what)
-        else:
-            _array(cursor, what, depth + 1)
+        _array(cursor, what, depth + 1)
     return array
 
 
-def _elements(cursor: _Cursor, array: GgufArray) -> list[Any]:
+def _elements(cursor: Cursor, array: GgufArray) -> list[Any]:
     if array.kind in _SCALARS:
         return list(
             struct.unpack_from(f"<{array.count}{_SCALARS[array.kind]}", cursor.file.data, array.offset)
         )
     if array.kind == _STRING:
-        return [cursor.text("a string of an array") for _ in range(array.count)]
+        return cursor.strings(array.count, "an array", decode=True)
     return [_elements(cursor, _array(cursor, "nested array", 1)) for _ in range(array.count)]
 
 
-def _shape(cursor: _Cursor, name: str) -> tuple[TensorFormat, tuple[int, ...]]:
+def _shape(cursor: Cursor, name: str) -> tuple[TensorFormat, tuple[int, ...]]:
     start = cursor.position
     rank = int(cursor.number("I", f"rank of {name!r}"))
     if not 1 <= rank <= MAX_DIMENSIONS:
@@ -267,14 +221,14 @@ def _shape(cursor: _Cursor, name: str) -> tuple[TensorFormat, tuple[int, ...]]:
     return kind, tuple(reversed(sizes))
 
 
-def _alignment(cursor: _Cursor, metadata: Mapping[str, Any]) -> int:
+def _alignment(cursor: Cursor, metadata: Mapping[str, Any]) -> int:
     value = metadata.get("general.alignment", 32)
     if not isinstance(value, int) or not 8 <= value <= 1 << 16 or value & (value - 1):
         cursor.fail(f"general.alignment is {value!r}, must be a power of two from 8 to 65536")
     return value
 
 
-def _check_disjoint(cursor: _Cursor, infos: Mapping[str, TensorInfo]) -> None:
+def _check_disjoint(cursor: Cursor, infos: Mapping[str, TensorInfo]) -> None:
     """Overlapping tensors have no honest use, and a shared block hides what a file really holds."""
     end, before = 0, ""
     for info in sorted(infos.values(), key=lambda i: i.offset):
