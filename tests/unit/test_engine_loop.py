@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
@@ -220,6 +221,23 @@ def test_a_reader_that_does_not_read_is_cut_off_and_others_are_not() -> None:
     play(scenario)
 
 
+def test_a_reader_that_waits_is_not_cut_off_for_a_late_event_loop() -> None:
+    async def scenario() -> None:
+        loop = EngineLoop(engine(), max_unread_tokens=5)
+        stream = loop.generate([token_request("a", range(8), 300)])
+        reading = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        deadline = time.monotonic() + PATIENCE_S
+        while loop.stats()["requests_finished_total"] == 0 and time.monotonic() < deadline:
+            time.sleep(0.001)  # noqa: ASYNC251 - the event loop shall be late
+        output = await reading
+        assert [drawn.token for drawn in output.drawn] == greedy(range(8), 300)
+        assert output.finish == "length"
+        await loop.close(1)
+
+    play(scenario)
+
+
 def test_refusals_come_before_any_output() -> None:
     async def scenario() -> None:
         gate = Gate()
@@ -238,6 +256,30 @@ def test_refusals_come_before_any_output() -> None:
             await collect(loop, token_request("d", range(4), 5))
         gate.open()
         assert (await first)["a"].tokens == (await second)["b"].tokens == greedy(range(4), 5)
+        await loop.close(1)
+
+    play(scenario)
+
+
+def test_a_thundering_herd_is_served_up_to_the_bound_and_refused_beyond_it() -> None:
+    async def scenario() -> None:
+        loop = EngineLoop(engine(max_waiting=32, max_sequences=8))
+        results = await asyncio.gather(
+            *(collect(loop, token_request(f"r{i}", (i % 97, 2, 3), 6)) for i in range(1000)),
+            return_exceptions=True,
+        )
+        served = 0
+        for i, result in enumerate(results):
+            if isinstance(result, dict):
+                assert result[f"r{i}"].tokens == greedy((i % 97, 2, 3), 6)
+                served += 1
+            else:
+                assert isinstance(result, Overloaded)
+                assert 1.0 <= result.retry_after_s <= 60.0
+        assert served >= 32
+        assert loop.stats()["requests_finished_total"] == served
+        assert loop.stats()["requests_refused_total"] == 1000 - served
+        await until(lambda: idle(loop))
         await loop.close(1)
 
     play(scenario)

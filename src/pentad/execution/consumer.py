@@ -13,8 +13,8 @@ from pentad.execution.request import StepOutput
 class Consumer:
     """Outputs of some sequences that their reader has not taken yet, merged per sequence.
 
-    Touched only in its event loop. Memory is bounded: past `max_unread_tokens` the buffer is
-    dropped, the sequences are cancelled, and the reader gets Overloaded.
+    Touched only in its event loop. Memory is bounded: when a reader that is busy elsewhere leaves
+    more than `max_unread_tokens`, they are dropped, the sequences are cancelled, and it gets Overloaded.
 
     Args:
         loop: the reader's event loop.
@@ -58,7 +58,10 @@ class Consumer:
                 self.open.clear()
                 raise self._error
             self._waiter = self.loop.create_future()
-            await self._waiter
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
         id = next(iter(self._unread))
         output = self._unread.pop(id)
         self._unread_tokens -= len(output.drawn)
@@ -80,7 +83,8 @@ class Consumer:
                 output = replace(output, drawn=before.drawn + output.drawn)
             self._unread[output.id] = output
             self._unread_tokens += len(output.drawn) - (0 if before is None else len(before.drawn))
-            if self._unread_tokens > self._max_unread_tokens:
+            # A reader that waits is not slow: its event loop was, and it reads on as soon as that turns.
+            if self._unread_tokens > self._max_unread_tokens and self._waiter is None:
                 self._unread.clear()
                 self._fail(
                     Overloaded(
