@@ -206,6 +206,8 @@ def change(pairs: list[bytes], key: str, replacement: bytes | None) -> list[byte
         ("llama.block_count", (make.I32, -2), "must be an integer from 1"),
         ("llama.block_count", (make.U32, 0), "must be an integer from 1"),
         ("llama.block_count", (make.U64, 1 << 62), "must be an integer"),
+        ("llama.block_count", (make.U32, (1 << 31) - 1), "must be an integer from 1 to 4096"),
+        ("llama.context_length", (make.U32, (1 << 31) - 1), "must be an integer from 1 to"),
         ("llama.block_count", (make.U32, 3), "lacks the tensor 'blk.2.attn_norm.weight'"),
         ("llama.embedding_length", (make.U32, 64), "its config says"),
         ("llama.attention.head_count", (make.U32, 1 << 20), "must be an integer from 1"),

@@ -132,6 +132,8 @@ def test_broken_part_of_a_folder_is_named(
     [
         {"hidden_size": 1 << 40},
         {"num_hidden_layers": -1},
+        {"num_hidden_layers": (1 << 31) - 1},
+        {"max_position_embeddings": (1 << 31) - 1},
         {"num_attention_heads": 0},
         {"num_key_value_heads": 3},
         {"vocab_size": 1},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pentad.execution.spec import Learned, ModelSpec, Norm
 from pentad.model.families.base import Family
-from pentad.model.files.fields import Fields
+from pentad.model.files.fields import MAX_CONTEXT, MAX_LAYERS, Fields
 from pentad.model.files.formats import Container
 
 GGUF_NAMES = {
@@ -77,7 +77,7 @@ def describe_gguf(fields: Fields, container: Container) -> ModelSpec:
         shapes["token_types.weight"][0],
         fields.number("attention.layer_norm_epsilon", 1e-12),
         (
-            fields.integer("block_count", low=1),
+            fields.integer("block_count", low=1, high=MAX_LAYERS),
             fields.integer("embedding_length", low=1),
             fields.integer("attention.head_count", low=1),
             fields.integer("feed_forward_length", low=1),
@@ -94,11 +94,11 @@ def describe_config(fields: Fields) -> ModelSpec:
     return _spec(
         fields.source,
         fields.integer("vocab_size", low=1),
-        fields.integer("max_position_embeddings", low=1),
+        fields.integer("max_position_embeddings", low=1, high=MAX_CONTEXT),
         fields.integer("type_vocab_size", 2, low=1),
         fields.number("layer_norm_eps", 1e-12),
         (
-            fields.integer("num_hidden_layers", low=1),
+            fields.integer("num_hidden_layers", low=1, high=MAX_LAYERS),
             fields.integer("hidden_size", low=1),
             fields.integer("num_attention_heads", low=1),
             fields.integer("intermediate_size", low=1),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pentad.execution.spec import Learned, ModelSpec, Norm
 from pentad.model.families.base import Family, Names, Rows
-from pentad.model.files.fields import Fields
+from pentad.model.files.fields import MAX_CONTEXT, MAX_LAYERS, Fields
 from pentad.model.files.formats import Container
 
 
@@ -89,11 +89,11 @@ def describe_gguf(fields: Fields, container: Container) -> ModelSpec:
         "output.weight" not in container.tensors,
         fields.number("attention.layer_norm_epsilon", 1e-5),
         (
-            fields.integer("block_count", low=1),
+            fields.integer("block_count", low=1, high=MAX_LAYERS),
             fields.integer("embedding_length", low=1),
             fields.integer("attention.head_count", low=1),
             fields.integer("feed_forward_length", low=1),
-            fields.integer("context_length", low=1),
+            fields.integer("context_length", low=1, high=MAX_CONTEXT),
         ),
     )
 
@@ -112,11 +112,11 @@ def describe_config(fields: Fields) -> ModelSpec:
         fields.flag("tie_word_embeddings", True),
         fields.number("layer_norm_epsilon", 1e-5),
         (
-            fields.integer("n_layer", low=1),
+            fields.integer("n_layer", low=1, high=MAX_LAYERS),
             width,
             fields.integer("n_head", low=1),
             fields.integer("n_inner", 4 * width, low=1),
-            fields.integer("n_positions", low=1),
+            fields.integer("n_positions", low=1, high=MAX_CONTEXT),
         ),
     )
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from pentad.execution.spec import ModelSpec, Norm, Rope, RopeScaling
 from pentad.model.families.base import Family
-from pentad.model.files.fields import Fields
+from pentad.model.files.fields import MAX_CONTEXT, MAX_LAYERS, Fields
 from pentad.model.files.formats import Container
 
 GGUF_NAMES = {
@@ -68,13 +68,13 @@ def describe_gguf(fields: Fields, container: Container) -> ModelSpec:
         name=fields.source,
         family="llama",
         vocab_size=embed.shape[0],
-        layers=fields.integer("block_count", low=1),
+        layers=fields.integer("block_count", low=1, high=MAX_LAYERS),
         width=width,
         heads=heads,
         kv_heads=fields.integer("attention.head_count_kv", heads, low=1),
         head_dim=head_dim,
         ffn_width=fields.integer("feed_forward_length", low=1),
-        context_length=fields.integer("context_length", low=1),
+        context_length=fields.integer("context_length", low=1, high=MAX_CONTEXT),
         positions=rope,
         norm=Norm(kind="rms", eps=fields.number("attention.layer_norm_rms_epsilon", 1e-5)),
         tied_head="output.weight" not in container.tensors,
@@ -117,13 +117,13 @@ def describe_config(fields: Fields) -> ModelSpec:
         name=fields.source,
         family="llama",
         vocab_size=fields.integer("vocab_size", low=1),
-        layers=fields.integer("num_hidden_layers", low=1),
+        layers=fields.integer("num_hidden_layers", low=1, high=MAX_LAYERS),
         width=width,
         heads=heads,
         kv_heads=fields.integer("num_key_value_heads", heads, low=1),
         head_dim=head_dim,
         ffn_width=fields.integer("intermediate_size", low=1),
-        context_length=fields.integer("max_position_embeddings", 2048, low=1),
+        context_length=fields.integer("max_position_embeddings", 2048, low=1, high=MAX_CONTEXT),
         positions=config_rope(fields, head_dim),
         norm=Norm(kind="rms", eps=fields.number("rms_norm_eps", 1e-6)),
         tied_head=fields.flag("tie_word_embeddings", False),

@@ -9,8 +9,12 @@ from typing import Any, NoReturn
 
 from pentad.errors import BadModelFile
 
-LIMIT = 1 << 31
-"""No size, count or position of any model comes near this."""
+LIMIT = (1 << 31) - 1
+"""No size or count of any model comes near this."""
+MAX_LAYERS = 1 << 12
+"""Far above any model; a larger count is an attempt to make us build its tables."""
+MAX_CONTEXT = 1 << 27
+"""Likewise for positions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +35,10 @@ class Fields:
     def has(self, key: str) -> bool:
         return self.values.get(key) is not None
 
-    def integer(self, key: str, default: int | None = None, *, low: int = 0) -> int:
+    def integer(self, key: str, default: int | None = None, *, low: int = 0, high: int = LIMIT) -> int:
         value = self._value(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value < LIMIT:
-            self.fail(key, f"is {_short(value)}, must be an integer from {low} to {LIMIT - 1}")
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            self.fail(key, f"is {_short(value)}, must be an integer from {low} to {high}")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
