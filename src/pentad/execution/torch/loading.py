@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,8 +15,8 @@ from pentad.execution.torch.linear import Linear, linear
 from pentad.execution.torch.rope import half_order
 from pentad.execution.weights import StoredTensor, WeightSource
 
-_CHUNK_ELEMENTS = 4 << 20
-"""Numbers converted at once: bounds what a load needs beyond the weights to about 50 MB."""
+_CHUNK_ELEMENTS = 1 << 20
+"""Numbers converted at once: bounds what a load needs beyond the weights to about 20 MB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +133,7 @@ class WeightLoader:
         spec = self._spec
         counts = (spec.heads, spec.kv_heads, spec.kv_heads)
         total = sum(counts) * spec.head_dim
-        fused = torch.empty(total, spec.width, dtype=self._dtype)
+        fused = self._staged(total, spec.width)
         bias = torch.empty(total, dtype=self._dtype) if "qkv" in spec.biases else None
         start = 0
         for name, heads in zip("qkv", counts, strict=True):
@@ -146,7 +147,7 @@ class WeightLoader:
         return self._finish(fused, bias)
 
     def _linear(self, name: str, rows: int, columns: int, *, bias: bool) -> Linear:
-        weight = torch.empty(rows, columns, dtype=self._dtype)
+        weight = self._staged(rows, columns)
         self._fill(weight, name)
         return self._finish(weight, self._vector(name + ".bias", rows) if bias else None)
 
@@ -155,6 +156,13 @@ class WeightLoader:
         made = linear(weight.to(self._device), bias, pack=self._pack)
         self._nbytes += weight.nbytes + (0 if bias is None else bias.nbytes)
         return made
+
+    def _staged(self, rows: int, columns: int) -> torch.Tensor:
+        """An empty matrix; where it is only packed from, outside the heap, which would keep its holes."""
+        if not self._pack:
+            return torch.empty(rows, columns, dtype=self._dtype)
+        pages = mmap.mmap(-1, rows * columns * self._dtype.itemsize)
+        return torch.frombuffer(pages, dtype=self._dtype).view(rows, columns)
 
     def _matrix(self, name: str, rows: int, columns: int) -> torch.Tensor:
         weight = torch.empty(rows, columns, dtype=self._dtype)
