@@ -152,12 +152,105 @@ def test_processes_that_pull_at_once_download_once(server: Server, tmp_path: pat
     assert len(server.ranges) == 1
 
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """The few answers of a hub that listing and fetching one repository takes."""
+
+    files: dict[str, bytes]
+    asked: list[str]
+
+    def log_message(self, format: str, *args: object) -> None:
+        return None
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, body: bool) -> None:
+        path = self.path.partition("?")[0]
+        if path.startswith("/api/models/org/Tiny-Model/tree/"):
+            data = json.dumps(
+                [
+                    {"type": "file", "path": n, "size": len(d), "oid": hashlib.sha1(d).hexdigest()}
+                    for n, d in self.files.items()
+                ]
+            ).encode()
+        elif path.startswith("/api/models/org/Tiny-Model"):
+            siblings = [{"rfilename": name} for name in self.files]
+            data = json.dumps({"id": "org/Tiny-Model", "sha": COMMIT, "siblings": siblings}).encode()
+        elif path.startswith("/org/Tiny-Model/resolve/") and path.rsplit("/", 1)[1] in self.files:
+            name = path.rsplit("/", 1)[1]
+            data = self.files[name]
+            if body:
+                self.asked.append(name)
+        else:
+            self.send_response(404)
+            self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("ETag", f'"{hashlib.sha1(data).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
+
+
+HUB_PULL = (
+    "import json, sys, pathlib\n"
+    "from pentad.model.store import ModelStore\n"
+    "seen = []\n"
+    "store = ModelStore(pathlib.Path(sys.argv[1]))\n"
+    "model = store.pull(sys.argv[2], lambda done, total: seen.append(done))\n"
+    "print(json.dumps({'path': str(model.path), 'files': sorted(model.files), 'bytes': max(seen)}))\n"
+)
+
+
+def test_hub_repository_is_pulled_without_its_pickles(tmp_path: pathlib.Path) -> None:
+    folder = make.write_llama_folder(tmp_path / "origin")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    wanted = sorted(files)
+    size_bytes = sum(len(data) for data in files.values())
+    files |= {"pytorch_model.bin": b"pickle", "modeling_tiny.py": b"code"}
+    handler = type("TinyHub", (Hub,), {"files": files, "asked": []})
+    hub = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=hub.serve_forever, daemon=True).start()
+    variables = os.environ | {
+        "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HUB_OFFLINE": "0",
+        "NO_PROXY": "127.0.0.1",
+    }
+
+    def run(ref: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", HUB_PULL, str(tmp_path / "home"), ref]
+        return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+
+    try:
+        done = run("hf:org/Tiny-Model")
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        assert told["files"] == wanted
+        assert told["bytes"] == size_bytes
+        assert sorted(handler.asked) == wanted
+        assert str(tmp_path / "hf" / "hub") in told["path"]
+        assert "the hub has no 'org/other' for you" in run("hf:org/other").stderr
+    finally:
+        hub.shutdown()
+        hub.server_close()
+
+
 def test_cached_hub_repository_is_pulled_without_a_hub(server: Server, tmp_path: pathlib.Path) -> None:
-    commit = "0123456789abcdef0123456789abcdef01234567"
     repo = tmp_path / "hf" / "hub" / "models--org--Tiny-Model"
-    make.write_llama_folder(repo / "snapshots" / commit)
+    make.write_llama_folder(repo / "snapshots" / COMMIT)
     (repo / "refs").mkdir()
-    (repo / "refs" / "main").write_text(commit)
+    (repo / "refs" / "main").write_text(COMMIT)
     home = tmp_path / "home"
     variables = environment(server) | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
@@ -168,11 +261,11 @@ def test_cached_hub_repository_is_pulled_without_a_hub(server: Server, tmp_path:
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    assert pathlib.Path(done.stdout.strip()) == repo / "snapshots" / commit
+    assert pathlib.Path(done.stdout.strip()) == repo / "snapshots" / COMMIT
     manifest = json.loads((home / "models" / "manifests" / "tiny-model.json").read_text())
-    weights = (repo / "snapshots" / commit / "model.safetensors").read_bytes()
+    weights = (repo / "snapshots" / COMMIT / "model.safetensors").read_bytes()
     assert manifest["files"]["model.safetensors"]["sha256"] == hashlib.sha256(weights).hexdigest()
-    assert manifest["details"] == {"revision": commit}
+    assert manifest["details"] == {"revision": COMMIT}
     assert not list((home / "models").glob("blobs/*"))
     missing = subprocess.run(
         [sys.executable, "-c", PULL, str(home), "hf:org/other"],

@@ -278,3 +278,47 @@ def test_fused_matrix_of_another_height_is_refused(tmp_path: pathlib.Path) -> No
     path.write_bytes(make.f32_gguf([], arrays))
     with pytest.raises(BadModelFile, match=r"attn_qkv\.weight.*\(12, 8\)"):
         bind(family, family.gguf_names, spec, GgufFile(path), "a.gguf")
+
+
+def bert_gguf(folder: pathlib.Path, pooling: int) -> pathlib.Path:
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "▁hello", "▁world"]
+    pairs = [
+        make.pair("general.architecture", make.STR, "bert"),
+        make.pair("bert.block_count", make.U32, 1),
+        make.pair("bert.embedding_length", make.U32, 8),
+        make.pair("bert.attention.head_count", make.U32, 2),
+        make.pair("bert.feed_forward_length", make.U32, 16),
+        make.pair("bert.pooling_type", make.U32, pooling),
+        make.pair("tokenizer.ggml.model", make.STR, "bert"),
+        make.pair("tokenizer.ggml.tokens", make.ARR, (make.STR, tokens)),
+        make.pair("tokenizer.ggml.token_type", make.ARR, (make.I32, [3, 3, 3, 3, 1, 1])),
+        make.pair("tokenizer.ggml.unknown_token_id", make.U32, 1),
+        make.pair("tokenizer.ggml.cls_token_id", make.U32, 2),
+        make.pair("tokenizer.ggml.seperator_token_id", make.U32, 3),
+    ]
+    sizes: dict[str, tuple[int, ...]] = {
+        "attn_q": (8, 8),
+        "attn_k": (8, 8),
+        "attn_v": (8, 8),
+        "attn_output": (8, 8),
+        "ffn_up": (16, 8),
+        "ffn_down": (8, 16),
+        "attn_output_norm": (8,),
+        "layer_output_norm": (8,),
+    }
+    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (6, 8), "position_embd.weight": (32, 8)}
+    shapes |= {"token_types.weight": (2, 8), "token_embd_norm.weight": (8,), "token_embd_norm.bias": (8,)}
+    for name, shape in sizes.items():
+        shapes |= {f"blk.0.{name}.weight": shape, f"blk.0.{name}.bias": shape[:1]}
+    path = folder / "bert.gguf"
+    path.write_bytes(make.f32_gguf(pairs, make.tensors(shapes)))
+    return path
+
+
+def test_bert_is_read_from_gguf_and_other_pooling_refused(tmp_path: pathlib.Path) -> None:
+    files = open_model(bert_gguf(tmp_path, pooling=1))
+    assert (files.spec.causal, files.spec.context_length, files.spec.token_types) == (False, 32, 2)
+    frame = files.tokenizer
+    assert [*frame.prefix, *frame.encode("Hello world", special=False), *frame.suffix] == [2, 4, 5, 3]
+    with pytest.raises(BadModelFile, match=r"mean pooling \(1\) is supported"):
+        open_model(bert_gguf(tmp_path, pooling=2))

@@ -64,6 +64,8 @@ def _spec(
 
 def describe_gguf(fields: Fields, container: Container) -> ModelSpec:
     """The spec of a GGUF file of architecture `bert`."""
+    if (pooling := fields.integer("pooling_type", 1)) != 1:
+        fields.fail("pooling_type", f"is {pooling}; mean pooling (1) is supported")
     shapes = {}
     for name in ("token_embd.weight", "position_embd.weight", "token_types.weight"):
         info = container.tensors.get(name)
