@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pathlib
 import random
 import signal
 import socket
@@ -68,7 +69,7 @@ def toy_engine(**limits: int) -> Iterator[tuple[Live, EngineBackend, Engine]]:
 async def _leave_early(url: str, after_bytes: int, fields: dict[str, Any]) -> None:
     """Opens a stream, takes about so many bytes of it and goes away without a word."""
     reader, writer = await asyncio.open_connection(*address(url))
-    writer.write(head_of(url, chat_body(stream=True, **fields)))
+    writer.write(head_of(url, chat_body(stream=True, **fields), extra="Connection: close\r\n"))
     await writer.drain()
     taken = 0
     while taken < after_bytes:
@@ -307,7 +308,7 @@ asyncio.run(main())
 
 @contextmanager
 def process(drain_s: float, words: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    folder = str(__import__("pathlib").Path(__file__).parent)
+    folder = str(pathlib.Path(__file__).parent)
     code = f"import sys; sys.path.insert(0, {folder!r})\n{textwrap.dedent(SERVER)}"
     started = subprocess.Popen(
         [sys.executable, "-c", code, str(drain_s), str(words)], stdout=subprocess.PIPE, text=True
