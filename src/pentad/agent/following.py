@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 
-from pentad.agent.events import ModelAnswered, Record, RunEnded, TextStreamed
+from pentad.agent.events import Record, RunEnded
 from pentad.agent.journal import Journal
 
 _BUFFER = 1024
@@ -18,7 +19,7 @@ class Hub:
     """Passes live-only records to the followers of each run, in this process."""
 
     def __init__(self) -> None:
-        self._followers: dict[str, set[asyncio.Queue[Record | None]]] = {}
+        self._followers: dict[str, set[asyncio.Queue[Record]]] = {}
 
     def publish(self, record: Record) -> None:
         """Hands the record to all who follow its run now; never waits."""
@@ -33,30 +34,29 @@ class Hub:
         misses only text that ModelAnswered repeats in whole.
         """
         loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[Record | None] = asyncio.Queue()
+        queue: asyncio.Queue[Record] = asyncio.Queue()
         self._followers.setdefault(run_id, set()).add(queue)
-        answered = (0, 0)
 
-        def wake() -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(queue.put_nowait, None)
+        def committed(record: Record) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop may have been closed meanwhile
+                loop.call_soon_threadsafe(queue.put_nowait, record)
 
         try:
-            with journal.watch(run_id, wake):
-                queue.put_nowait(None)
+            with journal.watch(run_id, committed):
+                fresh: Record | None = None
                 while True:
-                    live = await _next(queue)
-                    if live is not None:
-                        if _place(live) > answered:
-                            yield live
-                        continue
-                    for record in await asyncio.to_thread(journal.read, run_id, after):
+                    if fresh is None or (not fresh.live and fresh.sequence > after + 1):
+                        # At the start, after a pause, or where another process has written.
+                        records = await asyncio.to_thread(journal.read, run_id, after)
+                    else:
+                        current = fresh.sequence >= after if fresh.live else fresh.sequence > after
+                        records = [fresh] if current else []
+                    for record in records:
                         after = record.sequence
-                        if isinstance(record.event, ModelAnswered):
-                            answered = _place(record)
                         yield record
                         if isinstance(record.event, RunEnded):
                             return
+                    fresh = await _next(queue)
         finally:
             followers = self._followers[run_id]
             followers.discard(queue)
@@ -64,14 +64,10 @@ class Hub:
                 del self._followers[run_id]
 
 
-async def _next(queue: asyncio.Queue[Record | None]) -> Record | None:
+async def _next(queue: asyncio.Queue[Record]) -> Record | None:
     try:
-        return await asyncio.wait_for(queue.get(), _POLL_S)
+        # Not wait_for, which in Python 3.11 loses a cancellation that comes together with an item.
+        async with asyncio.timeout(_POLL_S):
+            return await queue.get()
     except TimeoutError:
         return None
-
-
-def _place(record: Record) -> tuple[int, int]:
-    event = record.event
-    assert isinstance(event, TextStreamed | ModelAnswered)
-    return (event.step, event.attempt)

@@ -78,7 +78,7 @@ class Journal:
         self._clock, self._wall, self._on_commit = clock, wall, on_commit
         self.owner = ownership.mine()
         self._tails: dict[str, tuple[int, bytes]] = {}
-        self._watchers: dict[str, set[Callable[[], None]]] = {}
+        self._watchers: dict[str, set[Callable[[Record], None]]] = {}
         self._lock = threading.Lock()
         self._reader = connect(self.path)
         self._work: queue.SimpleQueue[_Append | Callable[[sqlite3.Connection], object] | None] = (
@@ -152,9 +152,10 @@ class Journal:
                 self._tails.pop(item.run_id, None)
                 item.done.set_exception(error)
             else:
+                # Followers first: what the caller does next must come after it for them too.
+                for tell in self._watching(item.run_id):
+                    tell(record)
                 item.done.set_result(record)
-                for wake in self._watching(item.run_id):
-                    wake()
         db.close()
 
     def _commit(self, db: sqlite3.Connection, item: _Append) -> Record:
@@ -240,20 +241,20 @@ class Journal:
         return [RunRow(**dict(zip(names, row, strict=True))) for row in rows]
 
     @contextlib.contextmanager
-    def watch(self, run_id: str, wake: Callable[[], None]) -> Iterator[None]:
-        """Calls `wake` in the writer's thread after every commit of the run."""
+    def watch(self, run_id: str, tell: Callable[[Record], None]) -> Iterator[None]:
+        """Passes every record of the run to `tell`, in the writer's thread, once it is committed."""
         with self._lock:
-            self._watchers.setdefault(run_id, set()).add(wake)
+            self._watchers.setdefault(run_id, set()).add(tell)
         try:
             yield
         finally:
             with self._lock:
                 watchers = self._watchers[run_id]
-                watchers.discard(wake)
+                watchers.discard(tell)
                 if not watchers:
                     del self._watchers[run_id]
 
-    def _watching(self, run_id: str) -> list[Callable[[], None]]:
+    def _watching(self, run_id: str) -> list[Callable[[Record], None]]:
         with self._lock:
             return list(self._watchers.get(run_id, ()))
 

@@ -37,6 +37,14 @@ class ToolContext:
     """Asks the run's model: (system, user text, max_tokens). Counts against the run's budget."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truncated:
+    """A result of which a tool kept only the beginning, to bound its memory."""
+
+    data: bytes
+    total_bytes: int
+
+
 Call = Callable[[Mapping[str, Any], ToolContext], Awaitable[Any]]
 
 
@@ -64,7 +72,7 @@ class Tool:
     parameters: Mapping[str, Any]
     """JSON Schema of type object; arguments are checked against it before every call."""
     call: Call
-    """Awaits the result: a str, bytes, or anything that JSON can hold."""
+    """Awaits the result: a str, bytes, Truncated, or anything that JSON can hold."""
     effects: Effects = "unkeyed"
     timeout_s: float = 30.0
     max_result_bytes: int = 16_384

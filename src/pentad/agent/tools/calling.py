@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pentad.agent.events import ToolStatus
-from pentad.agent.tools.base import InDoubt, Tool, ToolContext
+from pentad.agent.tools.base import InDoubt, Tool, ToolContext, Truncated
 from pentad.agent.tools.schema import check_arguments
 from pentad.errors import Forbidden, PentadError, ToolFailed
 
@@ -79,8 +79,11 @@ async def call(
     except Exception as error:
         # The tool is the user's code: whatever it raises is an observation for the model.
         return Outcome(status="failed", content=f"{type(error).__name__}: {str(error)[:500]}")
+    most = min(tool.max_result_bytes, max_bytes or tool.max_result_bytes)
     try:
-        return capped(as_text(result), min(tool.max_result_bytes, max_bytes or tool.max_result_bytes))
+        if isinstance(result, Truncated):
+            return capped(as_text(result.data), most, result.total_bytes)
+        return capped(as_text(result), most)
     except (TypeError, ValueError, RecursionError) as error:
         return Outcome(status="failed", content=f"tool {tool.name!r} returned no text: {str(error)[:200]}")
 
@@ -107,17 +110,22 @@ def as_text(result: Any) -> str:
     return json.dumps(result, ensure_ascii=False)
 
 
-def capped(text: str, max_bytes: int) -> Outcome:
-    """The whole text, or its beginning with a marker that says how much is missing."""
+def capped(text: str, max_bytes: int, total_bytes: int | None = None) -> Outcome:
+    """The whole text, or its beginning with a marker that says how much is missing.
+
+    Args:
+        total_bytes: the size of the whole, where `text` is only its beginning.
+    """
     data = text.encode("utf-8", "surrogatepass")
-    if len(data) <= max_bytes:
+    total = len(data) if total_bytes is None else total_bytes
+    if max(total, len(data)) <= max_bytes:
         return Outcome(status="ok", content=text)
-    end = max_bytes
-    while end and data[end] & 0xC0 == 0x80:  # never inside a character
+    end = min(max_bytes, len(data))
+    while 0 < end < len(data) and data[end] & 0xC0 == 0x80:  # never inside a character
         end -= 1
-    marker = f"\n[cut: {len(data) - end} of {len(data)} bytes left out]"
+    marker = f"\n[cut: {total - end} of {total} bytes left out]"
     kept = data[:end].decode("utf-8", "surrogatepass")
-    return Outcome(status="ok", content=kept + marker, cut_bytes=len(data) - end)
+    return Outcome(status="ok", content=kept + marker, cut_bytes=total - end)
 
 
 def shown(text: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pentad.agent.events import Effects
-from pentad.agent.tools.base import InDoubt, Tool, ToolContext
+from pentad.agent.tools.base import InDoubt, Tool, ToolContext, Truncated
 from pentad.errors import ToolFailed
 
 _CHUNK = 65_536
@@ -35,7 +35,7 @@ def command_tool(
     read and thrown away, so that memory stays bounded; the result's marker counts what was kept.
     """
 
-    async def call(arguments: Mapping[str, Any], context: ToolContext) -> bytes:
+    async def call(arguments: Mapping[str, Any], context: ToolContext) -> Truncated:
         environment = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TMPDIR")}
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -53,7 +53,7 @@ def command_tool(
         if code < 0:
             raise InDoubt(f"{name!r} was killed by signal {-code}")
         if code:
-            text = complaint.decode("utf-8", "replace").strip()[-500:]
+            text = complaint.data.decode("utf-8", "replace").strip()[-500:]
             raise ToolFailed(f"{name!r} ended with code {code}: {text}")
         return output
 
@@ -68,30 +68,30 @@ def command_tool(
     )
 
 
-async def _talk(process: asyncio.subprocess.Process, data: bytes, most: int) -> tuple[bytes, bytes]:
+async def _talk(process: asyncio.subprocess.Process, data: bytes, most: int) -> tuple[Truncated, Truncated]:
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
     output, complaint, _ = await asyncio.gather(
-        _read(process.stdout, 4 * most), _read(process.stderr, 4096), _feed(process.stdin, data)
+        _read(process.stdout, most), _read(process.stderr, 4096), _feed(process.stdin, data)
     )
     return output, complaint
 
 
-async def _feed(stream: asyncio.StreamWriter, data: bytes) -> bytes:
+async def _feed(stream: asyncio.StreamWriter, data: bytes) -> None:
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         stream.write(data)
         await stream.drain()
         stream.close()
         await stream.wait_closed()
-    return b""
 
 
-async def _read(stream: asyncio.StreamReader, most: int) -> bytes:
-    kept = bytearray()
+async def _read(stream: asyncio.StreamReader, most: int) -> Truncated:
+    kept, total = bytearray(), 0
     while chunk := await stream.read(_CHUNK):
-        kept += chunk[: max(0, most - len(kept))]
-    return bytes(kept)
+        kept += chunk[: max(0, most + 4 - len(kept))]  # 4: so that the cut can fall between characters
+        total += len(chunk)
+    return Truncated(data=bytes(kept), total_bytes=total)
 
 
 def _kill_group(process: asyncio.subprocess.Process) -> None:

@@ -1,0 +1,52 @@
+"""Doubles for agents: a model service that plays a script, and embeddings without a model."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Sequence
+
+from pentad.execution.backend import Capabilities
+from pentad.model.routing.fixed import Fixed
+from pentad.model.service import ModelService
+from pentad.testing.backends import ALL_FORMATS, ScriptedBackend, Turn
+
+
+class WordEmbedder:
+    """An Embedder whose vectors are near when texts share words; the same on every machine."""
+
+    def __init__(self, dimensions: int = 64) -> None:
+        self._dimensions = dimensions
+
+    @property
+    def dimensions(self) -> int:
+        return self._dimensions
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """One unit vector per text: each word adds to one axis, chosen by its hash."""
+        return [self._vector(text) for text in texts]
+
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """Words."""
+        return sum(len(text.split()) for text in texts)
+
+    def _vector(self, text: str) -> list[float]:
+        vector = [0.0] * self._dimensions
+        for word in re.findall(r"\w+", text.lower()) or [text]:
+            digest = hashlib.sha256(word.encode("utf-8", "replace")).digest()
+            vector[int.from_bytes(digest[:4], "big") % self._dimensions] += 1.0
+        length = math.sqrt(sum(x * x for x in vector))
+        return [x / length for x in vector]
+
+
+def scripted_models(
+    turns: Sequence[Turn], *, context_length: int = 8192, repeat: bool = False, embedder: bool = False
+) -> tuple[ModelService, ScriptedBackend]:
+    """A model service whose only model plays `turns`, and that model, which records its requests."""
+    capabilities = Capabilities(
+        model="scripted", context_length=context_length, formats=ALL_FORMATS, token_prompts=True
+    )
+    backend = ScriptedBackend(turns, capabilities=capabilities, repeat=repeat)
+    embedders = {"words": WordEmbedder()} if embedder else {}
+    return ModelService({"scripted": backend}, embedders=embedders, router=Fixed()), backend
