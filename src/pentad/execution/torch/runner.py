@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Sequence
 from typing import Literal
 
@@ -17,6 +19,7 @@ from pentad.execution.torch.attention import KVCache, PagedAttention
 from pentad.execution.torch.linear import bfloat16_in_hardware, packing_available
 from pentad.execution.torch.loading import WeightLoader
 from pentad.execution.torch.program import Program
+from pentad.execution.torch.threads import ThreadChoice
 from pentad.execution.weights import WeightSource
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -28,7 +31,8 @@ class TorchRunner:
     Not thread-safe: one thread drives it. `close` gives the memory back.
     """
 
-    def __init__(self, program: Program, cache: KVCache) -> None:
+    def __init__(self, program: Program, cache: KVCache, threads: ThreadChoice | None = None) -> None:
+        self._threads = threads
         self._program: Program | None = program
         self._cache: KVCache | None = cache
         self._spec = program.spec
@@ -61,7 +65,8 @@ class TorchRunner:
                 the cache holds one sequence of the whole context.
             num_blocks: KV blocks of `block_size` tokens.
             dtype: `auto` is bfloat16 where the device computes it in hardware, else float32.
-            threads: threads per operation, for the whole process; None leaves PyTorch's choice.
+            threads: threads per operation, for the whole process; None chooses between PyTorch's number
+                and half of it as the machine's other work allows (see threads.py).
             device: `cpu`, `cuda` or `cuda:N`.
 
         Raises:
@@ -71,22 +76,21 @@ class TorchRunner:
         """
         if not spec.causal:
             raise Incompatible(f"model {spec.name!r} is an encoder; it embeds texts and generates none")
-        if threads is not None:
-            if threads < 1:
-                raise InvalidRequest(f"threads is {threads}, must be at least 1", param="threads")
-            torch.set_num_threads(threads)
+        if threads is not None and threads < 1:
+            raise InvalidRequest(f"threads is {threads}, must be at least 1", param="threads")
         where = resolve_device(device)
         precision = resolve_dtype(dtype, where)
         blocks = _block_count(spec, kv_bytes, num_blocks, block_size, precision.itemsize)
         pack = where.type == "cpu" and precision == torch.bfloat16 and packing_available()
         with torch.inference_mode():
             loaded = WeightLoader(spec, weights, dtype=precision, device=where, pack=pack).load()
-            return cls(Program(spec, loaded), KVCache(spec, blocks, block_size, precision, where))
+            cache = KVCache(spec, blocks, block_size, precision, where)
+            return cls(Program(spec, loaded), cache, _thread_choice(threads, where))
 
     @staticmethod
     def kv_element_bytes(dtype: Precision = "auto", device: str = "cpu") -> int:
         """Bytes of one cached number with these options of `load`."""
-        return resolve_dtype(dtype, resolve_device(device)).itemsize
+        return int(resolve_dtype(dtype, resolve_device(device)).itemsize)
 
     @property
     def spec(self) -> ModelSpec:
@@ -112,7 +116,8 @@ class TorchRunner:
     def logits(self, batch: RaggedBatch) -> npt.NDArray[np.float32]:
         """The raw logits [R, V] of the wanted rows; keys and values are written all the same."""
         program, cache = self._open()
-        with torch.inference_mode():
+        chosen = self._threads.step(len(batch.token_ids)) if self._threads else contextlib.nullcontext()
+        with chosen, torch.inference_mode():
             tokens = torch.from_numpy(batch.token_ids).to(self._device)
             positions = torch.from_numpy(batch.positions).to(self._device)
             hidden = program.hidden(tokens, positions, PagedAttention(self._spec, cache, batch))
@@ -164,6 +169,19 @@ def resolve_device(name: str) -> torch.device:
             param="device",
         )
     return device
+
+
+def _thread_choice(threads: int | None, device: torch.device) -> ThreadChoice | None:
+    """None where there is nothing to choose: a fixed number, a single core or another device."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+        return None
+    most = torch.get_num_threads()
+    return (
+        ThreadChoice(most, torch.set_num_threads, time.monotonic)
+        if device.type == "cpu" and most > 1
+        else None
+    )
 
 
 def _block_count(
