@@ -120,6 +120,11 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("grammar", "start: start", "allows no text"),
     ("grammar", 'start: %json {"$ref": "http://example.com/a.json"}', "example.com"),
     ("grammar", "x" * 100_000, "grammar of more"),
+    ("grammar", 'start: "\ud800"', "surrogate"),
+    ("regex", "a\udfff", "surrogate"),
+    ("choice", ["\ud800"], "surrogate"),
+    ("json_schema", {"enum": ["\ud800"]}, "surrogate"),
+    ("json_schema", {"properties": {"\ud800": {}}}, "surrogate"),
 ]
 
 

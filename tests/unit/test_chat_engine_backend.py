@@ -217,6 +217,9 @@ def test_the_spans_follow_one_another_and_name_their_layers() -> None:
 @pytest.mark.parametrize(
     ("change", "param"),
     [
+        ({"sampling": Sampling(n=10**9)}, "n"),
+        ({"sampling": Sampling(n=0)}, "n"),
+        ({"messages": (Message(role="user", content="\ud800"),)}, None),
         ({"sampling": Sampling(logit_bias={10_000: 1.0})}, "logit_bias"),
         ({"sampling": Sampling(stop_token_ids=(-1,))}, "stop_token_ids"),
         ({"token_ids": (1, 10_000)}, "prompt"),
@@ -255,6 +258,20 @@ def test_closing_the_stream_gives_the_blocks_back() -> None:
             return backend.stats()["kv_blocks_held"], backend.check()
 
     assert asyncio.run(run()) == (0, None)
+
+
+def test_a_tool_format_chosen_against_the_template_is_used_throughout() -> None:
+    native = "{% for t in tools %}<tool_call>{{ t | tojson }}{% endfor %}" + (
+        "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}{{ c | tojson }}{% endfor %}"
+        "{% endfor %}"
+    )
+
+    async def prompt(tool_format: str) -> str:
+        async with engine_backend(ScriptRunner(), tiny_files(native), tool_format=tool_format) as backend:
+            return backend.detokenize(backend.codec.prompt(ask(tools=(ADD,))))
+
+    assert asyncio.run(prompt("auto")).startswith('<tool_call>{"type": "function"')
+    assert "answer with [TOOL_CALLS]" in asyncio.run(prompt("mistral"))
 
 
 def test_history_with_calls_reaches_a_plain_template_as_text() -> None:

@@ -129,3 +129,31 @@ def test_a_remote_tokenizer_is_refused() -> None:
 def test_an_unknown_default_is_refused() -> None:
     with pytest.raises(ModelNotFound, match="known: a"):
         ModelService({"a": ScriptedBackend([])}, router=Fixed(), default="b")
+
+
+class Lengths:
+    """Embeds a text as its length."""
+
+    dimensions = 1
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        return [[float(len(text))] for text in texts]
+
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        return sum(map(len, texts))
+
+
+def test_texts_are_embedded_by_the_named_embedder_and_counted() -> None:
+    models = ModelService(
+        {"small": ScriptedBackend([])}, embedders={"lengths": Lengths()}, router=Fixed(), clock=lambda: 1.0
+    )
+    got = asyncio.run(models.embed("lengths", ["a", "bcd"]))
+    assert got.vectors == [[1.0], [3.0]]
+    assert got.usage.prompt_tokens == 4
+    assert got.usage.spans[0].layer == "execution"
+    assert [(card.name, card.kind) for card in models.models()] == [
+        ("small", "generate"),
+        ("lengths", "embed"),
+    ]
+    with pytest.raises(ModelNotFound, match="lengths"):
+        asyncio.run(models.embed("small", ["a"]))

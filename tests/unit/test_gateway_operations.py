@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 
 from pentad.application.gateway.load import Load
 from pentad.application.gateway.metrics import Metrics
+from pentad.application.gateway.metrics_vllm import ALIASES
 from pentad.application.gateway.schemas.responses import ResponseObject
 from pentad.application.gateway.store import ResponseStore
 from pentad.errors import BackendFailed, Overloaded, Unavailable
@@ -167,7 +168,10 @@ def test_vllm_names_are_added_on_request_with_the_same_values() -> None:
     metrics = Metrics(lambda: stats, compat="vllm")
     meter = metrics.generation("m")
     meter.first_token(0.3)
-    meter.usage(Usage(prompt_tokens=5, completion_tokens=2))
+    queued = Span(layer="resource", name="queue", start_s=1.0, end_s=3.0)
+    meter.usage(Usage(prompt_tokens=5, completion_tokens=2, spans=(queued,)))
+    meter.done("stop", 1.0)
+    meter.done("error", 1.0)
     found = families(metrics.text().decode())
     labels = {"model_name": "m", "engine": "0"}
     assert found["vllm:num_requests_running"].samples[0].value == 3
@@ -176,6 +180,16 @@ def test_vllm_names_are_added_on_request_with_the_same_values() -> None:
     assert found["vllm:prefix_cache_hits"].samples[0].value == 7
     assert found["vllm:prompt_tokens"].samples[0].value == 5
     assert found["vllm:time_to_first_token_seconds"].type == "histogram"
+    ended = found["vllm:request_success"].samples
+    assert [(s.labels["finished_reason"], s.value) for s in ended] == [("stop", 1)]
+    waited = {s.name: s for s in found["vllm:request_queue_time_seconds"].samples}
+    assert waited["vllm:request_queue_time_seconds_sum"].value == 2.0
+    assert waited["vllm:request_queue_time_seconds_sum"].labels == labels
+    assert {alias.theirs for alias in ALIASES} - found.keys() == {
+        "vllm:num_requests_waiting",
+        "vllm:prefix_cache_queries",
+        "vllm:num_preemptions",
+    }
     assert not any(name.startswith("vllm:") for name in families(Metrics(lambda: stats).text().decode()))
 
 

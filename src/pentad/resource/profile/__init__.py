@@ -9,6 +9,6 @@ profile.load(), profile.find("rtx-4090"), profile.published()
 from __future__ import annotations
 
 from pentad.resource.profile.files import default_path, find, load, published, save
-from pentad.resource.profile.measure import Effort, measure
+from pentad.resource.profile.measuring import Effort, measure
 
 __all__ = ["Effort", "default_path", "find", "load", "measure", "published", "save"]

@@ -53,6 +53,11 @@ def cores() -> int:
     return len(affinity(0)) if affinity else (os.cpu_count() or 1)
 
 
+def load_average() -> float:
+    """Processes that wanted to run in the last minute; 0 where the system does not tell."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
 def isa() -> tuple[str, ...]:
     """Extensions of the instruction set; empty where the system does not tell."""
     try:

@@ -17,6 +17,9 @@ from pentad.resource.profile.software import fit_software, measure_steps, measur
 Progress = Callable[[str], None]
 """Told what is being measured now, in a few words."""
 
+DOUBTFUL_FIT = 0.15
+"""Median relative error of the step fit above which something disturbed the measurement."""
+
 _KIB, _MIB = 1 << 10, 1 << 20
 _DTYPES = {32: "float32", 16: "bfloat16"}
 _RATES = {32: "f32", 16: "bf16"}
@@ -54,6 +57,8 @@ class Effort:
     disk_bytes: int = 256 * _MIB
     other_precisions: bool = True
     """Whether to take the rate of large products in the precision that the runner does not prefer."""
+    loopback: bool = True
+    """Whether to open a connection to this machine itself."""
     folder: pathlib.Path = field(default_factory=lambda: pathlib.Path(tempfile.gettempdir()))
     """Where the disk is measured."""
 
@@ -87,6 +92,9 @@ def measure(
         runner: which runner's kernels to measure.
     """
     effort, tell = effort or Effort(), progress or (lambda _: None)
+    load_average = hardware.load_average()
+    if load_average > 0.5:
+        tell(f"the machine is busy (load {load_average:.1f}): rates will come out too low")
     try:
         probe: ModuleType | None = load("probe", runner)
         runner_class: Any = load("runner", runner)
@@ -102,7 +110,7 @@ def measure(
         bandwidth_by_working_set=bandwidths,
         cores=hardware.cores(),
         isa=hardware.isa(),
-        extra=_loopback(tell),
+        extra={"load_average": load_average} | (_loopback(tell) if effort.loopback else {}),
     )
     if probe is None:
         return profile
@@ -178,5 +186,10 @@ def _with_steps(
     repeats = effort.repeats
     heads = measure_tied_head(runner_class, bits, repeats, tell)
     profile = replace(profile, gemm_points=(*profile.gemm_points, *heads))
-    steps = list(measure_steps(runner_class, repeats, tell))
-    return replace(profile, extra={**profile.extra, **fit_software(profile, steps, bits)})
+    costs = fit_software(profile, list(measure_steps(runner_class, repeats, tell)), bits)
+    if costs["software_fit_error"] > DOUBTFUL_FIT:
+        tell(
+            f"steps differ from their fit by {costs['software_fit_error']:.0%}: the machine was busy, "
+            "measure again when it is idle"
+        )
+    return replace(profile, extra={**profile.extra, **costs})

@@ -1,0 +1,222 @@
+"""Profiles: what is measured, how they are kept, and what is refused when read back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import types
+from typing import Any
+
+import pytest
+from resource_samples import TINY, measured_device
+
+from pentad.errors import InvalidRequest, UnknownName
+from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
+from pentad.registry import load as registered
+from pentad.resource import profile
+from pentad.resource.cost import StepCost
+from pentad.resource.profile import files, hardware, measuring
+from pentad.resource.profile.synthetic import step_batch, time_step
+from pentad.resource.shape import StepShape
+
+
+class TestFiles:
+    def test_a_saved_profile_is_read_back_equal(self, tmp_path: pathlib.Path) -> None:
+        device = measured_device()
+        path = profile.save(device, tmp_path / "deep" / "profile.json")
+        assert profile.load(path) == device
+        assert [file.name for file in path.parent.iterdir()] == ["profile.json"], "no temporary file stays"
+
+    def test_the_default_path_lies_under_pentad_home(
+        self, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PENTAD_HOME", str(tmp_path))
+        assert profile.save(measured_device()) == tmp_path / "profile.json"
+        assert profile.load() == profile.find("local") == measured_device()
+
+    def test_without_a_profile_the_remedy_is_named(
+        self, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PENTAD_HOME", str(tmp_path))
+        with pytest.raises(InvalidRequest, match="run pentad profile"):
+            profile.load()
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"memory": []}, "it has no memory"),
+            ({"memory": [{"name": "m", "capacity_bytes": 0, "read_bytes_per_s": 1}]}, "no size or no rate"),
+            ({"flops_per_s": {"f32": -1}}, "not above 0"),
+            ({"gemm_points": [{"m": 1}]}, "lacks m, n, k"),
+            ({"bandwidth_by_working_set": [[2, 1.0], [1, 1.0]]}, "does not ascend"),
+            ({"extra": {"step_overhead_s": -1}}, "below 0"),
+            ({"source": "guessed"}, "Invalid enum value 'guessed'"),
+            ({"name": 3}, r"\$.name"),
+        ],
+        ids=str,
+    )
+    def test_impossible_contents_are_refused(
+        self, tmp_path: pathlib.Path, change: dict[str, Any], message: str
+    ) -> None:
+        path = profile.save(measured_device(), tmp_path / "p.json")
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+        with pytest.raises(InvalidRequest, match=message):
+            profile.load(path)
+
+    @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff\x00", b'{"name": "x"}'], ids=repr)
+    def test_what_is_no_profile_is_refused(self, tmp_path: pathlib.Path, data: bytes) -> None:
+        path = tmp_path / "p.json"
+        path.write_bytes(data)
+        with pytest.raises(InvalidRequest, match="is no device profile"):
+            profile.load(path)
+
+    def test_a_path_that_cannot_be_written_is_refused(self, tmp_path: pathlib.Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(InvalidRequest, match="cannot write profile"):
+            profile.save(measured_device(), tmp_path / "file" / "p.json")
+
+
+class TestCatalogue:
+    def test_every_published_device_is_sound_and_can_be_costed(self) -> None:
+        devices = profile.published()
+        assert len({device.name for device in devices}) == len(devices) >= 6
+        for device in devices:
+            files.check(device)
+            assert device.source == "published"
+            assert StepCost(profile=device, spec=TINY).seconds(StepShape.decode(1, 10)) > 0
+            assert profile.find(device.name) == device
+
+    def test_an_unknown_device_is_answered_with_the_known_ones(self) -> None:
+        with pytest.raises(UnknownName, match="known: local, h100-sxm"):
+            profile.find("abacus")
+
+
+class TestHardware:
+    def test_this_machine_tells_something_plausible_of_itself(self, tmp_path: pathlib.Path) -> None:
+        assert hardware.cores() >= 1
+        assert hardware.memory_bytes() > 2**28
+        assert [size for _, size in hardware.cache_bytes()] == sorted(s for _, s in hardware.cache_bytes())
+        assert hardware.numpy_read_bytes_per_s(1 << 16) > 1e8
+        tier = hardware.disk(tmp_path, 1 << 20)
+        assert tier.read_bytes_per_s > 0
+        assert tier.write_bytes_per_s is not None
+        assert list(tmp_path.iterdir()) == []
+
+    def test_memory_is_bounded_by_the_control_group(
+        self, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        installed = hardware.memory_bytes()
+        for text, expected in (("1000000\n", 1_000_000), ("max\n", None)):
+            limit = tmp_path / "memory.max"
+            limit.write_text(text)
+            monkeypatch.setattr(hardware, "_CGROUP_LIMIT", limit)
+            assert hardware.memory_bytes() == expected or expected is None
+        assert installed > 1_000_000
+
+    def test_instruction_sets_come_from_the_system(
+        self, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        info = tmp_path / "cpuinfo"
+        info.write_text("processor\t: 0\nflags\t\t: fpu sse4_2 avx2 avx512f xsave\n")
+        monkeypatch.setattr(hardware, "_CPUINFO", info)
+        assert hardware.isa() == ("sse4_2", "avx2", "avx512f")
+        monkeypatch.setattr(hardware, "_CPUINFO", tmp_path / "none")
+        assert hardware.isa() == ()
+
+
+class FakeRunner:
+    """A device whose steps take no time; remembers what was asked of it."""
+
+    block_size = 16
+    num_blocks = 600
+    loaded: list[str]
+
+    @classmethod
+    def load(cls, spec: Any, weights: Any, *, num_blocks: int) -> FakeRunner:
+        assert set(weights.names()) >= {"embed", "final_norm", "layers.0.q"}
+        return cls()
+
+    @staticmethod
+    def kv_element_bytes(dtype: str) -> int:
+        return 2
+
+    def step(self, batch: RaggedBatch, rows: list[SampleRow]) -> list[Drawn]:
+        assert len(rows) == len(batch.logit_rows)
+        return [Drawn(token=0)] * len(rows)
+
+    def close(self) -> None: ...
+
+
+FAKE_PROBE = types.SimpleNamespace(
+    stream_read_bytes_per_s=lambda size: 1e10 if size > 1 << 20 else 5e10,
+    gemm_seconds=lambda m, n, k, dtype, repeats: 1e-6 + m * n * k * (1e-12 if dtype == "bfloat16" else 4e-12),
+)
+TINY_EFFORT = measuring.Effort(
+    working_sets_bytes=(1 << 16, 1 << 22),
+    matrices=((64, 64), (128, 64)),
+    rows=(1, 8, 100),
+    rows_for_largest=8,
+    repeats=1,
+    disk_bytes=1 << 20,
+    loopback=False,
+)
+
+
+class TestMeasure:
+    @pytest.fixture
+    def fakes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        entries = {"probe": FAKE_PROBE, "runner": FakeRunner}
+        monkeypatch.setattr(measuring, "load", lambda family, name: entries[family])
+
+    @pytest.mark.usefixtures("fakes")
+    def test_everything_is_measured_through_the_runner_and_its_probe(self, tmp_path: pathlib.Path) -> None:
+        told: list[str] = []
+        found = profile.measure(told.append, effort=dataclasses.replace(TINY_EFFORT, folder=tmp_path))
+        assert found.source == "measured"
+        assert found.bandwidth_by_working_set == ((1 << 16, 5e10), (1 << 22, 1e10))
+        assert found.memory[-1].name == "disk"
+        assert found.memory[-2].read_bytes_per_s == 1e10
+        plain = [p for p in found.gemm_points if "tied_head" not in p]
+        assert [(p["m"], p["n"]) for p in plain] == [(1, 64), (8, 64), (100, 64), (1, 128), (8, 128)]
+        assert {p["m"] for p in found.gemm_points if "tied_head" in p} == {1, 2, 4, 8, 16, 32}
+        assert found.flops_per_s["bf16"] > found.flops_per_s["f32"]
+        assert found.extra["software_bits"] == 16
+        assert any("made-up model" in line for line in told)
+        files.check(found)
+        assert profile.load(profile.save(found, tmp_path / "p.json")) == found
+
+    @pytest.mark.usefixtures("fakes")
+    def test_an_unwritable_disk_is_reported_and_left_out(self, tmp_path: pathlib.Path) -> None:
+        told: list[str] = []
+        effort = dataclasses.replace(TINY_EFFORT, steps=False, folder=tmp_path / "none")
+        found = profile.measure(told.append, effort=effort)
+        assert all(tier.name != "disk" for tier in found.memory)
+        assert any(line.startswith("no disk rates") for line in told)
+
+    def test_without_the_runner_numpy_measures_the_bandwidth(
+        self, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def missing(family: str, name: str) -> Any:
+            raise ModuleNotFoundError("No module named 'torch'")
+
+        monkeypatch.setattr(measuring, "load", missing)
+        told: list[str] = []
+        found = profile.measure(told.append, effort=dataclasses.replace(TINY_EFFORT, folder=tmp_path))
+        assert found.gemm_points == ()
+        assert all(rate > 1e8 for _, rate in found.bandwidth_by_working_set)
+        assert any("is not installed" in line for line in told)
+
+    def test_a_made_up_step_is_a_valid_batch(self) -> None:
+        batch = step_batch([(1, 33), (20, 50)], num_blocks=16)
+        assert batch.block_tables.tolist()[0][3:] == [-1]
+        assert len(set(batch.slots.tolist())) == 21, "no two tokens write the same slot"
+        assert batch.positions.tolist() == [32, *range(30, 50)]
+        shape, seconds = time_step(FakeRunner(), [(1, 33), (20, 50)], repeats=3)  # type: ignore[arg-type]
+        assert (shape.tokens, shape.rows) == (21, 2)
+        assert seconds >= 0
+
+
+def test_the_probe_of_the_registry_is_a_module_with_the_functions_that_profiling_calls() -> None:
+    probe = registered("probe", "torch")
+    assert {"gemm_seconds", "stream_read_bytes_per_s"} <= set(dir(probe))
