@@ -261,7 +261,7 @@ def test_closing_the_stream_gives_the_blocks_back() -> None:
 
 
 def test_a_tool_format_chosen_against_the_template_is_used_throughout() -> None:
-    native = "{% for t in tools %}<tool_call>{{ t | tojson }}{% endfor %}" + (
+    native = "{% for t in tools or [] %}<tool_call>{{ t | tojson }}{% endfor %}" + (
         "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}{{ c | tojson }}{% endfor %}"
         "{% endfor %}"
     )

@@ -143,6 +143,7 @@ class ConstraintCompiler:
         done: list[tuple[LLMatcher, bool]] = []
 
         def work() -> None:
+            # LLMatcher never raises; it keeps its errors.
             matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=_parser_limits())
             possible = not matcher.is_error() and any(matcher.compute_bitmask())
             done.append((matcher, possible and not matcher.is_error()))

@@ -15,7 +15,7 @@ from llguidance import LLMatcher
 from llguidance.gbnf_to_lark import any_to_lark
 
 from pentad.errors import Incompatible, InvalidRequest
-from pentad.model.schemas import GrammarLimits, checked_schema, closed, over
+from pentad.model.schemas import GrammarLimits, checked_schema, closed, over, refuse_surrogates
 from pentad.model.toolcalls.base import ITEM_SEPARATOR, KEY_SEPARATOR, ToolFormat
 from pentad.types import OutputFormat, ToolChoice, ToolSpec
 
@@ -53,8 +53,10 @@ def answer_part(format: OutputFormat, limits: GrammarLimits) -> Part | None:
 
 
 def source(parts: Sequence[Part]) -> str:
-    """The parts as one source; the first is the start."""
-    return json.dumps({"grammars": list(parts)}, ensure_ascii=False)
+    """The parts as one source; the first is the start. Raises InvalidRequest for text that is no Unicode."""
+    text = json.dumps({"grammars": list(parts)}, ensure_ascii=False)
+    refuse_surrogates(text, "response_format")
+    return text
 
 
 def call_parts(
@@ -197,6 +199,7 @@ def _lark(grammar: Any, limits: GrammarLimits) -> str:
 def _text(value: Any, what: str, most: int) -> str:
     if not isinstance(value, str) or not value:
         raise InvalidRequest(f"a {what} must be a text", hint="send a string", param="response_format")
+    refuse_surrogates(value, "response_format")
     if len(value) > most:
         raise over("response_format", f"has a {what} of more than", most, "characters")
     return value

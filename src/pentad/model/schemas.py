@@ -109,3 +109,15 @@ def _closed(node: dict[str, Any]) -> dict[str, Any]:
 def over(param: str, what: str, most: int, unit: str) -> InvalidRequest:
     """The error for something over its limit."""
     return InvalidRequest(f"{param} {what} {most} {unit}", hint="make it smaller", param=param)
+
+
+def refuse_surrogates(text: str, param: str) -> None:
+    """Raises InvalidRequest for a lone surrogate, which no encoder takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            f"{param} holds the lone surrogate U+{ord(text[error.start]):04X}",
+            hint="send valid Unicode; a surrogate stands for a character only in a pair",
+            param=param,
+        ) from error

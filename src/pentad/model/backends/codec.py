@@ -24,6 +24,9 @@ from pentad.types import Clock, Decision, Request, Span, ToolSpec
 FORMATS = frozenset({"text", "json_object", "json_schema", "regex", "choice", "grammar"})
 """Output formats that a backend with this codec can enforce."""
 
+MAX_CHOICES = 128
+"""Choices of one request."""
+
 
 def draw_seed() -> int:
     """A fresh seed for a request that gives none."""
@@ -81,7 +84,11 @@ class ChatCodec:
         self.format, self._format_decision = choose_format(tool_format, source)
         self._compiler = ConstraintCompiler(files.tokenizer, files.end_tokens or {0})
         self._chat = open_chat(
-            source, special, bos=self._spelling(files.bos_token), eos=self._spelling(files.eos_token)
+            source,
+            special,
+            bos=self._spelling(files.bos_token),
+            eos=self._spelling(files.eos_token),
+            presents_tools=self.format == choose_format("auto", source)[0],
         )
         self._reasons = source is not None and END_THINK in source
         marks = (THINK, END_THINK, self.format.opening, self.format.closing)
@@ -218,6 +225,12 @@ class ChatCodec:
         return room if asked is None else asked
 
     def _check(self, request: Request) -> None:
+        if not 1 <= request.sampling.n <= MAX_CHOICES:
+            raise InvalidRequest(
+                f"{request.sampling.n} choices are asked, 1 to {MAX_CHOICES} are possible",
+                hint="lower n",
+                param="n",
+            )
         if request.tools and request.messages is None:
             raise InvalidRequest(
                 "tools need a conversation, but the prompt is plain", hint="send `messages`", param="tools"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pentad.errors import InvalidRequest, PentadError
@@ -40,15 +40,28 @@ class Chat:
     features: TemplateFeatures
 
 
-def open_chat(source: str | None, special: Iterable[str], *, bos: str, eos: str) -> Chat | PentadError:
-    """The template compiled and probed, or why it is unusable; such a model still completes text."""
+def open_chat(
+    source: str | None, special: Iterable[str], *, bos: str, eos: str, presents_tools: bool = True
+) -> Chat | PentadError:
+    """The template compiled and probed, or why it is unusable; such a model still completes text.
+
+    Args:
+        source: the template, if the model has one.
+        special: texts of the model's control tokens.
+        bos: text of the first token; eos: of the last.
+        presents_tools: False where another tool format than the template's own was chosen, so that
+            tools and calls go in as text even if the template could present them.
+    """
     if source is None:
         return InvalidRequest("its file has no chat template")
     try:
         template = ChatTemplate(source, special=tuple(special), bos=bos, eos=eos)
     except PentadError as error:
         return error
-    return Chat(template, probe(template))
+    features = probe(template)
+    if not presents_tools:
+        features = replace(features, tools=False, calls=False)
+    return Chat(template, features)
 
 
 def probe(template: ChatTemplate) -> TemplateFeatures:

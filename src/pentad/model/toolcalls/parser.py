@@ -14,7 +14,7 @@ ID_CHARS = 24
 
 def call_id(request_id: str, choice: int, index: int) -> str:
     """The id of a call: the same request replayed gives the same id."""
-    digest = hashlib.sha256(f"{request_id}\0{choice}\0{index}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{request_id}\0{choice}\0{index}".encode("utf-8", "surrogatepass")).hexdigest()
     return f"call_{digest[:ID_CHARS]}"
 
 
