@@ -242,24 +242,41 @@ def test_the_same_seed_repeats_and_another_seed_differs() -> None:
     assert sample("a", 1) != sample("a", 1, choice=1)
 
 
+class PreemptOnce:
+    """Runs everything at once, and preempts once, when a sequence has generated so many tokens."""
+
+    name = "preempt once"
+
+    def __init__(self, generated: int) -> None:
+        self.generated: int | None = generated
+        self.cached: list[int] = []
+
+    def plan(self, state: SchedulerInput) -> StepPlan:
+        self.cached += [seq.num_cached for seq in state.waiting]
+        if state.running and state.running[0].num_generated == self.generated:
+            self.generated = None
+            return StepPlan(preempt=tuple(state.running))
+        return StepPlan(
+            work=tuple((seq, seq.num_tokens - seq.num_cached) for seq in state.waiting)
+            + tuple((seq, seq.num_tokens - seq.num_computed) for seq in state.running)
+        )
+
+
 def test_a_preempted_sequence_sees_that_its_own_blocks_are_still_there() -> None:
-    cached: list[int] = []
-
-    class PreemptOnce:
-        name = "preempt once"
-
-        def plan(self, state: SchedulerInput) -> StepPlan:
-            cached.extend(seq.num_cached for seq in state.waiting)
-            if state.running and state.running[0].num_generated == 8 and len(cached) == 1:
-                return StepPlan(preempt=tuple(state.running))
-            return StepPlan(
-                work=tuple((s, s.num_tokens - s.num_computed - s.num_cached) for s in state.waiting)
-                + tuple((s, s.num_tokens - s.num_computed) for s in state.running)
-            )
-
-    answer = run(toy_engine(PreemptOnce()), token_request("a", range(5), 12))["a"]
+    scheduler = PreemptOnce(8)
+    answer = run(toy_engine(scheduler), token_request("a", range(5), 12))["a"]
     assert answer.tokens == greedy(range(5), 12)
-    assert cached == [0, 12]  # of 13 tokens
+    assert scheduler.cached == [0, 12]  # of 13 tokens
+
+
+def test_a_preempted_sequence_sees_blocks_that_others_computed_before() -> None:
+    scheduler = PreemptOnce(99)
+    engine = toy_engine(scheduler)
+    run(engine, token_request("before", range(3), 12))
+    scheduler.generated = 3
+    answer = run(engine, token_request("a", range(3), 12))["a"]
+    assert answer.tokens == greedy(range(3), 12)
+    assert scheduler.cached == [0, 0, 4]  # too short for a whole block at first, 6 tokens later
 
 
 @pytest.mark.parametrize("salts", [("t1", "", "t2", ""), ("t1", "x", "t1", "y")])
