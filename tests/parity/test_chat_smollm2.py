@@ -95,7 +95,6 @@ def test_a_schema_holds_at_any_temperature(served: Served, temperature: float) -
         jsonschema.validate(json.loads(choice.message.content), FORECAST)
 
 
-@pytest.mark.row("tool-functional", "mechanism")
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 5.0])
 def test_a_required_call_parses_at_any_temperature(served: Served, temperature: float) -> None:
     tools = (

@@ -66,6 +66,8 @@ class LlamaCppBackend:
             token_prompts=True,
         )
         self._turn = asyncio.Lock()
+        self._in_use = threading.Lock()
+        """Held by the thread that drives the model; the last word on there being one at a time."""
         self._waiting = 0
         self._running = False
         self._closed = False
@@ -117,7 +119,7 @@ class LlamaCppBackend:
             self._refuse_if_closed()
             self._running, self._progress_s = True, self._clock()
             self._counts["requests_total"] += 1
-            worker = _Worker(self._model, asked, self._clock, sent_s)
+            worker = _Worker(self._model, self._in_use, asked, self._clock, sent_s)
             try:
                 async for output in worker.outputs():
                     self._note(output)
@@ -155,7 +157,11 @@ class LlamaCppBackend:
         """Waits for the running request, refuses those behind it, frees the model."""
         self._closed = True
         async with self._turn:
-            await asyncio.to_thread(self._model.close)
+            await asyncio.to_thread(self._close_model)
+
+    def _close_model(self) -> None:
+        with self._in_use:
+            self._model.close()
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
@@ -172,9 +178,15 @@ class _Worker:
     """Generates the choices of one request, one after the other, on a thread."""
 
     def __init__(
-        self, model: TokenModel, asked: Sequence[TokenRequest], clock: Clock, arrived_s: float
+        self,
+        model: TokenModel,
+        in_use: threading.Lock,
+        asked: Sequence[TokenRequest],
+        clock: Clock,
+        arrived_s: float,
     ) -> None:
         self._model = model
+        self._in_use = in_use
         self._asked = asked
         self._clock = clock
         self._arrived_s = arrived_s
@@ -202,8 +214,9 @@ class _Worker:
 
     def _run(self) -> None:
         try:
-            for request in self._asked:
-                self._generate(request)
+            with self._in_use:
+                for request in self._asked:
+                    self._generate(request)
             self._put(None)
         except Exception as error:  # handed to the consumer, who raises it
             self._put(error)
