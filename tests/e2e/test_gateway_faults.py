@@ -19,10 +19,10 @@ from typing import Any
 
 import httpx2
 import pytest
-from gateway_support import HELLO, Live, eventually, live, model_service, scripted
 
 import model_fixtures as make
 from chat_support import tiny_files
+from gateway_support import Live, address, chat_body, eventually, head_of, live, model_service, scripted
 from pentad.application.services import Services
 from pentad.execution.backend import ChoiceDone, Delta, StreamDone, TextDelta
 from pentad.execution.engine import Engine
@@ -33,23 +33,6 @@ from pentad.resource.scheduling.sarathi import Sarathi
 from pentad.testing.backends import ScriptedBackend
 from pentad.testing.runners import ToyRunner
 from pentad.types import Request, Usage
-
-
-def head_of(url: str, body: bytes, *, extra: str = "", length: int | None = None) -> bytes:
-    host = url.removeprefix("http://")
-    size = len(body) if length is None else length
-    return (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Length: {size}\r\n{extra}\r\n"
-    ).encode() + body
-
-
-def chat_body(**fields: Any) -> bytes:
-    return json.dumps({"messages": HELLO, **fields}).encode()
-
-
-def address(url: str) -> tuple[str, int]:
-    host, _, port = url.removeprefix("http://").partition(":")
-    return host, int(port)
 
 
 @contextmanager
@@ -308,7 +291,7 @@ asyncio.run(main())
 
 @contextmanager
 def process(drain_s: float, words: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    folder = str(pathlib.Path(__file__).parent)
+    folder = str(pathlib.Path(__file__).parent.parent)
     code = f"import sys; sys.path.insert(0, {folder!r})\n{textwrap.dedent(SERVER)}"
     started = subprocess.Popen(
         [sys.executable, "-c", code, str(drain_s), str(words)], stdout=subprocess.PIPE, text=True

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pentad.application.gateway.core import Gateway
 from pentad.application.gateway.errors import error_response, internal_error
 from pentad.application.gateway.exchange import SCOPE_KEY, Exchange
-from pentad.errors import PentadError, TooLarge, Unauthorized
+from pentad.errors import PentadError, TooLarge, Unauthorized, Unavailable
 
 logger = logging.getLogger("pentad.gateway")
 
@@ -59,6 +59,8 @@ class Guard:
         except ClientDisconnect:
             answer.status = 499
         except PentadError as error:
+            if error.status >= 500 and not isinstance(error, Unavailable):
+                logger.warning("request %s failed: %s", exchange.request_id, error)
             await answer.fail(error, receive)
         except Exception:
             logger.exception("request %s failed", exchange.request_id)

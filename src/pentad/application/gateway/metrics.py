@@ -1,4 +1,4 @@
-"""Metrics: what the gateway counts, in a registry of its own, and its vLLM aliases."""
+"""Metrics: what the gateway counts, in a registry of its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from pentad.application.gateway.metrics_vllm import VllmAliases
 from pentad.types import Usage
 
 Stats = Callable[[], Mapping[str, Mapping[str, float]]]
@@ -16,6 +17,7 @@ Stats = Callable[[], Mapping[str, Mapping[str, float]]]
 _TTFT_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 _TOKEN_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.5, 1, 2)
 _REQUEST_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
+_PHASE_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 _OVERHEAD_S = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 0.1)
 _COUNTS = (1, 8, 32, 128, 512, 2048, 8192, 32768)
 
@@ -63,6 +65,13 @@ class Metrics:
             "pentad_cached_tokens", "Prompt tokens taken from the prefix cache.", model, registry=add
         )
         self.completion_tokens = Counter("pentad_completion_tokens", "Generated tokens.", model, registry=add)
+        self.phase = Histogram(
+            "pentad_phase_seconds",
+            "Parts of a request's way: queue, prefill, decode and what surrounds them.",
+            [*model, "layer", "phase"],
+            buckets=_PHASE_S,
+            registry=add,
+        )
         self.requests = Counter(
             "pentad_requests", "Ended requests by how they ended.", [*model, "outcome"], registry=add
         )
@@ -79,7 +88,7 @@ class Metrics:
         self._meters: dict[str, Meter] = {}
         add.register(_ModelStats(stats))
         if compat == "vllm":
-            add.register(_VllmAliases(self.registry))
+            add.register(VllmAliases(self.registry))
 
     def generation(self, model: str) -> Meter:
         """The bound children for one model, looked up once."""
@@ -110,6 +119,8 @@ class Meter:
         metrics.completion_tokens.labels(model).inc(usage.completion_tokens)
         metrics.request_prompt_tokens.labels(model).observe(usage.prompt_tokens)
         metrics.request_completion_tokens.labels(model).observe(usage.completion_tokens)
+        for span in usage.spans:
+            metrics.phase.labels(model, span.layer, span.name).observe(span.end_s - span.start_s)
 
     def done(self, outcome: str, seconds: float) -> None:
         """Counts one ended request."""
@@ -138,49 +149,3 @@ class _ModelStats(Collector):
                     family = families[key] = kind(name, f"{key} of the backend", labels=["model_name"])
                 family.add_metric([model], value)  # type: ignore[attr-defined]
         yield from families.values()
-
-
-_ALIASES = {
-    "pentad_time_to_first_token_seconds": "vllm:time_to_first_token_seconds",
-    "pentad_inter_token_seconds": "vllm:inter_token_latency_seconds",
-    "pentad_request_seconds": "vllm:e2e_request_latency_seconds",
-    "pentad_request_prompt_tokens": "vllm:request_prompt_tokens",
-    "pentad_request_completion_tokens": "vllm:request_generation_tokens",
-    "pentad_prompt_tokens": "vllm:prompt_tokens",
-    "pentad_completion_tokens": "vllm:generation_tokens",
-    "pentad_engine_running": "vllm:num_requests_running",
-    "pentad_engine_waiting": "vllm:num_requests_waiting",
-    "pentad_engine_kv_usage_fraction": "vllm:kv_cache_usage_perc",
-    "pentad_engine_prefix_query_tokens": "vllm:prefix_cache_queries",
-    "pentad_engine_prefix_hit_tokens": "vllm:prefix_cache_hits",
-    "pentad_engine_preemptions": "vllm:num_preemptions",
-}
-
-
-class _VllmAliases(Collector):
-    """The same samples under vLLM's names, for dashboards and autoscalers made for it."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-        self._busy = False
-
-    def describe(self) -> Iterable[Metric]:
-        return ()
-
-    def collect(self) -> Iterator[Metric]:
-        if self._busy:
-            return
-        self._busy = True
-        try:
-            families = list(self._registry.collect())
-        finally:
-            self._busy = False
-        for family in families:
-            alias = _ALIASES.get(family.name)
-            if alias is None:
-                continue
-            copy = Metric(alias, family.documentation, family.type)
-            for sample in family.samples:
-                labels = {**sample.labels, "engine": "0"}
-                copy.add_sample(alias + sample.name.removeprefix(family.name), labels, sample.value)
-            yield copy

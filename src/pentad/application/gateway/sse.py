@@ -171,6 +171,8 @@ class EventStream(Response):
                 raise
             await self._fail(self._end)
         except PentadError as error:
+            if self._started:
+                logger.warning("request %s failed while streaming: %s", self._request_id, error)
             await self._fail(error)
         except Exception:
             if not self._started:

@@ -72,8 +72,9 @@ def _embedder(gateway: Gateway, name: str | None) -> ModelCard:
     for card in cards:
         if name in (None, card.name):
             return card
-    known = ", ".join(card.name for card in cards) or "none is served"
-    raise ModelNotFound(f"no embedding model {name!r} here", hint=f"known: {known}", param="model")
+    known = ", ".join(card.name for card in cards) or "none; name one with --embedding-model"
+    asked = "no embedding model is served here" if name is None else f"no embedding model {name!r} here"
+    raise ModelNotFound(asked, hint=f"known: {known}", param="model")
 
 
 def _base64(vector: Sequence[float]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pathlib
 import tempfile
 import threading
@@ -112,3 +113,23 @@ def eventually(condition: Any, *, within_s: float = 5.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
         time.sleep(0.005)
+
+
+def head_of(url: str, body: bytes, *, extra: str = "", length: int | None = None) -> bytes:
+    """A chat request as bytes, for clients that misbehave."""
+    host = url.removeprefix("http://")
+    size = len(body) if length is None else length
+    return (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Length: {size}\r\n{extra}\r\n"
+    ).encode() + body
+
+
+def chat_body(**fields: Any) -> bytes:
+    """The body of a chat completion."""
+    return json.dumps({"messages": HELLO, **fields}).encode()
+
+
+def address(url: str) -> tuple[str, int]:
+    """Host and port for a socket."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    return host, int(port)
