@@ -16,7 +16,7 @@ from pentad.types import Clock
 
 _SMOOTHING = 0.3
 """Weight of the latest step in the running mean of a step's time."""
-_WARM_STEPS = 4
+_WARM_STEPS = 2
 """Steps of a size before the other count is first tried: the first ones pay for set-up."""
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 32.0
