@@ -15,6 +15,8 @@ from pentad.agent.tools.base import InDoubt, Tool, ToolContext, Truncated
 from pentad.agent.tools.schema import check_arguments
 from pentad.errors import Forbidden, PentadError, ToolFailed
 
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
@@ -104,7 +106,8 @@ def in_doubt(name: str, why: str) -> str:
 def as_text(result: Any) -> str:
     """A tool's result as text. Bytes that are no UTF-8 keep their values as lone surrogates."""
     if isinstance(result, str):
-        return result
+        # Two surrogates side by side are one character, and JSON would store them as such.
+        return _PAIR.sub(lambda m: m[0].encode("utf-16", "surrogatepass").decode("utf-16"), result)
     if isinstance(result, bytes | bytearray):
         return bytes(result).decode("utf-8", "surrogateescape")
     return json.dumps(result, ensure_ascii=False)

@@ -49,7 +49,7 @@ def command_tool(
             output, complaint = await _talk(process, json.dumps(dict(arguments)).encode(), max_result_bytes)
             code = await process.wait()
         finally:
-            _kill_group(process)
+            await _end(process)
         if code < 0:
             raise InDoubt(f"{name!r} was killed by signal {-code}")
         if code:
@@ -94,6 +94,10 @@ async def _read(stream: asyncio.StreamReader, most: int) -> Truncated:
     return Truncated(data=bytes(kept), total_bytes=total)
 
 
-def _kill_group(process: asyncio.subprocess.Process) -> None:
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kills what is left of the process group and gives the pipes back."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
+    # A grandchild in a session of its own may hold the pipes open; asyncio would wait for it.
+    process._transport.close()  # type: ignore[attr-defined]
