@@ -34,14 +34,17 @@ def environment(home: pathlib.Path) -> dict[str, str]:
     return kept | {"PENTAD_HOME": str(home), "PATH": f"{PENTAD.parent}:{os.environ['PATH']}"}
 
 
-def pentad(home: pathlib.Path, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
-    """Runs the program to its end."""
+def pentad(
+    home: pathlib.Path, *arguments: str, timeout_s: float = 300, folder: pathlib.Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs the program to its end, in `folder` if one is given."""
     return subprocess.run(
         [PENTAD, *arguments],
         env=environment(home),
         capture_output=True,
         text=True,
         timeout=timeout_s,
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         check=False,
     )

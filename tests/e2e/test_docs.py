@@ -1,0 +1,163 @@
+"""The documentation is true: links lead somewhere, snippets run, tables are whole."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+
+import pentad.errors as errors
+from pentad.agent.loading import agent_from
+from pentad.application.config import Settings
+from pentad.application.config_loading import resolve
+from process_support import Server, home_with, pentad, serving
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+PAGES = sorted(
+    [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "src").glob("pentad/*/README.md")]
+)
+SNIPPET_S = 300.0
+
+
+def name_of(page: pathlib.Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def snippets(language: str) -> list[Any]:
+    """Every fenced block of that language as (page, text)."""
+    found = []
+    for page in PAGES:
+        for i, text in enumerate(
+            re.findall(rf"^```{language}\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
+        ):
+            found.append(pytest.param(text, id=f"{name_of(page)}-{i + 1}"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def home(
+    tmp_path_factory: pytest.TempPathFactory, smollm2_path: pathlib.Path, minilm_path: pathlib.Path
+) -> pathlib.Path:
+    models = {"smollm2-135m": smollm2_path, "minilm": minilm_path}
+    return home_with(tmp_path_factory.mktemp("home"), models)
+
+
+@pytest.fixture(scope="module")
+def server(home: pathlib.Path) -> Iterator[Server]:
+    with serving(home) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A working folder with every agent file that the pages show."""
+    path = tmp_path_factory.mktemp("work")
+    for parameter in snippets("yaml"):
+        (text,) = parameter.values
+        content = yaml.safe_load(text)
+        if "planner" in content:
+            (path / f"{content['name']}.yaml").write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_link_leads_to_a_file_and_a_heading(page: pathlib.Path) -> None:
+    text = page.read_text("utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?://", target):
+            continue
+        path, _, anchor = target.partition("#")
+        aim = (page.parent / path).resolve() if path else page
+        assert aim.exists(), f"{name_of(page)} links to {target!r}"
+        assert not anchor or anchor in anchors(aim), f"{name_of(page)} links to {target!r}"
+
+
+def anchors(page: pathlib.Path) -> set[str]:
+    """Headings as GitHub names them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_path_of_this_repository_that_a_page_names_exists(page: pathlib.Path) -> None:
+    pattern = r"`((?:src|tests|docs|scripts|benchmarks|examples)/[\w./-]+)`"
+    for path in re.findall(pattern, page.read_text("utf-8")):
+        assert (ROOT / path).exists(), f"{name_of(page)} names {path!r}"
+
+
+@pytest.mark.parametrize("text", snippets("python"))
+def test_a_python_snippet_runs(text: str, server: Server) -> None:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(text.replace("http://127.0.0.1:8000", server.url), "snippet", "exec"), {})  # noqa: S102
+    assert printed.getvalue().strip()
+
+
+@pytest.mark.parametrize("text", snippets("yaml"))
+def test_a_yaml_snippet_is_an_agent_or_settings(text: str, tmp_path: pathlib.Path) -> None:
+    content = yaml.safe_load(text)
+    if "planner" in content:
+        agent_from(content)
+        return
+    file = tmp_path / "pentad.yaml"
+    file.write_text(text, encoding="utf-8")
+    assert resolve(env={}, file=file).settings != Settings()
+
+
+@pytest.mark.parametrize("text", snippets("bash"))
+def test_a_shell_snippet_runs(text: str, home: pathlib.Path, folder: pathlib.Path) -> None:
+    for line in text.splitlines():
+        program, *words = shlex.split(line)
+        assert program == "pentad", f"{line!r} is not run by this test"
+        done = pentad(home, *words, timeout_s=SNIPPET_S, folder=folder)
+        assert done.returncode == 0 or is_an_ended_run(words, done), f"{line}\n{done.stdout}{done.stderr}"
+
+
+def is_an_ended_run(words: list[str], done: subprocess.CompletedProcess[str]) -> bool:
+    """Whether it is a run that came to its end without an answer, as a model this small may."""
+    return (
+        words[:2] == ["agent", "run"] and "ended   " in done.stdout and "time    application" in done.stdout
+    )
+
+
+def test_generated_pages_are_current() -> None:
+    script = ROOT / "scripts" / "reference.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_page_of_errors_has_each_with_its_status_and_exit() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| (\d+) \| (\d) \|", (ROOT / "docs" / "errors.md").read_text("utf-8"), re.M
+    )
+    written = {code: (int(status), int(exit_code)) for code, status, exit_code in rows}
+    defined = {
+        kind.code: (kind.status, kind.exit_code)
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.PentadError)
+    }
+    assert written == defined
+
+
+def test_the_page_of_metrics_has_each_that_a_server_exports(server: Server) -> None:
+    exported = httpx2.get(f"{server.url}/metrics").text
+    names = {n for n in re.findall(r"^# TYPE (\S+) ", exported, re.M) if not n.endswith("_created")}
+    written = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "metrics.md").read_text("utf-8"), re.M))
+    assert written == names
+
+
+def test_the_readme_names_the_targets_of_the_makefile() -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
+    named = set(re.findall(r"\bmake (\w+)", (ROOT / "README.md").read_text("utf-8")))
+    assert named <= targets
+    assert {"demo", "serve", "test", "check", "bench"} <= named
