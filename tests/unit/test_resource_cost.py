@@ -189,6 +189,7 @@ class TestStepCost:
 
 
 class TestSoftwareFit:
+    @pytest.mark.row("prof-cpu", "mechanism")
     def test_costs_are_recovered_from_steps_that_they_generated(self) -> None:
         truth = measured_device()
         steps = []

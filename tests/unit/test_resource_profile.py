@@ -169,6 +169,7 @@ class TestMeasure:
         entries = {"probe": FAKE_PROBE, "runner": FakeRunner}
         monkeypatch.setattr(measuring, "load", lambda family, name: entries[family])
 
+    @pytest.mark.row("prof-cpu", "mechanism")
     @pytest.mark.usefixtures("fakes")
     def test_everything_is_measured_through_the_runner_and_its_probe(self, tmp_path: pathlib.Path) -> None:
         told: list[str] = []

@@ -1,0 +1,91 @@
+"""Live against simulated: the same trace through the real engine on SmolLM2 and on its profile."""
+
+from __future__ import annotations
+
+import pathlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from resource_live import azure_trace, live, open_runner, this_machine
+
+from pentad.execution.scheduling import EngineLimits
+from pentad.resource.calibration import calibrate
+from pentad.resource.cost import ModelForm, StepCost
+from pentad.resource.scheduling.sarathi import Sarathi
+from pentad.resource.simulator import (
+    RequestRecord,
+    SimulationOptions,
+    TraceItem,
+    read_trace,
+    rescaled,
+    simulate,
+)
+
+pytestmark = pytest.mark.slow
+
+REQUESTS = 60
+LOAD = 0.6
+"""Share of the time that the engine is meant to be busy."""
+BLOCKS = 4096
+LIMITS = EngineLimits(max_batch_tokens=256, max_sequences=16, max_waiting=REQUESTS)
+
+
+def medians(records: list[RequestRecord]) -> dict[str, float]:
+    return {
+        "ttft_s": float(np.median([record.ttft_s for record in records])),
+        "inter_token_s": float(np.median([gap for record in records for gap in record.gaps_s])),
+        "completion_s": float(np.median([record.completion_s for record in records])),
+    }
+
+
+def fitting_trace(path: pathlib.Path, cost: StepCost) -> tuple[TraceItem, ...]:
+    """The trace's first conversations that fit the context, at the rate that gives the load."""
+    most = cost.spec.context_length
+    items = read_trace(path, limit=4 * REQUESTS)
+    kept = [item for item in items if item.prompt_tokens + item.output_tokens <= most][:REQUESTS]
+    options = SimulationOptions(limits=LIMITS, kv_blocks=BLOCKS)
+    busy_s = simulate(kept, cost.spec, cost.profile, Sarathi(), options=options, cost=cost).busy_s
+    span_s = kept[-1].arrival_s - kept[0].arrival_s
+    return rescaled(kept, LOAD * span_s / busy_s)
+
+
+def test_medians_of_a_60_request_replay_are_within_15_percent_of_its_simulation(
+    smollm2_path: pathlib.Path,
+) -> None:
+    device = this_machine()
+    runner = open_runner(smollm2_path, num_blocks=BLOCKS)
+    bits = 16 if runner.precision == "bfloat16" else 32
+    plain = StepCost(profile=device, spec=runner.spec, form=ModelForm(weight_bits=bits, kv_bits=bits))
+    calibrated = calibrate(plain, runner)
+    print(f"\ncalibration: {calibrated.calibration}")
+    trace = fitting_trace(azure_trace(), calibrated)
+    real = live(runner, Sarathi(), LIMITS, trace)
+    assert [len(record.tokens) for record in real] == [item.output_tokens for item in trace]
+    measured = medians(real)
+    ratios = {}
+    for name, cost in (("profile alone", plain), ("calibrated", calibrated)):
+        options = SimulationOptions(limits=LIMITS, kv_blocks=BLOCKS, form=cost.form)
+        report = simulate(trace, cost.spec, device, Sarathi(), options=options, cost=cost)
+        predicted = medians(list(report.records))
+        ratios[name] = {key: predicted[key] / measured[key] for key in measured}
+        print(f"{name}: utilisation {report.utilisation:.0%}")
+        for key in measured:
+            print(
+                f"  {key:14} live {measured[key]:.4f} simulated {predicted[key]:.4f}",
+                f"({ratios[name][key] - 1:+.1%})",
+            )
+    assert all(abs(ratio - 1) <= 0.15 for ratio in ratios["calibrated"].values()), ratios
+
+
+def test_a_replay_without_pressure_keeps_the_trace_as_it_is(smollm2_path: pathlib.Path) -> None:
+    runner = open_runner(smollm2_path, num_blocks=64)
+    trace = tuple(
+        TraceItem(id=f"{i}", arrival_s=0.05 * i, prompt_tokens=20, output_tokens=5) for i in range(3)
+    )
+    records = live(runner, Sarathi(), replace(LIMITS, max_sequences=2), trace)
+    assert [len(record.tokens) for record in records] == [5, 5, 5]
+    for record, item in zip(records, trace, strict=True):
+        assert record.arrived_s >= item.arrival_s
+        assert record.token_times_s == sorted(record.token_times_s)
+        assert record.finished_s is not None

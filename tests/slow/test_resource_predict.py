@@ -1,0 +1,55 @@
+"""Row prof-cpu: a profile of this machine predicts steps of models that it never ran."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+from resource_live import open_runner, this_machine
+
+from pentad.execution.device import DeviceProfile
+from pentad.execution.torch.runner import TorchRunner
+from pentad.resource.cost import ModelForm, StepCost
+from pentad.resource.profile.synthetic import SequenceShape, time_step
+
+pytestmark = pytest.mark.slow
+
+STEPS: dict[str, list[SequenceShape]] = {
+    "decode 1 at 128": [(1, 128)],
+    "decode 1 at 1024": [(1, 1024)],
+    "decode 4 at 256": [(1, 256)] * 4,
+    "decode 8 at 256": [(1, 256)] * 8,
+    "prefill 128": [(128, 128)],
+    "prefill 512": [(512, 512)],
+    "prefill 256 behind 768": [(256, 1024)],
+    "8 decodes and 120 of a prompt": [(1, 256)] * 8 + [(120, 120)],
+}
+
+
+@pytest.fixture(scope="module")
+def device() -> DeviceProfile:
+    return this_machine()
+
+
+@pytest.fixture(scope="module", params=["smollm2_path", "qwen_path"])
+def runner(request: pytest.FixtureRequest) -> Iterator[TorchRunner]:
+    path: pathlib.Path = request.getfixturevalue(request.param)
+    opened = open_runner(path, num_blocks=600)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.row("prof-cpu", "effect")
+def test_decode_and_prefill_are_predicted_within_15_percent(
+    device: DeviceProfile, runner: TorchRunner
+) -> None:
+    bits = 16 if runner.precision == "bfloat16" else 32
+    cost = StepCost(profile=device, spec=runner.spec, form=ModelForm(weight_bits=bits, kv_bits=bits))
+    errors = {}
+    print(f"\n{runner.spec.name}: step, measured ms, predicted ms, error")
+    for name, sequences in STEPS.items():
+        shape, seconds = time_step(runner, sequences, repeats=11)
+        errors[name] = cost.seconds(shape) / seconds - 1
+        print(f"  {name:32} {seconds * 1e3:8.2f} {cost.seconds(shape) * 1e3:8.2f} {errors[name]:+7.1%}")
+    assert all(abs(error) <= 0.15 for error in errors.values()), errors
