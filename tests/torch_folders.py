@@ -79,7 +79,7 @@ def write_folder(folder: pathlib.Path, config: Any, *, seed: int = 0) -> pathlib
     for name, value in model.state_dict().items():
         if name not in tied:
             scale = 0.02 if value.dim() > 1 else 0.1
-            offset = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+            offset = 1.0 if value.dim() == 1 and name.endswith("weight") else 0.0
             state[name] = torch.randn(value.shape, generator=generator).mul_(scale).add_(offset).bfloat16()
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     config.save_pretrained(folder)

@@ -125,8 +125,9 @@ def test_tuning_wins_back_half_of_what_pooling_three_heads_into_one_costs(
     fair_share = math.log(after / tuned) / math.log(after / floor)
     print(
         f"\nperplexity: original {before:.2f}, 3 heads pooled into 1 {after:.2f}, "
-        f"after {STEPS} steps {tuned:.2f} (the original after the same steps {floor:.2f}); won back {share:.1%} of the perplexity, "
-        f"{log_share:.1%} of the log perplexity, {fair_share:.1%} of it against the tuned original"
+        f"after {STEPS} steps {tuned:.2f} (the original after the same steps {floor:.2f}); "
+        f"won back {share:.1%} of the perplexity, {log_share:.1%} of the log perplexity, "
+        f"{fair_share:.1%} of it against the tuned original"
     )
     assert after > before
     assert share >= 0.5
