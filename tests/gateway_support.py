@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import pathlib
+import random
 import tempfile
 import threading
 import time
@@ -133,3 +135,28 @@ def address(url: str) -> tuple[str, int]:
     """Host and port for a socket."""
     host, _, port = url.removeprefix("http://").partition(":")
     return host, int(port)
+
+
+async def _leave_early(url: str, after_bytes: int, fields: dict[str, Any]) -> None:
+    """Opens a stream, takes about so many bytes of it and goes away without a word."""
+    reader, writer = await asyncio.open_connection(*address(url))
+    writer.write(head_of(url, chat_body(stream=True, **fields), extra="Connection: close\r\n"))
+    await writer.drain()
+    taken = 0
+    while taken < after_bytes:
+        piece = await reader.read(4096)
+        if not piece:
+            break
+        taken += len(piece)
+    writer.transport.abort()
+
+
+async def leave_many(url: str, count: int, fields: dict[str, Any], at_once: int = 16) -> None:
+    """Opens so many streams and leaves each at some point, from at once to near its end."""
+    dice, gate = random.Random(0), asyncio.Semaphore(at_once)
+
+    async def one() -> None:
+        async with gate:
+            await _leave_early(url, dice.choice([0, 0, 300, 1000, 3000]), fields)
+
+    await asyncio.gather(*(one() for _ in range(count)))

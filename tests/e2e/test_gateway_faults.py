@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import pathlib
-import random
 import signal
 import socket
 import subprocess
@@ -14,15 +13,24 @@ import textwrap
 import threading
 import time
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
 
 import httpx2
 import pytest
 
 import model_fixtures as make
 from chat_support import tiny_files
-from gateway_support import Live, address, chat_body, eventually, head_of, live, model_service, scripted
+from gateway_support import (
+    Live,
+    address,
+    chat_body,
+    eventually,
+    head_of,
+    leave_many,
+    live,
+    model_service,
+    scripted,
+)
 from pentad.application.services import Services
 from pentad.execution.backend import ChoiceDone, Delta, StreamDone, TextDelta
 from pentad.execution.engine import Engine
@@ -49,30 +57,6 @@ def toy_engine(**limits: int) -> Iterator[tuple[Live, EngineBackend, Engine]]:
 # F9
 
 
-async def _leave_early(url: str, after_bytes: int, fields: dict[str, Any]) -> None:
-    """Opens a stream, takes about so many bytes of it and goes away without a word."""
-    reader, writer = await asyncio.open_connection(*address(url))
-    writer.write(head_of(url, chat_body(stream=True, **fields), extra="Connection: close\r\n"))
-    await writer.drain()
-    taken = 0
-    while taken < after_bytes:
-        piece = await reader.read(4096)
-        if not piece:
-            break
-        taken += len(piece)
-    writer.transport.abort()
-
-
-async def _leave_many(url: str, count: int, fields: dict[str, Any], at_once: int = 16) -> None:
-    dice, gate = random.Random(0), asyncio.Semaphore(at_once)
-
-    async def one() -> None:
-        async with gate:
-            await _leave_early(url, dice.choice([0, 0, 300, 1000, 3000]), fields)
-
-    await asyncio.gather(*(one() for _ in range(count)))
-
-
 def test_after_1000_streams_left_early_no_block_is_held_and_the_next_answer_is_right() -> None:
     fields = {"max_tokens": 60, "ignore_eos": True, "temperature": 0}
     with toy_engine(max_sequences=8, max_waiting=64) as (server, backend, engine):
@@ -85,7 +69,7 @@ def test_after_1000_streams_left_early_no_block_is_held_and_the_next_answer_is_r
 
         before = answer()
         baseline = backend.stats()["kv_blocks_held"]
-        asyncio.run(_leave_many(server.url, 1000, fields))
+        asyncio.run(leave_many(server.url, 1000, fields))
         eventually(lambda: not engine.has_work, within_s=10)
         stats = backend.stats()
         assert stats["kv_blocks_held"] == baseline == 0
@@ -186,6 +170,21 @@ def test_1000_requests_at_once_are_answered_or_told_to_come_back() -> None:
         assert after.status_code == 200
 
 
+def test_connections_beyond_the_limit_are_closed_and_the_others_served() -> None:
+    with scripted(["a"], repeat=True, max_connections=10) as server:
+        held = [socket.create_connection(address(server.url)) for _ in range(10)]
+        eventually(lambda: len(server.server.server_state.connections) == 10)
+        with socket.create_connection(address(server.url)) as extra:
+            extra.settimeout(5)
+            with suppress(ConnectionResetError):
+                assert extra.recv(1) == b""
+        held[0].settimeout(5)
+        held[0].sendall(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert held[0].recv(100).startswith(b"HTTP/1.1 200")
+        for client in held:
+            client.close()
+
+
 # A6
 
 
@@ -212,7 +211,8 @@ def test_a_second_head_that_never_ends_is_closed() -> None:
         client.sendall(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         assert client.recv(4096).startswith(b"HTTP/1.1 200")
         client.sendall(b"GET /livez HT")
-        assert client.recv(100) == b""
+        while client.recv(4096):
+            pass
 
 
 def test_a_body_that_never_ends_is_408() -> None:
@@ -247,7 +247,7 @@ def test_an_upload_over_the_limit_is_cut_and_told_so(chunked: bool) -> None:
         except httpx2.WriteError:
             response = None  # the kernel may report the closed connection before the answer
         assert response is None or response.status_code == 413
-        assert sent < 1 << 29
+        assert sent < 64 << 20
         eventually(lambda: server.gateway.load.active == 0)
 
 
@@ -335,12 +335,22 @@ def test_sigterm_lets_streams_finish_refuses_new_work_and_exits_0() -> None:
         assert server.wait(10) == 0
 
 
-def test_streams_longer_than_the_drain_end_with_an_error_event() -> None:
+def test_answers_longer_than_the_drain_end_with_an_error() -> None:
     lines: list[str] = []
+    plain: list[httpx2.Response] = []
     with process(drain_s=0.5, words=100) as (server, url):
         thread = _take(url, lines)
+        waiting = threading.Thread(
+            target=lambda: plain.append(
+                httpx2.post(f"{url}/v1/chat/completions", content=chat_body(), timeout=30)
+            )
+        )
+        waiting.start()
         time.sleep(1.0)
         server.send_signal(signal.SIGTERM)
         thread.join(20)
+        waiting.join(20)
+        assert plain[0].status_code == 503
+        assert "retry-after" in plain[0].headers
         assert json.loads(lines[-2].removeprefix("data: "))["error"]["code"] == "unavailable"
         assert server.wait(10) == 0

@@ -21,7 +21,7 @@ from pentad.application.gateway.settings import GatewaySettings
 from pentad.application.gateway.sse import EventStream, StreamWatch, until_disconnected
 from pentad.application.gateway.store import ResponseStore
 from pentad.application.services import Services
-from pentad.errors import PentadError
+from pentad.errors import PentadError, Unavailable
 from pentad.execution.backend import Delta
 from pentad.types import Request, Span, Usage
 
@@ -45,6 +45,7 @@ class Gateway:
         )
         self.responses = ResponseStore(settings.response_store_bytes)
         self.log = logging.getLogger("pentad.gateway")
+        self._ending = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
 
     def background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -53,6 +54,31 @@ class Gateway:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
+
+    def end_all(self) -> None:
+        """Stops every answer that is still being made; each client is told."""
+        self._ending.set()
+        self.watch.end_all(_shutting_down())
+
+    async def plain(self, http: HttpRequest, work: Awaitable[T]) -> T:
+        """The result of the work for an answer in one piece, which is cancelled when nobody waits.
+
+        Raises:
+            ClientDisconnect: the client went away.
+            Unavailable: the server ended first.
+        """
+        task = asyncio.ensure_future(work)
+        gone = asyncio.create_task(until_disconnected(http.receive))
+        ending = asyncio.create_task(self._ending.wait())
+        try:
+            await asyncio.wait({task, gone, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise _shutting_down() if ending.done() else ClientDisconnect()
+        finally:
+            for one in (task, gone, ending):
+                one.cancel()
+            await asyncio.gather(task, gone, ending, return_exceptions=True)
 
     async def close(self) -> None:
         """Ends the background work. The services belong to whoever built them."""
@@ -110,19 +136,5 @@ class Gateway:
         )
 
 
-async def while_connected(http: HttpRequest, work: Awaitable[T]) -> T:
-    """The result of the work, which is cancelled when the client goes away.
-
-    Raises ClientDisconnect in that case.
-    """
-    task = asyncio.ensure_future(work)
-    gone = asyncio.create_task(until_disconnected(http.receive))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        gone.cancel()
-        task.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+def _shutting_down() -> Unavailable:
+    return Unavailable("the server is shutting down", retry_after_s=5.0, hint="try again, or another server")

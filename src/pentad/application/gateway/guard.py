@@ -22,7 +22,8 @@ PROBES = frozenset({"/livez", "/readyz", "/health", "/metrics"})
 """Paths that are answered even when the server is full or draining."""
 
 LINGER_S = 1.0
-"""How long a client that sends too much may go on before the connection is closed."""
+LINGER_BYTES = 8 << 20
+"""How long and how much a client that sends too much may go on before the connection is closed."""
 
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -106,10 +107,11 @@ def _preflight(origin: str) -> Response:
 
 async def _discard(receive: Receive) -> None:
     """Reads on for a moment: a connection closed on unread bytes is reset, and the answer lost."""
+    left = LINGER_BYTES
     with suppress(TimeoutError):
         async with asyncio.timeout(LINGER_S):
-            while (await receive()).get("more_body"):
-                pass
+            while left > 0 and (message := await receive()).get("more_body"):
+                left -= len(message["body"])
 
 
 class _Answer:

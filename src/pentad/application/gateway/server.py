@@ -16,7 +16,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pentad.application.gateway.core import Gateway
 from pentad.application.gateway.settings import GatewaySettings
-from pentad.errors import Unavailable
 
 _CANCEL_S = 2.0
 """What streams get, after the drain, to send their last event."""
@@ -30,6 +29,9 @@ def protocol_for(settings: GatewaySettings) -> type[H11Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            if len(self.connections) > settings.max_connections:
+                transport.abort()
+                return
             transport.set_write_buffer_limits(high=settings.send_buffer_bytes)
             raw = transport.get_extra_info("socket")
             if raw is not None and raw.family != socket.AF_UNIX:
@@ -92,7 +94,7 @@ class GracefulServer(uvicorn.Server):
         if self._drain_until is not None and not self.should_exit:
             late = time.monotonic() >= self._drain_until
             if late:
-                self._gateway.watch.end_all(Unavailable("the server is shutting down", hint="try again"))
+                self._gateway.end_all()
             self.should_exit = late or self._gateway.load.active == 0
         return await super().on_tick(counter)
 

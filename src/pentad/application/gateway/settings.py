@@ -79,6 +79,8 @@ class GatewaySettings:
     """The whole head of a request must have arrived by then."""
     max_concurrent_requests: int = 256
     """Beyond this many at once a request is answered 429 with Retry-After."""
+    max_connections: int = 4096
+    """Further connections are closed at once, so that none can use up the process's files."""
     keep_alive_s: float = 15.0
     """A stream with nothing to say sends a comment this often."""
     slow_client_limit_s: float = 30.0
@@ -91,15 +93,15 @@ class GatewaySettings:
     """A model that produced no token for this long is probed by /health."""
     health_probe_s: float = 10.0
     """How long that probe may take."""
-    response_store_bytes: int = 64 * 2**20
+    response_store_bytes: int = 16 * 2**20
     """Stored responses (`store`), all tenants together; the oldest go first."""
     metrics_compat: Literal["none", "vllm"] = "none"
     """Also export the metrics under the names of vLLM's dashboards."""
 
     def __post_init__(self) -> None:
         positive = (
-            "max_body_bytes body_timeout_s header_timeout_s max_concurrent_requests keep_alive_s "
-            "slow_client_limit_s send_buffer_bytes health_window_s health_probe_s"
+            "max_body_bytes body_timeout_s header_timeout_s max_concurrent_requests max_connections "
+            "keep_alive_s slow_client_limit_s send_buffer_bytes health_window_s health_probe_s"
         )
         for name in positive.split():
             if getattr(self, name) <= 0:

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from pentad.application.gateway.answers import json_response
 from pentad.application.gateway.body import Body
 from pentad.application.gateway.context import options_of, run_context
-from pentad.application.gateway.core import Gateway, while_connected
+from pentad.application.gateway.core import Gateway
 from pentad.application.gateway.exchange import exchange_of, new_id
 from pentad.application.gateway.schemas.chat import ChatRequest
 from pentad.application.gateway.schemas.common import Card, CardList
@@ -46,7 +46,7 @@ def routes(gateway: Gateway) -> list[Route]:
             )
             return gateway.events(chunks.frames(deltas), exchange)
         async with aclosing(deltas) as stream:
-            completion = await while_connected(http, collect(stream))
+            completion = await gateway.plain(http, collect(stream))
         return json_response(
             chat_answer(completion, id=answer_id, created=created, model=model, explain=explain)
         )

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from pentad.application.gateway.answers import json_response
 from pentad.application.gateway.body import Body
-from pentad.application.gateway.core import Gateway, while_connected
+from pentad.application.gateway.core import Gateway
 from pentad.application.gateway.schemas.embeddings import (
     EmbeddingAnswer,
     EmbeddingItem,
@@ -38,7 +38,7 @@ def routes(gateway: Gateway) -> list[Route]:
                 hint="leave dimensions out",
                 param="dimensions",
             )
-        made = await while_connected(http, gateway.services.models.embed(card.name, texts))
+        made = await gateway.plain(http, gateway.services.models.embed(card.name, texts))
         encode = _base64 if wire.encoding_format == "base64" else list
         tokens = made.usage.prompt_tokens
         return json_response(

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from pentad.application.gateway.answers import json_response
 from pentad.application.gateway.body import Body
 from pentad.application.gateway.context import options_of, run_context
-from pentad.application.gateway.core import Gateway, while_connected
+from pentad.application.gateway.core import Gateway
 from pentad.application.gateway.errors import error_body
 from pentad.application.gateway.exchange import exchange_of, new_id
 from pentad.application.gateway.schemas.messages import CountTokensRequest, MessagesRequest, TokenCount
@@ -52,7 +52,7 @@ def routes(gateway: Gateway) -> list[Route]:
             )
             return gateway.events(events.frames(deltas), exchange, error_frame=error_event)
         async with aclosing(deltas) as stream:
-            completion = await while_connected(http, collect(stream))
+            completion = await gateway.plain(http, collect(stream))
         return json_response(messages_answer(completion, id=answer_id, model=wire.model, explain=explain))
 
     async def _count(request: Request) -> int:

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from pentad.application.gateway.answers import json_response
 from pentad.application.gateway.body import Body
 from pentad.application.gateway.context import options_of, run_context
-from pentad.application.gateway.core import Gateway, while_connected
+from pentad.application.gateway.core import Gateway
 from pentad.application.gateway.errors import internal_error
 from pentad.application.gateway.exchange import Exchange, exchange_of, new_id
 from pentad.application.gateway.schemas.responses import ResponseDeleted, ResponseObject, ResponseRequest
@@ -80,7 +80,7 @@ class Responses:
             return self._in_background(exchange, builder, deltas, history)
         if wire.stream:
             return self._gateway.events(builder.frames(deltas), exchange, error_frame=builder.failed)
-        return json_response(await while_connected(http, builder.run(deltas)))
+        return json_response(await self._gateway.plain(http, builder.run(deltas)))
 
     async def read(self, http: HttpRequest) -> Response:
         """A stored response as it is now."""
