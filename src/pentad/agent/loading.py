@@ -28,8 +28,8 @@ def load_agent(path: pathlib.Path | str) -> AgentSpec:
         NotFound: no such file; InvalidRequest: not a valid agent, naming the field at fault.
     """
     file = pathlib.Path(path)
-    if not file.suffix and (shipped := _READY / f"{file.name}.yaml").is_file():
-        file = shipped
+    if str(path) in ready():
+        file = _READY / f"{path}.yaml"
     if not file.is_file():
         raise NotFound(f"no agent file {str(path)!r}", hint=f"give a file, or one of: {', '.join(ready())}")
     if file.stat().st_size > _MAX_BYTES:

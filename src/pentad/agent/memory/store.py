@@ -149,8 +149,8 @@ class LongTerm:
         with self._lock, _translated(self.path):
             problems = [str(r[0]) for r in self._db.execute("PRAGMA integrity_check") if r[0] != "ok"]
             if self._indexed:
-                lost = "SELECT number FROM items WHERE number NOT IN (SELECT rowid FROM vectors)"
-                stray = "SELECT rowid FROM vectors WHERE rowid NOT IN (SELECT number FROM items)"
+                lost = "SELECT number FROM items WHERE number NOT IN (SELECT number FROM vectors)"
+                stray = "SELECT number FROM vectors WHERE number NOT IN (SELECT number FROM items)"
                 problems += [f"item {n} has no vector" for (n,) in self._db.execute(lost)]
                 problems += [f"vector {n} has no item" for (n,) in self._db.execute(stray)]
         return problems

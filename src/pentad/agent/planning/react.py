@@ -62,7 +62,7 @@ class React:
     name = "react"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.min_plan <= max(self.max_plan, self.min_plan) or self.max_plan < 0:
+        if min(self.min_plan, self.max_plan) < 0 or 0 < self.max_plan < self.min_plan:
             raise ValueError(
                 f"min_plan {self.min_plan} and max_plan {self.max_plan} must be 0 or more, in order"
             )
