@@ -31,9 +31,8 @@ def model_file(name: str) -> pathlib.Path:
         return path
     if name not in STORE_MODELS:
         pytest.skip(f"test model {name!r} is not in {root}; run scripts/fetch_test_models {name}")
-    from pentad.model.store import ModelStore
-
     from pentad.errors import PentadError
+    from pentad.model.store import ModelStore
 
     try:
         return pathlib.Path(ModelStore().resolve(name).path)
@@ -78,10 +77,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 class _Rows:
-    """Collects row, kind, test and outcome; the worst phase of a test counts."""
+    """Collects row, kind, test and outcome; the worst phase of a test counts.
 
-    def __init__(self, target: pathlib.Path) -> None:
+    Tests that did not run are left out, unless nothing was to run (--collect-only).
+    """
+
+    def __init__(self, target: pathlib.Path, *, collect_only: bool) -> None:
         self.target = target
+        self.collect_only = collect_only
+        self.values: dict[str, dict[str, object]] = {}
         self.marks: dict[str, list[tuple[str, str]]] = {}
         self.slow: set[str] = set()
         self.outcomes: dict[str, str] = {}
@@ -98,6 +102,7 @@ class _Rows:
         decides = report.when == "call" or report.outcome != "passed"
         if report.nodeid in self.marks and decides and self.outcomes.get(report.nodeid) != "failed":
             self.outcomes[report.nodeid] = report.outcome
+            self.values[report.nodeid] = dict(report.user_properties)
 
     def pytest_sessionfinish(self) -> None:
         git = subprocess.run(
@@ -113,9 +118,11 @@ class _Rows:
                 "slow": test in self.slow,
                 "commit": commit,
                 "machine": machine,
+                "value": self.values.get(test, {}),
             }
             for test, marks in sorted(self.marks.items())
             for row, kind in marks
+            if self.collect_only or test in self.outcomes
         ]
         self.target.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -123,4 +130,5 @@ class _Rows:
 def pytest_configure(config: pytest.Config) -> None:
     target = config.getoption("--rows-file")
     if target:
-        config.pluginmanager.register(_Rows(pathlib.Path(target)))
+        collect_only = bool(config.getoption("--collect-only"))
+        config.pluginmanager.register(_Rows(pathlib.Path(target), collect_only=collect_only))
