@@ -206,6 +206,22 @@ def test_calls_are_bound_to_their_schema_and_choice(
         assert fits("text first" + format.write_calls(ONE)) is text
 
 
+def test_a_bare_object_that_names_a_tool_is_bound_like_a_call(compiler: ConstraintCompiler) -> None:
+    format = choose_format("hermes", None)[0]
+
+    def fits(written: str) -> bool:
+        return allows(compiler.for_calls(format, TOOLS, ToolChoice(), OutputFormat())[0], written)
+
+    assert fits('{"name": "add", "arguments": {"a": 1}}')
+    assert fits('```json\n{\n  "name": "find",\n  "arguments": {"q": "x"}\n}\n```')
+    assert not fits('{"name": "add", "arguments": {"a": "x"}}')
+    assert not fits('{"name": "add"}')
+    assert not fits('{"name": "add", "arguments": {"a": 1}} and text')
+    assert fits('{"name": "Ann", "age": 3}')
+    assert fits('{"city": "Rome"}')
+    assert fits("```python\nprint(1)\n```")
+
+
 def test_an_opening_that_is_a_control_token_triggers_too() -> None:
     state = json.loads(tiny_tokenizer().backend.to_str())
     for token in state["added_tokens"]:

@@ -21,6 +21,9 @@ from pentad.types import OutputFormat, ToolChoice, ToolSpec
 
 ANSWER = "answer"
 MAX_PARALLEL_CALLS = 8
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_./:-]{1,128}")
+BARE_START = r'(\s{0,8}```(json)?)?\s{0,8}\{\s{0,8}"name"\s?:\s?'
+"""A call without its opening mark, up to the name."""
 
 
 Part = dict[str, Any]
@@ -131,13 +134,44 @@ def _calls_lark(
         lines.append(f"start: {opening} calls")
     elif answer is not None:
         lines.append(f"start: @{ANSWER} | {opening} calls")
-    elif not format.opening:
-        lines += ["start: TEXT | calls", r"TEXT: /(\s*[^{\s](.|\n)*)?/"]
-    elif format.opening in special:
-        lines += [f"start: TEXT | TEXT {opening} calls", r"TEXT: /(.|\n)*/"]
     else:
-        lines += ["start: TEXT | head calls", f"head[lazy]: TEXT {opening}", r"TEXT: /(.|\n)*/"]
+        lines += _free_text(format, names, opening, format.opening in special)
     return "\n".join(lines)
+
+
+def _free_text(format: ToolFormat, names: Sequence[str], opening: str, is_token: bool) -> list[str]:
+    """Lark for free text until a call begins.
+
+    Many models leave the opening out and answer with the bare object, often in a code fence. Such
+    an answer is a call too if it names an offered tool: the text rule leaves exactly those out.
+    """
+    bare = [i for i, name in enumerate(names) if PLAIN_NAME.fullmatch(name)]
+    lines = []
+    starts = ["TEXT"]
+    if not format.opening:
+        starts.append("calls")
+    elif is_token:
+        starts.append(f"TEXT {opening} calls")
+    else:
+        starts.append("head calls")
+        lines.append(f"head[lazy]: TEXT {opening}")
+    text = r"/(.|\n)*/"
+    if bare:
+        # Where calls have no opening, an object with any name is one; elsewhere it may be an answer.
+        listed = "|".join(_escaped(names[i]) for i in bare)
+        named = f'"({listed})"' if format.opening else '"'
+        text += rf" & ~/{BARE_START}{named}(.|\n)*/"
+        starts.append("bare")
+        lines.append("bare: " + " | ".join(f"BARE{i} @args{i} BARE_END" for i in bare))
+        key = format.arguments_key
+        lines += [rf'BARE{i}: /{BARE_START}"{_escaped(names[i])}"\s?,\s{{0,8}}"{key}"\s?:\s?/' for i in bare]
+        lines.append(r"BARE_END: /\s{0,8}\}(\s?```)?/")
+    return [f"start: {' | '.join(starts)}", f"TEXT: {text}", *lines]
+
+
+def _escaped(name: str) -> str:
+    """A plain name within a regular expression within Lark."""
+    return re.sub(r"([./-])", r"\\\1", name)
 
 
 def _literal(text: str, special: Mapping[str, int]) -> str:

@@ -10,6 +10,7 @@ from pentad.model.toolcalls.base import ToolFormat
 from pentad.model.toolcalls.scanner import WHITESPACE, CallScanner
 
 ID_CHARS = 24
+FENCE = "```"
 
 
 def call_id(request_id: str, choice: int, index: int) -> str:
@@ -20,7 +21,7 @@ def call_id(request_id: str, choice: int, index: int) -> str:
 
 class _In(Enum):
     START = auto()
-    """Before the first character that is no white space; only where calls need no opening."""
+    """At the beginning, where the answer may turn out to be a bare call object."""
     TEXT = auto()
     GAP = auto()
     """Inside a section of calls, before, between or behind its objects."""
@@ -34,10 +35,12 @@ class CallParser:
     lost: what looked like a call and turned out to be none comes out as text. White space around
     calls belongs to their syntax and is dropped.
 
+    Many models leave the opening mark out now and then, so an answer that is just a call object,
+    perhaps in a code fence, is a call too if it names an offered tool.
+
     Args:
         format: how this model writes calls.
-        names: the tools offered. Where a format has no opening mark, an object with another name
-            is an answer and no call.
+        names: the tools offered.
         request_id: from which, with the choice and the index, ids are made.
         choice: which choice of the request this is.
     """
@@ -47,7 +50,9 @@ class CallParser:
         self._names = names
         self._request_id = request_id
         self._choice = choice
-        self._in = _In.TEXT if format.opening else _In.START
+        self._in = _In.START
+        self._bare = True
+        """Whether the section being read has no opening mark."""
         self._held = ""
         """In text: a possible beginning of what may not be passed on yet."""
         self._raw: list[str] = []
@@ -90,6 +95,7 @@ class CallParser:
             self._send_arguments()
         elif self._in is not _In.GAP or not self._section_calls:
             self._take_back()
+            self._say(self._held)
         self._held = ""
         return self._taken()
 
@@ -108,8 +114,12 @@ class CallParser:
 
     def _take_back(self) -> None:
         """What was read as the beginning of a call is text after all."""
-        self._say("".join(self._raw))
-        self._raw = []
+        raw, self._raw = "".join(self._raw), []
+        if self._in is _In.START:  # the beginning of an opening mark may be part of it
+            self._in = _In.TEXT
+            self._text(raw, 0)
+            return
+        self._say(raw)
         self._in = _In.TEXT
 
     def _text(self, text: str, at: int) -> int:
@@ -124,7 +134,7 @@ class CallParser:
             self._say(whole[:found].rstrip())
             self._held = ""
             self._raw = [whole[len(whole[:found].rstrip()) : found + len(opening)]]
-            self._in, self._gap, self._section_calls = _In.GAP, "", 0
+            self._in, self._gap, self._section_calls, self._bare = _In.GAP, "", 0, False
             return len(text) - (len(whole) - found - len(opening))
         keep = overlap(whole, opening)
         while keep < len(whole) and whole[-keep - 1] in WHITESPACE:
@@ -134,14 +144,16 @@ class CallParser:
         return len(text)
 
     def _start(self, char: str) -> None:
-        if char == "{":
+        before = "".join(self._raw[:-1]).strip()
+        if char == "{" and before in ("", FENCE, FENCE + "json"):
             self._open_object()
-        elif char not in WHITESPACE:
+        elif not (FENCE + "json").startswith("".join(self._raw).strip()):
             self._take_back()
 
     def _in_gap(self, char: str) -> None:
-        closing = self._format.closing
-        if not self._gap and (char in WHITESPACE or char in self._format.skips):
+        closing = "" if self._bare else self._format.closing
+        skips = self._format.skips + ("`" if self._bare else "")
+        if not self._gap and (char in WHITESPACE or char in skips):
             return
         if not self._gap and char == "{":
             self._open_object()
@@ -165,7 +177,7 @@ class CallParser:
         scanner = self._scanner
         scanner.feed(char)
         if scanner.name is not None and not self._announced and not scanner.broken:
-            if not self._format.opening and scanner.name not in self._names:
+            if self._bare and scanner.name not in self._names:
                 self._take_back()
                 return
             self._announce(scanner.name)
