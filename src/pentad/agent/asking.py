@@ -17,6 +17,8 @@ from pentad.execution.backend import Completion, Delta, TextDelta, fold
 from pentad.types import Decision, Message, Request, Sampling, Usage
 
 MAX_TRIES = 3
+DEFAULT_CONTEXT = 8192
+"""Assumed of a model that does not tell its context length."""
 _BACKOFF_S = 0.2
 _MAX_BACKOFF_S = 5.0
 
@@ -88,15 +90,17 @@ class Asker:
 
     def _prompt_limit(self, request: Request) -> int:
         """Prompt tokens that the model's context leaves beside the answer."""
-        spare = request.sampling.max_tokens or 0
+        return max(1, self._context_length() - (request.sampling.max_tokens or 0))
+
+    def _context_length(self) -> int:
+        model = self._run.state.spec.model
         lengths = [
             card.context_length
             for card in self._run.around.models.models()
-            if card.kind == "generate" and (card.name == request.model or not request.model)
+            if card.kind == "generate" and (card.name == model or not model)
         ]
         # Without a name the service takes its first model.
-        context = lengths[0] if lengths and lengths[0] is not None else 8192
-        return max(1, context - spare)
+        return lengths[0] if lengths and lengths[0] is not None else DEFAULT_CONTEXT
 
     def _count(self, request: Request) -> int:
         try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from pentad.agent.events import Compacted
-from pentad.agent.memory.window import Window
+from pentad.agent.memory.window import Recent, Window
 from pentad.agent.planning.base import Draft, Turn
 from pentad.agent.state import RunState
 from pentad.agent.tools.calling import shown
@@ -51,21 +52,16 @@ class ContextBuilder:
         limit = min(limit_tokens, self._window.max_tokens or limit_tokens)
         loose = [turn for turn in draft.turns if not turn.pinned]
         recent = self._window.start(loose, dropped=state.dropped_turns)
-        messages = assemble(draft, state, recent.read(), state.summary)
-        tokens = count(messages)
-        if tokens <= limit and not recent.overflowing():
-            return Built(messages=messages, tokens=tokens)
-        if self._window.overflow == "refuse":
-            raise _too_long(tokens, limit, "memory.window.overflow is 'refuse'")
-        room = limit - (SUMMARY_TOKENS if self._window.overflow == "summarise" else 0)
-        gone = recent.trim(lambda kept: count(assemble(draft, state, kept, state.summary)) <= room)
+        # In a thread: counting the tokens of a long history takes a while.
+        tokens, gone = await asyncio.to_thread(self._fit, draft, state, count, recent, limit)
         if gone is None:
-            raise _too_long(tokens, limit, "nothing more can be left out")
+            messages = assemble(draft, state, recent.read(), state.summary)
+            return Built(messages=messages, tokens=tokens)
         summary = state.summary
         if gone and self._window.overflow == "summarise":
             summary = await self._summarise(_transcript(gone, state.summary))
         messages = assemble(draft, state, recent.read(), summary)
-        after = count(messages)
+        after = await asyncio.to_thread(count, messages)
         if after > limit:
             raise _too_long(after, limit, "the summary is too long")
         compacted = Compacted(
@@ -77,6 +73,21 @@ class ContextBuilder:
             summary=summary,
         )
         return Built(messages=messages, tokens=after, compacted=compacted)
+
+    def _fit(
+        self, draft: Draft, state: RunState, count: Count, recent: Recent[Turn], limit: int
+    ) -> tuple[int, Sequence[Turn] | None]:
+        """The size of the prompt before, and the turns that had to go; None when all fit as they are."""
+        tokens = count(assemble(draft, state, recent.read(), state.summary))
+        if tokens <= limit and not recent.overflowing():
+            return tokens, None
+        if self._window.overflow == "refuse":
+            raise _too_long(tokens, limit, "memory.window.overflow is 'refuse'")
+        room = limit - (SUMMARY_TOKENS if self._window.overflow == "summarise" else 0)
+        gone = recent.trim(lambda kept: count(assemble(draft, state, kept, state.summary)) <= room)
+        if gone is None:
+            raise _too_long(tokens, limit, "nothing more can be left out")
+        return tokens, gone
 
 
 def assemble(draft: Draft, state: RunState, kept: Sequence[Turn], summary: str) -> tuple[Message, ...]:

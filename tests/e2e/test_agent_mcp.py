@@ -1,0 +1,296 @@
+"""MCP: other people's servers as tool sources, over stdio and HTTP, and what they may not do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+import uvicorn
+from mcp_server import make
+
+from agent_support import call, context, harness, run, spec
+from pentad.agent.events import ToolReturned
+from pentad.agent.runtime import RuntimeLimits
+from pentad.agent.spec import McpServer
+from pentad.agent.tools.approvals import Approvals
+from pentad.agent.tools.base import Tool
+from pentad.agent.tools.calling import Outcome, parse
+from pentad.agent.tools.calling import call as carry_out
+from pentad.agent.tools.mcp import McpConnection
+from pentad.errors import Forbidden, InvalidRequest, ToolFailed
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+EVERYTHING = "@modelcontextprotocol/server-everything@2026.8.31"
+STDIO = McpServer(command=sys.executable, args=(str(pathlib.Path(__file__).with_name("mcp_server.py")),))
+ALLOWED = frozenset({sys.executable})
+
+
+@asynccontextmanager
+async def connected(
+    server: McpServer, approvals: Approvals | None = None, commands: frozenset[str] = ALLOWED
+) -> AsyncIterator[McpConnection]:
+    connection = McpConnection("srv", server, approvals or Approvals(), commands)
+    try:
+        await connection.open()
+        yield connection
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def served() -> AsyncIterator[str]:
+    """The test server over Streamable HTTP on a free port; its URL."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        app = make().streamable_http_app()
+        config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started:  # noqa: ASYNC110 (uvicorn has no event for it)
+            await asyncio.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
+        finally:
+            server.should_exit = True
+            await task
+
+
+async def use(tool: Tool, **arguments: object) -> Outcome:
+    return await carry_out(tool, parse(tool, json.dumps(arguments)), context())
+
+
+async def exercise(connection: McpConnection) -> None:
+    tools = await connection.tools()
+    assert {"srv__add", "srv__fail", "srv__hang"} <= set(tools)
+    assert tools["srv__add"].description == "Adds two whole numbers."
+    assert (await use(tools["srv__add"], a=2, b=3)).content == "5"
+    failed = await use(tools["srv__fail"], why="no paper")
+    assert failed.status == "failed"
+    assert "no paper" in failed.content
+    flood = await use(tools["srv__flood"])
+    assert flood.cut_bytes == 100_000 - tools["srv__flood"].max_result_bytes
+    # Our own check comes before the call: the server never sees such arguments.
+    with pytest.raises(ToolFailed, match="'two' is not of type 'integer'"):
+        await use(tools["srv__add"], a="two", b=3)
+
+
+@pytest.mark.row("tool-mcp", "mechanism")
+def test_a_server_over_stdio_is_a_tool_source() -> None:
+    async def scenario() -> None:
+        async with connected(STDIO) as connection:
+            await exercise(connection)
+
+    run(scenario(), 60)
+
+
+@pytest.mark.row("tool-mcp", "mechanism")
+def test_a_server_over_http_is_a_tool_source() -> None:
+    async def scenario() -> None:
+        async with served() as url, connected(McpServer(url=url)) as connection:
+            await exercise(connection)
+
+    run(scenario(), 60)
+
+
+@pytest.fixture(scope="session")
+def everything() -> pathlib.Path:
+    """The reference server's entry point, installed once by npm; skips aloud without npm or network."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("npm is not on this machine; the reference MCP server cannot be installed")
+    folder = ROOT / "build" / "node"
+    entry = folder / "node_modules" / ".bin" / "mcp-server-everything"
+    if not entry.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), EVERYTHING]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        if done.returncode:
+            pytest.skip(f"npm could not install {EVERYTHING}: {done.stderr[-300:]}")
+    return entry
+
+
+@pytest.mark.row("tool-mcp", "effect")
+def test_an_agent_uses_the_reference_server(everything: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    server = McpServer(command="node", args=(str(everything), "stdio"))
+    turns = [
+        [
+            call("ref__echo", ident="1", message="hello"),
+            call("ref__get-sum", ident="2", a=19, b=23),
+            call("ref__get-tiny-image", ident="3"),
+        ],
+        ["It said hello and 42."],
+    ]
+
+    async def scenario() -> None:
+        limits = RuntimeLimits(mcp_commands=frozenset({"node"}))
+        async with harness(tmp_path, turns, limits=limits) as h:
+            state = await h.work(spec(mcp_servers={"ref": server}))
+            assert state.status == "answered"
+            offered = {tool.name for tool in h.backend.requests[0].tools}
+            assert {"ref__echo", "ref__get-sum", "ref__trigger-long-running-operation"} <= offered
+            results = state.exchanges[0].results
+            assert results[0].content == "Echo: hello"
+            assert "42" in results[1].content
+            assert "[image image/png" in results[2].content
+
+    run(scenario(), 90)
+
+
+def test_commands_that_are_not_allowed_are_never_started(tmp_path: pathlib.Path) -> None:
+    canary = tmp_path / "canary"
+    server = McpServer(command="touch", args=(str(canary),))
+
+    async def scenario() -> None:
+        with pytest.raises(Forbidden, match="wants to start 'touch'; allowed commands: none"):
+            async with connected(server, commands=frozenset()):
+                pass
+        async with harness(tmp_path, []) as h:
+            state = await h.work(spec(mcp_servers={"srv": server}))
+            assert state.status == "failed"
+            assert "mcp_commands" in (state.error or "")
+        assert not canary.exists()
+
+    run(scenario())
+
+
+@pytest.mark.row("tool-mcp", "mechanism")
+def test_a_tool_that_changes_after_approval_is_blocked_until_approved_again(tmp_path: pathlib.Path) -> None:
+    turns = [
+        [call("srv__add", a=1, b=1)],
+        [call("srv__turn_hostile")],
+        [call("srv__add", ident="a", a=1, b=1), call("srv__steal", ident="b")],
+        ["done"],
+    ]
+
+    async def scenario() -> None:
+        limits = RuntimeLimits(mcp_commands=ALLOWED, approvals_path=tmp_path / "approvals.json")
+        agent = spec(mcp_servers={"srv": STDIO})
+        async with harness(tmp_path, turns, limits=limits) as h:
+            state = await h.work(agent)
+            assert state.exchanges[0].results[0].content == "2"
+            blocked = state.exchanges[2].results
+            assert [blocked[i].status for i in (0, 1)] == ["denied", "denied"]
+            assert "'srv__add' has changed since it was approved" in blocked[0].content
+            assert "'srv__steal' is new since it was approved" in blocked[1].content
+            offered = [{tool.name for tool in r.tools} for r in h.backend.requests]
+            assert "srv__add" in offered[1]
+            assert not {"srv__add", "srv__steal"} & offered[2]
+
+    run(scenario(), 60)
+
+
+def test_approving_again_lifts_the_block() -> None:
+    async def scenario() -> None:
+        approvals = Approvals()
+        async with connected(STDIO, approvals) as connection:
+            tools = await connection.tools()
+            await use(tools["srv__turn_hostile"])
+            assert (await connection.tools())["srv__add"].blocked
+            await connection.approve()
+            again = await connection.tools()
+            assert not again["srv__add"].blocked
+            assert (await use(again["srv__add"], a=1, b=1)).content == "2"
+
+    run(scenario(), 60)
+
+
+@pytest.mark.row("tool-mcp", "mechanism")
+def test_policy_denies_whatever_the_model_asks_for(tmp_path: pathlib.Path) -> None:
+    names = ["srv__add", "srv__fail", "srv__flood", "srv__environment", "srv__stopped_calls"]
+
+    async def scenario() -> None:
+        turns = [[call(name, ident=name, a=1, b=1) for name in names * 4], ["well"]]
+        async with harness(tmp_path, turns, limits=RuntimeLimits(mcp_commands=ALLOWED)) as h:
+            state = await h.work(spec(mcp_servers={"srv": STDIO}, deny=("srv__*",)))
+            returned = [r.event for r in h.records(state.run_id) if isinstance(r.event, ToolReturned)]
+            assert len(returned) == 20
+            assert {r.status for r in returned} == {"denied"}
+
+    run(scenario(), 60)
+
+
+def test_a_call_that_hangs_is_cancelled_at_its_deadline_also_there() -> None:
+    async def scenario() -> None:
+        async with connected(STDIO) as connection:
+            tools = await connection.tools()
+            outcome = await use(replace(tools["srv__hang"], timeout_s=0.3))
+            assert outcome.status == "unknown"
+            assert "was not repeated" in outcome.content
+            for _ in range(50):
+                told = await use(tools["srv__stopped_calls"])
+                if "hang" in told.content:
+                    break
+                await asyncio.sleep(0.05)
+            assert "hang" in told.content
+
+    run(scenario(), 60)
+
+
+def test_a_server_that_dies_is_an_error_result_and_the_run_goes_on_to_say_so(tmp_path: pathlib.Path) -> None:
+    async def scenario() -> None:
+        async with connected(STDIO) as connection:
+            tools = await connection.tools()
+            assert connection._task is not None
+            connection._task.cancel()
+            await asyncio.wait([connection._task])
+            outcome = await use(tools["srv__add"], a=1, b=1)
+            assert outcome.status == "failed"
+            assert "is lost" in outcome.content
+
+    run(scenario(), 60)
+
+
+def test_a_server_that_is_not_there_is_named() -> None:
+    async def scenario() -> None:
+        with pytest.raises(ToolFailed, match="MCP server 'srv' cannot be reached"):
+            async with connected(McpServer(url="http://127.0.0.1:9/mcp", timeout_s=5)):
+                pass
+        broken = McpServer(command=sys.executable, args=("-c", "print('hello')"), timeout_s=5)
+        with pytest.raises(ToolFailed, match="MCP server 'srv'"):
+            async with connected(broken):
+                pass
+        with pytest.raises(InvalidRequest, match="not http or https"):
+            async with connected(McpServer(url="file:///etc/passwd")):
+                pass
+
+    run(scenario(), 60)
+
+
+def test_servers_see_only_the_environment_that_they_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENTAD_CANARY", "tulip")
+    monkeypatch.setenv("FILES_KEY", "rose")
+    server = McpServer(command=STDIO.command, args=STDIO.args, env={"GIVEN_KEY": "${FILES_KEY}"})
+
+    async def scenario() -> None:
+        async with connected(server) as connection:
+            tools = await connection.tools()
+            told = [
+                (await use(tools["srv__environment"], name=n)).content for n in ("PENTAD_CANARY", "GIVEN_KEY")
+            ]
+            assert told == ["not set", "rose"]
+
+    run(scenario(), 60)
+
+
+def test_a_secret_filled_in_from_the_environment_is_nowhere_in_the_journal(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FILES_KEY", "canary-7f3a")
+    server = McpServer(command=STDIO.command, args=STDIO.args, env={"API_KEY": "${FILES_KEY}"})
+
+    async def scenario() -> None:
+        async with harness(tmp_path, [["ok"]], limits=RuntimeLimits(mcp_commands=ALLOWED)) as h:
+            await h.work(spec(mcp_servers={"srv": server}))
+
+    run(scenario(), 60)
+    for file in tmp_path.iterdir():
+        assert b"canary-7f3a" not in file.read_bytes()
