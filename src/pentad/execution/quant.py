@@ -129,27 +129,35 @@ def _bf16(blocks: Bytes) -> Floats:
     return np.left_shift(high, np.uint32(16)).view(np.float32)
 
 
+def _affine(codes: npt.NDArray[np.uint8 | np.int8], scale: Floats, offset: Floats | None = None) -> Floats:
+    """codes * scale + offset in float32, in one array."""
+    values: Floats = codes.astype(np.float32)
+    values *= scale
+    if offset is not None:
+        values += offset
+    return values
+
+
 def _q4_0(blocks: Bytes) -> Floats:
-    return (_nibbles(blocks[:, 2:]).astype(np.float32) - 8.0) * _half(blocks, 0)
+    return _affine(_nibbles(blocks[:, 2:]).view(np.int8) - np.int8(8), _half(blocks, 0))
 
 
 def _q4_1(blocks: Bytes) -> Floats:
-    return _nibbles(blocks[:, 4:]).astype(np.float32) * _half(blocks, 0) + _half(blocks, 2)
+    return _affine(_nibbles(blocks[:, 4:]), _half(blocks, 0), _half(blocks, 2))
 
 
 def _q5_0(blocks: Bytes) -> Floats:
     codes = _nibbles(blocks[:, 6:]) | _fifth_bits(blocks, 2)
-    return (codes.astype(np.float32) - 16.0) * _half(blocks, 0)
+    return _affine(codes.view(np.int8) - np.int8(16), _half(blocks, 0))
 
 
 def _q5_1(blocks: Bytes) -> Floats:
     codes = _nibbles(blocks[:, 8:]) | _fifth_bits(blocks, 4)
-    return codes.astype(np.float32) * _half(blocks, 0) + _half(blocks, 2)
+    return _affine(codes, _half(blocks, 0), _half(blocks, 2))
 
 
 def _q8_0(blocks: Bytes) -> Floats:
-    values: Floats = blocks[:, 2:].view(np.int8).astype(np.float32) * _half(blocks, 0)
-    return values
+    return _affine(blocks[:, 2:].view(np.int8), _half(blocks, 0))
 
 
 def _scales_and_minima(packed: Bytes) -> tuple[Floats, Floats]:
