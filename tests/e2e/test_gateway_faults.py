@@ -222,7 +222,9 @@ def test_a_body_that_never_ends_is_408() -> None:
     ):
         client.settimeout(5)
         client.sendall(head_of(server.url, b'{"messages":', length=1000))
-        answer = client.recv(4096)
+        answer = b""
+        while piece := client.recv(4096):
+            answer += piece
         assert answer.startswith(b"HTTP/1.1 408")
         assert b"connection: close" in answer.lower()
         assert b"request_timeout" in answer

@@ -96,12 +96,13 @@ def test_a_run_is_cancelled_and_stays_so() -> None:
         httpx2.Client(base_url=live.url) as client,
     ):
         run = started(client)
+        assert live.backend is not None
+        eventually(lambda: live.backend is not None and len(live.backend.requests) == 1)
         assert client.post(f"/v1/runs/{run['id']}/cancel").json()["status"] == "cancelled"
         for verb in ("cancel", "resume"):
             again = client.post(f"/v1/runs/{run['id']}/{verb}")
             assert again.status_code == 409
             assert "already ended: cancelled" in again.json()["error"]["message"]
-        assert live.backend is not None
         eventually(lambda: live.backend is not None and live.backend.closed_early == 1)
 
 
