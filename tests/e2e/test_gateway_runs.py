@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx2
 import pytest
-from gateway_support import eventually, scripted
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway_support import eventually, scripted
 from pentad.agent.spec import AgentSpec
 from pentad.types import Budget
 
