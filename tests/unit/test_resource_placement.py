@@ -109,9 +109,25 @@ class TestInfeasible:
 
     @pytest.mark.parametrize("limit", ["ttft_s", "inter_token_s", "deadline_s"])
     def test_a_latency_that_cannot_be_met_is_named(self, limit: str) -> None:
-        with pytest.raises(Infeasible, match=f"predicted {limit} of .* s, asked are 1e-06 s") as caught:
+        with pytest.raises(Infeasible, match=f"predicted {limit} of .*, asked is at most 1e-06") as caught:
             plan("single", LLAMA_1B, Cluster(devices=(GPU,)), objective=Objective(**{limit: 1e-6}))
         assert caught.value.param == limit
+
+    @pytest.mark.parametrize(
+        ("limit", "needed"), [("max_cost", "price_per_hour"), ("max_energy_j", "power_w")]
+    )
+    def test_cost_and_energy_are_kept_where_the_device_tells_and_refused_where_not(
+        self, limit: str, needed: str
+    ) -> None:
+        telling = dataclasses.replace(GPU, **{needed: 360.0})  # type: ignore[arg-type]
+        found = plan("single", LLAMA_1B, Cluster(devices=(telling,)))
+        share_s = 128 / found.throughput_tokens_per_s
+        value = found.cost_per_request if limit == "max_cost" else found.energy_j_per_request
+        assert value == pytest.approx(share_s * (0.1 if limit == "max_cost" else 360.0))
+        with pytest.raises(Infeasible, match=f"predicted {limit}"):
+            plan("single", LLAMA_1B, Cluster(devices=(telling,)), objective=Objective(**{limit: value / 2}))
+        with pytest.raises(Infeasible, match=f"cannot be checked.*{needed}"):
+            plan("single", LLAMA_1B, Cluster(devices=(GPU,)), objective=Objective(**{limit: 1e9}))
 
     def test_a_latency_that_is_met_becomes_the_binding_limit(self) -> None:
         free = plan("single", LLAMA_1B, Cluster(devices=(GPU,)))

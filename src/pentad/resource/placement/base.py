@@ -47,6 +47,7 @@ class PlacementProblem:
     cluster: Cluster
     workload: Workload = field(default_factory=Workload)
     objective: Objective = field(default_factory=Objective)
+    """Latencies, cost and energy are kept; `min_quality` is for whoever chose the model."""
     form: ModelForm = field(default_factory=ModelForm)
     memory_fraction: float = 0.9
     """Share of a device's main memory that a plan may use."""
@@ -90,6 +91,10 @@ class Plan:
     """Generated tokens of all requests together, prompts included in the time."""
     binding: str
     """The limit that the plan is nearest to, or the term that its speed hangs on where none is set."""
+    cost_per_request: float | None
+    """Of all devices for a request's share of the time; None where a device has no price."""
+    energy_j_per_request: float | None
+    """At the devices' rated power; None where a device has none."""
     source: str
     """Where the rates came from: measured, published or assumed; the weakest of all devices."""
     decisions: tuple[Decision, ...] = ()

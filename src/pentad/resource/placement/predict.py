@@ -15,6 +15,7 @@ from pentad.types import Decision
 
 _SOURCES = ("measured", "published", "assumed")
 """From the strongest evidence to the weakest."""
+_NEEDED = {"max_cost": "price_per_hour", "max_energy_j": "power_w"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,8 @@ class Prediction:
     inter_token_s: float
     throughput_tokens_per_s: float
     completion_s: float
+    device_s: float
+    """A request's share of the devices' time: theirs while all are served, divided by all."""
     binding_term: str
 
 
@@ -59,6 +62,7 @@ def predict(problem: PlacementProblem, stages: Sequence[Stage]) -> Prediction:
         ttft_s=ttft_s,
         inter_token_s=inter_token_s,
         throughput_tokens_per_s=load.concurrency * load.new_tokens / round_s,
+        device_s=round_s / load.concurrency,
         completion_s=ttft_s + (load.new_tokens - 1) * inter_token_s,
         binding_term=f"{costs[slowest].binding(step)} on {stages[slowest].device!r}",
     )
@@ -90,31 +94,42 @@ def finish(strategy: str, problem: PlacementProblem, stages: tuple[Stage, ...]) 
     """The plan of stages that fit, once the objective is met.
 
     Raises:
-        Infeasible: a latency of the objective cannot be met.
+        Infeasible: a limit of the objective cannot be met, or not be checked.
     """
     prediction = predict(problem, stages)
-    load = problem.workload
-    wishes = problem.objective
+    load, wishes = problem.workload, problem.objective
+    profiles = [problem.cluster.device(stage.device) for stage in stages]
+    cost = _per_request(prediction, [profile.price_per_hour for profile in profiles], 1 / 3600)
+    energy_j = _per_request(prediction, [profile.power_w for profile in profiles], 1.0)
     pressures = {f"memory of {stage.device!r}": stage.total_bytes / stage.usable_bytes for stage in stages}
     limits = (
         ("ttft_s", prediction.ttft_s, wishes.ttft_s),
         ("inter_token_s", prediction.inter_token_s, wishes.inter_token_s),
         ("deadline_s", prediction.completion_s, wishes.deadline_s),
+        ("max_cost", cost, wishes.max_cost),
+        ("max_energy_j", energy_j, wishes.max_energy_j),
     )
+    where = ", ".join(repr(stage.device) for stage in stages)
     for name, predicted, limit in limits:
         if limit is None:
             continue
+        if predicted is None:
+            raise Infeasible(
+                f"{name} of {limit:.3g} cannot be checked: not every device of {where} has "
+                f"{_NEEDED[name]} in its profile",
+                hint=f"add {_NEEDED[name]} to the profile or drop {name}",
+                param=name,
+            )
         if predicted > limit:
             raise Infeasible(
-                f"model {problem.spec.name!r} on {', '.join(repr(s.device) for s in stages)} has a "
-                f"predicted {name} of {predicted:.3g} s, asked are {limit:.3g} s",
-                hint=_latency_remedy(name, load.concurrency),
+                f"model {problem.spec.name!r} on {where} has a predicted {name} of {predicted:.3g}, "
+                f"asked is at most {limit:.3g}",
+                hint=_remedy(name, load.concurrency),
                 param=name,
             )
         pressures[name] = predicted / limit
     nearest = max(pressures, key=pressures.__getitem__)
     asked = any(limit is not None for _, _, limit in limits)
-    profiles = [problem.cluster.device(stage.device) for stage in stages]
     return Plan(
         strategy=strategy,
         model=problem.spec.name,
@@ -123,6 +138,8 @@ def finish(strategy: str, problem: PlacementProblem, stages: tuple[Stage, ...]) 
         inter_token_s=prediction.inter_token_s,
         throughput_tokens_per_s=prediction.throughput_tokens_per_s,
         binding=nearest if asked or pressures[nearest] > 0.8 else prediction.binding_term,
+        cost_per_request=cost,
+        energy_j_per_request=energy_j,
         source=max((profile.source for profile in profiles), key=_SOURCES.index),
         decisions=(
             Decision(
@@ -137,7 +154,15 @@ def finish(strategy: str, problem: PlacementProblem, stages: tuple[Stage, ...]) 
     )
 
 
-def _latency_remedy(name: str, concurrency: int) -> str:
+def _per_request(prediction: Prediction, per_second: Sequence[float | None], scale: float) -> float | None:
+    """What a request takes of something that every device spends by time; None if one does not tell."""
+    known = [value for value in per_second if value is not None]
+    return sum(known) * scale * prediction.device_s if len(known) == len(per_second) else None
+
+
+def _remedy(name: str, concurrency: int) -> str:
+    if name in ("max_cost", "max_energy_j"):
+        return f"raise --concurrency, set --weight-bits 4, use another device or relax {name}"
     if concurrency > 1:
         return f"lower --concurrency, set --weight-bits 4, use a faster device or relax {name}"
     return f"set --weight-bits 4, use a faster device or relax {name}"
