@@ -92,7 +92,7 @@ def test_500_calls_drawn_at_random_under_the_constraint_parse_and_fit_their_sche
 
 @settings(max_examples=300, deadline=None)
 @given(
-    text=st.text(alphabet='<tool_cal>/{}":,name arguments[]TOOL_CALLS;x\\\n', max_size=80),
+    text=st.text(alphabet='<tool_cal>/{}":,name arguments[]TOOL_CALLS;x`js\\\n\u00a0\x1f', max_size=80),
     cuts=st.lists(st.integers(0, 80), max_size=6),
     name=st.sampled_from(FORMATS),
 )
@@ -117,5 +117,6 @@ def test_text_around_a_call_stays_text(seed: int, noise: str, name: str) -> None
     said = noise.replace("<", "").replace("[", "")
     section = format.opening + format.before + format.object_start("f") + json.dumps(arguments) + "}"
     answer = parse(format, frozenset({"f"}), [said + section + format.after])
-    assert answer.message.content == said.rstrip()
+    assert answer.message.content == said.rstrip(" \t\r\n")
     assert answer.message.tool_calls[0].parsed() == arguments
+    assert parse(format, frozenset({"f"}), list(said + section + format.after)) == answer

@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from pentad.errors import ContextLengthExceeded, InvalidRequest, PentadError
 from pentad.execution.request import Constraint
@@ -144,11 +145,11 @@ class ChatCodec:
         )
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of raw text; special-token text becomes the special token."""
+        """See TokenCodec."""
         return self.tokenizer.encode(text, special=True)
 
     def detokenize(self, ids: Sequence[int]) -> str:
-        """The text of token ids, special tokens spelled out. Raises InvalidRequest for an unknown id."""
+        """See TokenCodec. Raises InvalidRequest for an unknown id."""
         self._check_ids("tokens", ids)
         return self.tokenizer.decode(ids, special=True)
 
@@ -273,28 +274,19 @@ class ChatCodec:
         at_s: float,
     ) -> tuple[Decision, ...]:
         """What was resolved because the request left it open."""
+        decide = partial(Decision, layer="model", at_s=at_s)
+        sampling = request.sampling
         made: list[Decision] = []
-
-        def note(policy: str, subject: str, chosen: str, constraint: str | None = None) -> None:
-            made.append(
-                Decision(
-                    layer="model",
-                    policy=policy,
-                    subject=subject,
-                    chosen=chosen,
-                    constraint=constraint,
-                    at_s=at_s,
-                )
-            )
-
-        if request.sampling.max_tokens is None:
-            note("rest_of_context", "max_tokens", str(max_tokens), "context_length")
-        if request.sampling.seed is None and request.sampling.temperature > 0:
-            note("drawn", "seed", str(seed))
+        if sampling.max_tokens is None:
+            policy, chosen, bound = "rest_of_context", str(max_tokens), "context_length"
+            made.append(decide(policy=policy, subject="max_tokens", chosen=chosen, constraint=bound))
+        if sampling.seed is None and sampling.temperature > 0:
+            made.append(decide(policy="drawn", subject="seed", chosen=str(seed)))
         if tools:
             made.append(self._format_decision)
         if unchecked:
-            note("lenient", "tool_schema", "keywords left unchecked", "; ".join(unchecked))
+            policy, chosen, bound = "lenient", "keywords left unchecked", "; ".join(unchecked)
+            made.append(decide(policy=policy, subject="tool_schema", chosen=chosen, constraint=bound))
         return tuple(made)
 
 

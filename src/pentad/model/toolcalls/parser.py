@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 from pentad.execution.backend import TextDelta, ToolCallDelta
 from pentad.model.toolcalls.base import ToolFormat
-from pentad.model.toolcalls.scanner import WHITESPACE, CallScanner
+from pentad.model.toolcalls.scanner import SPACES, WHITESPACE, CallScanner
 
 ID_CHARS = 24
 FENCE = "```"
@@ -89,7 +89,7 @@ class CallParser:
     def finish(self) -> list[TextDelta | ToolCallDelta]:
         """What remains when the text has ended."""
         if self._in is _In.TEXT:
-            if not (self.calls and self._held.isspace()):
+            if not (self.calls and not self._held.strip(SPACES)):
                 self._say(self._held)
         elif self._in is _In.OBJECT and self._announced:
             self._send_arguments()
@@ -131,9 +131,10 @@ class CallParser:
             return len(text)
         found = whole.find(opening)
         if found >= 0:
-            self._say(whole[:found].rstrip())
+            said = whole[:found].rstrip(SPACES)
+            self._say(said)
             self._held = ""
-            self._raw = [whole[len(whole[:found].rstrip()) : found + len(opening)]]
+            self._raw = [whole[len(said) : found + len(opening)]]
             self._in, self._gap, self._section_calls, self._bare = _In.GAP, "", 0, False
             return len(text) - (len(whole) - found - len(opening))
         keep = overlap(whole, opening)
@@ -144,10 +145,10 @@ class CallParser:
         return len(text)
 
     def _start(self, char: str) -> None:
-        before = "".join(self._raw[:-1]).strip()
+        before = "".join(self._raw[:-1]).strip(SPACES)
         if char == "{" and before in ("", FENCE, FENCE + "json"):
             self._open_object()
-        elif not (FENCE + "json").startswith("".join(self._raw).strip()):
+        elif not (FENCE + "json").startswith("".join(self._raw).strip(SPACES)):
             self._take_back()
 
     def _in_gap(self, char: str) -> None:

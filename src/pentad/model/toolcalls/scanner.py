@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from enum import Enum, auto
 
-WHITESPACE = frozenset(" \t\r\n")
+SPACES = " \t\r\n"
+"""White space as JSON has it; any other, such as U+00A0, is text."""
+
+WHITESPACE = frozenset(SPACES)
 NAME_KEY = "name"
 ARGUMENT_KEYS = frozenset({"arguments", "parameters"})
 
