@@ -161,7 +161,7 @@ def test_1000_requests_at_once_are_answered_or_told_to_come_back() -> None:
         outcomes = asyncio.run(herd(server.url))
         statuses = [status for status, _ in outcomes]
         assert set(statuses) <= {200, 429, 503}
-        assert statuses.count(200) >= 40
+        assert statuses.count(200) >= 32, "as many as may wait are answered"
         assert all(again for status, again in outcomes if status != 200)
         eventually(lambda: not engine.has_work and server.gateway.load.active == 0)
         engine.check_integrity()
