@@ -42,6 +42,8 @@ class EngineSettings(_Section):
     """Whether requests of one tenant share the cached blocks of equal prompt beginnings."""
     check_invariants: bool = False
     """Whether the block accounting is verified after every step; slow, for tests and doubt."""
+    backend: Literal["engine", "llamacpp"] = "engine"
+    """What computes local models: Pentad's own engine, or llama.cpp (extra `llamacpp`)."""
 
 
 class RemoteBackend(_Section):

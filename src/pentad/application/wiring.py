@@ -82,8 +82,11 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
 
 def local_backend(
     files: ModelFiles, settings: EngineSettings, *, drain_s: float = 5.0, clock: Clock = time.monotonic
-) -> EngineBackend:
-    """An opened model behind our own engine: runner, scheduler, engine, loop, backend."""
+) -> Backend:
+    """An opened model behind what computes it: our runner, scheduler, engine and loop, or llama.cpp."""
+    if settings.backend == "llamacpp":
+        llama: Backend = registry.load("backend", "llamacpp").load(files, threads=settings.threads)
+        return llama
     limits = EngineLimits(
         max_batch_tokens=settings.max_batch_tokens,
         max_sequences=settings.max_sequences,

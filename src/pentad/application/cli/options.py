@@ -38,6 +38,7 @@ COMMON = (
     Flag(name="log_level", help="debug, info, warning or error.", metavar="LEVEL"),
 )
 ENGINE = (
+    Flag(name="backend", help="engine or llamacpp: what computes local models.", metavar="NAME"),
     Flag(name="kv_bytes", help="Memory for the KV cache, e.g. 512MiB.", metavar="SIZE"),
     Flag(name="weight_dtype", help="auto, float32 or bfloat16.", metavar="TYPE"),
     Flag(name="threads", help="Compute threads; one per core when absent.", kind=int),
