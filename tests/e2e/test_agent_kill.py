@@ -7,6 +7,8 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,11 +19,18 @@ UNKEYED = [1, 4]
 
 
 @pytest.fixture(scope="module")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("drill")
+def cases() -> Iterator[list[dict[str, Any]]]:
+    # Memory where there is a file system of it: kill -9 loses no page cache, and waiting for the
+    # disk at each of some thousand commits would only cost time.
+    memory = pathlib.Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield _drilled(folder)
+
+
+def _drilled(folder: str) -> list[dict[str, Any]]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, str(DRILL), str(folder)],
+        [sys.executable, str(DRILL), folder],
         capture_output=True,
         text=True,
         timeout=300,

@@ -136,6 +136,15 @@ def test_free_mode_shows_the_whole_transcript_and_lets_the_model_choose() -> Non
     assert "1. 3 * 4" in draft.system
 
 
+def test_a_model_that_only_repeats_itself_is_asked_for_the_answer() -> None:
+    twice = (acted(1, "calculator", "12"), acted(2, "calculator", "12"))
+    draft = React(max_plan=0).draft(view(*twice))
+    assert (draft.purpose, draft.tools) == ("answer", ())
+    assert draft.turns[-1].messages[-1].content.startswith("Facts:\n- 12\n\nQuestion:")
+    other = (acted(1, "calculator", "12"), acted(2, "calendar", "12"))
+    assert React(max_plan=0).draft(view(*other)).purpose == "act"
+
+
 def test_without_tools_or_with_no_plan_wanted_it_answers_at_once() -> None:
     assert React(max_plan=0).draft(view()).purpose == "act"
     bare = replace(view(), tools=())

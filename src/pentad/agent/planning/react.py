@@ -78,7 +78,8 @@ class React:
         if self.mode == "guided":
             goal = None if last_step else _next_goal(state)
             return self._draft_answer(view) if goal is None else self._draft_call(view, *goal)
-        return self._draft_turn(view, last_step)
+        settled = last_step or _repeats(state)
+        return self._draft_answer(view) if settled and state.closed else self._draft_turn(view, settled)
 
     def read(self, view: View, answer: Exchange) -> Reading:
         """What the answer means, by its purpose."""
@@ -156,6 +157,7 @@ class React:
 
     def _draft_answer(self, view: View) -> Draft:
         state = view.state
+        shots = answer_shots(view.tools) if self.mode == "guided" else ()
         asked = Message(role="user", content=question(facts(_known(state)), state.goal))
         system = _joined(state.spec.instructions, "Answer the question from the facts.")
         return Draft(
@@ -163,26 +165,26 @@ class React:
             system=system,
             turns=(
                 *_history(state, self.mode),
-                Turn(messages=(*answer_shots(view.tools), asked), pinned=True),
+                Turn(messages=(*shots, asked), pinned=True),
             ),
             max_tokens=state.spec.max_tokens,
             next_hint="end",
         )
 
-    def _draft_turn(self, view: View, last_step: bool) -> Draft:
+    def _draft_turn(self, view: View, settled: bool) -> Draft:
         state = view.state
         plan = "\n".join(f"{i}. {task}" for i, (_, task) in enumerate(state.plan or (), 1))
         system = _joined(state.spec.instructions, f"Plan:\n{plan}" if plan else "")
         goal = Turn(messages=(Message(role="user", content=state.goal),), pinned=True)
-        choice = ToolChoice(mode="none" if last_step or not view.tools else "auto", parallel=self.parallel)
+        choice = ToolChoice(mode="none" if settled or not view.tools else "auto", parallel=self.parallel)
         return Draft(
-            purpose="answer" if last_step else "act",
+            purpose="answer" if settled else "act",
             system=system,
             turns=(*_history(state, self.mode), goal, *_work(state)),
-            tools=tuple(tool.spec for tool in view.tools),
+            tools=() if settled else tuple(tool.spec for tool in view.tools),
             tool_choice=choice,
             max_tokens=state.spec.max_tokens,
-            next_hint="end" if last_step else "tool",
+            next_hint="end" if settled else "tool",
         )
 
     def _read_plan(self, view: View, answer: Exchange) -> Reading:
@@ -224,14 +226,28 @@ def _next_goal(state: RunState) -> tuple[str, str] | None:
     return goals[done] if done < len(goals) else None
 
 
+def _repeats(state: RunState) -> bool:
+    """Whether the last step only asked again for what it had been told: small models do, for ever."""
+    if not state.closed or not state.closed[-1].calls:
+        return False
+    before = {
+        (e.calls[i].name, e.calls[i].arguments)
+        for e in state.closed[:-1]
+        for i, result in e.results.items()
+        if result.status == "ok"
+    }
+    return all((c.name, c.arguments) in before for c in state.closed[-1].calls)
+
+
 def _known(state: RunState) -> list[str]:
     """What the tools have said so far, in order."""
-    return [
+    said = [
         result.content
         for exchange in state.closed
         for _, result in sorted(exchange.results.items())
         if result.status in ("ok", "unknown")
     ]
+    return list(dict.fromkeys(said))
 
 
 def _last_problem(state: RunState) -> str:
