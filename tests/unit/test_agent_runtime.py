@@ -388,6 +388,33 @@ def test_closing_ends_no_run_and_another_runtime_goes_on(tmp_path: pathlib.Path)
         run(scenario())
 
 
+def test_a_run_whose_tools_are_not_here_is_left_to_who_has_them(tmp_path: pathlib.Path) -> None:
+    async def scenario() -> None:
+        never = asyncio.Event()
+        async with harness(tmp_path, [[never]], [add]) as h:
+            run_id = await h.runtime.start(spec(tools=("add",)), "add")
+        async with harness(tmp_path, []) as h:
+            assert await h.runtime.resume_all() == []
+            with pytest.raises(UnknownName, match="'add'"):
+                await h.runtime.resume(run_id)
+            assert h.runtime.show(run_id).status == "running"
+        async with harness(tmp_path, [["done"]], [add]) as h:
+            assert await h.runtime.resume_all() == [run_id]
+            assert (await h.runtime.wait(run_id)).answer == "done"
+
+    run(scenario())
+
+
+def test_the_operator_may_deny_tools_to_every_agent(tmp_path: pathlib.Path) -> None:
+    async def scenario() -> None:
+        limits = RuntimeLimits(deny_tools=("add",))
+        async with harness(tmp_path, [[call("add", a=1, b=1)], ["no"]], [add], limits=limits) as h:
+            state = await h.work(spec(tools=("add",)))
+            assert state.exchanges[0].results[0].status == "denied"
+
+    run(scenario())
+
+
 def test_a_crash_inside_a_model_call_counts_as_having_used_what_was_held(tmp_path: pathlib.Path) -> None:
     async def scenario() -> None:
         never = asyncio.Event()

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 from pentad.agent import ownership
 from pentad.agent.events import Event, Record, RunEnded, RunStarted, is_durable
-from pentad.agent.rows import EVENT_COLUMNS, JournalDamaged, RunRow, from_row, to_row
-from pentad.agent.sqlite import connect, prepare, storable, transaction, translated
+from pentad.agent.rows import EVENT_COLUMNS, JournalDamaged, RunRow, from_row, project, to_row
+from pentad.agent.sqlite import connect, prepare, transaction, translated
 from pentad.errors import Conflict, NotFound, Unavailable
 from pentad.types import Clock, Span
 
@@ -171,7 +171,7 @@ class Journal:
         row = to_row(record, tail)
 
         def insert(db: sqlite3.Connection) -> None:
-            _project(db, record, self.owner)
+            project(db, record, self.owner)
             db.execute(
                 f"INSERT INTO events (run_id, {EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (item.run_id, *row),
@@ -285,23 +285,3 @@ class Journal:
         self._work.put(None)
         self._writer.join()
         self._reader.close()
-
-
-def _project(db: sqlite3.Connection, record: Record, owner: str) -> None:
-    """Keeps the list of runs in step with the events, in the same transaction."""
-    event = record.event
-    if isinstance(event, RunStarted):
-        db.execute(
-            "INSERT INTO runs (id, tenant, agent, goal, started_s, status, owner) "
-            "VALUES (?, ?, ?, ?, ?, 'running', ?)",
-            (record.run_id, event.tenant, _name(event), storable(event.goal), record.at_s, owner),
-        )
-    elif isinstance(event, RunEnded):
-        db.execute(
-            "UPDATE runs SET status = ?, ended_s = ?, owner = NULL WHERE id = ?",
-            (event.status, record.at_s, record.run_id),
-        )
-
-
-def _name(event: RunStarted) -> str:
-    return storable(str(event.agent.get("name", "")))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pentad.agent.codec import Malformed, dumps, encode, fit
-from pentad.agent.events import Record, from_json
+from pentad.agent.events import Record, RunEnded, RunStarted, from_json
+from pentad.agent.sqlite import storable
 from pentad.errors import PentadError
 from pentad.types import Span
 
@@ -75,3 +77,23 @@ def from_row(run_id: str, number: int, row: Sequence[object], tail: bytes) -> Re
 def _digest(tail: bytes, record: Record, payload: str, spans: str) -> bytes:
     head = dumps([record.run_id, record.sequence, record.at_s, record.clock_s, record.kind])
     return hashlib.sha256(b"\n".join([tail, head.encode(), payload.encode(), spans.encode()])).digest()
+
+
+def project(db: sqlite3.Connection, record: Record, owner: str) -> None:
+    """Keeps the list of runs in step with the events, in the same transaction."""
+    event = record.event
+    if isinstance(event, RunStarted):
+        db.execute(
+            "INSERT INTO runs (id, tenant, agent, goal, started_s, status, owner) "
+            "VALUES (?, ?, ?, ?, ?, 'running', ?)",
+            (record.run_id, event.tenant, _name(event), storable(event.goal), record.at_s, owner),
+        )
+    elif isinstance(event, RunEnded):
+        db.execute(
+            "UPDATE runs SET status = ?, ended_s = ?, owner = NULL WHERE id = ?",
+            (event.status, record.at_s, record.run_id),
+        )
+
+
+def _name(event: RunStarted) -> str:
+    return storable(str(event.agent.get("name", "")))

@@ -50,6 +50,8 @@ class RuntimeLimits:
     max_goal_bytes: int = 262_144
     budget: Budget = field(default_factory=Budget)
     """Upper bound of every run's budget."""
+    deny_tools: tuple[str, ...] = ()
+    """Patterns of tools that no agent may call, besides what its own file denies."""
     mcp_commands: frozenset[str] = frozenset()
     """Executables that agent files may start as MCP servers, as they write them; empty starts none."""
     approvals_path: pathlib.Path | None = None
@@ -96,7 +98,7 @@ class AgentRuntime:
             approvals=Approvals(self._limits.approvals_path),
             commands=self._limits.mcp_commands,
         )
-        self._worker = Worker(self._tools, memory)
+        self._worker = Worker(self._tools, memory, self._limits.deny_tools)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._closing = False
 
@@ -127,8 +129,7 @@ class AgentRuntime:
             raise InvalidRequest(
                 f"the goal must be 1 to {self._limits.max_goal_bytes} bytes of text", param="goal"
             )
-        planner_for(spec)
-        self._tools.check(spec)
+        self._check(spec)
         self._admit()
         run_id = f"run_{uuid.uuid4().hex[:20]}"
         limit = narrower(narrower(spec.budget, self._limits.budget), budget or Budget())
@@ -165,7 +166,9 @@ class AgentRuntime:
     async def resume(self, run_id: str, *, tenant: str = "default") -> None:
         """Takes up a run that no living process works on. Effects already made are not made again.
 
-        Raises NotFound; Conflict when it has ended or is being worked on; JournalDamaged.
+        Raises:
+            NotFound, JournalDamaged. Conflict: it has ended or is being worked on.
+            UnknownName: it uses tools that this process does not have; it is left as it is.
         """
         row = self._own(run_id, tenant)
         if row.status != "running":
@@ -173,6 +176,8 @@ class AgentRuntime:
         if run_id in self._tasks:
             raise Conflict(f"run {run_id!r} is already being worked on", hint="follow its events")
         self._admit()
+        # Before it is claimed: a run with tools that only another program has is left to that one.
+        self._check(fold(await asyncio.to_thread(self._journal.read, run_id)).spec)
         await self._journal.claim(run_id)
         state = fold(await asyncio.to_thread(self._journal.read, run_id))
         record = await self._journal.append(run_id, RunResumed(in_doubt=len(state.intents)))
@@ -257,6 +262,10 @@ class AgentRuntime:
             known = ", ".join(self.agents) or "none"
             raise UnknownName(f"no agent {agent!r}", hint=f"known: {known}", param="agent")
         return self.agents[agent]
+
+    def _check(self, spec: AgentSpec) -> None:
+        planner_for(spec)
+        self._tools.check(spec)
 
     def _own(self, run_id: str, tenant: str) -> RunRow:
         row = self._journal.run(run_id)

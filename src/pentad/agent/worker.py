@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from pentad.agent.events import RunEnded, RunStatus
 from pentad.agent.journal import JournalUnavailable
@@ -27,10 +28,12 @@ class Worker:
     Args:
         toolset: finds the tools of each run.
         memory: what agents with long-term memory recall from; None where there is none.
+        deny: patterns of tools that no agent may call, whatever its file says.
     """
 
-    def __init__(self, toolset: Toolset, memory: Memory | None) -> None:
+    def __init__(self, toolset: Toolset, memory: Memory | None, deny: Sequence[str]) -> None:
         self._toolset = toolset
+        self._deny = tuple(deny)
         self._memory = memory
         self._cancelled: set[str] = set()
 
@@ -62,7 +65,7 @@ class Worker:
         try:
             async with asyncio.timeout(run.wall_left_s()) as wall:
                 tools = self._toolset.finder(run)
-                rules = ToolRules(deny=spec.deny)
+                rules = ToolRules(deny=(*self._deny, *spec.deny))
                 await Loop(run, planner_for(spec), rules, tools, self._memory).work()
         except TimeoutError:
             if not wall.expired():

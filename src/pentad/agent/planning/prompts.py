@@ -10,6 +10,7 @@ from pentad.agent.tools.base import Example, Tool
 from pentad.types import Message, ToolCall
 
 _SHOTS = 3
+_NO_TOOLS = ("What is my name?", "Which of the two is older, the castle or the bridge?")
 
 
 def tool_lines(tools: Sequence[Tool]) -> str:
@@ -21,14 +22,20 @@ def _sentence(text: str) -> str:
     return text.split(". ")[0].rstrip(".")
 
 
-def plan_shots(tools: Sequence[Tool]) -> tuple[Message, ...]:
-    """Worked plans made of the tools' own examples, in changing order; none if they bring none."""
+def plan_shots(tools: Sequence[Tool], *, may_be_empty: bool = False) -> tuple[Message, ...]:
+    """Worked plans made of the tools' own examples, in changing order; none if they bring none.
+
+    With `may_be_empty` two goals that need no tool stand among them.
+    """
     messages = []
+    goals_without_tools = list(_NO_TOOLS)
     for tasks in _combined(tools):
         plan = [{"task": example.task, "tool": name} for name, example in tasks]
         # Written as the constraint writes it: a small model copies the spelling too.
         answer = json.dumps({"plan": plan}, separators=(",", ":"), ensure_ascii=False)
         messages += _shot(f"Goal: {asked(e.task for _, e in tasks)}", answer)
+        if may_be_empty and goals_without_tools:
+            messages += _shot(f"Goal: {goals_without_tools.pop(0)}", '{"plan":[]}')
     return tuple(messages)
 
 

@@ -45,7 +45,7 @@ class React:
 
     mode: Literal["free", "guided"] = "free"
     min_plan: int = 1
-    """Fewest sub-goals of a plan."""
+    """Fewest sub-goals of a plan; 0 lets a goal be answered at once."""
     max_plan: int = 5
     """Most sub-goals of a plan; 0 plans nothing (mode `free` only)."""
     parallel: bool = True
@@ -126,7 +126,7 @@ class React:
             "You split a goal into tasks. Each task uses one tool. Answer in JSON.",
             "Tools:\n" + tool_lines(view.tools),
         )
-        shots = plan_shots(view.tools) if self.mode == "guided" else ()
+        shots = plan_shots(view.tools, may_be_empty=self.min_plan == 0) if self.mode == "guided" else ()
         problem = f"\nThe last plan failed: {_last_problem(state)}" if state.plan is not None else ""
         asked = Message(role="user", content=f"Goal: {state.goal}{problem}")
         return Draft(

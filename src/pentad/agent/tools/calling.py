@@ -29,16 +29,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolRules:
-    """Who may call what. Enforced at every call, whatever the model or a tool's text says."""
+    """What may not be called. Enforced at every call, whatever the model or a tool's text says."""
 
     deny: Sequence[str] = ()
-    """Patterns of names, e.g. `files__*`; they win over `allow`."""
-    allow: Sequence[str] = ("*",)
+    """Patterns of names, e.g. `files__*`."""
 
     def check(self, name: str) -> None:
         """Raises Forbidden unless the tool may be called."""
-        denied = any(fnmatch.fnmatchcase(name, p) for p in self.deny)
-        if denied or not any(fnmatch.fnmatchcase(name, p) for p in self.allow):
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.deny):
             raise Forbidden(f"policy denies tool {name!r}")
 
 
