@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pathlib
 import sys
 from collections.abc import Callable
@@ -26,7 +27,10 @@ Pentad = Callable[..., Outcome]
 def pentad_(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
 ) -> Pentad:
-    """Runs the command line in a home and a folder of its own."""
+    """Runs the command line in a home and a folder of its own; its logging ends with the test."""
+    for logger in (logging.getLogger(), logging.getLogger("pentad")):
+        monkeypatch.setattr(logger, "level", logger.level)
+        monkeypatch.setattr(logger, "handlers", list(logger.handlers))
     monkeypatch.setenv("PENTAD_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
 

@@ -31,6 +31,7 @@ HEAVY = {
     "httpx2",
     "tokenizers",
     "rich",
+    "asyncio",
     "yaml",
 }
 

@@ -58,6 +58,7 @@ def test_every_leaf_name_stands_for_one_field_only() -> None:
         ("- 1", "holds a list, not keys and values; keys are home, "),
         ("a: [", "does not parse: "),
         ("server: {host: 0.0.0.0}", "'0.0.0.0'"),
+        ("models: []", "models and backends are both empty"),
         ("server: {port: 99999}", "port is 99999"),
     ],
 )

@@ -10,9 +10,9 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pentad.application.gateway.settings import GatewaySettings
 
@@ -66,8 +66,9 @@ class Settings(_Section):
 
     home: pathlib.Path = pathlib.Path("~/.cache/pentad")
     """Folder of models, profile and journal."""
-    models: tuple[str, ...] = Field(default=("smollm2-135m",), min_length=1)
-    """Models to serve from the local store, by name, reference or path; the first is the default."""
+    models: tuple[str, ...] = ("smollm2-135m",)
+    """Models to serve from the local store, by name, reference or path; the first is the default.
+    May be empty where `backends` are not."""
     embedding_model: str | None = "minilm"
     """Model for /v1/embeddings and long-term memory; null for none."""
     backends: tuple[RemoteBackend, ...] = ()
@@ -76,6 +77,12 @@ class Settings(_Section):
     """Least severe log line written to standard error."""
     engine: EngineSettings = EngineSettings()
     server: GatewaySettings = GatewaySettings()
+
+    @model_validator(mode="after")
+    def _serves_something(self) -> Self:
+        if not self.models and not self.backends:
+            raise ValueError("models and backends are both empty; name at least one model to serve")
+        return self
 
     @property
     def root(self) -> pathlib.Path:

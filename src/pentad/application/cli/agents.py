@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import dataclasses
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pentad.application.cli.options import COMMON, EMBEDDING, ENGINE, with_settings
+from pentad.application.cli.options import COMMON, EMBEDDING, ENGINE, settings_of, with_settings
 from pentad.application.cli.output import duration, plain, print_json, print_table
 from pentad.application.cli.settings import JsonOption
 from pentad.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from pentad.agent.journal import Journal
+    from pentad.application.config import Settings
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, as runs list shows it.")]
 
@@ -50,6 +51,8 @@ def agent_run(
 
     Ctrl-C leaves the run as it is; runs resume goes on with it.
     """
+    import asyncio
+
     from pentad.agent.loading import load_agent
     from pentad.application.cli.running import run_agent
 
@@ -58,8 +61,10 @@ def agent_run(
         if sys.stdin.isatty():
             raise InvalidRequest("no goal", hint="give it after the agent, or pipe it in", param="goal")
         goal = sys.stdin.read()
-    settings = _settings(_models(flags, model or spec.model), config)
-    raise typer.Exit(asyncio.run(run_agent(settings, spec, goal, model=model, as_json=json)))
+    settings = _serving_only(settings_of(flags, config, quiet=True), model or spec.model)
+    # What is served alone is the default, by whatever name it was asked for.
+    spec = dataclasses.replace(spec, model="")
+    raise typer.Exit(asyncio.run(run_agent(settings, spec, goal, as_json=json)))
 
 
 def agent_list(json: JsonOption = False) -> None:
@@ -163,15 +168,21 @@ def runs_explain(
 
 @with_settings(COMMON, EMBEDDING, ENGINE)
 def runs_resume(
-    flags: dict[str, Any], config: pathlib.Path | None, run: RunId, json: JsonOption = False
+    flags: dict[str, Any],
+    config: pathlib.Path | None,
+    run: RunId,
+    model: Annotated[str | None, typer.Option("--model", help="Model to think with.")] = None,
+    json: JsonOption = False,
 ) -> None:
     """Go on with a run that a stopped process left behind. Effects already made are not repeated."""
+    import asyncio
+
     from pentad.agent.state import fold
     from pentad.application.cli.running import resume_run
 
     with _journal(flags, config) as journal:
         state = fold(journal.read(run))
-    settings = _settings(_models(flags, state.spec.model), config)
+    settings = _serving_only(settings_of(flags, config, quiet=True), model or state.spec.model)
     raise typer.Exit(asyncio.run(resume_run(settings, run, tenant=state.tenant, as_json=json)))
 
 
@@ -188,6 +199,8 @@ def runs_cancel(
     ] = None,
 ) -> None:
     """End a run: through the server that works on it, or in the journal when nobody does."""
+    import asyncio
+
     from pentad.application.cli.running import cancel_run
 
     with _journal(flags, config) as journal:
@@ -195,25 +208,19 @@ def runs_cancel(
     typer.echo(f"{run} cancelled")
 
 
-def _models(flags: dict[str, Any], model: str | None) -> dict[str, Any]:
-    return flags | ({"models": [model]} if model else {}) | {"log_level": flags.get("log_level") or "warning"}
-
-
-def _settings(flags: dict[str, Any], config: pathlib.Path | None) -> Any:
-    from pentad.application.config_loading import load_settings
-    from pentad.application.logs import set_up_logging
-
-    settings = load_settings(flags, file=config)
-    set_up_logging(settings.log_level)
-    return settings
+def _serving_only(settings: Settings, model: str) -> Settings:
+    """The settings with one model, local or remote; as they are when none is named."""
+    remote = tuple(backend for backend in settings.backends if backend.name == model)
+    if not model:
+        return settings
+    return settings.model_copy(update={"models": () if remote else (model,), "backends": remote})
 
 
 @contextmanager
 def _journal(flags: dict[str, Any], config: pathlib.Path | None) -> Iterator[Journal]:
     from pentad.agent.journal import Journal
-    from pentad.application.config_loading import load_settings
 
-    journal = Journal(load_settings(flags, file=config).journal_path)
+    journal = Journal(settings_of(flags, config, quiet=True).journal_path)
     try:
         yield journal
     finally:

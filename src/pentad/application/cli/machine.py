@@ -6,17 +6,14 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from pentad.application.cli.options import COMMON, with_settings
+from pentad.application.cli.options import COMMON, settings_of, with_settings
 from pentad.application.cli.output import note, print_json, print_table, size, working
 from pentad.application.cli.settings import JsonOption
 from pentad.errors import InvalidRequest
-
-if TYPE_CHECKING:
-    from pentad.application.config import Settings
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Stored model, path, or a bare config.json.")]
 WeightBits = Annotated[
@@ -45,7 +42,7 @@ def doctor(flags: dict[str, Any], config: pathlib.Path | None, json: JsonOption 
     """Check this installation: machine, packages, kernels, disk, models. Exit 1 on trouble."""
     from pentad.application.cli.doctor import examine
 
-    findings = examine(_settings(flags, config))
+    findings = examine(settings_of(flags, config, quiet=True))
     if json:
         print_json([dataclasses.asdict(finding) for finding in findings])
     else:
@@ -76,7 +73,7 @@ def profile(
     from pentad.application.cli.planning import device_of
     from pentad.resource import profile as profiles
 
-    settings = _settings(flags, config)
+    settings = settings_of(flags, config, quiet=True)
     if list_:
         devices = [msgspec.to_builtins(device) for device in profiles.published()]
     elif show:
@@ -119,7 +116,7 @@ def plan(
     from pentad.resource.placement.base import PlacementProblem, Workload
     from pentad.types import Objective
 
-    settings = _settings(flags, config)
+    settings = settings_of(flags, config, quiet=True)
     planner = load("placement", strategy)()
     cluster = cluster_of(
         device or ["local"], settings, link_bytes_per_s=link_bytes_per_s, link_latency_s=link_latency_s
@@ -176,7 +173,7 @@ def simulate(
 
     if too_long not in ("refuse", "clip"):
         raise InvalidRequest(f"--too-long is {too_long!r}", hint="use refuse or clip", param="too_long")
-    settings = _settings(flags, config)
+    settings = settings_of(flags, config, quiet=True)
     profile_ = planning.device_of(device, settings)
     with _explained():
         options = simulator.SimulationOptions(
@@ -214,12 +211,6 @@ def simulate(
         planning.distribution_row("whole request", report.completion),
     ]
     print_table(("", "median", "p95", "p99", "mean"), rows, empty="nothing completed")
-
-
-def _settings(flags: dict[str, Any], config: pathlib.Path | None) -> Settings:
-    from pentad.application.config_loading import load_settings
-
-    return load_settings(flags, file=config)
 
 
 @contextmanager

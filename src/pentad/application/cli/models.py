@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pentad.application.cli.options import COMMON, with_settings
+from pentad.application.cli.options import COMMON, settings_of, with_settings
 from pentad.application.cli.output import note, print_json, print_table, progress_bar, size
 from pentad.application.cli.settings import JsonOption
 from pentad.errors import InvalidRequest
@@ -118,10 +118,9 @@ def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, object]:
 
 
 def _store(flags: dict[str, Any], config: pathlib.Path | None) -> ModelStore:
-    from pentad.application.config_loading import load_settings
     from pentad.model.store import ModelStore
 
-    return ModelStore(load_settings(flags, file=config).root)
+    return ModelStore(settings_of(flags, config, quiet=True).root)
 
 
 def _card(model: StoredModel) -> dict[str, Any]:

@@ -11,9 +11,12 @@ import inspect
 import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
+
+if TYPE_CHECKING:
+    from pentad.application.config import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,21 @@ SERVER = (
     Flag(name="metrics_compat", help="none, or vllm for its metric names too.", metavar="NAMES"),
 )
 EMBEDDING = (Flag(name="embedding_model", help="Model for embeddings; null for none.", metavar="MODEL"),)
+
+
+def settings_of(flags: dict[str, Any], config: pathlib.Path | None, *, quiet: bool = False) -> Settings:
+    """The settings that a verb's flags amount to, with logging set up as they say.
+
+    Args:
+        quiet: log warnings only where nobody chose a level, since the verb's own words matter more.
+    """
+    from pentad.application.config_loading import resolve
+    from pentad.application.logs import set_up_logging
+
+    resolved = resolve(flags, file=config)
+    chosen = resolved.sources["log_level"] != "default"
+    set_up_logging("warning" if quiet and not chosen else resolved.settings.log_level)
+    return resolved.settings
 
 
 def with_settings(*groups: tuple[Flag, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from contextlib import aclosing
 
 from pentad.agent.journal import Journal
 from pentad.agent.runtime import AgentRuntime, cancel_unattended
 from pentad.agent.spec import AgentSpec
+from pentad.application import wiring
 from pentad.application.cli.client import ServerClient
 from pentad.application.cli.output import note, print_json
 from pentad.application.cli.trace import ending, explanation_summary, printer, run_summary
@@ -16,25 +16,17 @@ from pentad.application.config import Settings
 from pentad.errors import Conflict, Unavailable
 
 
-async def run_agent(
-    settings: Settings, spec: AgentSpec, goal: str, *, model: str | None, as_json: bool
-) -> int:
+async def run_agent(settings: Settings, spec: AgentSpec, goal: str, *, as_json: bool) -> int:
     """Starts a run and follows it; 0 when it ended with an answer, else 1."""
-    from pentad.application.wiring import build
-
-    async with build(settings) as services:
+    async with wiring.build(settings) as services:
         agents = _agents(services.agents)
-        # The wiring serves the model under the name of the store, whatever it was called by here.
-        spec = dataclasses.replace(spec, model="") if model or spec.model else spec
         run_id = await agents.start(spec, goal)
         return await _follow(agents, run_id, "default", as_json)
 
 
 async def resume_run(settings: Settings, run_id: str, *, tenant: str, as_json: bool) -> int:
     """Takes a run up again and follows it; 0 when it ended with an answer, else 1."""
-    from pentad.application.wiring import build
-
-    async with build(settings) as services:
+    async with wiring.build(settings) as services:
         agents = _agents(services.agents)
         await agents.resume(run_id, tenant=tenant)
         return await _follow(agents, run_id, tenant, as_json)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import pathlib
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from pentad.application.cli.options import COMMON, EMBEDDING, ENGINE, SERVER, with_settings
+from pentad.application.cli.options import COMMON, EMBEDDING, ENGINE, SERVER, settings_of, with_settings
 from pentad.application.cli.output import note, print_json, print_table
 from pentad.application.cli.settings import JsonOption
 from pentad.errors import InvalidRequest
-
-if TYPE_CHECKING:
-    from pentad.application.cli.talk import Talk
-    from pentad.application.config import Settings
 
 System = Annotated[str | None, typer.Option("--system", help="System prompt.")]
 MaxTokens = Annotated[int | None, typer.Option("--max-tokens", help="Most tokens to generate.")]
@@ -46,7 +41,7 @@ def serve(
     """Serve models and agents over HTTP: OpenAI and Anthropic APIs, runs, metrics and the console."""
     from pentad.application.cli.server import serve_forever
 
-    serve_forever(_settings(flags | ({"models": models} if models else {}), config))
+    serve_forever(settings_of(flags | ({"models": models} if models else {}), config))
 
 
 @with_settings(COMMON, ENGINE)
@@ -62,14 +57,15 @@ def run(
     json: JsonOption = False,
 ) -> None:
     """Answer one prompt and stop. The answer goes to standard output as it is made."""
-    from pentad.application.cli.talk import Talk
+    from pentad.application.cli.talk import Talk, answer_once
 
     if prompt is None:
         if sys.stdin.isatty():
             raise InvalidRequest("no prompt", hint="give it after the model, or pipe it in", param="prompt")
         prompt = sys.stdin.read()
     talk = Talk(system=system, max_tokens=max_tokens, temperature=temperature, seed=seed)
-    asyncio.run(_answer_once(_settings(_alone(flags, model), config), talk, prompt, json))
+    if not answer_once(settings_of(_alone(flags, model), config, quiet=True), talk, prompt, as_json=json):
+        raise typer.Exit(INTERRUPTED)
 
 
 @with_settings(COMMON, ENGINE)
@@ -83,10 +79,10 @@ def chat(
     seed: Seed = None,
 ) -> None:
     """Talk with a model in the terminal. An empty line or Ctrl-D ends it; Ctrl-C stops an answer."""
-    from pentad.application.cli.talk import Talk
+    from pentad.application.cli.talk import Talk, converse
 
     talk = Talk(system=system, max_tokens=max_tokens, temperature=temperature, seed=seed)
-    asyncio.run(_converse(_settings(_alone(flags, model), config), talk))
+    converse(settings_of(_alone(flags, model), config, quiet=True), talk)
 
 
 def ps(
@@ -127,42 +123,6 @@ def _ps_row(model: dict[str, Any]) -> tuple[object, ...]:
     )
 
 
-def _settings(flags: dict[str, Any], config: pathlib.Path | None) -> Settings:
-    from pentad.application.config_loading import load_settings
-    from pentad.application.logs import set_up_logging
-
-    settings = load_settings(flags, file=config)
-    set_up_logging(settings.log_level)
-    return settings
-
-
 def _alone(flags: dict[str, Any], model: str | None) -> dict[str, Any]:
     """One model and no embedder: what a single conversation needs."""
-    quiet = {"embedding_model": "null", "log_level": flags.get("log_level") or "warning"}
-    return flags | quiet | ({"models": [model]} if model else {})
-
-
-async def _answer_once(settings: Settings, talk: Talk, prompt: str, json: bool) -> None:
-    from pentad.application.wiring import build
-
-    async with build(settings) as services:
-        if json:
-            print_json(await talk.whole(services.models, prompt))
-        elif not await talk.say(services.models, prompt):
-            raise typer.Exit(INTERRUPTED)
-
-
-async def _converse(settings: Settings, talk: Talk) -> None:
-    from pentad.application.wiring import build
-
-    async with build(settings) as services:
-        note(f"{services.models.default}: an empty line or Ctrl-D ends, Ctrl-C stops an answer")
-        while (line := await asyncio.to_thread(_read_line)) is not None:
-            await talk.say(services.models, line)
-
-
-def _read_line() -> str | None:
-    try:
-        return input("\n> " if sys.stdin.isatty() else "").strip() or None
-    except EOFError:
-        return None
+    return flags | {"embedding_model": "null"} | ({"models": [model]} if model else {})

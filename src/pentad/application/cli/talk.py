@@ -10,7 +10,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from pentad.application.cli.output import note, plain
+from pentad.application import wiring
+from pentad.application.cli.output import note, plain, print_json
+from pentad.application.config import Settings
 from pentad.execution.backend import StreamDone, TextDelta
 from pentad.model.service import ModelService
 from pentad.types import Message, Request, Sampling
@@ -87,3 +89,35 @@ class Talk:
             if pieces:
                 answer = Message(role="assistant", content="".join(pieces))
                 self.turns += [Message(role="user", content=text), answer]
+
+
+def answer_once(settings: Settings, talk: Talk, prompt: str, *, as_json: bool) -> bool:
+    """Loads the model and answers one prompt; False when Ctrl-C stopped the answer."""
+
+    async def answer() -> bool:
+        async with wiring.build(settings) as services:
+            if not as_json:
+                return await talk.say(services.models, prompt)
+            print_json(await talk.whole(services.models, prompt))
+            return True
+
+    return asyncio.run(answer())
+
+
+def converse(settings: Settings, talk: Talk) -> None:
+    """Loads the model and answers line after line, until an empty one or the end of input."""
+
+    async def answer() -> None:
+        async with wiring.build(settings) as services:
+            note(f"{services.models.default}: an empty line or Ctrl-D ends, Ctrl-C stops an answer")
+            while (line := await asyncio.to_thread(_read_line)) is not None:
+                await talk.say(services.models, line)
+
+    asyncio.run(answer())
+
+
+def _read_line() -> str | None:
+    try:
+        return input("\n> " if sys.stdin.isatty() else "").strip() or None
+    except EOFError:
+        return None
