@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -26,11 +26,10 @@ Pentad = Callable[..., Outcome]
 @pytest.fixture
 def pentad_(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
-) -> Pentad:
+) -> Iterator[Pentad]:
     """Runs the command line in a home and a folder of its own; its logging ends with the test."""
-    for logger in (logging.getLogger(), logging.getLogger("pentad")):
-        monkeypatch.setattr(logger, "level", logger.level)
-        monkeypatch.setattr(logger, "handlers", list(logger.handlers))
+    root, own = logging.getLogger(), logging.getLogger("pentad")
+    before = (list(root.handlers), root.level, own.level)
     monkeypatch.setenv("PENTAD_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
 
@@ -41,4 +40,7 @@ def pentad_(
         printed = capsys.readouterr()
         return Outcome(status=int(ended.value.code or 0), out=printed.out, err=printed.err)
 
-    return run
+    yield run
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    own.setLevel(before[2])
