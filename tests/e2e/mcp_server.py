@@ -34,6 +34,11 @@ def make() -> MCPServer:
         return ""
 
     @server.tool()
+    def die() -> str:
+        """Ends this process at once."""
+        os._exit(1)
+
+    @server.tool()
     def flood() -> str:
         """Returns a lot."""
         return "x" * 100_000

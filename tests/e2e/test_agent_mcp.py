@@ -25,6 +25,7 @@ from pentad.agent.tools.approvals import Approvals
 from pentad.agent.tools.base import Tool
 from pentad.agent.tools.calling import Outcome, parse
 from pentad.agent.tools.calling import call as carry_out
+from pentad.agent.tools.functions import tool
 from pentad.agent.tools.mcp import McpConnection
 from pentad.errors import Forbidden, InvalidRequest, ToolFailed
 
@@ -64,8 +65,8 @@ async def served() -> AsyncIterator[str]:
             await task
 
 
-async def use(tool: Tool, **arguments: object) -> Outcome:
-    return await carry_out(tool, parse(tool, json.dumps(arguments)), context())
+async def use(made: Tool, **arguments: object) -> Outcome:
+    return await carry_out(made, parse(made, json.dumps(arguments)), context())
 
 
 async def exercise(connection: McpConnection) -> None:
@@ -135,7 +136,7 @@ def test_an_agent_uses_the_reference_server(everything: pathlib.Path, tmp_path: 
         async with harness(tmp_path, turns, limits=limits) as h:
             state = await h.work(spec(mcp_servers={"ref": server}))
             assert state.status == "answered"
-            offered = {tool.name for tool in h.backend.requests[0].tools}
+            offered = {t.name for t in h.backend.requests[0].tools}
             assert {"ref__echo", "ref__get-sum", "ref__trigger-long-running-operation"} <= offered
             results = state.exchanges[0].results
             assert results[0].content == "Echo: hello"
@@ -181,7 +182,7 @@ def test_a_tool_that_changes_after_approval_is_blocked_until_approved_again(tmp_
             assert [blocked[i].status for i in (0, 1)] == ["denied", "denied"]
             assert "'srv__add' has changed since it was approved" in blocked[0].content
             assert "'srv__steal' is new since it was approved" in blocked[1].content
-            offered = [{tool.name for tool in r.tools} for r in h.backend.requests]
+            offered = [{t.name for t in r.tools} for r in h.backend.requests]
             assert "srv__add" in offered[1]
             assert not {"srv__add", "srv__steal"} & offered[2]
 
@@ -235,16 +236,31 @@ def test_a_call_that_hangs_is_cancelled_at_its_deadline_also_there() -> None:
     run(scenario(), 60)
 
 
-def test_a_server_that_dies_is_an_error_result_and_the_run_goes_on_to_say_so(tmp_path: pathlib.Path) -> None:
+def test_a_server_that_dies_leaves_its_call_in_doubt_and_is_started_again(tmp_path: pathlib.Path) -> None:
+    turns = [[call("srv__die")], [call("srv__add", a=20, b=22)], ["42"]]
+
     async def scenario() -> None:
-        async with connected(STDIO) as connection:
-            tools = await connection.tools()
-            assert connection._task is not None
-            connection._task.cancel()
-            await asyncio.wait([connection._task])
-            outcome = await use(tools["srv__add"], a=1, b=1)
-            assert outcome.status == "failed"
-            assert "is lost" in outcome.content
+        async with harness(tmp_path, turns, limits=RuntimeLimits(mcp_commands=ALLOWED)) as h:
+            state = await h.work(spec(mcp_servers={"srv": STDIO}))
+            assert state.exchanges[0].results[0].status == "unknown"
+            assert state.exchanges[1].results[0].content == "42"
+            assert state.status == "answered"
+
+    run(scenario(), 60)
+
+
+def test_a_server_cannot_shadow_a_tool_that_is_registered_here(tmp_path: pathlib.Path) -> None:
+    @tool(effects="none", name="srv__add")
+    def ours(a: int, b: int) -> str:
+        """Ours."""
+        return "ours"
+
+    async def scenario() -> None:
+        limits = RuntimeLimits(mcp_commands=ALLOWED)
+        turns = [[call("srv__add", a=1, b=2)], ["ok"]]
+        async with harness(tmp_path, turns, [ours], limits=limits) as h:
+            state = await h.work(spec(tools=("srv__add",), mcp_servers={"srv": STDIO}))
+            assert state.exchanges[0].results[0].content == "ours"
 
     run(scenario(), 60)
 

@@ -13,7 +13,7 @@ from pentad.agent.spec import AgentSpec
 from pentad.agent.tools.approvals import Approvals
 from pentad.agent.tools.base import Tool, Toolbox, ToolServices
 from pentad.agent.tools.mcp import McpConnection
-from pentad.errors import InvalidRequest, UnknownName
+from pentad.errors import InvalidRequest, ToolFailed, UnknownName
 from pentad.registry import known, load
 
 
@@ -40,7 +40,7 @@ class Toolset:
         self._services = ToolServices(models=models, memory=memory)
         self._approvals = approvals
         self._commands = commands
-        self._open: dict[str, list[McpConnection]] = {}
+        self._open: dict[str, dict[str, McpConnection]] = {}
 
     def check(self, spec: AgentSpec) -> None:
         """Raises UnknownName for a tool that does not exist; a pattern may match none yet."""
@@ -53,15 +53,16 @@ class Toolset:
 
         async def find() -> Mapping[str, Tool]:
             found = self._registered(spec, built)
-            for connection in await self._connections(run_id, spec):
-                found |= await connection.tools()
+            for name, tool in (await self._remote(run_id, spec)).items():
+                # What is registered here cannot be shadowed by a server.
+                found.setdefault(name, tool)
             return found
 
         return find
 
     async def leave(self, run_id: str) -> None:
         """Closes the connections of one run."""
-        for connection in self._open.pop(run_id, []):
+        for connection in self._open.pop(run_id, {}).values():
             await connection.close()
 
     async def approve(self, spec: AgentSpec) -> None:
@@ -79,15 +80,24 @@ class Toolset:
         for run_id in list(self._open):
             await self.leave(run_id)
 
-    async def _connections(self, run_id: str, spec: AgentSpec) -> list[McpConnection]:
-        """The run's own connections, so that no session is shared between runs or tenants."""
-        if run_id not in self._open:
-            opened = self._open.setdefault(run_id, [])
-            for name, server in spec.mcp_servers.items():
-                connection = McpConnection(name, server, self._approvals, self._commands)
-                await connection.open()
-                opened.append(connection)
-        return self._open[run_id]
+    async def _remote(self, run_id: str, spec: AgentSpec) -> dict[str, Tool]:
+        """The tools of the agent's MCP servers now; a connection that was lost is made anew once.
+
+        Each run has its own connections, so that no session is shared between runs or tenants.
+        """
+        opened = self._open.setdefault(run_id, {})
+        found: dict[str, Tool] = {}
+        for name, server in spec.mcp_servers.items():
+            if name in opened:
+                try:
+                    found |= await opened[name].tools()
+                    continue
+                except ToolFailed:
+                    await opened.pop(name).close()
+            opened[name] = McpConnection(name, server, self._approvals, self._commands)
+            await opened[name].open()
+            found |= await opened[name].tools()
+        return found
 
     def _local(self, spec: AgentSpec) -> dict[str, Tool]:
         """The built-in tools that the spec names, made once per run. Raises UnknownName."""

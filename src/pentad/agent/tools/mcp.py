@@ -164,12 +164,15 @@ class McpConnection:
 
     async def _call(self, name: str, arguments: Mapping[str, Any], context: ToolContext) -> str:
         from mcp import MCPError
+        from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT
 
         client = self._open_client()
         try:
             result = await client.call_tool(name, dict(arguments), meta={KEY_META: context.key})
         except MCPError as error:
-            raise ToolFailed(f"MCP server {self.name!r}: {str(error)[:500]}") from None
+            # Sent, but the answer will not come: it may have happened.
+            kind = InDoubt if error.code in (CONNECTION_CLOSED, REQUEST_TIMEOUT) else ToolFailed
+            raise kind(f"MCP server {self.name!r}: {str(error)[:500]}") from None
         except (OSError, RuntimeError) as error:
             raise InDoubt(f"MCP server {self.name!r} was lost during the call: {error}") from None
         text = _text(result)
