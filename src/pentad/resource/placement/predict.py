@@ -97,10 +97,46 @@ def finish(strategy: str, problem: PlacementProblem, stages: tuple[Stage, ...]) 
         Infeasible: a limit of the objective cannot be met, or not be checked.
     """
     prediction = predict(problem, stages)
-    load, wishes = problem.workload, problem.objective
     profiles = [problem.cluster.device(stage.device) for stage in stages]
     cost = _per_request(prediction, [profile.price_per_hour for profile in profiles], 1 / 3600)
     energy_j = _per_request(prediction, [profile.power_w for profile in profiles], 1.0)
+    pressures = _pressures(problem, stages, prediction, cost, energy_j)
+    nearest = max(pressures, key=pressures.__getitem__)
+    return Plan(
+        strategy=strategy,
+        model=problem.spec.name,
+        stages=stages,
+        ttft_s=prediction.ttft_s,
+        inter_token_s=prediction.inter_token_s,
+        throughput_tokens_per_s=prediction.throughput_tokens_per_s,
+        binding=nearest
+        if len(pressures) > len(stages) or pressures[nearest] > 0.8
+        else prediction.binding_term,
+        cost_per_request=cost,
+        energy_j_per_request=energy_j,
+        source=max((profile.source for profile in profiles), key=_SOURCES.index),
+        decisions=(
+            Decision(
+                layer="resource",
+                policy=strategy,
+                subject="placement",
+                chosen=", ".join(f"{s.device}:{s.first_layer}-{s.end_layer}" for s in stages),
+                candidates=tuple((name, round(value, 4)) for name, value in pressures.items()),
+                constraint=nearest,
+            ),
+        ),
+    )
+
+
+def _pressures(
+    problem: PlacementProblem,
+    stages: Sequence[Stage],
+    prediction: Prediction,
+    cost: float | None,
+    energy_j: float | None,
+) -> dict[str, float]:
+    """How near the plan is to each limit: used over allowed, memory first. Raises Infeasible beyond 1."""
+    wishes = problem.objective
     pressures = {f"memory of {stage.device!r}": stage.total_bytes / stage.usable_bytes for stage in stages}
     limits = (
         ("ttft_s", prediction.ttft_s, wishes.ttft_s),
@@ -124,34 +160,11 @@ def finish(strategy: str, problem: PlacementProblem, stages: tuple[Stage, ...]) 
             raise Infeasible(
                 f"model {problem.spec.name!r} on {where} has a predicted {name} of {predicted:.3g}, "
                 f"asked is at most {limit:.3g}",
-                hint=_remedy(name, load.concurrency),
+                hint=_remedy(name, problem.workload.concurrency),
                 param=name,
             )
         pressures[name] = predicted / limit
-    nearest = max(pressures, key=pressures.__getitem__)
-    asked = any(limit is not None for _, _, limit in limits)
-    return Plan(
-        strategy=strategy,
-        model=problem.spec.name,
-        stages=stages,
-        ttft_s=prediction.ttft_s,
-        inter_token_s=prediction.inter_token_s,
-        throughput_tokens_per_s=prediction.throughput_tokens_per_s,
-        binding=nearest if asked or pressures[nearest] > 0.8 else prediction.binding_term,
-        cost_per_request=cost,
-        energy_j_per_request=energy_j,
-        source=max((profile.source for profile in profiles), key=_SOURCES.index),
-        decisions=(
-            Decision(
-                layer="resource",
-                policy=strategy,
-                subject="placement",
-                chosen=", ".join(f"{s.device}:{s.first_layer}-{s.end_layer}" for s in stages),
-                candidates=tuple((name, round(value, 4)) for name, value in pressures.items()),
-                constraint=nearest,
-            ),
-        ),
-    )
+    return pressures
 
 
 def _per_request(prediction: Prediction, per_second: Sequence[float | None], scale: float) -> float | None:
