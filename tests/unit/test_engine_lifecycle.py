@@ -505,7 +505,7 @@ def test_nothing_of_a_sequence_is_kept_after_its_end() -> None:
         engine.cancel(f"r{i}.{i % 3}")
     run(engine)
     gc.collect()
-    assert not [thing for thing in gc.get_objects() if isinstance(thing, Sequence)]
+    assert not [thing for thing in gc.get_objects() if type(thing) is Sequence]
 
 
 def test_closing_cancels_everything_and_closes_the_runner() -> None:
