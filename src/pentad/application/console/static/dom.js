@@ -18,7 +18,7 @@ export function visible(text) {
 }
 
 export function seconds(value) {
-  if (value < 0.001) return `${(value * 1e6).toFixed(0)} µs`;
+  if (value > 0 && value < 0.001) return `${(value * 1e6).toFixed(0)} µs`;
   return value < 1 ? `${(value * 1000).toFixed(0)} ms` : `${value.toFixed(2)} s`;
 }
 

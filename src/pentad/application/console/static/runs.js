@@ -101,7 +101,7 @@ function frame(id) {
     view.cancel.disabled = true;
     await call("POST", `/v1/runs/${id}/cancel`, {}).catch((error) => notice(error.message));
   });
-  const head = make("header", "", make("div", "", view.goal, make("span", "empty", id)), view.status, view.cancel);
+  const head = make("header", "", make("div", "", view.goal, make("span", "empty", id)), make("div", "tools", view.status, view.cancel));
   $("run").replaceChildren(head, view.time, view.answer, view.trace);
   return view;
 }
