@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import pathlib
 import sqlite3
 
@@ -669,6 +670,8 @@ def test_results_stay_exact_in_the_journal_and_readable_for_the_model(tmp_path: 
             state = await h.work(spec(tools=("nasty",)))
             (result,) = [r.event for r in h.records(state.run_id) if isinstance(r.event, ToolReturned)]
             assert result.content == hostile
+            for record in h.records(state.run_id):
+                json.dumps(record.to_json(), ensure_ascii=False).encode("utf-8")
             shown = (h.backend.requests[1].messages or ())[-1].content
             assert shown == hostile.replace("\ud800", "\ufffd")
 

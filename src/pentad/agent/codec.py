@@ -12,12 +12,14 @@ import difflib
 import functools
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union
 
 T = TypeVar("T")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Malformed(ValueError):
@@ -47,6 +49,15 @@ def encode(value: Any) -> Any:
     if value is None or isinstance(value, str | bool | int | float):
         return value
     raise TypeError(f"a {type(value).__name__} has no JSON form")
+
+
+def readable(value: Any) -> Any:
+    """A JSON value whose strings are valid Unicode: lone surrogates, which no stream takes, are U+FFFD."""
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {readable(k): readable(v) for k, v in value.items()}
+    return [readable(v) for v in value] if isinstance(value, list) else value
 
 
 def decode(kind: type[T], value: Any, path: str = "") -> T:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from pentad.agent.codec import Malformed, decode, encode
+from pentad.agent.codec import Malformed, decode, encode, readable
 from pentad.types import Budget, Decision, Message, Objective, Span, ToolCall, Usage
 
 Purpose = Literal["plan", "act", "answer", "summarise", "tool"]
@@ -225,13 +225,13 @@ class Record:
         return isinstance(self.event, TextStreamed)
 
     def to_json(self) -> dict[str, Any]:
-        """The record as one flat JSON object, for streams and listings."""
+        """The record as one flat JSON object, for streams and listings; the journal has it exactly."""
         return {
             "run_id": self.run_id,
             "sequence": self.sequence,
             "at_s": self.at_s,
             "type": self.kind,
-            **encode(self.event),
+            **readable(encode(self.event)),
         }
 
 

@@ -22,7 +22,7 @@ from pentad.agent.remembering import Remembering
 from pentad.agent.run import Run
 from pentad.agent.state import Exchange
 from pentad.agent.tools.base import Tool
-from pentad.agent.tools.calling import ToolRules
+from pentad.agent.tools.calling import ToolRules, shown
 
 FindTools = Callable[[], Awaitable[Mapping[str, Tool]]]
 """The tools that the agent may use now; asked before every step, so new ones are seen at once."""
@@ -121,9 +121,9 @@ def partial(exchanges: tuple[Exchange, ...]) -> str:
         if exchange.purpose in ("act", "answer") and exchange.text.strip():
             return exchange.text.strip()
     found = [r.content for e in exchanges for _, r in sorted(e.results.items()) if r.status == "ok"]
-    return "\n".join(found)
+    return shown("\n".join(found))
 
 
 def _problem(last: Exchange) -> str:
     told = [r.content for _, r in sorted(last.results.items()) if r.status != "ok"]
-    return "; ".join([*told, last.detail]).strip("; ") or "the step failed"
+    return shown("; ".join([*told, last.detail]).strip("; ")) or "the step failed"

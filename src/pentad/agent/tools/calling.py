@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pentad.agent.codec import readable
 from pentad.agent.events import ToolStatus
 from pentad.agent.tools.base import InDoubt, Tool, ToolContext, Truncated
 from pentad.agent.tools.schema import check_arguments
@@ -131,4 +132,4 @@ def capped(text: str, max_bytes: int, total_bytes: int | None = None) -> Outcome
 
 def shown(text: str) -> str:
     """Text as a model may read it: lone surrogates, which no tokenizer takes, become U+FFFD."""
-    return re.sub("[\ud800-\udfff]", "\ufffd", text)
+    return str(readable(text))
