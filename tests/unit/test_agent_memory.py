@@ -18,7 +18,7 @@ from pentad.agent.planning.base import View
 from pentad.agent.planning.react import React
 from pentad.agent.spec import LongTermChoice, MemoryChoice
 from pentad.agent.state import RunState
-from pentad.errors import Conflict, Unavailable
+from pentad.errors import Conflict, ContextLengthExceeded, Unavailable
 from pentad.testing.agents import scripted_models
 from pentad.types import Message
 
@@ -156,6 +156,31 @@ def test_no_cue_breaks_the_query(tmp_path: pathlib.Path, cue: str) -> None:
     run(memory.query(cue, k=3, scope=A))
     assert run(memory.count(A)) == 1
     memory.close()
+
+
+def test_a_cue_longer_than_the_embedding_model_reads_still_finds(tmp_path: pathlib.Path) -> None:
+    memory = store(tmp_path)
+    run(memory.write(Item(text="needle in the hay"), A))
+    assert found(memory, "needle " + "straw " * 5000) == ["needle in the hay"]
+    with pytest.raises(ContextLengthExceeded):
+        run(memory.write(Item(text="straw " * 300), A))
+    assert run(memory.count(A)) == 1
+    memory.close()
+
+
+def test_an_answer_that_cannot_be_remembered_is_an_answer_all_the_same(tmp_path: pathlib.Path) -> None:
+    choice = LongTermChoice(episode_characters=100_000)
+
+    async def scenario() -> None:
+        models, _ = scripted_models([], embedder=True)
+        memory = LongTerm(tmp_path / "m.db", models, embedder="words")
+        async with harness(tmp_path, [["done"]], memory=memory) as h:
+            state = await h.work(spec(memory=MemoryChoice(long_term=choice)), "word " * 400)
+            assert (state.status, state.answer) == ("answered", "done")
+            assert "not remembered" in (state.error or "")
+        memory.close()
+
+    run(scenario())
 
 
 def test_an_empty_store_finds_nothing_and_asks_no_model(tmp_path: pathlib.Path) -> None:

@@ -651,6 +651,9 @@ def test_explain_accounts_for_the_time_of_a_run(tmp_path: pathlib.Path) -> None:
             assert parts["tool slow"] >= 0.19
             assert explained.residual_fraction < 0.1
             assert explained.tool_calls == 1
+            chosen = [(d.layer, d.subject, d.chosen) for d in explained.decisions]
+            assert ("agent", "tool", "slow") in chosen
+            assert ("model", "model", "scripted") in chosen
             total = sum(share.seconds for share in explained.shares) + explained.residual_s
             assert total == pytest.approx(explained.active_s)
 

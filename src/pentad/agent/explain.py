@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from pentad.agent.events import ModelAnswered, Planned, Record, RunResumed, StepEnded, ToolReturned
+from pentad.agent.events import ModelAnswered, Planned, Recalled, Record, RunResumed, StepEnded, ToolReturned
 from pentad.types import LAYERS, Decision, Layer, Span
 
 _DEPTH = {layer: depth for depth, layer in enumerate(LAYERS)}
@@ -135,3 +135,12 @@ def _decisions(records: Iterable[Record]) -> Iterable[Decision]:
             yield from event.usage.decisions
         elif isinstance(event, Planned | StepEnded):
             yield from event.decisions
+        elif isinstance(event, Recalled):
+            yield Decision(
+                layer="agent",
+                policy="memory",
+                subject="recalled",
+                chosen=f"{len(event.items)} items",
+                candidates=tuple((ident, score) for ident, _, score in event.items),
+                at_s=record.clock_s,
+            )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from pentad.agent.acting import Actor, worst
 from pentad.agent.asking import Asker
@@ -23,6 +23,7 @@ from pentad.agent.run import Run
 from pentad.agent.state import Exchange
 from pentad.agent.tools.base import Tool
 from pentad.agent.tools.calling import ToolRules, shown
+from pentad.types import Decision
 
 FindTools = Callable[[], Awaitable[Mapping[str, Tool]]]
 """The tools that the agent may use now; asked before every step, so new ones are seen at once."""
@@ -47,8 +48,7 @@ class Loop:
         while not self._run.state.ended:
             ending = self._ending()
             if ending is not None:
-                await self._remembering.keep(ending)
-                await self._run.append(ending)
+                await self._run.append(await self._remembering.keep(ending))
             else:
                 await self.step()
 
@@ -63,7 +63,10 @@ class Loop:
         with self._run.span("agent", "planner"):
             reading = self._planner.read(view, answer)
         outcome, detail = await self._follow(reading, answer, tools)
-        await self._run.append(StepEnded(step=answer.step, outcome=outcome, detail=detail))
+        decisions = (self._choice(reading, offered),) if isinstance(reading, WantsTools) else ()
+        await self._run.append(
+            StepEnded(step=answer.step, outcome=outcome, detail=detail, decisions=decisions)
+        )
 
     async def _ask(self, view: View) -> Exchange:
         with self._run.span("agent", "planner"):
@@ -96,6 +99,17 @@ class Loop:
                 return "failed", reading.problem
             case Refuses():
                 return "refused", reading.why
+
+    def _choice(self, reading: WantsTools, offered: Sequence[Tool]) -> Decision:
+        """The model's choice of tools, for the record."""
+        return Decision(
+            layer="agent",
+            policy=self._planner.name,
+            subject="tool",
+            chosen=", ".join(call.name for call in reading.calls),
+            candidates=tuple((tool.name, None) for tool in offered),
+            at_s=self._run.around.clock(),
+        )
 
     def _ending(self) -> RunEnded | None:
         """How the run ends now, or None while it goes on."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pentad.agent.events import Recalled, RunEnded
 from pentad.agent.memory.base import Item, Memory, Scope
 from pentad.agent.run import Run
 from pentad.agent.spec import LongTermChoice
-from pentad.errors import Incompatible
+from pentad.errors import Incompatible, PentadError
 from pentad.types import Request
 
 
@@ -29,16 +31,23 @@ class Remembering:
             chosen = self._within(choice, [(str(r.item.id), r.item.text, r.score) for r in found])
         await self._run.append(Recalled(step=state.step, items=chosen))
 
-    async def keep(self, ending: RunEnded) -> None:
-        """Remembers an answered run as an episode. Its id is the run's, so a restart keeps it once."""
+    async def keep(self, ending: RunEnded) -> RunEnded:
+        """Remembers an answered run as an episode; the ending, which says so if that failed.
+
+        The item's id is the run's, so that a restart keeps it once.
+        """
         state = self._run.state
         choice = state.spec.memory.long_term
         if self._memory is None or choice is None or not choice.episodes or ending.status != "answered":
-            return
-        with self._run.span("agent", "memory"):
-            text = f"{state.goal} -> {ending.answer}"[: choice.episode_characters]
-            item = Item(id=state.run_id, text=text, kind="episode", source=state.run_id)
-            await self._memory.write(item, Scope(tenant=state.tenant, agent=state.spec.name))
+            return ending
+        text = f"{state.goal} -> {ending.answer}"[: choice.episode_characters]
+        item = Item(id=state.run_id, text=text, kind="episode", source=state.run_id)
+        try:
+            with self._run.span("agent", "memory"):
+                await self._memory.write(item, Scope(tenant=state.tenant, agent=state.spec.name))
+        except PentadError as error:
+            return replace(ending, error=f"answered, but not remembered: {error}")
+        return ending
 
     def _within(
         self, choice: LongTermChoice, found: list[tuple[str, str, float]]

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 
+from pentad.errors import ContextLengthExceeded
 from pentad.execution.backend import Capabilities
 from pentad.model.routing.fixed import Fixed
 from pentad.model.service import ModelService
@@ -16,8 +17,9 @@ from pentad.testing.backends import ALL_FORMATS, ScriptedBackend, Turn
 class WordEmbedder:
     """An Embedder whose vectors are near when texts share words; the same on every machine."""
 
-    def __init__(self, dimensions: int = 64) -> None:
+    def __init__(self, dimensions: int = 64, max_words: int = 256) -> None:
         self._dimensions = dimensions
+        self._max_words = max_words
 
     @property
     def dimensions(self) -> int:
@@ -25,6 +27,9 @@ class WordEmbedder:
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """One unit vector per text: each word adds to one axis, chosen by its hash."""
+        for text in texts:
+            if len(text.split()) > self._max_words:
+                raise ContextLengthExceeded(f"a text of more than {self._max_words} words")
         return [self._vector(text) for text in texts]
 
     def count_tokens(self, texts: Sequence[str]) -> int:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 
 import apsw
 
+from pentad.agent.embedding import embed_beginnings
 from pentad.agent.memory.base import Item, Kind, Recollection, Scope
 from pentad.agent.memory.scoring import Weights
 from pentad.agent.ports import ModelPort
@@ -103,7 +104,7 @@ class LongTerm:
         """The `k` items of the scope that matter most to the cue, best first."""
         if k < 1 or not cue.strip() or not self._indexed:
             return []
-        vector = (await self._models.embed(self._embedder, [storable(cue)])).vectors[0]
+        vector = (await embed_beginnings(self._models, self._embedder, [storable(cue)]))[0]
         now_s = self._wall()
         return await self._locked(lambda: self._query(cue, vector, k, scope, now_s))
 

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pentad.agent.embedding import embed_beginnings
 from pentad.agent.ports import ModelPort
+from pentad.agent.tools.calling import shown
 from pentad.errors import InvalidRequest, NotFound, TooLarge
 
 ENDINGS = (".txt", ".md", ".rst")
@@ -64,7 +66,8 @@ class Documents:
             await self._refresh()
         ranked = [await asyncio.to_thread(self._by_words, query, 4 * k)]
         if self._vectors is not None and self._embedder is not None and query.strip():
-            vector = np.asarray((await self._models.embed(self._embedder, [query])).vectors[0], np.float32)
+            cue = await embed_beginnings(self._models, self._embedder, [shown(query)])
+            vector = np.asarray(cue[0], np.float32)
             ranked.append([int(i) for i in np.argsort(-(self._vectors @ vector), kind="stable")[: 4 * k]])
         return [self._passages[i] for i in _fused(ranked)[:k]]
 
@@ -77,8 +80,10 @@ class Documents:
         await asyncio.to_thread(self._index_words)
         self._vectors = None
         if self._embedder is not None and self._passages:
-            made = await self._models.embed(self._embedder, [p.text for p in self._passages])
-            self._vectors = np.asarray(made.vectors, np.float32)
+            texts = [p.text for p in self._passages]
+            self._vectors = np.asarray(
+                await embed_beginnings(self._models, self._embedder, texts), np.float32
+            )
         self._seen = seen
 
     def _files(self) -> list[pathlib.Path]:
