@@ -10,7 +10,7 @@ import pytest
 from resource_live import azure_trace, live, open_runner, this_machine
 
 from pentad.execution.scheduling import EngineLimits
-from pentad.resource.calibration import calibrate
+from pentad.resource.calibration import fit, time_steps
 from pentad.resource.cost import ModelForm, StepCost
 from pentad.resource.scheduling.sarathi import Sarathi
 from pentad.resource.simulator import (
@@ -57,10 +57,15 @@ def test_medians_of_a_60_request_replay_are_within_15_percent_of_its_simulation(
     runner = open_runner(smollm2_path, num_blocks=BLOCKS)
     bits = 16 if runner.precision == "bfloat16" else 32
     plain = StepCost(profile=device, spec=runner.spec, form=ModelForm(weight_bits=bits, kv_bits=bits))
-    calibrated = calibrate(plain, runner)
-    print(f"\ncalibration: {calibrated.calibration}")
-    trace = fitting_trace(azure_trace(), calibrated)
+    before = time_steps(runner)
+    trace = fitting_trace(azure_trace(), fit(plain, before))
     real = live(runner, Sarathi(), LIMITS, trace)
+    runner = open_runner(smollm2_path, num_blocks=BLOCKS)
+    after = time_steps(runner)
+    runner.close()
+    calibrated = fit(plain, before + after)
+    drift = np.median([late / early for (_, early), (_, late) in zip(before, after, strict=True)])
+    print(f"\nsteps after the replay took {drift:.2f} of the time before; {calibrated.calibration}")
     assert [len(record.tokens) for record in real] == [item.output_tokens for item in trace]
     measured = medians(real)
     ratios = {}

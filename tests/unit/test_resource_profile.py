@@ -15,6 +15,7 @@ from pentad.errors import InvalidRequest, UnknownName
 from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
 from pentad.registry import load as registered
 from pentad.resource import profile
+from pentad.resource.calibration import calibrate
 from pentad.resource.cost import StepCost
 from pentad.resource.profile import files, hardware, measuring
 from pentad.resource.profile.synthetic import step_batch, time_step
@@ -126,11 +127,14 @@ class TestHardware:
 
 
 class FakeRunner:
-    """A device whose steps take no time; remembers what was asked of it."""
+    """A device whose steps take no time; remembers them."""
 
     block_size = 16
-    num_blocks = 600
-    loaded: list[str]
+    spec = TINY
+
+    def __init__(self, num_blocks: int = 600) -> None:
+        self.num_blocks = num_blocks
+        self.seen: list[RaggedBatch] = []
 
     @classmethod
     def load(cls, spec: Any, weights: Any, *, num_blocks: int) -> FakeRunner:
@@ -143,6 +147,8 @@ class FakeRunner:
 
     def step(self, batch: RaggedBatch, rows: list[SampleRow]) -> list[Drawn]:
         assert len(rows) == len(batch.logit_rows)
+        assert batch.slots.max() < self.num_blocks * self.block_size
+        self.seen.append(batch)
         return [Drawn(token=0)] * len(rows)
 
     def close(self) -> None: ...
@@ -216,6 +222,22 @@ class TestMeasure:
         shape, seconds = time_step(FakeRunner(), [(1, 33), (20, 50)], repeats=3)  # type: ignore[arg-type]
         assert (shape.tokens, shape.rows) == (21, 2)
         assert seconds >= 0
+
+
+class TestCalibration:
+    @pytest.mark.parametrize("num_blocks", [10, 11, 37, 600])
+    def test_the_steps_fit_the_runner_and_the_predictor_itself_stays_as_it_was(self, num_blocks: int) -> None:
+        cost = StepCost(profile=measured_device(), spec=TINY)
+        runner = FakeRunner(num_blocks)
+        scaled = calibrate(cost, runner, repeats=1)  # type: ignore[arg-type]
+        assert scaled.calibration.steps == 8
+        assert len(runner.seen) == 8 * 2, "one step before each timed one"
+        assert max(len(batch.context_lens) for batch in runner.seen) == 8
+        assert cost.calibration.steps == 0
+
+    def test_a_runner_with_hardly_any_blocks_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="at least 10 KV blocks, the runner has 9"):
+            calibrate(StepCost(profile=measured_device(), spec=TINY), FakeRunner(9))  # type: ignore[arg-type]
 
 
 def test_the_probe_of_the_registry_is_a_module_with_the_functions_that_profiling_calls() -> None:

@@ -20,20 +20,30 @@ _PULL = 0.05
 """Weight of the wish that a factor stays 1, beside the data: holds factors that no step tells apart."""
 
 
-def calibrate(
-    cost: StepCost, runner: Runner, shapes: Iterable[list[SequenceShape]] | None = None, *, repeats: int = 5
-) -> StepCost:
-    """A predictor whose terms are scaled to steps measured now on the real runner.
+def calibrate(cost: StepCost, runner: Runner, *, repeats: int = 5) -> StepCost:
+    """A predictor whose terms are scaled to eight ordinary steps measured now on the real runner.
+
+    Args:
+        cost: the predictor for this runner's model.
+        runner: the real thing; see `time_steps`.
+        repeats: timed runs per step.
+    """
+    return fit(cost, time_steps(runner, repeats=repeats))
+
+
+def time_steps(
+    runner: Runner, shapes: Iterable[list[SequenceShape]] | None = None, *, repeats: int = 5
+) -> list[tuple[StepShape, float]]:
+    """Shapes and median seconds of steps on a real runner.
 
     Overwrites the runner's KV slots, so its engine must be idle and its prefix cache empty.
 
     Args:
-        cost: the predictor for this runner's model.
         runner: the real thing.
         shapes: batches to run, as (new tokens, context) per sequence; None takes eight ordinary ones.
         repeats: timed runs per batch.
     """
-    return fit(cost, (time_step(runner, shape, repeats=repeats) for shape in shapes or _ordinary(runner)))
+    return [time_step(runner, shape, repeats=repeats) for shape in shapes or _ordinary(runner)]
 
 
 def fit(cost: StepCost, measured: Iterable[tuple[StepShape, float]]) -> StepCost:
@@ -61,7 +71,10 @@ def fit(cost: StepCost, measured: Iterable[tuple[StepShape, float]]) -> StepCost
 
 def _ordinary(runner: Runner) -> list[list[SequenceShape]]:
     """Decodes, chunks and mixtures that fit the runner's blocks and context."""
-    slots = min(runner.num_blocks * runner.block_size // 10, runner.spec.context_length)
+    each = runner.num_blocks // 10
+    if each < 1:
+        raise ValueError(f"calibration needs at least 10 KV blocks, the runner has {runner.num_blocks}")
+    slots = min(each * runner.block_size, runner.spec.context_length)
     short, long = max(2, min(64, slots // 4)), max(4, min(512, slots))
     chunk = max(2, min(256, long // 2))
     return [
