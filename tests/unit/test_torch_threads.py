@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pentad.execution.torch.threads import ThreadChoice
+from pentad.execution.threads import ThreadChoice
 
 QUIET = {2: 0.020, 1: 0.032}
 BUSY = {2: 0.800, 1: 0.035}

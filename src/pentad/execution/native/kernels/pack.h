@@ -21,6 +21,7 @@ enum class Format : int32_t { F32 = 0, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, 
 
 constexpr int kRows = 16;    // rows of a group
 constexpr int kBlock = 32;   // columns of a block
+constexpr const char* kLayoutName = "16x32-1";  // change it with every change of layout or packed values
 
 struct Layout {
   int bits = 8;        // of a code: 4 or 8

@@ -19,6 +19,7 @@
 #include "dot.h"
 #include "native.h"
 #include "pack.h"
+#include "sampling.h"
 #include "threads.h"
 #include "tiles.h"
 
@@ -80,38 +81,49 @@ class Model {
       : c_(c),
         team_(c.threads),
         frequencies_(c.inverse_frequencies, c.inverse_frequencies + c.rope_dim / 2),
+        windows_(static_cast<size_t>(c.layers), c.window),
         layers_(static_cast<size_t>(c.layers)),
         kv_(kv_block_bytes() * static_cast<size_t>(c.num_blocks)) {
-    capacity_ = pad(std::max(c.max_tokens, 32), 32);
     q_dim_ = c.heads * c.head_dim;
     kv_dim_ = c.kv_heads * c.head_dim;
     wide_ = std::max({c.width, q_dim_, pad(c.ffn_width, 32)});
-    const size_t n = static_cast<size_t>(capacity_);
-    x_.resize(n * c.width);
-    qkv_.resize(n * (q_dim_ + 2 * kv_dim_));
-    attended_.resize(n * q_dim_);
-    codes_.resize(n * wide_);
-    scale_.resize(n * wide_ / 32);
-    total_.resize(n * wide_ / 32);
-    sum_.resize(n * wide_ / 16);
-    const size_t ffn = n * pad(c.ffn_width, 32);
-    hidden_codes_.resize(ffn);
-    hidden_scale_.resize(ffn / 32);
-    hidden_total_.resize(ffn / 32);
-    hidden_sum_.resize(ffn / 16);
     score_stride_ = pad(c.max_context, 16) + 16;
     for (int i = 0; i < team_.size(); i++) {
       scores_.emplace_back(static_cast<size_t>(4) * score_stride_);
       scratch_.emplace_back(static_cast<size_t>(2) * kRows * wide_);
       queries_.emplace_back(static_cast<size_t>(kRowsAtOnce) * c.head_dim / 2);
       normed_.emplace_back(static_cast<size_t>(c.width));
-      hidden_.emplace_back(n * kBlock);
+      hidden_.emplace_back();
     }
+    samplers_ = std::vector<Sampler>(static_cast<size_t>(team_.size()));
+#if PENTAD_TILES
+    tile_scratch_ = std::vector<TileScratch>(static_cast<size_t>(team_.size()));
+    tiles_ = syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
+#endif
+    reserve(c.max_tokens);
+  }
+
+  // Makes room for steps of so many tokens.
+  void reserve(int tokens) {
+    if (tokens <= capacity_) return;
+    capacity_ = pad(std::max(tokens, 32), 32);
+    const size_t n = static_cast<size_t>(capacity_);
+    x_.resize(n * c_.width);
+    qkv_.resize(n * (q_dim_ + 2 * kv_dim_));
+    attended_.resize(n * q_dim_);
+    codes_.resize(n * wide_);
+    scale_.resize(n * wide_ / 32);
+    total_.resize(n * wide_ / 32);
+    sum_.resize(n * wide_ / 16);
+    const size_t ffn = n * pad(c_.ffn_width, 32);
+    hidden_codes_.resize(ffn);
+    hidden_scale_.resize(ffn / 32);
+    hidden_total_.resize(ffn / 32);
+    hidden_sum_.resize(ffn / 16);
+    for (auto& h : hidden_) h.resize(n * kBlock);
 #if PENTAD_TILES
     wide16_.resize(n * wide_);
     hidden16_.resize(n * wide_);
-    tile_scratch_ = std::vector<TileScratch>(static_cast<size_t>(team_.size()));
-    tiles_ = syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
 #endif
   }
 
@@ -122,24 +134,32 @@ class Model {
       if (interleaved) *v = unpair(*v);
       return 0;
     }
-    if (cols % kBlock) return -1;
     Weights& w = matrix_of(tensor, layer);
+    auto memory = std::make_unique<Arena>(pentad_packed_bytes(static_cast<int32_t>(format), rows, cols) + 64);
+    if (pack(format, data, rows, cols, interleaved, memory->data())) return -1;
+    attach(tensor, layer, format, rows, cols, memory->data());
+    w.memory = std::move(memory);
+    return 0;
+  }
+  int pack(Format format, const uint8_t* data, int rows, int cols, bool interleaved, uint8_t* out) {
+    if (cols % kBlock) return -1;
     std::vector<int32_t> order(static_cast<size_t>(pad(rows, kRows)), -1);
     for (int r = 0; r < rows; r++) order[r] = interleaved ? paired_row(r) : r;
-    w.matrix.layout = layout_of(format);
-    w.matrix.rows = pad(rows, kRows);
-    w.matrix.cols = cols;
-    w.memory = std::make_unique<Arena>(w.matrix.bytes() + 64);
-    w.matrix.data = w.memory->data();
-    const size_t group_bytes = w.matrix.group_bytes();
-    const int groups = w.matrix.rows / kRows;
+    const int groups = pad(rows, kRows) / kRows;
+    const size_t group_bytes = pentad_packed_bytes(static_cast<int32_t>(format), kRows, cols);
     team_.run([&](int rank) {
       auto [begin, end] = share(groups, rank);
       pack_rows(format, data, cols, order.data() + begin * kRows, (end - begin) * kRows,
-                w.memory->data() + group_bytes * static_cast<size_t>(begin));
+                out + group_bytes * static_cast<size_t>(begin));
     });
     return 0;
   }
+  int attach(int tensor, int layer, Format format, int rows, int cols, const uint8_t* packed) {
+    if (cols % kBlock) return -1;
+    matrix_of(tensor, layer).matrix = {layout_of(format), pad(rows, kRows), cols, packed};
+    return 0;
+  }
+  void set_windows(const int32_t* windows) { windows_.assign(windows, windows + c_.layers); }
 
   int ready() {
     if (!embed_.matrix.data || final_norm_.empty()) return -1;
@@ -166,8 +186,39 @@ class Model {
       }
   }
 
-  void step(const pentad_batch& b) {
+  // What is wrong with a batch; see native.h.
+  int check(const pentad_batch& b) const {
+    for (int t = 0; t < b.tokens; t++) {
+      if (b.token_ids[t] < 0 || b.token_ids[t] >= c_.vocab) return 1;
+      if (b.positions[t] < 0 || b.positions[t] >= c_.max_context) return 2;
+      if (b.slots[t] < 0 || b.slots[t] / kPage >= c_.num_blocks) return 3;
+    }
+    if (b.starts[0] != 0 || b.starts[b.sequences] != b.tokens) return 2;
+    for (int s = 0; s < b.sequences; s++) {
+      const int context = b.context_lens[s], n = b.starts[s + 1] - b.starts[s];
+      if (n < 0 || context < n || context > c_.max_context) return 2;
+      if ((context + kPage - 1) / kPage > b.table_width) return 4;
+      const int32_t* table = b.block_tables + static_cast<size_t>(s) * b.table_width;
+      for (int i = 0; i * kPage < context; i++)
+        if (table[i] < 0 || table[i] >= c_.num_blocks) return 4;
+    }
+    for (int r = 0; r < b.rows; r++)
+      if (b.logit_rows[r] < 0 || b.logit_rows[r] >= b.tokens) return 5;
+    return 0;
+  }
+
+  // `draws` names the rows whose logits are kept to draw from; without it `b.logits` takes all.
+  int step(const pentad_batch& b, const pentad_draws* draws = nullptr) {
+    if (const int wrong = check(b)) return wrong;
     batch_ = &b;
+    draws_ = draws && draws->count ? draws : nullptr;
+    try {
+      reserve(b.tokens);
+      const size_t kept = draws_ ? static_cast<size_t>(draws->count) * c_.vocab : 0;
+      if (kept > kept_.size()) kept_.resize(kept);
+    } catch (const std::bad_alloc&) {
+      return 6;
+    }
     use_tiles_ = tiles_ && b.tokens >= kTilesFrom;
     plan_attention();
     grow_turns();
@@ -180,9 +231,10 @@ class Model {
           const Best& one = best_[static_cast<size_t>(k) * b.rows + r];
           if (one.value > top.value || (one.value == top.value && one.token < top.token)) top = one;
         }
-        b.argmax[r] = top.token;
+        b.argmax[r] = std::isfinite(top.value) ? top.token : -1;
       }
     }
+    return 0;
   }
 
   Team& team() { return team_; }
@@ -423,6 +475,7 @@ class Model {
     const pentad_batch& b = *batch_;
     const int group = c_.heads / c_.kv_heads, row = q_dim_ + 2 * kv_dim_, half = c_.head_dim / 2;
     const float scale = 1.0f / std::sqrt(static_cast<float>(c_.head_dim));
+    const int window = windows_[static_cast<size_t>(layer)];
     float* scores = scores_[static_cast<size_t>(rank)].data();
     uint32_t* queries = queries_[static_cast<size_t>(rank)].data();
     std::pair<int, int> places[kRowsAtOnce];
@@ -442,7 +495,7 @@ class Model {
         const int t = first_token + item.begin;
         float* out = attended_.data() + static_cast<size_t>(t) * q_dim_ + item.head * c_.head_dim;
         attend_tiles(qkv_.data() + static_cast<size_t>(t) * row + item.head * c_.head_dim, static_cast<size_t>(row),
-                     item.end - item.begin, pages, before + item.begin + 1, c_.window, scale,
+                     item.end - item.begin, pages, before + item.begin + 1, window, scale,
                      tile_scratch_[static_cast<size_t>(rank)], out, static_cast<size_t>(q_dim_));
         for (int i = 0; i < item.end - item.begin; i++)
           put_input(out + static_cast<size_t>(i) * q_dim_, q_dim_, t + i, item.head * c_.head_dim, c_.head_dim);
@@ -457,7 +510,7 @@ class Model {
         const float* q = qkv_.data() + static_cast<size_t>(t) * row + head * c_.head_dim;
         uint32_t* pairs = queries + static_cast<size_t>(count) * half;
         for (int j = 0; j < half; j++) pairs[j] = pair_bf16(q[2 * j], q[2 * j + 1]);
-        rows[count] = {pairs, c_.window && limit > c_.window ? limit - c_.window : 0, limit,
+        rows[count] = {pairs, window && limit > window ? limit - window : 0, limit,
                        attended_.data() + static_cast<size_t>(t) * q_dim_ + head * c_.head_dim};
         places[count++] = {t, head};
         if (count < kRowsAtOnce && r + 1 < item.rows_end) continue;
@@ -553,8 +606,9 @@ class Model {
     Best* best = b.argmax ? best_.data() + static_cast<size_t>(rank) * b.rows : nullptr;
     matmul(m, b.rows, begin, end, rank, 0, [&](int group, int r, f32x16 v) {
       const int token = group * kRows, live = std::min(kRows, c_.vocab - token);
-      if (b.logits) {
-        float* out = b.logits + static_cast<size_t>(r) * c_.vocab + token;
+      const int line = draws_ ? draws_->lines[r] : b.logits ? r : -1;
+      if (line >= 0) {
+        float* out = (draws_ ? kept_.data() : b.logits) + static_cast<size_t>(line) * c_.vocab + token;
         if (live == kRows) store(out, v);
         else for (int i = 0; i < live; i++) out[i] = v[i];
       }
@@ -569,6 +623,13 @@ class Model {
             }
       }
     });
+  }
+  void draw(int rank) {
+    team_.barrier();
+    auto [begin, end] = share(draws_->count, rank);
+    for (int i = begin; i < end; i++)
+      draws_->drawn[i] = samplers_[static_cast<size_t>(rank)].draw(kept_.data() + static_cast<size_t>(i) * c_.vocab,
+                                                                   c_.vocab, draws_->rows[i], *draws_);
   }
   // The head may have few rows in a large step: tiles are chosen again, by one thread.
   void use_tiles_rank_guard(int rank) {
@@ -605,6 +666,7 @@ class Model {
       lap(kDown);
     }
     if (batch_->rows) head(rank);
+    if (draws_) draw(rank);
     lap(kHead);
 #if PENTAD_TILES
     if (tiled) tiles_end();
@@ -614,6 +676,7 @@ class Model {
   pentad_config c_;
   Team team_;
   std::vector<float> frequencies_;
+  std::vector<int32_t> windows_;
   std::vector<LayerWeights> layers_;
   Weights embed_, head_;
   std::vector<float> final_norm_;
@@ -621,6 +684,9 @@ class Model {
   int capacity_ = 0, q_dim_ = 0, kv_dim_ = 0, wide_ = 0, score_stride_ = 0;
   bool tiles_ = false, use_tiles_ = false;
   const pentad_batch* batch_ = nullptr;
+  const pentad_draws* draws_ = nullptr;
+  std::vector<Sampler> samplers_;
+  std::vector<float> kept_;
   std::vector<float> x_, qkv_, attended_, turns_, scale_, total_, hidden_scale_, hidden_total_;
   std::vector<int8_t> codes_, hidden_codes_;
   std::vector<int32_t> sum_, hidden_sum_;
@@ -659,8 +725,20 @@ int pentad_set(pentad_model* m, int32_t tensor, int32_t layer, int32_t format, c
   return m->model.set(tensor, layer, static_cast<pentad::Format>(format), static_cast<const uint8_t*>(data), rows, cols,
                       interleaved != 0);
 }
+int pentad_pack(pentad_model* m, int32_t format, const void* data, int32_t rows, int32_t cols, int32_t interleaved,
+                void* out) {
+  return m->model.pack(static_cast<pentad::Format>(format), static_cast<const uint8_t*>(data), rows, cols,
+                       interleaved != 0, static_cast<uint8_t*>(out));
+}
+int pentad_attach(pentad_model* m, int32_t tensor, int32_t layer, int32_t format, int32_t rows, int32_t cols,
+                  const void* packed) {
+  return m->model.attach(tensor, layer, static_cast<pentad::Format>(format), rows, cols,
+                         static_cast<const uint8_t*>(packed));
+}
+void pentad_set_windows(pentad_model* m, const int32_t* windows) { m->model.set_windows(windows); }
 int pentad_ready(pentad_model* m) { return m->model.ready(); }
-void pentad_step(pentad_model* m, const pentad_batch* b) { m->model.step(*b); }
+int pentad_step(pentad_model* m, const pentad_batch* b) { return m->model.step(*b); }
+int pentad_step_draw(pentad_model* m, const pentad_batch* b, const pentad_draws* d) { return m->model.step(*b, d); }
 void pentad_copy_block(pentad_model* m, int32_t s, int32_t t) { m->model.copy_block(s, t); }
 size_t pentad_weight_bytes(const pentad_model* m) { return m->model.weight_bytes(); }
 size_t pentad_block_bytes(const pentad_model* m) { return m->model.kv_block_bytes(); }
