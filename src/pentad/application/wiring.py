@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
+import pathlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-
-import psutil
 
 from pentad import registry
 from pentad.agent.journal import Journal
 from pentad.agent.loading import load_agent, ready
 from pentad.agent.runtime import AgentRuntime
 from pentad.application.config import EngineSettings, RemoteBackend, Settings
+from pentad.application.runners import load_runner
 from pentad.application.services import Services
 from pentad.errors import InvalidRequest
 from pentad.execution.backend import Backend, Embedder
@@ -28,10 +27,7 @@ from pentad.model.embedding import LocalEmbedder
 from pentad.model.loading import ModelFiles, open_model
 from pentad.model.service import ModelService
 from pentad.model.store import ModelStore
-from pentad.resource.sizing import kv_cache_bytes
 from pentad.types import Clock
-
-_log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -51,6 +47,7 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
                 local_backend,
                 open_model(stored.path, name=stored.name),
                 settings.engine,
+                packed_folder=settings.packed_folder,
                 drain_s=settings.server.drain_s,
                 clock=clock,
             )
@@ -81,7 +78,12 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
 
 
 def local_backend(
-    files: ModelFiles, settings: EngineSettings, *, drain_s: float = 5.0, clock: Clock = time.monotonic
+    files: ModelFiles,
+    settings: EngineSettings,
+    *,
+    packed_folder: pathlib.Path | None = None,
+    drain_s: float = 5.0,
+    clock: Clock = time.monotonic,
 ) -> Backend:
     """An opened model behind what computes it: our runner, scheduler, engine and loop, or llama.cpp."""
     if settings.backend == "llamacpp":
@@ -92,18 +94,7 @@ def local_backend(
         max_sequences=settings.max_sequences,
         max_waiting=settings.max_waiting,
     )
-    runner_class = registry.load("runner", "torch")
-    kv_bytes, decision = kv_cache_bytes(
-        files.spec,
-        limits,
-        available_bytes=psutil.virtual_memory().available,
-        element_bytes=runner_class.kv_element_bytes(settings.weight_dtype),
-        asked_bytes=settings.kv_bytes,
-    )
-    _log.info("KV cache of %s: %s bytes (bound by %s)", files.name, decision.chosen, decision.constraint)
-    runner = runner_class.load(
-        files.spec, files.weights, kv_bytes=kv_bytes, dtype=settings.weight_dtype, threads=settings.threads
-    )
+    runner = load_runner(files, settings, limits, packed_folder=packed_folder)
     files.close()
     engine = Engine(
         runner,
