@@ -10,24 +10,25 @@ from typing import Any
 import numpy as np
 
 from pentad.execution.native.library import built, cpu_flags, usable
-from pentad.execution.quant import GEOMETRY, dequantize
+from pentad.execution.quant import GEOMETRY
 from pentad.execution.spec import ModelSpec, Norm, Rope
 from pentad.execution.weights import StoredTensor, TensorFormat
 
 HERE = usable(cpu_flags(), built())
 """Instruction sets that this machine can run, the fastest first."""
 
-_SCALES: Mapping[str, tuple[tuple[int, float], ...]] = {
-    "Q4_0": ((0, 1 / 4),),
-    "Q4_1": ((0, 1 / 4), (2, -2.0)),
-    "Q5_0": ((0, 1 / 8),),
-    "Q5_1": ((0, 1 / 8), (2, -2.0)),
-    "Q8_0": ((0, 1 / 64),),
-    "Q4_K": ((0, 1 / 128), (2, 1 / 16)),
-    "Q5_K": ((0, 1 / 256), (2, 1 / 16)),
-    "Q6_K": ((208, 1 / 1024),),
+_STEPS: Mapping[str, tuple[int, float, float]] = {
+    "Q4_0": (0, 1 / 4, 0),
+    "Q4_1": (0, 1 / 4, 7.5),
+    "Q5_0": (0, 1 / 8, 0),
+    "Q5_1": (0, 1 / 8, 15.5),
+    "Q8_0": (0, 1 / 64, 0),
+    "Q4_K": (0, 1 / 128, 7.5),
+    "Q5_K": (0, 1 / 256, 15.5),
+    "Q6_K": (208, 1 / 1024, 0),
 }
-"""Format to the byte offsets of its fp16 scales, and values that give weights of about 1."""
+"""Format to the byte offset of its fp16 step, a step that gives weights of about 1, and the mean code
+where a minimum, in the next two bytes, has to bring the mean to 0."""
 
 
 def stored(name: str, format: TensorFormat, shape: tuple[int, ...], rng: np.random.Generator) -> StoredTensor:
@@ -44,10 +45,22 @@ def stored(name: str, format: TensorFormat, shape: tuple[int, ...], rng: np.rand
     geometry = GEOMETRY[format]
     count = int(np.prod(shape)) // geometry.elements
     blocks = rng.integers(0, 256, (count, geometry.bytes), dtype=np.uint8)
-    for offset, scale in _SCALES[format]:
-        sizes = (scale * spread * rng.uniform(0.5, 1.5, count)).astype(np.float16)
-        blocks[:, offset : offset + 2] = sizes.view(np.uint8).reshape(count, 2)
+    offset, step, middle = _STEPS[format]
+    steps = (step * spread * rng.uniform(0.5, 1.5, count)).astype(np.float16)
+    blocks[:, offset : offset + 2] = steps.view(np.uint8).reshape(count, 2)
+    if middle:
+        minima = (steps * (middle if format.endswith("_K") else -middle)).astype(np.float16)
+        blocks[:, offset + 2 : offset + 4] = minima.view(np.uint8).reshape(count, 2)
+    if format in ("Q4_K", "Q5_K"):
+        blocks[:, 4:16] = _equal_scales_and_minima(rng.integers(0, 64, (count, 8), dtype=np.uint8))
     return StoredTensor(name=name, format=format, shape=shape, data=blocks.reshape(-1))
+
+
+def _equal_scales_and_minima(values: np.ndarray) -> np.ndarray:
+    """The twelve bytes of eight 6-bit scales [n, 8] whose minima are the same numbers."""
+    low, high = values[:, :4], values[:, 4:]
+    first = low | (high >> 4 << 6)
+    return np.concatenate((first, first, (high & 15) | (high & 15) << 4), axis=1)
 
 
 @dataclass(frozen=True)
@@ -86,14 +99,6 @@ def random_weights(spec: ModelSpec, format: TensorFormat, seed: int = 0) -> Rand
         values = rng.standard_normal(shape) * (0.3 if name.endswith("bias") else 0.1)
         values = (values + (0 if name.endswith("bias") else 1)).astype(np.float32)
         tensors[name] = StoredTensor(name=name, format="F32", shape=shape, data=values.view(np.uint8))
-    # Embeddings of about 1, so that logits differ enough to tell tokens apart.
-    table = dequantize(tensors["embed"]) * spec.width**0.5
-    if spec.tied_head:
-        table = table * 0.2
-    if format in ("F32", "F16", "BF16"):
-        tensors["embed"] = StoredTensor(
-            name="embed", format="F32", shape=table.shape, data=table.reshape(-1).view(np.uint8)
-        )
     return RandomWeights(tensors)
 
 

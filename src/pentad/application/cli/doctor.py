@@ -101,8 +101,9 @@ def _native(asked: str) -> Iterator[Finding]:
     try:
         library = open_library(choose_kernels(asked, built=found, flags=flags))
     except PentadError as e:
-        state: State = "absent" if asked == AUTO else "trouble"
-        yield Finding(what="kernels", state=state, detail=f"{e.message}: PyTorch computes", hint=e.hint)
+        auto = asked == AUTO
+        detail = f"{e.message}: PyTorch computes, slower" if auto else e.message
+        yield Finding(what="kernels", state="absent" if auto else "trouble", detail=detail, hint=e.hint)
         return
     others = [name for name in usable(flags, found) if name != library.name]
     detail = f"{library.name} ({library.detail}); also here: {', '.join(others) or 'none'}"
@@ -160,5 +161,6 @@ def _runner(name: str, path: pathlib.Path, settings: Settings) -> Finding:
             files.close()
     except PentadError as e:
         return Finding(what=f"runs {name}", state="trouble", detail=e.message, hint=e.hint)
-    why = f", since {decision.constraint}" if decision.constraint else ""
-    return Finding(what=f"runs {name}", state="ok", detail=f"on {decision.chosen} kernels{why}")
+    native = decision.chosen != "torch"
+    detail = f"on {decision.chosen} kernels" if native else f"on PyTorch: {decision.constraint}"
+    return Finding(what=f"runs {name}", state="ok", detail=detail)

@@ -120,12 +120,12 @@ def choose_runner(
             )
         return _choice(asked, name, None, built, flags)
     if asked == TORCH:
-        return _choice(asked, None, "kernels", built, flags)
+        return _choice(asked, None, "the setting kernels asks for it", built, flags)
     possible = usable(flags, built)
     if unsupported is not None:
         return _choice(asked, None, unsupported, built, flags)
     if dtype != AUTO:
-        return _choice(asked, None, f"weight_dtype {dtype}", built, flags)
+        return _choice(asked, None, f"the setting weight_dtype is {dtype}", built, flags)
     if not possible:
         return _choice(asked, None, _none_usable(built), built, flags)
     return _choice(asked, possible[0], None, built, flags)

@@ -150,12 +150,11 @@ def _write(path: pathlib.Path, digest: bytes, nbytes: int, fill: Fill, checksum:
             os.posix_fallocate(file.fileno(), 0, _PAGE + nbytes)
         else:
             file.truncate(_PAGE + nbytes)
-        with mmap.mmap(file.fileno(), _PAGE + nbytes) as pages:
-            weights = np.frombuffer(pages, np.uint8, nbytes, _PAGE)
-            fill(weights)
-            _HEADER.pack_into(pages, 0, _MAGIC, digest, nbytes, checksum(weights))
-            del weights
-            pages.flush()
+        pages = mmap.mmap(file.fileno(), _PAGE + nbytes)  # unmapped with the last view of it
+        weights = np.frombuffer(pages, np.uint8, nbytes, _PAGE)
+        fill(weights)
+        _HEADER.pack_into(pages, 0, _MAGIC, digest, nbytes, checksum(weights))
+        pages.flush()
         part.replace(path)
 
 
