@@ -2,6 +2,9 @@
 #pragma once
 #include "pack.h"
 #include "simd.h"
+#if defined(__SSE2__) && !defined(__AVX2__)
+#include "dot_sse2.h"
+#endif
 
 namespace pentad {
 
@@ -131,7 +134,7 @@ struct Lines {
 };
 constexpr int kTokenTile = 2;
 
-#else
+#elif !defined(__SSE2__)
 
 template <int kBits>
 struct Lines {

@@ -129,10 +129,11 @@ PENTAD_INLINE f32x16 load_half(const uint16_t* p) {
   std::memcpy(&r, &lo, 32);
   std::memcpy(reinterpret_cast<char*>(&r) + 32, &hi, 32);
   return r;
-#else
-  f32x16 r;
-  for (int i = 0; i < 16; i++) r[i] = half_to_float_scalar(p[i]);
-  return r;
+#else  // exact for all finite numbers; scales are finite
+  typedef uint32_t u32x16 __attribute__((vector_size(64)));
+  const u32x16 bits = __builtin_convertvector(*reinterpret_cast<const u16x16u*>(p), u32x16);
+  const f32x16 magnitude = (f32x16)((bits & 0x7fffu) << 13) * 0x1p112f;
+  return (f32x16)((u32x16)magnitude | (bits & 0x8000u) << 16);
 #endif
 }
 inline uint16_t float_to_half(float f) {
