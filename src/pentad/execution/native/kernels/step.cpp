@@ -179,11 +179,9 @@ class Model {
     return n;
   }
   void copy_block(int source, int target) {
-    for (int l = 0; l < c_.layers; l++)
-      for (int h = 0; h < c_.kv_heads; h++) {
-        uint16_t* base = kv_base(l, h);
-        std::memcpy(base + head_elements() * target, base + head_elements() * source, head_elements() * 2);
-      }
+    uint16_t* base = kv_base(0, 0);
+    std::memcpy(base + block_elements() * static_cast<size_t>(target),
+                base + block_elements() * static_cast<size_t>(source), block_elements() * 2);
   }
 
   // What is wrong with a batch; see native.h.
@@ -258,9 +256,11 @@ class Model {
   };
 
   size_t head_elements() const { return static_cast<size_t>(c_.head_dim) * kPage * 2; }
+  size_t block_elements() const { return head_elements() * static_cast<size_t>(c_.layers) * c_.kv_heads; }
+  // Block 0 of one layer and head; the next one lies block_elements() further. All of a block lies
+  // together, so that memory is taken as blocks come into use.
   uint16_t* kv_base(int layer, int head) const {
-    return reinterpret_cast<uint16_t*>(kv_.data()) +
-           (static_cast<size_t>(layer) * c_.kv_heads + head) * head_elements() * static_cast<size_t>(c_.num_blocks);
+    return reinterpret_cast<uint16_t*>(kv_.data()) + (static_cast<size_t>(layer) * c_.kv_heads + head) * head_elements();
   }
 
   int paired_row(int r) const {
@@ -462,7 +462,7 @@ class Model {
           float* x = qkv_.data() + static_cast<size_t>(t) * row + part.at + h * c_.head_dim;
           if (!value) turn_head(x, t);
           if (!key && !value) continue;
-          uint16_t* page = kv_base(layer, h) + head_elements() * static_cast<size_t>(block);
+          uint16_t* page = kv_base(layer, h) + block_elements() * static_cast<size_t>(block);
           if (key) write_key(page, c_.head_dim, offset, x);
           else write_value(page + c_.head_dim * kPage, c_.head_dim, offset, x);
         }
@@ -488,7 +488,7 @@ class Model {
       const int kv_head = item.tiled ? item.head / group : item.head;
       const Pages pages{.table = b.block_tables + static_cast<size_t>(item.sequence) * b.table_width,
                         .base = kv_base(layer, kv_head),
-                        .stride = head_elements(),
+                        .stride = block_elements(),
                         .dim = c_.head_dim};
 #if PENTAD_TILES
       if (item.tiled) {
