@@ -20,9 +20,10 @@ pytestmark = pytest.mark.skipif(not HERE, reason="no native kernels are built")
 
 SHORT_PROMPTS = PROMPTS.with_name("native_prompts.txt")
 TEXT_TOKENS = 256
-NEAR_TIE = 0.3
-"""Logits of the reference that lie closer than this may be ordered either way: 8-bit activations
-move a logit by about 0.06 (the square root of twice the mean divergence)."""
+NEAR_TIE = 0.5
+"""Logits in float32 that lie closer than this may be ordered either way. Rounding activations to 8
+bits moves a difference of two logits of this model by 0.1 on average and 0.4 at most; where the
+instruction sets round the last bit of a sum differently, they round other activations."""
 ROW_BY_ROW = [name for name in HERE if name not in ("amx", "portable")][:1]
 """The fastest set whose numbers for a token do not depend on what else is in the step."""
 
@@ -52,12 +53,16 @@ def text(files: ModelFiles) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def exact(files: ModelFiles, text: list[int]) -> np.ndarray:
-    """Logits of the text in float32 on the same weights."""
+def reference(files: ModelFiles) -> Iterator[TorchRunner]:
     runner = TorchRunner.load(files.spec, files.weights, num_blocks=32, dtype="float32")
-    logits = runner.logits(whole(text))
+    yield runner
     runner.close()
-    return logits
+
+
+@pytest.fixture(scope="module")
+def exact(reference: TorchRunner, text: list[int]) -> np.ndarray:
+    """Logits of the text in float32 on the same weights."""
+    return reference.logits(whole(text))
 
 
 @pytest.fixture(scope="module", params=HERE)
@@ -115,7 +120,11 @@ def portable_tokens(load: Load, short_prompts: list[tuple[int, ...]]) -> list[li
 
 @pytest.mark.parametrize("kernels", [name for name in HERE if name != "portable"])
 def test_every_instruction_set_draws_portable_s_greedy_tokens_but_at_near_ties(
-    kernels: str, load: Load, short_prompts: list[tuple[int, ...]], portable_tokens: list[list[int]]
+    kernels: str,
+    load: Load,
+    reference: TorchRunner,
+    short_prompts: list[tuple[int, ...]],
+    portable_tokens: list[list[int]],
 ) -> None:
     found = free_run(load(kernels), short_prompts, 8)
     ties = []
@@ -125,10 +134,10 @@ def test_every_instruction_set_draws_portable_s_greedy_tokens_but_at_near_ties(
             continue
         first = differing[0]  # what follows has another context
         before = [*prompt, *expected[:first]]
-        logits = load("portable", 32).logits(whole(before, rows=[len(before) - 1]))[0]
+        logits = reference.logits(whole(before, rows=[len(before) - 1]))[0]
         gap = float(logits[expected[first]] - logits[tokens[first]])
         ties.append(f"prompt {prompt[:4]}... token {first}: gap {gap:.3f}")
-        assert gap < NEAR_TIE, ties[-1]
+        assert abs(gap) < NEAR_TIE, ties[-1]
     assert len(ties) <= 6, ties
     print(f"{kernels}: {20 - len(ties)} of 20 equal; near-ties: {ties}")
 
@@ -161,7 +170,7 @@ def test_tiles_draw_the_tokens_of_float32_but_at_near_ties(
     best = exact.argmax(-1)
     rows = np.arange(len(text))
     gaps = exact[rows, best] - exact[rows, found]
-    assert gaps.max() < NEAR_TIE / 3
+    assert gaps.max() < NEAR_TIE / 5
     assert (gaps > 0).sum() <= 5
 
 
