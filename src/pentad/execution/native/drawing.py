@@ -39,21 +39,21 @@ class DrawPlan:
         self._ids: list[int] = []
         self._biases: list[float] = []
         self._logprobs: list[int | None] = []
+        self._wanted = 0
         self._kept: list[npt.NDArray[Any]] = []
         self._alternatives: tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]
 
     def set(self, rows: Sequence[SampleRow]) -> bool:
         """Takes a step's rows; whether any of them is more than greedy."""
         self._lines, self._ids, self._biases = [-1] * len(rows), [], []
-        self._logprobs, self._kept = [], []
+        self._logprobs, self._kept, self._wanted = [], [], 0
         for i, row in enumerate(rows):
             if not is_plain(row):
                 self._lines[i] = len(self._logprobs)
                 self._put(row)
         if not self._logprobs:
             return False
-        wanted = sum(count or 0 for count in self._logprobs)
-        self._alternatives = np.empty(wanted, np.int32), np.empty(wanted, np.float64)
+        self._alternatives = np.empty(self._wanted, np.int32), np.empty(self._wanted, np.float64)
         draws = self.struct
         draws.count = len(self._logprobs)
         draws.lines = self._address(np.array(self._lines, np.int32))
@@ -96,8 +96,9 @@ class DrawPlan:
             ids.extend(row.output_counts)
             ids.extend(row.output_counts.values())
         biased, first_bias = len(ids), len(self._biases)
-        ids.extend(row.logit_bias)
-        self._biases.extend(row.logit_bias.values())
+        if row.logit_bias:
+            ids.extend(row.logit_bias)
+            self._biases.extend(row.logit_bias.values())
         banned = len(ids)
         ids.extend(row.banned)
         mask = None if row.mask is None else np.ascontiguousarray(row.mask, np.uint32)
@@ -117,14 +118,20 @@ class DrawPlan:
             0 if mask is None else mask.size,
             row.top_k,
             -1 if row.logprobs is None else row.logprobs,
-            sum(count or 0 for count in self._logprobs),
-            *(seen, counted - seen),
-            *(counted, (biased - counted) // 2),
-            *(biased, banned - biased, first_bias),
-            *(banned, len(ids) - banned),
+            self._wanted,
+            seen,
+            counted - seen,
+            counted,
+            (biased - counted) // 2,
+            biased,
+            banned - biased,
+            first_bias,
+            banned,
+            len(ids) - banned,
             0,
         )
         self._logprobs.append(row.logprobs)
+        self._wanted += row.logprobs or 0
 
     def _result(self, line: int, at: int) -> Drawn:
         token, status, count, _, logprob = RESULT.unpack_from(self._results.data, line * RESULT.size)
