@@ -44,6 +44,9 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
     """
     store = ModelStore(settings.root)
     async with AsyncExitStack() as undo:
+        # Loads in a thread of its own while the models do.
+        embedders = asyncio.create_task(_embedders(store, settings.embedding_model))
+        undo.callback(embedders.cancel)
         backends: dict[str, Backend] = {}
         for ref in settings.models:
             stored = await asyncio.to_thread(store.resolve, ref)
@@ -59,14 +62,8 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
         for remote in settings.backends:
             backends[remote.name] = _remote_backend(remote)
             undo.push_async_callback(backends[remote.name].close)
-        embedders: dict[str, Embedder] = {}
-        if settings.embedding_model is not None:
-            stored = await asyncio.to_thread(store.resolve, settings.embedding_model)
-            embedders[stored.name] = await asyncio.to_thread(
-                LocalEmbedder.open, stored.path, name=stored.name
-            )
         models = ModelService(
-            backends, embedders=embedders, router=registry.load("router", "fixed")(), clock=clock
+            backends, embedders=await embedders, router=registry.load("router", "fixed")(), clock=clock
         )
         undo.pop_all()
         undo.push_async_callback(models.close)
@@ -114,6 +111,13 @@ def local_backend(
         check_invariants=settings.check_invariants,
     )
     return EngineBackend(files, EngineLoop(engine), drain_s=drain_s)
+
+
+async def _embedders(store: ModelStore, ref: str | None) -> dict[str, Embedder]:
+    if ref is None:
+        return {}
+    stored = await asyncio.to_thread(store.resolve, ref)
+    return {stored.name: await asyncio.to_thread(LocalEmbedder.open, stored.path, name=stored.name)}
 
 
 def _remote_backend(remote: RemoteBackend) -> Backend:
