@@ -14,7 +14,8 @@ import psutil
 from pentad import registry
 from pentad.agent.journal import Journal
 from pentad.agent.loading import load_agent, ready
-from pentad.agent.runtime import AgentRuntime
+from pentad.agent.memory.store import LongTerm
+from pentad.agent.runtime import AgentRuntime, RuntimeLimits
 from pentad.application.config import EngineSettings, RemoteBackend, Settings
 from pentad.application.services import Services
 from pentad.errors import InvalidRequest
@@ -62,15 +63,22 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
         for remote in settings.backends:
             backends[remote.name] = _remote_backend(remote)
             undo.push_async_callback(backends[remote.name].close)
+        vectors = await embedders
         models = ModelService(
-            backends, embedders=await embedders, router=registry.load("router", "fixed")(), clock=clock
+            backends, embedders=vectors, router=registry.load("router", "fixed")(), clock=clock
         )
         undo.pop_all()
         undo.push_async_callback(models.close)
+        memory = None
+        if vectors:
+            memory = LongTerm(settings.root / "memory.db", models, embedder=next(iter(vectors)))
+            undo.callback(memory.close)
         agents = AgentRuntime(
             models,
             Journal(settings.journal_path, clock=clock),
             agents={name: load_agent(name) for name in ready()},
+            memory=memory,
+            limits=RuntimeLimits(approvals_path=settings.root / "mcp-approvals.json"),
             clock=clock,
         )
         undo.push_async_callback(agents.close)
