@@ -12,7 +12,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pentad import registry
 from pentad.agent.journal import Journal
 from pentad.agent.loading import load_agent, ready
-from pentad.agent.runtime import AgentRuntime
+from pentad.agent.memory.store import LongTerm
+from pentad.agent.runtime import AgentRuntime, RuntimeLimits
 from pentad.application.config import EngineSettings, RemoteBackend, Settings
 from pentad.application.runners import load_runner
 from pentad.application.services import Services
@@ -40,6 +41,9 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
     """
     store = ModelStore(settings.root)
     async with AsyncExitStack() as undo:
+        # Loads in a thread of its own while the models do.
+        embedders = asyncio.create_task(_embedders(store, settings.embedding_model))
+        undo.callback(embedders.cancel)
         backends: dict[str, Backend] = {}
         for ref in settings.models:
             stored = await asyncio.to_thread(store.resolve, ref)
@@ -56,21 +60,22 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
         for remote in settings.backends:
             backends[remote.name] = _remote_backend(remote)
             undo.push_async_callback(backends[remote.name].close)
-        embedders: dict[str, Embedder] = {}
-        if settings.embedding_model is not None:
-            stored = await asyncio.to_thread(store.resolve, settings.embedding_model)
-            embedders[stored.name] = await asyncio.to_thread(
-                LocalEmbedder.open, stored.path, name=stored.name
-            )
+        vectors = await embedders
         models = ModelService(
-            backends, embedders=embedders, router=registry.load("router", "fixed")(), clock=clock
+            backends, embedders=vectors, router=registry.load("router", "fixed")(), clock=clock
         )
         undo.pop_all()
         undo.push_async_callback(models.close)
+        memory = None
+        if vectors:
+            memory = LongTerm(settings.root / "memory.db", models, embedder=next(iter(vectors)))
+            undo.callback(memory.close)
         agents = AgentRuntime(
             models,
             Journal(settings.journal_path, clock=clock),
             agents={name: load_agent(name) for name in ready()},
+            memory=memory,
+            limits=RuntimeLimits(approvals_path=settings.root / "mcp-approvals.json"),
             clock=clock,
         )
         undo.push_async_callback(agents.close)
@@ -105,6 +110,13 @@ def local_backend(
         check_invariants=settings.check_invariants,
     )
     return EngineBackend(files, EngineLoop(engine), drain_s=drain_s)
+
+
+async def _embedders(store: ModelStore, ref: str | None) -> dict[str, Embedder]:
+    if ref is None:
+        return {}
+    stored = await asyncio.to_thread(store.resolve, ref)
+    return {stored.name: await asyncio.to_thread(LocalEmbedder.open, stored.path, name=stored.name)}
 
 
 def _remote_backend(remote: RemoteBackend) -> Backend:
