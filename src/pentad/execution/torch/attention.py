@@ -75,6 +75,12 @@ class KVCache:
         """Copies one block over all layers."""
         self._data[:, target].copy_(self._data[:, source])
 
+    def copy_slots(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Copies single slots over all layers."""
+        at = torch.tensor([*sources, *targets], device=self.device).split(len(sources))
+        slots = self._data.flatten(1, 2)  # [L, slots, 2, K, D], a view
+        slots.index_copy_(1, at[1], slots.index_select(1, at[0]))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Group:
@@ -144,6 +150,8 @@ def layer_windows(spec: ModelSpec) -> tuple[int | None, ...]:
 def _groups(batch: RaggedBatch, cache: KVCache, window: int | None) -> Iterator[_Group]:
     """The step's sequences in the groups that are computed together."""
     counts = np.diff(batch.starts)
+    if batch.tree_slots is not None:
+        counts = np.where(batch.tree_slots > 0, np.maximum(counts, 2), counts)  # a lone token of a tree too
     singles = np.flatnonzero(counts == 1)
     for members in _similar(singles, batch.context_lens, window):
         yield _single_group(batch, cache, window, members, whole=len(members) == len(batch.token_ids))
@@ -205,14 +213,17 @@ def _chunk_group(batch: RaggedBatch, cache: KVCache, window: int | None, i: int)
     size = cache.block_size
     start, stop = int(batch.starts[i]), int(batch.starts[i + 1])
     end = int(batch.context_lens[i])
-    positions = np.arange(end - (stop - start), end)
-    first_block = 0 if window is None else max(0, int(positions[0]) + 1 - window) // size
+    positions = batch.positions[start:stop]
+    first_block = 0 if window is None else max(0, int(positions.min()) + 1 - window) // size
     slots = np.arange(first_block * size, end)
+    tree = 0 if batch.tree_slots is None else int(batch.tree_slots[i])
     mask = None
-    if positions[0] > 0 or (window is not None and window < end):
-        seen = slots <= positions[:, None]
+    if tree or positions[0] > 0 or (window is not None and window < end):
+        seen = slots <= np.arange(end - (stop - start), end)[:, None]
         if window is not None:
             seen &= slots > positions[:, None] - window
+        if tree:
+            _see_branches(seen[:, -tree:], batch.tree_masks[start:stop])
         mask = _additive(seen, cache)
     blocks = batch.block_tables[i, first_block : -(-end // size)]
     return _Group(
@@ -223,6 +234,13 @@ def _chunk_group(batch: RaggedBatch, cache: KVCache, window: int | None, i: int)
         single=False,
         mask=mask,
     )
+
+
+def _see_branches(seen: npt.NDArray[np.bool_], masks: npt.NDArray[np.uint64]) -> None:
+    """Replaces what tokens of a tree see of its slots: `seen` is [T, tree slots]."""
+    bits = masks[:, None] >> np.arange(seen.shape[1], dtype=np.uint64) & np.uint64(1)
+    branches = masks > 0
+    seen[branches] = bits[branches] > 0
 
 
 def _additive(seen: npt.NDArray[np.bool_], cache: KVCache) -> torch.Tensor:

@@ -1,0 +1,203 @@
+"""Controller: how much to draft, from what was accepted and what it cost.
+
+A drafted token costs time of the whole step, also of sequences that gain nothing by it. So the gain
+of a draft is weighed against the tokens that all sequences would get in that time without it:
+
+    value = expected accepted tokens - rate * (added seconds of the step + seconds of drafting)
+
+The rate is the tokens per second of the best step found so far (Dinkelbach's method for the
+maximum of a ratio). No draft of positive value means no draft.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pentad.execution.speculation.base import DraftPlan, Rates, Speculator
+from pentad.execution.speculation.costs import StepCosts
+from pentad.execution.speculation.tree import TokenTree
+
+RANKS = 8
+"""Siblings whose acceptance is told apart."""
+
+_START: Rates = (0.7, 0.15, 0.07, 0.04, 0.02, 0.01, 0.005, 0.002)
+"""What is believed before anything was seen; hopeful, so that it is tried."""
+_START_VISITS = 4.0
+_DECAY = 0.9
+_POOL_DECAY = 0.995
+_LEAST_VALUE = 0.03
+"""Tokens per step that a draft must be worth: below, noise decides."""
+_FIRST_PROBE, _LAST_PROBE = 16, 256
+"""Rounds without drafts before one is tried again; doubled each time it was in vain."""
+_PLAIN_EVERY = 128
+"""Rounds with drafts before one without, so that the plain step's time does not grow old."""
+_ROUNDS = 2
+
+
+@dataclass(slots=True)
+class Acceptance:
+    """How often the children of reached nodes were accepted, by rank; old visits fade."""
+
+    decay: float
+    visits: list[float] = field(default_factory=lambda: [_START_VISITS] * RANKS)
+    hits: list[float] = field(default_factory=lambda: [_START_VISITS * rate for rate in _START])
+
+    def rates(self) -> Rates:
+        return tuple(hit / visits for hit, visits in zip(self.hits, self.visits, strict=True))
+
+    def note(self, children: int, accepted: int | None) -> None:
+        """A node with so many children was reached, and the child of that rank, or none, was accepted."""
+        for rank in range(min(children, RANKS)):
+            self.visits[rank] = self.visits[rank] * self.decay + 1
+            self.hits[rank] = self.hits[rank] * self.decay + (rank == accepted)
+
+    def believe(self, rates: Rates) -> None:
+        """Starts from what others found."""
+        self.hits = [_START_VISITS * rate for rate in rates]
+
+
+@dataclass(slots=True)
+class Standing:
+    """What the controller keeps of one sequence."""
+
+    acceptance: Acceptance = field(default_factory=lambda: Acceptance(_DECAY))
+    on: bool = True
+    """Whether drafts pay, as far as is known."""
+    recorded: bool | None = None
+    """What the sequence's records say about it."""
+    idle_rounds: int = 0
+    probe_after: int = _FIRST_PROBE
+
+
+class Controller:
+    """Chooses a plan per sequence and round.
+
+    Args:
+        speculator: offers the plans.
+        costs: of the target's steps.
+        most_tokens: drafted tokens per sequence and step.
+        adaptive: False always takes the largest plan.
+    """
+
+    def __init__(
+        self, speculator: Speculator, costs: StepCosts, *, most_tokens: int, adaptive: bool = True
+    ) -> None:
+        self._speculator = speculator
+        self._costs = costs
+        self._most_tokens = most_tokens
+        self._adaptive = adaptive
+        self._pool = Acceptance(_POOL_DECAY)
+        self._since_plain = 0
+        self._levels: deque[float] = deque(maxlen=9)
+        self.level_seconds = 0.0
+        """What one further token of depth costs in drafting."""
+
+    def start(self) -> Standing:
+        """For a new sequence: it is believed to be like those before it."""
+        standing = Standing()
+        standing.acceptance.believe(self._pool.rates())
+        return standing
+
+    def spent(self, depth: int, seconds: float) -> None:
+        """Takes the time of one call that drafted so many tokens one behind the other."""
+        self._levels.append(seconds / depth)
+        self.level_seconds = statistics.median(self._levels)
+
+    def note(self, standing: Standing, tree: TokenTree, path: Sequence[int]) -> None:
+        """Takes the outcome of a verified tree."""
+        accepted = set(path)
+        for node in (-1, *path):
+            children = tree.children[node + 1]
+            if children:
+                rank = next((i for i, child in enumerate(children) if child in accepted), None)
+                standing.acceptance.note(len(children), rank)
+                self._pool.note(len(children), rank)
+        if not standing.on and not tree.children[(path[-1] if path else -1) + 1]:
+            standing.idle_rounds = standing.probe_after  # all of a probe was accepted: ask again at once
+
+    def choose(
+        self, standings: Sequence[Standing], rooms: Sequence[int], rows: int, spare_tokens: int
+    ) -> list[DraftPlan | None]:
+        """A plan or None for each of the sequences that would decode in the step.
+
+        Args:
+            standings: theirs.
+            rooms: drafted tokens that each has room for.
+            rows: tokens of the step without drafts, its prompt chunks left out.
+            spare_tokens: what the step's token limit leaves for drafts.
+        """
+        most = [min(room, self._most_tokens) for room in rooms]
+        if not self._adaptive:
+            return self._largest(standings, most, spare_tokens)
+        if not self._costs.knows(rows) or self._since_plain >= _PLAIN_EVERY:
+            self._since_plain = 0
+            return [None] * len(standings)
+        offers = [
+            self._speculator.options(standing.acceptance.rates(), limit) if limit > 0 else ()
+            for standing, limit in zip(standings, most, strict=True)
+        ]
+        plain_s = self._costs.seconds(rows)
+        rate = rows / plain_s if plain_s > 0 else 0.0
+        chosen: list[DraftPlan | None] = []
+        for _ in range(_ROUNDS):
+            chosen, rate = self._best(offers, rows, spare_tokens, rate)
+        for i, standing in enumerate(standings):
+            chosen[i] = self._settle(standing, chosen[i], offers[i])
+        self._since_plain += any(chosen)
+        return chosen
+
+    def _largest(
+        self, standings: Sequence[Standing], most: Sequence[int], spare_tokens: int
+    ) -> list[DraftPlan | None]:
+        chosen: list[DraftPlan | None] = []
+        for standing, limit in zip(standings, most, strict=True):
+            limit = min(limit, spare_tokens)
+            offers = self._speculator.options(standing.acceptance.rates(), limit) if limit > 0 else ()
+            plan = max(offers, key=lambda offer: (offer.tokens, offer.gain), default=None)
+            spare_tokens -= plan.tokens if plan else 0
+            chosen.append(plan)
+        return chosen
+
+    def _best(
+        self, offers: Sequence[Sequence[DraftPlan]], rows: int, spare_tokens: int, rate: float
+    ) -> tuple[list[DraftPlan | None], float]:
+        """The plans of highest value at this rate, and the rate of the step that they make."""
+        seconds = self._costs.seconds
+        chosen: list[DraftPlan | None] = []
+        added = depth = 0
+        gained = 0.0
+        now_s = seconds(rows)
+        for plans in offers:
+            best, best_value = None, _LEAST_VALUE
+            for plan in plans:
+                if added + plan.tokens > spare_tokens:
+                    continue
+                added_s = seconds(rows + added + plan.tokens) - now_s
+                added_s += self.level_seconds * max(0, plan.depth - depth)
+                if (value := plan.gain - rate * added_s) > best_value:
+                    best, best_value = plan, value
+            chosen.append(best)
+            if best is not None:
+                added += best.tokens
+                gained += best.gain
+                depth = max(depth, best.depth)
+                now_s = seconds(rows + added)
+        whole_s = now_s + self.level_seconds * depth
+        return chosen, max(rate, (rows + gained) / whole_s if whole_s > 0 else 0.0)
+
+    @staticmethod
+    def _settle(standing: Standing, plan: DraftPlan | None, offers: Sequence[DraftPlan]) -> DraftPlan | None:
+        """The plan, or now and then a small one where none pays, to find out whether that has changed."""
+        if plan is not None:
+            standing.on, standing.idle_rounds, standing.probe_after = True, 0, _FIRST_PROBE
+            return plan
+        standing.on = standing.on and not offers
+        standing.idle_rounds += 1
+        if standing.idle_rounds < standing.probe_after or not offers:
+            return None
+        standing.idle_rounds = 0
+        standing.probe_after = min(2 * standing.probe_after, _LAST_PROBE)
+        return min(offers, key=lambda offer: (abs(offer.tokens - 2), offer.depth))
