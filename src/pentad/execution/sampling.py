@@ -145,7 +145,7 @@ def logprobs(logits: Float32, token: int, count: int) -> tuple[float, tuple[tupl
     wide = logits.astype(np.float64)
     top = float(wide.max())
     norm = top + float(np.log(np.exp(wide - top).sum()))
-    best = _top(wide, count) if count else np.empty(0, dtype=np.intp)
+    best = largest(wide, count) if count else np.empty(0, dtype=np.intp)
     return float(wide[token]) - norm, tuple((int(i), float(wide[i]) - norm) for i in best)
 
 
@@ -209,7 +209,7 @@ def _weights(scores: Float32, row: SampleRow) -> tuple[Float64, Ids | None]:
         weights[weights < row.min_p] = 0
     kept: Ids | None = None
     if 0 < row.top_k < weights.size:
-        kept = np.sort(_top(weights, row.top_k))
+        kept = np.sort(largest(weights, row.top_k))
         weights = weights[kept]
     if row.top_p < 1:
         nucleus = _nucleus(weights, row.top_p)
@@ -222,7 +222,7 @@ def _nucleus(weights: Float64, top_p: float) -> Ids:
     """Ascending indices of the fewest tokens whose mass reaches `top_p`; at least one."""
     goal = top_p * weights.sum()
     for guess in (min(_NUCLEUS_GUESS, weights.size), weights.size):
-        order = _top(weights, guess)
+        order = largest(weights, guess)
         cumulative = weights[order].cumsum()
         count = int(cumulative.searchsorted(goal, side="left")) + 1
         if count <= guess:
@@ -230,7 +230,7 @@ def _nucleus(weights: Float64, top_p: float) -> Ids:
     return np.sort(order)
 
 
-def _top(values: Float64, count: int) -> Ids:
+def largest(values: Float64, count: int) -> Ids:
     """Indices of the `count` largest values, largest first, ties to the lowest index."""
     if count < values.size:
         threshold = np.partition(values, values.size - count)[values.size - count]

@@ -23,6 +23,8 @@ class DraftPlan:
     """Tokens one behind the other, at most: as often a draft model has to run."""
     gain: float
     """Drafted tokens that are expected to be accepted."""
+    shape: tuple[int, ...] = ()
+    """Each node's parent, from strategies that plan that too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from pentad.execution.batch import Int32, RaggedBatch
 from pentad.execution.spec import ModelSpec
+from pentad.execution.torch.trees import chunk_lengths, see_branches, tree_slots
 
 _PADDING_RATIO = 2
 _PADDING_FLOOR_TOKENS = 64
@@ -149,9 +150,7 @@ def layer_windows(spec: ModelSpec) -> tuple[int | None, ...]:
 
 def _groups(batch: RaggedBatch, cache: KVCache, window: int | None) -> Iterator[_Group]:
     """The step's sequences in the groups that are computed together."""
-    counts = np.diff(batch.starts)
-    if batch.tree_slots is not None:
-        counts = np.where(batch.tree_slots > 0, np.maximum(counts, 2), counts)  # a lone token of a tree too
+    counts = chunk_lengths(batch)
     singles = np.flatnonzero(counts == 1)
     for members in _similar(singles, batch.context_lens, window):
         yield _single_group(batch, cache, window, members, whole=len(members) == len(batch.token_ids))
@@ -216,14 +215,12 @@ def _chunk_group(batch: RaggedBatch, cache: KVCache, window: int | None, i: int)
     positions = batch.positions[start:stop]
     first_block = 0 if window is None else max(0, int(positions.min()) + 1 - window) // size
     slots = np.arange(first_block * size, end)
-    tree = 0 if batch.tree_slots is None else int(batch.tree_slots[i])
     mask = None
-    if tree or positions[0] > 0 or (window is not None and window < end):
+    if tree_slots(batch, i) or positions[0] > 0 or (window is not None and window < end):
         seen = slots <= np.arange(end - (stop - start), end)[:, None]
         if window is not None:
             seen &= slots > positions[:, None] - window
-        if tree:
-            _see_branches(seen[:, -tree:], batch.tree_masks[start:stop])
+        see_branches(seen, batch, i)
         mask = _additive(seen, cache)
     blocks = batch.block_tables[i, first_block : -(-end // size)]
     return _Group(
@@ -234,13 +231,6 @@ def _chunk_group(batch: RaggedBatch, cache: KVCache, window: int | None, i: int)
         single=False,
         mask=mask,
     )
-
-
-def _see_branches(seen: npt.NDArray[np.bool_], masks: npt.NDArray[np.uint64]) -> None:
-    """Replaces what tokens of a tree see of its slots: `seen` is [T, tree slots]."""
-    bits = masks[:, None] >> np.arange(seen.shape[1], dtype=np.uint64) & np.uint64(1)
-    branches = masks > 0
-    seen[branches] = bits[branches] > 0
 
 
 def _additive(seen: npt.NDArray[np.bool_], cache: KVCache) -> torch.Tensor:
