@@ -8,8 +8,8 @@ import json
 import socket
 
 import pytest
-from gateway_support import Live, eventually, scripted
 
+from gateway_support import Live, eventually, scripted
 from pentad.errors import BackendFailed, ContextLengthExceeded, Overloaded, PentadError, Unavailable
 from pentad.execution.backend import Completion, TextDelta, ToolCallDelta, collect
 from pentad.model.backends.openai import Endpoint, OpenAIBackend

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 from browser import Browser, browser
-from gateway_support import Live, eventually, live, model_service, scripted
 
+from gateway_support import Live, eventually, live, model_service, scripted
 from pentad.agent.journal import Journal
 from pentad.agent.runtime import AgentRuntime
 from pentad.agent.spec import AgentSpec

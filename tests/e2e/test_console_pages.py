@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import httpx2
 import pytest
-from gateway_support import scripted
 
+from gateway_support import scripted
 from pentad.application.console.pages import load_assets
 
 

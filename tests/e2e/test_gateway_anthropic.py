@@ -9,8 +9,8 @@ import anthropic
 import httpx2
 import pytest
 from anthropic import Anthropic
-from gateway_support import Live, scripted
 
+from gateway_support import Live, scripted
 from pentad.errors import BackendFailed, ContextLengthExceeded, Overloaded
 from pentad.execution.backend import ChoiceDone, TextDelta
 from pentad.types import ToolCall, Usage

@@ -7,10 +7,10 @@ import json
 
 import openai
 import pytest
-from gateway_support import HELLO, HashEmbedder, Live, scripted
 from openai import OpenAI
 from pydantic import BaseModel
 
+from gateway_support import HELLO, HashEmbedder, Live, scripted
 from pentad.errors import BackendFailed, ContextLengthExceeded, Overloaded
 from pentad.execution.backend import ChoiceDone, TextDelta, TokenLogprob
 from pentad.testing.backends import Turn

@@ -12,10 +12,10 @@ import httpx2
 import openai
 import pytest
 from anthropic import Anthropic
-from gateway_support import Live, eventually, live, model_service
 from openai import OpenAI
 from pydantic import BaseModel
 
+from gateway_support import Live, eventually, live, model_service
 from pentad.application.config import EngineSettings
 from pentad.application.services import Services
 from pentad.application.wiring import local_backend

@@ -8,10 +8,10 @@ from typing import Any
 
 import openai
 import pytest
-from gateway_support import Live, eventually, scripted
 from openai import OpenAI
 from pydantic import BaseModel
 
+from gateway_support import Live, eventually, scripted
 from pentad.errors import BackendFailed
 from pentad.execution.backend import ChoiceDone, TextDelta
 from pentad.types import ToolCall, Usage

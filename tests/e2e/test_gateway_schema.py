@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 import schemathesis
-from gateway_support import Live, scripted
 from hypothesis import HealthCheck, Phase
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -19,6 +18,7 @@ from schemathesis.specs.openapi.checks import (
 )
 from starlette.routing import Route
 
+from gateway_support import Live, scripted
 from pentad.agent.spec import AgentSpec
 from pentad.application.gateway.openapi import document
 from pentad.application.gateway.operations import OPERATIONS, Operation

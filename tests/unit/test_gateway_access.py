@@ -8,10 +8,10 @@ import logging
 import re
 
 import pytest
-from gateway_app import CHAT, call, chat, scripted_app
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from gateway_app import CHAT, call, chat, scripted_app
 from pentad.application.gateway import ApiKey, GatewaySettings
 from pentad.application.gateway.settings import is_loopback
 from pentad.errors import InvalidRequest

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from gateway_app import call, chat, param_of, scripted_app
 
+from gateway_app import call, chat, param_of, scripted_app
 from pentad.application.gateway.operations import OPERATIONS
 
 BODY_PATHS = [operation.path for operation in OPERATIONS if operation.body is not None]

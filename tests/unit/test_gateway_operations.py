@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 import pytest
-from gateway_app import CHAT, call, chat, scripted_app
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 
+from gateway_app import CHAT, call, chat, scripted_app
 from pentad.application.gateway.load import Load
 from pentad.application.gateway.metrics import Metrics
 from pentad.application.gateway.metrics_vllm import ALIASES

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import psutil
 
@@ -17,10 +18,12 @@ from pentad.agent.loading import load_agent, ready
 from pentad.agent.runtime import AgentRuntime
 from pentad.application.config import EngineSettings, RemoteBackend, Settings
 from pentad.application.services import Services
+from pentad.application.speculating import make_speculation
 from pentad.errors import InvalidRequest
 from pentad.execution.backend import Backend, Embedder
 from pentad.execution.engine import Engine
 from pentad.execution.loop import EngineLoop
+from pentad.execution.runner import Runner
 from pentad.execution.scheduling import EngineLimits
 from pentad.model.backends.engine import EngineBackend
 from pentad.model.backends.openai import Endpoint
@@ -47,10 +50,12 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
         backends: dict[str, Backend] = {}
         for ref in settings.models:
             stored = await asyncio.to_thread(store.resolve, ref)
+            drafts = [await asyncio.to_thread(store.resolve, draft) for draft in settings.engine.draft_models]
             backend = await asyncio.to_thread(
                 local_backend,
                 open_model(stored.path, name=stored.name),
                 settings.engine,
+                drafts=[open_model(draft.path, name=draft.name) for draft in drafts],
                 drain_s=settings.server.drain_s,
                 clock=clock,
             )
@@ -81,7 +86,12 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
 
 
 def local_backend(
-    files: ModelFiles, settings: EngineSettings, *, drain_s: float = 5.0, clock: Clock = time.monotonic
+    files: ModelFiles,
+    settings: EngineSettings,
+    *,
+    drafts: Sequence[ModelFiles] = (),
+    drain_s: float = 5.0,
+    clock: Clock = time.monotonic,
 ) -> Backend:
     """An opened model behind what computes it: our runner, scheduler, engine and loop, or llama.cpp."""
     if settings.backend == "llamacpp":
@@ -92,6 +102,24 @@ def local_backend(
         max_sequences=settings.max_sequences,
         max_waiting=settings.max_waiting,
     )
+    load = partial(load_runner, limits=limits)
+    runner = load(files, settings)
+    speculation = make_speculation(settings, files, runner, drafts, load)
+    files.close()
+    engine = Engine(
+        runner,
+        registry.load("scheduler", settings.scheduler)(),
+        limits=limits,
+        clock=clock,
+        prefix_cache=settings.prefix_cache,
+        speculation=speculation,
+        check_invariants=settings.check_invariants,
+    )
+    return EngineBackend(files, EngineLoop(engine), drain_s=drain_s)
+
+
+def load_runner(files: ModelFiles, settings: EngineSettings, limits: EngineLimits) -> Runner:
+    """The model in its runner, with a KV cache of the size asked for or fitting this machine."""
     runner_class = registry.load("runner", "torch")
     kv_bytes, decision = kv_cache_bytes(
         files.spec,
@@ -101,19 +129,10 @@ def local_backend(
         asked_bytes=settings.kv_bytes,
     )
     _log.info("KV cache of %s: %s bytes (bound by %s)", files.name, decision.chosen, decision.constraint)
-    runner = runner_class.load(
+    runner: Runner = runner_class.load(
         files.spec, files.weights, kv_bytes=kv_bytes, dtype=settings.weight_dtype, threads=settings.threads
     )
-    files.close()
-    engine = Engine(
-        runner,
-        registry.load("scheduler", settings.scheduler)(),
-        limits=limits,
-        clock=clock,
-        prefix_cache=settings.prefix_cache,
-        check_invariants=settings.check_invariants,
-    )
-    return EngineBackend(files, EngineLoop(engine), drain_s=drain_s)
+    return runner
 
 
 def _remote_backend(remote: RemoteBackend) -> Backend:

@@ -51,13 +51,13 @@ def check_drafts(name: str, needs: Needs, drafts: int) -> None:
     if drafts < needs.least_drafts:
         raise Incompatible(
             f"speculation {name!r} needs {needs.least_drafts} draft model, {drafts} are given",
-            hint="set --draft-models to a smaller model with the same tokenizer",
+            hint="set --draft-model to a smaller model with the same tokenizer",
             param="draft_models",
         )
     if drafts > needs.most_drafts:
         raise Incompatible(
             f"speculation {name!r} uses at most {needs.most_drafts} draft models, {drafts} are given",
-            hint="leave --draft-models out" if not needs.most_drafts else "give fewer --draft-models",
+            hint="leave --draft-model out" if not needs.most_drafts else "give fewer --draft-model",
             param="draft_models",
         )
 
