@@ -72,6 +72,16 @@ class Standing:
     probe_after: int = _FIRST_PROBE
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What of a draft a sequence could use."""
+
+    tokens: int
+    """Slots that it may still fill."""
+    depth: int
+    """Tokens that it may still generate, but for the last: that one is never drafted."""
+
+
 class Controller:
     """Chooses a plan per sequence and round.
 
@@ -119,26 +129,22 @@ class Controller:
             standing.idle_rounds = standing.probe_after  # all of a probe was accepted: ask again at once
 
     def choose(
-        self, standings: Sequence[Standing], rooms: Sequence[int], rows: int, spare_tokens: int
+        self, standings: Sequence[Standing], rooms: Sequence[Room], rows: int, spare_tokens: int
     ) -> list[DraftPlan | None]:
         """A plan or None for each of the sequences that would decode in the step.
 
         Args:
             standings: theirs.
-            rooms: drafted tokens that each has room for.
+            rooms: what each has room for.
             rows: tokens of the step without drafts, its prompt chunks left out.
             spare_tokens: what the step's token limit leaves for drafts.
         """
-        most = [min(room, self._most_tokens) for room in rooms]
         if not self._adaptive:
-            return self._largest(standings, most, spare_tokens)
+            return self._largest(standings, rooms, spare_tokens)
         if not self._costs.knows(rows) or self._since_plain >= _PLAIN_EVERY:
             self._since_plain = 0
             return [None] * len(standings)
-        offers = [
-            self._speculator.options(standing.acceptance.rates(), limit) if limit > 0 else ()
-            for standing, limit in zip(standings, most, strict=True)
-        ]
+        offers = [self._offers(*pair, spare_tokens) for pair in zip(standings, rooms, strict=True)]
         plain_s = self._costs.seconds(rows)
         rate = rows / plain_s if plain_s > 0 else 0.0
         chosen: list[DraftPlan | None] = []
@@ -149,13 +155,19 @@ class Controller:
         self._since_plain += any(chosen)
         return chosen
 
+    def _offers(self, standing: Standing, room: Room, spare_tokens: int) -> Sequence[DraftPlan]:
+        most = min(room.tokens, self._most_tokens, spare_tokens)
+        if most < 1 or room.depth < 1:
+            return ()
+        plans = self._speculator.options(standing.acceptance.rates(), most)
+        return plans if room.depth >= most else [plan for plan in plans if plan.depth <= room.depth]
+
     def _largest(
-        self, standings: Sequence[Standing], most: Sequence[int], spare_tokens: int
+        self, standings: Sequence[Standing], rooms: Sequence[Room], spare_tokens: int
     ) -> list[DraftPlan | None]:
         chosen: list[DraftPlan | None] = []
-        for standing, limit in zip(standings, most, strict=True):
-            limit = min(limit, spare_tokens)
-            offers = self._speculator.options(standing.acceptance.rates(), limit) if limit > 0 else ()
+        for standing, room in zip(standings, rooms, strict=True):
+            offers = self._offers(standing, room, spare_tokens)
             plan = max(offers, key=lambda offer: (offer.tokens, offer.gain), default=None)
             spare_tokens -= plan.tokens if plan else 0
             chosen.append(plan)

@@ -12,7 +12,7 @@ from pentad.execution.batch import Drawn, SampleRow
 from pentad.execution.kv.cache import Copy, KVCache
 from pentad.execution.scheduling import EngineLimits
 from pentad.execution.speculation.base import Ask, DraftPlan, Speculator, Verdict
-from pentad.execution.speculation.control import Controller, Standing
+from pentad.execution.speculation.control import Controller, Room, Standing
 from pentad.execution.speculation.costs import StepCosts
 from pentad.execution.speculation.lookahead import Lookahead
 from pentad.execution.speculation.tree import MAX_NODES, TokenTree
@@ -192,10 +192,9 @@ class Speculation:
         )
 
 
-def _room(seq: Sequence, room_tokens: int) -> int:
-    """Drafted tokens that the sequence can use: its last token is never one of them."""
+def _room(seq: Sequence, most_tokens: int) -> Room:
     left = seq.request.max_tokens - seq.num_generated
-    return min(left - 1, room_tokens - len(seq.tokens), MAX_NODES)
+    return Room(min(most_tokens - len(seq.tokens), MAX_NODES), left - 1)
 
 
 def _lookahead(seq: Sequence) -> Lookahead | None:
