@@ -38,7 +38,7 @@ def speculating(
     if hasattr(strategy, "start"):
         count = strategy.needs.least_drafts if drafts is None else drafts
         runners = [
-            ToyRunner(vocab_size=vocab_size, noise=noise * (i + 1), num_blocks=256) for i in range(count)
+            ToyRunner(vocab_size=vocab_size, noise=noise, noise_seed=i, num_blocks=256) for i in range(count)
         ]
         strategy = strategy.start(vocab_size, runners)
     return toy_engine(

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from pentad.execution.batch import Drawn, SampleRow
-from pentad.execution.sampling import distribution, draw, pick, uniform
+from pentad.execution.sampling import distribution, draw, uniform
 from pentad.execution.speculation.tree import TokenTree, chain
-from pentad.execution.speculation.verify import drafting, residual, verify, without
+from pentad.execution.speculation.verify import residual, verify, without
 from speculation_support import deviation
 
 V = 6
@@ -53,73 +53,6 @@ def test_the_residual_is_what_the_target_has_beyond_the_draft() -> None:
     np.testing.assert_allclose(residual(p, q), [0.75, 0, 0.25])
     np.testing.assert_allclose(residual(p, p), p)
     np.testing.assert_allclose(without(q, [1]), [2 / 3, 0, 1 / 3])
-
-
-def outcomes(
-    children: int, *, replacement: bool, temperature: float, rounds: int, seed: int
-) -> tuple[Counter[int], np.ndarray, int]:
-    """First tokens of many verified trees with so many siblings, what they should be, and accepted ones."""
-    rng = np.random.default_rng(seed)
-    target, draft = (rng.normal(size=V) * 1.5 for _ in range(2))
-    target[3] = -np.inf if temperature != 1.0 else target[3]  # as if a mask forbade it
-    q = softmax(draft)
-    counts: Counter[int] = Counter()
-    accepted = 0
-    for i in range(rounds):
-        row = SampleRow(temperature=temperature, seed=i, position=40, raw=True)
-        tokens: list[int] = []
-        for node in range(children):
-            rest = q if replacement else without(q, tokens)
-            tokens.append(pick(rest, uniform(i, 0, 40, drafting(node))))
-        tree = TokenTree(
-            tokens=tuple(tokens),
-            parents=(-1,) * children,
-            proposals=(q,) * children,
-            replacement=replacement,
-        )
-        behind = [Drawn(token=0)] * children
-        verdict = verify(tree, [row] * (1 + children), [raw(target), *behind])
-        counts[verdict.drawn[0].token] += 1
-        accepted += bool(verdict.path)
-    return counts, distribution(target.astype(np.float32), SampleRow(temperature=temperature)), accepted
-
-
-@pytest.mark.row("sd-leviathan", "mechanism")
-@pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_rejection_with_one_draft_draws_from_the_target(temperature: float) -> None:
-    counts, expected, accepted = outcomes(1, replacement=True, temperature=temperature, rounds=3000, seed=1)
-    assert 500 < accepted < 2950
-    assert deviation(counts, dict(enumerate(expected))) < 3
-
-
-@pytest.mark.row("sd-specinfer", "mechanism")
-@pytest.mark.parametrize("children", [2, 4])
-def test_several_drafts_with_replacement_draw_from_the_target(children: int) -> None:
-    counts, expected, accepted = outcomes(children, replacement=True, temperature=1.0, rounds=3000, seed=2)
-    one = outcomes(1, replacement=True, temperature=1.0, rounds=3000, seed=2)[2]
-    assert accepted > one
-    assert deviation(counts, dict(enumerate(expected))) < 3
-
-
-@pytest.mark.row("sd-sequoia", "mechanism")
-@pytest.mark.parametrize("children", [2, 4, 6])
-def test_several_drafts_without_replacement_draw_from_the_target_and_are_accepted_more_often(
-    children: int,
-) -> None:
-    counts, expected, accepted = outcomes(children, replacement=False, temperature=1.0, rounds=3000, seed=3)
-    again = outcomes(children, replacement=True, temperature=1.0, rounds=3000, seed=3)[2]
-    assert accepted > again
-    assert deviation(counts, dict(enumerate(expected))) < 3
-    if children == V:
-        assert accepted == 3000  # all tokens are there
-
-
-def test_the_test_of_distributions_notices_a_wrong_rule() -> None:
-    counts, expected, _ = outcomes(2, replacement=True, temperature=1.0, rounds=3000, seed=2)
-    wrong = np.roll(expected, 1)
-    assert deviation(counts, dict(enumerate(wrong))) > 10
-    slightly = expected * np.linspace(0.8, 1.2, V)
-    assert deviation(counts, dict(enumerate(slightly / slightly.sum()))) > 3
 
 
 def test_a_distribution_is_what_draws_come_from() -> None:

@@ -23,10 +23,12 @@ from pentad.execution.speculation.tree import TokenTree
 RANKS = 8
 """Siblings whose acceptance is told apart."""
 
-_START: Rates = (0.7, 0.15, 0.07, 0.04, 0.02, 0.01, 0.005, 0.002)
-"""What is believed before anything was seen; hopeful, so that it is tried."""
-_START_VISITS = 4.0
-_DECAY = 0.9
+_START: Rates = (0.7, 0.5, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15)
+"""What is believed of each rank before anything was seen; hopeful, so that it is tried."""
+_START_TRIALS = 4.0
+_POOL_TRIALS = 8.0
+"""Trials of its own after which a sequence is believed as much as all others together."""
+_DECAY = 0.95
 _POOL_DECAY = 0.995
 _LEAST_VALUE = 0.03
 """Tokens per step that a draft must be worth: below, noise decides."""
@@ -37,26 +39,29 @@ _PLAIN_EVERY = 128
 _ROUNDS = 2
 
 
-@dataclass(slots=True)
 class Acceptance:
-    """How often the children of reached nodes were accepted, by rank; old visits fade."""
+    """How often a child was accepted when those tried before it were not, by rank; old trials fade."""
 
-    decay: float
-    visits: list[float] = field(default_factory=lambda: [_START_VISITS] * RANKS)
-    hits: list[float] = field(default_factory=lambda: [_START_VISITS * rate for rate in _START])
+    __slots__ = ("_decay", "hits", "trials")
 
-    def rates(self) -> Rates:
-        return tuple(hit / visits for hit, visits in zip(self.hits, self.visits, strict=True))
+    def __init__(self, decay: float) -> None:
+        self._decay = decay
+        self.trials = [0.0] * RANKS
+        self.hits = [0.0] * RANKS
 
     def note(self, children: int, accepted: int | None) -> None:
         """A node with so many children was reached, and the child of that rank, or none, was accepted."""
-        for rank in range(min(children, RANKS)):
-            self.visits[rank] = self.visits[rank] * self.decay + 1
-            self.hits[rank] = self.hits[rank] * self.decay + (rank == accepted)
+        tried = children if accepted is None else accepted + 1
+        for rank in range(min(tried, RANKS)):
+            self.trials[rank] = self.trials[rank] * self._decay + 1
+            self.hits[rank] = self.hits[rank] * self._decay + (rank == accepted)
 
-    def believe(self, rates: Rates) -> None:
-        """Starts from what others found."""
-        self.hits = [_START_VISITS * rate for rate in rates]
+    def blended(self, others: Sequence[float], weight: float) -> list[float]:
+        """The chance of each rank, with so many trials as `others` had added."""
+        return [
+            (hits + weight * other) / (trials + weight)
+            for hits, trials, other in zip(self.hits, self.trials, others, strict=True)
+        ]
 
 
 @dataclass(slots=True)
@@ -105,11 +110,15 @@ class Controller:
         self.level_seconds = 0.0
         """What one further token of depth costs in drafting."""
 
-    def start(self) -> Standing:
-        """For a new sequence: it is believed to be like those before it."""
-        standing = Standing()
-        standing.acceptance.believe(self._pool.rates())
-        return standing
+    def rates(self, standing: Standing) -> Rates:
+        """What is believed of the sequence's drafts: its own outcomes, and all others while these are few."""
+        pool = self._pool.blended(_START, _START_TRIALS)
+        rates: list[float] = []
+        left = 1.0
+        for chance in standing.acceptance.blended(pool, _POOL_TRIALS):
+            rates.append(left * chance)
+            left -= rates[-1]
+        return tuple(rates)
 
     def spent(self, depth: int, seconds: float) -> None:
         """Takes the time of one call that drafted so many tokens one behind the other."""
@@ -144,7 +153,10 @@ class Controller:
         if not self._costs.knows(rows) or self._since_plain >= _PLAIN_EVERY:
             self._since_plain = 0
             return [None] * len(standings)
-        offers = [self._offers(*pair, spare_tokens) for pair in zip(standings, rooms, strict=True)]
+        reach = self._costs.reach - rows
+        offers = [
+            _within(reach, self._offers(*pair, spare_tokens)) for pair in zip(standings, rooms, strict=True)
+        ]
         plain_s = self._costs.seconds(rows)
         rate = rows / plain_s if plain_s > 0 else 0.0
         chosen: list[DraftPlan | None] = []
@@ -159,7 +171,7 @@ class Controller:
         most = min(room.tokens, self._most_tokens, spare_tokens)
         if most < 1 or room.depth < 1:
             return ()
-        plans = self._speculator.options(standing.acceptance.rates(), most)
+        plans = self._speculator.options(self.rates(standing), most)
         return plans if room.depth >= most else [plan for plan in plans if plan.depth <= room.depth]
 
     def _largest(
@@ -213,3 +225,9 @@ class Controller:
         standing.idle_rounds = 0
         standing.probe_after = min(2 * standing.probe_after, _LAST_PROBE)
         return min(offers, key=lambda offer: (abs(offer.tokens - 2), offer.depth))
+
+
+def _within(reach: int, plans: Sequence[DraftPlan]) -> Sequence[DraftPlan]:
+    """The plans whose cost can be guessed; the smallest, if none can: otherwise none ever could."""
+    dared = [plan for plan in plans if plan.tokens <= reach]
+    return dared or sorted(plans, key=lambda plan: plan.tokens)[:1]

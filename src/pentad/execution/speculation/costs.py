@@ -14,7 +14,7 @@ class StepCosts:
 
     Each point is the median of its latest five measurements, so that one disturbed step changes
     nothing. Between points it is linear. Beyond the last it goes on as between the last two, or
-    flat where there is one only: what is unknown is tried.
+    flat where there is one only: what is unknown is tried, but only within `reach`.
     """
 
     __slots__ = ("_curve", "_samples")
@@ -31,6 +31,11 @@ class StepCosts:
     def knows(self, tokens: int) -> bool:
         """Whether a step of so many tokens, or of fewer, was measured."""
         return any(point <= tokens for point in self._samples)
+
+    @property
+    def reach(self) -> int:
+        """Tokens up to which a guess is dared: about twice what was measured."""
+        return 2 * max(self._samples, default=0) + 2
 
     def seconds(self, tokens: int) -> float:
         """The expected time of a step; 0 while nothing was measured."""

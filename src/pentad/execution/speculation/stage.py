@@ -168,7 +168,7 @@ class Speculation:
     def _standing(self, seq: Sequence) -> Standing:
         standing = self._standings.get(seq.id)
         if standing is None:
-            standing = self._standings[seq.id] = self._controller.start()
+            standing = self._standings[seq.id] = Standing()
         return standing
 
     def _record(self, seq: Sequence, standing: Standing, plan: DraftPlan | None, now_s: float) -> None:
@@ -184,7 +184,7 @@ class Speculation:
                 chosen=str(plan.tokens) if plan is not None else "none",
                 candidates=tuple(
                     (f"accepted at rank {i}", round(rate, 3))
-                    for i, rate in enumerate(standing.acceptance.rates()[:3])
+                    for i, rate in enumerate(self._controller.rates(standing)[:3])
                 ),
                 constraint=None if standing.on else "step_seconds",
                 at_s=now_s,
