@@ -139,7 +139,8 @@ class Engine:
         Returns what happened to whom; a sequence's last output has `finish` or `error`.
         """
         started_s = self.clock()
-        self._draft()
+        if self._speculation is not None:
+            self._speculation.propose(self._running, self._waiting.visible, self._kv, self.limits, self.clock)
         plan = self._schedule()
         self._preempt(plan)
         work = self._admit(plan, started_s)
@@ -159,11 +160,6 @@ class Engine:
             self.check_integrity()
         outputs, self._outputs = self._outputs, []
         return outputs
-
-    def _draft(self) -> None:
-        """Lets those that decode next have tokens drafted, where that pays."""
-        if self._speculation is not None and self._running:
-            self._speculation.propose(self._running, self._waiting.visible, self._kv, self.limits, self.clock)
 
     def _schedule(self) -> StepPlan:
         if not self._sequences:
@@ -246,21 +242,15 @@ class Engine:
         """Appends tokens to their sequence, which may end with one of them."""
         if seq.first_token_s is None:
             seq.first_token_s = now_s
-        finish, error, given = None, None, 0
-        try:
-            while finish is None and given < len(drawn):
-                finish = seq.append(drawn[given])
-                given += 1
-        except Exception as raised:
-            error = sequence_failure(seq, raised)
-        self._counters.generation_tokens += given
-        seq.num_computed = min(seq.num_computed, len(seq.tokens))
+        given, finish, raised = seq.extend(drawn)
+        self._counters.generation_tokens += len(given)
         self._kv.trim(seq)
         self._kv.register(seq)
-        if finish is None and error is None:
-            self._outputs.append(StepOutput(id=seq.id, drawn=drawn))
+        if finish is None and raised is None:
+            self._outputs.append(StepOutput(id=seq.id, drawn=given))
         else:
-            self._end(seq, finish=finish, error=error, drawn=drawn[:given])
+            error = None if raised is None else sequence_failure(seq, raised)
+            self._end(seq, finish=finish, error=error, drawn=given)
 
     def _end(
         self,

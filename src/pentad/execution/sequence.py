@@ -221,11 +221,26 @@ class Sequence:
         """Whether `token` as the `ahead`-th further one would end the sequence."""
         return token in self._ends or self.num_generated + ahead >= self.request.max_tokens
 
-    def append(self, drawn: Drawn) -> FinishReason | None:
-        """Takes a drawn token; says whether and why the sequence is complete.
+    def extend(
+        self, drawn: tuple[Drawn, ...]
+    ) -> tuple[tuple[Drawn, ...], FinishReason | None, Exception | None]:
+        """Takes a step's tokens as far as the sequence goes.
 
-        Whatever constraint or watcher raise passes through.
+        Returns those that it got, why it is complete if it is, and what constraint or watcher raised.
         """
+        given = 0
+        finish: FinishReason | None = None
+        raised: Exception | None = None
+        while given < len(drawn) and finish is None and raised is None:
+            try:
+                finish = self._append(drawn[given])
+                given += 1
+            except Exception as error:
+                raised = error
+        self.num_computed = min(self.num_computed, len(self.tokens))
+        return drawn[:given], finish, raised
+
+    def _append(self, drawn: Drawn) -> FinishReason | None:
         token = drawn.token
         request = self.request
         self.tokens.append(token)

@@ -75,12 +75,14 @@ class Speculation:
         clock: Clock,
     ) -> None:
         """Gives those that decode next a draft, where one is worth its cost and prompts leave room."""
+        if not running or self._failures > _FAILURES_TOLERATED:
+            return
         spare_tokens = limits.max_batch_tokens - sum(len(seq.tokens) - seq.num_computed for seq in running)
         if waiting and len(running) < limits.max_sequences and kv.has_room(waiting[0]):
             spare_tokens -= sum(len(seq.tokens) for seq in waiting)
         decoding = [seq for seq in running if len(seq.tokens) - seq.num_computed == 1]
         asking = [seq for seq in decoding if seq.draft is None]
-        if not asking or spare_tokens < 1 or self._failures > _FAILURES_TOLERATED:
+        if not asking or spare_tokens < 1:
             return
         started_s = clock()
         standings = [self._standing(seq) for seq in asking]
