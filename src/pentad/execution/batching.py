@@ -38,8 +38,9 @@ def ragged_batch(work: Work, tables: npt.NDArray[np.int32], block_size: int) -> 
     for seq, count in work:
         begin = seq.num_computed
         end = begin + count
-        draft = seq.draft
-        if draft is not None:
+        if seq.num_draft:
+            draft = seq.draft
+            assert draft is not None
             tokens += seq.tokens[begin:]
             tokens += draft.tree.tokens
             last = len(seq.tokens) - 1

@@ -54,6 +54,8 @@ class Computing:
         Afterwards `work` counts accepted drafts only, and their keys and values lie in order.
         """
         if self._speculation is None:
+            if len(drawn) == len(work):
+                return [(token,) for token in drawn]
             tokens = iter(drawn)
             return [
                 (next(tokens),) if seq.num_computed + count == len(seq.tokens) else () for seq, count in work

@@ -203,8 +203,9 @@ class Engine:
             todo = len(seq.tokens) - seq.num_computed
             if seq.draft is not None:
                 seq.draft = seq.draft.cut(count - todo)
+                todo += seq.num_draft
             # A choice finds more than was planned when its leader has just resumed in this step.
-            work.append((seq, min(count, todo + seq.num_draft)))
+            work.append((seq, min(count, todo)))
         return work
 
     def _rows(self, work: Work) -> list[SampleRow]:
@@ -213,7 +214,10 @@ class Engine:
         for seq, count in tuple(work):
             if seq.num_computed + count >= len(seq.tokens):
                 try:
-                    rows += (seq.sample_row(),) if seq.draft is None else seq.draft.rows
+                    if seq.draft is None:
+                        rows.append(seq.sample_row())
+                    else:
+                        rows += seq.draft.rows
                 except Exception as error:
                     self._end(seq, error=sequence_failure(seq, error))
                     work.remove((seq, count))
@@ -244,7 +248,8 @@ class Engine:
             seq.first_token_s = now_s
         given, finish, raised = seq.extend(drawn)
         self._counters.generation_tokens += len(given)
-        self._kv.trim(seq)
+        if finish is not None or raised is not None:  # what was accepted behind the end is not part of it
+            seq.num_computed = min(seq.num_computed, len(seq.tokens))
         self._kv.register(seq)
         if finish is None and raised is None:
             self._outputs.append(StepOutput(id=seq.id, drawn=given))

@@ -43,6 +43,7 @@ class Sequence:
     __slots__ = (
         "_cache",
         "_decisions",
+        "_draft",
         "_ends",
         "_output_counts",
         "_remembered",
@@ -51,12 +52,12 @@ class Sequence:
         "arrived_s",
         "blocks",
         "context",
-        "draft",
         "first_token_s",
         "id",
         "keys",
         "leader",
         "num_computed",
+        "num_draft",
         "num_preemptions",
         "num_registered",
         "order",
@@ -88,8 +89,8 @@ class Sequence:
         self.row = -1
         """Row of the block tables while running."""
         self.running = False
-        self.draft: Draft | None = None
-        """Tokens drafted behind the last one, to be verified in its next step."""
+        self.num_draft = 0
+        self._draft: Draft | None = None
         self.root: Key = cache.root(request)
         self.keys: list[Key] = []
         """Names of the full blocks, as far as they were needed."""
@@ -124,8 +125,14 @@ class Sequence:
         return len(self.tokens) - self.prompt_tokens
 
     @property
-    def num_draft(self) -> int:
-        return 0 if self.draft is None else len(self.draft.tree)
+    def draft(self) -> Draft | None:
+        """Tokens drafted behind the last one, to be verified in its next step."""
+        return self._draft
+
+    @draft.setter
+    def draft(self, draft: Draft | None) -> None:
+        self._draft = draft
+        self.num_draft = 0 if draft is None else len(draft.tree)
 
     @property
     def num_blocks(self) -> int:
@@ -229,16 +236,15 @@ class Sequence:
         Returns those that it got, why it is complete if it is, and what constraint or watcher raised.
         """
         given = 0
-        finish: FinishReason | None = None
-        raised: Exception | None = None
-        while given < len(drawn) and finish is None and raised is None:
+        for token in drawn:
             try:
-                finish = self._append(drawn[given])
-                given += 1
+                finish = self._append(token)
             except Exception as error:
-                raised = error
-        self.num_computed = min(self.num_computed, len(self.tokens))
-        return drawn[:given], finish, raised
+                return drawn[:given], None, error
+            given += 1
+            if finish is not None:
+                return drawn[:given], finish, None
+        return drawn, None, None
 
     def _append(self, drawn: Drawn) -> FinishReason | None:
         token = drawn.token

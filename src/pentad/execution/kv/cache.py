@@ -139,9 +139,9 @@ class KVCache:
     def _slot(self, seq: Sequence, index: int) -> int:
         return seq.blocks[index // self._block_size] * self._block_size + index % self._block_size
 
-    def trim(self, seq: Sequence) -> None:
-        """Takes back the blocks that only rejected drafts needed."""
-        needed = -(-seq.num_computed // self._block_size)
+    def trim(self, seq: Sequence, computed: int) -> None:
+        """Takes back the blocks that only rejected drafts needed; so many tokens stay."""
+        needed = -(-computed // self._block_size)
         if needed < len(seq.blocks):
             self.pool.release(reversed(seq.blocks[needed:]))
             self.tables[seq.row, needed : len(seq.blocks)] = -1

@@ -135,7 +135,9 @@ class Speculation:
             else:
                 verdict = self._verify(seq, seq.draft, tuple(islice(answers, len(seq.draft.rows))))
                 moves += kv.moves(seq, verdict.path)
-                work[i] = (seq, len(seq.tokens) - seq.num_computed + len(verdict.path))
+                computed = len(seq.tokens) + len(verdict.path)
+                kv.trim(seq, computed)  # their content is still there when the moves are made
+                work[i] = (seq, computed - seq.num_computed)
                 taken.append(verdict.drawn)
         return taken, moves
 

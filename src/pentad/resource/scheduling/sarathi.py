@@ -159,10 +159,9 @@ def _only_decodes(state: SchedulerInput, budget: int) -> StepPlan | None:
         computed = seq.num_computed
         if seq.num_tokens - computed != 1:
             return None
-        count = 1 + seq.num_draft
-        room = seq.num_blocks * block_size - computed
-        if count > room:
-            free -= -(-(count - room) // block_size)
-        budget -= count
-        work.append((seq, count))
+        drafts = seq.num_draft
+        if computed + drafts >= seq.num_blocks * block_size:
+            free -= growth_blocks(seq, 1 + drafts, block_size)
+        budget -= 1 + drafts
+        work.append((seq, 1 + drafts))
     return StepPlan(work=tuple(work)) if free >= 0 and budget >= 0 else None
