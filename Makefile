@@ -6,4 +6,4 @@ serve:  ; @scripts/serve $(ARGS)
 test:   ; @scripts/test
 check:  ; @scripts/check
 bench:  ; @scripts/bench $(ARGS)
-clean:  ; rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage-results.jsonl
+clean:  ; rm -rf .venv dist build src/pentad/execution/native/lib .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage-results.jsonl

@@ -25,6 +25,7 @@ _TABLE: dict[str, dict[str, str]] = {
     },
     # execution layer: who runs a step
     "runner": {
+        "native": "pentad.execution.native.runner:NativeRunner",
         "torch": "pentad.execution.torch.runner:TorchRunner",
     },
     # execution layer: modules of plain functions that time the primitives of a runner

@@ -15,7 +15,8 @@ from pentad.execution.spec import ModelSpec, Norm, Rope
 from pentad.execution.torch import probe
 from pentad.execution.torch.linear import Activation, Dense, Packed, packing_available
 from pentad.execution.torch.runner import TorchRunner
-from torch_reference import ArrayWeights, ragged
+from ragged_batches import ragged
+from torch_reference import ArrayWeights
 
 SPEC = ModelSpec(
     name="tiny",

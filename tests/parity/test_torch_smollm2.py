@@ -11,8 +11,9 @@ import torch
 
 from pentad.execution.torch.runner import TorchRunner
 from pentad.model.loading import ModelFiles, open_model
+from ragged_batches import ragged, whole
 from torch_generation import PROMPTS, Outcome, engine, generate, prompts
-from torch_reference import gguf_reference, ragged, whole
+from torch_reference import gguf_reference
 
 TOKENS = 16
 

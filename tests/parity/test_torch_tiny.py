@@ -14,7 +14,8 @@ import transformers
 
 from pentad.execution.spec import Learned, ModelSpec, Norm, Rope, RopeScaling
 from pentad.execution.torch.runner import TorchRunner
-from torch_reference import ArrayWeights, canonical, llama_name, ragged
+from ragged_batches import ragged
+from torch_reference import ArrayWeights, canonical, llama_name
 
 V, E, L, D, F = 160, 64, 3, 16, 96
 LLAMA = {

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pentad.execution.spec import ModelSpec
 from pentad.execution.torch.attention import KVCache, PagedAttention, TextAttention
-from torch_reference import ragged
+from ragged_batches import ragged
 
 D = 4
 

@@ -9,6 +9,7 @@ import datetime
 import pathlib
 import random
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from pentad.types import Message, Request, Sampling
 
 pytestmark = pytest.mark.slow
 MINUTES_S = 60.0
+Record = Callable[[str, object], None]
 FREE = PlannerChoice(options={"max_plan": 0})
 
 
@@ -45,7 +47,7 @@ async def answer(runtime: AgentRuntime, agent: AgentSpec, goal: str, **options: 
 
 @pytest.mark.row("tool-functional", "effect")
 def test_a_calculator_makes_three_digit_products_right(
-    qwen_path: pathlib.Path, tmp_path: pathlib.Path
+    qwen_path: pathlib.Path, tmp_path: pathlib.Path, record_property: Record
 ) -> None:
     asked = products(40, seed=11)
 
@@ -70,6 +72,7 @@ def test_a_calculator_makes_three_digit_products_right(
                 )
                 without += value in numbers((await models.complete(request)).message.content)
             print(f"3-digit products of {len(asked)}: with calculator {with_tool}, without {without}")
+            record_property("right_of_40", {"with calculator": with_tool, "without": without})
             assert with_tool >= 0.95 * len(asked)
             assert without < 0.60 * len(asked)
 
@@ -136,7 +139,7 @@ def fits(value: object, wanted: object) -> bool:
 
 @pytest.mark.row("tool-new-domain", "effect")
 def test_an_unseen_domain_is_used_as_soon_as_it_is_registered(
-    qwen_path: pathlib.Path, tmp_path: pathlib.Path
+    qwen_path: pathlib.Path, tmp_path: pathlib.Path, record_property: Record
 ) -> None:
     async def scenario() -> None:
         async with real_runtime(qwen_path, tmp_path) as (runtime, _, _):
@@ -156,6 +159,7 @@ def test_an_unseen_domain_is_used_as_soon_as_it_is_registered(
                     and all(fits(calls[0].parsed().get(key), value) for key, value in wanted.items())
                 )
             print(f"correct first calls in an unseen domain of 5 APIs: {right} of {len(GREENHOUSE)}")
+            record_property("right_of_20", right)
             assert right >= 0.60 * len(GREENHOUSE)
 
     run(scenario(), 40 * MINUTES_S)
@@ -163,7 +167,7 @@ def test_an_unseen_domain_is_used_as_soon_as_it_is_registered(
 
 @pytest.mark.row("mem-short", "effect")
 def test_facts_of_the_last_ten_turns_are_recalled_from_a_long_chat(
-    qwen_path: pathlib.Path, tmp_path: pathlib.Path
+    qwen_path: pathlib.Path, tmp_path: pathlib.Path, record_property: Record
 ) -> None:
     source = random.Random(3)
     things = ["boat", "dog", "street", "teacher", "boss", "neighbour", "horse", "village", "sister", "cousin"]
@@ -190,6 +194,7 @@ def test_facts_of_the_last_ten_turns_are_recalled_from_a_long_chat(
                     goal = f"What is my {thing} called?"
                     right += name in await answer(runtime, agent, goal, history=history)
             print(f"facts of the last ten of 200 turns recalled: {right} of 20")
+            record_property("right_of_20", right)
             assert right >= 19
 
     run(scenario(), 40 * MINUTES_S)
@@ -240,7 +245,7 @@ def suites(count: int = 10) -> list[Suite]:
 
 @pytest.mark.row("agent-core", "effect")
 def test_every_module_is_missed_where_it_is_needed(
-    qwen_path: pathlib.Path, minilm_path: pathlib.Path, tmp_path: pathlib.Path
+    qwen_path: pathlib.Path, minilm_path: pathlib.Path, tmp_path: pathlib.Path, record_property: Record
 ) -> None:
     full = AgentSpec(
         name="full",
@@ -275,6 +280,7 @@ def test_every_module_is_missed_where_it_is_needed(
                     scores[suite.needs, name] = 100 * right / len(suite.questions)
                 row = {name: scores[suite.needs, name] for name in variants}
                 print(f"suite that needs {suite.needs}: {row}", flush=True)
+                record_property(f"percent right, suite that needs {suite.needs}, by what is missing", row)
 
     run(scenario(), 120 * MINUTES_S)
     for module in ("tools", "memory", "planner"):

@@ -16,7 +16,8 @@ from pentad.execution.torch.runner import TorchRunner
 from pentad.execution.weights import WeightSource
 from pentad.model.loading import open_model
 from pentad.model.transforms.kv_pooling import KVPooling
-from torch_reference import DATA, llama_name, whole
+from ragged_batches import whole
+from torch_reference import DATA, llama_name
 
 pytestmark = pytest.mark.slow
 

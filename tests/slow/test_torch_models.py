@@ -16,6 +16,7 @@ from pentad.execution.torch.rope import inverse_frequencies
 from pentad.execution.torch.runner import TorchRunner
 from pentad.model.loading import ModelFiles, open_model
 from pentad.resource.placement import ModelForm, Workload, plan
+from ragged_batches import whole
 from torch_folders import (
     LLAMA_2_7B_TWO_LAYERS,
     LLAMA_3_2_1B,
@@ -25,7 +26,7 @@ from torch_folders import (
     write_folder,
 )
 from torch_generation import PROMPTS, engine, generate
-from torch_reference import gguf_reference, whole
+from torch_reference import gguf_reference
 
 pytestmark = pytest.mark.slow
 

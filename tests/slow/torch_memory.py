@@ -13,7 +13,7 @@ import sys
 import numpy as np
 import torch
 
-import torch_reference
+import ragged_batches
 from pentad.execution.torch.runner import TorchRunner
 from pentad.model.loading import open_model
 
@@ -46,7 +46,7 @@ def main(path: str, precision: str, num_blocks: int) -> dict[str, object]:
     tokens = np.random.default_rng(0).integers(0, files.spec.vocab_size, num_blocks * 16).tolist()
     for at in range(0, len(tokens), 512):
         part = tokens[at : at + 512]
-        runner.logits(torch_reference.ragged([(part, at, range(num_blocks))], rows=[len(part) - 1]))
+        runner.logits(ragged_batches.ragged([(part, at, range(num_blocks))], rows=[len(part) - 1]))
     return {
         "base_bytes": before,
         "weights_bytes": loaded - before,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from agent_support import spec
 from pentad.agent.events import ToolReturned
 from pentad.agent.planning.base import Answers, MadePlan, Refuses, Unusable, View, WantsTools
-from pentad.agent.planning.prompts import answer_shots, call_shots, plan_shots
+from pentad.agent.planning.prompts import answer_shots, call_shots, grounded, plan_shots
 from pentad.agent.planning.react import React
 from pentad.agent.state import Exchange, RunState
 from pentad.agent.tools.base import Tool, ToolServices
@@ -163,6 +164,26 @@ def test_worked_examples_come_from_the_tools_in_every_order() -> None:
             assert message.content.endswith(".")
     bare = replace(TOOLS[0], examples=())
     assert plan_shots((bare,)) == answer_shots((bare,)) == call_shots(bare) == ()
+
+
+def test_a_grounded_answer_is_made_of_what_the_tools_said() -> None:
+    done = (PLANNED, acted(2, "calculator", "3 * 4 = 12"), acted(3, "calendar", "2026-12-25 is a Friday"))
+    draft = replace(GUIDED, grounded=True).draft(view(*done))
+    assert draft.format.kind == "regex"
+    pattern = re.compile(draft.format.value)
+    assert pattern.fullmatch("3 * 4 = 12, and 2026-12-25 is a Friday.")
+    assert pattern.fullmatch("Friday, and 12.")
+    for wrong in (
+        "3 * 4 = 12, and 2026-12-25 is.",
+        "3 * 4 = 13, and 2026-12-25 is a Friday.",
+        "3 * 4 = 12, and 2026-12-25 is a Thursday.",
+        "3 * 4 = 12.",
+        "",
+    ):
+        assert not pattern.fullmatch(wrong)
+    assert GUIDED.draft(view(*done)).format.kind == "text"
+    assert grounded([]) is None
+    assert grounded(["word" * 1000]) is None
 
 
 @pytest.mark.parametrize("wrong", [{"min_plan": -1}, {"max_plan": -1}, {"min_plan": 5, "max_plan": 2}])

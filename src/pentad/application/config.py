@@ -27,7 +27,11 @@ class EngineSettings(_Section):
     kv_bytes: int | None = Field(default=None, ge=1 << 20)
     """Memory for the KV cache in bytes, or with a unit: 512MiB. Absent: chosen from free memory."""
     weight_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format that weights are kept in."""
+    """Number format that weights are kept in. Any but auto is computed by PyTorch."""
+    kernels: Literal[
+        "auto", "amx", "avx512", "avx512vnni", "avxvnni", "avx2", "neon", "portable", "torch"
+    ] = "auto"
+    """Instruction set of the native kernels, or torch. auto: the fastest that CPU and model allow."""
     threads: int | None = Field(default=None, ge=1)
     """Compute threads. Absent: one per core."""
     scheduler: str = "sarathi"
@@ -99,6 +103,11 @@ class Settings(_Section):
     def journal_path(self) -> pathlib.Path:
         """The SQLite file of agent runs."""
         return self.root / "journal.sqlite3"
+
+    @property
+    def packed_folder(self) -> pathlib.Path:
+        """Where weights are kept as the native kernels read them, for a quick next start."""
+        return self.root / "packed"
 
     @property
     def profile_path(self) -> pathlib.Path:

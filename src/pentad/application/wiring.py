@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
+import pathlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
-import psutil
-
 from pentad import registry
 from pentad.agent.journal import Journal
 from pentad.agent.loading import load_agent, ready
-from pentad.agent.runtime import AgentRuntime
+from pentad.agent.memory.store import LongTerm
+from pentad.agent.runtime import AgentRuntime, RuntimeLimits
 from pentad.application.config import EngineSettings, RemoteBackend, Settings
+from pentad.application.runners import load_runner
 from pentad.application.services import Services
 from pentad.application.speculating import make_speculation
 from pentad.errors import InvalidRequest
 from pentad.execution.backend import Backend, Embedder
 from pentad.execution.engine import Engine
 from pentad.execution.loop import EngineLoop
-from pentad.execution.runner import Runner
 from pentad.execution.scheduling import EngineLimits
 from pentad.model.backends.engine import EngineBackend
 from pentad.model.backends.openai import Endpoint
@@ -31,10 +30,7 @@ from pentad.model.embedding import LocalEmbedder
 from pentad.model.loading import ModelFiles, open_model
 from pentad.model.service import ModelService
 from pentad.model.store import ModelStore
-from pentad.resource.sizing import kv_cache_bytes
 from pentad.types import Clock
-
-_log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -47,6 +43,9 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
     """
     store = ModelStore(settings.root)
     async with AsyncExitStack() as undo:
+        # Loads in a thread of its own while the models do.
+        embedders = asyncio.create_task(_embedders(store, settings.embedding_model))
+        undo.callback(embedders.cancel)
         backends: dict[str, Backend] = {}
         for ref in settings.models:
             stored = await asyncio.to_thread(store.resolve, ref)
@@ -56,6 +55,7 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
                 open_model(stored.path, name=stored.name),
                 settings.engine,
                 drafts=[open_model(draft.path, name=draft.name) for draft in drafts],
+                packed_folder=settings.packed_folder,
                 drain_s=settings.server.drain_s,
                 clock=clock,
             )
@@ -64,21 +64,22 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
         for remote in settings.backends:
             backends[remote.name] = _remote_backend(remote)
             undo.push_async_callback(backends[remote.name].close)
-        embedders: dict[str, Embedder] = {}
-        if settings.embedding_model is not None:
-            stored = await asyncio.to_thread(store.resolve, settings.embedding_model)
-            embedders[stored.name] = await asyncio.to_thread(
-                LocalEmbedder.open, stored.path, name=stored.name
-            )
+        vectors = await embedders
         models = ModelService(
-            backends, embedders=embedders, router=registry.load("router", "fixed")(), clock=clock
+            backends, embedders=vectors, router=registry.load("router", "fixed")(), clock=clock
         )
         undo.pop_all()
         undo.push_async_callback(models.close)
+        memory = None
+        if vectors:
+            memory = LongTerm(settings.root / "memory.db", models, embedder=next(iter(vectors)))
+            undo.callback(memory.close)
         agents = AgentRuntime(
             models,
             Journal(settings.journal_path, clock=clock),
             agents={name: load_agent(name) for name in ready()},
+            memory=memory,
+            limits=RuntimeLimits(approvals_path=settings.root / "mcp-approvals.json"),
             clock=clock,
         )
         undo.push_async_callback(agents.close)
@@ -90,6 +91,7 @@ def local_backend(
     settings: EngineSettings,
     *,
     drafts: Sequence[ModelFiles] = (),
+    packed_folder: pathlib.Path | None = None,
     drain_s: float = 5.0,
     clock: Clock = time.monotonic,
 ) -> Backend:
@@ -102,7 +104,7 @@ def local_backend(
         max_sequences=settings.max_sequences,
         max_waiting=settings.max_waiting,
     )
-    load = partial(load_runner, limits=limits)
+    load = partial(load_runner, limits=limits, packed_folder=packed_folder)
     runner = load(files, settings)
     speculation = make_speculation(settings, files, runner, drafts, load)
     files.close()
@@ -118,21 +120,11 @@ def local_backend(
     return EngineBackend(files, EngineLoop(engine), drain_s=drain_s)
 
 
-def load_runner(files: ModelFiles, settings: EngineSettings, limits: EngineLimits) -> Runner:
-    """The model in its runner, with a KV cache of the size asked for or fitting this machine."""
-    runner_class = registry.load("runner", "torch")
-    kv_bytes, decision = kv_cache_bytes(
-        files.spec,
-        limits,
-        available_bytes=psutil.virtual_memory().available,
-        element_bytes=runner_class.kv_element_bytes(settings.weight_dtype),
-        asked_bytes=settings.kv_bytes,
-    )
-    _log.info("KV cache of %s: %s bytes (bound by %s)", files.name, decision.chosen, decision.constraint)
-    runner: Runner = runner_class.load(
-        files.spec, files.weights, kv_bytes=kv_bytes, dtype=settings.weight_dtype, threads=settings.threads
-    )
-    return runner
+async def _embedders(store: ModelStore, ref: str | None) -> dict[str, Embedder]:
+    if ref is None:
+        return {}
+    stored = await asyncio.to_thread(store.resolve, ref)
+    return {stored.name: await asyncio.to_thread(LocalEmbedder.open, stored.path, name=stored.name)}
 
 
 def _remote_backend(remote: RemoteBackend) -> Backend:

@@ -58,6 +58,10 @@ class RaggedBatch:
     """[S, M] block numbers in order, padded with -1."""
     logit_rows: Int32
     """[R] indices into N, ascending."""
+    drafted: Int32 | None = None
+    """[S] how many of each sequence's tokens, the last ones, are drafts to be verified; None where none
+    has any. They ask for the numbers that they would have as steps of their own, since they may become
+    text: kernels are chosen as if they were not there."""
     tree_slots: Int32 | None = None
     """[S] how many of each sequence's last KV slots hold a token tree; None where none has one."""
     tree_masks: npt.NDArray[np.uint64] | None = None

@@ -235,15 +235,13 @@ class Sequence:
 
         Returns those that it got, why it is complete if it is, and what constraint or watcher raised.
         """
-        given = 0
-        for token in drawn:
+        for given, token in enumerate(drawn):
             try:
                 finish = self._append(token)
             except Exception as error:
                 return drawn[:given], None, error
-            given += 1
             if finish is not None:
-                return drawn[:given], finish, None
+                return drawn[: given + 1], finish, None
         return drawn, None, None
 
     def _append(self, drawn: Drawn) -> FinishReason | None:

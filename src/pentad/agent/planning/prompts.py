@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterator, Sequence
 
 from pentad.agent.tools.base import Example, Tool
 from pentad.types import Message, ToolCall
 
 _SHOTS = 3
+_MAX_PATTERN = 3000
 _NO_TOOLS = ("What is my name?", "Which of the two is older, the castle or the bridge?")
 
 
@@ -74,6 +76,25 @@ def facts(results: Sequence[str]) -> str:
 def question(known: str, goal: str) -> str:
     """The last question: facts first, then what was asked."""
     return f"Facts:\n{known}\n\nQuestion: {goal}" if known else f"Question: {goal}"
+
+
+def grounded(known: Sequence[str]) -> str | None:
+    """A pattern for answers of as many clauses as there are facts, each the end of a fact or all of it.
+
+    None when there is nothing to hold on to, or too much for a pattern.
+    """
+    clauses = "|".join(_ending(fact.rstrip(" .").split()) for fact in known if fact.strip(" ."))
+    if not clauses or len(known) * len(clauses) > _MAX_PATTERN:
+        return None
+    return rf"(?:{clauses})(?:, and (?:{clauses})){{{len(known) - 1}}}\."
+
+
+def _ending(words: Sequence[str]) -> str:
+    """A pattern for the last words, from any one on: `(?:(?:a )?b )?c` for a b c."""
+    pattern = ""
+    for word in words:
+        pattern = f"(?:{pattern} )?{re.escape(word)}" if pattern else re.escape(word)
+    return pattern
 
 
 def asked(tasks: Iterator[str] | Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from pentad.agent.planning.prompts import (
     answer_shots,
     call_shots,
     facts,
+    grounded,
     plan_shots,
     question,
     tool_lines,
@@ -56,6 +57,8 @@ class React:
     """New plans after failed ones, at most."""
     show_known: bool = False
     """Whether earlier results are shown before each call (mode `guided`); tiny models copy them."""
+    grounded: bool = False
+    """Whether the answer must quote the results, a clause for each (mode `guided`)."""
     plan_tokens: int = 192
     call_tokens: int = 128
 
@@ -157,7 +160,9 @@ class React:
 
     def _draft_answer(self, view: View) -> Draft:
         state = view.state
-        shots = answer_shots(view.tools) if self.mode == "guided" else ()
+        guided = self.mode == "guided"
+        shots = answer_shots(view.tools) if guided else ()
+        pattern = grounded(_known(state)) if guided and self.grounded else None
         asked = Message(role="user", content=question(facts(_known(state)), state.goal))
         system = _joined(state.spec.instructions, "Answer the question from the facts.")
         return Draft(
@@ -167,6 +172,7 @@ class React:
                 *_history(state, self.mode),
                 Turn(messages=(*shots, asked), pinned=True),
             ),
+            format=OutputFormat(kind="regex", value=pattern) if pattern else OutputFormat(),
             max_tokens=state.spec.max_tokens,
             next_hint="end",
         )

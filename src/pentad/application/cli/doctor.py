@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import pathlib
 import platform
 import shutil
 import sys
@@ -36,7 +37,7 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Every finding, in the order from the machine up to the models."""
-    return [*_machine(), *_packages(), *_kernels(), *_home(settings), *_models(settings)]
+    return [*_machine(), *_packages(), *_kernels(settings), *_home(settings), *_models(settings)]
 
 
 def _machine() -> Iterator[Finding]:
@@ -71,18 +72,42 @@ def _version(module: str) -> str:
     return "installed"
 
 
-def _kernels() -> Iterator[Finding]:
-    """The runner that an engine would use; asking the kernels themselves is the only sure answer."""
-    if importlib.util.find_spec("torch") is None:
+def _kernels(settings: Settings) -> Iterator[Finding]:
+    """The runners that an engine could use; loading the kernels is the only sure answer."""
+    native = list(_native(settings.engine.kernels))
+    yield from native
+    missing = importlib.util.find_spec("torch") is None
+    if missing and native[0].state != "ok":
         hint = "pip install 'pentad[torch]', or serve remote models only"
-        yield Finding(what="kernels", state="trouble", detail="no runner", hint=hint)
+        yield Finding(what="PyTorch", state="trouble", detail="no runner", hint=hint)
+    elif not missing:
+        try:
+            importlib.import_module("pentad.execution.torch.runner")
+        except (ImportError, OSError) as e:
+            yield Finding(what="PyTorch", state="trouble", detail=str(e), hint="reinstall torch~=2.13.0")
+            return
+        yield Finding(what="PyTorch", state="ok", detail="for models that the native kernels cannot run")
+
+
+def _native(asked: str) -> Iterator[Finding]:
+    """The native kernels that would be picked. Without any, everything works through PyTorch, slower."""
+    from pentad.execution.native.choice import AUTO, TORCH, choose_kernels
+    from pentad.execution.native.library import built, cpu_flags, open_library, usable
+
+    if asked == TORCH:
+        yield Finding(what="kernels", state="absent", detail="not used: kernels is torch", hint=None)
         return
+    found, flags = built(), cpu_flags()
     try:
-        importlib.import_module("pentad.execution.torch.runner")
-    except (ImportError, OSError) as e:
-        yield Finding(what="kernels", state="trouble", detail=str(e), hint="reinstall torch~=2.13.0")
+        library = open_library(choose_kernels(asked, built=found, flags=flags))
+    except PentadError as e:
+        auto = asked == AUTO
+        detail = f"{e.message}: PyTorch computes, slower" if auto else e.message
+        yield Finding(what="kernels", state="absent" if auto else "trouble", detail=detail, hint=e.hint)
         return
-    yield Finding(what="kernels", state="ok", detail="plain PyTorch on the CPU")
+    others = [name for name in usable(flags, found) if name != library.name]
+    detail = f"{library.name} ({library.detail}); also here: {', '.join(others) or 'none'}"
+    yield Finding(what="kernels", state="ok", detail=detail)
 
 
 def _home(settings: Settings) -> Iterator[Finding]:
@@ -115,6 +140,27 @@ def _models(settings: Settings) -> Iterator[Finding]:
             continue
         try:
             stored = store.resolve(name)
-            yield Finding(what=f"model {name}", state="ok", detail=str(stored.path))
         except PentadError as e:
             yield Finding(what=f"model {name}", state="absent", detail=e.message, hint=f"pentad pull {name}")
+            continue
+        yield Finding(what=f"model {name}", state="ok", detail=str(stored.path))
+        if name != settings.embedding_model:
+            yield _runner(name, stored.path, settings)
+
+
+def _runner(name: str, path: pathlib.Path, settings: Settings) -> Finding:
+    """Who computes a model, and why not the native kernels."""
+    from pentad.application.runners import choose
+    from pentad.model.loading import open_model
+
+    try:
+        files = open_model(path, name=name)
+        try:
+            decision = choose(files, settings.engine).decision
+        finally:
+            files.close()
+    except PentadError as e:
+        return Finding(what=f"runs {name}", state="trouble", detail=e.message, hint=e.hint)
+    native = decision.chosen != "torch"
+    detail = f"on {decision.chosen} kernels" if native else f"on PyTorch: {decision.constraint}"
+    return Finding(what=f"runs {name}", state="ok", detail=detail)

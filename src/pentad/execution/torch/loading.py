@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from pentad.errors import BadModelFile
 from pentad.execution.quant import dequantize, dequantize_rows
+from pentad.execution.reading import WeightReader
 from pentad.execution.spec import Learned, ModelSpec, Rope
 from pentad.execution.torch.linear import Linear, linear
 from pentad.execution.torch.rope import half_order
-from pentad.execution.weights import StoredTensor, WeightSource
+from pentad.execution.weights import WeightSource
 
 _CHUNK_ELEMENTS = 1 << 20
 """Numbers converted at once: bounds what a load needs beyond the weights to about 20 MB."""
@@ -71,11 +70,10 @@ class WeightLoader:
         pack: bool = False,
     ) -> None:
         self._spec = spec
-        self._source = source
+        self._reader = WeightReader(spec, source)
         self._dtype = dtype
         self._device = device
         self._pack = pack
-        self._unread = set(source.names())
         self._nbytes = 0
 
     def load(self) -> Weights:
@@ -91,10 +89,7 @@ class WeightLoader:
         final_norm = self._norm("final_norm") if spec.norm.placement == "pre" else None
         separate = spec.causal and not spec.tied_head
         head = self._linear("head", spec.vocab_size, spec.width, bias=False) if separate else None
-        if self._unread:
-            raise BadModelFile(
-                f"model {spec.name!r} has weights that its spec does not use: {self._surplus()}"
-            )
+        self._reader.check_all_read()
         return Weights(
             embed=embed,
             positions=positions,
@@ -105,10 +100,6 @@ class WeightLoader:
             head=head,
             nbytes=self._nbytes,
         )
-
-    def _surplus(self) -> str:
-        names = sorted(self._unread)
-        return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
     def _layer(self, prefix: str) -> LayerWeights:
         spec = self._spec
@@ -191,7 +182,7 @@ class WeightLoader:
 
     def _fill(self, target: torch.Tensor, name: str, order: torch.Tensor | None = None) -> None:
         """Writes the tensor's values into `target`, row order[i] to row i if an order is given."""
-        stored = self._stored(name, tuple(target.shape))
+        stored = self._reader.stored(name, tuple(target.shape))
         if target.dim() == 1:
             values = torch.from_numpy(dequantize(stored))
             target.copy_(values if order is None else values[order])
@@ -207,17 +198,3 @@ class WeightLoader:
                 target[start:stop].copy_(part)
             else:
                 target[places[start:stop]] = part.to(target.dtype)
-
-    def _stored(self, name: str, shape: Sequence[int]) -> StoredTensor:
-        try:
-            stored = self._source.tensor(name)
-        except KeyError:
-            raise BadModelFile(
-                f"model {self._spec.name!r} lacks the tensor {name!r} of shape {shape}"
-            ) from None
-        if stored.shape != shape:
-            raise BadModelFile(
-                f"model {self._spec.name!r}: tensor {name!r} has shape {stored.shape}, its spec says {shape}"
-            )
-        self._unread.discard(name)
-        return stored

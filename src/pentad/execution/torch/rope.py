@@ -1,40 +1,16 @@
-"""Rotary positions: frequencies with their scalings, the row order of pairs, and the rotation."""
+"""Rotary positions in PyTorch: the row order of pairs, and the rotation."""
 
 from __future__ import annotations
 
-import math
-
 import torch
 
-from pentad.execution.spec import Rope, RopeScaling
+from pentad.execution.rope import inverse_frequencies as rope_frequencies
+from pentad.execution.spec import Rope
 
 
 def inverse_frequencies(rope: Rope) -> torch.Tensor:
-    """[dim / 2] radians per position of each pair, in float32.
-
-    Source: Su et al. 2021; Llama 3.1's reference code for `llama3`; Chen et al. 2023 for `linear`.
-    """
-    exponents = torch.arange(0, rope.dim, 2, dtype=torch.int64).float() / rope.dim
-    frequencies = 1.0 / (rope.base**exponents)
-    if rope.frequency_factors is not None:
-        return frequencies / torch.tensor(rope.frequency_factors, dtype=torch.float32)
-    if rope.scaling is None:
-        return frequencies
-    if rope.scaling.kind == "linear":
-        return frequencies / rope.scaling.factor
-    return _llama3(frequencies, rope.scaling)
-
-
-def _llama3(frequencies: torch.Tensor, scaling: RopeScaling) -> torch.Tensor:
-    """Long wavelengths are stretched by `factor`, short ones kept, those between interpolated."""
-    wavelengths = 2 * math.pi / frequencies
-    low = scaling.original_context / scaling.low_freq_factor
-    high = scaling.original_context / scaling.high_freq_factor
-    spread = scaling.high_freq_factor - scaling.low_freq_factor
-    smooth = (scaling.original_context / wavelengths - scaling.low_freq_factor) / spread
-    between = (1 - smooth) * frequencies / scaling.factor + smooth * frequencies
-    scaled = torch.where(wavelengths > low, frequencies / scaling.factor, frequencies)
-    return torch.where((wavelengths <= low) & (wavelengths >= high), between, scaled)
+    """[dim / 2] radians per position of each pair, in float32."""
+    return torch.from_numpy(rope_frequencies(rope))
 
 
 def half_order(heads: int, head_dim: int, rope: Rope) -> torch.Tensor | None:

@@ -11,15 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pentad.errors import Incompatible, Infeasible, InvalidRequest
+from pentad.errors import Incompatible, InvalidRequest
 from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
+from pentad.execution.kv.sizing import block_count
 from pentad.execution.sampling import draw_batch
 from pentad.execution.spec import ModelSpec
+from pentad.execution.threads import ThreadChoice
 from pentad.execution.torch.attention import KVCache, PagedAttention
 from pentad.execution.torch.linear import bfloat16_in_hardware, packing_available
 from pentad.execution.torch.loading import WeightLoader
 from pentad.execution.torch.program import Program
-from pentad.execution.torch.threads import ThreadChoice
 from pentad.execution.weights import WeightSource
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -80,7 +81,7 @@ class TorchRunner:
             raise InvalidRequest(f"threads is {threads}, must be at least 1", param="threads")
         where = resolve_device(device)
         precision = resolve_dtype(dtype, where)
-        blocks = _block_count(spec, kv_bytes, num_blocks, block_size, precision.itemsize)
+        blocks = block_count(spec, kv_bytes, num_blocks, block_size, precision.itemsize)
         pack = where.type == "cpu" and precision == torch.bfloat16 and packing_available()
         with torch.inference_mode():
             loaded = WeightLoader(spec, weights, dtype=precision, device=where, pack=pack).load()
@@ -187,22 +188,3 @@ def _thread_choice(threads: int | None, device: torch.device) -> ThreadChoice | 
         if device.type == "cpu" and most > 1
         else None
     )
-
-
-def _block_count(
-    spec: ModelSpec, kv_bytes: int | None, num_blocks: int | None, block_size: int, element_bytes: int
-) -> int:
-    if block_size < 1:
-        raise InvalidRequest(f"block_size is {block_size}, must be at least 1", param="block_size")
-    block_bytes = spec.kv_bytes_per_token(element_bytes) * block_size
-    if num_blocks is None:
-        num_blocks = -(-spec.context_length // block_size) if kv_bytes is None else kv_bytes // block_bytes
-    if num_blocks < 1:
-        asked = f"{kv_bytes} bytes" if kv_bytes is not None else f"{num_blocks} blocks"
-        raise Infeasible(
-            f"a KV cache of {asked} holds no block of {block_size} tokens, which takes {block_bytes} bytes "
-            f"in model {spec.name!r}",
-            hint="raise kv_bytes or num_blocks",
-            param="kv_bytes",
-        )
-    return num_blocks

@@ -1,0 +1,154 @@
+"""Which runner and kernels a model gets on this machine: pure functions of what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from pentad.errors import Incompatible, UnknownName
+from pentad.execution.native.library import NEEDS, usable
+from pentad.execution.spec import ModelSpec, Rope
+from pentad.types import Decision
+
+AUTO: Final = "auto"
+TORCH: Final = "torch"
+CHOICES: Final = (AUTO, *NEEDS, TORCH)
+"""Values of the setting `kernels`."""
+
+_LANES: Final = 32
+_MOST_HEAD_DIM: Final = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerChoice:
+    """Who runs a model, and why."""
+
+    runner: Literal["native", "torch"]
+    """Registered name."""
+    kernels: str | None
+    """The instruction set of the native runner."""
+    decision: Decision
+
+
+def unsupported_geometry(spec: ModelSpec) -> str | None:
+    """What of a spec the kernels cannot do; None if they can do all of it."""
+    rope = spec.positions
+    checks = (
+        (not spec.causal, "it is an encoder"),
+        (not isinstance(rope, Rope), "its positions are not rotary"),
+        (spec.norm.kind != "rms", "it has layer norms"),
+        (spec.norm.placement != "pre", "it normalises after its blocks"),
+        (spec.norm.embedding, "it normalises its embeddings"),
+        (not spec.gated or spec.activation != "silu", "its feed-forward is not SwiGLU"),
+        (spec.biases - {"qkv"}, f"it has biases on {', '.join(sorted(spec.biases - {'qkv'}))}"),
+        (spec.qk_norm, "it normalises queries and keys"),
+        (spec.parallel_block, "its attention and feed-forward are parallel"),
+        (spec.token_types, "it has token types"),
+        (
+            spec.head_dim % _LANES or spec.head_dim > _MOST_HEAD_DIM,
+            f"its head size {spec.head_dim} is not a multiple of {_LANES} up to {_MOST_HEAD_DIM}",
+        ),
+        (spec.width % _LANES, f"its width {spec.width} is not a multiple of {_LANES}"),
+        (spec.ffn_width % _LANES, f"its feed-forward width {spec.ffn_width} is not a multiple of {_LANES}"),
+        (
+            isinstance(rope, Rope) and (rope.dim % 2 or not 0 < rope.dim <= spec.head_dim),
+            f"it turns {getattr(rope, 'dim', 0)} of {spec.head_dim} elements of a head",
+        ),
+    )
+    return next((reason for wrong, reason in checks if wrong), None)
+
+
+def choose_kernels(asked: str, *, built: Collection[str], flags: Collection[str]) -> str:
+    """The instruction set asked for, or the fastest that is built and that the CPU has.
+
+    Args:
+        asked: a name of `NEEDS`, or `auto`.
+        built: libraries that are installed.
+        flags: of the CPU.
+
+    Raises:
+        UnknownName: no such instruction set.
+        Incompatible: it is not built or not for this CPU, or there is none at all.
+    """
+    if asked != AUTO and asked not in NEEDS:
+        raise UnknownName(f"unknown kernels {asked!r}", hint=f"known: {', '.join(CHOICES)}", param="kernels")
+    possible = usable(flags, built)
+    if asked == AUTO:
+        if not possible:
+            raise Incompatible(_none_usable(built), hint=_REMEDY, param="kernels")
+        return possible[0]
+    if asked not in possible:
+        what = "are not for this CPU" if asked in built else "are not installed"
+        raise Incompatible(
+            f"the {asked!r} kernels {what}",
+            hint=f"possible: {', '.join((AUTO, *possible, TORCH))}",
+            param="kernels",
+        )
+    return asked
+
+
+def choose_runner(
+    asked: str,
+    unsupported: str | None,
+    *,
+    model: str,
+    dtype: str,
+    built: Collection[str],
+    flags: Collection[str],
+) -> RunnerChoice:
+    """Who runs a model: native kernels where they can, else PyTorch.
+
+    Args:
+        asked: the setting `kernels`: `auto`, `torch` or an instruction set.
+        unsupported: why the kernels cannot run the model; None if they can.
+        model: its name.
+        dtype: the setting `weight_dtype`.
+        built: libraries that are installed.
+        flags: of the CPU.
+
+    Raises:
+        UnknownName, Incompatible: kernels asked for by name that cannot be had, or not for this model.
+    """
+    if asked not in (AUTO, TORCH):
+        name = choose_kernels(asked, built=built, flags=flags)
+        if unsupported is not None:
+            raise Incompatible(
+                f"model {model!r} cannot run on the native kernels: {unsupported}",
+                hint=f"set kernels to {AUTO} or {TORCH}",
+                param="kernels",
+            )
+        return _choice(asked, name, None, built, flags)
+    if asked == TORCH:
+        return _choice(asked, None, "the setting kernels asks for it", built, flags)
+    possible = usable(flags, built)
+    if unsupported is not None:
+        return _choice(asked, None, unsupported, built, flags)
+    if dtype != AUTO:
+        return _choice(asked, None, f"the setting weight_dtype is {dtype}", built, flags)
+    if not possible:
+        return _choice(asked, None, _none_usable(built), built, flags)
+    return _choice(asked, possible[0], None, built, flags)
+
+
+_REMEDY: Final = "install a C++20 compiler and run scripts/setup again, or choose --kernels torch"
+
+
+def _none_usable(built: Collection[str]) -> str:
+    if not built:
+        return "no native kernels are installed"
+    return f"none of the installed native kernels ({', '.join(built)}) are for this CPU"
+
+
+def _choice(
+    asked: str, kernels: str | None, constraint: str | None, built: Collection[str], flags: Collection[str]
+) -> RunnerChoice:
+    decision = Decision(
+        layer="execution",
+        policy="kernels",
+        subject=f"kernels={asked}",
+        chosen=kernels or TORCH,
+        candidates=tuple((name, None) for name in (*usable(flags, built), TORCH)),
+        constraint=constraint,
+    )
+    return RunnerChoice(runner="native" if kernels else "torch", kernels=kernels, decision=decision)

@@ -1,0 +1,85 @@
+"""A ragged batch as the kernels take it: arrays of 32-bit numbers in memory that is used again."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pentad.execution.batch import Int32, RaggedBatch
+from pentad.execution.native.structs import Batch
+
+_PARTS: Final = ("token_ids", "positions", "slots", "starts", "context_lens", "block_tables", "logit_rows")
+_FIRST_CAPACITY: Final = 1024
+
+
+class BatchInputs:
+    """Holds one step's input, at addresses that change only when an array must grow.
+
+    Copying a few numbers costs less than asking numpy for the address of each new array.
+    """
+
+    def __init__(self) -> None:
+        self.struct = Batch()
+        self._arrays: dict[str, Int32] = {}
+        for name in (*_PARTS, "argmax"):
+            self._grow(name, _FIRST_CAPACITY)
+        self._argmax_address = self.struct.argmax
+        self._rows = 0
+        self._drafts: tuple[npt.NDArray[Any], ...] = ()
+        self._logits: npt.NDArray[Any] | None = None
+
+    def set(self, batch: RaggedBatch, logits: npt.NDArray[np.float32] | None = None) -> None:
+        """Takes a step's batch.
+
+        Args:
+            logits: [R, V] takes the logits of all wanted rows; without it only the most probable
+                tokens are found.
+        """
+        tables = batch.block_tables
+        struct = self.struct
+        struct.tokens = len(batch.token_ids)
+        struct.sequences, struct.table_width = tables.shape
+        struct.rows = self._rows = len(batch.logit_rows)
+        self._put("token_ids", batch.token_ids)
+        self._put("positions", batch.positions)
+        self._put("slots", batch.slots)
+        self._put("starts", batch.starts)
+        self._put("context_lens", batch.context_lens)
+        self._put("block_tables", tables.reshape(-1))
+        self._put("logit_rows", batch.logit_rows)
+        if self._rows > self._arrays["argmax"].size:
+            self._grow("argmax", self._rows)
+            self._argmax_address = struct.argmax
+        if batch.drafted is not None or batch.tree_slots is not None or self._drafts:
+            self._put_drafts(batch)
+        self._logits = logits
+        struct.logits = None if logits is None else logits.ctypes.data
+        struct.argmax = self._argmax_address if logits is None else None
+
+    def greedy(self) -> list[int]:
+        """The most probable token of every wanted row of the step that ran."""
+        tokens: list[int] = self._arrays["argmax"][: self._rows].tolist()
+        return tokens
+
+    def _put_drafts(self, batch: RaggedBatch) -> None:
+        """Drafts and trees where they lie, or none after a step that had some."""
+        parts = (batch.drafted, batch.tree_slots, batch.tree_masks)
+        struct = self.struct
+        struct.drafted, struct.tree_slots, struct.tree_masks = (
+            None if part is None else part.ctypes.data for part in parts
+        )
+        self._drafts = tuple(part for part in parts if part is not None)
+
+    def _put(self, name: str, values: Int32) -> None:
+        array = self._arrays[name]
+        if values.size > array.size:
+            array = self._grow(name, values.size)
+        array[: values.size] = values
+
+    def _grow(self, name: str, size: int) -> Int32:
+        array = np.zeros(max(size, 2 * self._arrays[name].size if name in self._arrays else 0), np.int32)
+        self._arrays[name] = array
+        setattr(self.struct, name, array.ctypes.data)
+        return array

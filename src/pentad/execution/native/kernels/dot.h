@@ -1,0 +1,237 @@
+// Packed weights times int8 activations: the matrix kernels of decode and small batches.
+#pragma once
+#include "pack.h"
+#include "simd.h"
+#if defined(__SSE2__) && !defined(__AVX2__)
+#include "dot_sse2.h"
+#endif
+
+namespace pentad {
+
+// Activations of T tokens, quantized per 32 columns: x ~ scale * code, codes in -127 .. 127.
+struct Quantized {
+  int cols = 0;
+  int8_t* codes = nullptr;   // [T][cols]
+  float* scale = nullptr;    // [T][cols / 32]
+  float* total = nullptr;    // [T][cols / 32] scale times the sum of the codes, for minima
+  int32_t* sum = nullptr;    // [T][cols / 16] sums of codes per half block, for offsets
+};
+
+// Quantizes `count` blocks of one row, from block `first` on; x points to the first of them.
+inline void quantize(const float* x, const Quantized& q, int token, int first, int count) {
+  const size_t row = static_cast<size_t>(token) * (q.cols / kBlock) + first;
+  int8_t* codes = q.codes + row * kBlock;
+  float* scale = q.scale + row;
+  float* total = q.total + row;
+  int32_t* sum = q.sum + row * 2;
+  for (int b = 0; b < count; b++) {
+    f32x16 lo = load(x + b * kBlock), hi = load(x + b * kBlock + 16);
+    float top = hmax(vmax(vabs(lo), vabs(hi)));
+    float s = top / 127.0f, inverse = top > 0 ? 127.0f / top : 0.0f;
+    i32x16 a = round_int(lo * inverse), c = round_int(hi * inverse);
+    *reinterpret_cast<i8x16u*>(codes + b * kBlock) = __builtin_convertvector(a, i8x16);
+    *reinterpret_cast<i8x16u*>(codes + b * kBlock + 16) = __builtin_convertvector(c, i8x16);
+    scale[b] = s;
+    int32_t sa = 0, sc = 0;
+#if defined(__AVX512F__)
+    sa = _mm512_reduce_add_epi32((__m512i)a), sc = _mm512_reduce_add_epi32((__m512i)c);
+#else
+    for (int i = 0; i < 16; i++) sa += a[i], sc += c[i];
+#endif
+    sum[2 * b] = sa;
+    sum[2 * b + 1] = sc;
+    total[b] = s * static_cast<float>(sa + sc);
+  }
+}
+
+PENTAD_INLINE int32_t four(const int8_t* p) {
+  int32_t v;
+  std::memcpy(&v, p, 4);
+  return v;
+}
+
+// The lines of one block, unpacked to one unsigned byte a code, and their dot products.
+#if defined(__AVX512VNNI__)
+
+template <int kBits>
+struct Lines {
+  __m512i line[8];
+  PENTAD_INLINE explicit Lines(const uint8_t* p) {
+    if constexpr (kBits == 8) {
+      for (int g = 0; g < 8; g++) line[g] = _mm512_loadu_si512(p + g * 64);
+    } else {
+      const __m512i low = _mm512_set1_epi8(15);
+      for (int g = 0; g < 4; g++) {
+        __m512i both = _mm512_loadu_si512(p + g * 64);
+        line[g] = _mm512_and_si512(both, low);
+        line[g + 4] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+      }
+    }
+  }
+  // Sum over columns 4 from .. 4 to of the block, plus `start`.
+  template <int kFrom, int kTo>
+  PENTAD_INLINE i32x16 dot(const int8_t* a, int32_t start) const {
+    __m512i acc = _mm512_set1_epi32(start);
+    for (int g = kFrom; g < kTo; g++) acc = _mm512_dpbusd_epi32(acc, line[g], _mm512_set1_epi32(four(a + g * 4)));
+    return (i32x16)acc;
+  }
+};
+constexpr int kTokenTile = 8;
+
+#elif defined(__AVX2__)
+
+template <int kBits>
+struct Lines {
+  __m256i line[8][2];
+  PENTAD_INLINE explicit Lines(const uint8_t* p) {
+    for (int h = 0; h < 2; h++) {
+      if constexpr (kBits == 8) {
+        for (int g = 0; g < 8; g++)
+          line[g][h] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + g * 64 + h * 32));
+      } else {
+        const __m256i low = _mm256_set1_epi8(15);
+        for (int g = 0; g < 4; g++) {
+          __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + g * 64 + h * 32));
+          line[g][h] = _mm256_and_si256(both, low);
+          line[g + 4][h] = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+        }
+      }
+    }
+  }
+  template <int kFrom, int kTo>
+  PENTAD_INLINE i32x16 dot(const int8_t* a, int32_t start) const {
+    __m256i acc[2];
+    for (int h = 0; h < 2; h++) {
+#if defined(__AVXVNNI__)
+      acc[h] = _mm256_set1_epi32(start);
+      for (int g = kFrom; g < kTo; g++)
+        acc[h] = _mm256_dpbusd_avx_epi32(acc[h], line[g][h], _mm256_set1_epi32(four(a + g * 4)));
+#else
+      const __m256i ones = _mm256_set1_epi16(1);
+      if constexpr (kBits == 4) {
+        // 8 products of 15 * 127 * 2 fit 16 bits: widen once.
+        __m256i narrow = _mm256_setzero_si256();
+        for (int g = kFrom; g < kTo; g++)
+          narrow = _mm256_add_epi16(narrow, _mm256_maddubs_epi16(line[g][h], _mm256_set1_epi32(four(a + g * 4))));
+        acc[h] = _mm256_add_epi32(_mm256_set1_epi32(start), _mm256_madd_epi16(narrow, ones));
+      } else {
+        // Codes up to 255 would saturate: products of even and odd bytes apart, 16 bits each.
+        const __m256i even = _mm256_set1_epi16(255);
+        acc[h] = _mm256_set1_epi32(start);
+        for (int g = kFrom; g < kTo; g++) {
+          __m256i b = _mm256_set1_epi32(four(a + g * 4));
+          __m256i be = _mm256_srai_epi16(_mm256_slli_epi16(b, 8), 8), bo = _mm256_srai_epi16(b, 8);
+          acc[h] = _mm256_add_epi32(acc[h], _mm256_madd_epi16(_mm256_and_si256(line[g][h], even), be));
+          acc[h] = _mm256_add_epi32(acc[h], _mm256_madd_epi16(_mm256_srli_epi16(line[g][h], 8), bo));
+        }
+      }
+#endif
+    }
+    i32x16 r;
+    std::memcpy(&r, acc, 64);
+    return r;
+  }
+};
+constexpr int kTokenTile = 2;
+
+#elif !defined(__SSE2__)
+
+template <int kBits>
+struct Lines {
+  const uint8_t* p;
+  PENTAD_INLINE explicit Lines(const uint8_t* data) : p(data) {}
+  template <int kFrom, int kTo>
+  PENTAD_INLINE i32x16 dot(const int8_t* a, int32_t start) const {
+    int32_t acc[kRows];
+    for (int r = 0; r < kRows; r++) acc[r] = start;
+    for (int g = kFrom; g < kTo; g++)
+      for (int r = 0; r < kRows; r++)
+        for (int c = 0; c < 4; c++) {
+          int code = kBits == 8 ? p[g * 64 + r * 4 + c]
+                     : g < 4    ? p[g * 64 + r * 4 + c] & 15
+                                : p[(g - 4) * 64 + r * 4 + c] >> 4;
+          acc[r] += code * a[g * 4 + c];
+        }
+    i32x16 v;
+    std::memcpy(&v, acc, sizeof v);
+    return v;
+  }
+};
+constexpr int kTokenTile = 4;
+
+#endif
+
+// out[t] (16 rows each) of one group for kTokens tokens from `token` on.
+template <int kBits, bool kMinima, bool kHalves, int kTokens>
+PENTAD_INLINE void group_dot(const uint8_t* p, const Layout& layout, const Quantized& x, int token, f32x16* out) {
+  const int blocks = x.cols / kBlock;
+  constexpr int code_bytes = kRows * kBlock * kBits / 8;
+  constexpr int block_bytes = code_bytes + 32 * (1 + kHalves + kMinima);
+  const int32_t minus = -layout.offset;
+  const int8_t* codes = x.codes + static_cast<size_t>(token) * x.cols;
+  const float* scale = x.scale + static_cast<size_t>(token) * blocks;
+  const float* total = x.total + static_cast<size_t>(token) * blocks;
+  const int32_t* sum = x.sum + static_cast<size_t>(token) * blocks * 2;
+  f32x16 acc[kTokens];
+  for (int t = 0; t < kTokens; t++) acc[t] = splat(0.0f);
+  for (int b = 0; b < blocks; b++, p += block_bytes) {
+    const Lines<kBits> lines(p);
+    const uint16_t* tail = reinterpret_cast<const uint16_t*>(p + code_bytes);
+    const f32x16 ws = load_half(tail);
+    for (int t = 0; t < kTokens; t++) {
+      const int8_t* a = codes + static_cast<size_t>(t) * x.cols + b * kBlock;
+      const int32_t* s = sum + (static_cast<size_t>(t) * blocks + b) * 2;
+      const float as = scale[static_cast<size_t>(t) * blocks + b];
+      if constexpr (kHalves) {
+        const f32x16 ws2 = load_half(tail + kRows);
+        f32x16 lo = to_float(lines.template dot<0, 4>(a, minus * s[0]));
+        f32x16 hi = to_float(lines.template dot<4, 8>(a, minus * s[1]));
+        acc[t] += (lo * ws + hi * ws2) * as;
+      } else {
+        const int32_t start = kMinima ? 0 : minus * (s[0] + s[1]);
+        acc[t] += to_float(lines.template dot<0, 8>(a, start)) * (ws * as);
+      }
+      if constexpr (kMinima)
+        acc[t] += load_half(tail + kRows * (1 + kHalves)) * total[static_cast<size_t>(t) * blocks + b];
+    }
+  }
+  for (int t = 0; t < kTokens; t++) out[t] = acc[t];
+}
+
+template <int kBits, bool kMinima, bool kHalves, typename Epilogue>
+void groups_dot(const Matrix& m, const Quantized& x, int tokens, int begin, int end, Epilogue&& epilogue) {
+  for (int group = begin; group < end; group++) {
+    const uint8_t* p = m.data + m.group_bytes() * group;
+    f32x16 out[kTokenTile];
+    int t = 0;
+    for (; t + kTokenTile <= tokens; t += kTokenTile) {
+      group_dot<kBits, kMinima, kHalves, kTokenTile>(p, m.layout, x, t, out);
+      for (int i = 0; i < kTokenTile; i++) epilogue(group, t + i, out[i]);
+    }
+    for (; kTokenTile > 4 && t + 4 <= tokens; t += 4) {
+      group_dot<kBits, kMinima, kHalves, 4>(p, m.layout, x, t, out);
+      for (int i = 0; i < 4; i++) epilogue(group, t + i, out[i]);
+    }
+    for (; kTokenTile > 2 && t + 2 <= tokens; t += 2) {
+      group_dot<kBits, kMinima, kHalves, 2>(p, m.layout, x, t, out);
+      for (int i = 0; i < 2; i++) epilogue(group, t + i, out[i]);
+    }
+    for (; t < tokens; t++) {
+      group_dot<kBits, kMinima, kHalves, 1>(p, m.layout, x, t, out);
+      epilogue(group, t, out[0]);
+    }
+  }
+}
+
+// Calls epilogue(group, token, 16 values) for every group in [begin, end) and every token.
+template <typename Epilogue>
+void multiply(const Matrix& m, const Quantized& x, int tokens, int begin, int end, Epilogue&& epilogue) {
+  const Layout& l = m.layout;
+  if (l.bits == 4 && l.minima) groups_dot<4, true, false>(m, x, tokens, begin, end, epilogue);
+  else if (l.bits == 4) groups_dot<4, false, false>(m, x, tokens, begin, end, epilogue);
+  else if (l.minima) groups_dot<8, true, false>(m, x, tokens, begin, end, epilogue);
+  else if (l.halves) groups_dot<8, false, true>(m, x, tokens, begin, end, epilogue);
+  else groups_dot<8, false, false>(m, x, tokens, begin, end, epilogue);
+}
+
+}  // namespace pentad

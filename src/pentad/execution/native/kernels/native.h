@@ -1,0 +1,129 @@
+// The C interface. One model, driven by one thread at a time; the team of threads is inside.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#pragma GCC visibility push(default)
+#endif
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define PENTAD_INTERFACE 2  // raise it with every change of this file; structs.py holds the same number
+
+typedef struct pentad_model pentad_model;
+
+typedef struct {
+  int32_t layers, width, heads, kv_heads, head_dim, ffn_width, vocab;
+  int32_t rope_dim;
+  int32_t window;            // 0: none
+  int32_t qkv_bias;
+  int32_t threads;
+  int32_t num_blocks;        // KV blocks of 16 tokens
+  int32_t max_tokens;        // tokens of a step at most
+  int32_t max_context;
+  float eps;
+  const float* inverse_frequencies;  // [rope_dim / 2], copied
+} pentad_config;
+
+// Which matrix or vector of a layer (layer -1: of the model).
+enum pentad_tensor {
+  PENTAD_EMBED = 0, PENTAD_HEAD, PENTAD_FINAL_NORM,
+  PENTAD_ATTN_NORM, PENTAD_Q, PENTAD_K, PENTAD_V, PENTAD_O,
+  PENTAD_FFN_NORM, PENTAD_GATE, PENTAD_UP, PENTAD_DOWN,
+  PENTAD_Q_BIAS, PENTAD_K_BIAS, PENTAD_V_BIAS
+};
+
+typedef struct {
+  int32_t tokens, sequences, rows, table_width;
+  const int32_t *token_ids, *positions, *slots;   // [tokens]
+  const int32_t *starts;                          // [sequences + 1]
+  const int32_t *context_lens;                    // [sequences]
+  const int32_t *block_tables;                    // [sequences][table_width]
+  const int32_t *logit_rows;                      // [rows]
+  float* logits;                                  // [rows][vocab], or null
+  int32_t* argmax;                                // [rows], or null
+  // Speculation (execution/batch.py has the rules); all null in a step without.
+  const int32_t* drafted;                         // [sequences] how many of its last tokens are drafts
+  const int32_t* tree_slots;                      // [sequences] how many of its last slots are a tree
+  const uint64_t* tree_masks;                     // [tokens] what each sees of it, 0: not of a tree
+} pentad_batch;
+
+// How to draw one token; execution/batch.py, SampleRow, says what each number means. Lists lie in
+// the arrays of pentad_draws, from the given places on.
+typedef struct {
+  double temperature, top_p, min_p, presence_penalty, frequency_penalty, repetition_penalty;
+  uint64_t seed, choice, position;
+  const uint32_t* mask;                           // [mask_words], or null
+  float* raw;                                     // [vocab] takes the raw logits in place of a draw, or null
+  int32_t mask_words, top_k;
+  int32_t alternatives, alternatives_at;          // -1: no log probabilities
+  int32_t seen, seen_count;                       // in ids
+  int32_t counted, counted_count;                 // in ids: tokens, then how often each
+  int32_t biased, biased_count, biases;           // in ids and in biases
+  int32_t banned, banned_count;                   // in ids
+  int32_t reserved;
+} pentad_draw_row;
+
+typedef struct {
+  int32_t token;
+  int32_t status;                                 // 0: drawn, 1: no token is allowed, 2: NaN or infinity
+  int32_t alternatives;                           // how many were found
+  int32_t reserved;
+  double logprob;
+} pentad_drawn;
+
+typedef struct {
+  int32_t count;
+  int32_t reserved;
+  const int32_t* lines;                           // [rows of the batch] its place among the draws, or -1
+  const pentad_draw_row* rows;                    // [count]
+  const int32_t* ids;
+  const double* biases;
+  pentad_drawn* drawn;                            // [count]
+  int32_t* alternative_tokens;
+  double* alternative_logprobs;
+} pentad_draws;
+
+pentad_model* pentad_create(const pentad_config*);
+void pentad_destroy(pentad_model*);
+// Repacks a stored tensor. `interleaved` un-pairs the rows of a Q or K matrix of interleaved RoPE.
+// Returns 0, or -1 when the shape or format is not supported.
+int pentad_set(pentad_model*, int32_t tensor, int32_t layer, int32_t format, const void* data, int32_t rows,
+               int32_t cols, int32_t interleaved);
+// The same in two parts, for packed weights that outlive the process. pentad_pack writes
+// pentad_packed_bytes(...) bytes to `out`; pentad_attach makes the model read them where they lie.
+size_t pentad_packed_bytes(int32_t format, int32_t rows, int32_t cols);
+int pentad_pack(pentad_model*, int32_t format, const void* data, int32_t rows, int32_t cols, int32_t interleaved,
+                void* out);
+int pentad_attach(pentad_model*, int32_t tensor, int32_t layer, int32_t format, int32_t rows, int32_t cols,
+                  const void* packed);
+// Name of the layout and values of packed weights; a stored form of another one is not read.
+const char* pentad_layout(void);
+// PENTAD_INTERFACE of the build, and the size of a struct: 0 config, 1 batch, 2 draw row, 3 drawn, 4 draws.
+int32_t pentad_interface(void);
+int32_t pentad_struct_bytes(int32_t which);
+uint64_t pentad_checksum(const void* data, size_t bytes);
+void pentad_set_windows(pentad_model*, const int32_t* windows /* [layers], 0: none */);
+int pentad_ready(pentad_model*);  // builds fused matrices; 0 when complete
+// 0, or what is wrong with the batch: 1 token id, 2 position, 3 slot, 4 block, 5 row, 6 memory, 7 tree.
+int pentad_step(pentad_model*, const pentad_batch*);
+// The same, then draws one token for every row that has a line; the others are left to argmax.
+int pentad_step_draw(pentad_model*, const pentad_batch*, const pentad_draws*);
+// Draws from given logits [count][vocab], without a model.
+void pentad_draw(const float* logits, int32_t vocab, const pentad_draws*);
+void pentad_copy_block(pentad_model*, int32_t source, int32_t target);
+void pentad_copy_slots(pentad_model*, const int32_t* pairs /* [count][source, target] */, int32_t count);
+size_t pentad_weight_bytes(const pentad_model*);
+size_t pentad_block_bytes(const pentad_model*);
+const char* pentad_kernels(void);  // e.g. "avx512-vnni+amx-bf16"
+void pentad_set_threads(pentad_model*, int32_t active);
+void pentad_times(const pentad_model*, double* seconds /* [8] per phase since creation */);
+
+#ifdef __cplusplus
+}
+#endif
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif

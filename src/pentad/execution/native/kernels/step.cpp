@@ -1,0 +1,804 @@
+// One transformer step over a ragged batch: the phases of a layer, split over the team.
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <memory>
+#include <stdexcept>
+#include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+#if defined(__AMX_BF16__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+#include "attention.h"
+#include "attention_tiles.h"
+#include "dot.h"
+#include "native.h"
+#include "pack.h"
+#include "sampling.h"
+#include "threads.h"
+#include "tiles.h"
+
+namespace pentad {
+
+namespace {
+
+// Zeroed memory on 2 MB pages where the system has them.
+class Arena {
+ public:
+  explicit Arena(size_t bytes) : bytes_(bytes) {
+    if (!bytes) return;
+#if defined(__linux__)
+    data_ = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (data_ == MAP_FAILED) throw std::bad_alloc();
+    madvise(data_, bytes, MADV_HUGEPAGE);
+#else
+    data_ = std::calloc(1, bytes);
+    if (!data_) throw std::bad_alloc();
+#endif
+  }
+  ~Arena() {
+    if (!data_) return;
+#if defined(__linux__)
+    munmap(data_, bytes_);
+#else
+    std::free(data_);
+#endif
+  }
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+  uint8_t* data() const { return static_cast<uint8_t*>(data_); }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  void* data_ = nullptr;
+  size_t bytes_;
+};
+
+struct Weights {
+  Matrix matrix;
+  std::unique_ptr<Arena> memory;
+};
+
+struct LayerWeights {
+  Weights q, k, v, o, gate, up, down;
+  std::vector<float> attn_norm, ffn_norm, q_bias, k_bias, v_bias;
+};
+
+enum Phase { kEmbed = 0, kQkv, kAttention, kOut, kGateUp, kDown, kHead, kPhases };
+
+int pad(int n, int to) { return (n + to - 1) / to * to; }
+
+}  // namespace
+
+class Model {
+ public:
+  explicit Model(const pentad_config& c)
+      : c_(c),
+        team_(c.threads),
+        frequencies_(c.inverse_frequencies, c.inverse_frequencies + c.rope_dim / 2),
+        windows_(static_cast<size_t>(c.layers), c.window),
+        layers_(static_cast<size_t>(c.layers)),
+        kv_(kv_block_bytes() * static_cast<size_t>(c.num_blocks)) {
+    q_dim_ = c.heads * c.head_dim;
+    kv_dim_ = c.kv_heads * c.head_dim;
+    wide_ = std::max({c.width, q_dim_, pad(c.ffn_width, 32)});
+    score_stride_ = pad(c.max_context, 16) + 16;
+    for (int i = 0; i < team_.size(); i++) {
+      scores_.emplace_back(static_cast<size_t>(4) * score_stride_);
+      tails_.emplace_back(static_cast<size_t>(kTailBlocks) * head_elements());
+      scratch_.emplace_back(static_cast<size_t>(2) * kRows * wide_);
+      queries_.emplace_back(static_cast<size_t>(kRowsAtOnce) * c.head_dim / 2);
+      normed_.emplace_back(static_cast<size_t>(c.width));
+      hidden_.emplace_back();
+    }
+    samplers_ = std::vector<Sampler>(static_cast<size_t>(team_.size()));
+#if PENTAD_TILES
+    tile_scratch_ = std::vector<TileScratch>(static_cast<size_t>(team_.size()));
+    tiles_ = syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
+#endif
+    reserve(c.max_tokens);
+  }
+
+  // Makes room for steps of so many tokens.
+  void reserve(int tokens) {
+    if (tokens <= capacity_) return;
+    capacity_ = pad(std::max(tokens, 32), 32);
+    const size_t n = static_cast<size_t>(capacity_);
+    x_.resize(n * c_.width);
+    qkv_.resize(n * (q_dim_ + 2 * kv_dim_));
+    attended_.resize(n * q_dim_);
+    codes_.resize(n * wide_);
+    scale_.resize(n * wide_ / 32);
+    total_.resize(n * wide_ / 32);
+    sum_.resize(n * wide_ / 16);
+    const size_t ffn = n * pad(c_.ffn_width, 32);
+    hidden_codes_.resize(ffn);
+    hidden_scale_.resize(ffn / 32);
+    hidden_total_.resize(ffn / 32);
+    hidden_sum_.resize(ffn / 16);
+    for (auto& h : hidden_) h.resize(n * kBlock);
+#if PENTAD_TILES
+    wide16_.resize(n * wide_);
+    hidden16_.resize(n * wide_);
+#endif
+  }
+
+  int set(int tensor, int layer, Format format, const uint8_t* data, int rows, int cols, bool interleaved) {
+    if (std::vector<float>* v = vector_of(tensor, layer)) {
+      if (format != Format::F32) return -1;
+      v->assign(reinterpret_cast<const float*>(data), reinterpret_cast<const float*>(data) + cols);
+      if (interleaved) *v = unpair(*v);
+      return 0;
+    }
+    Weights& w = matrix_of(tensor, layer);
+    auto memory = std::make_unique<Arena>(pentad_packed_bytes(static_cast<int32_t>(format), rows, cols) + 64);
+    if (pack(format, data, rows, cols, interleaved, memory->data())) return -1;
+    attach(tensor, layer, format, rows, cols, memory->data());
+    w.memory = std::move(memory);
+    return 0;
+  }
+  int pack(Format format, const uint8_t* data, int rows, int cols, bool interleaved, uint8_t* out) {
+    if (cols % kBlock) return -1;
+    std::vector<int32_t> order(static_cast<size_t>(pad(rows, kRows)), -1);
+    for (int r = 0; r < rows; r++) order[r] = interleaved ? paired_row(r) : r;
+    const int groups = pad(rows, kRows) / kRows;
+    const size_t group_bytes = pentad_packed_bytes(static_cast<int32_t>(format), kRows, cols);
+    team_.run([&](int rank) {
+      auto [begin, end] = share(groups, rank);
+      pack_rows(format, data, cols, order.data() + begin * kRows, (end - begin) * kRows,
+                out + group_bytes * static_cast<size_t>(begin));
+    });
+    return 0;
+  }
+  int attach(int tensor, int layer, Format format, int rows, int cols, const uint8_t* packed) {
+    if (cols % kBlock) return -1;
+    matrix_of(tensor, layer).matrix = {layout_of(format), pad(rows, kRows), cols, packed};
+    return 0;
+  }
+  void set_windows(const int32_t* windows) { windows_.assign(windows, windows + c_.layers); }
+
+  int ready() {
+    if (!embed_.matrix.data || final_norm_.empty()) return -1;
+    for (auto& l : layers_)
+      for (Weights* w : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down})
+        if (!w->matrix.data) return -1;
+    return 0;
+  }
+
+  size_t kv_block_bytes() const {
+    return static_cast<size_t>(c_.layers) * c_.kv_heads * head_elements() * 2;
+  }
+  size_t weight_bytes() const {
+    size_t n = embed_.matrix.bytes() + (head_.matrix.data ? head_.matrix.bytes() : 0);
+    for (auto& l : layers_)
+      for (const Weights* w : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}) n += w->matrix.bytes();
+    return n;
+  }
+  void copy_block(int source, int target) {
+    uint16_t* base = kv_base(0, 0);
+    std::memcpy(base + block_elements() * static_cast<size_t>(target),
+                base + block_elements() * static_cast<size_t>(source), block_elements() * 2);
+  }
+  void copy_slots(const int32_t* pairs, int count) {
+    team_.run([&](int rank) {
+      auto [begin, end] = share(c_.layers * c_.kv_heads, rank);
+      for (int i = begin; i < end; i++) {
+        uint16_t* base = kv_base(0, i);
+        for (int k = 0; k < count; k++) {
+          const int from = pairs[2 * k], to = pairs[2 * k + 1];
+          copy_slot(base + block_elements() * static_cast<size_t>(from / kPage), from % kPage,
+                    base + block_elements() * static_cast<size_t>(to / kPage), to % kPage, c_.head_dim);
+        }
+      }
+    });
+  }
+
+  // What is wrong with a batch; see native.h.
+  int check(const pentad_batch& b) const {
+    for (int t = 0; t < b.tokens; t++) {
+      if (b.token_ids[t] < 0 || b.token_ids[t] >= c_.vocab) return 1;
+      if (b.positions[t] < 0 || b.positions[t] >= c_.max_context) return 2;
+      if (b.slots[t] < 0 || b.slots[t] / kPage >= c_.num_blocks) return 3;
+    }
+    if (b.starts[0] != 0 || b.starts[b.sequences] != b.tokens) return 2;
+    for (int s = 0; s < b.sequences; s++) {
+      const int context = b.context_lens[s], n = b.starts[s + 1] - b.starts[s];
+      if (n < 0 || context < n || context > c_.max_context) return 2;
+      if ((context + kPage - 1) / kPage > b.table_width) return 4;
+      const int32_t* table = b.block_tables + static_cast<size_t>(s) * b.table_width;
+      for (int i = 0; i * kPage < context; i++)
+        if (table[i] < 0 || table[i] >= c_.num_blocks) return 4;
+      if (b.drafted && (b.drafted[s] < 0 || b.drafted[s] > n)) return 7;
+      if (const int wrong = check_tree(b, s)) return wrong;
+    }
+    for (int r = 0; r < b.rows; r++)
+      if (b.logit_rows[r] < 0 || b.logit_rows[r] >= b.tokens) return 5;
+    return 0;
+  }
+
+  // Every token of a tree sees its own slot and none that is not of the tree.
+  static int check_tree(const pentad_batch& b, int s) {
+    if (!b.tree_slots) return 0;
+    const int context = b.context_lens[s], slots = b.tree_slots[s], end = b.starts[s + 1];
+    if (slots < 0 || slots > 64 || slots > context) return 7;
+    for (int t = b.starts[s]; t < end; t++) {
+      if (!b.tree_masks[t]) continue;
+      const int own = slots - (end - t);
+      if (own < 0 || b.tree_masks[t] >> own != 1) return 7;
+    }
+    return 0;
+  }
+
+  // `draws` names the rows whose logits are kept to draw from; without it `b.logits` takes all.
+  int step(const pentad_batch& b, const pentad_draws* draws = nullptr) {
+    if (const int wrong = check(b)) return wrong;
+    batch_ = &b;
+    draws_ = draws && draws->count ? draws : nullptr;
+    try {
+      reserve(b.tokens);
+      const size_t kept = draws_ ? static_cast<size_t>(draws->count) * c_.vocab : 0;
+      if (kept > kept_.size()) kept_.resize(kept);
+    } catch (const std::bad_alloc&) {
+      return 6;
+    }
+    // Drafts are computed as their tokens would be without them: other kernels round otherwise, and a
+    // token could come out that plain decoding would not have drawn.
+    drafted_ = 0;
+    for (int s = 0; b.drafted && s < b.sequences; s++) drafted_ += b.drafted[s];
+    use_tiles_ = tiles_ && b.tokens - drafted_ >= kTilesFrom;
+    plan_attention();
+    grow_turns();
+    if (b.argmax) best_.assign(static_cast<size_t>(b.rows) * team_.size(), {-INFINITY, -1});
+    team_.run([this](int rank) { work(rank); });
+    if (b.argmax) {
+      for (int r = 0; r < b.rows; r++) {
+        Best top{-INFINITY, -1};
+        for (int k = 0; k < team_.active(); k++) {
+          const Best& one = best_[static_cast<size_t>(k) * b.rows + r];
+          if (one.value > top.value || (one.value == top.value && one.token < top.token)) top = one;
+        }
+        b.argmax[r] = std::isfinite(top.value) ? top.token : -1;
+      }
+    }
+    return 0;
+  }
+
+  Team& team() { return team_; }
+  const double* times() const { return times_; }
+
+ private:
+  static constexpr int kTilesFrom = 12;        // tokens from which widening the weights pays
+  static constexpr int kRowsAtOnce = 64;
+  static constexpr int kTileQueriesFrom = 6;   // query tokens from which a tile pays
+
+  struct Best {
+    float value;
+    int32_t token;
+  };
+  struct Item {  // attention of some query tokens of one sequence with one key/value head
+    int32_t sequence, head;         // a query head where tiled, else a key/value head
+    int32_t begin, end;             // query tokens of the sequence in this step
+    int32_t rows_begin, rows_end;   // of the (token, head of the group) pairs
+    int64_t row_cost;
+    bool tiled;
+  };
+
+  size_t head_elements() const { return static_cast<size_t>(c_.head_dim) * kPage * 2; }
+  size_t block_elements() const { return head_elements() * static_cast<size_t>(c_.layers) * c_.kv_heads; }
+  // Block 0 of one layer and head; the next one lies block_elements() further. All of a block lies
+  // together, so that memory is taken as blocks come into use.
+  uint16_t* kv_base(int layer, int head) const {
+    return reinterpret_cast<uint16_t*>(kv_.data()) + (static_cast<size_t>(layer) * c_.kv_heads + head) * head_elements();
+  }
+
+  int paired_row(int r) const {
+    const int head = r / c_.head_dim, i = r % c_.head_dim, half = c_.rope_dim / 2;
+    if (i >= c_.rope_dim) return r;
+    return head * c_.head_dim + (i < half ? 2 * i : 2 * (i - half) + 1);
+  }
+  std::vector<float> unpair(const std::vector<float>& v) const {
+    std::vector<float> out(v.size());
+    for (size_t r = 0; r < v.size(); r++) out[r] = v[static_cast<size_t>(paired_row(static_cast<int>(r)))];
+    return out;
+  }
+
+  Weights& matrix_of(int tensor, int layer) {
+    if (tensor == PENTAD_EMBED) return embed_;
+    if (tensor == PENTAD_HEAD) return head_;
+    LayerWeights& l = layers_.at(static_cast<size_t>(layer));
+    switch (tensor) {
+      case PENTAD_Q: return l.q;
+      case PENTAD_K: return l.k;
+      case PENTAD_V: return l.v;
+      case PENTAD_O: return l.o;
+      case PENTAD_GATE: return l.gate;
+      case PENTAD_UP: return l.up;
+      default: return l.down;
+    }
+  }
+  std::vector<float>* vector_of(int tensor, int layer) {
+    if (tensor == PENTAD_FINAL_NORM) return &final_norm_;
+    if (layer < 0) return nullptr;
+    LayerWeights& l = layers_.at(static_cast<size_t>(layer));
+    switch (tensor) {
+      case PENTAD_ATTN_NORM: return &l.attn_norm;
+      case PENTAD_FFN_NORM: return &l.ffn_norm;
+      case PENTAD_Q_BIAS: return &l.q_bias;
+      case PENTAD_K_BIAS: return &l.k_bias;
+      case PENTAD_V_BIAS: return &l.v_bias;
+      default: return nullptr;
+    }
+  }
+
+  std::pair<int, int> share(int n, int rank) const {
+    const int64_t k = team_.active();
+    return {static_cast<int>(n * rank / k), static_cast<int>(n * (rank + 1) / k)};
+  }
+
+  // Activations as the dot kernels read them. A step of one token is normalised by every thread for
+  // itself, into copy `rank`, which costs less than a barrier.
+  Quantized quantized(int cols, int copy) {
+    const size_t c = static_cast<size_t>(copy) * wide_;
+    return {.cols = cols,
+            .codes = codes_.data() + c,
+            .scale = scale_.data() + c / 32,
+            .total = total_.data() + c / 32,
+            .sum = sum_.data() + c / 16};
+  }
+  // Makes columns [begin, begin + count) of row `token` of the next matrix's input; both multiples of 32.
+  void put_input(const float* row, int cols, int token, int begin, int count, int copy = 0) {
+    if (use_tiles_) {
+      uint16_t* out = wide16_.data() + static_cast<size_t>(token) * cols + begin;
+      for (int i = 0; i < count; i += 16) *reinterpret_cast<u16x16u*>(out + i) = to_bf16(load(row + i));
+    } else {
+      quantize(row, quantized(cols, copy), token, begin / kBlock, count / kBlock);
+    }
+  }
+  template <typename Epilogue>
+  void matmul(const Matrix& m, int tokens, int begin, int end, int rank, int copy, Epilogue&& epilogue) {
+#if PENTAD_TILES
+    if (use_tiles_)
+      return multiply_tiles(m, wide16_.data(), tokens, begin, end, scratch_[static_cast<size_t>(rank)].data(), epilogue);
+#endif
+    (void)rank;
+    multiply(m, quantized(m.cols, copy), tokens, begin, end, epilogue);
+  }
+
+  void norm_row(const float* x, const std::vector<float>& weight, float* out) const {
+    f32x16 squares = splat(0.0f);
+    for (int i = 0; i < c_.width; i += 16) squares += load(x + i) * load(x + i);
+    const float scale = 1.0f / std::sqrt(hsum(squares) / static_cast<float>(c_.width) + c_.eps);
+    for (int i = 0; i < c_.width; i += 16) store(out + i, load(x + i) * scale * load(weight.data() + i));
+  }
+  // Normalises the residual stream into the next input; returns which copy this thread reads.
+  int norm_tokens(const std::vector<float>& weight, int tokens, int rank) {
+    float* normed = normed_[static_cast<size_t>(rank)].data();
+    if (tokens == 1 && !use_tiles_) {
+      norm_row(x_.data(), weight, normed);
+      put_input(normed, c_.width, 0, 0, c_.width, rank);
+      return rank;
+    }
+    auto [begin, end] = share(tokens, rank);
+    for (int t = begin; t < end; t++) {
+      norm_row(x_.data() + static_cast<size_t>(t) * c_.width, weight, normed);
+      put_input(normed, c_.width, t, 0, c_.width);
+    }
+    team_.barrier();
+    return 0;
+  }
+
+  // Lists the attention of the step: whole tiles of one head where there are many queries, else the
+  // rows (token, head) that share a key/value head. Then cuts the list into equal costs, mid-item
+  // where rows allow it.
+  void plan_attention() {
+    const pentad_batch& b = *batch_;
+    const int group = c_.heads / c_.kv_heads;
+    items_.clear();
+    for (int s = 0; s < b.sequences; s++) {
+      const int n = b.starts[s + 1] - b.starts[s], context = b.context_lens[s];
+      const int chunk = n > 16 ? 16 : n;
+      for (int begin = 0; begin < n; begin += chunk) {
+        const int end = std::min(n, begin + chunk), seen = context - n + end + 16;
+        const bool drafts = (b.drafted && b.drafted[s]) || (b.tree_slots && b.tree_slots[s]);
+        const bool tiled = use_tiles_ && !drafts && end - begin >= kTileQueriesFrom;
+        for (int h = 0; h < (tiled ? c_.heads : c_.kv_heads); h++)
+          items_.push_back({s, h, begin, end, 0, tiled ? 1 : (end - begin) * group, tiled ? seen * 4 : seen, tiled});
+      }
+    }
+    int64_t total = 0;
+    for (auto& i : items_) total += static_cast<int64_t>(i.rows_end) * i.row_cost;
+    const int64_t parts = team_.active();
+    parts_.assign(static_cast<size_t>(parts), {});
+    int64_t seen = 0;
+    size_t part = 0;
+    for (Item item : items_) {
+      while (true) {
+        const int64_t left = total * static_cast<int64_t>(part + 1) / parts - seen;
+        const int rows = item.rows_end - item.rows_begin;
+        int fit = static_cast<int>(std::min<int64_t>(rows, (left + item.row_cost / 2) / item.row_cost));
+        if (part + 1 == static_cast<size_t>(parts)) fit = rows;
+        if (fit > 0) {
+          Item piece = item;
+          piece.rows_end = item.rows_begin + fit;
+          parts_[part].push_back(piece);
+          seen += static_cast<int64_t>(fit) * item.row_cost;
+          item.rows_begin += fit;
+        }
+        if (item.rows_begin == item.rows_end) break;
+        part++;
+      }
+    }
+  }
+
+  // Cosines and sines of positions [0, limit), computed once.
+  void grow_turns() {
+    const pentad_batch& b = *batch_;
+    int limit = 0;
+    for (int t = 0; t < b.tokens; t++) limit = std::max(limit, b.positions[t] + 1);
+    const int half = c_.rope_dim / 2, known = static_cast<int>(turns_.size()) / c_.rope_dim;
+    if (limit <= known) return;
+    limit = pad(limit, 256);
+    turns_.resize(static_cast<size_t>(limit) * c_.rope_dim);
+    for (int p = known; p < limit; p++)
+      for (int i = 0; i < half; i++) {
+        const double angle = static_cast<double>(p) * static_cast<double>(frequencies_[static_cast<size_t>(i)]);
+        turns_[static_cast<size_t>(p) * c_.rope_dim + i] = static_cast<float>(std::cos(angle));
+        turns_[static_cast<size_t>(p) * c_.rope_dim + half + i] = static_cast<float>(std::sin(angle));
+      }
+  }
+
+  void embed(int rank) {
+    const pentad_batch& b = *batch_;
+    auto [begin, end] = share(b.tokens, rank);
+    for (int t = begin; t < end; t++)
+      unpack_row(embed_.matrix, b.token_ids[t], x_.data() + static_cast<size_t>(t) * c_.width);
+  }
+
+  void turn_head(float* x, int token) const {
+    const int half = c_.rope_dim / 2;
+    const float* turn = turns_.data() + static_cast<size_t>(batch_->positions[token]) * c_.rope_dim;
+    for (int i = 0; i < half; i++) {
+      const float a = x[i], b = x[i + half];
+      x[i] = a * turn[i] - b * turn[half + i];
+      x[i + half] = a * turn[half + i] + b * turn[i];
+    }
+  }
+
+  // Q, K and V of whole heads; RoPE and the cache write follow in the same thread.
+  void qkv(const LayerWeights& l, int layer, int rank) {
+    const int copy = norm_tokens(l.attn_norm, batch_->tokens, rank);
+    const pentad_batch& b = *batch_;
+    const int per_head = c_.head_dim / kRows, heads = c_.heads + 2 * c_.kv_heads, row = q_dim_ + 2 * kv_dim_;
+    auto [begin, end] = share(heads, rank);
+    const struct {
+      const Weights& w;
+      const std::vector<float>& bias;
+      int first, count, at;
+    } parts[3] = {{l.q, l.q_bias, 0, c_.heads, 0},
+                  {l.k, l.k_bias, c_.heads, c_.kv_heads, q_dim_},
+                  {l.v, l.v_bias, c_.heads + c_.kv_heads, c_.kv_heads, q_dim_ + kv_dim_}};
+    for (auto& part : parts) {
+      const int from = std::max(begin, part.first) - part.first, to = std::min(end, part.first + part.count) - part.first;
+      if (from >= to) continue;
+      matmul(part.w.matrix, b.tokens, from * per_head, to * per_head, rank, copy, [&](int group, int t, f32x16 v) {
+        if (!part.bias.empty()) v += load(part.bias.data() + group * kRows);
+        store(qkv_.data() + static_cast<size_t>(t) * row + part.at + group * kRows, v);
+      });
+      const bool key = part.at == q_dim_, value = part.at > q_dim_;
+      for (int t = 0; t < b.tokens; t++) {
+        const int slot = b.slots[t], block = slot / kPage, offset = slot % kPage;
+        for (int h = from; h < to; h++) {
+          float* x = qkv_.data() + static_cast<size_t>(t) * row + part.at + h * c_.head_dim;
+          if (!value) turn_head(x, t);
+          if (!key && !value) continue;
+          uint16_t* page = kv_base(layer, h) + block_elements() * static_cast<size_t>(block);
+          if (key) write_key(page, c_.head_dim, offset, x);
+          else write_value(page + c_.head_dim * kPage, c_.head_dim, offset, x);
+        }
+      }
+    }
+    team_.barrier();
+  }
+
+  // Whether the token behind `t` is of a tree.
+  static bool next_path(const pentad_batch& b, int t) { return t + 1 < b.tokens && b.tree_masks[t + 1]; }
+
+  void attention(int layer, int rank) {
+    const pentad_batch& b = *batch_;
+    const int group = c_.heads / c_.kv_heads, row = q_dim_ + 2 * kv_dim_, half = c_.head_dim / 2;
+    const float scale = 1.0f / std::sqrt(static_cast<float>(c_.head_dim));
+    const int window = windows_[static_cast<size_t>(layer)];
+    float* scores = scores_[static_cast<size_t>(rank)].data();
+    uint32_t* queries = queries_[static_cast<size_t>(rank)].data();
+    std::pair<int, int> places[kRowsAtOnce];
+#if PENTAD_TILES
+    if (use_tiles_) attention_tiles_begin();
+#endif
+    for (const Item& item : parts_[static_cast<size_t>(rank)]) {
+      const int first_token = b.starts[item.sequence];
+      const int before = b.context_lens[item.sequence] - (b.starts[item.sequence + 1] - first_token);
+      const int kv_head = item.tiled ? item.head / group : item.head;
+      const Pages pages{.table = b.block_tables + static_cast<size_t>(item.sequence) * b.table_width,
+                        .base = kv_base(layer, kv_head),
+                        .stride = block_elements(),
+                        .dim = c_.head_dim};
+#if PENTAD_TILES
+      if (item.tiled) {
+        const int t = first_token + item.begin;
+        float* out = attended_.data() + static_cast<size_t>(t) * q_dim_ + item.head * c_.head_dim;
+        attend_tiles(qkv_.data() + static_cast<size_t>(t) * row + item.head * c_.head_dim, static_cast<size_t>(row),
+                     item.end - item.begin, pages, before + item.begin + 1, window, scale,
+                     tile_scratch_[static_cast<size_t>(rank)], out, static_cast<size_t>(q_dim_));
+        for (int i = 0; i < item.end - item.begin; i++)
+          put_input(out + static_cast<size_t>(i) * q_dim_, q_dim_, t + i, item.head * c_.head_dim, c_.head_dim);
+        continue;
+      }
+#endif
+      Row rows[kRowsAtOnce];
+      int count = 0;
+      const int tree = b.tree_slots ? b.context_lens[item.sequence] - b.tree_slots[item.sequence] : 0;
+      uint16_t* tail = tails_[static_cast<size_t>(rank)].data();
+      for (int r = item.rows_begin; r < item.rows_end; r++) {
+        const int token = item.begin + r / group, head = kv_head * group + r % group, t = first_token + token;
+        const uint64_t path = b.tree_slots ? b.tree_masks[t] : 0;
+        const int limit = path ? tree + std::popcount(path) : before + token + 1;
+        const float* q = qkv_.data() + static_cast<size_t>(t) * row + head * c_.head_dim;
+        uint32_t* pairs = queries + static_cast<size_t>(count) * half;
+        for (int j = 0; j < half; j++) pairs[j] = pair_bf16(q[2 * j], q[2 * j + 1]);
+        rows[count] = {pairs, window && limit > window ? limit - window : 0, limit,
+                       attended_.data() + static_cast<size_t>(t) * q_dim_ + head * c_.head_dim};
+        places[count++] = {t, head};
+        // A token of a tree has pages of its own, so the rows in front of its next head wait for nothing.
+        const bool alone = b.tree_slots && (r + 1) % group == 0 && (path || next_path(b, t));
+        if (count < kRowsAtOnce && r + 1 < item.rows_end && !alone) continue;
+        attend_rows(rows, count, path ? along_path(pages, tree, path, tail) : pages, scale, scores, score_stride_);
+        for (int i = 0; i < count; i++)
+          put_input(rows[i].out, q_dim_, places[i].first, places[i].second * c_.head_dim, c_.head_dim);
+        count = 0;
+      }
+    }
+#if PENTAD_TILES
+    if (use_tiles_) tiles_begin();
+#endif
+    team_.barrier();
+  }
+
+  void add_product(const Matrix& m, int rank) {
+    const pentad_batch& b = *batch_;
+    auto [begin, end] = share(m.rows / kRows, rank);
+    matmul(m, b.tokens, begin, end, rank, 0, [&](int group, int t, f32x16 v) {
+      float* p = x_.data() + static_cast<size_t>(t) * c_.width + group * kRows;
+      store(p, load(p) + v);
+    });
+    team_.barrier();
+  }
+
+  // Gate and up in step: a thread owns whole blocks of 32 hidden columns and quantizes them at once.
+  void gate_up(const LayerWeights& l, int rank) {
+    const pentad_batch& b = *batch_;
+    const int copy = norm_tokens(l.ffn_norm, b.tokens, rank);
+    const int cols = l.gate.matrix.rows;
+    auto [from, to] = share(cols / kBlock, rank);
+#if PENTAD_TILES
+    if (use_tiles_) {
+      uint16_t* next = hidden16_.data();
+      multiply_tiles_pair(l.gate.matrix, l.up.matrix, wide16_.data(), b.tokens, from * 2, to * 2,
+                          scratch_[static_cast<size_t>(rank)].data(), [&](int group, int t, f32x16 gate, f32x16 up) {
+                            *reinterpret_cast<u16x16u*>(next + static_cast<size_t>(t) * cols + group * kRows) =
+                                to_bf16(silu(gate) * up);
+                          });
+      team_.barrier();
+      if (rank == 0) wide16_.swap(hidden16_);
+      team_.barrier();
+      return;
+    }
+#endif
+    float* hidden = hidden_[static_cast<size_t>(rank)].data();
+    const Quantized in = quantized(c_.width, copy), out = hidden_input(cols);
+    for (int block = from; block < to; block++) {
+      multiply(l.gate.matrix, in, b.tokens, block * 2, block * 2 + 2, [&](int group, int t, f32x16 v) {
+        store(hidden + t * kBlock + (group & 1) * kRows, silu(v));
+      });
+      multiply(l.up.matrix, in, b.tokens, block * 2, block * 2 + 2, [&](int group, int t, f32x16 v) {
+        float* p = hidden + t * kBlock + (group & 1) * kRows;
+        store(p, load(p) * v);
+      });
+      for (int t = 0; t < b.tokens; t++) quantize(hidden + t * kBlock, out, t, block, 1);
+    }
+    team_.barrier();
+  }
+  // The hidden layer's input must not overwrite what gate and up still read.
+  Quantized hidden_input(int cols) {
+    return {.cols = cols,
+            .codes = hidden_codes_.data(),
+            .scale = hidden_scale_.data(),
+            .total = hidden_total_.data(),
+            .sum = hidden_sum_.data()};
+  }
+  void down(const LayerWeights& l, int rank) {
+    const pentad_batch& b = *batch_;
+    const Matrix& m = l.down.matrix;
+    auto [begin, end] = share(m.rows / kRows, rank);
+    auto add = [&](int group, int t, f32x16 v) {
+      float* p = x_.data() + static_cast<size_t>(t) * c_.width + group * kRows;
+      store(p, load(p) + v);
+    };
+    if (use_tiles_) matmul(m, b.tokens, begin, end, rank, 0, add);
+    else multiply(m, hidden_input(m.cols), b.tokens, begin, end, add);
+    team_.barrier();
+  }
+
+  void head(int rank) {
+    const pentad_batch& b = *batch_;
+    use_tiles_rank_guard(rank);
+    auto [from, to] = share(b.rows, rank);
+    for (int r = from; r < to; r++) {
+      float* row = normed_[static_cast<size_t>(rank)].data();
+      norm_row(x_.data() + static_cast<size_t>(b.logit_rows[r]) * c_.width, final_norm_, row);
+      put_input(row, c_.width, r, 0, c_.width);
+    }
+    team_.barrier();
+    const Matrix& m = head_.matrix.data ? head_.matrix : embed_.matrix;
+    auto [begin, end] = share(m.rows / kRows, rank);
+    Best* best = b.argmax ? best_.data() + static_cast<size_t>(rank) * b.rows : nullptr;
+    matmul(m, b.rows, begin, end, rank, 0, [&](int group, int r, f32x16 v) {
+      const int token = group * kRows, live = std::min(kRows, c_.vocab - token);
+      const int line = draws_ ? draws_->lines[r] : b.logits ? r : -1;
+      if (line >= 0) {
+        float* out = (draws_ ? kept_.data() : b.logits) + static_cast<size_t>(line) * c_.vocab + token;
+        if (live == kRows) store(out, v);
+        else for (int i = 0; i < live; i++) out[i] = v[i];
+      }
+      if (best) {
+        if (live < kRows) for (int i = live; i < kRows; i++) v[i] = -INFINITY;
+        const float top = hmax(v);
+        if (top > best[r].value)
+          for (int i = 0; i < kRows; i++)
+            if (v[i] == top) {
+              best[r] = {top, token + i};
+              break;
+            }
+      }
+    });
+  }
+  void draw(int rank) {
+    team_.barrier();
+    auto [begin, end] = share(draws_->count, rank);
+    for (int i = begin; i < end; i++)
+      draws_->drawn[i] = samplers_[static_cast<size_t>(rank)].draw(kept_.data() + static_cast<size_t>(i) * c_.vocab,
+                                                                   c_.vocab, draws_->rows[i], *draws_);
+  }
+  // The head may have few rows in a large step: tiles are chosen again, by one thread.
+  void use_tiles_rank_guard(int rank) {
+    if (rank == 0) use_tiles_ = tiles_ && batch_->rows - drafted_ >= kTilesFrom;
+    team_.barrier();
+  }
+
+  void work(int rank) {
+#if PENTAD_TILES
+    const bool tiled = use_tiles_;
+    if (tiled) tiles_begin();
+#endif
+    auto mark = std::chrono::steady_clock::now();
+    auto lap = [&](Phase phase) {
+      if (rank) return;
+      auto now = std::chrono::steady_clock::now();
+      times_[phase] += std::chrono::duration<double>(now - mark).count();
+      mark = now;
+    };
+    embed(rank);
+    team_.barrier();
+    lap(kEmbed);
+    for (int i = 0; i < c_.layers; i++) {
+      const LayerWeights& l = layers_[static_cast<size_t>(i)];
+      qkv(l, i, rank);
+      lap(kQkv);
+      attention(i, rank);
+      lap(kAttention);
+      add_product(l.o.matrix, rank);
+      lap(kOut);
+      gate_up(l, rank);
+      lap(kGateUp);
+      down(l, rank);
+      lap(kDown);
+    }
+    if (batch_->rows) head(rank);
+    if (draws_) draw(rank);
+    lap(kHead);
+#if PENTAD_TILES
+    if (tiled) tiles_end();
+#endif
+  }
+
+  pentad_config c_;
+  Team team_;
+  std::vector<float> frequencies_;
+  std::vector<int32_t> windows_;
+  std::vector<LayerWeights> layers_;
+  Weights embed_, head_;
+  std::vector<float> final_norm_;
+  Arena kv_;
+  int capacity_ = 0, q_dim_ = 0, kv_dim_ = 0, wide_ = 0, score_stride_ = 0;
+  bool tiles_ = false, use_tiles_ = false;
+  const pentad_batch* batch_ = nullptr;
+  const pentad_draws* draws_ = nullptr;
+  int drafted_ = 0;
+  std::vector<Sampler> samplers_;
+  std::vector<float> kept_;
+  std::vector<float> x_, qkv_, attended_, turns_, scale_, total_, hidden_scale_, hidden_total_;
+  std::vector<int8_t> codes_, hidden_codes_;
+  std::vector<int32_t> sum_, hidden_sum_;
+  std::vector<uint16_t> wide16_, hidden16_;
+  std::vector<std::vector<float>> normed_, hidden_;
+  std::vector<std::vector<float>> scores_;
+  std::vector<std::vector<uint16_t>> scratch_, tails_;
+  std::vector<std::vector<uint32_t>> queries_;
+#if PENTAD_TILES
+  std::vector<TileScratch> tile_scratch_;
+#endif
+  std::vector<Item> items_;
+  std::vector<std::vector<Item>> parts_;
+  std::vector<Best> best_;
+  double times_[8] = {};
+};
+
+}  // namespace pentad
+
+struct pentad_model {
+  pentad::Model model;
+};
+
+extern "C" {
+
+pentad_model* pentad_create(const pentad_config* c) {
+  try {
+    return new pentad_model{pentad::Model(*c)};
+  } catch (const std::exception&) {
+    return nullptr;
+  }
+}
+void pentad_destroy(pentad_model* m) { delete m; }
+int pentad_set(pentad_model* m, int32_t tensor, int32_t layer, int32_t format, const void* data, int32_t rows,
+               int32_t cols, int32_t interleaved) {
+  return m->model.set(tensor, layer, static_cast<pentad::Format>(format), static_cast<const uint8_t*>(data), rows, cols,
+                      interleaved != 0);
+}
+int pentad_pack(pentad_model* m, int32_t format, const void* data, int32_t rows, int32_t cols, int32_t interleaved,
+                void* out) {
+  return m->model.pack(static_cast<pentad::Format>(format), static_cast<const uint8_t*>(data), rows, cols,
+                       interleaved != 0, static_cast<uint8_t*>(out));
+}
+int pentad_attach(pentad_model* m, int32_t tensor, int32_t layer, int32_t format, int32_t rows, int32_t cols,
+                  const void* packed) {
+  return m->model.attach(tensor, layer, static_cast<pentad::Format>(format), rows, cols,
+                         static_cast<const uint8_t*>(packed));
+}
+void pentad_set_windows(pentad_model* m, const int32_t* windows) { m->model.set_windows(windows); }
+int pentad_ready(pentad_model* m) { return m->model.ready(); }
+int pentad_step(pentad_model* m, const pentad_batch* b) { return m->model.step(*b); }
+int pentad_step_draw(pentad_model* m, const pentad_batch* b, const pentad_draws* d) { return m->model.step(*b, d); }
+void pentad_copy_block(pentad_model* m, int32_t s, int32_t t) { m->model.copy_block(s, t); }
+void pentad_copy_slots(pentad_model* m, const int32_t* pairs, int32_t n) { m->model.copy_slots(pairs, n); }
+size_t pentad_weight_bytes(const pentad_model* m) { return m->model.weight_bytes(); }
+size_t pentad_block_bytes(const pentad_model* m) { return m->model.kv_block_bytes(); }
+void pentad_set_threads(pentad_model* m, int32_t n) { m->model.team().set_active(n); }
+void pentad_times(const pentad_model* m, double* s) { std::copy(m->model.times(), m->model.times() + 8, s); }
+const char* pentad_kernels(void) {
+#if defined(__AMX_BF16__)
+  return "avx512-vnni+amx-bf16";
+#elif defined(__AVX512VNNI__)
+  return "avx512-vnni";
+#elif defined(__AVX2__)
+  return "avx2";
+#elif defined(__ARM_NEON)
+  return "neon";
+#else
+  return "portable";
+#endif
+}
+}

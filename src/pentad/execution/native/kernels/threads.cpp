@@ -1,0 +1,81 @@
+#include "threads.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace pentad {
+
+namespace {
+inline void pause_cpu() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+constexpr int kSpins = 4000;   // about 50 microseconds: longer than any phase imbalance
+constexpr int kYields = 50;
+}  // namespace
+
+Team::Team(int size) : size_(size < 1 ? 1 : size), active_(size_) {
+  for (int rank = 1; rank < size_; rank++) members_.emplace_back([this, rank] { member(rank); });
+}
+
+Team::~Team() {
+  stop_ = true;
+  generation_.fetch_add(256, std::memory_order_release);
+  generation_.notify_all();
+  for (auto& m : members_) m.join();
+}
+
+void Team::wait_change(std::atomic<uint32_t>& word, uint32_t old) {
+  for (int i = 0; i < kSpins; i++) {
+    if (word.load(std::memory_order_acquire) != old) return;
+    pause_cpu();
+  }
+  stalls_.fetch_add(1, std::memory_order_relaxed);
+  for (int i = 0; i < kYields; i++) {
+    if (word.load(std::memory_order_acquire) != old) return;
+    std::this_thread::yield();
+  }
+  word.wait(old, std::memory_order_acquire);
+}
+
+void Team::member(int rank) {
+  uint32_t seen = 0;
+  for (;;) {
+    wait_change(generation_, seen);
+    seen = generation_.load(std::memory_order_acquire);
+    if (stop_) return;
+    if (rank < static_cast<int>(seen & 255u)) {
+      (*work_)(rank);
+      barrier();
+    }
+  }
+}
+
+void Team::run(const std::function<void(int)>& work) {
+  if (active_ == 1) return work(0);
+  work_ = &work;
+  // The generation carries the number of members: a late, idle member cannot mistake the run.
+  uint32_t next = (generation_.load(std::memory_order_relaxed) & ~255u) + 256u;
+  generation_.store(next | static_cast<uint32_t>(active_), std::memory_order_release);
+  generation_.notify_all();
+  work(0);
+  barrier();
+}
+
+void Team::barrier() {
+  if (active_ == 1) return;
+  uint32_t phase = phase_.load(std::memory_order_acquire);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(active_)) {
+    arrived_.store(0, std::memory_order_relaxed);
+    phase_.fetch_add(1, std::memory_order_release);
+    phase_.notify_all();
+  } else {
+    wait_change(phase_, phase);
+  }
+}
+
+}  // namespace pentad

@@ -1,0 +1,47 @@
+// A team of threads that runs one function on every member, with barriers that spin briefly,
+// then yield, then sleep, so that a busy machine is not made busier.
+#pragma once
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace pentad {
+
+class Team {
+ public:
+  explicit Team(int size);
+  ~Team();
+  Team(const Team&) = delete;
+  Team& operator=(const Team&) = delete;
+
+  int size() const { return size_; }
+  // Members taking part from the next run on; at most size().
+  void set_active(int n) { active_ = n < 1 ? 1 : n > size_ ? size_ : n; }
+  int active() const { return active_; }
+
+  // Calls work(rank) on members 0 .. active-1; the caller is rank 0. Returns when all are done.
+  void run(const std::function<void(int)>& work);
+  // Waits for all active members; only inside run().
+  void barrier();
+  // Spins that gave up and yielded or slept since construction: a sign of a busy machine.
+  uint64_t stalls() const { return stalls_.load(std::memory_order_relaxed); }
+
+ private:
+  void member(int rank);
+  void wait_change(std::atomic<uint32_t>& word, uint32_t old);
+
+  int size_;
+  int active_;
+  const std::function<void(int)>* work_ = nullptr;
+  alignas(64) std::atomic<uint32_t> generation_{0};
+  alignas(64) std::atomic<uint32_t> arrived_{0};
+  alignas(64) std::atomic<uint32_t> phase_{0};
+  alignas(64) std::atomic<uint64_t> stalls_{0};
+  std::atomic<bool> stop_{false};
+  std::vector<std::thread> members_;
+};
+
+}  // namespace pentad

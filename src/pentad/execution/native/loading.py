@@ -1,0 +1,165 @@
+"""From stored tensors to a model of the kernels: every matrix packed once, every vector as float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pentad.errors import BadModelFile
+from pentad.execution.native.library import KernelLibrary
+from pentad.execution.native.packed import PackedCache, anonymous, forget_pages
+from pentad.execution.native.structs import FORMATS, TENSORS
+from pentad.execution.quant import dequantize
+from pentad.execution.reading import WeightReader
+from pentad.execution.spec import ModelSpec, Rope
+from pentad.execution.weights import StoredTensor, WeightSource
+
+_ALIGNMENT = 64
+_MODEL = -1
+"""The layer number of what belongs to no layer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Matrix:
+    """One matrix and where its packed form lies."""
+
+    name: str
+    layer: int
+    stored: StoredTensor
+    turned: bool
+    """Its rows are interleaved rotary pairs, taken apart when packed."""
+    offset: int
+    nbytes: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, columns = self.stored.shape
+        return rows, columns
+
+
+class NativeLoader:
+    """Reads a source tensor by tensor into one model of the kernels.
+
+    Args:
+        model: what pentad_create gave.
+    """
+
+    def __init__(self, library: KernelLibrary, model: int, spec: ModelSpec, source: WeightSource) -> None:
+        self._library = library
+        self._functions: Any = library.functions
+        self._model = model
+        self._spec = spec
+        self._reader = WeightReader(spec, source)
+        positions = spec.positions
+        self._interleaved = isinstance(positions, Rope) and positions.pairing == "interleaved"
+
+    def load(self, cache: PackedCache | None) -> tuple[npt.NDArray[np.uint8], bool]:
+        """The packed weights, which must outlive the model, and whether a file had them ready.
+
+        Raises:
+            BadModelFile: a tensor that does not fit the spec or a format that is not packed.
+        """
+        matrices = list(self._matrices())
+        for name, layer, size in self._vectors():
+            self._set_vector(name, layer, size)
+        self._reader.check_all_read()
+        nbytes = matrices[-1].offset + matrices[-1].nbytes + _ALIGNMENT
+
+        def fill(memory: npt.NDArray[np.uint8]) -> None:
+            for matrix in matrices:
+                self._pack(matrix, memory)
+
+        if cache is None:
+            memory, found = anonymous(nbytes), False
+            fill(memory)
+        else:
+            memory, found = cache.weights(
+                self._spec.name, self._description(matrices), nbytes, fill, self._checksum
+            )
+        for matrix in matrices:
+            rows, columns = matrix.shape
+            place = memory.ctypes.data + matrix.offset
+            code, format = TENSORS[matrix.name], FORMATS[matrix.stored.format]
+            self._functions.pentad_attach(self._model, code, matrix.layer, format, rows, columns, place)
+        if self._functions.pentad_ready(self._model):
+            raise BadModelFile(f"model {self._spec.name!r} lacks tensors that the kernels need")
+        return memory, found
+
+    def _matrices(self) -> Iterator[_Matrix]:
+        offset = 0
+        for name, layer, shape in _matrix_shapes(self._spec):
+            stored = self._reader.stored(_canonical(name, layer), shape)
+            nbytes = self._functions.pentad_packed_bytes(FORMATS[stored.format], *shape)
+            turned = self._interleaved and name in ("q", "k")
+            yield _Matrix(name=name, layer=layer, stored=stored, turned=turned, offset=offset, nbytes=nbytes)
+            offset += -(-nbytes // _ALIGNMENT) * _ALIGNMENT
+
+    def _vectors(self) -> Iterator[tuple[str, int, int]]:
+        spec = self._spec
+        yield "final_norm", _MODEL, spec.width
+        for layer in range(spec.layers):
+            yield "attn_norm", layer, spec.width
+            yield "ffn_norm", layer, spec.width
+            if "qkv" in spec.biases:
+                yield "q.bias", layer, spec.heads * spec.head_dim
+                yield "k.bias", layer, spec.kv_heads * spec.head_dim
+                yield "v.bias", layer, spec.kv_heads * spec.head_dim
+
+    def _set_vector(self, name: str, layer: int, size: int) -> None:
+        values = np.ascontiguousarray(dequantize(self._reader.stored(_canonical(name, layer), (size,))))
+        turned = self._interleaved and name in ("q.bias", "k.bias")
+        address = values.ctypes.data
+        self._functions.pentad_set(
+            self._model, TENSORS[name], layer, FORMATS["F32"], address, 1, size, int(turned)
+        )
+
+    def _pack(self, matrix: _Matrix, memory: npt.NDArray[np.uint8]) -> None:
+        data = np.ascontiguousarray(matrix.stored.data)
+        failed = self._functions.pentad_pack(
+            self._model,
+            FORMATS[matrix.stored.format],
+            data.ctypes.data,
+            *matrix.shape,
+            int(matrix.turned),
+            memory.ctypes.data + matrix.offset,
+        )
+        if failed:
+            raise BadModelFile(
+                f"model {self._spec.name!r}: tensor {matrix.stored.name!r} of shape {matrix.shape} "
+                f"in {matrix.stored.format} cannot be packed"
+            )
+        forget_pages(data)
+
+    def _description(self, matrices: list[_Matrix]) -> str:
+        rope = self._spec.positions
+        tensors = ";".join(
+            f"{m.layer}.{m.name} {m.stored.format} {m.shape} {m.turned} {m.offset}" for m in matrices
+        )
+        return f"{self._library.layout} {self._spec.head_dim} {getattr(rope, 'dim', None)} {tensors}"
+
+    def _checksum(self, data: npt.NDArray[np.uint8]) -> int:
+        return int(self._functions.pentad_checksum(data.ctypes.data, data.nbytes))
+
+
+def _canonical(name: str, layer: int) -> str:
+    return name if layer == _MODEL else f"layers.{layer}.{name}"
+
+
+def _matrix_shapes(spec: ModelSpec) -> Iterator[tuple[str, int, tuple[int, int]]]:
+    """Name, layer and [out, in] of every matrix, in the order in which a step reads them."""
+    q, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
+    for layer in range(spec.layers):
+        yield "q", layer, (q, spec.width)
+        yield "k", layer, (kv, spec.width)
+        yield "v", layer, (kv, spec.width)
+        yield "o", layer, (spec.width, q)
+        yield "gate", layer, (spec.ffn_width, spec.width)
+        yield "up", layer, (spec.ffn_width, spec.width)
+        yield "down", layer, (spec.width, spec.ffn_width)
+    yield "embed", _MODEL, (spec.vocab_size, spec.width)
+    if not spec.tied_head:
+        yield "head", _MODEL, (spec.vocab_size, spec.width)

@@ -1,0 +1,278 @@
+"""NativeRunner: one model on this machine's CPU through the kernel library. Needs no PyTorch."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+
+from pentad.errors import Incompatible, Infeasible, InvalidRequest
+from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
+from pentad.execution.kv.sizing import block_count
+from pentad.execution.native.choice import choose_kernels, unsupported_geometry
+from pentad.execution.native.drawing import DrawPlan, greedy_drawn
+from pentad.execution.native.inputs import BatchInputs
+from pentad.execution.native.library import KernelLibrary, built, cpu_flags, open_library
+from pentad.execution.native.loading import NativeLoader
+from pentad.execution.native.packed import PackedCache
+from pentad.execution.native.structs import FORMATS, Config
+from pentad.execution.rope import inverse_frequencies
+from pentad.execution.sampling import is_plain
+from pentad.execution.spec import ModelSpec, Rope
+from pentad.execution.threads import ThreadChoice
+from pentad.execution.weights import WeightSource
+
+BLOCK_SIZE: Final = 16
+"""Tokens of a KV block; the kernels know no other."""
+KV_ELEMENT_BYTES: Final = 2
+"""Keys and values are kept in bfloat16."""
+
+_WRONG: Final = (
+    "",
+    "token id",
+    "position",
+    "slot",
+    "block table",
+    "logit row",
+    "size: memory ran out",
+    "tree",
+)
+"""What pentad_step finds wrong with a batch."""
+
+
+class NativeRunner:
+    """Runs ragged batches over packed weights and KV blocks that it owns (execution/runner.py).
+
+    Not thread-safe: one thread drives it; the kernels' own threads are inside. `close` gives the
+    memory back. Cost of a step in Python: some microseconds, and one more per row drawn.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        library: KernelLibrary,
+        model: int,
+        num_blocks: int,
+        weights: npt.NDArray[np.uint8],
+        threads: ThreadChoice | None,
+    ) -> None:
+        self._spec = spec
+        self._functions: Any = library.functions
+        self._model: int | None = model
+        self._weights: npt.NDArray[np.uint8] | None = weights
+        self._num_blocks = num_blocks
+        self._threads = threads
+        self._inputs = BatchInputs()
+        self._draws = DrawPlan(spec.vocab_size)
+        self.kernels = library.name
+        """The instruction set in use."""
+        self.weight_bytes = int(self._functions.pentad_weight_bytes(model))
+        """Bytes of the packed matrices."""
+        self.weights_found = False
+        """Whether a packed file of an earlier start was mapped."""
+
+    @classmethod
+    def load(
+        cls,
+        spec: ModelSpec,
+        weights: WeightSource,
+        *,
+        kv_bytes: int | None = None,
+        num_blocks: int | None = None,
+        dtype: str = "auto",
+        block_size: int = BLOCK_SIZE,
+        threads: int | None = None,
+        kernels: str = "auto",
+        cache: PackedCache | None = None,
+    ) -> NativeRunner:
+        """A runner that holds the packed weights and an empty KV cache.
+
+        Args:
+            kv_bytes: size of the KV cache in bytes; ignored where `num_blocks` is given. With neither,
+                the cache holds one sequence of the whole context.
+            num_blocks: KV blocks of 16 tokens.
+            dtype: only `auto`: weights are computed with as they are stored.
+            block_size: only 16.
+            threads: of a step; None chooses between one per core and half of that as the machine's
+                other work allows (see threads.py).
+            kernels: the instruction set by name; `auto` takes the fastest that this CPU has.
+            cache: where packed weights are kept between starts; None packs into memory.
+
+        Raises:
+            BadModelFile: weights that do not fit the spec.
+            Incompatible: a model, precision or block size that the kernels cannot do, or kernels that
+                are not built or not for this CPU.
+            Infeasible: a KV cache that holds not even one block.
+        """
+        _check_options(spec, dtype, block_size, threads)
+        name = choose_kernels(kernels, built=built(), flags=cpu_flags())
+        library = open_library(name)
+        blocks = block_count(spec, kv_bytes, num_blocks, block_size, KV_ELEMENT_BYTES)
+        most = threads or default_threads()
+        model = _create(library, spec, blocks, most)
+        try:
+            memory, found = NativeLoader(library, model, spec, weights).load(cache)
+        except BaseException:
+            library.functions.pentad_destroy(model)
+            raise
+
+        def apply(count: int) -> None:
+            library.functions.pentad_set_threads(model, count)
+
+        choice = ThreadChoice(most, apply, time.monotonic) if threads is None and most > 1 else None
+        runner = cls(spec, library, model, blocks, memory, choice)
+        runner.weights_found = found
+        return runner
+
+    @staticmethod
+    def kv_element_bytes(dtype: str = "auto", device: str = "cpu") -> int:  # noqa: ARG004
+        """Bytes of one cached number, whatever the options of `load`."""
+        return KV_ELEMENT_BYTES
+
+    @staticmethod
+    def supports(spec: ModelSpec, weights: WeightSource) -> str | None:
+        """Why this model cannot run on the kernels; None if it can."""
+        for name in weights.names():
+            stored = weights.tensor(name)
+            if stored.format not in FORMATS:
+                return f"its tensor {name!r} is stored as {stored.format}"
+        return unsupported_geometry(spec)
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self._spec
+
+    @property
+    def block_size(self) -> int:
+        return BLOCK_SIZE
+
+    @property
+    def num_blocks(self) -> int:
+        return self._num_blocks
+
+    @property
+    def block_bytes(self) -> int:
+        return self._spec.kv_bytes_per_token(KV_ELEMENT_BYTES) * BLOCK_SIZE
+
+    def step(self, batch: RaggedBatch, rows: Sequence[SampleRow]) -> list[Drawn]:
+        """Computes the batch, writes its keys and values, draws one token per logit row.
+
+        Logits are kept only for rows that are more than greedy.
+        """
+        inputs = self._inputs
+        inputs.set(batch)
+        if all(map(is_plain, rows)):
+            self._run(len(batch.token_ids))
+            return [greedy_drawn(token) for token in inputs.greedy()]
+        self._draws.set(rows)
+        self._run(len(batch.token_ids), self._draws)
+        return self._draws.results(inputs.greedy())
+
+    def logits(self, batch: RaggedBatch) -> npt.NDArray[np.float32]:
+        """The raw logits [R, V] of the wanted rows; keys and values are written all the same."""
+        found = np.empty((len(batch.logit_rows), self._spec.vocab_size), np.float32)
+        self._inputs.set(batch, found)
+        self._run(len(batch.token_ids))
+        return found
+
+    def copy_block(self, source: int, target: int) -> None:
+        """Copies one KV block over all layers (copy on write)."""
+        for block in (source, target):
+            if not 0 <= block < self._num_blocks:
+                raise ValueError(f"block {block} is not one of {self._num_blocks}")
+        self._functions.pentad_copy_block(self._open(), source, target)
+
+    def copy_slots(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copies single KV slots over all layers (accepted branches of a tree)."""
+        numbers = np.array(pairs, np.int32)
+        if numbers.min() < 0 or numbers.max() >= self._num_blocks * BLOCK_SIZE:
+            raise ValueError(f"slots {pairs} are not all of {self._num_blocks} blocks")
+        self._functions.pentad_copy_slots(self._open(), numbers.ctypes.data, len(pairs))
+
+    def close(self) -> None:
+        """Gives weights and cache back; the runner is not used again."""
+        if self._model is not None:
+            self._functions.pentad_destroy(self._model)
+        self._model = self._weights = None
+
+    def _run(self, tokens: int, draws: DrawPlan | None = None) -> None:
+        """One call of the kernels over what the inputs hold. Raises ValueError for a broken batch."""
+        model, batch = self._open(), ctypes.byref(self._inputs.struct)
+        with self._threads.step(tokens) if self._threads else contextlib.nullcontext():
+            if draws is None:
+                wrong = self._functions.pentad_step(model, batch)
+            else:
+                wrong = self._functions.pentad_step_draw(model, batch, ctypes.byref(draws.struct))
+        if wrong:
+            raise ValueError(f"the batch has an impossible {_WRONG[wrong]}")
+
+    def _open(self) -> int:
+        assert self._model is not None, "the runner is closed"
+        return self._model
+
+
+def default_threads() -> int:
+    """One per core that this process may use; two threads of one core share its arithmetic."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
+
+
+def _check_options(spec: ModelSpec, dtype: str, block_size: int, threads: int | None) -> None:
+    reason = unsupported_geometry(spec)
+    if reason is not None:
+        raise Incompatible(
+            f"model {spec.name!r} cannot run on the native kernels: {reason}", hint="choose --kernels torch"
+        )
+    if dtype != "auto":
+        raise Incompatible(
+            f"the native kernels compute with weights as they are stored, not in {dtype!r}",
+            hint="leave weight_dtype at auto or choose --kernels torch",
+            param="dtype",
+        )
+    if block_size != BLOCK_SIZE:
+        raise InvalidRequest(
+            f"block_size is {block_size}; the native kernels take {BLOCK_SIZE}", param="block_size"
+        )
+    if threads is not None and threads < 1:
+        raise InvalidRequest(f"threads is {threads}, must be at least 1", param="threads")
+
+
+def _create(library: KernelLibrary, spec: ModelSpec, blocks: int, threads: int) -> int:
+    """An empty model with its KV cache. Raises Infeasible when memory does not suffice."""
+    rope = spec.positions
+    assert isinstance(rope, Rope)
+    frequencies = inverse_frequencies(rope)
+    narrow = range(spec.layers) if spec.window_layers is None else spec.window_layers
+    windows = np.array([spec.window or 0 if i in narrow else 0 for i in range(spec.layers)], np.int32)
+    config = Config(
+        layers=spec.layers,
+        width=spec.width,
+        heads=spec.heads,
+        kv_heads=spec.kv_heads,
+        head_dim=spec.head_dim,
+        ffn_width=spec.ffn_width,
+        vocab=spec.vocab_size,
+        rope_dim=rope.dim,
+        qkv_bias=int("qkv" in spec.biases),
+        threads=threads,
+        num_blocks=blocks,
+        max_context=min(spec.context_length, blocks * BLOCK_SIZE),
+        eps=spec.norm.eps,
+        inverse_frequencies=frequencies.ctypes.data,
+    )
+    model: int | None = library.functions.pentad_create(ctypes.byref(config))
+    if model is None:
+        raise Infeasible(
+            f"memory does not hold {blocks} KV blocks of {spec.name!r}",
+            hint="lower kv_bytes",
+            param="kv_bytes",
+        )
+    library.functions.pentad_set_windows(model, windows.ctypes.data)
+    return model

@@ -1,0 +1,145 @@
+"""The C interface of the kernels (kernels/native.h) as ctypes structures, field by field."""
+
+from __future__ import annotations
+
+import ctypes
+from types import MappingProxyType
+from typing import Final
+
+INTERFACE: Final = 2
+"""PENTAD_INTERFACE of native.h. A library built from another one is refused."""
+
+_i32, _u64, _f64, _address = ctypes.c_int32, ctypes.c_uint64, ctypes.c_double, ctypes.c_void_p
+
+
+class Config(ctypes.Structure):
+    """pentad_config"""
+
+    _fields_ = (
+        ("layers", _i32),
+        ("width", _i32),
+        ("heads", _i32),
+        ("kv_heads", _i32),
+        ("head_dim", _i32),
+        ("ffn_width", _i32),
+        ("vocab", _i32),
+        ("rope_dim", _i32),
+        ("window", _i32),
+        ("qkv_bias", _i32),
+        ("threads", _i32),
+        ("num_blocks", _i32),
+        ("max_tokens", _i32),
+        ("max_context", _i32),
+        ("eps", ctypes.c_float),
+        ("inverse_frequencies", _address),
+    )
+
+
+class Batch(ctypes.Structure):
+    """pentad_batch"""
+
+    _fields_ = (
+        ("tokens", _i32),
+        ("sequences", _i32),
+        ("rows", _i32),
+        ("table_width", _i32),
+        ("token_ids", _address),
+        ("positions", _address),
+        ("slots", _address),
+        ("starts", _address),
+        ("context_lens", _address),
+        ("block_tables", _address),
+        ("logit_rows", _address),
+        ("logits", _address),
+        ("argmax", _address),
+        ("drafted", _address),
+        ("tree_slots", _address),
+        ("tree_masks", _address),
+    )
+
+
+class DrawRow(ctypes.Structure):
+    """pentad_draw_row"""
+
+    _fields_ = (
+        ("temperature", _f64),
+        ("top_p", _f64),
+        ("min_p", _f64),
+        ("presence_penalty", _f64),
+        ("frequency_penalty", _f64),
+        ("repetition_penalty", _f64),
+        ("seed", _u64),
+        ("choice", _u64),
+        ("position", _u64),
+        ("mask", _address),
+        ("raw", _address),
+        ("mask_words", _i32),
+        ("top_k", _i32),
+        ("alternatives", _i32),
+        ("alternatives_at", _i32),
+        ("seen", _i32),
+        ("seen_count", _i32),
+        ("counted", _i32),
+        ("counted_count", _i32),
+        ("biased", _i32),
+        ("biased_count", _i32),
+        ("biases", _i32),
+        ("banned", _i32),
+        ("banned_count", _i32),
+        ("reserved", _i32),
+    )
+
+
+class DrawnRow(ctypes.Structure):
+    """pentad_drawn"""
+
+    _fields_ = (
+        ("token", _i32),
+        ("status", _i32),
+        ("alternatives", _i32),
+        ("reserved", _i32),
+        ("logprob", _f64),
+    )
+
+
+class Draws(ctypes.Structure):
+    """pentad_draws"""
+
+    _fields_ = (
+        ("count", _i32),
+        ("reserved", _i32),
+        ("lines", _address),
+        ("rows", _address),
+        ("ids", _address),
+        ("biases", _address),
+        ("drawn", _address),
+        ("alternative_tokens", _address),
+        ("alternative_logprobs", _address),
+    )
+
+
+STRUCTS: Final = (Config, Batch, DrawRow, DrawnRow, Draws)
+"""In the order of pentad_struct_bytes."""
+
+FORMATS: Final = MappingProxyType(
+    {
+        name: code
+        for code, name in enumerate(
+            ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
+        )
+    }
+)
+"""Stored format to the Format of pack.h."""
+
+TENSORS: Final = MappingProxyType(
+    {
+        name: code
+        for code, name in enumerate(
+            (
+                *("embed", "head", "final_norm", "attn_norm", "q", "k", "v", "o"),
+                *("ffn_norm", "gate", "up", "down", "q.bias", "k.bias", "v.bias"),
+            )
+        )
+    }
+)
+"""Canonical name, without its layer, to pentad_tensor."""

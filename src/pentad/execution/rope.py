@@ -1,0 +1,38 @@
+"""Frequencies of rotary positions with their scalings, for every kernel alike."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from pentad.execution.spec import Rope, RopeScaling
+
+Float64 = npt.NDArray[np.float64]
+
+
+def inverse_frequencies(rope: Rope) -> npt.NDArray[np.float32]:
+    """[dim / 2] radians per position of each pair, computed in double precision.
+
+    Source: Su et al. 2021; Llama 3.1's reference code for `llama3`; Chen et al. 2023 for `linear`.
+    """
+    frequencies = 1.0 / (rope.base ** (np.arange(0, rope.dim, 2, dtype=np.float64) / rope.dim))
+    if rope.frequency_factors is not None:
+        frequencies = frequencies / np.array(rope.frequency_factors, dtype=np.float64)
+    elif rope.scaling is not None:
+        linear = rope.scaling.kind == "linear"
+        frequencies = frequencies / rope.scaling.factor if linear else _llama3(frequencies, rope.scaling)
+    return frequencies.astype(np.float32)
+
+
+def _llama3(frequencies: Float64, scaling: RopeScaling) -> Float64:
+    """Long wavelengths are stretched by `factor`, short ones kept, those between interpolated."""
+    wavelengths = 2 * math.pi / frequencies
+    low = scaling.original_context / scaling.low_freq_factor
+    high = scaling.original_context / scaling.high_freq_factor
+    spread = scaling.high_freq_factor - scaling.low_freq_factor
+    smooth = (scaling.original_context / wavelengths - scaling.low_freq_factor) / spread
+    between = (1 - smooth) * frequencies / scaling.factor + smooth * frequencies
+    scaled = np.where(wavelengths > low, frequencies / scaling.factor, frequencies)
+    return np.where((wavelengths <= low) & (wavelengths >= high), between, scaled)

@@ -1,0 +1,143 @@
+"""Random models for the tests of the native kernels, in every stored format."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pentad.execution.native.library import built, cpu_flags, usable
+from pentad.execution.quant import GEOMETRY
+from pentad.execution.spec import ModelSpec, Norm, Rope
+from pentad.execution.weights import StoredTensor, TensorFormat
+
+HERE = usable(cpu_flags(), built())
+"""Instruction sets that this machine can run, the fastest first."""
+
+_STEPS: Mapping[str, tuple[int, float, float]] = {
+    "Q4_0": (0, 1 / 4, 0),
+    "Q4_1": (0, 1 / 4, 7.5),
+    "Q5_0": (0, 1 / 8, 0),
+    "Q5_1": (0, 1 / 8, 15.5),
+    "Q8_0": (0, 1 / 64, 0),
+    "Q4_K": (0, 1 / 128, 7.5),
+    "Q5_K": (0, 1 / 256, 15.5),
+    "Q6_K": (208, 1 / 1024, 0),
+}
+"""Format to the byte offset of its fp16 step, a step that gives weights of about 1, and the mean code
+where a minimum, in the next two bytes, has to bring the mean to 0."""
+
+
+def stored(name: str, format: TensorFormat, shape: tuple[int, ...], rng: np.random.Generator) -> StoredTensor:
+    """A random tensor whose values have a mean square of about 1 / columns."""
+    spread = shape[-1] ** -0.5
+    if format in ("F32", "F16", "BF16"):
+        values = (rng.standard_normal(shape) * spread).astype(np.float32)
+        data = {
+            "F32": values.view(np.uint8),
+            "F16": values.astype(np.float16).view(np.uint8),
+            "BF16": (values.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8),
+        }[format]
+        return StoredTensor(name=name, format=format, shape=shape, data=data.reshape(-1))
+    geometry = GEOMETRY[format]
+    count = int(np.prod(shape)) // geometry.elements
+    blocks = rng.integers(0, 256, (count, geometry.bytes), dtype=np.uint8)
+    offset, step, middle = _STEPS[format]
+    steps = (step * spread * rng.uniform(0.5, 1.5, count)).astype(np.float16)
+    blocks[:, offset : offset + 2] = steps.view(np.uint8).reshape(count, 2)
+    if middle:
+        minima = (steps * (middle if format.endswith("_K") else -middle)).astype(np.float16)
+        blocks[:, offset + 2 : offset + 4] = minima.view(np.uint8).reshape(count, 2)
+    if format in ("Q4_K", "Q5_K"):
+        blocks[:, 4:16] = _equal_scales_and_minima(rng.integers(0, 64, (count, 8), dtype=np.uint8))
+    return StoredTensor(name=name, format=format, shape=shape, data=blocks.reshape(-1))
+
+
+def _equal_scales_and_minima(values: np.ndarray) -> np.ndarray:
+    """The twelve bytes of eight 6-bit scales [n, 8] whose minima are the same numbers."""
+    low, high = values[:, :4], values[:, 4:]
+    first = low | (high >> 4 << 6)
+    return np.concatenate((first, first, (high & 15) | (high & 15) << 4), axis=1)
+
+
+@dataclass(frozen=True)
+class RandomWeights:
+    """A WeightSource of tensors by canonical name."""
+
+    tensors: Mapping[str, StoredTensor]
+
+    def names(self) -> Iterable[str]:
+        return self.tensors.keys()
+
+    def tensor(self, name: str) -> StoredTensor:
+        return self.tensors[name]
+
+
+def random_weights(spec: ModelSpec, format: TensorFormat, seed: int = 0) -> RandomWeights:
+    """Matrices in that format; norms around 1 and small biases in F32."""
+    rng = np.random.default_rng(seed)
+    q, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
+    shapes: dict[str, tuple[int, ...]] = {"embed": (spec.vocab_size, spec.width), "final_norm": (spec.width,)}
+    if not spec.tied_head:
+        shapes["head"] = (spec.vocab_size, spec.width)
+    for i in range(spec.layers):
+        p = f"layers.{i}."
+        shapes |= {p + "q": (q, spec.width), p + "k": (kv, spec.width), p + "v": (kv, spec.width)}
+        shapes |= {p + "o": (spec.width, q), p + "down": (spec.width, spec.ffn_width)}
+        shapes |= {p + "gate": (spec.ffn_width, spec.width), p + "up": (spec.ffn_width, spec.width)}
+        shapes |= {p + "attn_norm": (spec.width,), p + "ffn_norm": (spec.width,)}
+        if "qkv" in spec.biases:
+            shapes |= {p + "q.bias": (q,), p + "k.bias": (kv,), p + "v.bias": (kv,)}
+    tensors = {}
+    for name, shape in shapes.items():
+        if len(shape) == 2:
+            tensors[name] = stored(name, format, shape, rng)
+            continue
+        values = rng.standard_normal(shape) * (0.3 if name.endswith("bias") else 0.1)
+        values = (values + (0 if name.endswith("bias") else 1)).astype(np.float32)
+        tensors[name] = StoredTensor(name=name, format="F32", shape=shape, data=values.view(np.uint8))
+    return RandomWeights(tensors)
+
+
+def tiny_spec(**changes: Any) -> ModelSpec:
+    """Two layers of a SwiGLU decoder of a shape that every format can store."""
+    settings: dict[str, Any] = {
+        "name": "tiny",
+        "family": "llama",
+        "vocab_size": 203,
+        "layers": 2,
+        "width": 256,
+        "heads": 4,
+        "kv_heads": 2,
+        "head_dim": 64,
+        "ffn_width": 512,
+        "context_length": 512,
+        "positions": Rope(dim=64),
+        "norm": Norm(eps=1e-5),
+        "tied_head": False,
+    }
+    return ModelSpec(**(settings | changes))
+
+
+def divergence(reference: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """KL divergence of each row's distribution from the reference's, in nats."""
+    p, q = _log_softmax(reference), _log_softmax(found)
+    return np.sum(np.exp(p) * (p - q), axis=-1)
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    wide = logits.astype(np.float64)
+    wide = wide - wide.max(axis=-1, keepdims=True)
+    return wide - np.log(np.exp(wide).sum(axis=-1, keepdims=True))
+
+
+@functools.lru_cache(maxsize=8)
+def torch_runner(spec: ModelSpec, format: TensorFormat, seed: int = 0) -> Any:
+    """The fp32 reference on the same random weights."""
+    from pentad.execution.torch.runner import TorchRunner
+
+    weights = random_weights(spec, format, seed)
+    return TorchRunner.load(spec, weights, num_blocks=64, dtype="float32")
