@@ -19,7 +19,12 @@ from pentad.resource.scheduling.sarathi import Sarathi
 from pentad.testing.engines import toy_engine
 from pentad.testing.runners import ToyRunner
 
-STRATEGIES: tuple[DraftStrategy, ...] = (NGram(least_match=1), Draft(), SpecInfer(), Sequoia())
+STRATEGIES: tuple[DraftStrategy, ...] = (
+    NGram(least_match=1),
+    Draft(least_confidence=0),
+    SpecInfer(),
+    Sequoia(),
+)
 
 
 def speculating(

@@ -208,7 +208,7 @@ def test_a_planned_tree_is_deep_where_the_first_guess_is_right_and_wide_where_it
 def test_the_draft_model_runs_once_per_level_for_all_sequences_together() -> None:
     steps: list[RaggedBatch] = []
     draft = ToyRunner(num_blocks=200, before_step=steps.append)
-    engine = speculating(Draft().start(97, [draft]), most_tokens=5)
+    engine = speculating(Draft(least_confidence=0).start(97, [draft]), most_tokens=5)
     for i in range(4):
         engine.add(token_request(f"r{i}", range(i, i + 7), 30))
     engine.step()
@@ -224,7 +224,7 @@ def test_the_draft_model_runs_once_per_level_for_all_sequences_together() -> Non
 
 def test_prompts_that_share_a_beginning_share_it_in_the_draft_model_too() -> None:
     draft = ToyRunner(num_blocks=200, block_size=4)
-    engine = speculating(Draft().start(97, [draft]), most_tokens=2)
+    engine = speculating(Draft(least_confidence=0).start(97, [draft]), most_tokens=2)
     run(engine, token_request("a", range(40), 3))
     computed = draft.tokens_computed
     run(engine, token_request("b", range(40), 3))
@@ -241,7 +241,9 @@ def test_a_long_prompt_is_caught_up_with_over_several_steps() -> None:
         num_blocks=400, context_length=1024, before_step=lambda batch: sizes.append(len(batch.token_ids))
     )
     runner = ToyRunner(num_blocks=400, context_length=1024)
-    engine = speculating(Draft().start(97, [draft]), most_tokens=3, runner=runner, max_batch_tokens=1024)
+    engine = speculating(
+        Draft(least_confidence=0).start(97, [draft]), most_tokens=3, runner=runner, max_batch_tokens=1024
+    )
     request = token_request("a", (i % 97 for i in range(700)), 12)
     assert run(engine, request)["a"].tokens == reference(request)
     assert sizes[:3] == [256, 256, 700 - 512 + 3]
@@ -251,7 +253,7 @@ def test_a_long_prompt_is_caught_up_with_over_several_steps() -> None:
 
 def test_a_draft_cache_too_small_for_all_serves_those_it_can() -> None:
     draft = ToyRunner(num_blocks=12, block_size=4)
-    speculator = Draft().start(97, [draft])
+    speculator = Draft(least_confidence=0).start(97, [draft])
     engine = speculating(speculator, most_tokens=4)
     requests = [token_request(f"r{i}", range(i, i + 10), 25) for i in range(6)]
     answers = run(engine, *requests)

@@ -32,7 +32,7 @@ class Draft:
     Raises InvalidRequest for a confidence outside 0 to 1.
     """
 
-    least_confidence: float = 0.0
+    least_confidence: float = 0.5
     """Where the draft model's most probable token has less, drafting ends. 0 to 1."""
 
     def __post_init__(self) -> None:
