@@ -19,6 +19,7 @@ from pentad.execution.request import TokenRequest
 from pentad.execution.runner import Runner
 from pentad.execution.sampling import distribution
 from pentad.execution.scheduling import EngineLimits
+from pentad.execution.spec import Rope
 from pentad.execution.speculation.stage import Speculation
 from pentad.execution.torch.runner import TorchRunner
 from pentad.model.constraints import ConstraintCompiler
@@ -85,10 +86,12 @@ def tokens_of(engine: Engine, requests: list[TokenRequest]) -> dict[str, list[in
 
 
 def started(strategy: DraftStrategy, smollm2: ModelFiles, most_tokens: int = 15) -> Speculation:
-    """Drafts from the target's weights looking back no further than 24 tokens: often right."""
+    """Drafts from the target's weights at wrong angles: five of six tokens are right."""
+    spec = smollm2.spec
+    assert isinstance(spec.positions, Rope)
+    turned = replace(spec, positions=replace(spec.positions, base=spec.positions.base / 10))
     drafts = [
-        NativeRunner.load(replace(smollm2.spec, window=24), smollm2.weights, num_blocks=512)
-        for _ in range(strategy.needs.least_drafts)
+        NativeRunner.load(turned, smollm2.weights, num_blocks=512) for _ in range(strategy.needs.least_drafts)
     ]
     return Speculation(
         strategy.start(smollm2.spec.vocab_size, drafts), most_tokens=most_tokens, adaptive=False

@@ -25,8 +25,8 @@ DATA = pathlib.Path(__file__).parent.parent / "data"
 CODE = (DATA / "speculation_inventory.py.txt").read_text()
 TEXT = "\n".join(path.read_text() for path in sorted((DATA / "agent_documents").iterdir()))
 EDITS = [
-    f"Rename the method total to value in this code. Answer with all of it.\n\n```python\n{CODE}```",
-    f"Add a docstring to every method of this code. Answer with all of it.\n\n```python\n{CODE}```",
+    f"Rename total to stock_value in this code. Answer with the whole code.\n\n```python\n{CODE}```",
+    f"Add a docstring to every method of this code. Answer with the whole code.\n\n```python\n{CODE}```",
 ]
 SUMMARIES = [
     f"{TEXT}\nSummarise the text above, using its own sentences where you can.",
