@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from pentad.execution.batch import Drawn, SampleRow
@@ -100,12 +101,17 @@ class Speculator(Protocol):
         ...
 
 
-def chain_options(rate: float, most_tokens: int, sizes: Sequence[int]) -> tuple[DraftPlan, ...]:
-    """Chains of the given sizes, as far as there is room.
+def chain_options(rate: float, most_tokens: int, sizes: tuple[int, ...]) -> tuple[DraftPlan, ...]:
+    """Chains of the given sizes, as far as there is room. The rate is taken to two digits.
 
     The gain of k tokens is a + a^2 + ... + a^k where each is accepted with the chance a if the one
     in front of it was (Leviathan et al. 2023, equation 1, less the token that every step gives).
     """
+    return _chains(round(rate, 2), most_tokens, sizes)
+
+
+@lru_cache(maxsize=1024)
+def _chains(rate: float, most_tokens: int, sizes: tuple[int, ...]) -> tuple[DraftPlan, ...]:
     return tuple(
         DraftPlan(tokens=k, depth=k, gain=sum(rate**i for i in range(1, k + 1)))
         for k in sizes

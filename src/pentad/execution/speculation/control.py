@@ -37,6 +37,8 @@ _FIRST_PROBE, _LAST_PROBE = 16, 256
 _PLAIN_EVERY = 128
 """Rounds with drafts before one without, so that the plain step's time does not grow old."""
 _ROUNDS = 2
+_LOOK_EVERY = 8
+"""Rounds after which a sequence without drafts is weighed again, since the company that it has changes."""
 
 
 class Acceptance:
@@ -75,6 +77,12 @@ class Standing:
     """What the sequence's records say about it."""
     idle_rounds: int = 0
     probe_after: int = _FIRST_PROBE
+
+    @property
+    def asleep(self) -> bool:
+        """Whether this round need not be thought about."""
+        rounds = self.idle_rounds + 1
+        return not self.on and rounds < self.probe_after and rounds % _LOOK_EVERY != 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +158,18 @@ class Controller:
         """
         if not self._adaptive:
             return self._largest(standings, rooms, spare_tokens)
+        asleep = [standing.asleep for standing in standings]
+        if all(asleep):
+            for standing in standings:
+                standing.idle_rounds += 1
+            return [None] * len(standings)
         if not self._costs.knows(rows) or self._since_plain >= _PLAIN_EVERY:
             self._since_plain = 0
             return [None] * len(standings)
         reach = self._costs.reach - rows
         offers = [
-            _within(reach, self._offers(*pair, spare_tokens)) for pair in zip(standings, rooms, strict=True)
+            () if asleep[i] else _within(reach, self._offers(standings[i], rooms[i], spare_tokens))
+            for i in range(len(standings))
         ]
         plain_s = self._costs.seconds(rows)
         rate = rows / plain_s if plain_s > 0 else 0.0
