@@ -49,6 +49,9 @@ class IdleRunner:
     def copy_block(self, source: int, target: int) -> None:
         raise AssertionError(f"nothing is shared here, not even {source} with {target}")
 
+    def copy_slots(self, pairs: Sequence[tuple[int, int]]) -> None:
+        raise AssertionError(f"nothing is drafted here, yet {len(pairs)} slots shall move")
+
     def close(self) -> None:
         pass
 

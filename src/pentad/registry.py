@@ -57,6 +57,12 @@ _TABLE: dict[str, dict[str, str]] = {
     "transform": {
         "kv-pooling": "pentad.model.transforms.kv_pooling:KVPooling",
     },
+    "speculator": {
+        "ngram": "pentad.model.speculation.ngram:NGram",
+        "draft": "pentad.model.speculation.draft:Draft",
+        "specinfer": "pentad.model.speculation.specinfer:SpecInfer",
+        "sequoia": "pentad.model.speculation.sequoia:Sequoia",
+    },
     "router": {
         "fixed": "pentad.model.routing.fixed:Fixed",
     },

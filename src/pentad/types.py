@@ -169,6 +169,8 @@ class Request:
     """Narrows prefix sharing further within the tenant."""
     priority: int = 0
     """Lower runs first, as in vLLM."""
+    prediction: str = ""
+    """Text that the answer may repeat in parts, as the old one of an edit; speculation copies from it."""
     template_options: Mapping[str, Any] = field(default_factory=dict)
     """Extra variables for the chat template."""
     context: RunContext = field(default_factory=RunContext)

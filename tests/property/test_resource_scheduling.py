@@ -26,6 +26,7 @@ class Seq:
     output: int
     priority: int = 0
     num_cached: int = 0
+    num_draft: int = 0
     num_generated: int = 0
     num_computed: int = 0
     num_blocks: int = 0

@@ -176,7 +176,7 @@ def test_rows_are_written_as_the_structures_lie_in_memory() -> None:
     assert ROW.size == ctypes.sizeof(structs.DrawRow)
     assert RESULT.size == ctypes.sizeof(structs.DrawnRow)
     assert structs.DrawRow.mask.offset == 72
-    assert structs.DrawRow.top_k.offset == 84
+    assert structs.DrawRow.top_k.offset == 92
     assert structs.DrawnRow.logprob.offset == 16
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not HERE, reason="no native kernels are built")
 
 def native(name: str, logits: np.ndarray, rows: list[SampleRow]) -> list[Drawn]:
     """Draws from given logits; no row may be plain."""
-    plan = DrawPlan()
+    plan = DrawPlan(logits.shape[1])
     assert plan.set(rows)
     functions = open_library(name).functions
     functions.pentad_draw(logits.ctypes.data, logits.shape[1], ctypes.byref(plan.struct))
@@ -139,7 +139,7 @@ def test_a_token_under_no_mask_bit_is_never_drawn_even_where_all_else_is_improba
 
 
 def test_a_plan_is_used_again_for_more_and_fewer_rows() -> None:
-    plan = DrawPlan()
+    plan = DrawPlan(50)
     functions = open_library(HERE[0]).functions
     rng = np.random.default_rng(0)
     for count in (1, 30, 3, 17):

@@ -19,6 +19,7 @@ class Seq:
     num_tokens: int
     num_computed: int = 0
     num_cached: int = 0
+    num_draft: int = 0
     num_generated: int = 0
     num_blocks: int = 0
     num_private_blocks: int = 0

@@ -46,6 +46,12 @@ class EngineSettings(_Section):
     """Whether requests of one tenant share the cached blocks of equal prompt beginnings."""
     check_invariants: bool = False
     """Whether the block accounting is verified after every step; slow, for tests and doubt."""
+    speculation: str = "none"
+    """Who drafts tokens ahead, for several to be verified in one step: none, or a registered name."""
+    draft_models: tuple[str, ...] = ()
+    """Models that draft, with the tokenizer of the served ones: name, reference or path."""
+    draft_tokens: int = Field(default=16, ge=1, le=64)
+    """Tokens drafted per sequence and step, at most; measured gain and cost choose how many."""
     backend: Literal["engine", "llamacpp"] = "engine"
     """What computes local models: Pentad's own engine, or llama.cpp (extra `llamacpp`)."""
 

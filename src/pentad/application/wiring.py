@@ -6,8 +6,9 @@ import asyncio
 import os
 import pathlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from pentad import registry
 from pentad.agent.journal import Journal
@@ -17,6 +18,7 @@ from pentad.agent.runtime import AgentRuntime, RuntimeLimits
 from pentad.application.config import EngineSettings, RemoteBackend, Settings
 from pentad.application.runners import load_runner
 from pentad.application.services import Services
+from pentad.application.speculating import make_speculation
 from pentad.errors import InvalidRequest
 from pentad.execution.backend import Backend, Embedder
 from pentad.execution.engine import Engine
@@ -47,10 +49,12 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
         backends: dict[str, Backend] = {}
         for ref in settings.models:
             stored = await asyncio.to_thread(store.resolve, ref)
+            drafts = [await asyncio.to_thread(store.resolve, draft) for draft in settings.engine.draft_models]
             backend = await asyncio.to_thread(
                 local_backend,
                 open_model(stored.path, name=stored.name),
                 settings.engine,
+                drafts=[open_model(draft.path, name=draft.name) for draft in drafts],
                 packed_folder=settings.packed_folder,
                 drain_s=settings.server.drain_s,
                 clock=clock,
@@ -86,6 +90,7 @@ def local_backend(
     files: ModelFiles,
     settings: EngineSettings,
     *,
+    drafts: Sequence[ModelFiles] = (),
     packed_folder: pathlib.Path | None = None,
     drain_s: float = 5.0,
     clock: Clock = time.monotonic,
@@ -99,7 +104,9 @@ def local_backend(
         max_sequences=settings.max_sequences,
         max_waiting=settings.max_waiting,
     )
-    runner = load_runner(files, settings, limits, packed_folder=packed_folder)
+    load = partial(load_runner, limits=limits, packed_folder=packed_folder)
+    runner = load(files, settings)
+    speculation = make_speculation(settings, files, runner, drafts, load)
     files.close()
     engine = Engine(
         runner,
@@ -107,6 +114,7 @@ def local_backend(
         limits=limits,
         clock=clock,
         prefix_cache=settings.prefix_cache,
+        speculation=speculation,
         check_invariants=settings.check_invariants,
     )
     return EngineBackend(files, EngineLoop(engine), drain_s=drain_s)

@@ -9,6 +9,24 @@ a prefix hit and a draft verification differ only in their numbers:
     starts        [ 0              4              5             6]  S + 1
     context_lens  [12,                  41,            8]           S, after this step
     logit_rows    [ 3,                   4,            5]           R
+
+Drafted tokens that are verified in this step stand behind the last token of their sequence. A
+chain of them is a chunk like any other. A tree is marked, since its tokens neither follow one
+another nor lie at the slot of their position:
+
+    sequence      0 (7 after 40, then a tree: b and d follow 7, c follows b)
+    token_ids     [ 7  b  c  d ]
+    positions     [40 41 42 41 ]        of its place in the text
+    slots         [ as position 40 41 42 43 would have ]
+    context_lens  [44]
+    tree_slots    [ 3]                  the last 3 slots of the sequence are a tree
+    tree_masks    [ 0  1  3  4 ]        b sees b; c sees b and c; d sees d; all see slots 0 to 40
+
+The rule for every token of a sequence whose `tree_slots` is T and `context_len` is C: a mask of 0
+sees slots 0 to the one it writes (causal); any other sees slots 0 to C - T - 1 and, of the T behind
+them, those whose bit is set. Slots of a tree may have been written by earlier steps. Trees have at
+most 64 slots, and sliding windows narrower than that are not combined with them; a window counts
+positions back from the token's own.
 """
 
 from __future__ import annotations
@@ -40,6 +58,15 @@ class RaggedBatch:
     """[S, M] block numbers in order, padded with -1."""
     logit_rows: Int32
     """[R] indices into N, ascending."""
+    drafted: Int32 | None = None
+    """[S] how many of each sequence's tokens, the last ones, are drafts to be verified; None where none
+    has any. They ask for the numbers that they would have as steps of their own, since they may become
+    text: kernels are chosen as if they were not there."""
+    tree_slots: Int32 | None = None
+    """[S] how many of each sequence's last KV slots hold a token tree; None where none has one."""
+    tree_masks: npt.NDArray[np.uint64] | None = None
+    """[N] what a token of a tree sees of it: bit j for slot `context_len - tree_slots + j`; 0 for
+    tokens that are not of a tree. Given together with `tree_slots`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +94,8 @@ class SampleRow:
     position: int = 0
     """Together with `seed` and `choice` the key of a counter-based generator."""
     logprobs: int | None = None
+    raw: bool = False
+    """Whether the raw logits are handed back in the place of a draw, for verification by rejection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +103,9 @@ class Drawn:
     """The outcome for one row."""
 
     token: int
+    """-1 where the row asked for raw logits."""
     logprob: float | None = None
     """Natural log of the probability under the untempered, unpenalised model; None if not asked."""
     alternatives: tuple[tuple[int, float], ...] = ()
+    logits: npt.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    """[V] raw logits, where the row asked for them; the receiver may keep them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 
 import numpy as np
@@ -9,13 +10,14 @@ import numpy.typing as npt
 
 from pentad.execution.batch import RaggedBatch
 from pentad.execution.sequence import Sequence
+from pentad.execution.speculation.tree import TokenTree
 
 Work = list[tuple[Sequence, int]]
-"""Each sequence of a step and how many of its uncomputed tokens run; their blocks are allocated."""
+"""Each sequence of a step and how many of its uncomputed and drafted tokens run, in that order."""
 
 
 def ragged_batch(work: Work, tables: npt.NDArray[np.int32], block_size: int) -> RaggedBatch:
-    """The step's input. Sequences that run to their last token get a logit row.
+    """The step's input. The last token of a sequence gets a logit row, and so does each drafted one.
 
     The arrays are fresh, so a runner may keep them. Plain lists are filled first: for the few
     numbers of a decode step that is faster than numpy calls on slices.
@@ -32,10 +34,22 @@ def ragged_batch(work: Work, tables: npt.NDArray[np.int32], block_size: int) -> 
     context_lens: list[int] = []
     table_rows: list[int] = []
     logit_rows: list[int] = []
+    trees: list[tuple[int, TokenTree]] = []
     for seq, count in work:
         begin = seq.num_computed
         end = begin + count
-        if count == 1:
+        if seq.num_draft:
+            draft = seq.draft
+            assert draft is not None
+            tokens += seq.tokens[begin:]
+            tokens += draft.tree.tokens
+            last = len(seq.tokens) - 1
+            positions += range(begin, last + 1)
+            positions += [last + depth for depth in draft.tree.depths]
+            slots += _slots(seq.blocks, begin, end, block_size)
+            if not draft.tree.is_chain:
+                trees.append((len(context_lens), draft.tree))
+        elif count == 1:
             tokens.append(seq.tokens[begin])
             positions.append(begin)
             slots.append(seq.blocks[begin // block_size] * block_size + begin % block_size)
@@ -46,8 +60,10 @@ def ragged_batch(work: Work, tables: npt.NDArray[np.int32], block_size: int) -> 
         starts.append(len(tokens))
         context_lens.append(end)
         table_rows.append(seq.row)
-        if end == len(seq.tokens):
-            logit_rows.append(len(tokens) - 1)
+        if end >= len(seq.tokens):
+            logit_rows += range(len(tokens) - 1 - end + len(seq.tokens), len(tokens))
+    drafted = [seq.num_draft for seq, _ in work]
+    tree_slots, tree_masks = _trees(trees, starts) if trees else (None, None)
     width = -(-max(context_lens) // block_size)
     return RaggedBatch(
         token_ids=np.array(tokens, dtype=np.int32),
@@ -57,7 +73,22 @@ def ragged_batch(work: Work, tables: npt.NDArray[np.int32], block_size: int) -> 
         context_lens=np.array(context_lens, dtype=np.int32),
         block_tables=tables[table_rows, :width],  # [S, M], a copy
         logit_rows=np.array(logit_rows, dtype=np.int32),
+        drafted=np.array(drafted, dtype=np.int32) if any(drafted) else None,
+        tree_slots=tree_slots,
+        tree_masks=tree_masks,
     )
+
+
+def _trees(
+    trees: Iterable[tuple[int, TokenTree]], starts: Seq[int]
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint64]]:
+    """Which slots are of a tree and what its tokens see; each tree with the number of its sequence."""
+    slots = np.zeros(len(starts) - 1, dtype=np.int32)
+    masks = np.zeros(starts[-1], dtype=np.uint64)
+    for s, tree in trees:
+        slots[s] = len(tree)
+        masks[starts[s + 1] - len(tree) : starts[s + 1]] = tree.masks()
+    return slots, masks
 
 
 def _slots(blocks: Seq[int], begin: int, end: int, block_size: int) -> list[int]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from pentad.errors import Conflict, ContextLengthExceeded, InvalidRequest
+from pentad.errors import Conflict, ContextLengthExceeded, Incompatible, InvalidRequest, Overloaded
+from pentad.execution.counters import Counters
 from pentad.execution.request import TokenRequest
 from pentad.execution.runner import Runner
 from pentad.execution.scheduling import EngineLimits, StepPlan
 from pentad.execution.sequence import Sequence as EngineSequence
+from pentad.execution.spec import ModelSpec
+from pentad.execution.speculation.tree import MAX_NODES
 
 
 def max_sequence_tokens(runner: Runner) -> int:
@@ -36,6 +39,29 @@ def check_requests(requests: Sequence[TokenRequest], runner: Runner, limits: Eng
     for request in requests:
         _check_tokens(request, runner.spec.vocab_size)
         _check_length(request, runner)
+
+
+def check_queue_room(
+    waiting: int, count: int, limits: EngineLimits, counters: Counters, now_s: float
+) -> None:
+    """Raises Overloaded, and counts it, when `count` more than those waiting would be too many."""
+    if waiting + count > limits.max_waiting:
+        counters.refused += count
+        raise Overloaded(
+            f"{waiting} requests are waiting, at most {limits.max_waiting} can",
+            retry_after_s=counters.drain_s(waiting, now_s),
+            hint="try again later or raise --max-waiting",
+        )
+
+
+def check_window(spec: ModelSpec) -> None:
+    """Raises Incompatible for a model that trees of drafted tokens cannot be verified with."""
+    if spec.window is not None and spec.window < MAX_NODES:
+        raise Incompatible(
+            f"model {spec.name!r} attends to windows of {spec.window} tokens, speculation needs {MAX_NODES}",
+            hint="set --speculation none",
+            param="speculation",
+        )
 
 
 def _check_tokens(request: TokenRequest, vocab_size: int) -> None:
@@ -97,7 +123,7 @@ def check_plan(
     for view, count in plan.work:
         seq = sequences[view.id]
         todo = len(seq.tokens) - (seq.num_computed if seq.running else seq.num_cached)
-        assert 1 <= count <= todo, f"{name} planned {count} of {todo} tokens of {view.id!r}"
+        assert 1 <= count <= todo + seq.num_draft, f"{name} planned {count} of {todo} tokens of {view.id!r}"
         tokens += count
         running += not seq.running
     assert len(planned) == len(plan.work), f"{name} planned a sequence twice"

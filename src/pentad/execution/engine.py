@@ -5,17 +5,26 @@ from __future__ import annotations
 import itertools
 import time
 
-from pentad.errors import Conflict, Overloaded, PentadError
+from pentad.errors import Conflict, PentadError
 from pentad.execution.batch import Drawn, SampleRow
-from pentad.execution.batching import Work, ragged_batch
-from pentad.execution.checks import check_plan, check_queues, check_requests, max_sequence_tokens
+from pentad.execution.batching import Work
+from pentad.execution.checks import (
+    check_plan,
+    check_queue_room,
+    check_queues,
+    check_requests,
+    check_window,
+    max_sequence_tokens,
+)
+from pentad.execution.computing import Computing, Taken
 from pentad.execution.counters import Counters
 from pentad.execution.failures import runner_failure, sequence_failure
-from pentad.execution.kv.cache import Copy, KVCache
+from pentad.execution.kv.cache import KVCache
 from pentad.execution.request import StepOutput, TokenRequest
 from pentad.execution.runner import Runner
 from pentad.execution.scheduling import BatchScheduler, EngineLimits, SchedulerInput, StepPlan
 from pentad.execution.sequence import Sequence, note_decisions
+from pentad.execution.speculation.stage import Speculation
 from pentad.execution.waiting import WaitingQueue
 from pentad.types import Clock, FinishReason
 
@@ -33,6 +42,7 @@ class Engine:
         limits: what the engine may hold.
         clock: instants of the records; a virtual clock when simulated.
         prefix_cache: keep full blocks and find them again, within a tenant and cache salt.
+        speculation: drafts tokens, so that a step may give a sequence several; closed as well.
         check_invariants: check the books after every step; slow, for tests and doubt.
     """
 
@@ -44,12 +54,16 @@ class Engine:
         limits: EngineLimits,
         clock: Clock = time.monotonic,
         prefix_cache: bool = True,
+        speculation: Speculation | None = None,
         check_invariants: bool = False,
     ) -> None:
+        if speculation is not None:
+            check_window(runner.spec)
         self.runner = runner
         self.limits = limits
         self.clock = clock
         self._scheduler = scheduler
+        self._speculation = speculation
         self._check_invariants = check_invariants
         self.max_sequence_tokens = max_sequence_tokens(runner)
         """The longest sequence, prompt and answer, that this engine can hold."""
@@ -65,6 +79,7 @@ class Engine:
         self._running: list[Sequence] = []
         self._outputs: list[StepOutput] = []
         self._counters = Counters()
+        self._computing = Computing(runner, self._kv, speculation, self._counters, clock)
         self._order = itertools.count()
         self.failures_in_a_row = 0
         """Steps that the runner failed since its latest success."""
@@ -85,15 +100,9 @@ class Engine:
                 raise Conflict(f"request id {request.id!r} is in use", hint="give each request its own id")
         self.refuse_if_full(len(requests))
         now_s = self.clock()
-        leaders: dict[tuple[object, ...], Sequence] = {}
-        for request in requests:
-            seq = Sequence(request, next(self._order), now_s, self._kv)
-            self._sequences[seq.id] = seq
-            leader = leaders.setdefault((request.prompt, request.tenant, request.cache_salt), seq)
-            if leader is seq or seq.prompt_tokens == 1:
-                self._waiting.push(seq)
-            else:
-                self._waiting.hold(seq, leader)
+        sequences = [Sequence(request, next(self._order), now_s, self._kv) for request in requests]
+        self._sequences |= {seq.id: seq for seq in sequences}
+        self._waiting.enter(sequences)
 
     def validate(self, *requests: TokenRequest) -> None:
         """Raises what `add` would raise for these requests whatever the load; see `check_requests`."""
@@ -101,14 +110,7 @@ class Engine:
 
     def refuse_if_full(self, count: int) -> None:
         """Raises Overloaded when `count` more requests would pass the bound of the waiting queue."""
-        waiting = len(self._waiting)
-        if waiting + count > self.limits.max_waiting:
-            self._counters.refused += count
-            raise Overloaded(
-                f"{waiting} requests are waiting, at most {self.limits.max_waiting} can",
-                retry_after_s=self._counters.drain_s(waiting, self.clock()),
-                hint="try again later or raise --max-waiting",
-            )
+        check_queue_room(len(self._waiting), count, self.limits, self._counters, self.clock())
 
     def cancel(self, id: str) -> bool:
         """Ends a sequence now and gives its blocks back; False when there is none of that id.
@@ -132,27 +134,37 @@ class Engine:
         return bool(self._sequences or self._outputs)
 
     def step(self) -> list[StepOutput]:
-        """One iteration: schedule, preempt, allocate, run, commit.
+        """One iteration: draft, schedule, preempt, allocate, run, verify, commit.
 
         Returns what happened to whom; a sequence's last output has `finish` or `error`.
         """
         started_s = self.clock()
-        plan = self._schedule(started_s)
+        if self._speculation is not None:
+            self._speculation.propose(self._running, self._waiting.visible, self._kv, self.limits, self.clock)
+        plan = self._schedule()
         self._preempt(plan)
         work = self._admit(plan, started_s)
         rows = self._rows(work)
         copies = self._kv.grow(work)
-        drawn = self._run(work, rows, copies)
-        self._commit(work, drawn)
+        if self._check_invariants:
+            self._kv.check_writes(work)
+        try:
+            drawn = self._computing.run(work, rows, copies)
+            taken = self._computing.verify(work, drawn)
+        except Exception as error:
+            self._fail(work, error)
+        else:
+            self._commit(work, taken)
         self._counters.step_seconds += self.clock() - started_s
         if self._check_invariants:
             self.check_integrity()
         outputs, self._outputs = self._outputs, []
         return outputs
 
-    def _schedule(self, now_s: float) -> StepPlan:
+    def _schedule(self) -> StepPlan:
         if not self._sequences:
             return StepPlan()
+        now_s = self.clock()
         state = SchedulerInput(
             now_s=now_s,
             waiting=self._waiting.visible,
@@ -188,74 +200,62 @@ class Engine:
                 self._kv.start(seq)
                 if seq.admit(now_s):
                     self._counters.prompt_tokens += seq.prompt_tokens
+            todo = len(seq.tokens) - seq.num_computed
+            if seq.draft is not None:
+                seq.draft = seq.draft.cut(count - todo)
+                todo += seq.num_draft
             # A choice finds more than was planned when its leader has just resumed in this step.
-            work.append((seq, min(count, len(seq.tokens) - seq.num_computed)))
+            work.append((seq, min(count, todo)))
         return work
 
     def _rows(self, work: Work) -> list[SampleRow]:
-        """How to draw for each sequence that computes its last token; ends those whose constraint breaks."""
+        """How to draw behind each last and each drafted token; ends those whose constraint breaks."""
         rows: list[SampleRow] = []
         for seq, count in tuple(work):
-            if seq.num_computed + count == len(seq.tokens):
+            if seq.num_computed + count >= len(seq.tokens):
                 try:
-                    rows.append(seq.sample_row())
+                    if seq.draft is None:
+                        rows.append(seq.sample_row())
+                    else:
+                        rows += seq.draft.rows
                 except Exception as error:
                     self._end(seq, error=sequence_failure(seq, error))
                     work.remove((seq, count))
         return rows
 
-    def _run(self, work: Work, rows: list[SampleRow], copies: list[Copy]) -> list[Drawn]:
-        """The runner's answer. If it raises, all sequences of the step end with BackendFailed."""
-        if not work:
-            return []
-        if self._check_invariants:
-            self._kv.check_writes(work)
-        batch = ragged_batch(work, self._kv.tables, self.runner.block_size)
-        started_s = self.clock()
-        try:
-            for source, target in copies:
-                self.runner.copy_block(source, target)
-            drawn = self.runner.step(batch, rows)
-            if len(drawn) != len(rows):
-                raise RuntimeError(f"the runner drew {len(drawn)} tokens for {len(rows)} rows")
-        except Exception as error:
-            self.failures_in_a_row += 1
-            for seq, _ in work:
-                self._end(seq, error=runner_failure(seq, error))
-            work.clear()
-            return []
-        finally:
-            self._counters.runner_seconds += self.clock() - started_s
-        self.failures_in_a_row = 0
-        self._counters.steps += 1
-        return drawn
+    def _fail(self, work: Work, error: Exception) -> None:
+        """Ends all sequences of a step that the runner failed."""
+        self.failures_in_a_row += 1
+        for seq, _ in work:
+            self._end(seq, error=runner_failure(seq, error))
 
-    def _commit(self, work: Work, drawn: list[Drawn]) -> None:
-        """Advances every sequence of the step and hands out what was drawn."""
+    def _commit(self, work: Work, taken: Taken) -> None:
+        """Advances every sequence of the step and hands out what it got."""
         now_s = self.clock()
-        tokens = iter(drawn)
-        for seq, count in work:
+        if work:
+            self.failures_in_a_row = 0
+        for (seq, count), drawn in zip(work, taken, strict=True):
             seq.num_computed += count
-            self._kv.register(seq)
-            if seq.num_computed < len(seq.tokens):
-                continue
-            self._waiting.free_followers(seq)
-            self._take(seq, next(tokens), now_s)
+            if drawn:
+                self._waiting.free_followers(seq)
+                self._take(seq, drawn, now_s)
+            else:
+                self._kv.register(seq)
 
-    def _take(self, seq: Sequence, drawn: Drawn, now_s: float) -> None:
-        """Appends a drawn token to its sequence, which may end with it."""
+    def _take(self, seq: Sequence, drawn: tuple[Drawn, ...], now_s: float) -> None:
+        """Appends tokens to their sequence, which may end with one of them."""
         if seq.first_token_s is None:
             seq.first_token_s = now_s
-        self._counters.generation_tokens += 1
-        try:
-            finish = seq.append(drawn)
-        except Exception as error:
-            self._end(seq, error=sequence_failure(seq, error))
-            return
-        if finish is None:
-            self._outputs.append(StepOutput(id=seq.id, drawn=(drawn,)))
+        given, finish, raised = seq.extend(drawn)
+        self._counters.generation_tokens += len(given)
+        if finish is not None or raised is not None:  # what was accepted behind the end is not part of it
+            seq.num_computed = min(seq.num_computed, len(seq.tokens))
+        self._kv.register(seq)
+        if finish is None and raised is None:
+            self._outputs.append(StepOutput(id=seq.id, drawn=given))
         else:
-            self._end(seq, finish=finish, drawn=(drawn,))
+            error = None if raised is None else sequence_failure(seq, raised)
+            self._end(seq, finish=finish, error=error, drawn=given)
 
     def _end(
         self,
@@ -273,6 +273,8 @@ class Engine:
             self._waiting.remove(seq)
         self._waiting.replace_leader(seq)
         del self._sequences[seq.id]
+        if self._speculation is not None:
+            self._speculation.forget(seq.id)
         stats = seq.stats(now_s := self.clock())
         self._counters.ended(finish, now_s)
         self._outputs.append(StepOutput(id=seq.id, drawn=drawn, finish=finish, error=error, stats=stats))
@@ -280,7 +282,8 @@ class Engine:
     def stats(self) -> dict[str, float]:
         """Gauges and counters by name; sums since the start, times in seconds of the engine's clock."""
         queues = {"running": len(self._running), "waiting": len(self._waiting)}
-        return queues | self._kv.stats() | self._counters.as_dict()
+        drafts = {} if self._speculation is None else self._speculation.stats()
+        return queues | self._kv.stats() | self._counters.as_dict() | drafts
 
     def check_integrity(self) -> None:
         """Raises AssertionError unless the books agree: queues, references, tables and blocks."""
@@ -295,6 +298,8 @@ class Engine:
         return outputs
 
     def close(self) -> None:
-        """Cancels every sequence and closes the runner. The engine is not used again."""
+        """Cancels every sequence and closes runner and speculation. The engine is not used again."""
         self.cancel_all()
+        if self._speculation is not None:
+            self._speculation.close()
         self.runner.close()

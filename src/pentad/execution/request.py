@@ -28,6 +28,10 @@ class Constraint(Protocol):
         """Whether only the end may follow."""
         ...
 
+    def fork(self) -> Constraint:
+        """A copy that goes its own way: what drafted tokens lead to is tried on it."""
+        ...
+
 
 class Watcher(Protocol):
     """Sees every drawn token at once, in the engine's thread; stop strings live here."""
@@ -55,6 +59,8 @@ class TokenRequest:
     cache_salt: str = ""
     priority: int = 0
     context: RunContext = field(default_factory=RunContext)
+    reference: tuple[int, ...] = ()
+    """Text that the answer may repeat in parts; speculators copy from it."""
     constraint: Constraint | None = None
     watcher: Watcher | None = None
 

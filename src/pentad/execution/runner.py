@@ -47,6 +47,14 @@ class Runner(Protocol):
         """Copies one KV block over all layers (copy on write)."""
         ...
 
+    def copy_slots(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copies single KV slots over all layers, source to target, in the order given.
+
+        Keys move as they are: a rotary key belongs to its position, not to its slot. No target is
+        the source of a later pair, so that copying all at once gives the same.
+        """
+        ...
+
     def close(self) -> None:
         """Gives the memory back; the runner is not used again."""
         ...

@@ -39,16 +39,55 @@ def draw(logits: Float32, row: SampleRow) -> Drawn:
         token = int(logits.argmax())
         _check(logits[token])
         return Drawn(token=token)
+    if row.raw:
+        return Drawn(token=-1, logits=logits)
     scores = _adjusted(logits, row)
     if row.temperature <= 0:
         token = int(scores.argmax())
         _check(scores[token])
     else:
-        token = _sample(scores, row)
+        weights, kept = _weights(scores, row)
+        token = pick(weights, uniform(row.seed, row.choice, row.position))
+        token = token if kept is None else int(kept[token])
+    return reported(logits, token, row)
+
+
+def reported(logits: Float32, token: int, row: SampleRow) -> Drawn:
+    """The token with the log probabilities that the row asks for."""
     if row.logprobs is None:
         return Drawn(token=token)
     logprob, alternatives = logprobs(logits, token, row.logprobs)
     return Drawn(token=token, logprob=logprob, alternatives=alternatives)
+
+
+def distribution(logits: Float32, row: SampleRow) -> Float64:
+    """[V] the probabilities with which `draw` draws; all on one token when the row is greedy.
+
+    Raises:
+        ValueError: as `draw`.
+    """
+    scores = _adjusted(logits, row)
+    probabilities = np.zeros(scores.size, dtype=np.float64)
+    if row.temperature <= 0:
+        token = int(scores.argmax())
+        _check(scores[token])
+        probabilities[token] = 1.0
+        return probabilities
+    weights, kept = _weights(scores, row)
+    weights /= weights.sum()
+    if kept is None:
+        return weights
+    probabilities[kept] = weights
+    return probabilities
+
+
+def pick(weights: Float64, u: float) -> int:
+    """The index at which the cumulative weights pass the share `u` in [0, 1) of their sum."""
+    cumulative = weights.cumsum()
+    index = int(cumulative.searchsorted(u * cumulative[-1], side="right"))
+    if index >= weights.size:  # the product rounded up to the whole mass
+        index = int(np.flatnonzero(weights)[-1])
+    return index
 
 
 def draw_batch(logits: Float32, rows: Sequence[SampleRow]) -> list[Drawn]:
@@ -74,20 +113,23 @@ def is_plain(row: SampleRow) -> bool:
         and not row.banned
         and not row.logit_bias
         and row.logprobs is None
+        and not row.raw
         and row.repetition_penalty == 1.0
         and row.presence_penalty == 0.0
         and row.frequency_penalty == 0.0
     )
 
 
-def uniform(seed: int, choice: int, position: int) -> float:
-    """A number in [0, 1) that depends on these three alone.
+def uniform(seed: int, choice: int, position: int, stream: int = 0) -> float:
+    """A number in [0, 1) that depends on these four alone.
 
     The first raw word of Philox4x64-10 (Salmon et al. 2011) as numpy counts: key (seed, choice),
-    counter (position, 0, 0, 0); its upper 53 bits.
+    counter (position, stream, 0, 0); its upper 53 bits. Stream 0 draws tokens; drafting and
+    verification have streams of their own.
     """
     generator = np.random.Philox(
-        key=np.array([seed & _WORD, choice & _WORD], dtype=np.uint64), counter=position & _WORD
+        key=np.array([seed & _WORD, choice & _WORD], dtype=np.uint64),
+        counter=position & _WORD | stream << 64,
     )
     return float((int(generator.random_raw()) >> 11) * 2.0**-53)
 
@@ -103,7 +145,7 @@ def logprobs(logits: Float32, token: int, count: int) -> tuple[float, tuple[tupl
     wide = logits.astype(np.float64)
     top = float(wide.max())
     norm = top + float(np.log(np.exp(wide - top).sum()))
-    best = _top(wide, count) if count else np.empty(0, dtype=np.intp)
+    best = largest(wide, count) if count else np.empty(0, dtype=np.intp)
     return float(wide[token]) - norm, tuple((int(i), float(wide[i]) - norm) for i in best)
 
 
@@ -154,8 +196,11 @@ def _known(tokens: Iterable[int], vocab_size: int) -> Ids:
     return ids[(ids >= 0) & (ids < vocab_size)]
 
 
-def _sample(scores: Float32, row: SampleRow) -> int:
-    """A draw by the inverse of the cumulative distribution, over ids in ascending order."""
+def _weights(scores: Float32, row: SampleRow) -> tuple[Float64, Ids | None]:
+    """Relative probabilities after temperature and filters, over ids in ascending order.
+
+    The second is which ids they belong to; None means all.
+    """
     wide = scores.astype(np.float64)
     top = wide.max()
     _check(top)
@@ -164,25 +209,20 @@ def _sample(scores: Float32, row: SampleRow) -> int:
         weights[weights < row.min_p] = 0
     kept: Ids | None = None
     if 0 < row.top_k < weights.size:
-        kept = np.sort(_top(weights, row.top_k))
+        kept = np.sort(largest(weights, row.top_k))
         weights = weights[kept]
     if row.top_p < 1:
         nucleus = _nucleus(weights, row.top_p)
         kept = nucleus if kept is None else kept[nucleus]
         weights = weights[nucleus]
-    cumulative = weights.cumsum()
-    goal = uniform(row.seed, row.choice, row.position) * cumulative[-1]
-    index = int(cumulative.searchsorted(goal, side="right"))
-    if index >= weights.size:  # the product rounded up to the whole mass
-        index = int(np.flatnonzero(weights)[-1])
-    return index if kept is None else int(kept[index])
+    return weights, kept
 
 
 def _nucleus(weights: Float64, top_p: float) -> Ids:
     """Ascending indices of the fewest tokens whose mass reaches `top_p`; at least one."""
     goal = top_p * weights.sum()
     for guess in (min(_NUCLEUS_GUESS, weights.size), weights.size):
-        order = _top(weights, guess)
+        order = largest(weights, guess)
         cumulative = weights[order].cumsum()
         count = int(cumulative.searchsorted(goal, side="left")) + 1
         if count <= guess:
@@ -190,7 +230,7 @@ def _nucleus(weights: Float64, top_p: float) -> Ids:
     return np.sort(order)
 
 
-def _top(values: Float64, count: int) -> Ids:
+def largest(values: Float64, count: int) -> Ids:
     """Indices of the `count` largest values, largest first, ties to the lowest index."""
     if count < values.size:
         threshold = np.partition(values, values.size - count)[values.size - count]

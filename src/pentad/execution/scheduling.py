@@ -65,6 +65,11 @@ class SequenceView(Protocol):
     def num_generated(self) -> int: ...
 
     @property
+    def num_draft(self) -> int:
+        """Drafted tokens that could be verified together with its last token; 0 unless it decodes."""
+        ...
+
+    @property
     def num_blocks(self) -> int:
         """KV blocks held."""
         ...
@@ -96,7 +101,9 @@ class StepPlan:
 
     `preempt` is carried out first: those give all blocks back and return to the front of the
     waiting queue, to be recomputed. Then `work` is allocated in order: the sequence and how many
-    of its uncomputed tokens to run; waiting sequences named there are admitted.
+    of its uncomputed tokens to run; waiting sequences named there are admitted. What goes beyond
+    them is for drafted tokens, which cost time and blocks like any other: as many as there is room
+    for, none at least.
     """
 
     work: tuple[tuple[SequenceView, int], ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +13,11 @@ from pentad.errors import BackendFailed
 from pentad.execution.batch import Drawn, SampleRow
 from pentad.execution.kv.cache import KVCache
 from pentad.execution.kv.pool import Key
-from pentad.execution.request import SequenceStats, TokenRequest
+from pentad.execution.request import Constraint, SequenceStats, TokenRequest
 from pentad.types import Decision, FinishReason, RunContext
+
+if TYPE_CHECKING:
+    from pentad.execution.speculation.stage import Draft
 
 _MAX_DECISIONS = 32
 """Decisions kept per sequence; a bound that holds it back for long is recorded once."""
@@ -39,6 +43,7 @@ class Sequence:
     __slots__ = (
         "_cache",
         "_decisions",
+        "_draft",
         "_ends",
         "_output_counts",
         "_remembered",
@@ -52,6 +57,7 @@ class Sequence:
         "keys",
         "leader",
         "num_computed",
+        "num_draft",
         "num_preemptions",
         "num_registered",
         "order",
@@ -83,6 +89,8 @@ class Sequence:
         self.row = -1
         """Row of the block tables while running."""
         self.running = False
+        self.num_draft = 0
+        self._draft: Draft | None = None
         self.root: Key = cache.root(request)
         self.keys: list[Key] = []
         """Names of the full blocks, as far as they were needed."""
@@ -117,6 +125,16 @@ class Sequence:
         return len(self.tokens) - self.prompt_tokens
 
     @property
+    def draft(self) -> Draft | None:
+        """Tokens drafted behind the last one, to be verified in its next step."""
+        return self._draft
+
+    @draft.setter
+    def draft(self, draft: Draft | None) -> None:
+        self._draft = draft
+        self.num_draft = 0 if draft is None else len(draft.tree)
+
+    @property
     def num_blocks(self) -> int:
         return len(self.blocks)
 
@@ -146,6 +164,7 @@ class Sequence:
         self.blocks = []
         self.row = -1
         self.running = False
+        self.draft = None
         self.num_computed = self.num_registered = 0
         self._remembered = (-1, 0)
 
@@ -157,20 +176,36 @@ class Sequence:
         """
         if self._steady_row is not None:
             return self._steady_row
+        row = self.row_behind((), self.request.constraint)
+        early = self.num_generated < self.request.sampling.min_tokens
+        if row.temperature <= 0 and row.mask is None and not early:
+            self._steady_row = row  # nothing in it changes any more, but the counts it refers to
+        return row
+
+    def row_behind(self, path: tuple[int, ...], constraint: Constraint | None) -> SampleRow:
+        """How to draw behind further tokens, with the constraint as they leave it.
+
+        Raises:
+            BackendFailed: the constraint allows no token.
+        """
         request, sampling = self.request, self.request.sampling
-        early = self.num_generated < sampling.min_tokens
-        banned = tuple(sorted(self._ends)) if early else ()
+        generated = self.num_generated + len(path)
+        banned = tuple(sorted(self._ends)) if generated < sampling.min_tokens else ()
         mask = None
-        if request.constraint is not None:
-            mask = request.constraint.mask()
+        if constraint is not None:
+            mask = constraint.mask()
             if not mask.any():
                 raise BackendFailed(
-                    f"the output format of request {self.id!r} allows no token after {self.num_generated}",
+                    f"the output format of request {self.id!r} allows no token after {generated}",
                     hint="simplify the schema, pattern or grammar",
                 )
             if banned and not _leaves_any(mask, banned):
                 banned = ()  # the format is complete: it decides, not min_tokens
-        row = SampleRow(
+        counts, seen = self._output_counts, self._seen
+        if path:
+            counts = None if counts is None else counts + Counter(path)
+            seen = None if seen is None else seen | set(path)
+        return SampleRow(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
@@ -178,25 +213,38 @@ class Sequence:
             presence_penalty=sampling.presence_penalty,
             frequency_penalty=sampling.frequency_penalty,
             repetition_penalty=sampling.repetition_penalty,
-            output_counts={} if self._output_counts is None else self._output_counts,
-            seen=frozenset() if self._seen is None else self._seen,
+            output_counts={} if counts is None else counts,
+            seen=frozenset() if seen is None else seen,
             logit_bias=sampling.logit_bias,
             banned=banned,
             mask=mask,
             seed=request.seed,
             choice=request.choice,
-            position=len(self.tokens),
+            position=len(self.tokens) + len(path),
             logprobs=sampling.logprobs,
         )
-        if sampling.temperature <= 0 and mask is None and not early:
-            self._steady_row = row  # nothing in it changes any more, but the counts it refers to
-        return row
 
-    def append(self, drawn: Drawn) -> FinishReason | None:
-        """Takes a drawn token; says whether and why the sequence is complete.
+    def ends_with(self, token: int, ahead: int) -> bool:
+        """Whether `token` as the `ahead`-th further one would end the sequence."""
+        return token in self._ends or self.num_generated + ahead >= self.request.max_tokens
 
-        Whatever constraint or watcher raise passes through.
+    def extend(
+        self, drawn: tuple[Drawn, ...]
+    ) -> tuple[tuple[Drawn, ...], FinishReason | None, Exception | None]:
+        """Takes a step's tokens as far as the sequence goes.
+
+        Returns those that it got, why it is complete if it is, and what constraint or watcher raised.
         """
+        for given, token in enumerate(drawn):
+            try:
+                finish = self._append(token)
+            except Exception as error:
+                return drawn[:given], None, error
+            if finish is not None:
+                return drawn[: given + 1], finish, None
+        return drawn, None, None
+
+    def _append(self, drawn: Drawn) -> FinishReason | None:
         token = drawn.token
         request = self.request
         self.tokens.append(token)

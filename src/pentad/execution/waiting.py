@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from pentad.execution.sequence import Sequence
 
@@ -30,6 +30,17 @@ class WaitingQueue:
         yield from self.visible
         for followers in self._followers.values():
             yield from followers
+
+    def enter(self, sequences: Iterable[Sequence]) -> None:
+        """Takes sequences that came together; of those with the same prompt the first computes it."""
+        leaders: dict[tuple[object, ...], Sequence] = {}
+        for seq in sequences:
+            request = seq.request
+            leader = leaders.setdefault((request.prompt, request.tenant, request.cache_salt), seq)
+            if leader is seq or seq.prompt_tokens == 1:
+                self.push(seq)
+            else:
+                self.hold(seq, leader)
 
     def push(self, seq: Sequence) -> None:
         """Shows the sequence to the scheduler, in its place."""

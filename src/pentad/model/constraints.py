@@ -56,6 +56,10 @@ class GrammarConstraint:
         stopped: bool = self._matcher.is_stopped()
         return stopped
 
+    def fork(self) -> GrammarConstraint:
+        """A copy that goes its own way. Cheap: what both have in common stays shared."""
+        return GrammarConstraint(self._matcher.deep_copy())
+
     def complete(self) -> bool:
         """Whether the text so far is a whole answer."""
         accepting: bool = self._matcher.is_accepting()

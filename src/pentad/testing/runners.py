@@ -2,13 +2,14 @@
 
 The key/value entry of a token depends on the token, its position and all entries in front of it,
 as read through the block table; the logits depend on all entries. So a wrong block, a stale slot,
-a missed copy or a prefix shared by mistake changes the tokens that come out.
+a missed copy, a prefix shared by mistake or a branch of a tree that sees another changes the tokens
+that come out.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,8 @@ class ToyRunner:
         block_size: tokens per block.
         vocab_size: tokens known.
         context_length: longest sequence.
+        noise: how much the logits differ from those of a ToyRunner without; 0.2 makes a fair draft model.
+        noise_seed: in which way they differ.
         before_step: called with each batch before it is computed; may raise, to play a device
             that fails.
     """
@@ -58,17 +61,22 @@ class ToyRunner:
         block_size: int = 4,
         vocab_size: int = 97,
         context_length: int = 512,
+        noise: float = 0.0,
+        noise_seed: int = 0,
         before_step: Callable[[RaggedBatch], None] | None = None,
     ) -> None:
         self.spec = toy_spec(vocab_size=vocab_size, context_length=context_length)
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.block_bytes = 8 * block_size
+        self.noise = noise
+        self.noise_seed = noise_seed
         self.before_step = before_step
         self.closed = False
         self.steps = 0
         self.tokens_computed = 0
         self.copies: list[tuple[int, int]] = []
+        self.slot_copies = 0
         self._entries = [_UNWRITTEN] * (num_blocks * block_size)
 
     def step(self, batch: RaggedBatch, rows: Sequence[SampleRow]) -> list[Drawn]:
@@ -86,21 +94,31 @@ class ToyRunner:
         sums: list[int] = []
         for s, table in enumerate(batch.block_tables.tolist()):
             begin, end = int(batch.starts[s]), int(batch.starts[s + 1])
-            first = int(batch.positions[begin])
-            assert first + end - begin == batch.context_lens[s], "context length disagrees with positions"
-            total = sum(self._entries[self._slot(table, p)] for p in range(first)) & _WORD
+            context = int(batch.context_lens[s])
+            tree = context - (0 if batch.tree_slots is None else int(batch.tree_slots[s]))
+            total = self._sum(table, range(context - (end - begin)))
             for i in range(begin, end):
-                position = int(batch.positions[i])
-                slot = int(batch.slots[i])
-                assert slot == self._slot(table, position), "slot disagrees with the block table"
-                self._entries[slot] = entry(int(batch.token_ids[i]), position, total)
+                at, slot = context - end + i, int(batch.slots[i])
+                assert slot == self._slot(table, at), "slot disagrees with the block table"
+                mask = 0 if batch.tree_masks is None else int(batch.tree_masks[i])
+                if mask:
+                    seen = [tree + j for j in range(64) if mask >> j & 1 and tree + j != at]
+                    total = self._sum(table, [*range(tree), *seen])
+                else:
+                    assert batch.positions[i] == at, "position disagrees with the slot"
+                self._entries[slot] = entry(int(batch.token_ids[i]), int(batch.positions[i]), total)
                 total = (total + self._entries[slot]) & _WORD
                 if i in wanted:
                     sums.append(total)
         rows = np.empty((len(sums), self.spec.vocab_size), dtype=np.float32)
         for r, total in enumerate(sums):
             rows[r] = row_logits(total, self.spec.vocab_size)
+            if self.noise:
+                rows[r] += self.noise * row_logits(~total & _WORD ^ self.noise_seed, self.spec.vocab_size)
         return rows
+
+    def _sum(self, table: list[int], indices: Iterable[int]) -> int:
+        return sum(self._entries[self._slot(table, i)] for i in indices) & _WORD
 
     def _slot(self, table: list[int], position: int) -> int:
         block = table[position // self.block_size]
@@ -115,6 +133,15 @@ class ToyRunner:
             source * size : (source + 1) * size
         ]
         self.copies.append((source, target))
+
+    def copy_slots(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copies single entries."""
+        sources = [source for source, _ in pairs]
+        for i, (_, target) in enumerate(pairs):
+            assert target not in sources[i + 1 :], "a target is read by a later pair"
+        for source, target in pairs:
+            self._entries[target] = self._entries[source]
+        self.slot_copies += len(pairs)
 
     def close(self) -> None:
         """Any further step asserts."""

@@ -48,7 +48,7 @@ class ArbitraryScheduler:
         for seq, is_running in candidates:
             done = seq.num_computed if is_running else seq.num_cached
             room = (seq.num_blocks + free) * state.block_size - done
-            most = min(seq.num_tokens - done, tokens, room)
+            most = min(seq.num_tokens - done + seq.num_draft, tokens, room)
             if most < 1 or (not is_running and places < 1):
                 continue
             count = self._random.choice((most, self._random.randint(1, most)))

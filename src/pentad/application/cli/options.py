@@ -52,6 +52,15 @@ ENGINE = (
     Flag(name="max_waiting", help="Requests queued before 429.", kind=int),
     Flag(name="prefix_cache", help="Share blocks of equal prompt beginnings.", kind=bool),
     Flag(name="check_invariants", help="Verify block accounting after every step.", kind=bool),
+    Flag(name="speculation", help="none, ngram, draft, specinfer or sequoia.", metavar="NAME"),
+    Flag(
+        name="draft_models",
+        help="Model that drafts; repeatable.",
+        kind=list[str],
+        option="--draft-model",
+        metavar="MODEL",
+    ),
+    Flag(name="draft_tokens", help="Tokens drafted per step, at most.", kind=int),
 )
 SERVER = (
     Flag(name="host", help="Address to listen on; beyond loopback needs --api-key."),

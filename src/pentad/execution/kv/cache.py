@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pentad.execution.sequence import Sequence
 
 Copy = tuple[int, int]
-"""Source and target block of a copy to be made before the step runs."""
+"""Source and target of a copy: blocks before the step runs, slots behind it."""
 
 
 class KVCache:
@@ -52,6 +52,15 @@ class KVCache:
     def version(self) -> int:
         """Changes whenever `would_supply` may answer differently."""
         return self.pool.version
+
+    @property
+    def max_tokens(self) -> int:
+        """Slots of the longest sequence."""
+        return int(self.tables.shape[1]) * self._block_size
+
+    def has_room(self, seq: Sequence) -> bool:
+        """Whether the sequence's tokens would fit now."""
+        return len(seq.tokens) <= self.pool.available * self._block_size
 
     def root(self, request: TokenRequest) -> Key:
         """The start of the request's chain of block names."""
@@ -117,6 +126,26 @@ class KVCache:
                     copies.append((seq.leader.blocks[held], seq.blocks[held]))
                 seq.leader = None
         return copies
+
+    def moves(self, seq: Sequence, path: Iterable[int]) -> list[Copy]:
+        """Slot copies that bring the accepted nodes of its tree right behind the sequence's last token."""
+        first = len(seq.tokens)
+        return [
+            (self._slot(seq, first + node), self._slot(seq, first + place))
+            for place, node in enumerate(path)
+            if node != place
+        ]
+
+    def _slot(self, seq: Sequence, index: int) -> int:
+        return seq.blocks[index // self._block_size] * self._block_size + index % self._block_size
+
+    def trim(self, seq: Sequence, computed: int) -> None:
+        """Takes back the blocks that only rejected drafts needed; so many tokens stay."""
+        needed = -(-computed // self._block_size)
+        if needed < len(seq.blocks):
+            self.pool.release(reversed(seq.blocks[needed:]))
+            self.tables[seq.row, needed : len(seq.blocks)] = -1
+            del seq.blocks[needed:]
 
     def register(self, seq: Sequence) -> None:
         """Makes the blocks that have become full findable; where an equal one is known, takes that."""

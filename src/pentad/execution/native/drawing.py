@@ -13,7 +13,7 @@ from pentad.execution.batch import Drawn, SampleRow
 from pentad.execution.native.structs import Draws
 from pentad.execution.sampling import is_plain
 
-ROW: Final = struct.Struct("<6d3QQ14i")
+ROW: Final = struct.Struct("<6d3QQQ14i")
 """pentad_draw_row: written at once, since ctypes takes ten times as long field by field."""
 RESULT: Final = struct.Struct("<4id")
 """pentad_drawn"""
@@ -30,8 +30,9 @@ class DrawPlan:
         ids    | seen 0 | counted 0, counts 0 | biased 0 | banned 0 | seen 1 | ...
     """
 
-    def __init__(self) -> None:
+    def __init__(self, vocab_size: int) -> None:
         self.struct = Draws()
+        self._vocab_size = vocab_size
         self._rows = np.empty(0, np.uint8)
         self._results = np.empty(0, np.uint8)
         self._reserve(8)
@@ -39,6 +40,7 @@ class DrawPlan:
         self._ids: list[int] = []
         self._biases: list[float] = []
         self._logprobs: list[int | None] = []
+        self._raw: list[npt.NDArray[np.float32] | None] = []
         self._wanted = 0
         self._kept: list[npt.NDArray[Any]] = []
         self._alternatives: tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]
@@ -46,7 +48,7 @@ class DrawPlan:
     def set(self, rows: Sequence[SampleRow]) -> bool:
         """Takes a step's rows; whether any of them is more than greedy."""
         self._lines, self._ids, self._biases = [-1] * len(rows), [], []
-        self._logprobs, self._kept, self._wanted = [], [], 0
+        self._logprobs, self._raw, self._kept, self._wanted = [], [], [], 0
         for i, row in enumerate(rows):
             if not is_plain(row):
                 self._lines[i] = len(self._logprobs)
@@ -102,6 +104,8 @@ class DrawPlan:
         banned = len(ids)
         ids.extend(row.banned)
         mask = None if row.mask is None else np.ascontiguousarray(row.mask, np.uint32)
+        raw = np.empty(self._vocab_size, np.float32) if row.raw else None
+        self._raw.append(raw)
         ROW.pack_into(
             self._rows.data,
             index * ROW.size,
@@ -115,6 +119,7 @@ class DrawPlan:
             row.choice & _WORD,
             row.position & _WORD,
             0 if mask is None else self._address(mask),
+            0 if raw is None else self._address(raw),
             0 if mask is None else mask.size,
             row.top_k,
             -1 if row.logprobs is None else row.logprobs,
@@ -134,6 +139,8 @@ class DrawPlan:
         self._wanted += row.logprobs or 0
 
     def _result(self, line: int, at: int) -> Drawn:
+        if (raw := self._raw[line]) is not None:
+            return Drawn(token=-1, logits=raw)
         token, status, count, _, logprob = RESULT.unpack_from(self._results.data, line * RESULT.size)
         if status:
             raise ValueError(

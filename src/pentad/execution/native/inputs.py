@@ -27,6 +27,7 @@ class BatchInputs:
             self._grow(name, _FIRST_CAPACITY)
         self._argmax_address = self.struct.argmax
         self._rows = 0
+        self._drafts: tuple[npt.NDArray[Any], ...] = ()
         self._logits: npt.NDArray[Any] | None = None
 
     def set(self, batch: RaggedBatch, logits: npt.NDArray[np.float32] | None = None) -> None:
@@ -51,6 +52,8 @@ class BatchInputs:
         if self._rows > self._arrays["argmax"].size:
             self._grow("argmax", self._rows)
             self._argmax_address = struct.argmax
+        if batch.drafted is not None or batch.tree_slots is not None or self._drafts:
+            self._put_drafts(batch)
         self._logits = logits
         struct.logits = None if logits is None else logits.ctypes.data
         struct.argmax = self._argmax_address if logits is None else None
@@ -59,6 +62,15 @@ class BatchInputs:
         """The most probable token of every wanted row of the step that ran."""
         tokens: list[int] = self._arrays["argmax"][: self._rows].tolist()
         return tokens
+
+    def _put_drafts(self, batch: RaggedBatch) -> None:
+        """Drafts and trees where they lie, or none after a step that had some."""
+        parts = (batch.drafted, batch.tree_slots, batch.tree_masks)
+        struct = self.struct
+        struct.drafted, struct.tree_slots, struct.tree_masks = (
+            None if part is None else part.ctypes.data for part in parts
+        )
+        self._drafts = tuple(part for part in parts if part is not None)
 
     def _put(self, name: str, values: Int32) -> None:
         array = self._arrays[name]

@@ -82,6 +82,7 @@ _SIGNATURES: Final[Mapping[str, tuple[Any, tuple[Any, ...]]]] = MappingProxyType
         "pentad_step_draw": (_i32, (_pointer, ctypes.POINTER(Batch), ctypes.POINTER(Draws))),
         "pentad_draw": (None, (_pointer, _i32, ctypes.POINTER(Draws))),
         "pentad_copy_block": (None, (_pointer, _i32, _i32)),
+        "pentad_copy_slots": (None, (_pointer, _pointer, _i32)),
         "pentad_weight_bytes": (_size, (_pointer,)),
         "pentad_block_bytes": (_size, (_pointer,)),
         "pentad_kernels": (ctypes.c_char_p, ()),

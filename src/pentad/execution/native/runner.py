@@ -34,7 +34,16 @@ BLOCK_SIZE: Final = 16
 KV_ELEMENT_BYTES: Final = 2
 """Keys and values are kept in bfloat16."""
 
-_WRONG: Final = ("", "token id", "position", "slot", "block table", "logit row", "size: memory ran out")
+_WRONG: Final = (
+    "",
+    "token id",
+    "position",
+    "slot",
+    "block table",
+    "logit row",
+    "size: memory ran out",
+    "tree",
+)
 """What pentad_step finds wrong with a batch."""
 
 
@@ -61,7 +70,7 @@ class NativeRunner:
         self._num_blocks = num_blocks
         self._threads = threads
         self._inputs = BatchInputs()
-        self._draws = DrawPlan()
+        self._draws = DrawPlan(spec.vocab_size)
         self.kernels = library.name
         """The instruction set in use."""
         self.weight_bytes = int(self._functions.pentad_weight_bytes(model))
@@ -179,6 +188,13 @@ class NativeRunner:
             if not 0 <= block < self._num_blocks:
                 raise ValueError(f"block {block} is not one of {self._num_blocks}")
         self._functions.pentad_copy_block(self._open(), source, target)
+
+    def copy_slots(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copies single KV slots over all layers (accepted branches of a tree)."""
+        numbers = np.array(pairs, np.int32)
+        if numbers.min() < 0 or numbers.max() >= self._num_blocks * BLOCK_SIZE:
+            raise ValueError(f"slots {pairs} are not all of {self._num_blocks} blocks")
+        self._functions.pentad_copy_slots(self._open(), numbers.ctypes.data, len(pairs))
 
     def close(self) -> None:
         """Gives weights and cache back; the runner is not used again."""

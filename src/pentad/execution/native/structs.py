@@ -6,7 +6,7 @@ import ctypes
 from types import MappingProxyType
 from typing import Final
 
-INTERFACE: Final = 1
+INTERFACE: Final = 2
 """PENTAD_INTERFACE of native.h. A library built from another one is refused."""
 
 _i32, _u64, _f64, _address = ctypes.c_int32, ctypes.c_uint64, ctypes.c_double, ctypes.c_void_p
@@ -52,6 +52,9 @@ class Batch(ctypes.Structure):
         ("logit_rows", _address),
         ("logits", _address),
         ("argmax", _address),
+        ("drafted", _address),
+        ("tree_slots", _address),
+        ("tree_masks", _address),
     )
 
 
@@ -69,6 +72,7 @@ class DrawRow(ctypes.Structure):
         ("choice", _u64),
         ("position", _u64),
         ("mask", _address),
+        ("raw", _address),
         ("mask_words", _i32),
         ("top_k", _i32),
         ("alternatives", _i32),

@@ -22,6 +22,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from pentad.execution.batch import Int32, RaggedBatch
 from pentad.execution.spec import ModelSpec
+from pentad.execution.torch.trees import chunk_lengths, see_branches, tree_slots
 
 _PADDING_RATIO = 2
 _PADDING_FLOOR_TOKENS = 64
@@ -74,6 +75,12 @@ class KVCache:
     def copy(self, source: int, target: int) -> None:
         """Copies one block over all layers."""
         self._data[:, target].copy_(self._data[:, source])
+
+    def copy_slots(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Copies single slots over all layers."""
+        at = torch.tensor([*sources, *targets], device=self.device).split(len(sources))
+        slots = self._data.flatten(1, 2)  # [L, slots, 2, K, D], a view
+        slots.index_copy_(1, at[1], slots.index_select(1, at[0]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +150,7 @@ def layer_windows(spec: ModelSpec) -> tuple[int | None, ...]:
 
 def _groups(batch: RaggedBatch, cache: KVCache, window: int | None) -> Iterator[_Group]:
     """The step's sequences in the groups that are computed together."""
-    counts = np.diff(batch.starts)
+    counts = chunk_lengths(batch)
     singles = np.flatnonzero(counts == 1)
     for members in _similar(singles, batch.context_lens, window):
         yield _single_group(batch, cache, window, members, whole=len(members) == len(batch.token_ids))
@@ -205,14 +212,15 @@ def _chunk_group(batch: RaggedBatch, cache: KVCache, window: int | None, i: int)
     size = cache.block_size
     start, stop = int(batch.starts[i]), int(batch.starts[i + 1])
     end = int(batch.context_lens[i])
-    positions = np.arange(end - (stop - start), end)
-    first_block = 0 if window is None else max(0, int(positions[0]) + 1 - window) // size
+    positions = batch.positions[start:stop]
+    first_block = 0 if window is None else max(0, int(positions.min()) + 1 - window) // size
     slots = np.arange(first_block * size, end)
     mask = None
-    if positions[0] > 0 or (window is not None and window < end):
-        seen = slots <= positions[:, None]
+    if tree_slots(batch, i) or positions[0] > 0 or (window is not None and window < end):
+        seen = slots <= np.arange(end - (stop - start), end)[:, None]
         if window is not None:
             seen &= slots > positions[:, None] - window
+        see_branches(seen, batch, i)
         mask = _additive(seen, cache)
     blocks = batch.block_tables[i, first_block : -(-end // size)]
     return _Group(

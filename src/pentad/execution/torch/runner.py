@@ -134,6 +134,11 @@ class TorchRunner:
         with torch.inference_mode():
             self._open()[1].copy(source, target)
 
+    def copy_slots(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copies single KV slots over all layers (accepted branches of a tree)."""
+        with torch.inference_mode():
+            self._open()[1].copy_slots(*zip(*pairs, strict=True))
+
     def close(self) -> None:
         """Gives weights and cache back; the runner is not used again."""
         self._program = self._cache = None

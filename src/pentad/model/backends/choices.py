@@ -56,6 +56,7 @@ def open_choices(
     watched = bool(request.sampling.stop)
     asked: list[TokenRequest] = []
     states: dict[str, ChoiceState] = {}
+    predicted = tuple(codec.tokenizer.encode(request.prediction, special=False))
     for choice in range(request.sampling.n):
         text = codec.text_stream(request)
         tokens = TokenRequest(
@@ -70,6 +71,7 @@ def open_choices(
             cache_salt=request.cache_salt,
             priority=request.priority,
             context=request.context,
+            reference=predicted,
             constraint=prepared.constraints[choice],
             watcher=text if watched else None,
         )

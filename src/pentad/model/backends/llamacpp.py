@@ -237,6 +237,8 @@ class _Worker:
             if seq.first_token_s is None:
                 seq.first_token_s = self._clock()
                 seq.prompt_cached_tokens = known
-            finish = seq.append(drawn)
+            _, finish, raised = seq.extend((drawn,))
+            if raised is not None:
+                raise raised
             stats = seq.stats(self._clock()) if finish else None
             self._put(StepOutput(id=seq.id, drawn=(drawn,), finish=finish, stats=stats))

@@ -46,6 +46,7 @@ class Draft:
         "alive",
         "block_size",
         "decodes",
+        "drafts",
         "free_blocks",
         "max_sequences",
         "now_s",
@@ -70,6 +71,8 @@ class Draft:
         self.alive = list(order)
         self.decodes: dict[str, tuple[SequenceView, int]] = {}
         """Sequence and the blocks that its one token takes."""
+        self.drafts: dict[str, int] = {}
+        """Drafted tokens that decoding sequences have verified beside their one."""
         self.prefills: list[tuple[SequenceView, int]] = []
         self.preempted: dict[str, SequenceView] = {}
 
@@ -159,6 +162,20 @@ class Draft:
         self.alive.append(seq)
         return tokens
 
+    def add_drafts(self) -> None:
+        """Gives decoding sequences the room that is left for their drafts; nobody makes room for these.
+
+        They come last: where prompts fill the step, its time grows with every token, and none is
+        won by guessing some.
+        """
+        for seq, need in self.decodes.values():
+            room = seq.num_blocks + need + max(0, self.free_blocks - self.reserved_blocks)
+            count = min(seq.num_draft, self.tokens, room * self.block_size - seq.num_computed - 1)
+            if count > 0:
+                self.drafts[seq.id] = count
+                self.tokens -= count
+                self.free_blocks -= growth_blocks(seq, 1 + count, self.block_size) - need
+
     def _give(self, seq: SequenceView, tokens: int, need: int) -> None:
         self.prefills.append((seq, tokens))
         self.free_blocks -= need
@@ -166,8 +183,9 @@ class Draft:
 
     def plan(self) -> StepPlan:
         """The finished plan: decodes first, then prompts in the order they were given room."""
+        drafts = self.drafts
         return StepPlan(
-            work=(*((seq, 1) for seq, _ in self.decodes.values()), *self.prefills),
+            work=(*((seq, 1 + drafts.get(seq.id, 0)) for seq, _ in self.decodes.values()), *self.prefills),
             preempt=tuple(self.preempted.values()),
             decisions=tuple(self._decisions),
         )

@@ -43,6 +43,7 @@ class Fcfs:
         if self.prefill_first and not draft.prefills:
             draft.add_decodes(decodes, draft.tokens)
         draft.break_deadlock()
+        draft.add_drafts()
         return draft.plan()
 
     def _admit(self, draft: Draft, state: SchedulerInput) -> None:

@@ -14,6 +14,8 @@ from pentad.resource.scheduling.base import Draft, growth_blocks, todo_tokens
 class Sarathi:
     """Every decoding sequence advances each step; prompts fill what the token budget leaves.
 
+    Drafted tokens get what is left behind the prompts.
+
     Order among prompts, and the order in which sequences lose their blocks, is by urgency: lower
     priority number first, then arrival. A waiting request of a lower priority number takes the
     slot or the blocks of the least urgent running one when none are free. Cost: linear in the
@@ -61,6 +63,7 @@ class Sarathi:
         draft.add_decodes(decodes, self._most_decodes(decodes, started, state, budget))
         self._add_prompts(draft, started, state)
         draft.break_deadlock()
+        draft.add_drafts()
         return draft.plan()
 
     def _urgency(self, seq: SequenceView) -> tuple[float, float]:
@@ -151,12 +154,14 @@ def _only_decodes(state: SchedulerInput, budget: int) -> StepPlan | None:
     """The plan of the ordinary step: everyone decodes and blocks suffice. None when it is not one."""
     free = state.free_blocks
     block_size = state.block_size
+    work: list[tuple[SequenceView, int]] = []
     for seq in state.running:
         computed = seq.num_computed
         if seq.num_tokens - computed != 1:
             return None
-        if computed >= seq.num_blocks * block_size:
-            free -= 1
-    if free < 0 or len(state.running) > budget:
-        return None
-    return StepPlan(work=tuple((seq, 1) for seq in state.running))
+        drafts = seq.num_draft
+        if computed + drafts >= seq.num_blocks * block_size:
+            free -= growth_blocks(seq, 1 + drafts, block_size)
+        budget -= 1 + drafts
+        work.append((seq, 1 + drafts))
+    return StepPlan(work=tuple(work)) if free >= 0 and budget >= 0 else None

@@ -66,6 +66,9 @@ class SimulatedRunner:
         assert 0 <= source < self.num_blocks, f"block {source} does not exist"
         assert 0 <= target < self.num_blocks, f"block {target} does not exist"
 
+    def copy_slots(self, pairs: Sequence[tuple[int, int]]) -> None:
+        assert all(0 <= slot < self.num_blocks * self.block_size for pair in pairs for slot in pair)
+
     def close(self) -> None:
         self._drawn.clear()
 

@@ -90,6 +90,13 @@ class ResponseFormat(Struct, kw_only=True):
     json_schema: JsonSchemaFormat | None = None
 
 
+class Prediction(Struct, kw_only=True):
+    """Text that the answer may repeat in parts. Never changes the answer, only its speed."""
+
+    content: str | list[ContentPart]
+    type: Literal["content"] = "content"
+
+
 class ChatRequest(Struct, kw_only=True):
     """A chat completion, with vLLM's extras and our `pentad` object."""
 
@@ -120,6 +127,7 @@ class ChatRequest(Struct, kw_only=True):
     store: bool | None = None
     service_tier: Short | None = None
     prompt_cache_key: Short | None = None
+    prediction: Prediction | None = None
     # vLLM's extras
     top_k: Annotated[int, Meta(ge=-1, le=1_000_000)] | None = None
     min_p: Fraction | None = None

@@ -38,6 +38,7 @@ def chat_request(body: ChatRequest, *, request_id: str, tenant: str, context: Ru
         tenant=tenant,
         cache_salt=body.cache_salt or "",
         priority=body.priority or 0,
+        prediction="" if body.prediction is None else text_of(body.prediction.content, "prediction.content"),
         template_options=template_options(body),
         context=context,
     )

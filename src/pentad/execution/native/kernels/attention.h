@@ -5,6 +5,8 @@
 //   values [8][D][2 tokens]             -- likewise with a pair of probabilities
 // so that scores and sums are dot products without any shuffle, and a block is an AMX tile.
 #pragma once
+#include <bit>
+
 #include "simd.h"
 
 namespace pentad {
@@ -54,9 +56,41 @@ struct Pages {
   const uint16_t* base;   // of this layer and head
   size_t stride;          // elements between blocks
   int dim;
-  const uint16_t* keys(int block) const { return base + stride * static_cast<size_t>(table[block]); }
+  int tail_from = INT32_MAX;        // blocks from here on lie at `tail`, one behind the other
+  const uint16_t* tail = nullptr;
+  const uint16_t* keys(int block) const {
+    if (block >= tail_from) return tail + static_cast<size_t>(block - tail_from) * dim * kPage * 2;
+    return base + stride * static_cast<size_t>(table[block]);
+  }
   const uint16_t* values(int block) const { return keys(block) + static_cast<size_t>(dim) * kPage; }
 };
+
+constexpr int kTailBlocks = 5;  // a begun block and a path of 64 tokens behind it
+
+inline void copy_slot(const uint16_t* from, int offset, uint16_t* to, int place, int dim) {
+  for (int j = 0; j < dim / 2; j++) std::memcpy(to + (j * kPage + place) * 2, from + (j * kPage + offset) * 2, 4);
+  const uint16_t* values = from + dim * kPage + (offset / 2) * dim * 2 + offset % 2;
+  uint16_t* line = to + dim * kPage + (place / 2) * dim * 2 + place % 2;
+  for (int d = 0; d < dim; d++) line[d * 2] = values[d * 2];
+}
+
+// The pages as a token of a tree sees them: the slots in front of the tree, at `first`, then those of
+// `path` (bit i: slot first + i) without gaps. They are copied to `tail`, [kTailBlocks][keys, values],
+// so that the arithmetic, and with it the result, is that of the same text without a tree.
+inline Pages along_path(const Pages& pages, int first, uint64_t path, uint16_t* tail) {
+  Pages seen = pages;
+  seen.tail_from = first / kPage;
+  seen.tail = tail;
+  const size_t elements = static_cast<size_t>(pages.dim) * kPage * 2;
+  if (first % kPage) std::memcpy(tail, pages.keys(first / kPage), elements * 2);
+  int place = first % kPage;
+  for (; path; path &= path - 1, place++) {
+    const int slot = first + std::countr_zero(path);
+    copy_slot(pages.keys(slot / kPage), slot % kPage, tail + elements * static_cast<size_t>(place / kPage),
+              place % kPage, pages.dim);
+  }
+  return seen;
+}
 
 template <int kN, int kWide>
 PENTAD_INLINE void score_blocks(const Row* rows, const Pages& pages, int block, float scale, float* scores, int stride) {

@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-#define PENTAD_INTERFACE 1  // raise it with every change of this file; structs.py holds the same number
+#define PENTAD_INTERFACE 2  // raise it with every change of this file; structs.py holds the same number
 
 typedef struct pentad_model pentad_model;
 
@@ -44,6 +44,10 @@ typedef struct {
   const int32_t *logit_rows;                      // [rows]
   float* logits;                                  // [rows][vocab], or null
   int32_t* argmax;                                // [rows], or null
+  // Speculation (execution/batch.py has the rules); all null in a step without.
+  const int32_t* drafted;                         // [sequences] how many of its last tokens are drafts
+  const int32_t* tree_slots;                      // [sequences] how many of its last slots are a tree
+  const uint64_t* tree_masks;                     // [tokens] what each sees of it, 0: not of a tree
 } pentad_batch;
 
 // How to draw one token; execution/batch.py, SampleRow, says what each number means. Lists lie in
@@ -52,6 +56,7 @@ typedef struct {
   double temperature, top_p, min_p, presence_penalty, frequency_penalty, repetition_penalty;
   uint64_t seed, choice, position;
   const uint32_t* mask;                           // [mask_words], or null
+  float* raw;                                     // [vocab] takes the raw logits in place of a draw, or null
   int32_t mask_words, top_k;
   int32_t alternatives, alternatives_at;          // -1: no log probabilities
   int32_t seen, seen_count;                       // in ids
@@ -102,13 +107,14 @@ int32_t pentad_struct_bytes(int32_t which);
 uint64_t pentad_checksum(const void* data, size_t bytes);
 void pentad_set_windows(pentad_model*, const int32_t* windows /* [layers], 0: none */);
 int pentad_ready(pentad_model*);  // builds fused matrices; 0 when complete
-// 0, or what is wrong with the batch: 1 token id, 2 position, 3 slot, 4 block, 5 row, 6 memory.
+// 0, or what is wrong with the batch: 1 token id, 2 position, 3 slot, 4 block, 5 row, 6 memory, 7 tree.
 int pentad_step(pentad_model*, const pentad_batch*);
 // The same, then draws one token for every row that has a line; the others are left to argmax.
 int pentad_step_draw(pentad_model*, const pentad_batch*, const pentad_draws*);
 // Draws from given logits [count][vocab], without a model.
 void pentad_draw(const float* logits, int32_t vocab, const pentad_draws*);
 void pentad_copy_block(pentad_model*, int32_t source, int32_t target);
+void pentad_copy_slots(pentad_model*, const int32_t* pairs /* [count][source, target] */, int32_t count);
 size_t pentad_weight_bytes(const pentad_model*);
 size_t pentad_block_bytes(const pentad_model*);
 const char* pentad_kernels(void);  // e.g. "avx512-vnni+amx-bf16"

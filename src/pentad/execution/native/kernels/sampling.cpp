@@ -67,6 +67,10 @@ double uniform(uint64_t seed, uint64_t choice, uint64_t position) {
 
 pentad_drawn Sampler::draw(const float* logits, int vocab, const pentad_draw_row& row, const pentad_draws& shared) {
   pentad_drawn drawn{-1, kDrawn, 0, 0, 0.0};
+  if (row.raw) {
+    std::memcpy(row.raw, logits, sizeof(float) * static_cast<size_t>(vocab));
+    return drawn;
+  }
   const float* scores = adjusted(logits, vocab, row, shared);
   float top;
   if (!find_peaks(scores, vocab, top)) {

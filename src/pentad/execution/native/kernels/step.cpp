@@ -90,6 +90,7 @@ class Model {
     score_stride_ = pad(c.max_context, 16) + 16;
     for (int i = 0; i < team_.size(); i++) {
       scores_.emplace_back(static_cast<size_t>(4) * score_stride_);
+      tails_.emplace_back(static_cast<size_t>(kTailBlocks) * head_elements());
       queries_.emplace_back(static_cast<size_t>(kRowsAtOnce) * c.head_dim / 2);
       normed_.emplace_back(static_cast<size_t>(c.width));
       hidden_.emplace_back();
@@ -179,6 +180,19 @@ class Model {
     std::memcpy(base + block_elements() * static_cast<size_t>(target),
                 base + block_elements() * static_cast<size_t>(source), block_elements() * 2);
   }
+  void copy_slots(const int32_t* pairs, int count) {
+    team_.run([&](int rank) {
+      auto [begin, end] = share(c_.layers * c_.kv_heads, rank);
+      for (int i = begin; i < end; i++) {
+        uint16_t* base = kv_base(0, i);
+        for (int k = 0; k < count; k++) {
+          const int from = pairs[2 * k], to = pairs[2 * k + 1];
+          copy_slot(base + block_elements() * static_cast<size_t>(from / kPage), from % kPage,
+                    base + block_elements() * static_cast<size_t>(to / kPage), to % kPage, c_.head_dim);
+        }
+      }
+    });
+  }
 
   // What is wrong with a batch; see native.h.
   int check(const pentad_batch& b) const {
@@ -195,9 +209,24 @@ class Model {
       const int32_t* table = b.block_tables + static_cast<size_t>(s) * b.table_width;
       for (int i = 0; i * kPage < context; i++)
         if (table[i] < 0 || table[i] >= c_.num_blocks) return 4;
+      if (b.drafted && (b.drafted[s] < 0 || b.drafted[s] > n)) return 7;
+      if (const int wrong = check_tree(b, s)) return wrong;
     }
     for (int r = 0; r < b.rows; r++)
       if (b.logit_rows[r] < 0 || b.logit_rows[r] >= b.tokens) return 5;
+    return 0;
+  }
+
+  // Every token of a tree sees its own slot and none that is not of the tree.
+  static int check_tree(const pentad_batch& b, int s) {
+    if (!b.tree_slots) return 0;
+    const int context = b.context_lens[s], slots = b.tree_slots[s], end = b.starts[s + 1];
+    if (slots < 0 || slots > 64 || slots > context) return 7;
+    for (int t = b.starts[s]; t < end; t++) {
+      if (!b.tree_masks[t]) continue;
+      const int own = slots - (end - t);
+      if (own < 0 || b.tree_masks[t] >> own != 1) return 7;
+    }
     return 0;
   }
 
@@ -366,7 +395,8 @@ class Model {
       const int chunk = n > 16 ? 16 : n;
       for (int begin = 0; begin < n; begin += chunk) {
         const int end = std::min(n, begin + chunk), seen = context - n + end + 16;
-        const bool tiled = tiles_ && end - begin >= kTileQueriesFrom;
+        const bool drafts = (b.drafted && b.drafted[s]) || (b.tree_slots && b.tree_slots[s]);
+        const bool tiled = tiles_ && !drafts && end - begin >= kTileQueriesFrom;
         for (int h = 0; h < (tiled ? c_.heads : c_.kv_heads); h++)
           items_.push_back({s, h, begin, end, 0, tiled ? 1 : (end - begin) * group, tiled ? seen * 4 : seen, tiled});
       }
@@ -466,6 +496,9 @@ class Model {
     team_.barrier();
   }
 
+  // Whether the token behind `t` is of a tree.
+  static bool next_path(const pentad_batch& b, int t) { return t + 1 < b.tokens && b.tree_masks[t + 1]; }
+
   void attention(int layer, int rank) {
     const pentad_batch& b = *batch_;
     const int group = c_.heads / c_.kv_heads, row = q_dim_ + 2 * kv_dim_, half = c_.head_dim / 2;
@@ -499,17 +532,22 @@ class Model {
 #endif
       Row rows[kRowsAtOnce];
       int count = 0;
+      const int tree = b.tree_slots ? b.context_lens[item.sequence] - b.tree_slots[item.sequence] : 0;
+      uint16_t* tail = tails_[static_cast<size_t>(rank)].data();
       for (int r = item.rows_begin; r < item.rows_end; r++) {
         const int token = item.begin + r / group, head = kv_head * group + r % group, t = first_token + token;
-        const int limit = before + token + 1;
+        const uint64_t path = b.tree_slots ? b.tree_masks[t] : 0;
+        const int limit = path ? tree + std::popcount(path) : before + token + 1;
         const float* q = qkv_.data() + static_cast<size_t>(t) * row + head * c_.head_dim;
         uint32_t* pairs = queries + static_cast<size_t>(count) * half;
         for (int j = 0; j < half; j++) pairs[j] = pair_bf16(q[2 * j], q[2 * j + 1]);
         rows[count] = {pairs, window && limit > window ? limit - window : 0, limit,
                        attended_.data() + static_cast<size_t>(t) * q_dim_ + head * c_.head_dim};
         places[count++] = {t, head};
-        if (count < kRowsAtOnce && r + 1 < item.rows_end) continue;
-        attend_rows(rows, count, pages, scale, scores, score_stride_);
+        // A token of a tree has pages of its own, so the rows in front of its next head wait for nothing.
+        const bool alone = b.tree_slots && (r + 1) % group == 0 && (path || next_path(b, t));
+        if (count < kRowsAtOnce && r + 1 < item.rows_end && !alone) continue;
+        attend_rows(rows, count, path ? along_path(pages, tree, path, tail) : pages, scale, scores, score_stride_);
         for (int i = 0; i < count; i++)
           quantize(rows[i].out, next, places[i].first, places[i].second * per_head, per_head);
         count = 0;
@@ -647,6 +685,7 @@ class Model {
   std::vector<int32_t> sum_, hidden_sum_;
   std::vector<std::vector<float>> normed_, hidden_;
   std::vector<std::vector<float>> scores_;
+  std::vector<std::vector<uint16_t>> tails_;
   std::vector<std::vector<uint32_t>> queries_;
 #if PENTAD_TILES
   std::vector<TileScratch> tile_scratch_;
@@ -694,6 +733,7 @@ int pentad_ready(pentad_model* m) { return m->model.ready(); }
 int pentad_step(pentad_model* m, const pentad_batch* b) { return m->model.step(*b); }
 int pentad_step_draw(pentad_model* m, const pentad_batch* b, const pentad_draws* d) { return m->model.step(*b, d); }
 void pentad_copy_block(pentad_model* m, int32_t s, int32_t t) { m->model.copy_block(s, t); }
+void pentad_copy_slots(pentad_model* m, const int32_t* pairs, int32_t n) { m->model.copy_slots(pairs, n); }
 size_t pentad_weight_bytes(const pentad_model* m) { return m->model.weight_bytes(); }
 size_t pentad_block_bytes(const pentad_model* m) { return m->model.kv_block_bytes(); }
 void pentad_set_threads(pentad_model* m, int32_t n) { m->model.team().set_active(n); }

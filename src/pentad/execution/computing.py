@@ -1,0 +1,66 @@
+"""Computing: a step's work on the runner, and what comes of the tokens drafted for it."""
+
+from __future__ import annotations
+
+from pentad.execution.batch import Drawn, SampleRow
+from pentad.execution.batching import Work, ragged_batch
+from pentad.execution.counters import Counters
+from pentad.execution.kv.cache import Copy, KVCache
+from pentad.execution.runner import Runner
+from pentad.execution.speculation.stage import Speculation
+from pentad.types import Clock
+
+Taken = list[tuple[Drawn, ...]]
+"""What a step gives each of its sequences: nothing inside its prompt, else one token, or several."""
+
+
+class Computing:
+    """Runs steps and verifies drafts. Whatever the runner raises passes through."""
+
+    __slots__ = ("_clock", "_counters", "_kv", "_runner", "_speculation")
+
+    def __init__(
+        self, runner: Runner, kv: KVCache, speculation: Speculation | None, counters: Counters, clock: Clock
+    ) -> None:
+        self._runner = runner
+        self._kv = kv
+        self._speculation = speculation
+        self._counters = counters
+        self._clock = clock
+
+    def run(self, work: Work, rows: list[SampleRow], copies: list[Copy]) -> list[Drawn]:
+        """One draw per row; the time that it takes teaches what drafts cost."""
+        if not work:
+            return []
+        batch = ragged_batch(work, self._kv.tables, self._runner.block_size)
+        started_s = self._clock()
+        try:
+            for source, target in copies:
+                self._runner.copy_block(source, target)
+            drawn = self._runner.step(batch, rows)
+        finally:
+            spent_s = self._clock() - started_s
+            self._counters.runner_seconds += spent_s
+        if len(drawn) != len(rows):
+            raise RuntimeError(f"the runner drew {len(drawn)} tokens for {len(rows)} rows")
+        if self._speculation is not None and len(rows) == len(batch.token_ids):
+            self._speculation.costs.observe(len(rows), spent_s)
+        self._counters.steps += 1
+        return drawn
+
+    def verify(self, work: Work, drawn: list[Drawn]) -> Taken:
+        """What each sequence gets of the draws.
+
+        Afterwards `work` counts accepted drafts only, and their keys and values lie in order.
+        """
+        if self._speculation is None:
+            if len(drawn) == len(work):
+                return [(token,) for token in drawn]
+            tokens = iter(drawn)
+            return [
+                (next(tokens),) if seq.num_computed + count == len(seq.tokens) else () for seq, count in work
+            ]
+        taken, moves = self._speculation.settle(work, drawn, self._kv)
+        if moves:
+            self._runner.copy_slots(moves)
+        return taken

@@ -1,0 +1,1 @@
+"""Strategies that draft tokens for the engine to verify; one file each."""
