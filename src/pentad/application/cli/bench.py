@@ -1,0 +1,108 @@
+"""Verbs that measure: bench engine, serve, agents, peers."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Annotated, Any
+
+import typer
+
+from pentad.application.cli.options import COMMON, ENGINE, settings_of, with_settings
+from pentad.application.cli.output import note, print_table, progress_bar, size
+from pentad.errors import InvalidRequest
+
+_RUNNER = tuple(
+    flag for flag in ENGINE if flag.name not in ("backend", "max_waiting", "check_invariants", "prefix_cache")
+)
+"""The settings that change what `bench engine` measures."""
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
+Out = Annotated[
+    pathlib.Path | None, typer.Option("--out", help="Add the JSON line to this file.", metavar="FILE")
+]
+
+
+def register(app: typer.Typer) -> None:
+    bench = typer.Typer(help="Measure the engine, the server and their peers.", no_args_is_help=True)
+    bench.command("engine")(engine)
+    app.add_typer(bench, name="bench", rich_help_panel="Machines")
+
+
+@with_settings(COMMON, _RUNNER)
+def engine(
+    flags: dict[str, Any],
+    config: pathlib.Path | None,
+    model: Annotated[str, typer.Option("--model", help="Stored model, or a file.")] = "smollm2-135m",
+    prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Of the timed prefill.")] = 512,
+    new_tokens: Annotated[int, typer.Option("--new-tokens", help="Timed decode steps.")] = 128,
+    context_tokens: Annotated[
+        int | None,
+        typer.Option("--context-tokens", help="In the cache when decoding starts. Absent: --prompt-tokens."),
+    ] = None,
+    batch: Annotated[str, typer.Option("--batch", help="Sequences at once, with commas.")] = "1,8,32",
+    rounds: Annotated[int, typer.Option("--rounds", help="Medians of so many.")] = 5,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Measure the engine in this process: prefill, decode by batch, memory, share of the machine's limits."""
+    from pentad.application.bench.engine import EngineLoad
+    from pentad.application.bench.opening import run_engine
+
+    load = EngineLoad(
+        prompt_tokens=prompt_tokens,
+        new_tokens=new_tokens,
+        context_tokens=context_tokens,
+        batches=numbers(batch, "batch"),
+        rounds=rounds,
+    )
+    settings = settings_of(flags, config, quiet=True)
+    with progress_bar(f"bench engine {model}") as bar:
+        result = run_engine(model, load, settings, bar)
+    finish(result, out=out, json=json)
+    if not json:
+        _show_engine(result)
+
+
+def _show_engine(result: dict[str, Any]) -> None:
+    limit = result["limits"]["memory_bytes_per_s"]
+    typer.echo(
+        f"{result['model']}, {result['kernels']} kernels, {result['threads'] or 'auto'} threads, "
+        f"context {result['context_tokens']}, commit {result['commit']}\n"
+    )
+    rows = [_phase_row("prefill", result["prompt_tokens"], result["prefill_tokens_per_s"], result)]
+    for batch, rate in result["decode_tokens_per_s"].items():
+        rows.append(_phase_row(batch, int(batch), rate, result))
+    names = [name for phases in result["phases_ms"].values() for name in phases]
+    phases = list(dict.fromkeys(names))
+    print_table(("batch", "tokens/s", "ms/step", *(f"{name} ms" for name in phases)), rows, empty="")
+    fraction = result["roofline_fraction"]
+    typer.echo(
+        f"\nroofline: {'-' if fraction is None else f'{fraction:.0%}'} of {limit / 1e9:.1f} GB/s at batch 1, "
+        f"{size(result['step_bytes'])} a step; peak memory {size(result['peak_rss_bytes'])}"
+    )
+
+
+def _phase_row(name: str, tokens: int, rate: float, result: dict[str, Any]) -> tuple[object, ...]:
+    phases = result["phases_ms"].get(name, {})
+    return (name, rate, round(tokens / rate * 1e3, 2), *phases.values())
+
+
+def numbers(text: str, flag: str) -> tuple[int, ...]:
+    """`1,8,32` as numbers. Raises InvalidRequest naming the flag."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InvalidRequest(
+            f"{flag} is {text!r}", hint=f"give whole numbers with commas, as in --{flag} 1,8,32", param=flag
+        ) from None
+
+
+def finish(result: dict[str, Any], *, out: pathlib.Path | None, json: bool) -> None:
+    """Prints and keeps the JSON line where asked."""
+    from pentad.application.bench.facts import append_line, one_line
+
+    if json:
+        typer.echo(one_line(result))
+    if out is not None:
+        append_line(out, result)
+        note(f"added to {out}")
