@@ -113,18 +113,23 @@ class EngineBench:
         """Every round: the limits, one prefill, then each batch; one more round with phases timed."""
         load, found = self._load, Measured()
         rounds = load.rounds + 2
-        self._round(Measured())  # the first pays for memory and caches
+        self.round(Measured())  # the first pays for memory and caches
         for done in range(load.rounds):
             if tell:
                 tell(done + 1, rounds)
-            self._round(found)
+            self.round(found)
         if tell:
             tell(rounds - 1, rounds)
         found.phases = self._phases()
-        found.limits = self._limits.result()
+        found.limits = self.limits()
         return found
 
-    def _round(self, found: Measured) -> None:
+    def limits(self) -> Limits:
+        """The machine's limits over the rounds so far."""
+        return self._limits.result()
+
+    def round(self, found: Measured) -> None:
+        """One round, added to what was found: the limits, one prefill, then each batch."""
         self._limits.measure()
         found.prefill_s.append(self.prefill())
         for batch in self._load.batches:

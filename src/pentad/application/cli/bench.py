@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pentad.application.cli.options import COMMON, ENGINE, settings_of, with_settings
-from pentad.application.cli.output import note, print_table, progress_bar, size
+from pentad.application.cli.output import note, print_table, progress_bar, size, working
 from pentad.errors import InvalidRequest
 
 _RUNNER = tuple(
@@ -25,6 +25,7 @@ Out = Annotated[
 def register(app: typer.Typer) -> None:
     bench = typer.Typer(help="Measure the engine, the server and their peers.", no_args_is_help=True)
     bench.command("engine")(engine)
+    bench.command("peers")(peers)
     app.add_typer(bench, name="bench", rich_help_panel="Machines")
 
 
@@ -61,6 +62,74 @@ def engine(
     finish(result, out=out, json=json)
     if not json:
         _show_engine(result)
+
+
+@with_settings(COMMON, _RUNNER)
+def peers(
+    flags: dict[str, Any],
+    config: pathlib.Path | None,
+    model: Annotated[str, typer.Option("--model", help="Stored model, or a GGUF file.")] = "smollm2-135m",
+    prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Of the timed prefill.")] = 512,
+    new_tokens: Annotated[int, typer.Option("--new-tokens", help="Timed decode steps.")] = 128,
+    context_tokens: Annotated[
+        int, typer.Option("--context-tokens", help="In the cache when decoding starts.")
+    ] = 128,
+    batch: Annotated[str, typer.Option("--batch", help="Sequences at once, with commas.")] = "1,8,32",
+    rounds: Annotated[int, typer.Option("--rounds", help="Of all engines in turn; medians.")] = 5,
+    only: Annotated[
+        str | None, typer.Option("--only", help="Peers, with commas: llama.cpp, llama.cpp-q4_0 ...")
+    ] = None,
+    plot: Annotated[
+        pathlib.Path | None, typer.Option("--plot", help="Draw the rates into this file.", metavar="FILE")
+    ] = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Measure other engines on the same file beside ours, in turn. scripts/peers installs them."""
+    from pentad.application.bench import plotting
+    from pentad.application.bench.engine import EngineLoad
+    from pentad.application.bench.opening import opened
+    from pentad.application.bench.peers.comparing import compare, lines
+    from pentad.application.bench.peers.known import known_peers
+
+    if plot is not None:
+        plotting.require_plotting()
+    load = EngineLoad(
+        prompt_tokens=prompt_tokens,
+        new_tokens=new_tokens,
+        context_tokens=context_tokens,
+        batches=numbers(batch, "batch"),
+        rounds=rounds,
+    )
+    with opened(model, load, settings_of(flags, config, quiet=True)) as ours, working("bench peers") as tell:
+        chosen = known_peers(ours.files, only)
+        measured, theirs, absent = compare(ours.bench, chosen, load, ours.threads, tell)
+        results = lines(ours.described(load, measured), theirs, chosen, absent)
+    for result in results:
+        finish(result, out=out, json=json)
+    if plot is not None:
+        plotting.plot_rates(results, plot)
+    if not json:
+        _show_peers(results)
+
+
+def _show_peers(results: list[dict[str, Any]]) -> None:
+    ours = results[0]
+    batches = list(ours["decode_tokens_per_s"])
+    rows = []
+    for line in results:
+        if "absent" in line:
+            continue
+        rates = [line["prefill_tokens_per_s"], *(line["decode_tokens_per_s"].get(b) for b in batches)]
+        ratios = [line.get("ratio", {}).get(name) for name in ("prefill", *batches)]
+        cells = [f"{r} ({x:.2f})" if x else f"{r}" for r, x in zip(rates, ratios, strict=True)]
+        rows.append((line["engine"], *cells, line["form"]))
+    columns = ("engine", "prefill", *(f"batch {b}" for b in batches), "form")
+    typer.echo(f"{ours['model']}, tokens/s (how many times as fast Pentad is)\n")
+    print_table(columns, rows, empty="")
+    for line in results:
+        if "absent" in line:
+            note(f"{line['engine']}: {line['absent']}")
 
 
 def _show_engine(result: dict[str, Any]) -> None:
