@@ -38,6 +38,8 @@ class EngineLoad:
     batches: tuple[int, ...] = (1, 8, 32)
     context_tokens: int | None = None
     """Tokens of each sequence in the cache when decoding is timed; None means `prompt_tokens`."""
+    shared_tokens: int = 0
+    """Of each sequence's prompt in a decode, those in front that all have in common."""
     rounds: int = 5
 
     def __post_init__(self) -> None:
@@ -106,6 +108,7 @@ class EngineBench:
         self._clock = clock
         self._random = np.random.default_rng(0)
         self._requests = 0
+        self._shared = self._prompt(min(load.shared_tokens, load.context - 1))
         self._limits = LimitProbe(engine.runner, threads)
         self._check()
 
@@ -191,7 +194,7 @@ class EngineBench:
         most = load.new_tokens + load.slack(batch, limits.max_batch_tokens)
         ids = set()
         for _ in range(batch):
-            request = self._request(self._prompt(load.context), most)
+            request = self._request(self._shared + self._prompt(load.context - len(self._shared)), most)
             ids.add(request.id)
             self._engine.add(request)
         while ids:

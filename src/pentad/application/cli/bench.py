@@ -7,24 +7,22 @@ from typing import Annotated, Any
 
 import typer
 
+from pentad.application.cli import bench_load as load_verbs
+from pentad.application.cli.bench_output import Json, Out, finish, numbers
 from pentad.application.cli.options import COMMON, ENGINE, settings_of, with_settings
 from pentad.application.cli.output import note, print_table, progress_bar, size, working
-from pentad.errors import InvalidRequest
 
 _RUNNER = tuple(
     flag for flag in ENGINE if flag.name not in ("backend", "max_waiting", "check_invariants", "prefix_cache")
 )
 """The settings that change what `bench engine` measures."""
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
-Out = Annotated[
-    pathlib.Path | None, typer.Option("--out", help="Add the JSON line to this file.", metavar="FILE")
-]
-
 
 def register(app: typer.Typer) -> None:
     bench = typer.Typer(help="Measure the engine, the server and their peers.", no_args_is_help=True)
     bench.command("engine")(engine)
+    bench.command("serve")(load_verbs.serve)
+    bench.command("agents")(load_verbs.agents)
     bench.command("peers")(peers)
     app.add_typer(bench, name="bench", rich_help_panel="Machines")
 
@@ -154,24 +152,3 @@ def _show_engine(result: dict[str, Any]) -> None:
 def _phase_row(name: str, tokens: int, rate: float, result: dict[str, Any]) -> tuple[object, ...]:
     phases = result["phases_ms"].get(name, {})
     return (name, rate, round(tokens / rate * 1e3, 2), *phases.values())
-
-
-def numbers(text: str, flag: str) -> tuple[int, ...]:
-    """`1,8,32` as numbers. Raises InvalidRequest naming the flag."""
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise InvalidRequest(
-            f"{flag} is {text!r}", hint=f"give whole numbers with commas, as in --{flag} 1,8,32", param=flag
-        ) from None
-
-
-def finish(result: dict[str, Any], *, out: pathlib.Path | None, json: bool) -> None:
-    """Prints and keeps the JSON line where asked."""
-    from pentad.application.bench.facts import append_line, one_line
-
-    if json:
-        typer.echo(one_line(result))
-    if out is not None:
-        append_line(out, result)
-        note(f"added to {out}")

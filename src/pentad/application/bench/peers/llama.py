@@ -69,6 +69,15 @@ class LlamaCpp:
             return f"{what}, {next(iter(chosen.values()))}"
         return ", ".join([what, *(f"{name}: {flags}" for name, flags in chosen.items())])
 
+    @property
+    def file(self) -> pathlib.Path:
+        """What it reads: the model, or that requantized."""
+        return self._file
+
+    def build(self, batch: int) -> str:
+        """The build that is fastest at a batch, once prepared."""
+        return self._best[batch].cpu
+
     def missing(self) -> str | None:
         there = (self._home / "bin" / "llama-bench").exists() and any(self._builds())
         return None if there else INSTALL_HINT.format(name="llama.cpp")
