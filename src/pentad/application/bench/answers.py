@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,8 +41,7 @@ def ttft_s(answer: dict[str, Any]) -> float:
 
 def gaps_s(answer: dict[str, Any]) -> list[float]:
     """Between one event with content and the next."""
-    events = answer["events_s"]
-    return [after - before for before, after in zip(events, events[1:], strict=False)]
+    return [after - before for before, after in itertools.pairwise(answer["events_s"])]
 
 
 def is_good(answer: dict[str, Any], slo: Slo) -> bool:

@@ -179,12 +179,9 @@ class Client:
 
 def text_of(received: bytes) -> str:
     """The answer's text, put together from its events."""
-    parts = []
-    for line in received.split(b"\n"):
-        if line.startswith(b"data: {"):
-            for choice in json.loads(line[6:]).get("choices") or ():
-                parts.append(choice.get("delta", {}).get("content") or "")
-    return "".join(parts)
+    events = (json.loads(line[6:]) for line in received.split(b"\n") if line.startswith(b"data: {"))
+    choices = (choice for event in events for choice in event.get("choices") or ())
+    return "".join(choice.get("delta", {}).get("content") or "" for choice in choices)
 
 
 def _last(pattern: re.Pattern[bytes], received: bytes) -> int | None:

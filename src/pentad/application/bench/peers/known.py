@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pentad.application.bench.peers.base import Peer
+from pentad.application.bench.peers.genai import OpenVino
 from pentad.application.bench.peers.llama import LlamaCpp
-from pentad.application.bench.peers.openvino import OpenVino
 from pentad.errors import InvalidRequest
 from pentad.model.loading import ModelFiles
 

@@ -51,7 +51,7 @@ class OpenVino:
             "cache_gib": _CACHE_GIB,
             "max_batch_tokens": max(512, load.prompt_tokens),
         }
-        worker = pathlib.Path(__file__).with_name("openvino_worker.py")
+        worker = pathlib.Path(__file__).with_name("genai_worker.py")
         self._process = subprocess.Popen(
             [str(self._python), str(worker), json.dumps(options)],
             stdin=subprocess.PIPE,
