@@ -7,6 +7,7 @@ import json
 import pathlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from pentad.application.bench.engine import EngineLoad
 from pentad.application.bench.peers.base import INSTALL_HINT, folder, run
@@ -34,7 +35,8 @@ class LlamaCpp:
     """One GGUF file in llama.cpp.
 
     Every combination of build, flash attention and repacking is tried once; for the prefill and for
-    each batch the fastest is kept. Builds that crash are left out.
+    each batch the fastest is kept, in `best.json` beside the builds; remove it to try again. Builds
+    that crash are left out.
 
     Args:
         name: in the table.
@@ -86,6 +88,20 @@ class LlamaCpp:
         self._load, self._threads = load, threads
         if self._requantize:
             self._file = self._requantized(self._requantize)
+        builds, size = ",".join(self._builds()), self._file.stat().st_size
+        key = f"{self._file.name} {size} {builds} {threads} {load.batches}"
+        kept = self._home / "best.json"
+        known: dict[str, dict[str, list[Any]]] = json.loads(kept.read_text()) if kept.exists() else {}
+        if key not in known:
+            known[key] = {str(b): [f.cpu, f.flash, f.repack] for b, f in self._tried(load).items()}
+            kept.write_text(json.dumps(known, indent=1))
+        self._best = {
+            int(batch): Flags(cpu=cpu, flash=flash, repack=repack)
+            for batch, (cpu, flash, repack) in known[key].items()
+        }
+
+    def _tried(self, load: EngineLoad) -> dict[int, Flags]:
+        """The fastest flags for the prefill and each batch. Raises BackendFailed when none works."""
         trial = EngineLoad(
             prompt_tokens=load.prompt_tokens,
             new_tokens=_TRIAL_TOKENS,
@@ -105,7 +121,7 @@ class LlamaCpp:
                 found[batch] = max(found.get(batch, (0.0, flags)), (rate, flags), key=lambda pair: pair[0])
         if not found:
             raise BackendFailed(f"{self.name} runs in no form: {'; '.join(failures)}")
-        self._best = {batch: flags for batch, (_, flags) in found.items()}
+        return {batch: flags for batch, (_, flags) in found.items()}
 
     def round(self) -> tuple[float, dict[int, float]]:
         rates: dict[int, float] = {}
