@@ -6,6 +6,7 @@ import json
 import pathlib
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pentad.errors import InvalidRequest
@@ -58,6 +59,37 @@ def arrivals(items: Sequence[TraceItem], *, system_tokens: int, seed: object) ->
         }
         for item in items
     ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatLoad:
+    """Chats in a closed loop, or the arrivals of a trace."""
+
+    system_tokens: int
+    user_tokens: int
+    new_tokens: int
+    per_client: int = 1
+    """Chats of each client, one after the other."""
+    arrivals: tuple[TraceItem, ...] = ()
+    """Where there are any, they are the load."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens that every request surely fits in, whatever the tokenizer."""
+        asked = max((i.prompt_tokens + i.output_tokens for i in self.arrivals), default=self.new_tokens)
+        return 2 * (self.system_tokens + self.user_tokens) + 2 * asked + 128
+
+    def runs(self, concurrency: int, number: int) -> list[dict[str, Any]]:
+        """The requests of one round, which differ from those of every other."""
+        if self.arrivals:
+            return arrivals(self.arrivals, system_tokens=self.system_tokens, seed=number)
+        return chats(
+            concurrency * self.per_client,
+            system_tokens=self.system_tokens,
+            user_tokens=self.user_tokens,
+            new_tokens=self.new_tokens,
+            seed=(concurrency, number),
+        )
 
 
 BUILTIN_TURNS: tuple[tuple[str, float, int], ...] = (

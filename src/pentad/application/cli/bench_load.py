@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +15,8 @@ from pentad.application.cli.options import COMMON, ENGINE, settings_of, with_set
 from pentad.application.cli.output import print_table, size, working
 
 if TYPE_CHECKING:
+    from pentad.application.bench.answers import Slo
+    from pentad.application.bench.plans import ChatLoad
     from pentad.application.bench.servers import Server
     from pentad.application.config import Settings
 
@@ -48,6 +51,20 @@ TtftSlo = Annotated[float | None, typer.Option("--ttft-slo", help="Seconds to th
 ItlSlo = Annotated[float | None, typer.Option("--itl-slo", help="Mean seconds between tokens, for goodput.")]
 
 
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Which servers are loaded."""
+
+    model: str
+    urls: tuple[str, ...]
+    """Servers that run already; none starts our own."""
+    api_key: str | None
+    llama_cpp: bool
+    settings: Settings
+    flags: dict[str, Any]
+    """As given, to be handed on to our server."""
+
+
 @with_settings(COMMON, _SERVED)
 def serve(
     flags: dict[str, Any],
@@ -73,57 +90,56 @@ def serve(
     json: Json = False,
 ) -> None:
     """Measure a server through HTTP with streaming: latencies, rates, goodput, share of the raw engine."""
-    from pentad.application.bench import plans, serving
     from pentad.application.bench.answers import Slo
-    from pentad.application.bench.beside import RawEngine, no_engine
+    from pentad.application.bench.plans import ChatLoad
     from pentad.resource.simulator.trace import read_trace
 
-    settings = settings_of(flags, config, quiet=True)
-    levels = (1,) if trace else numbers(concurrency, "concurrency")
-    items = read_trace(trace, limit=limit, rate_scale=rate) if trace else ()
-    slo, longest = Slo(ttft_s=ttft_slo, itl_s=itl_slo), system_tokens * 2 + user_tokens * 2 + new_tokens + 128
-    for level in levels:
-
-        def load(number: int, level: int = level) -> list[dict[str, Any]]:
-            if items:
-                return plans.arrivals(items, system_tokens=system_tokens, seed=number)
-            return plans.chats(
-                level * per_client,
-                system_tokens=system_tokens,
-                user_tokens=user_tokens,
-                new_tokens=new_tokens,
-                seed=(level, number),
-            )
-
-        raw = no_engine()
-        if not (url or items):
-            raw = RawEngine.opened(
-                model,
-                settings,
-                batch=level,
-                new_tokens=new_tokens,
-                shared_tokens=system_tokens,
-                context_tokens=system_tokens + user_tokens + new_tokens // 4,
-            )
-        with (
-            raw as engine,
-            _servers(model, url, api_key, llama_cpp, settings, flags, level, longest) as servers,
-            working("bench serve") as tell,
-        ):
-            results = serving.measure(
-                servers,
-                load,
-                concurrency=level,
-                rounds=rounds,
-                slo=slo,
-                deadline_s=_DEADLINE_S,
-                between=engine.round,
-                tell=tell,
-            )
-        for result in results:
-            if result["server"] == "pentad":
-                result |= engine.shares(result["tokens_per_s"])
+    target = _Target(
+        model, tuple(url or ()), api_key, llama_cpp, settings_of(flags, config, quiet=True), flags
+    )
+    load = ChatLoad(
+        system_tokens=system_tokens,
+        user_tokens=user_tokens,
+        new_tokens=new_tokens,
+        per_client=per_client,
+        arrivals=read_trace(trace, limit=limit, rate_scale=rate) if trace else (),
+    )
+    slo = Slo(ttft_s=ttft_slo, itl_s=itl_slo)
+    for level in (limit,) if trace else numbers(concurrency, "concurrency"):
+        results = _serve_at(level, load, target, rounds, slo)
         _finish(results, "serve", {"trace": trace and trace.name, "system_tokens": system_tokens}, out, json)
+
+
+def _serve_at(level: int, load: ChatLoad, target: _Target, rounds: int, slo: Slo) -> list[dict[str, Any]]:
+    """One level of concurrency on every server, with the raw engine in between where the server is ours."""
+    from pentad.application.bench import serving
+    from pentad.application.bench.beside import RawEngine, no_engine
+
+    raw = no_engine()
+    if not (target.urls or load.arrivals):
+        raw = RawEngine.opened(
+            target.model,
+            target.settings,
+            batch=level,
+            new_tokens=load.new_tokens,
+            shared_tokens=load.system_tokens,
+            context_tokens=load.system_tokens + load.user_tokens + load.new_tokens // 4,
+        )
+    with raw as engine, _servers(target, level, load.longest) as servers, working("bench serve") as tell:
+        results = serving.measure(
+            servers,
+            lambda number: load.runs(level, number),
+            concurrency=level,
+            rounds=rounds,
+            slo=slo,
+            deadline_s=_DEADLINE_S,
+            between=engine.round,
+            tell=tell,
+        )
+    for result in results:
+        if result["server"] == "pentad":
+            result |= engine.shares(result["tokens_per_s"])
+    return results
 
 
 @with_settings(COMMON, _SERVED)
@@ -155,11 +171,10 @@ def agents(
 
     shapes = plans.read_agent_traces(traces, min_turns=turns) if traces else [list(plans.BUILTIN_TURNS)]
     longest = 2 * system_tokens + max(sum(len(u) // 2 + t for u, _, t in shape) for shape in shapes) + 256
-    settings = settings_of(flags, config, quiet=True)
-    with (
-        _servers(model, url, api_key, llama_cpp, settings, flags, runs, longest) as servers,
-        working("bench agents") as tell,
-    ):
+    target = _Target(
+        model, tuple(url or ()), api_key, llama_cpp, settings_of(flags, config, quiet=True), flags
+    )
+    with _servers(target, runs, longest) as servers, working("bench agents") as tell:
         results = serving.measure(
             servers,
             lambda number: plans.agent_runs(runs, turns=shapes, system_tokens=system_tokens, seed=number),
@@ -174,30 +189,24 @@ def agents(
 
 
 @contextlib.contextmanager
-def _servers(
-    model: str,
-    urls: Sequence[str] | None,
-    api_key: str | None,
-    llama_cpp: bool,
-    settings: Settings,
-    flags: dict[str, Any],
-    concurrency: int,
-    longest: int,
-) -> Iterator[list[Server]]:
+def _servers(target: _Target, concurrency: int, longest: int) -> Iterator[list[Server]]:
     """Those that run already, or our own, and llama.cpp's where asked."""
     from pentad.application.bench import beside, servers
 
     with contextlib.ExitStack() as undo:
-        found = [servers.running(one, api_key) for one in urls or ()]
+        found = [servers.running(one, target.api_key) for one in target.urls]
         if not found:
-            options = [word for name, value in flags.items() for word in _written(name, value)]
-            if "max_sequences" not in flags:
-                options += ["--max-sequences", str(max(settings.engine.max_sequences, concurrency))]
-            found.append(undo.enter_context(servers.pentad(model, options)))
-        if llama_cpp:
+            options = [word for name, value in target.flags.items() for word in _written(name, value)]
+            if "max_sequences" not in target.flags:
+                most = max(target.settings.engine.max_sequences, concurrency)
+                options += ["--max-sequences", str(most)]
+            found.append(undo.enter_context(servers.pentad(target.model, options)))
+        if target.llama_cpp:
             found += [
                 undo.enter_context(one)
-                for one in beside.llama_servers(model, settings, slots=concurrency, context=longest)
+                for one in beside.llama_servers(
+                    target.model, target.settings, slots=concurrency, context=longest
+                )
             ]
         yield found
 
