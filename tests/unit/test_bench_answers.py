@@ -110,7 +110,7 @@ def test_a_file_that_is_no_trace_is_named(tmp_path: pathlib.Path) -> None:
 
 
 def test_the_text_of_an_answer_is_put_together_from_its_events() -> None:
-    received = b'HTTP/1.1 200 OK\r\n\r\n1f\r\ndata: {"choices":[{"delta":{"content":"He"}}]}\n\n\r\n'
+    received = b'data: {"choices":[{"delta":{"content":"He"}}]}\n\n'
     received += b'data: {"choices":[{"delta":{"content":"y"}}]}\n\ndata: {"choices":[]}\n\ndata: [DONE]\n\n'
     assert text_of(received) == "Hey"
 
@@ -162,8 +162,8 @@ def test_peers_take_turns_with_us_and_those_that_fail_are_left_out_aloud() -> No
         "dying": "it crashed later",
     }
     assert [line for line in told if "round 2" in line][:2] == ["round 2 of 3: pentad", "round 2 of 3: good"]
-    ours = {"model": "m", "prompt_tokens": 1, "new_tokens": 1, "context_tokens": 1, "threads": 2, "commit": "c",
-            "kernels": "k", "prefill_tokens_per_s": 100.0, "decode_tokens_per_s": {"1": 60.0}}  # fmt: skip
+    ours = dict.fromkeys(("model", "prompt_tokens", "new_tokens", "context_tokens", "threads", "commit"), "-")
+    ours |= {"kernels": "k", "prefill_tokens_per_s": 100.0, "decode_tokens_per_s": {"1": 60.0}}
     rows = lines(ours, theirs, peers, absent)
     assert rows[1]["ratio"] == {"prefill": 2.0, "1": 3.0}
     assert [row["engine"] for row in rows if "absent" in row] == ["away", "dead", "dying"]

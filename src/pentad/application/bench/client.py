@@ -2,12 +2,13 @@
 
     python -m pentad.application.bench.client <plan.json >answers.json
 
-One thread, plain sockets, no parsing of events beyond counting them while answers come in, so that it
-takes as little as possible of the cores that the server computes on. docs/benchmarks.md has the plan.
+One thread and plain sockets. While answers come in it only notes how many bytes came when; events are
+read when an answer has ended. So it takes little of the cores that the server computes on.
 """
 
 from __future__ import annotations
 
+import bisect
 import json
 import re
 import selectors
@@ -33,10 +34,8 @@ class Turn:
     out: bytes
     """What is still to be sent."""
     received: bytearray = field(default_factory=bytearray)
-    counted: int = 0
-    """Bytes of it that were looked at."""
-    events_s: list[float] = field(default_factory=list)
-    """When events with content arrived."""
+    arrivals: list[tuple[int, float]] = field(default_factory=list)
+    """How many bytes had arrived when, once per read."""
 
 
 @dataclass(slots=True)
@@ -135,10 +134,7 @@ class Client:
             data = turn.sock.recv(_CHUNK)
             now_s = self._now()
             turn.received += data
-            end = turn.received.rfind(b"\n") + 1
-            count = len(_CONTENT.findall(turn.received, turn.counted, end)) if end > turn.counted else 0
-            turn.counted = max(end, turn.counted)
-            turn.events_s += [now_s] * count
+            turn.arrivals.append((len(turn.received), now_s))
             if not data or turn.received.endswith((b"data: [DONE]\n\n", b"data: [DONE]\n\n\r\n0\r\n\r\n")):
                 self._end(run, turn, now_s)
 
@@ -146,20 +142,21 @@ class Client:
         self._selector.unregister(turn.sock)
         turn.sock.close()
         self._flying -= 1
-        received = bytes(turn.received)
-        status = int(received[9:12] or 0) if received.startswith(b"HTTP/") else 0
+        received, places = body_of(bytes(turn.received))
+        status = int(turn.received[9:12] or 0) if turn.received.startswith(b"HTTP/") else 0
+        events_s = [arrived_s(turn.arrivals, places, match.end()) for match in _CONTENT.finditer(received)]
         answer = {
             "run": run.name,
             "turn": run.done,
             "status": status,
             "sent_s": turn.sent_s,
             "ended_s": now_s,
-            "events_s": turn.events_s,
+            "events_s": events_s,
             "completion_tokens": _last(_COMPLETION, received),
             "prompt_tokens": _last(_PROMPT, received),
             "cached_tokens": _last(_CACHED, received),
         }
-        if status != 200 or not turn.events_s:
+        if status != 200 or not events_s:
             answer["error"] = received[-300:].decode("utf-8", "replace")
         self.answers.append(answer)
         run.turn = None
@@ -177,9 +174,35 @@ class Client:
         )  # fmt: skip
 
 
-def text_of(received: bytes) -> str:
+def body_of(received: bytes) -> tuple[bytes, list[tuple[int, int]]]:
+    """The body of an HTTP answer, and where each of its parts lay: (place in the body, in what arrived)."""
+    head, _, _ = received.partition(b"\r\n\r\n")
+    at = len(head) + 4
+    if b"transfer-encoding: chunked" not in head.lower():
+        return received[at:], [(0, at)]
+    parts: list[bytes] = []
+    places = [(0, at)]
+    length = 0
+    while (end := received.find(b"\r\n", at)) > 0:
+        size = int(received[at:end].split(b";")[0] or b"0", 16)
+        if size == 0:
+            break
+        places.append((length, end + 2))
+        parts.append(received[end + 2 : end + 2 + size])
+        length += size
+        at = end + 2 + size + 2
+    return b"".join(parts), places
+
+
+def arrived_s(arrivals: list[tuple[int, float]], places: list[tuple[int, int]], at: int) -> float:
+    """When the byte in front of place `at` of the body had arrived."""
+    body, raw = places[bisect.bisect_right(places, at - 1, key=lambda place: place[0]) - 1]
+    return arrivals[bisect.bisect_left(arrivals, raw + at - body, key=lambda arrival: arrival[0])][1]
+
+
+def text_of(body: bytes) -> str:
     """The answer's text, put together from its events."""
-    events = (json.loads(line[6:]) for line in received.split(b"\n") if line.startswith(b"data: {"))
+    events = (json.loads(line[6:]) for line in body.split(b"\n") if line.startswith(b"data: {"))
     choices = (choice for event in events for choice in event.get("choices") or ())
     return "".join(choice.get("delta", {}).get("content") or "" for choice in choices)
 
