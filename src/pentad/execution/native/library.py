@@ -87,7 +87,10 @@ _SIGNATURES: Final[Mapping[str, tuple[Any, tuple[Any, ...]]]] = MappingProxyType
         "pentad_block_bytes": (_size, (_pointer,)),
         "pentad_kernels": (ctypes.c_char_p, ()),
         "pentad_set_threads": (None, (_pointer, _i32)),
+        "pentad_set_timed": (None, (_pointer, _i32)),
         "pentad_times": (None, (_pointer, _pointer)),
+        "pentad_probe_read": (None, (_pointer, _size, _i32, _i32, _pointer)),
+        "pentad_probe_products": (None, (_i32, _i32, _i32, _pointer)),
     }
 )
 """Function of native.h to its result and arguments."""

@@ -45,6 +45,9 @@ _WRONG: Final = (
     "tree",
 )
 """What pentad_step finds wrong with a batch."""
+_PHASES: Final = ("embed", "qkv", "attention", "output", "gate_up", "down", "head")
+"""Phases of a step, as pentad_times gives them; the head's includes drawing."""
+_PHASE_PLACES: Final = 8
 
 
 class NativeRunner:
@@ -71,12 +74,19 @@ class NativeRunner:
         self._threads = threads
         self._inputs = BatchInputs()
         self._draws = DrawPlan(spec.vocab_size)
-        self.kernels = library.name
-        """The instruction set in use."""
+        self.library = library
+        """The kernels in use."""
         self.weight_bytes = int(self._functions.pentad_weight_bytes(model))
         """Bytes of the packed matrices."""
+        self.step_weight_bytes = self.weight_bytes
+        """Of those, what a step of one token must read: of an untied embedding only one row."""
         self.weights_found = False
         """Whether a packed file of an earlier start was mapped."""
+
+    @property
+    def kernels(self) -> str:
+        """Name of the instruction set in use."""
+        return self.library.name
 
     @classmethod
     def load(
@@ -129,6 +139,10 @@ class NativeRunner:
         choice = ThreadChoice(most, apply, time.monotonic) if threads is None and most > 1 else None
         runner = cls(spec, library, model, blocks, memory, choice)
         runner.weights_found = found
+        if not spec.tied_head:
+            embedding = weights.tensor("embed")
+            packed = library.functions.pentad_packed_bytes(FORMATS[embedding.format], *embedding.shape)
+            runner.step_weight_bytes -= int(packed)
         return runner
 
     @staticmethod
@@ -174,6 +188,22 @@ class NativeRunner:
         self._draws.set(rows)
         self._run(len(batch.token_ids), self._draws)
         return self._draws.results(inputs.greedy())
+
+    def set_timed(self, timed: bool) -> None:
+        """Whether the steps that follow add to `phase_seconds`. Costs some microseconds a step."""
+        self._functions.pentad_set_timed(self._open(), int(timed))
+
+    def phase_seconds(self) -> dict[str, float]:
+        """Seconds that the timed steps have spent in each phase, in the order of a step."""
+        seconds = np.zeros(_PHASE_PLACES)
+        self._functions.pentad_times(self._open(), seconds.ctypes.data)
+        return dict(zip(_PHASES, seconds.tolist(), strict=False))
+
+    @property
+    def packed_weights(self) -> npt.NDArray[np.uint8]:
+        """The memory that holds all packed matrices."""
+        assert self._weights is not None, "the runner is closed"
+        return self._weights
 
     def logits(self, batch: RaggedBatch) -> npt.NDArray[np.float32]:
         """The raw logits [R, V] of the wanted rows; keys and values are written all the same."""

@@ -119,7 +119,15 @@ size_t pentad_weight_bytes(const pentad_model*);
 size_t pentad_block_bytes(const pentad_model*);
 const char* pentad_kernels(void);  // e.g. "avx512-vnni+amx-bf16"
 void pentad_set_threads(pentad_model*, int32_t active);
-void pentad_times(const pentad_model*, double* seconds /* [8] per phase since creation */);
+// Seconds per phase over the steps that were timed: embedding, QKV, attention, output, gate and up,
+// down, head and drawing. Steps are not timed until asked for.
+void pentad_set_timed(pentad_model*, int32_t timed);
+void pentad_times(const pentad_model*, double* seconds /* [8] */);
+// Limits of this machine, one number per pass: bytes read per second by all threads, each its share;
+// int8 operations per second, or bf16 ones on tiles, 0 where the build has no instruction for them.
+// pentad_probe_products with tiles only after a model was created, which asks for their use.
+void pentad_probe_read(const void* data, size_t bytes, int32_t threads, int32_t passes, double* bytes_per_s);
+void pentad_probe_products(int32_t threads, int32_t tiles, int32_t passes, double* operations_per_s);
 
 #ifdef __cplusplus
 }

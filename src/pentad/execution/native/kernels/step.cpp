@@ -261,6 +261,7 @@ class Model {
 
   Team& team() { return team_; }
   const double* times() const { return times_; }
+  void set_timed(bool timed) { timed_ = timed; }
 
  private:
   static constexpr int kRowsAtOnce = 64;
@@ -635,9 +636,10 @@ class Model {
                                                                    c_.vocab, draws_->rows[i], *draws_);
   }
   void work(int rank) {
-    auto mark = std::chrono::steady_clock::now();
+    const bool timed = timed_ && rank == 0;
+    auto mark = timed ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point{};
     auto lap = [&](Phase phase) {
-      if (rank) return;
+      if (!timed) return;
       auto now = std::chrono::steady_clock::now();
       times_[phase] += std::chrono::duration<double>(now - mark).count();
       mark = now;
@@ -695,6 +697,7 @@ class Model {
   std::vector<std::vector<Item>> parts_;
   std::vector<Best> best_;
   double times_[8] = {};
+  bool timed_ = false;
 };
 
 }  // namespace pentad
@@ -737,6 +740,7 @@ void pentad_copy_slots(pentad_model* m, const int32_t* pairs, int32_t n) { m->mo
 size_t pentad_weight_bytes(const pentad_model* m) { return m->model.weight_bytes(); }
 size_t pentad_block_bytes(const pentad_model* m) { return m->model.kv_block_bytes(); }
 void pentad_set_threads(pentad_model* m, int32_t n) { m->model.team().set_active(n); }
+void pentad_set_timed(pentad_model* m, int32_t timed) { m->model.set_timed(timed != 0); }
 void pentad_times(const pentad_model* m, double* s) { std::copy(m->model.times(), m->model.times() + 8, s); }
 const char* pentad_kernels(void) {
 #if defined(__AMX_BF16__)
