@@ -11,7 +11,7 @@ from resource_live import azure_trace, live, open_runner, this_machine
 
 from pentad.execution.scheduling import EngineLimits
 from pentad.resource.calibration import fit, time_steps
-from pentad.resource.cost import ModelForm, StepCost
+from pentad.resource.cost import StepCost
 from pentad.resource.scheduling.sarathi import Sarathi
 from pentad.resource.simulator import (
     RequestRecord,
@@ -55,8 +55,7 @@ def test_medians_of_a_60_request_replay_are_within_15_percent_of_its_simulation(
 ) -> None:
     device = this_machine()
     runner = open_runner(smollm2_path, num_blocks=BLOCKS)
-    bits = 16 if runner.precision == "bfloat16" else 32
-    plain = StepCost(profile=device, spec=runner.spec, form=ModelForm(weight_bits=bits, kv_bits=bits))
+    plain = StepCost(profile=device, spec=runner.spec, form=runner.form)
     before = time_steps(runner)
     trace = fitting_trace(azure_trace(), fit(plain, before))
     real = live(runner, Sarathi(), LIMITS, trace)

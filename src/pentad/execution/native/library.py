@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from pentad.errors import Incompatible
-from pentad.execution.native.structs import INTERFACE, STRUCTS, Batch, Config, Draws
+from pentad.execution.native.structs import INTERFACE, STRUCTS, Batch, Config, Draws, EncoderConfig
 
 FOLDER: Final = pathlib.Path(__file__).parent / "lib"
 
@@ -82,6 +82,13 @@ _SIGNATURES: Final[Mapping[str, tuple[Any, tuple[Any, ...]]]] = MappingProxyType
         "pentad_step_draw": (_i32, (_pointer, ctypes.POINTER(Batch), ctypes.POINTER(Draws))),
         "pentad_draw": (None, (_pointer, _i32, ctypes.POINTER(Draws))),
         "pentad_copy_block": (None, (_pointer, _i32, _i32)),
+        "pentad_encoder_create": (_pointer, (ctypes.POINTER(EncoderConfig),)),
+        "pentad_encoder_destroy": (None, (_pointer,)),
+        "pentad_encoder_set": (_i32, (_pointer, _i32, _i32, _i32, _pointer, _i32, _i32)),
+        "pentad_encode": (_i32, (_pointer, _pointer, _pointer, _i32, _pointer)),
+        "pentad_encoder_weight_bytes": (_size, (_pointer,)),
+        "pentad_time_product": (ctypes.c_double, (_i32,) * 7),
+        "pentad_time_read": (ctypes.c_double, (_size, _i32, _i32, _i32)),
         "pentad_weight_bytes": (_size, (_pointer,)),
         "pentad_block_bytes": (_size, (_pointer,)),
         "pentad_kernels": (ctypes.c_char_p, ()),

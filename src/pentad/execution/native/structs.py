@@ -6,7 +6,7 @@ import ctypes
 from types import MappingProxyType
 from typing import Final
 
-INTERFACE: Final = 1
+INTERFACE: Final = 2
 """PENTAD_INTERFACE of native.h. A library built from another one is refused."""
 
 _i32, _u64, _f64, _address = ctypes.c_int32, ctypes.c_uint64, ctypes.c_double, ctypes.c_void_p
@@ -114,7 +114,24 @@ class Draws(ctypes.Structure):
     )
 
 
-STRUCTS: Final = (Config, Batch, DrawRow, DrawnRow, Draws)
+class EncoderConfig(ctypes.Structure):
+    """pentad_encoder_config"""
+
+    _fields_ = (
+        ("layers", _i32),
+        ("width", _i32),
+        ("heads", _i32),
+        ("head_dim", _i32),
+        ("ffn_width", _i32),
+        ("vocab", _i32),
+        ("activation", _i32),
+        ("threads", _i32),
+        ("max_tokens", _i32),
+        ("eps", ctypes.c_float),
+    )
+
+
+STRUCTS: Final = (Config, Batch, DrawRow, DrawnRow, Draws, EncoderConfig)
 """In the order of pentad_struct_bytes."""
 
 FORMATS: Final = MappingProxyType(
@@ -126,6 +143,14 @@ FORMATS: Final = MappingProxyType(
     }
 )
 """Stored format to the Format of pack.h."""
+
+PACKED_BITS: Final = MappingProxyType(
+    {name: 8.5 for name in FORMATS}
+    | dict.fromkeys(("Q4_1", "Q4_K"), 5.0)
+    | dict.fromkeys(("Q5_1", "Q5_K", "Q6_K"), 9.0)
+    | {"Q4_0": 4.5}
+)
+"""Stored format to the bits of a weight once packed, scales and minima included (layout_of in pack.cpp)."""
 
 TENSORS: Final = MappingProxyType(
     {

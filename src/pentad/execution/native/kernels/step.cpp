@@ -239,7 +239,6 @@ class Model {
   const double* times() const { return times_; }
 
  private:
-  static constexpr int kTilesFrom = 12;        // tokens from which widening the weights pays
   static constexpr int kRowsAtOnce = 64;
   static constexpr int kTileQueriesFrom = 6;   // query tokens from which a tile pays
 

@@ -4,6 +4,10 @@
 #include "pack.h"
 #include "simd.h"
 
+namespace pentad {
+constexpr int kTilesFrom = 12;  // tokens from which widening the weights pays
+}
+
 #if defined(__AMX_BF16__)
 #define PENTAD_TILES 1
 namespace pentad {
