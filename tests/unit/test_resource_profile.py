@@ -154,6 +154,7 @@ class FakeProbe:
     rates: Mapping[float, str] = {16: "bf16"}
     other_rates: Mapping[float, str] = {32: "f32"}
     dense_attention = True
+    launch_bound = True
     heads_differ = True
 
     def stream_read_bytes_per_s(self, size: int, repeats: int = 5) -> float:
@@ -175,6 +176,7 @@ class FakePacked(FakeProbe):
     rates: Mapping[float, str] = {8.5: "int8", 5.0: "int4"}
     other_rates: Mapping[float, str] = {}
     dense_attention = False
+    launch_bound = False
     heads_differ = False
 
 

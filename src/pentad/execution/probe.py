@@ -28,6 +28,9 @@ class Probe(Protocol):
     """Further forms, of which only the rate of large products is of interest."""
     dense_attention: bool
     """Whether attention pads decodes of one call to one length, and computes masked pairs."""
+    launch_bound: bool
+    """Whether small operations take as long as starting them takes: then made-up models are small, so
+    that this shows. Else they are large enough to stream their weights, as the products measured do."""
     heads_differ: bool
     """Whether an embedding table that serves as head is stored otherwise than the other matrices."""
 

@@ -20,7 +20,9 @@ _FORMAT_OF_BITS: Final = MappingProxyType({8.5: "Q8_0", 5.0: "Q4_1"})
 _COLD_BYTES: Final = 128 << 20
 """Matrices are rotated through so many bytes, so that they come from memory as a model's do ..."""
 _MOST_FLOPS: Final = 2e10
-"""... or through fewer, where one product of each would take long: those are bound by arithmetic."""
+"""... or through fewer, where one product of each would take long: those are bound by arithmetic ..."""
+_LEAST_BYTES: Final = 16 << 20
+"""... but not through so few that they stay in the caches of a core."""
 _MIN_READ_S: Final = 0.02
 
 
@@ -35,6 +37,7 @@ class NativeProbe:
     """
 
     dense_attention = False
+    launch_bound = False
     heads_differ = False
     rates: Mapping[float, str] = MappingProxyType({8.5: "int8", 5.0: "int4"})
     other_rates: Mapping[float, str] = MappingProxyType({})
@@ -57,10 +60,11 @@ class NativeProbe:
             raise InvalidRequest(f"weights of {bits:g} bits are not measured", hint=f"known: {known}")
         if min(m, n, k, repeats) < 1 or n % 16 or k % 32:
             raise InvalidRequest(f"a product of {m} x {k} x {n} cannot be measured {repeats} times")
-        copies = min(_COLD_BYTES * 8 / (n * k * bits), _MOST_FLOPS / (2 * m * n * k))
+        size = n * k * bits / 8
+        copies = max(min(_COLD_BYTES / size, _MOST_FLOPS / (2 * m * n * k)), _LEAST_BYTES / size, 1.0)
         format = FORMATS[_FORMAT_OF_BITS[bits]]
         seconds: float = self._functions.pentad_time_product(
-            format, m, n, k, max(1, min(64, int(copies))), self._threads, repeats
+            format, m, n, k, int(copies), self._threads, repeats
         )
         if seconds < 0:
             raise Infeasible(f"memory does not hold weights of {n} x {k}")

@@ -41,6 +41,7 @@ class TorchProbe:
 
     kernels = "torch"
     dense_attention = True
+    launch_bound = True
     heads_differ = True
 
     def __init__(self) -> None:

@@ -40,6 +40,7 @@ class Effort:
         1024 * _MIB,
     )
     matrices: Sequence[tuple[int, int]] = (
+        (64, 64),
         (256, 256),
         (768, 512),
         (1536, 1024),

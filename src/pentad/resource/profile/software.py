@@ -55,9 +55,21 @@ def geometries() -> tuple[ModelSpec, ...]:
     )
 
 
+def streaming_geometries() -> tuple[ModelSpec, ...]:
+    """Made-up models that all stream their weights, and differ in what they do beside."""
+    return (
+        geometry("narrow", layers=48, width=256, heads=4, kv_heads=2, head_dim=64, ffn=1024, vocab=4096),
+        geometry("attention", layers=24, width=512, heads=16, kv_heads=4, head_dim=64, ffn=1024, vocab=4096),
+        geometry("caches", layers=24, width=512, heads=8, kv_heads=8, head_dim=64, ffn=1536, vocab=4096),
+        geometry("wide", layers=10, width=1536, heads=12, kv_heads=2, head_dim=128, ffn=1536, vocab=4096),
+        geometry("inner", layers=10, width=512, heads=8, kv_heads=2, head_dim=64, ffn=6144, vocab=4096),
+        geometry("logits", layers=6, width=768, heads=12, kv_heads=4, head_dim=64, ffn=2048, vocab=98_304),
+    )
+
+
 def measure_steps(probe: Probe, repeats: int, progress: Progress) -> Iterator[Measured]:
     """Times every shape on every geometry."""
-    for spec in geometries():
+    for spec in geometries() if probe.launch_bound else streaming_geometries():
         progress(f"steps of a made-up model ({spec.name})")
         runner = probe.load(spec, SyntheticWeights(spec), num_blocks=NUM_BLOCKS)
         for sequences in (*_DECODES, *_CHUNKS):
