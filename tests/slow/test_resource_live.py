@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from resource_live import azure_trace, live, open_runner, this_machine
 
 from pentad.execution.scheduling import EngineLimits
-from pentad.resource.calibration import fit, time_steps
+from pentad.resource.calibration import StepLog, fit, time_steps
 from pentad.resource.cost import StepCost
 from pentad.resource.scheduling.sarathi import Sarathi
 from pentad.resource.simulator import (
@@ -25,6 +26,8 @@ from pentad.resource.simulator import (
 pytestmark = pytest.mark.slow
 
 REQUESTS = 60
+OTHERS = 15
+"""Requests of each replay that calibrates."""
 LOAD = 0.6
 """Share of the time that the engine is meant to be busy."""
 BLOCKS = 4096
@@ -39,33 +42,45 @@ def medians(records: list[RequestRecord]) -> dict[str, float]:
     }
 
 
-def fitting_trace(path: pathlib.Path, cost: StepCost) -> tuple[TraceItem, ...]:
-    """The trace's first conversations that fit the context, at the rate that gives the load."""
+def fitting_traces(
+    path: pathlib.Path, cost: StepCost, counts: tuple[int, ...]
+) -> list[tuple[TraceItem, ...]]:
+    """The trace's first conversations that fit the context, in parts, at the rate that gives the load."""
     most = cost.spec.context_length
-    items = read_trace(path, limit=4 * REQUESTS)
-    kept = [item for item in items if item.prompt_tokens + item.output_tokens <= most][:REQUESTS]
-    options = SimulationOptions(limits=LIMITS, kv_blocks=BLOCKS)
-    busy_s = simulate(kept, cost.spec, cost.profile, Sarathi(), options=options, cost=cost).busy_s
-    span_s = kept[-1].arrival_s - kept[0].arrival_s
-    return rescaled(kept, LOAD * span_s / busy_s)
+    items = read_trace(path, limit=4 * sum(counts))
+    fitting = [item for item in items if item.prompt_tokens + item.output_tokens <= most]
+    parts = []
+    for count in counts:
+        kept, fitting = fitting[:count], fitting[count:]
+        options = SimulationOptions(limits=LIMITS, kv_blocks=BLOCKS)
+        busy_s = simulate(kept, cost.spec, cost.profile, Sarathi(), options=options, cost=cost).busy_s
+        span_s = kept[-1].arrival_s - kept[0].arrival_s
+        parts.append(rescaled(kept, LOAD * span_s / busy_s))
+    return parts
 
 
 def test_medians_of_a_60_request_replay_are_within_15_percent_of_its_simulation(
     smollm2_path: pathlib.Path,
 ) -> None:
+    """The simulation is calibrated by replays of other requests, before and after."""
     device = this_machine()
     runner = open_runner(smollm2_path, num_blocks=BLOCKS)
     plain = StepCost(profile=device, spec=runner.spec, form=runner.form)
-    before = time_steps(runner)
-    trace = fitting_trace(azure_trace(), fit(plain, before))
-    real = live(runner, Sarathi(), LIMITS, trace)
-    runner = open_runner(smollm2_path, num_blocks=BLOCKS)
-    after = time_steps(runner)
+    first = fit(plain, time_steps(runner))
     runner.close()
-    calibrated = fit(plain, before + after)
-    drift = np.median([late / early for (_, early), (_, late) in zip(before, after, strict=True)])
-    print(f"\nsteps after the replay took {drift:.2f} of the time before; {calibrated.calibration}")
+    trace, *others = fitting_traces(azure_trace(), first, (REQUESTS, OTHERS, OTHERS))
+
+    def replay(items: tuple[TraceItem, ...]) -> tuple[list[RequestRecord], StepLog]:
+        log = StepLog(open_runner(smollm2_path, num_blocks=BLOCKS), time.monotonic)
+        return live(log, Sarathi(), LIMITS, items), log
+
+    _, before = replay(others[0])
+    real, during = replay(trace)
+    _, after = replay(others[1])
     assert [len(record.tokens) for record in real] == [item.output_tokens for item in trace]
+    calibrated = fit(plain, before.measured() + after.measured())
+    drift = np.median([seconds / calibrated.seconds(shape) for shape, seconds in during.measured()])
+    print(f"\nsteps of the replay took {drift:.2f} of those around it; {calibrated.calibration}")
     measured = medians(real)
     ratios = {}
     for name, cost in (("profile alone", plain), ("calibrated", calibrated)):

@@ -24,6 +24,8 @@ from pentad.resource.matrices import MatrixRates, flops_per_s, read_bytes_per_s
 from pentad.resource.shape import StepShape
 
 TERMS = ("matrices", "attention", "elementwise", "overhead")
+COUNTS = ("steps", "sequences", "tokens", "decode_pairs", "chunk_pairs")
+"""What calibration may find a cost for beside the terms; fields of StepShape, and the step itself."""
 
 Unit = tuple[str, str | None, int]
 """The term a cost belongs to, the field of StepShape that counts it (None: once), and how many
@@ -69,9 +71,14 @@ def software_units(spec: ModelSpec, layers: int) -> dict[str, Unit]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """Factors on the predicted terms, fitted to measured steps; all 1 means pure prediction."""
+    """What measured steps taught: factors on the predicted terms, and what comes on top.
+
+    Factors of 1 and rates of 0 mean pure prediction.
+    """
 
     factors: tuple[float, ...] = (1.0,) * len(TERMS)
+    rates: tuple[float, ...] = (0.0,) * len(COUNTS)
+    """Seconds per each of COUNTS that the terms leave unexplained."""
     steps: int = 0
     """How many measured steps the factors rest on."""
     error: float = 0.0
@@ -137,8 +144,11 @@ class StepCost:
 
     def seconds(self, shape: StepShape) -> float:
         """Predicted wall time of one step."""
-        terms = self.terms(shape)
-        return sum(factor * term for factor, term in zip(self.calibration.factors, terms, strict=True))
+        found = self.calibration
+        predicted = sum(factor * term for factor, term in zip(found.factors, self.terms(shape), strict=True))
+        if not found.steps:
+            return predicted
+        return predicted + sum(rate * n for rate, n in zip(found.rates, counts(shape), strict=True))
 
     def terms(self, shape: StepShape) -> tuple[float, float, float, float]:
         """Uncalibrated seconds of each of TERMS."""
@@ -184,6 +194,11 @@ class StepCost:
     def with_calibration(self, calibration: Calibration) -> StepCost:
         """The same predictor with other factors."""
         return replace(self, calibration=calibration)
+
+
+def counts(shape: StepShape) -> tuple[int, ...]:
+    """COUNTS of a step."""
+    return 1, shape.sequences, shape.tokens, shape.decode_pairs, shape.chunk_pairs
 
 
 def block_matrices(spec: ModelSpec) -> tuple[tuple[int, int], ...]:
