@@ -34,6 +34,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "torch": "pentad.execution.torch.probe:TorchProbe",
     },
     "encoder": {
+        "native": "pentad.execution.native.encoder:NativeEncoder",
         "torch": "pentad.execution.torch.encoder:TorchEncoder",
     },
     # model layer: architecture, as files name it, to its mapping

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from pentad import registry
+from pentad.application.config import EngineSettings
+from pentad.application.runners import choose
 from pentad.execution.device import DeviceProfile
 from pentad.execution.engine import Engine
 from pentad.execution.loop import EngineLoop
 from pentad.execution.runner import Runner
 from pentad.execution.scheduling import BatchScheduler, EngineLimits
-from pentad.application.config import EngineSettings
-from pentad.application.runners import choose
 from pentad.model.loading import open_model
 from pentad.resource import profile
 from pentad.resource.simulator import RequestRecord, TraceItem

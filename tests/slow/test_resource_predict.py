@@ -41,9 +41,7 @@ def runner(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 @pytest.mark.row("prof-cpu", "effect")
-def test_decode_and_prefill_are_predicted_within_15_percent(
-    device: DeviceProfile, runner: Any
-) -> None:
+def test_decode_and_prefill_are_predicted_within_15_percent(device: DeviceProfile, runner: Any) -> None:
     cost = StepCost(profile=device, spec=runner.spec, form=runner.form)
     errors = {}
     print(f"\n{runner.spec.name}: step, measured ms, predicted ms, error")

@@ -171,7 +171,9 @@ class MatrixRates:
         elements = n * k
         if self._forms:
             size, log_rows = math.log(elements), math.log(m)
-            return sum(share * points.seconds(size, log_rows, self.tied_head) for share, points in self._forms)
+            return sum(
+                share * points.seconds(size, log_rows, self.tied_head) for share, points in self._forms
+            )
         read = elements * self.bits / 8 / read_bytes_per_s(self.profile, self.working_set_bytes)
         return max(read, 2 * m * elements / flops_per_s(self.profile, self.bits))
 

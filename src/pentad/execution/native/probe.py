@@ -12,8 +12,8 @@ from pentad.execution.native.choice import choose_kernels
 from pentad.execution.native.library import built, cpu_flags, open_library
 from pentad.execution.native.runner import KV_ELEMENT_BYTES, NativeRunner, default_threads
 from pentad.execution.native.structs import FORMATS
-from pentad.execution.weights import WeightSource
 from pentad.execution.spec import ModelSpec
+from pentad.execution.weights import WeightSource
 
 _FORMAT_OF_BITS: Final = MappingProxyType({8.5: "Q8_0", 5.0: "Q4_1"})
 """Packed bits of a weight to a stored format that is packed so."""

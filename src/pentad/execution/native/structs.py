@@ -134,6 +134,19 @@ class EncoderConfig(ctypes.Structure):
 STRUCTS: Final = (Config, Batch, DrawRow, DrawnRow, Draws, EncoderConfig)
 """In the order of pentad_struct_bytes."""
 
+ENCODER_TENSORS: Final = MappingProxyType(
+    {
+        name: code
+        for code, name in enumerate(
+            (
+                *("embed", "positions", "embed_norm", "q", "k", "v", "o", "up", "down"),
+                *("attn_norm", "ffn_norm", "qkv.bias", "o.bias", "up.bias", "down.bias"),
+            )
+        )
+    }
+)
+"""Name, without its layer, to pentad_encoder_tensor."""
+
 FORMATS: Final = MappingProxyType(
     {
         name: code
@@ -145,7 +158,7 @@ FORMATS: Final = MappingProxyType(
 """Stored format to the Format of pack.h."""
 
 PACKED_BITS: Final = MappingProxyType(
-    {name: 8.5 for name in FORMATS}
+    dict.fromkeys(FORMATS, 8.5)
     | dict.fromkeys(("Q4_1", "Q4_K"), 5.0)
     | dict.fromkeys(("Q5_1", "Q5_K", "Q6_K"), 9.0)
     | {"Q4_0": 4.5}

@@ -171,9 +171,7 @@ def _loopback(tell: Progress) -> dict[str, float]:
         return {}
 
 
-def _with_products(
-    profile: DeviceProfile, probe: Probe, effort: Effort, tell: Progress
-) -> DeviceProfile:
+def _with_products(profile: DeviceProfile, probe: Probe, effort: Effort, tell: Progress) -> DeviceProfile:
     """Adds matrix products in the runner's precisions, and the best rate of each precision."""
     points: list[dict[str, float]] = []
     most = hardware.memory_bytes() // 16
