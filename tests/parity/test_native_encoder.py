@@ -106,8 +106,10 @@ def test_a_tiny_bert_equals_the_reference_on_every_instruction_set(
     cosines = (expected * found).sum(axis=1)
     assert cosines.min() > 0.999
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
-    others = expected @ expected.T - np.eye(len(texts))
-    assert others.max() < 0.99, "texts must not look alike"
+    # Random texts look alike; what tells them apart must be right too.
+    apart, ours = expected - expected.mean(axis=0), found - expected.mean(axis=0)
+    cosines = (apart * ours).sum(axis=1) / np.linalg.norm(apart, axis=1) / np.linalg.norm(ours, axis=1)
+    assert cosines.min() > 0.97
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu", "silu"])
