@@ -190,6 +190,24 @@ class TestStepCost:
             assert fitted.seconds(shape) == pytest.approx(seconds, rel=0.1)
         assert cost.calibration.factors == (1.0,) * 4, "the prediction itself stays uncalibrated"
 
+    def test_calibration_learns_costs_that_the_profile_lacks(self) -> None:
+        bare = StepCost(profile=dataclasses.replace(measured_device(), extra={}), spec=LLAMA_1B)
+        shapes = [StepShape.decode(n, c) for n in (1, 3, 8, 16) for c in (30, 500, 2000)]
+        shapes += [StepShape.prefill(n, cached=c) for n in (16, 64, 256) for c in (0, 700)]
+
+        def true_seconds(shape: StepShape) -> float:
+            return 2 * bare.seconds(shape) + 0.01 + 1e-3 * shape.tokens + 1e-7 * shape.chunk_pairs
+
+        fitted = fit(bare, [(shape, true_seconds(shape)) for shape in shapes])
+        for shape in (StepShape.decode(5, 300), StepShape.prefill(128) + StepShape.decode(4, 100)):
+            assert fitted.seconds(shape) == pytest.approx(true_seconds(shape), rel=0.1)
+
+    def test_steps_that_were_held_up_do_not_count(self) -> None:
+        cost = StepCost(profile=measured_device(), spec=LLAMA_1B)
+        steps = [(StepShape.decode(n, 100), cost.seconds(StepShape.decode(n, 100))) for n in range(1, 17)]
+        held_up = [(shape, 50 * seconds) for shape, seconds in steps[:2]]
+        assert fit(cost, steps * 5 + held_up).seconds(steps[0][0]) == pytest.approx(steps[0][1], rel=0.1)
+
     def test_calibration_without_steps_is_refused(self) -> None:
         with pytest.raises(ValueError, match="at least one measured step"):
             fit(StepCost(profile=GPU, spec=LLAMA_1B), [])

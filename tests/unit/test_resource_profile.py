@@ -15,7 +15,7 @@ from pentad.errors import Incompatible, InvalidRequest, UnknownName
 from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
 from pentad.execution.form import ModelForm
 from pentad.resource import profile
-from pentad.resource.calibration import calibrate
+from pentad.resource.calibration import StepLog, calibrate
 from pentad.resource.cost import StepCost
 from pentad.resource.profile import files, hardware, measuring
 from pentad.resource.profile.synthetic import step_batch, time_step
@@ -272,6 +272,20 @@ class TestCalibration:
         assert len(runner.seen) >= 8 * 2, "one step before each timed one"
         assert max(len(batch.context_lens) for batch in runner.seen) == 8
         assert cost.calibration.steps == 0
+
+    def test_a_log_times_steps_up_to_the_next_unless_the_engine_had_none(self) -> None:
+        # Each step takes 4 ms; the second follows after 1 ms, the third after a pause.
+        instants = iter([0.0, 0.004, 0.005, 0.009, 2.0, 2.004])
+        runner = FakeRunner()
+        log = StepLog(runner, lambda: next(instants))  # type: ignore[arg-type]
+        for tokens in (1, 2, 3):
+            log.step(step_batch([(tokens, tokens)], 16), [SampleRow()])
+        assert [(shape.tokens, seconds) for shape, seconds in log.measured()] == [
+            (1, pytest.approx(0.005)),
+            (2, pytest.approx(0.004)),
+        ]
+        assert len(runner.seen) == 3
+        assert log.block_size == runner.block_size
 
     def test_a_runner_with_hardly_any_blocks_is_refused(self) -> None:
         with pytest.raises(ValueError, match="at least 10 KV blocks, the runner has 9"):
