@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import psutil
 import pytest
 from resource_live import azure_trace, live, open_runner, this_machine
 
@@ -27,12 +28,32 @@ from pentad.resource.simulator import (
 pytestmark = pytest.mark.slow
 
 REQUESTS = 60
-OTHERS = 15
+OTHERS = 20
 """Requests of each replay that calibrates."""
-LOAD = 0.5
+LOAD = 0.4
 """Share of the time that the engine is meant to be busy."""
+MOST_FOREIGN = 0.03
+"""Share of the machine that other programs may take: more, and the comparison means nothing."""
 BLOCKS = 4096
 LIMITS = EngineLimits(max_batch_tokens=256, max_sequences=16, max_waiting=REQUESTS)
+
+
+class OtherWork:
+    """Counts the processor time that goes elsewhere from now on."""
+
+    def __init__(self) -> None:
+        self._start = self._now()
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        machine, own = psutil.cpu_times(), psutil.Process().cpu_times()
+        idle = machine.idle + getattr(machine, "iowait", 0.0)
+        return time.monotonic(), sum(machine[:8]) - idle, own.user + own.system
+
+    def share(self) -> float:
+        """Of all cores' time since then."""
+        seconds, busy, own = (now - then for now, then in zip(self._now(), self._start, strict=True))
+        return max(0.0, busy - own) / (seconds * psutil.cpu_count())
 
 
 def medians(records: list[RequestRecord]) -> dict[str, float]:
@@ -72,11 +93,13 @@ def test_medians_of_a_60_request_replay_are_within_15_percent_of_its_simulation(
         log = StepLog(open_runner(smollm2_path, num_blocks=BLOCKS), time.monotonic)
         return live(log, Sarathi(), LIMITS, items), log
 
+    others = OtherWork()
     _, before = replay(loaded(first, calibrated))
     calibrated = fit(plain, before.measured())
     trace = loaded(asked, calibrated)
     real, during = replay(trace)
     _, after = replay(loaded(last, calibrated))
+    foreign = others.share()
     assert [len(record.tokens) for record in real] == [item.output_tokens for item in trace]
     calibrated = fit(plain, before.measured() + after.measured())
     print(f"\n{calibrated.calibration}")
@@ -102,6 +125,9 @@ def test_medians_of_a_60_request_replay_are_within_15_percent_of_its_simulation(
                 f"  {key:14} live {measured[key]:.4f} simulated {predicted[key]:.4f}",
                 f"({ratios[name][key] - 1:+.1%})",
             )
+    print(f"other programs took {foreign:.1%} of the machine")
+    if foreign > MOST_FOREIGN:
+        pytest.skip(f"other programs took {foreign:.0%} of the machine; it must be idle to compare")
     assert all(abs(ratio - 1) <= 0.15 for ratio in ratios["calibrated"].values()), ratios
 
 

@@ -58,7 +58,8 @@ def fit(cost: StepCost, measured: Iterable[tuple[StepShape, float]]) -> StepCost
 
     Scales its terms, and adds seconds per step, sequence, token and attention pair where these
     explain more. Residuals are relative, so short steps count as much as long ones. Steps that took
-    several times what the others suggest were held up by something else and are left out.
+    several times what the others suggest were held up by something else: they are left out, and the
+    time that they lost is spread over all steps.
 
     Args:
         cost: its own calibration is replaced.
@@ -72,6 +73,8 @@ def fit(cost: StepCost, measured: Iterable[tuple[StepShape, float]]) -> StepCost
     found = _solve(columns, seconds)
     usual = seconds < _HELD_UP * (columns @ found)
     found = _solve(columns[usual], seconds[usual]) if usual.any() else found
+    expected = columns @ found
+    found = found * (seconds.sum() / np.where(usual, seconds, expected).sum())
     error = float(np.median(np.abs(columns @ found / seconds - 1)))
     split = len(TERMS)
     calibration = Calibration(
