@@ -142,7 +142,7 @@ double pentad_time_read(size_t bytes, int32_t passes, int32_t threads, int32_t r
   try {
     pentad::Team team(threads);
     std::vector<int32_t> data(bytes / 64 * 16, 1);
-    std::vector<pentad::i32x16> sums(static_cast<size_t>(team.size()));
+    std::vector<int32_t> sums(static_cast<size_t>(team.size()));
     std::vector<double> seconds;
     for (int i = -1; i < repeats; i++) {
       const double begin = pentad::now();
@@ -151,16 +151,18 @@ double pentad_time_read(size_t bytes, int32_t passes, int32_t threads, int32_t r
         pentad::i32x16 a{}, b{}, c{}, d{};
         for (int pass = 0; pass < passes; pass++) {
           for (int line = from; line < to; line++) {
-            const auto* p = reinterpret_cast<const pentad::i32x16u*>(data.data() + static_cast<size_t>(line) * 64);
+            const pentad::i32x16u* p =  // with auto the alignment of 4 would be lost
+                reinterpret_cast<const pentad::i32x16u*>(data.data() + static_cast<size_t>(line) * 64);
             a += p[0], b += p[1], c += p[2], d += p[3];
           }
           asm volatile("" ::: "memory");  // each pass reads again
         }
-        sums[static_cast<size_t>(rank)] += a + b + c + d;
+        const pentad::i32x16 sum = a + b + c + d;
+        for (int i = 0; i < 16; i++) sums[static_cast<size_t>(rank)] += sum[i];
       });
       if (i >= 0) seconds.push_back(pentad::now() - begin);
     }
-    volatile int32_t kept = sums[0][0];
+    volatile int32_t kept = sums[0];
     (void)kept;
     return pentad::median(seconds) / passes;
   } catch (const std::bad_alloc&) {
