@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import pathlib
 import time
@@ -14,9 +13,8 @@ import psutil
 from pentad import registry
 from pentad.application.config import EngineSettings
 from pentad.application.speculating import make_speculation
-from pentad.errors import Incompatible
 from pentad.execution.engine import Engine
-from pentad.execution.native.choice import RunnerChoice, choose_runner
+from pentad.execution.native.choice import RunnerChoice, check_installed, choose_runner
 from pentad.execution.native.library import built, cpu_flags
 from pentad.execution.native.packed import PackedCache, file_identity
 from pentad.execution.runner import Runner
@@ -43,12 +41,7 @@ def choose(files: ModelFiles, settings: EngineSettings) -> RunnerChoice:
         built=built(),
         flags=cpu_flags(),
     )
-    if choice.runner == "torch" and importlib.util.find_spec("torch") is None:
-        why = choice.decision.constraint
-        raise Incompatible(
-            f"model {files.name!r} needs PyTorch here ({why}), which is not installed",
-            hint="pip install 'pentad[torch]'" + ("" if unsupported else ", or set kernels to auto"),
-        )
+    check_installed(choice, model=files.name)
     return choice
 
 

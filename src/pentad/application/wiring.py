@@ -40,7 +40,7 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
     store = ModelStore(settings.root)
     async with AsyncExitStack() as undo:
         # Loads in a thread of its own while the models do.
-        embedders = asyncio.create_task(_embedders(store, settings.embedding_model))
+        embedders = asyncio.create_task(_embedders(store, settings.embedding_model, settings.engine.kernels))
         undo.callback(embedders.cancel)
         backends: dict[str, Backend] = {}
         for ref in settings.models:
@@ -100,11 +100,12 @@ def local_backend(
     return EngineBackend(files, EngineLoop(engine), drain_s=drain_s)
 
 
-async def _embedders(store: ModelStore, ref: str | None) -> dict[str, Embedder]:
+async def _embedders(store: ModelStore, ref: str | None, kernels: str) -> dict[str, Embedder]:
     if ref is None:
         return {}
     stored = await asyncio.to_thread(store.resolve, ref)
-    return {stored.name: await asyncio.to_thread(LocalEmbedder.open, stored.path, name=stored.name)}
+    opened = await asyncio.to_thread(LocalEmbedder.open, stored.path, name=stored.name, kernels=kernels)
+    return {stored.name: opened}
 
 
 def _remote_backend(remote: RemoteBackend) -> Backend:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
-from pentad.execution.native import probe
+from pentad.execution.native import limits as native
 from pentad.execution.native.runner import NativeRunner
 from pentad.execution.runner import Runner
 from pentad.resource.profile import hardware
@@ -38,7 +38,7 @@ class LimitProbe:
         """One round of reading."""
         runner = self._runner
         if isinstance(runner, NativeRunner):
-            rate = probe.read_bytes_per_s(runner.library, runner.packed_weights, self._threads)
+            rate = native.read_bytes_per_s(runner.library, runner.packed_weights, self._threads)
         else:
             rate = hardware.numpy_read_bytes_per_s(256 << 20)
         self._reads.append(rate)
@@ -47,7 +47,7 @@ class LimitProbe:
         """The limits over all rounds."""
         runner, operations = self._runner, {}
         if isinstance(runner, NativeRunner):
-            operations = probe.operations_per_s(runner.library, self._threads)
+            operations = native.operations_per_s(runner.library, self._threads)
         return Limits(memory_bytes_per_s=statistics.median(self._reads), operations_per_s=operations)
 
 

@@ -1,151 +1,148 @@
-// What this machine can do at most: bytes read per second, and products per second of the
-// instructions that the kernels multiply with. `pentad bench` holds steps against these limits.
+// Times the primitives of a step alone, for the profiler: matrix products and plain reads.
+#include <algorithm>
 #include <chrono>
-#include <functional>
+#include <cstring>
+#include <new>
+#include <vector>
 
+#include "dot.h"
 #include "native.h"
-#include "simd.h"
+#include "pack.h"
+#include "products.h"
 #include "threads.h"
 
 namespace pentad {
+
 namespace {
 
-double seconds_of(const std::function<void()>& work) {
-  const auto begin = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// Reads all of it, eight lines at a time; the result depends on every byte.
-uint64_t read_all(const uint8_t* p, size_t bytes) {
-  typedef uint64_t u64x8 __attribute__((vector_size(64)));
-  typedef uint64_t u64x8u __attribute__((vector_size(64), aligned(1), may_alias));
-  u64x8 seen[8] = {};
-  const uint8_t* end = p + bytes / 512 * 512;
-  for (; p < end; p += 512)
-    for (int i = 0; i < 8; i++) {
-      __builtin_prefetch(p + 4096 + i * 64);
-      seen[i] ^= *reinterpret_cast<const u64x8u*>(p + i * 64);
-    }
-  for (int i = 1; i < 8; i++) seen[0] ^= seen[i];
-  uint64_t all = 0;
-  for (int i = 0; i < 8; i++) all ^= seen[0][i];
-  return all;
+std::pair<int, int> share(int n, int rank, int parts) {
+  return {static_cast<int>(static_cast<int64_t>(n) * rank / parts),
+          static_cast<int>(static_cast<int64_t>(n) * (rank + 1) / parts)};
 }
 
-constexpr int kProducts = 1 << 18;  // instructions of one chain
-constexpr int kChains = 12;         // more than the latency of any of them
+// Packed weights of no model: codes of every size, scales and minima of about 1/256.
+void make_up(const Matrix& m, uint8_t* out) {
+  const size_t block = m.layout.block_bytes(), codes = static_cast<size_t>(kRows) * kBlock * m.layout.bits / 8;
+  for (size_t at = 0; at < m.bytes(); at += block) {
+    for (size_t i = 0; i < codes; i++) out[at + i] = static_cast<uint8_t>((at / block * 31 + i) * 167);
+    const uint16_t scale = 0x1c00;
+    for (size_t i = codes; i < block; i += 2) std::memcpy(out + at + i, &scale, 2);
+  }
+}
 
-// Multiplies and additions of int8 that one call does; 0 where no instruction does them.
-#if defined(__AVX512VNNI__)
-constexpr double kInt8Operations = 128.0 * kProducts * kChains;
-void multiply_int8() {
-  __m512i sums[kChains], a = _mm512_set1_epi8(3), b = _mm512_set1_epi8(5);
-  for (auto& sum : sums) sum = _mm512_setzero_si512();
-  for (int i = 0; i < kProducts; i++) {
-    for (auto& sum : sums) sum = _mm512_dpbusd_epi32(sum, a, b);
-    asm volatile("" : "+v"(a), "+v"(b));
+// The products of one step after each other, as in step.cpp; returns seconds of all.
+class ProductTimer {
+ public:
+  ProductTimer(Format format, int tokens, int rows, int cols, int copies, int threads)
+      : team_(threads), products_(team_.size()), tokens_(tokens), out_(static_cast<size_t>(tokens) * rows) {
+    matrix_.layout = layout_of(format);
+    matrix_.rows = rows;
+    matrix_.cols = cols;
+    stride_ = (matrix_.bytes() + 63) / 64 * 64;
+    weights_.resize(stride_ * static_cast<size_t>(copies) + 64);
+    make_up(matrix_, weights_.data());
+    for (int i = 1; i < copies; i++) std::memcpy(weights_.data() + stride_ * i, weights_.data(), matrix_.bytes());
+    copies_ = copies;
+    const size_t n = static_cast<size_t>((tokens + 31) / 32 * 32) * cols;
+    std::vector<float> x(static_cast<size_t>(cols));
+    for (int i = 0; i < cols; i++) x[i] = static_cast<float>(i % 17 - 8) / 8.0f;
+    codes_.resize(n), scale_.resize(n / 32), total_.resize(n / 32), sum_.resize(n / 16);
+    for (int t = 0; t < tokens; t++) quantize(x.data(), input(), t, 0, cols / kBlock);
   }
-  for (auto& sum : sums) asm volatile("" : : "v"(sum));
-}
-#elif defined(__AVX2__)
-constexpr double kInt8Operations = 64.0 * kProducts * kChains;
-void multiply_int8() {
-  __m256i sums[kChains], a = _mm256_set1_epi8(3), b = _mm256_set1_epi8(5);
-  for (auto& sum : sums) sum = _mm256_setzero_si256();
-#if !defined(__AVXVNNI__)
-  const __m256i ones = _mm256_set1_epi16(1);
-#endif
-  for (int i = 0; i < kProducts; i++) {
-    for (auto& sum : sums) {
-#if defined(__AVXVNNI__)
-      sum = _mm256_dpbusd_avx_epi32(sum, a, b);
-#else
-      __m256i narrow = _mm256_maddubs_epi16(a, b);
-      asm volatile("" : "+x"(narrow));
-      sum = _mm256_add_epi32(sum, _mm256_madd_epi16(narrow, ones));
-#endif
-    }
-    asm volatile("" : "+x"(a), "+x"(b));
-  }
-  for (auto& sum : sums) asm volatile("" : : "x"(sum));
-}
-#elif defined(__ARM_FEATURE_DOTPROD)
-constexpr double kInt8Operations = 32.0 * kProducts * kChains;
-void multiply_int8() {
-  int32x4_t sums[kChains];
-  int8x16_t a = vdupq_n_s8(3), b = vdupq_n_s8(5);
-  for (auto& sum : sums) sum = vdupq_n_s32(0);
-  for (int i = 0; i < kProducts; i++) {
-    for (auto& sum : sums) sum = vdotq_s32(sum, a, b);
-    asm volatile("" : "+w"(a), "+w"(b));
-  }
-  for (auto& sum : sums) asm volatile("" : : "w"(sum));
-}
-#else
-constexpr double kInt8Operations = 0;
-void multiply_int8() {}
-#endif
 
-// The same of bf16 on tiles.
-#if defined(__AMX_BF16__)
-constexpr double kTileOperations = 4.0 * 16 * 16 * 32 * 2 * (kProducts / 16);
-void multiply_tiles() {
-  struct alignas(64) {
-    uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t bytes[16] = {};
-    uint8_t rows[16] = {};
-  } config;
-  for (int i = 0; i < 8; i++) config.bytes[i] = 64, config.rows[i] = 16;
-  asm volatile("" : : "r"(&config) : "memory");  // the intrinsic names only its first bytes
-  _tile_loadconfig(&config);
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-  _tile_zero(4);
-  _tile_zero(5);
-  _tile_zero(6);
-  _tile_zero(7);
-  for (int i = 0; i < kProducts / 16; i++) {
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
+  double run() {
+    const double begin = now();
+    team_.run([this](int rank) {
+      for (int i = 0; i < copies_; i++) {
+        Matrix m = matrix_;
+        m.data = weights_.data() + stride_ * static_cast<size_t>(i);
+        product(m, rank);
+        team_.barrier();
+      }
+      products_.release(rank);
+    });
+    return now() - begin;
   }
-  _tile_release();
+
+ private:
+  Quantized input() {
+    return {.cols = matrix_.cols, .panel = products_.panel(tokens_), .codes = codes_.data(), .scale = scale_.data(), .total = total_.data(), .sum = sum_.data()};
+  }
+  void product(const Matrix& m, int rank) {
+    auto [begin, end] = share(m.rows / kRows, rank, team_.active());
+    const auto keep = [&](int group, int t, f32x16 v) { store(out_.data() + static_cast<size_t>(t) * m.rows + group * kRows, v); };
+    products_.multiply(m, input(), tokens_, begin, end, rank, keep);
+  }
+
+  Team team_;
+  Products products_;
+  Matrix matrix_;
+  int tokens_, copies_ = 0;
+  size_t stride_ = 0;
+  std::vector<uint8_t> weights_;
+  std::vector<float> out_, scale_, total_;
+  std::vector<int8_t> codes_;
+  std::vector<int32_t> sum_;
+};
+
+double median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
+  return values[values.size() / 2];
 }
-#else
-constexpr double kTileOperations = 0;
-void multiply_tiles() {}
-#endif
 
 }  // namespace
+
 }  // namespace pentad
 
 extern "C" {
 
-void pentad_probe_read(const void* data, size_t bytes, int32_t threads, int32_t passes, double* bytes_per_s) {
-  pentad::Team team(threads);
-  std::vector<uint64_t> seen(static_cast<size_t>(team.size()) * 8);
-  const size_t share = bytes / static_cast<size_t>(team.size());
-  for (int i = 0; i < passes; i++)
-    bytes_per_s[i] = static_cast<double>(share * static_cast<size_t>(team.size())) / pentad::seconds_of([&] {
-      team.run([&](int rank) {
-        seen[static_cast<size_t>(rank) * 8] ^=
-            pentad::read_all(static_cast<const uint8_t*>(data) + share * static_cast<size_t>(rank), share);
-      });
-    });
-  volatile uint64_t sink = 0;
-  for (uint64_t word : seen) sink = sink ^ word;
+double pentad_time_product(int32_t format, int32_t tokens, int32_t rows, int32_t cols, int32_t copies, int32_t threads,
+                           int32_t repeats) {
+  if (rows % pentad::kRows || cols % pentad::kBlock) return -1;
+  try {
+    pentad::ProductTimer products(static_cast<pentad::Format>(format), tokens, rows, cols, copies, threads);
+    products.run();
+    std::vector<double> seconds;
+    for (int i = 0; i < repeats; i++) seconds.push_back(products.run() / copies);
+    return pentad::median(seconds);
+  } catch (const std::bad_alloc&) {
+    return -1;
+  }
 }
 
-void pentad_probe_products(int32_t threads, int32_t tiles, int32_t passes, double* operations_per_s) {
-  pentad::Team team(threads);
-  const double each = tiles ? pentad::kTileOperations : pentad::kInt8Operations;
-  for (int i = 0; i < passes; i++)
-    operations_per_s[i] = each == 0 ? 0 : each * team.size() / pentad::seconds_of([&] {
-      team.run([&](int) { tiles ? pentad::multiply_tiles() : pentad::multiply_int8(); });
-    });
+double pentad_time_read(size_t bytes, int32_t passes, int32_t threads, int32_t repeats) {
+  try {
+    pentad::Team team(threads);
+    std::vector<int32_t> data(bytes / 64 * 16, 1);
+    std::vector<int32_t> sums(static_cast<size_t>(team.size()));
+    std::vector<double> seconds;
+    for (int i = -1; i < repeats; i++) {
+      const double begin = pentad::now();
+      team.run([&](int rank) {
+        auto [from, to] = pentad::share(static_cast<int>(data.size() / 64), rank, team.active());
+        pentad::i32x16 a{}, b{}, c{}, d{};
+        for (int pass = 0; pass < passes; pass++) {
+          for (int line = from; line < to; line++) {
+            const pentad::i32x16u* p =  // with auto the alignment of 4 would be lost
+                reinterpret_cast<const pentad::i32x16u*>(data.data() + static_cast<size_t>(line) * 64);
+            a += p[0], b += p[1], c += p[2], d += p[3];
+          }
+          asm volatile("" ::: "memory");  // each pass reads again
+        }
+        const pentad::i32x16 sum = a + b + c + d;
+        for (int i = 0; i < 16; i++) sums[static_cast<size_t>(rank)] += sum[i];
+      });
+      if (i >= 0) seconds.push_back(pentad::now() - begin);
+    }
+    volatile int32_t kept = sums[0];
+    (void)kept;
+    return pentad::median(seconds) / passes;
+  } catch (const std::bad_alloc&) {
+    return -1;
+  }
 }
 }
