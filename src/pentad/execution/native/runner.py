@@ -78,20 +78,16 @@ class NativeRunner:
         self._inputs = BatchInputs()
         self._draws = DrawPlan(spec.vocab_size)
         self.library = library
-        """The kernels in use."""
         self.form = form
         """The precision of packed weights and cache in memory."""
+        self.kernels = library.name
+        """The instruction set in use."""
         self.weight_bytes = int(self._functions.pentad_weight_bytes(model))
         """Bytes of the packed matrices."""
         self.step_weight_bytes = self.weight_bytes
         """Of those, what a step of one token must read: of an untied embedding only one row."""
         self.weights_found = False
         """Whether a packed file of an earlier start was mapped."""
-
-    @property
-    def kernels(self) -> str:
-        """Name of the instruction set in use."""
-        return self.library.name
 
     @classmethod
     def load(
