@@ -50,6 +50,13 @@ def target(request: pytest.FixtureRequest, smollm2: ModelFiles) -> Iterator[Runn
     runner.close()
 
 
+@pytest.fixture(scope="module")
+def fastest(smollm2: ModelFiles) -> Iterator[Runner]:
+    runner = NativeRunner.load(smollm2.spec, smollm2.weights, num_blocks=512)
+    yield runner
+    runner.close()
+
+
 class Borrowed:
     """A runner that outlives the engine that closes it."""
 
@@ -123,7 +130,7 @@ def test_greedy_text_of_smollm2_is_the_same_with_drafts(
 @pytest.mark.model("smollm2-135m")
 @pytest.mark.parametrize("strategy", STRATEGIES[1:], ids=lambda strategy: strategy.name)
 def test_sampled_tokens_of_smollm2_come_as_often_with_drafts(
-    strategy: DraftStrategy, smollm2: ModelFiles, target: Runner
+    strategy: DraftStrategy, smollm2: ModelFiles, fastest: Runner
 ) -> None:
     """All texts of three tokens, against their probabilities under the model."""
     prompt = tuple(smollm2.tokenizer.encode("The colour of the sky is", special=False))
@@ -133,7 +140,7 @@ def test_sampled_tokens_of_smollm2_come_as_often_with_drafts(
     for _ in range(3):
         longer = {}
         for text, chance in expected.items():
-            logits = target.logits(
+            logits = fastest.logits(
                 ragged([([*prompt, *text], 0, [0, 1])], rows=[len(prompt) + len(text) - 1])
             )
             p = distribution(logits[0], row)
@@ -141,11 +148,11 @@ def test_sampled_tokens_of_smollm2_come_as_often_with_drafts(
         expected = longer
     requests = [
         TokenRequest(id=f"r{seed}", prompt=prompt, sampling=sampling, max_tokens=4, seed=seed)
-        for seed in range(600)
+        for seed in range(300)
     ]
-    drafting = engine(target, started(strategy, smollm2))
+    drafting = engine(fastest, started(strategy, smollm2))
     counts = Counter(tuple(found[:3]) for found in tokens_of(drafting, requests).values())
-    assert drafting.stats()["draft_accepted_tokens_total"] > 400
+    assert drafting.stats()["draft_accepted_tokens_total"] > 150
     assert deviation(counts, expected) < 3
 
 

@@ -81,13 +81,13 @@ def answers(
 @pytest.mark.row("cpu-llma", "effect")
 @pytest.mark.parametrize(
     ("model", "texts", "least"),
-    [("small", EDITS, 1.5), ("small", SUMMARIES, 1.5), ("smollm2", EDITS, 1.35), ("smollm2", SUMMARIES, 1.1)],
-    ids=["edits, Qwen 0.5B", "summaries, Qwen 0.5B", "edits, SmolLM2", "summaries, SmolLM2"],
+    [("small", EDITS, 1.5), ("small", SUMMARIES, 1.5), ("smollm2", SUMMARIES, 1.1)],
+    ids=["edits, Qwen 0.5B", "summaries, Qwen 0.5B", "summaries, SmolLM2"],
 )
 def test_answers_that_repeat_their_prompt_come_faster_and_are_the_same(
     model: str, texts: Sequence[str], least: float, request: pytest.FixtureRequest
 ) -> None:
-    """SmolLM2 is held to less: it has 135M parameters and copies little of what it is asked to."""
+    """SmolLM2 is held to less: of a text that it is asked to summarise or quote it copies little."""
     target: Loaded = request.getfixturevalue(model)
     plain, drafting = serving(target[1]), serving(target[1], copying(target))
     found = compare(plain, drafting, answers(target, texts, 120))

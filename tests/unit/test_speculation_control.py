@@ -12,6 +12,7 @@ from pentad.execution.batch import RaggedBatch
 from pentad.execution.engine import Engine
 from pentad.execution.request import TokenRequest
 from pentad.execution.speculation.base import Ask, DraftPlan, chain_options
+from pentad.execution.speculation.control import Controller, Room, Standing
 from pentad.execution.speculation.costs import StepCosts
 from pentad.execution.speculation.stage import Speculation
 from pentad.execution.speculation.tree import TokenTree, chain
@@ -48,7 +49,7 @@ class Guess(ArbitrarySpeculator):
         self.answers: dict[str, list[int]] = {}
 
     def options(self, rates: Sequence[float], most_tokens: int) -> Sequence[DraftPlan]:
-        return chain_options(rates[0], most_tokens, range(1, 17))
+        return chain_options(rates[0], most_tokens, tuple(range(1, 17)))
 
     def draft(self, asks: Sequence[Ask]) -> list[TokenTree | None]:
         self.device.now_s += self.level_s * max(ask.plan.depth for ask in asks)
@@ -220,3 +221,22 @@ def test_large_steps_are_put_together() -> None:
         costs.observe(tokens, 3.0)
     assert costs.seconds(220) == 3.0
     assert len(costs._samples) < 5
+
+
+def test_a_sequence_whose_drafts_lose_is_seldom_thought_about() -> None:
+    looked: list[int] = []
+
+    class Watched(ArbitrarySpeculator):
+        def options(self, rates: Sequence[float], most_tokens: int) -> Sequence[DraftPlan]:
+            looked.append(most_tokens)
+            return chain_options(rates[0], most_tokens, (1, 2, 4))
+
+    costs = StepCosts()
+    for tokens in (1, 2, 4, 8):
+        costs.observe(tokens, 0.01 * tokens)  # a drafted token costs a whole step
+    controller = Controller(Watched(0, 97), costs, most_tokens=8)
+    standing = Standing()
+    plans = [controller.choose([standing], [Room(8, 8)], 1, 8)[0] for _ in range(400)]
+    probes = [i for i, plan in enumerate(plans) if plan is not None]
+    assert probes == [15, 47, 111, 239]  # after 16 rounds, then 32, 64 and 128
+    assert len(looked) < 400 / 7
