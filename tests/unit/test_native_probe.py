@@ -32,15 +32,21 @@ def test_a_model_is_held_in_the_bits_of_its_formats() -> None:
 
 
 @pytest.mark.parametrize("kernels", HERE)
-def test_products_and_reads_take_time(kernels: str) -> None:
+def test_reads_take_time_however_the_memory_lies(kernels: str) -> None:
+    probe = NativeProbe(kernels)
+    for more in range(0, 512, 64):
+        assert probe.stream_read_bytes_per_s((1 << 14) + more, repeats=1) > 1e8
+
+
+@pytest.mark.parametrize("kernels", sorted({HERE[0], HERE[-1]}))
+def test_products_take_time(kernels: str) -> None:
     probe = load("probe", "native")(kernels)
     assert probe.kernels == kernels
     assert probe.form.weight_bits in probe.rates
     for bits in probe.rates:
-        few, many = (probe.gemm_seconds(m, 256, 2048, bits, repeats=1) for m in (1, 40))
+        few, many = (probe.gemm_seconds(m, 256, 2048, bits, repeats=1) for m in (1, 13))
         assert 0 < few < 1
         assert 0 < many < 1
-    assert probe.stream_read_bytes_per_s(1 << 16, repeats=1) > 1e8
 
 
 def test_made_up_models_run_on_the_kernels_asked_for() -> None:
