@@ -15,7 +15,7 @@ from pentad.errors import BackendFailed
 
 _PREFILL = 0
 """Stands for the prefill among the batches."""
-_TRIAL_TOKENS = 16
+_TRIAL_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +110,10 @@ class LlamaCpp:
         )
         found: dict[int, tuple[float, Flags]] = {}
         failures: list[str] = []
-        for cpu, flash, repack in itertools.product(self._builds(), (True, False), (True, False)):
+        builds = tuple(self._builds())
+        for cpu, flash, repack in itertools.product(builds, (True, False), (True, False)):
+            if cpu == "native" and not repack and "no-amx" in builds:
+                continue  # AMX works on repacked weights only: this is what no-amx does
             flags = Flags(cpu=cpu, flash=flash, repack=repack)
             try:
                 rates = self._rates(trial, flags, [_PREFILL, *trial.batches])
