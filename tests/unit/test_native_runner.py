@@ -33,8 +33,8 @@ SPEC = tiny_spec(
 SPEC = dataclasses.replace(SPEC, positions=Rope(dim=32, pairing="interleaved"), biases=frozenset({"qkv"}))
 WEIGHTS = random_weights(SPEC, "Q8_0")
 ROW_BY_ROW = [name for name in HERE if name != "amx"]
-"""Sets whose numbers for a token do not depend on what else is in the step. AMX takes large steps
-through tiles of bfloat16 and small ones through 8-bit products."""
+"""Sets whose numbers for a token do not depend on how its prompt is cut. AMX attends in tiles of
+bfloat16 where six or more tokens of a sequence are in a step."""
 TOKENS = np.random.default_rng(9).integers(0, SPEC.vocab_size, 61).tolist()
 GREEDY = SampleRow(temperature=0)
 
@@ -154,7 +154,7 @@ def test_a_batch_gives_each_sequence_the_logits_it_gets_alone(exact: NativeRunne
 
 
 @pytest.mark.skipif("amx" not in HERE, reason="this CPU has no AMX")
-def test_tiles_stay_close_to_products_of_small_steps() -> None:
+def test_attention_in_tiles_stays_close_to_that_of_small_steps() -> None:
     runner = load("amx")
     fill_caches(runner)
     batch, parts = mixed_batch()
@@ -162,6 +162,19 @@ def test_tiles_stay_close_to_products_of_small_steps() -> None:
     fill_caches(runner)
     alone = np.concatenate([runner.logits(ragged([part])) for part in parts])
     assert divergence(alone, together).mean() < 0.003
+
+
+@pytest.mark.parametrize("count", [2, 3, 8, 9, 13, 16, 17, 30])
+def test_a_generated_token_gets_the_same_logits_in_every_company(runner: NativeRunner, count: int) -> None:
+    lengths = range(1, count + 1)
+    for block, length in enumerate(lengths):
+        runner.logits(ragged([(TOKENS[: length % 16], 0, [block])]))
+    parts = [
+        (TOKENS[length % 16 : length % 16 + 1], length % 16, [block]) for block, length in enumerate(lengths)
+    ]
+    together = runner.logits(ragged(parts))
+    alone = [runner.logits(ragged([part])) for part in parts]
+    np.testing.assert_array_equal(together, np.concatenate(alone))
 
 
 @pytest.mark.parametrize("name", HERE)

@@ -2,7 +2,7 @@
 // with a running maximum (FlashAttention), so nothing grows with the context.
 #pragma once
 #include "attention.h"
-#include "tiles.h"
+#include "code_tiles.h"
 
 #if PENTAD_TILES
 namespace pentad {
@@ -17,16 +17,7 @@ struct TileScratch {
   alignas(64) float sums[kQueries * 256];
 };
 
-// As tiles_begin, but tile 5 holds probabilities of one block and tile 7 values of one block.
-inline void attention_tiles_begin() {
-  TileConfig config;
-  for (int i = 0; i < 8; i++) config.bytes[i] = 64, config.rows[i] = 16;
-  config.bytes[5] = 32;
-  config.rows[7] = 8;
-  _tile_loadconfig(&config);
-}
-
-// `count` (1 .. 16) queries of one head at consecutive positions; query i sees slots
+// Under TileShape::attention: `count` (1 .. 16) queries of one head at consecutive positions; query i sees slots
 // [first(i), limit + i), where first(i) = max(0, limit + i - window). Vectors lie `q_stride` and
 // `out_stride` floats apart.
 inline void attend_tiles(const float* q, size_t q_stride, int count, const Pages& pages, int limit, int window,
@@ -40,6 +31,7 @@ inline void attend_tiles(const float* q, size_t q_stride, int count, const Pages
   for (int i = 0; i < kQueries; i++) top[i] = -INFINITY, total[i] = 0;
   std::memset(s.sums, 0, sizeof(float) * kQueries * static_cast<size_t>(dim));
 
+  settle_memory();
   const int begin = window && limit > window ? (limit - window) / kPage * kPage : 0;
   const int end = limit + count - 1;
   for (int from = begin; from < end; from += kSpan) {
@@ -85,6 +77,7 @@ inline void attend_tiles(const float* q, size_t q_stride, int count, const Pages
       if (keep != 1.0f)
         for (int d = 0; d < dim; d += 16) store(s.sums + i * dim + d, load(s.sums + i * dim + d) * keep);
     }
+    settle_memory();
     for (int d = 0; d < dim; d += 64) {
       const int lanes = dim - d < 64 ? (dim - d) / 16 : 4;
       float* sums = s.sums + d;

@@ -11,27 +11,26 @@ namespace pentad {
 // Activations of T tokens, quantized per 32 columns: x ~ scale * code, codes in -127 .. 127.
 struct Quantized {
   int cols = 0;
-  int8_t* codes = nullptr;   // [T][cols]
-  float* scale = nullptr;    // [T][cols / 32]
-  float* total = nullptr;    // [T][cols / 32] scale times the sum of the codes, for minima
+  int panel = 1;             // tokens whose numbers of a block lie side by side: 1, or those of a tile
+  int8_t* codes = nullptr;   // [T / panel][cols / 32][panel][32]
+  float* scale = nullptr;    // [T / panel][cols / 32][panel]
+  float* total = nullptr;    // likewise: scale times the sum of the codes, for minima
   int32_t* sum = nullptr;    // [T][cols / 16] sums of codes per half block, for offsets
 };
 
 // Quantizes `count` blocks of one row, from block `first` on; x points to the first of them.
 inline void quantize(const float* x, const Quantized& q, int token, int first, int count) {
-  const size_t row = static_cast<size_t>(token) * (q.cols / kBlock) + first;
-  int8_t* codes = q.codes + row * kBlock;
-  float* scale = q.scale + row;
-  float* total = q.total + row;
-  int32_t* sum = q.sum + row * 2;
-  for (int b = 0; b < count; b++) {
+  const size_t blocks = static_cast<size_t>(q.cols / kBlock), panel = static_cast<size_t>(q.panel);
+  size_t at = (static_cast<size_t>(token) / panel * blocks + first) * panel + static_cast<size_t>(token) % panel;
+  int32_t* sum = q.sum + (static_cast<size_t>(token) * blocks + first) * 2;
+  for (int b = 0; b < count; b++, at += panel) {
     f32x16 lo = load(x + b * kBlock), hi = load(x + b * kBlock + 16);
     float top = hmax(vmax(vabs(lo), vabs(hi)));
     float s = top / 127.0f, inverse = top > 0 ? 127.0f / top : 0.0f;
     i32x16 a = round_int(lo * inverse), c = round_int(hi * inverse);
-    *reinterpret_cast<i8x16u*>(codes + b * kBlock) = __builtin_convertvector(a, i8x16);
-    *reinterpret_cast<i8x16u*>(codes + b * kBlock + 16) = __builtin_convertvector(c, i8x16);
-    scale[b] = s;
+    *reinterpret_cast<i8x16u*>(q.codes + at * kBlock) = __builtin_convertvector(a, i8x16);
+    *reinterpret_cast<i8x16u*>(q.codes + at * kBlock + 16) = __builtin_convertvector(c, i8x16);
+    q.scale[at] = s;
     int32_t sa = 0, sc = 0;
 #if defined(__AVX512F__)
     sa = _mm512_reduce_add_epi32((__m512i)a), sc = _mm512_reduce_add_epi32((__m512i)c);
@@ -40,7 +39,7 @@ inline void quantize(const float* x, const Quantized& q, int token, int first, i
 #endif
     sum[2 * b] = sa;
     sum[2 * b + 1] = sc;
-    total[b] = s * static_cast<float>(sa + sc);
+    q.total[at] = s * static_cast<float>(sa + sc);
   }
 }
 
@@ -161,6 +160,18 @@ constexpr int kTokenTile = 4;
 
 #endif
 
+// A block's dot products, scaled and added. Every kernel goes through these, so all round alike.
+PENTAD_INLINE f32x16 add_block(f32x16 acc, i32x16 dot, f32x16 weight_scale, float scale) {
+  return muladd(to_float(dot), weight_scale * scale, acc);
+}
+PENTAD_INLINE f32x16 add_halves(f32x16 acc, i32x16 lo, f32x16 lo_scale, i32x16 hi, f32x16 hi_scale, float scale) {
+  return muladd(muladd(to_float(lo), lo_scale, to_float(hi) * hi_scale), splat(scale), acc);
+}
+
+// How far ahead of their use weights are fetched: far enough for memory, not so far that they are
+// gone again. Doubles the rate of small batches, which read every weight once.
+constexpr int kAhead = 8192;
+
 // out[t] (16 rows each) of one group for kTokens tokens from `token` on.
 template <int kBits, bool kMinima, bool kHalves, int kTokens>
 PENTAD_INLINE void group_dot(const uint8_t* p, const Layout& layout, const Quantized& x, int token, f32x16* out) {
@@ -175,6 +186,7 @@ PENTAD_INLINE void group_dot(const uint8_t* p, const Layout& layout, const Quant
   f32x16 acc[kTokens];
   for (int t = 0; t < kTokens; t++) acc[t] = splat(0.0f);
   for (int b = 0; b < blocks; b++, p += block_bytes) {
+    for (int i = 0; i < block_bytes; i += 64) __builtin_prefetch(p + kAhead + i, 0, 2);
     const Lines<kBits> lines(p);
     const uint16_t* tail = reinterpret_cast<const uint16_t*>(p + code_bytes);
     const f32x16 ws = load_half(tail);
@@ -183,16 +195,14 @@ PENTAD_INLINE void group_dot(const uint8_t* p, const Layout& layout, const Quant
       const int32_t* s = sum + (static_cast<size_t>(t) * blocks + b) * 2;
       const float as = scale[static_cast<size_t>(t) * blocks + b];
       if constexpr (kHalves) {
-        const f32x16 ws2 = load_half(tail + kRows);
-        f32x16 lo = to_float(lines.template dot<0, 4>(a, minus * s[0]));
-        f32x16 hi = to_float(lines.template dot<4, 8>(a, minus * s[1]));
-        acc[t] += (lo * ws + hi * ws2) * as;
+        const i32x16 lo = lines.template dot<0, 4>(a, minus * s[0]), hi = lines.template dot<4, 8>(a, minus * s[1]);
+        acc[t] = add_halves(acc[t], lo, ws, hi, load_half(tail + kRows), as);
       } else {
         const int32_t start = kMinima ? 0 : minus * (s[0] + s[1]);
-        acc[t] += to_float(lines.template dot<0, 8>(a, start)) * (ws * as);
+        acc[t] = add_block(acc[t], lines.template dot<0, 8>(a, start), ws, as);
       }
       if constexpr (kMinima)
-        acc[t] += load_half(tail + kRows * (1 + kHalves)) * total[static_cast<size_t>(t) * blocks + b];
+        acc[t] = muladd(load_half(tail + kRows * (1 + kHalves)), splat(total[static_cast<size_t>(t) * blocks + b]), acc[t]);
     }
   }
   for (int t = 0; t < kTokens; t++) out[t] = acc[t];
@@ -223,15 +233,22 @@ void groups_dot(const Matrix& m, const Quantized& x, int tokens, int begin, int 
   }
 }
 
-// Calls epilogue(group, token, 16 values) for every group in [begin, end) and every token.
+// use.operator()<bits, minima, halves>() for the layout.
+template <typename Use>
+void with_layout(const Layout& l, Use&& use) {
+  if (l.bits == 4 && l.minima) use.template operator()<4, true, false>();
+  else if (l.bits == 4) use.template operator()<4, false, false>();
+  else if (l.minima) use.template operator()<8, true, false>();
+  else if (l.halves) use.template operator()<8, false, true>();
+  else use.template operator()<8, false, false>();
+}
+
+// Calls epilogue(group, token, 16 values) for every group in [begin, end) and every token. x has panels of 1.
 template <typename Epilogue>
 void multiply(const Matrix& m, const Quantized& x, int tokens, int begin, int end, Epilogue&& epilogue) {
-  const Layout& l = m.layout;
-  if (l.bits == 4 && l.minima) groups_dot<4, true, false>(m, x, tokens, begin, end, epilogue);
-  else if (l.bits == 4) groups_dot<4, false, false>(m, x, tokens, begin, end, epilogue);
-  else if (l.minima) groups_dot<8, true, false>(m, x, tokens, begin, end, epilogue);
-  else if (l.halves) groups_dot<8, false, true>(m, x, tokens, begin, end, epilogue);
-  else groups_dot<8, false, false>(m, x, tokens, begin, end, epilogue);
+  with_layout(m.layout, [&]<int kBits, bool kMinima, bool kHalves>() {
+    groups_dot<kBits, kMinima, kHalves>(m, x, tokens, begin, end, epilogue);
+  });
 }
 
 }  // namespace pentad

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -23,6 +24,15 @@ typedef int8_t i8x16 __attribute__((vector_size(16)));
 typedef int8_t i8x16u __attribute__((vector_size(16), aligned(1), may_alias));
 
 #define PENTAD_INLINE inline __attribute__((always_inline))
+#define PENTAD_LAMBDA __attribute__((always_inline))
+
+// use(0) ... use(kCount - 1) with constant numbers, so that arrays of vectors stay in registers.
+template <int kCount, typename Use>
+PENTAD_INLINE void each(Use&& use) {
+  [&]<int... kIndex>(std::integer_sequence<int, kIndex...>) PENTAD_LAMBDA {
+    (use(std::integral_constant<int, kIndex>{}), ...);
+  }(std::make_integer_sequence<int, kCount>{});
+}
 
 PENTAD_INLINE f32x16 load(const float* p) { return *reinterpret_cast<const f32x16u*>(p); }
 PENTAD_INLINE void store(float* p, f32x16 v) { *reinterpret_cast<f32x16u*>(p) = v; }
@@ -42,6 +52,14 @@ PENTAD_INLINE f32x16 vmin(f32x16 a, f32x16 b) {
   return (f32x16)_mm512_min_ps((__m512)a, (__m512)b);
 #else
   return a < b ? a : b;
+#endif
+}
+// a * b + c, rounded once where the instruction set can.
+PENTAD_INLINE f32x16 muladd(f32x16 a, f32x16 b, f32x16 c) {
+#if defined(__AVX512F__)
+  return (f32x16)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#else
+  return a * b + c;
 #endif
 }
 PENTAD_INLINE f32x16 vabs(f32x16 a) { return (f32x16)((i32x16)a & 0x7fffffff); }

@@ -16,12 +16,12 @@
 
 #include "attention.h"
 #include "attention_tiles.h"
+#include "code_tiles.h"
 #include "dot.h"
 #include "native.h"
 #include "pack.h"
 #include "sampling.h"
 #include "threads.h"
-#include "tiles.h"
 
 namespace pentad {
 
@@ -91,7 +91,6 @@ class Model {
     for (int i = 0; i < team_.size(); i++) {
       scores_.emplace_back(static_cast<size_t>(4) * score_stride_);
       tails_.emplace_back(static_cast<size_t>(kTailBlocks) * head_elements());
-      scratch_.emplace_back(static_cast<size_t>(2) * kRows * wide_);
       queries_.emplace_back(static_cast<size_t>(kRowsAtOnce) * c.head_dim / 2);
       normed_.emplace_back(static_cast<size_t>(c.width));
       hidden_.emplace_back();
@@ -99,6 +98,7 @@ class Model {
     samplers_ = std::vector<Sampler>(static_cast<size_t>(team_.size()));
 #if PENTAD_TILES
     tile_scratch_ = std::vector<TileScratch>(static_cast<size_t>(team_.size()));
+    tile_work_ = std::vector<TileWork>(static_cast<size_t>(team_.size()));
     tiles_ = syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
 #endif
     reserve(c.max_tokens);
@@ -122,10 +122,6 @@ class Model {
     hidden_total_.resize(ffn / 32);
     hidden_sum_.resize(ffn / 16);
     for (auto& h : hidden_) h.resize(n * kBlock);
-#if PENTAD_TILES
-    wide16_.resize(n * wide_);
-    hidden16_.resize(n * wide_);
-#endif
   }
 
   int set(int tensor, int layer, Format format, const uint8_t* data, int rows, int cols, bool interleaved) {
@@ -246,11 +242,6 @@ class Model {
     } catch (const std::bad_alloc&) {
       return 6;
     }
-    // Drafts are computed as their tokens would be without them: other kernels round otherwise, and a
-    // token could come out that plain decoding would not have drawn.
-    drafted_ = 0;
-    for (int s = 0; b.drafted && s < b.sequences; s++) drafted_ += b.drafted[s];
-    use_tiles_ = tiles_ && b.tokens - drafted_ >= kTilesFrom;
     plan_attention();
     grow_turns();
     if (b.argmax) best_.assign(static_cast<size_t>(b.rows) * team_.size(), {-INFINITY, -1});
@@ -272,7 +263,6 @@ class Model {
   const double* times() const { return times_; }
 
  private:
-  static constexpr int kTilesFrom = 12;        // tokens from which widening the weights pays
   static constexpr int kRowsAtOnce = 64;
   static constexpr int kTileQueriesFrom = 6;   // query tokens from which a tile pays
 
@@ -342,31 +332,30 @@ class Model {
 
   // Activations as the dot kernels read them. A step of one token is normalised by every thread for
   // itself, into copy `rank`, which costs less than a barrier.
-  Quantized quantized(int cols, int copy) {
+  Quantized quantized(int cols, int tokens, int copy = 0) {
     const size_t c = static_cast<size_t>(copy) * wide_;
     return {.cols = cols,
+            .panel = panel(tokens),
             .codes = codes_.data() + c,
             .scale = scale_.data() + c / 32,
             .total = total_.data() + c / 32,
             .sum = sum_.data() + c / 16};
   }
-  // Makes columns [begin, begin + count) of row `token` of the next matrix's input; both multiples of 32.
-  void put_input(const float* row, int cols, int token, int begin, int count, int copy = 0) {
-    if (use_tiles_) {
-      uint16_t* out = wide16_.data() + static_cast<size_t>(token) * cols + begin;
-      for (int i = 0; i < count; i += 16) *reinterpret_cast<u16x16u*>(out + i) = to_bf16(load(row + i));
-    } else {
-      quantize(row, quantized(cols, copy), token, begin / kBlock, count / kBlock);
-    }
+  // How products of so many tokens read their inputs.
+  int panel([[maybe_unused]] int tokens) const {
+#if PENTAD_TILES
+    if (tiles_ && tokens >= kTilesFrom) return tile_tokens(tokens);
+#endif
+    return 1;
   }
   template <typename Epilogue>
-  void matmul(const Matrix& m, int tokens, int begin, int end, int rank, int copy, Epilogue&& epilogue) {
+  void matmul(const Matrix& m, const Quantized& x, int tokens, int begin, int end, int rank, Epilogue&& epilogue) {
 #if PENTAD_TILES
-    if (use_tiles_)
-      return multiply_tiles(m, wide16_.data(), tokens, begin, end, scratch_[static_cast<size_t>(rank)].data(), epilogue);
+    if (x.panel > 1)
+      return multiply_tiles(m, x, tokens, begin, end, tile_work_[static_cast<size_t>(rank)], epilogue);
 #endif
     (void)rank;
-    multiply(m, quantized(m.cols, copy), tokens, begin, end, epilogue);
+    multiply(m, x, tokens, begin, end, epilogue);
   }
 
   void norm_row(const float* x, const std::vector<float>& weight, float* out) const {
@@ -375,21 +364,23 @@ class Model {
     const float scale = 1.0f / std::sqrt(hsum(squares) / static_cast<float>(c_.width) + c_.eps);
     for (int i = 0; i < c_.width; i += 16) store(out + i, load(x + i) * scale * load(weight.data() + i));
   }
-  // Normalises the residual stream into the next input; returns which copy this thread reads.
-  int norm_tokens(const std::vector<float>& weight, int tokens, int rank) {
+  // Normalises the residual stream into the next input; returns it as this thread reads it.
+  Quantized norm_tokens(const std::vector<float>& weight, int tokens, int rank) {
     float* normed = normed_[static_cast<size_t>(rank)].data();
-    if (tokens == 1 && !use_tiles_) {
+    if (tokens == 1) {
+      const Quantized out = quantized(c_.width, 1, rank);
       norm_row(x_.data(), weight, normed);
-      put_input(normed, c_.width, 0, 0, c_.width, rank);
-      return rank;
+      quantize(normed, out, 0, 0, c_.width / kBlock);
+      return out;
     }
+    const Quantized out = quantized(c_.width, tokens);
     auto [begin, end] = share(tokens, rank);
     for (int t = begin; t < end; t++) {
       norm_row(x_.data() + static_cast<size_t>(t) * c_.width, weight, normed);
-      put_input(normed, c_.width, t, 0, c_.width);
+      quantize(normed, out, t, 0, c_.width / kBlock);
     }
     team_.barrier();
-    return 0;
+    return out;
   }
 
   // Lists the attention of the step: whole tiles of one head where there are many queries, else the
@@ -404,8 +395,9 @@ class Model {
       const int chunk = n > 16 ? 16 : n;
       for (int begin = 0; begin < n; begin += chunk) {
         const int end = std::min(n, begin + chunk), seen = context - n + end + 16;
+        // Drafts attend as single tokens do, since they may become text: tiles round otherwise.
         const bool drafts = (b.drafted && b.drafted[s]) || (b.tree_slots && b.tree_slots[s]);
-        const bool tiled = use_tiles_ && !drafts && end - begin >= kTileQueriesFrom;
+        const bool tiled = tiles_ && !drafts && end - begin >= kTileQueriesFrom;
         for (int h = 0; h < (tiled ? c_.heads : c_.kv_heads); h++)
           items_.push_back({s, h, begin, end, 0, tiled ? 1 : (end - begin) * group, tiled ? seen * 4 : seen, tiled});
       }
@@ -471,7 +463,7 @@ class Model {
 
   // Q, K and V of whole heads; RoPE and the cache write follow in the same thread.
   void qkv(const LayerWeights& l, int layer, int rank) {
-    const int copy = norm_tokens(l.attn_norm, batch_->tokens, rank);
+    const Quantized in = norm_tokens(l.attn_norm, batch_->tokens, rank);
     const pentad_batch& b = *batch_;
     const int per_head = c_.head_dim / kRows, heads = c_.heads + 2 * c_.kv_heads, row = q_dim_ + 2 * kv_dim_;
     auto [begin, end] = share(heads, rank);
@@ -485,7 +477,7 @@ class Model {
     for (auto& part : parts) {
       const int from = std::max(begin, part.first) - part.first, to = std::min(end, part.first + part.count) - part.first;
       if (from >= to) continue;
-      matmul(part.w.matrix, b.tokens, from * per_head, to * per_head, rank, copy, [&](int group, int t, f32x16 v) {
+      matmul(part.w.matrix, in, b.tokens, from * per_head, to * per_head, rank, [&](int group, int t, f32x16 v) {
         if (!part.bias.empty()) v += load(part.bias.data() + group * kRows);
         store(qkv_.data() + static_cast<size_t>(t) * row + part.at + group * kRows, v);
       });
@@ -515,10 +507,9 @@ class Model {
     const int window = windows_[static_cast<size_t>(layer)];
     float* scores = scores_[static_cast<size_t>(rank)].data();
     uint32_t* queries = queries_[static_cast<size_t>(rank)].data();
+    const Quantized next = quantized(q_dim_, b.tokens);
+    const int per_head = c_.head_dim / kBlock;
     std::pair<int, int> places[kRowsAtOnce];
-#if PENTAD_TILES
-    if (use_tiles_) attention_tiles_begin();
-#endif
     for (const Item& item : parts_[static_cast<size_t>(rank)]) {
       const int first_token = b.starts[item.sequence];
       const int before = b.context_lens[item.sequence] - (b.starts[item.sequence + 1] - first_token);
@@ -529,13 +520,14 @@ class Model {
                         .dim = c_.head_dim};
 #if PENTAD_TILES
       if (item.tiled) {
+        tile_work_[static_cast<size_t>(rank)].shape.attention();
         const int t = first_token + item.begin;
         float* out = attended_.data() + static_cast<size_t>(t) * q_dim_ + item.head * c_.head_dim;
         attend_tiles(qkv_.data() + static_cast<size_t>(t) * row + item.head * c_.head_dim, static_cast<size_t>(row),
                      item.end - item.begin, pages, before + item.begin + 1, window, scale,
                      tile_scratch_[static_cast<size_t>(rank)], out, static_cast<size_t>(q_dim_));
         for (int i = 0; i < item.end - item.begin; i++)
-          put_input(out + static_cast<size_t>(i) * q_dim_, q_dim_, t + i, item.head * c_.head_dim, c_.head_dim);
+          quantize(out + static_cast<size_t>(i) * q_dim_, next, t + i, item.head * per_head, per_head);
         continue;
       }
 #endif
@@ -558,20 +550,16 @@ class Model {
         if (count < kRowsAtOnce && r + 1 < item.rows_end && !alone) continue;
         attend_rows(rows, count, path ? along_path(pages, tree, path, tail) : pages, scale, scores, score_stride_);
         for (int i = 0; i < count; i++)
-          put_input(rows[i].out, q_dim_, places[i].first, places[i].second * c_.head_dim, c_.head_dim);
+          quantize(rows[i].out, next, places[i].first, places[i].second * per_head, per_head);
         count = 0;
       }
     }
-#if PENTAD_TILES
-    if (use_tiles_) tiles_begin();
-#endif
     team_.barrier();
   }
 
-  void add_product(const Matrix& m, int rank) {
-    const pentad_batch& b = *batch_;
+  void add_product(const Matrix& m, const Quantized& x, int rank) {
     auto [begin, end] = share(m.rows / kRows, rank);
-    matmul(m, b.tokens, begin, end, rank, 0, [&](int group, int t, f32x16 v) {
+    matmul(m, x, batch_->tokens, begin, end, rank, [&](int group, int t, f32x16 v) {
       float* p = x_.data() + static_cast<size_t>(t) * c_.width + group * kRows;
       store(p, load(p) + v);
     });
@@ -581,30 +569,16 @@ class Model {
   // Gate and up in step: a thread owns whole blocks of 32 hidden columns and quantizes them at once.
   void gate_up(const LayerWeights& l, int rank) {
     const pentad_batch& b = *batch_;
-    const int copy = norm_tokens(l.ffn_norm, b.tokens, rank);
+    const Quantized in = norm_tokens(l.ffn_norm, b.tokens, rank);
     const int cols = l.gate.matrix.rows;
     auto [from, to] = share(cols / kBlock, rank);
-#if PENTAD_TILES
-    if (use_tiles_) {
-      uint16_t* next = hidden16_.data();
-      multiply_tiles_pair(l.gate.matrix, l.up.matrix, wide16_.data(), b.tokens, from * 2, to * 2,
-                          scratch_[static_cast<size_t>(rank)].data(), [&](int group, int t, f32x16 gate, f32x16 up) {
-                            *reinterpret_cast<u16x16u*>(next + static_cast<size_t>(t) * cols + group * kRows) =
-                                to_bf16(silu(gate) * up);
-                          });
-      team_.barrier();
-      if (rank == 0) wide16_.swap(hidden16_);
-      team_.barrier();
-      return;
-    }
-#endif
     float* hidden = hidden_[static_cast<size_t>(rank)].data();
-    const Quantized in = quantized(c_.width, copy), out = hidden_input(cols);
+    const Quantized out = hidden_input(cols, b.tokens);
     for (int block = from; block < to; block++) {
-      multiply(l.gate.matrix, in, b.tokens, block * 2, block * 2 + 2, [&](int group, int t, f32x16 v) {
+      matmul(l.gate.matrix, in, b.tokens, block * 2, block * 2 + 2, rank, [&](int group, int t, f32x16 v) {
         store(hidden + t * kBlock + (group & 1) * kRows, silu(v));
       });
-      multiply(l.up.matrix, in, b.tokens, block * 2, block * 2 + 2, [&](int group, int t, f32x16 v) {
+      matmul(l.up.matrix, in, b.tokens, block * 2, block * 2 + 2, rank, [&](int group, int t, f32x16 v) {
         float* p = hidden + t * kBlock + (group & 1) * kRows;
         store(p, load(p) * v);
       });
@@ -613,40 +587,28 @@ class Model {
     team_.barrier();
   }
   // The hidden layer's input must not overwrite what gate and up still read.
-  Quantized hidden_input(int cols) {
+  Quantized hidden_input(int cols, int tokens) {
     return {.cols = cols,
+            .panel = panel(tokens),
             .codes = hidden_codes_.data(),
             .scale = hidden_scale_.data(),
             .total = hidden_total_.data(),
             .sum = hidden_sum_.data()};
   }
-  void down(const LayerWeights& l, int rank) {
-    const pentad_batch& b = *batch_;
-    const Matrix& m = l.down.matrix;
-    auto [begin, end] = share(m.rows / kRows, rank);
-    auto add = [&](int group, int t, f32x16 v) {
-      float* p = x_.data() + static_cast<size_t>(t) * c_.width + group * kRows;
-      store(p, load(p) + v);
-    };
-    if (use_tiles_) matmul(m, b.tokens, begin, end, rank, 0, add);
-    else multiply(m, hidden_input(m.cols), b.tokens, begin, end, add);
-    team_.barrier();
-  }
-
   void head(int rank) {
     const pentad_batch& b = *batch_;
-    use_tiles_rank_guard(rank);
+    const Quantized in = quantized(c_.width, b.rows);
     auto [from, to] = share(b.rows, rank);
     for (int r = from; r < to; r++) {
       float* row = normed_[static_cast<size_t>(rank)].data();
       norm_row(x_.data() + static_cast<size_t>(b.logit_rows[r]) * c_.width, final_norm_, row);
-      put_input(row, c_.width, r, 0, c_.width);
+      quantize(row, in, r, 0, c_.width / kBlock);
     }
     team_.barrier();
     const Matrix& m = head_.matrix.data ? head_.matrix : embed_.matrix;
     auto [begin, end] = share(m.rows / kRows, rank);
     Best* best = b.argmax ? best_.data() + static_cast<size_t>(rank) * b.rows : nullptr;
-    matmul(m, b.rows, begin, end, rank, 0, [&](int group, int r, f32x16 v) {
+    matmul(m, in, b.rows, begin, end, rank, [&](int group, int r, f32x16 v) {
       const int token = group * kRows, live = std::min(kRows, c_.vocab - token);
       const int line = draws_ ? draws_->lines[r] : b.logits ? r : -1;
       if (line >= 0) {
@@ -673,17 +635,7 @@ class Model {
       draws_->drawn[i] = samplers_[static_cast<size_t>(rank)].draw(kept_.data() + static_cast<size_t>(i) * c_.vocab,
                                                                    c_.vocab, draws_->rows[i], *draws_);
   }
-  // The head may have few rows in a large step: tiles are chosen again, by one thread.
-  void use_tiles_rank_guard(int rank) {
-    if (rank == 0) use_tiles_ = tiles_ && batch_->rows - drafted_ >= kTilesFrom;
-    team_.barrier();
-  }
-
   void work(int rank) {
-#if PENTAD_TILES
-    const bool tiled = use_tiles_;
-    if (tiled) tiles_begin();
-#endif
     auto mark = std::chrono::steady_clock::now();
     auto lap = [&](Phase phase) {
       if (rank) return;
@@ -700,18 +652,18 @@ class Model {
       lap(kQkv);
       attention(i, rank);
       lap(kAttention);
-      add_product(l.o.matrix, rank);
+      add_product(l.o.matrix, quantized(q_dim_, batch_->tokens), rank);
       lap(kOut);
       gate_up(l, rank);
       lap(kGateUp);
-      down(l, rank);
+      add_product(l.down.matrix, hidden_input(l.down.matrix.cols, batch_->tokens), rank);
       lap(kDown);
     }
     if (batch_->rows) head(rank);
     if (draws_) draw(rank);
     lap(kHead);
 #if PENTAD_TILES
-    if (tiled) tiles_end();
+    tile_work_[static_cast<size_t>(rank)].shape.release();
 #endif
   }
 
@@ -724,22 +676,21 @@ class Model {
   std::vector<float> final_norm_;
   Arena kv_;
   int capacity_ = 0, q_dim_ = 0, kv_dim_ = 0, wide_ = 0, score_stride_ = 0;
-  bool tiles_ = false, use_tiles_ = false;
+  bool tiles_ = false;
   const pentad_batch* batch_ = nullptr;
   const pentad_draws* draws_ = nullptr;
-  int drafted_ = 0;
   std::vector<Sampler> samplers_;
   std::vector<float> kept_;
   std::vector<float> x_, qkv_, attended_, turns_, scale_, total_, hidden_scale_, hidden_total_;
   std::vector<int8_t> codes_, hidden_codes_;
   std::vector<int32_t> sum_, hidden_sum_;
-  std::vector<uint16_t> wide16_, hidden16_;
   std::vector<std::vector<float>> normed_, hidden_;
   std::vector<std::vector<float>> scores_;
-  std::vector<std::vector<uint16_t>> scratch_, tails_;
+  std::vector<std::vector<uint16_t>> tails_;
   std::vector<std::vector<uint32_t>> queries_;
 #if PENTAD_TILES
   std::vector<TileScratch> tile_scratch_;
+  std::vector<TileWork> tile_work_;
 #endif
   std::vector<Item> items_;
   std::vector<std::vector<Item>> parts_;
