@@ -3,7 +3,8 @@
     python benchmarks/startup.py [--repeats N]
 
 Starts the real program on the local store. Prints a table and one JSON line. The figures to keep:
-`pentad --help` under 300 ms, `pentad serve` ready in under 5 s with the models in the store.
+`pentad --help` under 300 ms, `pentad serve` ready in under 5 s with the models in the store, a first
+answer of the second start within 2 s, peak memory under 450 MB.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=5, help="how often each is measured")
     repeats = parser.parse_args().repeats
+    serve_once()  # packs the weights where no start before has
     served = [serve_once() for _ in range(repeats)]
     figures = {"help_ms": help_ms(max(repeats, 5))} | {key: [run[key] for run in served] for key in served[0]}
     print(f"{'figure':<10} {'least':>9} {'median':>9} {'most':>9}")
@@ -96,7 +98,7 @@ def main() -> None:
                 "commit": commit.stdout.strip(),
                 "machine": f"{platform.machine()}, {psutil.cpu_count()} cores, "
                 f"Python {platform.python_version()}",
-                "ceiling": "help 300 ms, ready 5 s",
+                "ceiling": "help 300 ms, ready 5 s, first 2 s, peak 450 MB",
                 "results": {name: round(statistics.median(v), 2) for name, v in figures.items()},
             }
         )

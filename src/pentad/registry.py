@@ -28,11 +28,13 @@ _TABLE: dict[str, dict[str, str]] = {
         "native": "pentad.execution.native.runner:NativeRunner",
         "torch": "pentad.execution.torch.runner:TorchRunner",
     },
-    # execution layer: modules of plain functions that time the primitives of a runner
+    # execution layer: what times the primitives of a runner
     "probe": {
-        "torch": "pentad.execution.torch.probe",
+        "native": "pentad.execution.native.probe:NativeProbe",
+        "torch": "pentad.execution.torch.probe:TorchProbe",
     },
     "encoder": {
+        "native": "pentad.execution.native.encoder:NativeEncoder",
         "torch": "pentad.execution.torch.encoder:TorchEncoder",
     },
     # model layer: architecture, as files name it, to its mapping

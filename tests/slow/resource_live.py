@@ -7,14 +7,18 @@ import os
 import pathlib
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
+from pentad import registry
+from pentad.application.config import EngineSettings
+from pentad.application.runners import choose
 from pentad.execution.device import DeviceProfile
 from pentad.execution.engine import Engine
 from pentad.execution.loop import EngineLoop
+from pentad.execution.runner import Runner
 from pentad.execution.scheduling import BatchScheduler, EngineLimits
-from pentad.execution.torch.runner import TorchRunner
 from pentad.model.loading import open_model
 from pentad.resource import profile
 from pentad.resource.simulator import RequestRecord, TraceItem
@@ -38,14 +42,16 @@ def azure_trace() -> pathlib.Path:
     return AZURE
 
 
-def open_runner(path: pathlib.Path, *, num_blocks: int, dtype: str = "auto") -> TorchRunner:
-    """A runner on a model file."""
+def open_runner(path: pathlib.Path, *, num_blocks: int, dtype: str = "auto") -> Any:
+    """A model file in the runner that an engine would use here, with its `form`."""
     files = open_model(path)
-    return TorchRunner.load(files.spec, files.weights, num_blocks=num_blocks, dtype=dtype)  # type: ignore[arg-type]
+    choice = choose(files, EngineSettings(weight_dtype=dtype))  # type: ignore[arg-type]
+    runner_class = registry.load("runner", choice.runner)
+    return runner_class.load(files.spec, files.weights, num_blocks=num_blocks, dtype=dtype)
 
 
 def live(
-    runner: TorchRunner, scheduler: BatchScheduler, limits: EngineLimits, trace: Sequence[TraceItem]
+    runner: Runner, scheduler: BatchScheduler, limits: EngineLimits, trace: Sequence[TraceItem]
 ) -> list[RequestRecord]:
     """Replays a trace in real time through the engine and its loop; records in trace order.
 

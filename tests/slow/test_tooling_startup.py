@@ -7,6 +7,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 
 import pytest
@@ -37,6 +38,41 @@ def test_a_server_is_ready_within_5_s(
 
 def test_help_comes_within_300_ms(figures: dict[str, float]) -> None:
     assert figures["help_ms"] < 300
+
+
+def test_a_second_start_answers_its_first_request_within_2_s(
+    figures: dict[str, float], record_property: Callable[[str, object], None]
+) -> None:
+    """The packed weights lie in the store: the benchmark starts once before it measures."""
+    record_property("first_s", figures["first_s"])
+    assert figures["first_s"] < 2
+
+
+def test_the_server_takes_less_than_450_mb(
+    figures: dict[str, float], record_property: Callable[[str, object], None]
+) -> None:
+    record_property("peak_mb", figures["peak_mb"])
+    assert figures["peak_mb"] < 450
+
+
+def test_the_default_install_downloads_less_than_200_mb(
+    tmp_path: pathlib.Path, record_property: Callable[[str, object], None]
+) -> None:
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "download", "-q", "-d", tmp_path, "-c", "requirements.lock", *needed],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip(f"no package index: {done.stderr.splitlines()[-1]}")
+    megabytes = sum(file.stat().st_size for file in tmp_path.iterdir()) / 10**6
+    record_property("download_mb", megabytes)
+    print(f"\nthe default install downloads {megabytes:.0f} MB")
+    assert megabytes < 200
+    assert not any(file.name.startswith("torch-") for file in tmp_path.iterdir())
 
 
 def test_the_readme_tells_the_peak_memory_within_a_tenth(figures: dict[str, float]) -> None:

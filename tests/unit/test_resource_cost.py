@@ -24,15 +24,18 @@ class TestShape:
         batch = step_batch([(1, 100), (1, 60), (32, 32), (16, 48)], num_blocks=64)
         shape = StepShape.of(batch)
         assert (shape.tokens, shape.sequences, shape.rows) == (50, 4, 4)
-        assert shape.slots == 200 + 32 + 48  # the two decodes are padded to the longer
-        assert shape.decode_pairs == 200
-        assert shape.chunk_pairs == 32 * 33 // 2 + 16 * 48  # a triangle, and a whole rectangle
+        assert shape.slots == 160 + 32 + 48
+        assert shape.padded_slots == 40  # where both decodes are taken at once
+        assert shape.masked_pairs == 16 * 15 // 2  # of the chunk behind earlier context
+        assert shape.decode_pairs == 160
+        assert shape.chunk_pairs == 32 * 33 // 2 + 16 * 48 - 16 * 15 // 2
         assert shape.calls == 3
 
     def test_decodes_of_very_different_contexts_are_attended_in_several_calls(self) -> None:
         shape = StepShape.from_sequences([(1, 1000), (1, 900), (1, 300), (1, 60), (1, 10)], rows=5)
         assert shape.calls == 3
-        assert shape.slots == 2 * 1000 + 300 + 2 * 60
+        assert shape.slots == shape.decode_pairs == 2270
+        assert shape.slots + shape.padded_slots == 2 * 1000 + 300 + 2 * 60
 
     def test_short_contexts_are_never_split(self) -> None:
         assert StepShape.from_sequences([(1, 64), (1, 2)], rows=2).calls == 1
@@ -64,6 +67,19 @@ class TestMatrices:
         assert rates.seconds(1, 5, 5) == pytest.approx(1e-5)
         assert rates.seconds(1, 200, 100) == pytest.approx(2e-5)
         assert rates.seconds(3, 200, 100) == pytest.approx(6e-5)
+
+    def test_a_precision_between_two_measured_ones_takes_times_between_theirs(self) -> None:
+        points = [{"m": 1, "n": 100, "k": 100, "bits": b, "seconds": b * 1e-6} for b in (5, 8.5, 16)]
+        device = dataclasses.replace(GPU, gemm_points=tuple(points))
+
+        def seconds(bits: float) -> float:
+            return MatrixRates(device, bits, 1e9).seconds(1, 100, 100)
+
+        assert [seconds(bits) for bits in (5, 6, 8.5, 16)] == pytest.approx([5e-6, 6e-6, 8.5e-6, 16e-6])
+        assert seconds(4.5) == seconds(5), "a form of nearly the same bits stands for it"
+        assert seconds(9) > seconds(8.5)
+        assert not MatrixRates(device, 4, 1e9).measured
+        assert not MatrixRates(device, 32, 1e9).measured
 
     def test_points_of_another_precision_or_of_tied_heads_are_not_used(self) -> None:
         point = {"m": 1, "n": 100, "k": 100, "bits": 16, "seconds": 1.0}
@@ -174,6 +190,26 @@ class TestStepCost:
             assert fitted.seconds(shape) == pytest.approx(seconds, rel=0.1)
         assert cost.calibration.factors == (1.0,) * 4, "the prediction itself stays uncalibrated"
 
+    def test_calibration_learns_costs_that_the_profile_lacks(self) -> None:
+        bare = StepCost(profile=dataclasses.replace(measured_device(), extra={}), spec=LLAMA_1B)
+        shapes = [StepShape.decode(n, c) for n in (1, 3, 8, 16) for c in (30, 500, 2000)]
+        shapes += [StepShape.prefill(n, cached=c) for n in (16, 64, 256) for c in (0, 700)]
+
+        def true_seconds(shape: StepShape) -> float:
+            return 2 * bare.seconds(shape) + 0.01 + 1e-3 * shape.tokens + 1e-7 * shape.chunk_pairs
+
+        fitted = fit(bare, [(shape, true_seconds(shape)) for shape in shapes])
+        for shape in (StepShape.decode(5, 300), StepShape.prefill(128) + StepShape.decode(4, 100)):
+            assert fitted.seconds(shape) == pytest.approx(true_seconds(shape), rel=0.1)
+
+    def test_time_lost_by_steps_that_were_held_up_is_spread_over_all(self) -> None:
+        cost = StepCost(profile=measured_device(), spec=LLAMA_1B)
+        steps = [(StepShape.decode(n, 100), cost.seconds(StepShape.decode(n, 100))) for n in range(1, 17)]
+        held_up = [(shape, 10 * seconds) for shape, seconds in steps[:2]]
+        fitted = fit(cost, steps * 5 + held_up)
+        for shape, seconds in steps:
+            assert fitted.seconds(shape) / seconds == pytest.approx(1 + 2 * 9 / 82, rel=0.05)
+
     def test_calibration_without_steps_is_refused(self) -> None:
         with pytest.raises(ValueError, match="at least one measured step"):
             fit(StepCost(profile=GPU, spec=LLAMA_1B), [])
@@ -205,7 +241,7 @@ class TestSoftwareFit:
                 shape = StepShape.from_sequences(sequences, rows=len(sequences))
                 steps.append((spec, shape, cost.seconds(shape)))
         bare = dataclasses.replace(truth, extra={})
-        found = fit_software(bare, steps, bits=16)
+        found = fit_software(bare, steps, ModelForm())
         assert found["software_fit_error"] < 1e-6
         fitted = dataclasses.replace(truth, extra=found)
         for shape in (StepShape.decode(4, 300), StepShape.prefill(200)):

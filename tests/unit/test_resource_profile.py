@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-import types
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from resource_samples import TINY, measured_device
 
-from pentad.errors import InvalidRequest, UnknownName
+from pentad.errors import Incompatible, InvalidRequest, UnknownName
 from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
-from pentad.registry import load as registered
+from pentad.execution.form import ModelForm
 from pentad.resource import profile
-from pentad.resource.calibration import calibrate
+from pentad.resource.calibration import StepLog, calibrate
 from pentad.resource.cost import StepCost
 from pentad.resource.profile import files, hardware, measuring
 from pentad.resource.profile.synthetic import step_batch, time_step
@@ -99,6 +99,7 @@ class TestHardware:
         assert hardware.memory_bytes() > 2**28
         assert [size for _, size in hardware.cache_bytes()] == sorted(s for _, s in hardware.cache_bytes())
         assert hardware.numpy_read_bytes_per_s(1 << 16) > 1e8
+        assert hardware.numpy_flops_per_s(64) > 1e7
         tier = hardware.disk(tmp_path, 1 << 20)
         assert tier.read_bytes_per_s > 0
         assert tier.write_bytes_per_s is not None
@@ -136,15 +137,6 @@ class FakeRunner:
         self.num_blocks = num_blocks
         self.seen: list[RaggedBatch] = []
 
-    @classmethod
-    def load(cls, spec: Any, weights: Any, *, num_blocks: int) -> FakeRunner:
-        assert set(weights.names()) >= {"embed", "final_norm", "layers.0.q"}
-        return cls()
-
-    @staticmethod
-    def kv_element_bytes(dtype: str) -> int:
-        return 2
-
     def step(self, batch: RaggedBatch, rows: list[SampleRow]) -> list[Drawn]:
         assert len(rows) == len(batch.logit_rows)
         assert batch.slots.max() < self.num_blocks * self.block_size
@@ -154,10 +146,40 @@ class FakeRunner:
     def close(self) -> None: ...
 
 
-FAKE_PROBE = types.SimpleNamespace(
-    stream_read_bytes_per_s=lambda size: 1e10 if size > 1 << 20 else 5e10,
-    gemm_seconds=lambda m, n, k, dtype, repeats: 1e-6 + m * n * k * (1e-12 if dtype == "bfloat16" else 4e-12),
-)
+class FakeProbe:
+    """Kernels of two precisions, the wider one half as fast."""
+
+    kernels = "torch"
+    form = ModelForm()
+    rates: Mapping[float, str] = {16: "bf16"}
+    other_rates: Mapping[float, str] = {32: "f32"}
+    dense_attention = True
+    launch_bound = True
+    heads_differ = True
+
+    def stream_read_bytes_per_s(self, size: int, repeats: int = 5) -> float:
+        return 1e10 if size > 1 << 20 else 5e10
+
+    def gemm_seconds(self, m: int, n: int, k: int, bits: float, repeats: int = 5) -> float:
+        return 1e-6 + m * n * k * bits**2 * 1e-14
+
+    def load(self, spec: Any, weights: Any, *, num_blocks: int) -> FakeRunner:
+        assert set(weights.names()) >= {"embed", "final_norm", "layers.0.q"}
+        return FakeRunner()
+
+
+class FakePacked(FakeProbe):
+    """Kernels on packed weights in two forms, with attention that pads nothing."""
+
+    kernels = "amx"
+    form = ModelForm(weight_bits=8.5)
+    rates: Mapping[float, str] = {8.5: "int8", 5.0: "int4"}
+    other_rates: Mapping[float, str] = {}
+    dense_attention = False
+    launch_bound = False
+    heads_differ = False
+
+
 TINY_EFFORT = measuring.Effort(
     working_sets_bytes=(1 << 16, 1 << 22),
     matrices=((64, 64), (128, 64)),
@@ -172,8 +194,7 @@ TINY_EFFORT = measuring.Effort(
 class TestMeasure:
     @pytest.fixture
     def fakes(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        entries = {"probe": FAKE_PROBE, "runner": FakeRunner}
-        monkeypatch.setattr(measuring, "load", lambda family, name: entries[family])
+        monkeypatch.setattr(measuring, "open_probe", lambda kernels, tell: FakeProbe())
 
     @pytest.mark.row("prof-cpu", "mechanism")
     @pytest.mark.usefixtures("fakes")
@@ -193,6 +214,21 @@ class TestMeasure:
         files.check(found)
         assert profile.load(profile.save(found, tmp_path / "p.json")) == found
 
+    def test_packed_forms_are_measured_each_and_the_kernels_named(
+        self, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(measuring, "open_probe", lambda kernels, tell: FakePacked())
+        found = profile.measure(effort=dataclasses.replace(TINY_EFFORT, folder=tmp_path))
+        assert found.kernels == "amx"
+        assert {p["bits"] for p in found.gemm_points} == {8.5, 5.0}
+        assert not any("tied_head" in p for p in found.gemm_points)
+        assert {"int8", "int4", "f32"} <= set(found.flops_per_s), "attention needs a rate of its own"
+        assert found.extra["dense_attention"] == 0
+        assert found.extra["software_bits"] == 16
+        decode = StepShape.decode(4, 100)
+        for form in (ModelForm(weight_bits=5), ModelForm(weight_bits=5.8, head_bits=9)):
+            assert StepCost(profile=found, spec=TINY, form=form).seconds(decode) > 0
+
     @pytest.mark.usefixtures("fakes")
     def test_an_unwritable_disk_is_reported_and_left_out(self, tmp_path: pathlib.Path) -> None:
         told: list[str] = []
@@ -201,18 +237,20 @@ class TestMeasure:
         assert all(tier.name != "disk" for tier in found.memory)
         assert any(line.startswith("no disk rates") for line in told)
 
-    def test_without_the_runner_numpy_measures_the_bandwidth(
+    def test_without_any_runner_numpy_measures_the_bandwidth(
         self, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def missing(family: str, name: str) -> Any:
             raise ModuleNotFoundError("No module named 'torch'")
 
         monkeypatch.setattr(measuring, "load", missing)
+        monkeypatch.setattr(measuring, "built", tuple)
         told: list[str] = []
         found = profile.measure(told.append, effort=dataclasses.replace(TINY_EFFORT, folder=tmp_path))
         assert found.gemm_points == ()
         assert all(rate > 1e8 for _, rate in found.bandwidth_by_working_set)
-        assert any("is not installed" in line for line in told)
+        assert any("nothing computes models here" in line for line in told)
+        assert found.kernels is None
 
     def test_a_made_up_step_is_a_valid_batch(self) -> None:
         batch = step_batch([(1, 33), (20, 50)], num_blocks=16)
@@ -231,15 +269,33 @@ class TestCalibration:
         runner = FakeRunner(num_blocks)
         scaled = calibrate(cost, runner, repeats=1)  # type: ignore[arg-type]
         assert scaled.calibration.steps == 8
-        assert len(runner.seen) == 8 * 2, "one step before each timed one"
+        assert len(runner.seen) >= 8 * 2, "one step before each timed one"
         assert max(len(batch.context_lens) for batch in runner.seen) == 8
         assert cost.calibration.steps == 0
+
+    def test_a_log_times_steps_up_to_the_next_unless_the_engine_had_none(self) -> None:
+        # Each step takes 4 ms; the second follows after 1 ms, the third after a pause.
+        instants = iter([0.0, 0.004, 0.005, 0.009, 2.0, 2.004])
+        runner = FakeRunner()
+        log = StepLog(runner, lambda: next(instants))  # type: ignore[arg-type]
+        for tokens in (1, 2, 3):
+            log.step(step_batch([(tokens, tokens)], 16), [SampleRow()])
+        assert [(shape.tokens, seconds) for shape, seconds in log.measured()] == [
+            (1, pytest.approx(0.005)),
+            (2, pytest.approx(0.004)),
+        ]
+        assert len(runner.seen) == 3
+        assert log.block_size == runner.block_size
 
     def test_a_runner_with_hardly_any_blocks_is_refused(self) -> None:
         with pytest.raises(ValueError, match="at least 10 KV blocks, the runner has 9"):
             calibrate(StepCost(profile=measured_device(), spec=TINY), FakeRunner(9))  # type: ignore[arg-type]
 
 
-def test_the_probe_of_the_registry_is_a_module_with_the_functions_that_profiling_calls() -> None:
-    probe = registered("probe", "torch")
-    assert {"gemm_seconds", "stream_read_bytes_per_s"} <= set(dir(probe))
+def test_kernels_asked_for_by_name_are_measured_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    with pytest.raises(UnknownName, match="unknown kernels 'abacus'"):
+        measuring.open_probe("abacus", told.append)
+    monkeypatch.setattr("pentad.execution.native.probe.built", tuple)
+    with pytest.raises(Incompatible, match="'portable' kernels are not installed"):
+        measuring.open_probe("portable", told.append)

@@ -1,23 +1,27 @@
-"""Which runner computes a local model, and loading it: native kernels where they can, else PyTorch."""
+"""Which runner computes a local model, and loading it into an engine: native kernels, else PyTorch."""
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import pathlib
+import time
+from collections.abc import Sequence
+from functools import partial
 
 import psutil
 
 from pentad import registry
 from pentad.application.config import EngineSettings
-from pentad.errors import Incompatible
-from pentad.execution.native.choice import RunnerChoice, choose_runner
+from pentad.application.speculating import make_speculation
+from pentad.execution.engine import Engine
+from pentad.execution.native.choice import RunnerChoice, check_installed, choose_runner
 from pentad.execution.native.library import built, cpu_flags
 from pentad.execution.native.packed import PackedCache, file_identity
 from pentad.execution.runner import Runner
 from pentad.execution.scheduling import EngineLimits
 from pentad.model.loading import ModelFiles
 from pentad.resource.sizing import kv_cache_bytes
+from pentad.types import Clock
 
 _log = logging.getLogger(__name__)
 
@@ -37,13 +41,39 @@ def choose(files: ModelFiles, settings: EngineSettings) -> RunnerChoice:
         built=built(),
         flags=cpu_flags(),
     )
-    if choice.runner == "torch" and importlib.util.find_spec("torch") is None:
-        why = choice.decision.constraint
-        raise Incompatible(
-            f"model {files.name!r} needs PyTorch here ({why}), which is not installed",
-            hint="pip install 'pentad[torch]'" + ("" if unsupported else ", or set kernels to auto"),
-        )
+    check_installed(choice, model=files.name)
     return choice
+
+
+def load_engine(
+    files: ModelFiles,
+    settings: EngineSettings,
+    drafts: Sequence[ModelFiles] = (),
+    *,
+    packed_folder: pathlib.Path | None = None,
+    clock: Clock = time.monotonic,
+) -> Engine:
+    """The model in an engine with the scheduler, the limits and the speculation that were set.
+
+    `drafts` are closed when they are loaded. Raises like `load_runner` and `make_speculation`.
+    """
+    limits = EngineLimits(
+        max_batch_tokens=settings.max_batch_tokens,
+        max_sequences=settings.max_sequences,
+        max_waiting=settings.max_waiting,
+    )
+    load = partial(load_runner, limits=limits, packed_folder=packed_folder)
+    runner = load(files, settings)
+    speculation = make_speculation(settings, files, runner, drafts, load)
+    return Engine(
+        runner,
+        registry.load("scheduler", settings.scheduler)(),
+        limits=limits,
+        clock=clock,
+        prefix_cache=settings.prefix_cache,
+        speculation=speculation,
+        check_invariants=settings.check_invariants,
+    )
 
 
 def load_runner(

@@ -8,7 +8,6 @@ import pathlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 
 from pentad import registry
 from pentad.agent.journal import Journal
@@ -16,14 +15,11 @@ from pentad.agent.loading import load_agent, ready
 from pentad.agent.memory.store import LongTerm
 from pentad.agent.runtime import AgentRuntime, RuntimeLimits
 from pentad.application.config import EngineSettings, RemoteBackend, Settings
-from pentad.application.runners import load_runner
+from pentad.application.runners import load_engine
 from pentad.application.services import Services
-from pentad.application.speculating import make_speculation
 from pentad.errors import InvalidRequest
 from pentad.execution.backend import Backend, Embedder
-from pentad.execution.engine import Engine
 from pentad.execution.loop import EngineLoop
-from pentad.execution.scheduling import EngineLimits
 from pentad.model.backends.engine import EngineBackend
 from pentad.model.backends.openai import Endpoint
 from pentad.model.embedding import LocalEmbedder
@@ -44,7 +40,7 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
     store = ModelStore(settings.root)
     async with AsyncExitStack() as undo:
         # Loads in a thread of its own while the models do.
-        embedders = asyncio.create_task(_embedders(store, settings.embedding_model))
+        embedders = asyncio.create_task(_embedders(store, settings.embedding_model, settings.engine.kernels))
         undo.callback(embedders.cancel)
         backends: dict[str, Backend] = {}
         for ref in settings.models:
@@ -99,32 +95,17 @@ def local_backend(
     if settings.backend == "llamacpp":
         llama: Backend = registry.load("backend", "llamacpp").load(files, threads=settings.threads)
         return llama
-    limits = EngineLimits(
-        max_batch_tokens=settings.max_batch_tokens,
-        max_sequences=settings.max_sequences,
-        max_waiting=settings.max_waiting,
-    )
-    load = partial(load_runner, limits=limits, packed_folder=packed_folder)
-    runner = load(files, settings)
-    speculation = make_speculation(settings, files, runner, drafts, load)
+    engine = load_engine(files, settings, drafts, packed_folder=packed_folder, clock=clock)
     files.close()
-    engine = Engine(
-        runner,
-        registry.load("scheduler", settings.scheduler)(),
-        limits=limits,
-        clock=clock,
-        prefix_cache=settings.prefix_cache,
-        speculation=speculation,
-        check_invariants=settings.check_invariants,
-    )
     return EngineBackend(files, EngineLoop(engine), drain_s=drain_s)
 
 
-async def _embedders(store: ModelStore, ref: str | None) -> dict[str, Embedder]:
+async def _embedders(store: ModelStore, ref: str | None, kernels: str) -> dict[str, Embedder]:
     if ref is None:
         return {}
     stored = await asyncio.to_thread(store.resolve, ref)
-    return {stored.name: await asyncio.to_thread(LocalEmbedder.open, stored.path, name=stored.name)}
+    opened = await asyncio.to_thread(LocalEmbedder.open, stored.path, name=stored.name, kernels=kernels)
+    return {stored.name: opened}
 
 
 def _remote_backend(remote: RemoteBackend) -> Backend:

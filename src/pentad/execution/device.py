@@ -37,6 +37,8 @@ class DeviceProfile:
     """(working set in bytes, read bytes per second), ascending."""
     gemm_points: tuple[Mapping[str, float], ...] = ()
     """Measured matrix products: `m`, `n`, `k`, `bits`, `seconds`."""
+    kernels: str | None = None
+    """Whose products and steps were measured: `torch`, or an instruction set of the native kernels."""
     cores: int | None = None
     isa: tuple[str, ...] = ()
     operators: frozenset[str] = frozenset()

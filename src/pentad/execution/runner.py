@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -57,4 +57,17 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Gives the memory back; the runner is not used again."""
+        ...
+
+
+@runtime_checkable
+class PhasedRunner(Protocol):
+    """A runner that can tell where the time of its steps goes."""
+
+    def set_timed(self, timed: bool) -> None:
+        """Whether the steps that follow are timed; off at first, so that a step pays nothing."""
+        ...
+
+    def phase_seconds(self) -> dict[str, float]:
+        """Seconds that the timed steps have spent in each phase, in the order of a step."""
         ...

@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from pentad import registry
 from pentad.errors import BadModelFile, ContextLengthExceeded, Incompatible, InvalidRequest
+from pentad.execution.native.choice import AUTO, TORCH, RunnerChoice, check_installed, choose_runner
+from pentad.execution.native.library import built, cpu_flags
 from pentad.model.loading import ModelFiles, open_model, read_json
 
 
@@ -33,14 +35,16 @@ class LocalEmbedder:
 
     Args:
         files: an opened encoder model.
-        encoder: the registered name of what computes.
+        kernels: what computes: an instruction set of the native kernels, `torch`, or `auto` for the
+            fastest that this machine has and the model allows. Where the kernels cannot do the model,
+            PyTorch computes whatever is asked.
 
     Raises:
-        Incompatible: the model generates text.
+        Incompatible: the model generates text, or needs PyTorch, which is not installed.
         BadModelFile: its vectors would be pooled in another way than by their mean.
     """
 
-    def __init__(self, files: ModelFiles, *, encoder: str = "torch") -> None:
+    def __init__(self, files: ModelFiles, *, kernels: str = AUTO) -> None:
         if files.spec.causal:
             raise Incompatible(
                 f"model {files.name!r} generates text; embeddings need an encoder",
@@ -48,17 +52,17 @@ class LocalEmbedder:
             )
         self.name = files.name
         self._tokenizer = files.tokenizer
-        self._encoder: Encoder = registry.load("encoder", encoder)(files.spec, files.weights)
+        self._encoder = _encoder(files, kernels)
         trained = _trained_length(files.path) if files.path.is_dir() else None
         self.max_tokens = min(trained or self._encoder.max_tokens, self._encoder.max_tokens)
         """The longest text, special tokens included."""
 
     @classmethod
-    def open(cls, path: str | pathlib.Path, *, name: str | None = None) -> LocalEmbedder:
+    def open(cls, path: str | pathlib.Path, *, name: str | None = None, kernels: str = AUTO) -> LocalEmbedder:
         """The embedder of a model file or folder; the mapping is given back once weights are loaded."""
         files = open_model(path, name=name)
         try:
-            return cls(files)
+            return cls(files, kernels=kernels)
         finally:
             files.close()
 
@@ -97,6 +101,22 @@ class LocalEmbedder:
     def _tokens(self, text: str) -> list[int]:
         frame = self._tokenizer
         return [*frame.prefix, *frame.encode(text, special=False), *frame.suffix]
+
+
+def choose_encoder(files: ModelFiles, kernels: str = AUTO) -> RunnerChoice:
+    """Who computes this model's vectors on this machine, and why; see `LocalEmbedder`."""
+    unsupported = registry.load("encoder", "native").supports(files.spec, files.weights)
+    asked = kernels if unsupported is None or kernels == TORCH else AUTO
+    choice = choose_runner(asked, unsupported, model=files.name, dtype=AUTO, built=built(), flags=cpu_flags())
+    check_installed(choice, model=files.name)
+    return choice
+
+
+def _encoder(files: ModelFiles, kernels: str) -> Encoder:
+    choice = choose_encoder(files, kernels)
+    options = {"kernels": choice.kernels} if choice.runner == "native" else {}
+    encoder: Encoder = registry.load("encoder", choice.runner)(files.spec, files.weights, **options)
+    return encoder
 
 
 def _trained_length(folder: pathlib.Path) -> int | None:

@@ -14,19 +14,39 @@ used, else a roofline. Scaling the terms to a real model's steps is separate: ca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pentad.execution.device import DeviceProfile
+from pentad.execution.form import ModelForm as ModelForm
 from pentad.execution.spec import ModelSpec
 from pentad.resource.matrices import MatrixRates, flops_per_s, read_bytes_per_s
 from pentad.resource.shape import StepShape
 
 TERMS = ("matrices", "attention", "elementwise", "overhead")
+COUNTS = ("steps", "sequences", "tokens", "decode_pairs", "chunk_pairs")
+"""What calibration may find a cost for beside the terms; fields of StepShape, and the step itself."""
 
 Unit = tuple[str, str | None, int]
 """The term a cost belongs to, the field of StepShape that counts it (None: once), and how many
 units one count is for a model."""
+
+
+DENSE_EXTRA: Mapping[str, str] = {
+    "slots": "padded_slots",
+    "decode_pairs": "padded_slots",
+    "chunk_pairs": "masked_pairs",
+}
+"""What runners of dense attention compute beyond a count of StepShape; a profile measured with one
+has 1 under `dense_attention` in its extra."""
+
+
+def counted_units(shape: StepShape, counted: str | None, *, dense: bool) -> int:
+    """How many units of a cost a step has."""
+    if counted is None:
+        return 1
+    more = getattr(shape, DENSE_EXTRA[counted]) if dense and counted in DENSE_EXTRA else 0
+    return int(getattr(shape, counted) + more)
 
 
 def software_units(spec: ModelSpec, layers: int) -> dict[str, Unit]:
@@ -50,32 +70,15 @@ def software_units(spec: ModelSpec, layers: int) -> dict[str, Unit]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelForm:
-    """The precision in which a model lies in a device's memory."""
-
-    weight_bits: float = 16
-    kv_bits: float = 16
-
-    def __post_init__(self) -> None:
-        for name in ("weight_bits", "kv_bits"):
-            if not 0 < getattr(self, name) <= 64:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be above 0 and at most 64")
-
-    def weight_bytes(self, parameters: float) -> float:
-        """Bytes of that many parameters."""
-        return parameters * self.weight_bits / 8
-
-    def kv_bytes(self, spec: ModelSpec, slots: float, layers: int | None = None) -> float:
-        """Bytes of keys and values of `slots` tokens over `layers` (None means all)."""
-        share = 1.0 if layers is None else layers / spec.layers
-        return slots * spec.kv_bytes_per_token(self.kv_bits / 8) * share
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """Factors on the predicted terms, fitted to measured steps; all 1 means pure prediction."""
+    """What measured steps taught: factors on the predicted terms, and what comes on top.
+
+    Factors of 1 and rates of 0 mean pure prediction.
+    """
 
     factors: tuple[float, ...] = (1.0,) * len(TERMS)
+    rates: tuple[float, ...] = (0.0,) * len(COUNTS)
+    """Seconds per each of COUNTS that the terms leave unexplained."""
     steps: int = 0
     """How many measured steps the factors rest on."""
     error: float = 0.0
@@ -109,11 +112,11 @@ class StepCost:
 
     def __post_init__(self) -> None:
         working_set = self.form.weight_bytes(self.num_layers * self.spec.block_parameters)
-        blocks = MatrixRates(self.profile, self.form.weight_bits, working_set)
-        tied = MatrixRates(self.profile, self.form.weight_bits, working_set, tied_head=True)
-        object.__setattr__(self, "_blocks", blocks)
-        object.__setattr__(self, "_head", tied if self.spec.tied_head and tied.measured else blocks)
-
+        head_bits = self.form.weight_bits if self.form.head_bits is None else self.form.head_bits
+        tied = MatrixRates(self.profile, head_bits, working_set, tied_head=True)
+        own = tied if self.spec.tied_head and tied.measured else None
+        object.__setattr__(self, "_blocks", MatrixRates(self.profile, self.form.weight_bits, working_set))
+        object.__setattr__(self, "_head", own or MatrixRates(self.profile, head_bits, working_set))
         object.__setattr__(self, "_software", self._linear())
 
     def _linear(self) -> tuple[_Linear, ...]:
@@ -130,7 +133,9 @@ class StepCost:
             if counted is None:
                 sums[term] += seconds
             elif self.head or counted != "rows":
-                counts[term][counted] = counts[term].get(counted, 0.0) + seconds
+                also = DENSE_EXTRA.get(counted) if extra.get("dense_attention") else None
+                for count in (counted, also) if also else (counted,):
+                    counts[term][count] = counts[term].get(count, 0.0) + seconds
         return tuple((sums[term], tuple(counts[term].items())) for term in TERMS[1:])
 
     @property
@@ -139,8 +144,11 @@ class StepCost:
 
     def seconds(self, shape: StepShape) -> float:
         """Predicted wall time of one step."""
-        terms = self.terms(shape)
-        return sum(factor * term for factor, term in zip(self.calibration.factors, terms, strict=True))
+        found = self.calibration
+        predicted = sum(factor * term for factor, term in zip(found.factors, self.terms(shape), strict=True))
+        if not found.steps:
+            return predicted
+        return predicted + sum(rate * n for rate, n in zip(found.rates, counts(shape), strict=True))
 
     def terms(self, shape: StepShape) -> tuple[float, float, float, float]:
         """Uncalibrated seconds of each of TERMS."""
@@ -186,6 +194,11 @@ class StepCost:
     def with_calibration(self, calibration: Calibration) -> StepCost:
         """The same predictor with other factors."""
         return replace(self, calibration=calibration)
+
+
+def counts(shape: StepShape) -> tuple[int, ...]:
+    """COUNTS of a step."""
+    return 1, shape.sequences, shape.tokens, shape.decode_pairs, shape.chunk_pairs
 
 
 def block_matrices(spec: ModelSpec) -> tuple[tuple[int, int], ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pentad.errors import Infeasible
@@ -23,6 +23,10 @@ PUBLISHED_COMPUTE_FRACTION = 0.6
 """Share of a published peak rate that large products are assumed to reach."""
 PUBLISHED_BANDWIDTH_FRACTION = 0.8
 """Share of a published peak bandwidth that streaming reads are assumed to reach."""
+_WIDEST_GAP = 1.9
+"""Precisions that differ by more are computed by different kernels; nothing is between them."""
+_NEAR_BITS = 1.15
+"""Forms whose bits differ by less than this factor are read and computed alike."""
 
 
 def main_memory(profile: DeviceProfile) -> MemoryTier:
@@ -83,13 +87,54 @@ class _Curve:
         return _interpolate(self.log_rows, self.log_seconds, log_rows) + beyond
 
 
+@dataclass(frozen=True, slots=True)
+class _Points:
+    """The measured products of one precision."""
+
+    log_sizes: list[float]
+    curves: list[_Curve]
+
+    @classmethod
+    def of(cls, points: Iterable[Mapping[str, float]]) -> _Points:
+        groups: dict[float, dict[float, float]] = defaultdict(dict)
+        for point in points:
+            groups[point["n"] * point["k"]][point["m"]] = math.log(point["seconds"])
+        curves = []
+        for elements in sorted(groups):
+            rows = sorted(groups[elements])
+            curves.append(_Curve([math.log(m) for m in rows], [groups[elements][m] for m in rows]))
+        return cls([math.log(elements) for elements in sorted(groups)], curves)
+
+    def seconds(self, log_size: float, log_rows: float, proportional: bool) -> float:
+        """Interpolated; below the smallest size constant, or in proportion to the size."""
+        between = _interpolate(self.log_sizes, [curve.at(log_rows) for curve in self.curves], log_size)
+        if proportional:  # the smallest table that serves as head is no launch yet
+            between += min(0.0, log_size - self.log_sizes[0])
+        return math.exp(between + max(0.0, log_size - self.log_sizes[-1]))
+
+
+def _stand_ins(measured: Sequence[float], bits: float) -> list[tuple[float, float]]:
+    """Measured precisions and their shares that stand for one; none where it lies too far from them."""
+    below = [known for known in measured if known <= bits]
+    above = [known for known in measured if known > bits]
+    if below and (not above or bits / below[-1] < 1 + 1e-9):
+        return [(below[-1], 1.0)] if bits / below[-1] < _NEAR_BITS else []
+    if above and not below:
+        return [(above[0], 1.0)] if above[0] / bits < _NEAR_BITS else []
+    if not measured or above[0] / below[-1] >= _WIDEST_GAP:
+        return []
+    share = (bits - below[-1]) / (above[0] - below[-1])
+    return [(below[-1], 1 - share), (above[0], share)]
+
+
 @dataclass(slots=True)
 class MatrixRates:
     """Predicts products [m, k] x [k, n] whose weights come from main memory, as in a model's step.
 
     Measured points are grouped by matrix size n * k and interpolated on logarithms, between sizes
     and between row counts. Smaller matrices than measured take as long as the smallest, whose
-    time is the launch; larger ones take time in proportion to their size. Without points: the
+    time is the launch; larger ones take time in proportion to their size. A precision between two
+    measured ones, as of a file that mixes formats, takes times between theirs. Without points: the
     larger of the time to read the weights and the time to compute.
 
     Args:
@@ -103,35 +148,32 @@ class MatrixRates:
     bits: float
     working_set_bytes: float
     tied_head: bool = False
-    _sizes: list[float] = field(init=False, default_factory=list)
-    _curves: list[_Curve] = field(init=False, default_factory=list)
+    _forms: list[tuple[float, _Points]] = field(init=False)
+    """Share and points of the measured precisions that stand for the one asked."""
 
     def __post_init__(self) -> None:
-        groups: dict[float, dict[float, float]] = defaultdict(dict)
-        for point in self.profile.gemm_points:
-            if point["bits"] == self.bits and bool(point.get("tied_head")) == self.tied_head:
-                groups[point["n"] * point["k"]][point["m"]] = math.log(point["seconds"])
-        for elements in sorted(groups):
-            rows = sorted(groups[elements])
-            self._sizes.append(math.log(elements))
-            self._curves.append(_Curve([math.log(m) for m in rows], [groups[elements][m] for m in rows]))
+        points = [p for p in self.profile.gemm_points if bool(p.get("tied_head")) == self.tied_head]
+        measured = sorted({point["bits"] for point in points})
+        self._forms = [
+            (share, _Points.of([point for point in points if point["bits"] == bits]))
+            for bits, share in _stand_ins(measured, self.bits)
+        ]
 
     @property
     def measured(self) -> bool:
         """Whether predictions rest on measured products of this kind and precision."""
-        return bool(self._curves)
+        return bool(self._forms)
 
     def seconds(self, m: float, n: float, k: float) -> float:
         """Seconds of one product with an [n, k] weight matrix and m rows."""
         if m <= 0:
             return 0.0
         elements = n * k
-        if self._curves:
+        if self._forms:
             size, log_rows = math.log(elements), math.log(m)
-            between = _interpolate(self._sizes, [curve.at(log_rows) for curve in self._curves], size)
-            if self.tied_head:  # its smallest table is no launch yet: in proportion both ways
-                between += min(0.0, size - self._sizes[0])
-            return math.exp(between + max(0.0, size - self._sizes[-1]))
+            return sum(
+                share * points.seconds(size, log_rows, self.tied_head) for share, points in self._forms
+            )
         read = elements * self.bits / 8 / read_bytes_per_s(self.profile, self.working_set_bytes)
         return max(read, 2 * m * elements / flops_per_s(self.profile, self.bits))
 

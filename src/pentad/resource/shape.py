@@ -11,8 +11,8 @@ from pentad.execution.batch import RaggedBatch
 
 _PADDING_RATIO = 2
 _PADDING_FLOOR_SLOTS = 64
-"""A runner attends for several decodes in one call, padded to the longest context, as long as
-padding at most doubles a context longer than the floor."""
+"""A runner of dense attention takes several decodes in one call, padded to the longest context, as
+long as padding at most doubles a context longer than the floor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,13 +25,17 @@ class StepShape:
     rows: int
     """R: rows through the head."""
     slots: int
-    """KV slots read, padding included."""
+    """KV slots of all contexts."""
     decode_pairs: int
-    """(token, slot) pairs that attention computes for sequences with one new token."""
+    """(token, slot) pairs of sequences with one new token: their contexts."""
     chunk_pairs: int
-    """Those of prompt chunks: half a square without earlier context, whole rectangles with it."""
+    """Those of prompt chunks that causality lets through."""
     calls: int
-    """Attention calls per layer: one per group of decodes and one per chunk."""
+    """Attention calls per layer, where one takes a group of decodes or one chunk."""
+    padded_slots: int = 0
+    """Further slots, and pairs, of decodes padded to the longest of their call."""
+    masked_pairs: int = 0
+    """Further pairs of chunks behind earlier context, computed as whole rectangles."""
 
     @classmethod
     def of(cls, batch: RaggedBatch) -> StepShape:
@@ -47,21 +51,26 @@ class StepShape:
         """The shape of sequences given as (new tokens, context after the step)."""
         decodes = [context for new, context in sequences if new == 1]
         calls, padded = _decode_groups(decodes)
-        tokens, slots, chunk_pairs = len(decodes), padded, 0
+        decoded = sum(decodes)
+        tokens, slots, chunk_pairs, masked_pairs = len(decodes), decoded, 0, 0
         for new, context in sequences:
             if new > 1:
+                above = new * (new - 1) // 2
                 tokens += new
                 slots += context
-                chunk_pairs += new * context if context > new else new * (new + 1) // 2
+                chunk_pairs += new * context - above
+                masked_pairs += above if context > new else 0
                 calls += 1
         return cls(
             tokens=tokens,
             sequences=len(sequences),
             rows=rows,
             slots=slots,
-            decode_pairs=padded,
+            decode_pairs=decoded,
             chunk_pairs=chunk_pairs,
             calls=calls,
+            padded_slots=padded - decoded,
+            masked_pairs=masked_pairs,
         )
 
     @classmethod

@@ -144,19 +144,22 @@ def _models(settings: Settings) -> Iterator[Finding]:
             yield Finding(what=f"model {name}", state="absent", detail=e.message, hint=f"pentad pull {name}")
             continue
         yield Finding(what=f"model {name}", state="ok", detail=str(stored.path))
-        if name != settings.embedding_model:
-            yield _runner(name, stored.path, settings)
+        yield _runner(name, stored.path, settings)
 
 
 def _runner(name: str, path: pathlib.Path, settings: Settings) -> Finding:
     """Who computes a model, and why not the native kernels."""
     from pentad.application.runners import choose
+    from pentad.model.embedding import choose_encoder
     from pentad.model.loading import open_model
 
     try:
         files = open_model(path, name=name)
         try:
-            decision = choose(files, settings.engine).decision
+            if files.spec.causal:
+                decision = choose(files, settings.engine).decision
+            else:
+                decision = choose_encoder(files, settings.engine.kernels).decision
         finally:
             files.close()
     except PentadError as e:

@@ -80,7 +80,8 @@ def profile(
         devices = [msgspec.to_builtins(device_of(show, settings))]
     else:
         with working("profile") as tell:
-            measured = profiles.measure(tell, effort=profiles.Effort.quick() if quick else None)
+            effort = profiles.Effort.quick() if quick else None
+            measured = profiles.measure(tell, effort=effort, kernels=settings.engine.kernels)
         path = profiles.save(measured, output or settings.profile_path)
         note(f"written to {path}")
         devices = [msgspec.to_builtins(measured)]
@@ -111,7 +112,7 @@ def plan(
     json: JsonOption = False,
 ) -> None:
     """Plan where a model runs: memory, predicted times, and what binds. Exit 3 when nothing fits."""
-    from pentad.application.cli.planning import cluster_of, form_for, plan_lines, spec_of, stage_rows
+    from pentad.application.cli.planning import cluster_of, describe, form_for, plan_lines, stage_rows
     from pentad.registry import load
     from pentad.resource.placement.base import PlacementProblem, Workload
     from pentad.types import Objective
@@ -121,13 +122,14 @@ def plan(
     cluster = cluster_of(
         device or ["local"], settings, link_bytes_per_s=link_bytes_per_s, link_latency_s=link_latency_s
     )
+    described = describe(model, settings)
     with _explained():
         problem = PlacementProblem(
-            spec=spec_of(model, settings),
+            spec=described.spec,
             cluster=cluster,
             workload=Workload(prompt_tokens=prompt_tokens, new_tokens=new_tokens, concurrency=concurrency),
             objective=Objective(ttft_s=ttft_s, inter_token_s=inter_token_s, deadline_s=deadline_s),
-            form=form_for(cluster.devices[0], weight_bits, kv_bits),
+            form=form_for(described, cluster.devices[0], weight_bits, kv_bits),
         )
     result = planner.plan(problem)
     if json:
@@ -174,7 +176,7 @@ def simulate(
     if too_long not in ("refuse", "clip"):
         raise InvalidRequest(f"--too-long is {too_long!r}", hint="use refuse or clip", param="too_long")
     settings = settings_of(flags, config, quiet=True)
-    profile_ = planning.device_of(device, settings)
+    profile_, described = planning.device_of(device, settings), planning.describe(model, settings)
     with _explained():
         options = simulator.SimulationOptions(
             limits=EngineLimits(
@@ -182,7 +184,7 @@ def simulate(
             ),
             kv_blocks=kv_blocks,
             too_long="clip" if too_long == "clip" else "refuse",
-            form=planning.form_for(profile_, weight_bits, kv_bits),
+            form=planning.form_for(described, profile_, weight_bits, kv_bits),
             seed=seed,
         )
     if trace == "poisson":
@@ -195,7 +197,7 @@ def simulate(
         tell(f"{len(items)} requests")
         report = simulator.simulate(
             items,
-            planning.spec_of(model, settings),
+            described.spec,
             profile_,
             scheduler,
             options=options,

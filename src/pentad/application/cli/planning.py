@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pentad.application.cli.output import duration, plain
 from pentad.application.config import Settings
 from pentad.execution.device import Cluster, DeviceProfile, Link
+from pentad.execution.form import ModelForm
 from pentad.execution.spec import ModelSpec
 from pentad.resource import profile as profiles
-from pentad.resource.cost import ModelForm
 from pentad.resource.placement.base import Plan
 from pentad.resource.simulator import Distribution, SimulationReport
 from pentad.types import Objective
@@ -20,8 +20,17 @@ from pentad.types import Objective
 DEFAULT_BITS = 16.0
 
 
-def spec_of(model: str, settings: Settings) -> ModelSpec:
-    """The spec of a stored model, of a model at a path, or of a bare config.json without weights."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """What is known of a model without loading it."""
+
+    spec: ModelSpec
+    form: ModelForm | None
+    """In which the native kernels would hold it; None where they cannot, or there are no weights."""
+
+
+def describe(model: str, settings: Settings) -> Described:
+    """A stored model, a model at a path, or a bare config.json without weights."""
     path = pathlib.Path(model).expanduser()
     if path.suffix == ".json" and path.is_file():
         from pentad.model.families import family_of
@@ -31,10 +40,19 @@ def spec_of(model: str, settings: Settings) -> ModelSpec:
         config = read_json(path, required=True)
         family = family_of(config.text("model_type"), config.source)
         spec = check_geometry(config, lambda: family.describe_config(config))
-        return dataclasses.replace(spec, name=path.resolve().parent.name)
+        return Described(spec=dataclasses.replace(spec, name=path.resolve().parent.name), form=None)
+    from pentad.execution.native.runner import NativeRunner
+    from pentad.model.loading import open_model
     from pentad.model.store import ModelStore
 
-    return ModelStore(settings.root).show(model).spec
+    stored = ModelStore(settings.root).resolve(model)
+    files = open_model(stored.path, name=stored.name)
+    try:
+        fits = NativeRunner.supports(files.spec, files.weights) is None
+        form = NativeRunner.form_of(files.spec, files.weights) if fits else None
+        return Described(spec=files.spec, form=form)
+    finally:
+        files.close()
 
 
 def device_of(name: str, settings: Settings) -> DeviceProfile:
@@ -62,10 +80,25 @@ def cluster_of(
     return Cluster(devices=tuple(devices), links=links)
 
 
-def form_for(device: DeviceProfile, weight_bits: float | None, kv_bits: float | None) -> ModelForm:
-    """The precisions asked for; unasked, those that the device was measured in, else 16 bits."""
-    measured = float(device.gemm_points[0]["bits"]) if device.gemm_points else DEFAULT_BITS
-    return ModelForm(weight_bits=weight_bits or measured, kv_bits=kv_bits or measured)
+def form_for(
+    model: Described, device: DeviceProfile, weight_bits: float | None, kv_bits: float | None
+) -> ModelForm:
+    """The precisions asked for; unasked, those that the model has there.
+
+    A device measured on the native kernels holds the file's own packed weights, one measured on
+    PyTorch the precision that was measured; elsewhere 16 bits.
+    """
+    native = device.kernels not in (None, "torch")
+    if native and model.form is not None:
+        found = model.form
+    else:
+        measured = float(device.gemm_points[0]["bits"]) if device.gemm_points else DEFAULT_BITS
+        found = ModelForm(weight_bits=measured, kv_bits=DEFAULT_BITS if native else measured)
+    return ModelForm(
+        weight_bits=weight_bits or found.weight_bits,
+        head_bits=None if weight_bits else found.head_bits,
+        kv_bits=kv_bits or found.kv_bits,
+    )
 
 
 def stage_rows(plan: Plan) -> list[tuple[object, ...]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from pentad.errors import Incompatible, UnknownName
 from pentad.execution.native.library import NEEDS, usable
-from pentad.execution.spec import ModelSpec, Rope
+from pentad.execution.spec import Learned, ModelSpec, Rope
 from pentad.types import Decision
 
 AUTO: Final = "auto"
@@ -17,6 +18,7 @@ CHOICES: Final = (AUTO, *NEEDS, TORCH)
 """Values of the setting `kernels`."""
 
 _LANES: Final = 32
+_HALF: Final = 16
 _MOST_HEAD_DIM: Final = 256
 
 
@@ -54,6 +56,29 @@ def unsupported_geometry(spec: ModelSpec) -> str | None:
         (
             isinstance(rope, Rope) and (rope.dim % 2 or not 0 < rope.dim <= spec.head_dim),
             f"it turns {getattr(rope, 'dim', 0)} of {spec.head_dim} elements of a head",
+        ),
+    )
+    return next((reason for wrong, reason in checks if wrong), None)
+
+
+def unsupported_encoder(spec: ModelSpec) -> str | None:
+    """What of an encoder's spec the kernels cannot do; None if they can do all of it."""
+    checks = (
+        (spec.causal, "it generates text"),
+        (not isinstance(spec.positions, Learned), "its positions are not learned"),
+        (spec.norm.kind != "layer", "it has no layer norms"),
+        (spec.norm.placement != "post", "it normalises before its blocks"),
+        (not spec.norm.embedding, "it does not normalise its embeddings"),
+        (spec.gated, "its feed-forward is gated"),
+        (spec.biases != {"qkv", "out", "ffn"}, "it has matrices without biases"),
+        (spec.kv_heads != spec.heads, "its query heads share keys and values"),
+        (spec.qk_norm, "it normalises queries and keys"),
+        (spec.parallel_block, "its attention and feed-forward are parallel"),
+        (spec.window is not None, "its attention has a window"),
+        (spec.head_dim % _HALF, f"its head size {spec.head_dim} is not a multiple of {_HALF}"),
+        (
+            any(n % _LANES for n in (spec.width, spec.ffn_width, spec.heads * spec.head_dim)),
+            f"one of its widths is not a multiple of {_LANES}",
         ),
     )
     return next((reason for wrong, reason in checks if wrong), None)
@@ -131,6 +156,17 @@ def choose_runner(
     return _choice(asked, possible[0], None, built, flags)
 
 
+def check_installed(choice: RunnerChoice, *, model: str) -> None:
+    """Raises Incompatible when a model needs PyTorch and it is not installed."""
+    if choice.runner == "torch" and importlib.util.find_spec("torch") is None:
+        raise Incompatible(
+            f"model {model!r} needs PyTorch here ({choice.decision.constraint}), which is not installed",
+            hint=TORCH_REMEDY,
+            param="kernels",
+        )
+
+
+TORCH_REMEDY: Final = "pip install 'pentad[torch]'"
 _REMEDY: Final = "install a C++20 compiler and run scripts/setup again, or choose --kernels torch"
 
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from pentad.errors import Incompatible
-from pentad.execution.native.structs import INTERFACE, STRUCTS, Batch, Config, Draws
+from pentad.execution.native.structs import INTERFACE, STRUCTS, Batch, Config, Draws, EncoderConfig
 
 FOLDER: Final = pathlib.Path(__file__).parent / "lib"
 
@@ -83,11 +83,21 @@ _SIGNATURES: Final[Mapping[str, tuple[Any, tuple[Any, ...]]]] = MappingProxyType
         "pentad_draw": (None, (_pointer, _i32, ctypes.POINTER(Draws))),
         "pentad_copy_block": (None, (_pointer, _i32, _i32)),
         "pentad_copy_slots": (None, (_pointer, _pointer, _i32)),
+        "pentad_encoder_create": (_pointer, (ctypes.POINTER(EncoderConfig),)),
+        "pentad_encoder_destroy": (None, (_pointer,)),
+        "pentad_encoder_set": (_i32, (_pointer, _i32, _i32, _i32, _pointer, _i32, _i32)),
+        "pentad_encode": (_i32, (_pointer, _pointer, _pointer, _i32, _pointer)),
+        "pentad_encoder_weight_bytes": (_size, (_pointer,)),
+        "pentad_time_product": (ctypes.c_double, (_i32,) * 7),
+        "pentad_time_read": (ctypes.c_double, (_size, _i32, _i32, _i32)),
         "pentad_weight_bytes": (_size, (_pointer,)),
         "pentad_block_bytes": (_size, (_pointer,)),
         "pentad_kernels": (ctypes.c_char_p, ()),
         "pentad_set_threads": (None, (_pointer, _i32)),
+        "pentad_set_timed": (None, (_pointer, _i32)),
         "pentad_times": (None, (_pointer, _pointer)),
+        "pentad_probe_read": (None, (_pointer, _size, _i32, _i32, _pointer)),
+        "pentad_probe_products": (None, (_i32, _i32, _i32, _pointer)),
     }
 )
 """Function of native.h to its result and arguments."""

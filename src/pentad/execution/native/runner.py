@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import psutil
 
 from pentad.errors import Incompatible, Infeasible, InvalidRequest
 from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
+from pentad.execution.form import ModelForm
 from pentad.execution.kv.sizing import block_count
 from pentad.execution.native.choice import choose_kernels, unsupported_geometry
 from pentad.execution.native.drawing import DrawPlan, greedy_drawn
@@ -22,7 +24,7 @@ from pentad.execution.native.inputs import BatchInputs
 from pentad.execution.native.library import KernelLibrary, built, cpu_flags, open_library
 from pentad.execution.native.loading import NativeLoader
 from pentad.execution.native.packed import PackedCache
-from pentad.execution.native.structs import FORMATS, Config
+from pentad.execution.native.structs import FORMATS, PACKED_BITS, Config
 from pentad.execution.rope import inverse_frequencies
 from pentad.execution.sampling import is_plain
 from pentad.execution.spec import ModelSpec, Rope
@@ -45,6 +47,9 @@ _WRONG: Final = (
     "tree",
 )
 """What pentad_step finds wrong with a batch."""
+_PHASES: Final = ("embed", "qkv", "attention", "output", "gate_up", "down", "head")
+"""Phases of a step, as pentad_times gives them; the head's includes drawing."""
+_PHASE_PLACES: Final = 8
 
 
 class NativeRunner:
@@ -62,6 +67,7 @@ class NativeRunner:
         num_blocks: int,
         weights: npt.NDArray[np.uint8],
         threads: ThreadChoice | None,
+        form: ModelForm,
     ) -> None:
         self._spec = spec
         self._functions: Any = library.functions
@@ -71,10 +77,15 @@ class NativeRunner:
         self._threads = threads
         self._inputs = BatchInputs()
         self._draws = DrawPlan(spec.vocab_size)
+        self.library = library
+        self.form = form
+        """The precision of packed weights and cache in memory."""
         self.kernels = library.name
         """The instruction set in use."""
         self.weight_bytes = int(self._functions.pentad_weight_bytes(model))
         """Bytes of the packed matrices."""
+        self.step_weight_bytes = self.weight_bytes
+        """Of those, what a step of one token must read: of an untied embedding only one row."""
         self.weights_found = False
         """Whether a packed file of an earlier start was mapped."""
 
@@ -127,8 +138,12 @@ class NativeRunner:
             library.functions.pentad_set_threads(model, count)
 
         choice = ThreadChoice(most, apply, time.monotonic) if threads is None and most > 1 else None
-        runner = cls(spec, library, model, blocks, memory, choice)
+        runner = cls(spec, library, model, blocks, memory, choice, packed_form(spec, weights))
         runner.weights_found = found
+        if not spec.tied_head:
+            embedding = weights.tensor("embed")
+            packed = library.functions.pentad_packed_bytes(FORMATS[embedding.format], *embedding.shape)
+            runner.step_weight_bytes -= int(packed)
         return runner
 
     @staticmethod
@@ -144,6 +159,11 @@ class NativeRunner:
             if stored.format not in FORMATS:
                 return f"its tensor {name!r} is stored as {stored.format}"
         return unsupported_geometry(spec)
+
+    @staticmethod
+    def form_of(spec: ModelSpec, weights: WeightSource) -> ModelForm:
+        """The precision that a runner would hold this model in, without loading it."""
+        return packed_form(spec, weights)
 
     @property
     def spec(self) -> ModelSpec:
@@ -174,6 +194,22 @@ class NativeRunner:
         self._draws.set(rows)
         self._run(len(batch.token_ids), self._draws)
         return self._draws.results(inputs.greedy())
+
+    def set_timed(self, timed: bool) -> None:
+        """Whether the steps that follow add to `phase_seconds`. Costs some microseconds a step."""
+        self._functions.pentad_set_timed(self._open(), int(timed))
+
+    def phase_seconds(self) -> dict[str, float]:
+        """Seconds that the timed steps have spent in each phase, in the order of a step."""
+        seconds = np.zeros(_PHASE_PLACES)
+        self._functions.pentad_times(self._open(), seconds.ctypes.data)
+        return dict(zip(_PHASES, seconds.tolist(), strict=False))
+
+    @property
+    def packed_weights(self) -> npt.NDArray[np.uint8]:
+        """The memory that holds all packed matrices."""
+        assert self._weights is not None, "the runner is closed"
+        return self._weights
 
     def logits(self, batch: RaggedBatch) -> npt.NDArray[np.float32]:
         """The raw logits [R, V] of the wanted rows; keys and values are written all the same."""
@@ -216,6 +252,21 @@ class NativeRunner:
     def _open(self) -> int:
         assert self._model is not None, "the runner is closed"
         return self._model
+
+
+def packed_form(spec: ModelSpec, weights: WeightSource) -> ModelForm:
+    """Bits of a weight once packed: of the layers' matrices on average, and of the head."""
+    elements = bits = 0.0
+    for i in range(spec.layers):
+        for name in ("q", "k", "v", "o", "gate", "up", "down"):
+            stored = weights.tensor(f"layers.{i}.{name}")
+            count = math.prod(stored.shape)
+            elements += count
+            bits += count * PACKED_BITS[stored.format]
+    head = weights.tensor("embed" if spec.tied_head else "head")
+    return ModelForm(
+        weight_bits=bits / elements, head_bits=PACKED_BITS[head.format], kv_bits=8 * KV_ELEMENT_BYTES
+    )
 
 
 def default_threads() -> int:

@@ -118,8 +118,38 @@ class Draws(ctypes.Structure):
     )
 
 
-STRUCTS: Final = (Config, Batch, DrawRow, DrawnRow, Draws)
+class EncoderConfig(ctypes.Structure):
+    """pentad_encoder_config"""
+
+    _fields_ = (
+        ("layers", _i32),
+        ("width", _i32),
+        ("heads", _i32),
+        ("head_dim", _i32),
+        ("ffn_width", _i32),
+        ("vocab", _i32),
+        ("activation", _i32),
+        ("threads", _i32),
+        ("max_tokens", _i32),
+        ("eps", ctypes.c_float),
+    )
+
+
+STRUCTS: Final = (Config, Batch, DrawRow, DrawnRow, Draws, EncoderConfig)
 """In the order of pentad_struct_bytes."""
+
+ENCODER_TENSORS: Final = MappingProxyType(
+    {
+        name: code
+        for code, name in enumerate(
+            (
+                *("embed", "positions", "embed_norm", "q", "k", "v", "o", "up", "down"),
+                *("attn_norm", "ffn_norm", "qkv.bias", "o.bias", "up.bias", "down.bias"),
+            )
+        )
+    }
+)
+"""Name, without its layer, to pentad_encoder_tensor."""
 
 FORMATS: Final = MappingProxyType(
     {
@@ -130,6 +160,14 @@ FORMATS: Final = MappingProxyType(
     }
 )
 """Stored format to the Format of pack.h."""
+
+PACKED_BITS: Final = MappingProxyType(
+    dict.fromkeys(FORMATS, 8.5)
+    | dict.fromkeys(("Q4_1", "Q4_K"), 5.0)
+    | dict.fromkeys(("Q5_1", "Q5_K", "Q6_K"), 9.0)
+    | {"Q4_0": 4.5}
+)
+"""Stored format to the bits of a weight once packed, scales and minima included (layout_of in pack.cpp)."""
 
 TENSORS: Final = MappingProxyType(
     {

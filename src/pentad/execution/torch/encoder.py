@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from pentad.errors import ContextLengthExceeded, Incompatible, InvalidRequest
+from pentad.errors import Incompatible
 from pentad.execution.spec import Learned, ModelSpec
+from pentad.execution.texts import check_texts, text_batches
 from pentad.execution.torch.attention import TextAttention
 from pentad.execution.torch.linear import packing_available
 from pentad.execution.torch.loading import WeightLoader
@@ -61,18 +62,9 @@ class TorchEncoder:
             ContextLengthExceeded: a text is longer than the model's positions.
             InvalidRequest: a text without tokens.
         """
-        for i, text in enumerate(texts):
-            if not text:
-                raise InvalidRequest(f"text {i} has no tokens", param="input")
-            if len(text) > self.max_tokens:
-                raise ContextLengthExceeded(
-                    f"text {i} has {len(text)} tokens, "
-                    f"model {self.spec.name!r} reads at most {self.max_tokens}",
-                    hint="split the text",
-                    param="input",
-                )
+        check_texts(texts, model=self.spec.name, max_tokens=self.max_tokens)
         vectors = np.empty((len(texts), self.spec.width), np.float32)
-        for batch in _batches(texts):
+        for batch in text_batches(texts, _BATCH_TOKENS):
             vectors[batch] = self._encode([texts[i] for i in batch])
         return vectors
 
@@ -89,17 +81,3 @@ class TorchEncoder:
             means = torch.stack([part.mean(0) for part in hidden.float().split(lengths)])
             found: npt.NDArray[np.float32] = F.normalize(means, dim=-1).cpu().numpy()
             return found
-
-
-def _batches(texts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Indices of texts by length, cut so that no batch but a single text exceeds the token bound."""
-    batch: list[int] = []
-    total = 0
-    for i in sorted(range(len(texts)), key=lambda i: len(texts[i])):
-        if batch and total + len(texts[i]) > _BATCH_TOKENS:
-            yield batch
-            batch, total = [], 0
-        batch.append(i)
-        total += len(texts[i])
-    if batch:
-        yield batch

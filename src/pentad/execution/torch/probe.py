@@ -1,4 +1,4 @@
-"""Measurements of this machine with the kernels that the runner uses, for the profiler.
+"""TorchProbe: measurements of this machine with PyTorch's kernels, for the profiler.
 
 Numbers in, numbers out: no tensor crosses this module's boundary. Each measurement warms up first
 and reports a median, so that one disturbed run does not move it.
@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final, Literal
 
 import torch
 
 from pentad.errors import InvalidRequest
 from pentad.execution.batch import RaggedBatch
+from pentad.execution.form import ModelForm
 from pentad.execution.runner import Runner
+from pentad.execution.spec import ModelSpec
 from pentad.execution.torch.linear import linear, packing_available
-from pentad.execution.torch.runner import resolve_device, resolve_dtype
+from pentad.execution.torch.runner import TorchRunner, resolve_device, resolve_dtype
+from pentad.execution.weights import WeightSource
 
 _WARM_UP = 2
 _COLD_BYTES = 256 << 20
@@ -26,9 +30,39 @@ _MIN_READ_S = 0.02
 """Reads of a small working set are repeated until they take so long."""
 
 
-def threads() -> int:
-    """Threads that one operation uses."""
-    return int(torch.get_num_threads())
+_DTYPES: Final[Mapping[float, Literal["float32", "bfloat16"]]] = MappingProxyType(
+    {32: "float32", 16: "bfloat16"}
+)
+_RATES: Final[Mapping[float, str]] = MappingProxyType({32: "f32", 16: "bf16"})
+
+
+class TorchProbe:
+    """Measures with the precision that TorchRunner picks here (see `execution.probe.Probe`)."""
+
+    kernels = "torch"
+    dense_attention = True
+    launch_bound = True
+    heads_differ = True
+
+    def __init__(self) -> None:
+        bits = 8 * TorchRunner.kv_element_bytes("auto")
+        self.form = ModelForm(weight_bits=bits, kv_bits=bits)
+        self.rates: Mapping[float, str] = {bits: _RATES[bits]}
+        self.other_rates: Mapping[float, str] = {
+            other: name for other, name in _RATES.items() if other != bits
+        }
+
+    def gemm_seconds(self, m: int, n: int, k: int, bits: float, repeats: int = 5) -> float:
+        """See `gemm_seconds` below; bits are 16 or 32."""
+        return gemm_seconds(m, n, k, _DTYPES[bits], repeats)
+
+    def stream_read_bytes_per_s(self, working_set_bytes: int, repeats: int = 5) -> float:
+        """See `stream_read_bytes_per_s` below."""
+        return stream_read_bytes_per_s(working_set_bytes, repeats)
+
+    def load(self, spec: ModelSpec, weights: WeightSource, *, num_blocks: int) -> TorchRunner:
+        """A runner of a made-up model in its own precision."""
+        return TorchRunner.load(spec, weights, num_blocks=num_blocks)
 
 
 def gemm_seconds(

@@ -13,6 +13,7 @@ import torch
 
 from pentad.errors import Incompatible, InvalidRequest
 from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
+from pentad.execution.form import ModelForm
 from pentad.execution.kv.sizing import block_count
 from pentad.execution.sampling import draw_batch
 from pentad.execution.spec import ModelSpec
@@ -45,6 +46,9 @@ class TorchRunner:
             "float32" if cache.dtype == torch.float32 else "bfloat16"
         )
         """What is computed and cached in."""
+        bits = 8 * cache.dtype.itemsize
+        self.form = ModelForm(weight_bits=bits, kv_bits=bits)
+        """The precision of weights and cache in memory."""
 
     @classmethod
     def load(

@@ -117,6 +117,14 @@ def numpy_read_bytes_per_s(working_set_bytes: int) -> float:
     return sorted(rates)[len(rates) // 2]
 
 
+def numpy_flops_per_s(size: int = 768) -> float:
+    """Rate of a float32 product of two square matrices: what programs get without kernels of their own."""
+    square = np.ones((size, size), dtype=np.float32)
+    np.dot(square, square)
+    seconds = sorted(_timed(lambda: np.dot(square, square)) for _ in range(5))
+    return float(2 * size**3 / seconds[2])
+
+
 def disk(folder: pathlib.Path, size_bytes: int) -> MemoryTier:
     """The disk that holds `folder`: written with fsync, read back past the page cache where possible.
 
@@ -194,7 +202,7 @@ def _round_trip(connection: socket.socket) -> None:
     connection.recv(1)
 
 
-def _timed(action: Callable[[], None]) -> float:
+def _timed(action: Callable[[], object]) -> float:
     begin = time.perf_counter()
     action()
     return time.perf_counter() - begin

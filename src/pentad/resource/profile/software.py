@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from pentad.execution.device import DeviceProfile
+from pentad.execution.form import ModelForm
+from pentad.execution.probe import Probe
 from pentad.execution.spec import ModelSpec
-from pentad.resource.cost import ModelForm, StepCost, software_units
+from pentad.resource.cost import StepCost, counted_units, software_units
 from pentad.resource.fitting import non_negative_least_squares
 from pentad.resource.profile.synthetic import SequenceShape, SyntheticWeights, geometry, time_step
 from pentad.resource.shape import StepShape
@@ -53,20 +55,30 @@ def geometries() -> tuple[ModelSpec, ...]:
     )
 
 
-def measure_steps(runner_class: Any, repeats: int, progress: Progress) -> Iterator[Measured]:
+def streaming_geometries() -> tuple[ModelSpec, ...]:
+    """Made-up models that all stream their weights, and differ in what they do beside."""
+    return (
+        geometry("narrow", layers=48, width=256, heads=4, kv_heads=2, head_dim=64, ffn=1024, vocab=4096),
+        geometry("attention", layers=24, width=512, heads=16, kv_heads=4, head_dim=64, ffn=1024, vocab=4096),
+        geometry("caches", layers=24, width=512, heads=8, kv_heads=8, head_dim=64, ffn=1536, vocab=4096),
+        geometry("wide", layers=10, width=1536, heads=12, kv_heads=2, head_dim=128, ffn=1536, vocab=4096),
+        geometry("inner", layers=10, width=512, heads=8, kv_heads=2, head_dim=64, ffn=6144, vocab=4096),
+        geometry("logits", layers=6, width=768, heads=12, kv_heads=4, head_dim=64, ffn=2048, vocab=98_304),
+    )
+
+
+def measure_steps(probe: Probe, repeats: int, progress: Progress) -> Iterator[Measured]:
     """Times every shape on every geometry."""
-    for spec in geometries():
+    for spec in geometries() if probe.launch_bound else streaming_geometries():
         progress(f"steps of a made-up model ({spec.name})")
-        runner = runner_class.load(spec, SyntheticWeights(spec), num_blocks=NUM_BLOCKS)
+        runner = probe.load(spec, SyntheticWeights(spec), num_blocks=NUM_BLOCKS)
         for sequences in (*_DECODES, *_CHUNKS):
             shape, seconds = time_step(runner, sequences, repeats=repeats)
             yield spec, shape, seconds
         runner.close()
 
 
-def measure_tied_head(
-    runner_class: Any, bits: int, repeats: int, progress: Progress
-) -> list[dict[str, float]]:
+def measure_tied_head(probe: Probe, repeats: int, progress: Progress) -> list[dict[str, float]]:
     """Matrix points of an embedding table used as head, as the difference that its size makes."""
     progress("embedding tables as heads")
     seconds: dict[int, dict[int, float]] = {}
@@ -75,7 +87,7 @@ def measure_tied_head(
         spec = geometry(
             "table", layers=1, width=width, heads=2, kv_heads=1, head_dim=64, ffn=128, vocab=vocab
         )
-        runner = runner_class.load(spec, SyntheticWeights(spec), num_blocks=NUM_BLOCKS)
+        runner = probe.load(spec, SyntheticWeights(spec), num_blocks=NUM_BLOCKS)
         seconds[vocab] = {
             rows: time_step(runner, [(1, 32)] * rows, repeats=repeats)[1] for rows in TABLE_ROWS
         }
@@ -86,7 +98,7 @@ def measure_tied_head(
             "m": rows,
             "n": n,
             "k": width,
-            "bits": bits,
+            "bits": probe.form.weight_bits,
             "seconds": max(1e-9, seconds[sizes[1]][rows] - seconds[sizes[0]][rows]),
             "tied_head": 1,
         }
@@ -94,19 +106,26 @@ def measure_tied_head(
     ]
 
 
-def fit_software(profile: DeviceProfile, measured: Sequence[Measured], bits: int) -> dict[str, float]:
+def fit_software(
+    profile: DeviceProfile, measured: Sequence[Measured], form: ModelForm, *, dense_attention: bool = False
+) -> dict[str, float]:
     """Seconds per unit of each cost in `software_units`, by non-negative least squares.
 
     What the profile's matrix points explain is taken off first; residuals are relative. Launches
     are fitted once for models that stay in the caches and once more for those that stream; only
     the sum, which real models pay, is returned.
+
+    Args:
+        profile: with the matrix points.
+        measured: steps of models in `form`.
+        form: the precision of their weights and caches.
+        dense_attention: see `execution.probe.Probe`.
     """
     rows, targets = [], []
     names = list(software_units(measured[0][0], 1))
-    form = ModelForm(weight_bits=bits, kv_bits=bits)
     for spec, shape, seconds in measured:
         units = [
-            count * (1 if counted is None else getattr(shape, counted))
+            count * counted_units(shape, counted, dense=dense_attention)
             for _, counted, count in software_units(spec, spec.layers).values()
         ]
         streams = form.weight_bytes(spec.parameters) > COLD_ABOVE_BYTES and spec.layers > 2
@@ -118,5 +137,6 @@ def fit_software(profile: DeviceProfile, measured: Sequence[Measured], bits: int
     costs["layer_overhead_s"] += fitted[-1]
     residuals = np.array(rows) @ np.array(fitted) - np.array(targets)
     costs["software_fit_error"] = float(np.median(np.abs(residuals)))
-    costs["software_bits"] = float(bits)
+    costs["software_bits"] = float(form.kv_bits)
+    costs["dense_attention"] = float(dense_attention)
     return costs

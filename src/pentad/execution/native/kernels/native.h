@@ -101,7 +101,8 @@ int pentad_attach(pentad_model*, int32_t tensor, int32_t layer, int32_t format, 
                   const void* packed);
 // Name of the layout and values of packed weights; a stored form of another one is not read.
 const char* pentad_layout(void);
-// PENTAD_INTERFACE of the build, and the size of a struct: 0 config, 1 batch, 2 draw row, 3 drawn, 4 draws.
+// PENTAD_INTERFACE of the build, and the size of a struct: 0 config, 1 batch, 2 draw row, 3 drawn, 4 draws,
+// 5 encoder config.
 int32_t pentad_interface(void);
 int32_t pentad_struct_bytes(int32_t which);
 uint64_t pentad_checksum(const void* data, size_t bytes);
@@ -115,11 +116,57 @@ int pentad_step_draw(pentad_model*, const pentad_batch*, const pentad_draws*);
 void pentad_draw(const float* logits, int32_t vocab, const pentad_draws*);
 void pentad_copy_block(pentad_model*, int32_t source, int32_t target);
 void pentad_copy_slots(pentad_model*, const int32_t* pairs /* [count][source, target] */, int32_t count);
+// Encoders of the BERT kind: learned positions, layer norms after each half of a block, biases
+// everywhere, attention in both directions.
+typedef struct pentad_encoder pentad_encoder;
+
+enum pentad_activation { PENTAD_GELU = 0, PENTAD_GELU_TANH, PENTAD_RELU, PENTAD_SILU };
+
+typedef struct {
+  int32_t layers, width, heads, head_dim, ffn_width, vocab;
+  int32_t activation;
+  int32_t threads;
+  int32_t max_tokens;        // of one text
+  float eps;
+} pentad_encoder_config;
+
+// Matrices and vectors of an encoder (layer -1: of the model). Norms are scale, then shift, [2 width];
+// positions are [max_tokens][width], the token type already added.
+enum pentad_encoder_tensor {
+  PENTAD_ENCODER_EMBED = 0, PENTAD_ENCODER_POSITIONS, PENTAD_ENCODER_EMBED_NORM,
+  PENTAD_ENCODER_Q, PENTAD_ENCODER_K, PENTAD_ENCODER_V, PENTAD_ENCODER_O, PENTAD_ENCODER_UP, PENTAD_ENCODER_DOWN,
+  PENTAD_ENCODER_ATTN_NORM, PENTAD_ENCODER_FFN_NORM,
+  PENTAD_ENCODER_QKV_BIAS, PENTAD_ENCODER_O_BIAS, PENTAD_ENCODER_UP_BIAS, PENTAD_ENCODER_DOWN_BIAS
+};
+
+pentad_encoder* pentad_encoder_create(const pentad_encoder_config*);
+void pentad_encoder_destroy(pentad_encoder*);
+// Repacks a matrix, or copies a vector of format F32 (rows times cols numbers). 0, or -1 as pentad_set.
+int pentad_encoder_set(pentad_encoder*, int32_t tensor, int32_t layer, int32_t format, const void* data, int32_t rows,
+                       int32_t cols);
+// Means of the last hidden states as unit vectors [texts][width]. `starts` is [texts + 1]. 0, or what is
+// wrong as in pentad_step: 1 token id, 2 length, 6 memory or a tensor that was never set.
+int pentad_encode(pentad_encoder*, const int32_t* token_ids, const int32_t* starts, int32_t texts, float* vectors);
+size_t pentad_encoder_weight_bytes(const pentad_encoder*);
+// For the profiler, medians of `repeats`: seconds of one product of `tokens` rows with packed weights
+// [rows][cols], taken in turn from so many copies; and of one pass over that much memory. -1: memory ran
+// out, or rows and cols that are no multiples of 16 and 32.
+double pentad_time_product(int32_t format, int32_t tokens, int32_t rows, int32_t cols, int32_t copies, int32_t threads,
+                           int32_t repeats);
+double pentad_time_read(size_t bytes, int32_t passes, int32_t threads, int32_t repeats);
 size_t pentad_weight_bytes(const pentad_model*);
 size_t pentad_block_bytes(const pentad_model*);
 const char* pentad_kernels(void);  // e.g. "avx512-vnni+amx-bf16"
 void pentad_set_threads(pentad_model*, int32_t active);
-void pentad_times(const pentad_model*, double* seconds /* [8] per phase since creation */);
+// Seconds per phase over the steps that were timed: embedding, QKV, attention, output, gate and up,
+// down, head and drawing. Steps are not timed until asked for.
+void pentad_set_timed(pentad_model*, int32_t timed);
+void pentad_times(const pentad_model*, double* seconds /* [8] */);
+// Limits of this machine, one number per pass: bytes read per second by all threads, each its share;
+// int8 operations per second, or bf16 ones on tiles, 0 where the build has no instruction for them.
+// pentad_probe_products with tiles only after a model was created, which asks for their use.
+void pentad_probe_read(const void* data, size_t bytes, int32_t threads, int32_t passes, double* bytes_per_s);
+void pentad_probe_products(int32_t threads, int32_t tiles, int32_t passes, double* operations_per_s);
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,6 @@
 // Vectors of 16 floats through compiler vector types: one source for every instruction set.
-// Only int8 and bf16 dot products and tiles need intrinsics; they live in dot.h and tiles.h.
+// Only int8 and bf16 dot products and tiles need intrinsics; they live in dot.h, code_tiles.h
+// and attention_tiles.h.
 #pragma once
 #include <cmath>
 #include <cstdint>

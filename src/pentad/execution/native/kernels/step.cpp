@@ -9,17 +9,12 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
-#if defined(__AMX_BF16__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-
 #include "attention.h"
 #include "attention_tiles.h"
-#include "code_tiles.h"
 #include "dot.h"
 #include "native.h"
 #include "pack.h"
+#include "products.h"
 #include "sampling.h"
 #include "threads.h"
 
@@ -80,6 +75,7 @@ class Model {
   explicit Model(const pentad_config& c)
       : c_(c),
         team_(c.threads),
+        products_(team_.size()),
         frequencies_(c.inverse_frequencies, c.inverse_frequencies + c.rope_dim / 2),
         windows_(static_cast<size_t>(c.layers), c.window),
         layers_(static_cast<size_t>(c.layers)),
@@ -98,8 +94,6 @@ class Model {
     samplers_ = std::vector<Sampler>(static_cast<size_t>(team_.size()));
 #if PENTAD_TILES
     tile_scratch_ = std::vector<TileScratch>(static_cast<size_t>(team_.size()));
-    tile_work_ = std::vector<TileWork>(static_cast<size_t>(team_.size()));
-    tiles_ = syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
 #endif
     reserve(c.max_tokens);
   }
@@ -261,6 +255,7 @@ class Model {
 
   Team& team() { return team_; }
   const double* times() const { return times_; }
+  void set_timed(bool timed) { timed_ = timed; }
 
  private:
   static constexpr int kRowsAtOnce = 64;
@@ -335,29 +330,12 @@ class Model {
   Quantized quantized(int cols, int tokens, int copy = 0) {
     const size_t c = static_cast<size_t>(copy) * wide_;
     return {.cols = cols,
-            .panel = panel(tokens),
+            .panel = products_.panel(tokens),
             .codes = codes_.data() + c,
             .scale = scale_.data() + c / 32,
             .total = total_.data() + c / 32,
             .sum = sum_.data() + c / 16};
   }
-  // How products of so many tokens read their inputs.
-  int panel([[maybe_unused]] int tokens) const {
-#if PENTAD_TILES
-    if (tiles_ && tokens >= kTilesFrom) return tile_tokens(tokens);
-#endif
-    return 1;
-  }
-  template <typename Epilogue>
-  void matmul(const Matrix& m, const Quantized& x, int tokens, int begin, int end, int rank, Epilogue&& epilogue) {
-#if PENTAD_TILES
-    if (x.panel > 1)
-      return multiply_tiles(m, x, tokens, begin, end, tile_work_[static_cast<size_t>(rank)], epilogue);
-#endif
-    (void)rank;
-    multiply(m, x, tokens, begin, end, epilogue);
-  }
-
   void norm_row(const float* x, const std::vector<float>& weight, float* out) const {
     f32x16 squares = splat(0.0f);
     for (int i = 0; i < c_.width; i += 16) squares += load(x + i) * load(x + i);
@@ -395,9 +373,8 @@ class Model {
       const int chunk = n > 16 ? 16 : n;
       for (int begin = 0; begin < n; begin += chunk) {
         const int end = std::min(n, begin + chunk), seen = context - n + end + 16;
-        // Drafts attend as single tokens do, since they may become text: tiles round otherwise.
         const bool drafts = (b.drafted && b.drafted[s]) || (b.tree_slots && b.tree_slots[s]);
-        const bool tiled = tiles_ && !drafts && end - begin >= kTileQueriesFrom;
+        const bool tiled = products_.tiles() && !drafts && end - begin >= kTileQueriesFrom;
         for (int h = 0; h < (tiled ? c_.heads : c_.kv_heads); h++)
           items_.push_back({s, h, begin, end, 0, tiled ? 1 : (end - begin) * group, tiled ? seen * 4 : seen, tiled});
       }
@@ -477,7 +454,7 @@ class Model {
     for (auto& part : parts) {
       const int from = std::max(begin, part.first) - part.first, to = std::min(end, part.first + part.count) - part.first;
       if (from >= to) continue;
-      matmul(part.w.matrix, in, b.tokens, from * per_head, to * per_head, rank, [&](int group, int t, f32x16 v) {
+      products_.multiply(part.w.matrix, in, b.tokens, from * per_head, to * per_head, rank, [&](int group, int t, f32x16 v) {
         if (!part.bias.empty()) v += load(part.bias.data() + group * kRows);
         store(qkv_.data() + static_cast<size_t>(t) * row + part.at + group * kRows, v);
       });
@@ -520,7 +497,7 @@ class Model {
                         .dim = c_.head_dim};
 #if PENTAD_TILES
       if (item.tiled) {
-        tile_work_[static_cast<size_t>(rank)].shape.attention();
+        products_.shape(rank).attention();
         const int t = first_token + item.begin;
         float* out = attended_.data() + static_cast<size_t>(t) * q_dim_ + item.head * c_.head_dim;
         attend_tiles(qkv_.data() + static_cast<size_t>(t) * row + item.head * c_.head_dim, static_cast<size_t>(row),
@@ -559,7 +536,7 @@ class Model {
 
   void add_product(const Matrix& m, const Quantized& x, int rank) {
     auto [begin, end] = share(m.rows / kRows, rank);
-    matmul(m, x, batch_->tokens, begin, end, rank, [&](int group, int t, f32x16 v) {
+    products_.multiply(m, x, batch_->tokens, begin, end, rank, [&](int group, int t, f32x16 v) {
       float* p = x_.data() + static_cast<size_t>(t) * c_.width + group * kRows;
       store(p, load(p) + v);
     });
@@ -575,10 +552,10 @@ class Model {
     float* hidden = hidden_[static_cast<size_t>(rank)].data();
     const Quantized out = hidden_input(cols, b.tokens);
     for (int block = from; block < to; block++) {
-      matmul(l.gate.matrix, in, b.tokens, block * 2, block * 2 + 2, rank, [&](int group, int t, f32x16 v) {
+      products_.multiply(l.gate.matrix, in, b.tokens, block * 2, block * 2 + 2, rank, [&](int group, int t, f32x16 v) {
         store(hidden + t * kBlock + (group & 1) * kRows, silu(v));
       });
-      matmul(l.up.matrix, in, b.tokens, block * 2, block * 2 + 2, rank, [&](int group, int t, f32x16 v) {
+      products_.multiply(l.up.matrix, in, b.tokens, block * 2, block * 2 + 2, rank, [&](int group, int t, f32x16 v) {
         float* p = hidden + t * kBlock + (group & 1) * kRows;
         store(p, load(p) * v);
       });
@@ -589,7 +566,7 @@ class Model {
   // The hidden layer's input must not overwrite what gate and up still read.
   Quantized hidden_input(int cols, int tokens) {
     return {.cols = cols,
-            .panel = panel(tokens),
+            .panel = products_.panel(tokens),
             .codes = hidden_codes_.data(),
             .scale = hidden_scale_.data(),
             .total = hidden_total_.data(),
@@ -608,7 +585,7 @@ class Model {
     const Matrix& m = head_.matrix.data ? head_.matrix : embed_.matrix;
     auto [begin, end] = share(m.rows / kRows, rank);
     Best* best = b.argmax ? best_.data() + static_cast<size_t>(rank) * b.rows : nullptr;
-    matmul(m, in, b.rows, begin, end, rank, [&](int group, int r, f32x16 v) {
+    products_.multiply(m, in, b.rows, begin, end, rank, [&](int group, int r, f32x16 v) {
       const int token = group * kRows, live = std::min(kRows, c_.vocab - token);
       const int line = draws_ ? draws_->lines[r] : b.logits ? r : -1;
       if (line >= 0) {
@@ -636,9 +613,10 @@ class Model {
                                                                    c_.vocab, draws_->rows[i], *draws_);
   }
   void work(int rank) {
-    auto mark = std::chrono::steady_clock::now();
+    const bool timed = timed_ && rank == 0;
+    auto mark = timed ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point{};
     auto lap = [&](Phase phase) {
-      if (rank) return;
+      if (!timed) return;
       auto now = std::chrono::steady_clock::now();
       times_[phase] += std::chrono::duration<double>(now - mark).count();
       mark = now;
@@ -662,13 +640,12 @@ class Model {
     if (batch_->rows) head(rank);
     if (draws_) draw(rank);
     lap(kHead);
-#if PENTAD_TILES
-    tile_work_[static_cast<size_t>(rank)].shape.release();
-#endif
+    products_.release(rank);
   }
 
   pentad_config c_;
   Team team_;
+  Products products_;
   std::vector<float> frequencies_;
   std::vector<int32_t> windows_;
   std::vector<LayerWeights> layers_;
@@ -676,7 +653,6 @@ class Model {
   std::vector<float> final_norm_;
   Arena kv_;
   int capacity_ = 0, q_dim_ = 0, kv_dim_ = 0, wide_ = 0, score_stride_ = 0;
-  bool tiles_ = false;
   const pentad_batch* batch_ = nullptr;
   const pentad_draws* draws_ = nullptr;
   std::vector<Sampler> samplers_;
@@ -690,12 +666,12 @@ class Model {
   std::vector<std::vector<uint32_t>> queries_;
 #if PENTAD_TILES
   std::vector<TileScratch> tile_scratch_;
-  std::vector<TileWork> tile_work_;
 #endif
   std::vector<Item> items_;
   std::vector<std::vector<Item>> parts_;
   std::vector<Best> best_;
   double times_[8] = {};
+  bool timed_ = false;
 };
 
 }  // namespace pentad
@@ -738,6 +714,7 @@ void pentad_copy_slots(pentad_model* m, const int32_t* pairs, int32_t n) { m->mo
 size_t pentad_weight_bytes(const pentad_model* m) { return m->model.weight_bytes(); }
 size_t pentad_block_bytes(const pentad_model* m) { return m->model.kv_block_bytes(); }
 void pentad_set_threads(pentad_model* m, int32_t n) { m->model.team().set_active(n); }
+void pentad_set_timed(pentad_model* m, int32_t timed) { m->model.set_timed(timed != 0); }
 void pentad_times(const pentad_model* m, double* s) { std::copy(m->model.times(), m->model.times() + 8, s); }
 const char* pentad_kernels(void) {
 #if defined(__AMX_BF16__)

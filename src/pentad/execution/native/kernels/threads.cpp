@@ -67,9 +67,11 @@ void Team::run(const std::function<void(int)>& work) {
 }
 
 void Team::barrier() {
-  if (active_ == 1) return;
+  // Read before arriving: once all have arrived, the caller may change the number for its next run.
+  const uint32_t active = static_cast<uint32_t>(active_);
+  if (active == 1) return;
   uint32_t phase = phase_.load(std::memory_order_acquire);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(active_)) {
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == active) {
     arrived_.store(0, std::memory_order_relaxed);
     phase_.fetch_add(1, std::memory_order_release);
     phase_.notify_all();

@@ -1,0 +1,33 @@
+"""ModelForm: the precision in which a model lies in a device's memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pentad.execution.spec import ModelSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelForm:
+    """Bits of a stored number, scales and minima of its block included."""
+
+    weight_bits: float = 16
+    """Of the layers' matrices, on average."""
+    kv_bits: float = 16
+    head_bits: float | None = None
+    """Of the head, or of the embedding table that serves as one; None: as the layers."""
+
+    def __post_init__(self) -> None:
+        for name in ("weight_bits", "kv_bits", "head_bits"):
+            bits = getattr(self, name)
+            if bits is not None and not 0 < bits <= 64:
+                raise ValueError(f"{name} is {bits}, must be above 0 and at most 64")
+
+    def weight_bytes(self, parameters: float) -> float:
+        """Bytes of that many parameters of the layers."""
+        return parameters * self.weight_bits / 8
+
+    def kv_bytes(self, spec: ModelSpec, slots: float, layers: int | None = None) -> float:
+        """Bytes of keys and values of `slots` tokens over `layers` (None means all)."""
+        share = 1.0 if layers is None else layers / spec.layers
+        return slots * spec.kv_bytes_per_token(self.kv_bits / 8) * share

@@ -1,0 +1,191 @@
+"""NativeEncoder: texts to unit vectors on the kernel library, e.g. BERT and MiniLM. Needs no PyTorch."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pentad.errors import BadModelFile, Incompatible, Infeasible, InvalidRequest
+from pentad.execution.native.choice import choose_kernels, unsupported_encoder
+from pentad.execution.native.library import KernelLibrary, built, cpu_flags, open_library
+from pentad.execution.native.runner import default_threads
+from pentad.execution.native.structs import ENCODER_TENSORS, FORMATS, EncoderConfig
+from pentad.execution.quant import dequantize
+from pentad.execution.reading import WeightReader
+from pentad.execution.spec import Learned, ModelSpec
+from pentad.execution.texts import check_texts, text_batches
+from pentad.execution.weights import WeightSource
+
+_BATCH_TOKENS: Final = 1024
+"""Tokens computed at once: bounds the activations, to some 10 MB for MiniLM."""
+_MODEL: Final = -1
+_ACTIVATIONS: Final = MappingProxyType({"gelu": 0, "gelu_tanh": 1, "relu": 2, "silu": 3})
+_WRONG: Final = ("", "token id", "length", "", "", "", "size: memory ran out")
+
+
+class NativeEncoder:
+    """Mean of the last hidden states of each text, as unit vectors.
+
+    Weights are packed into 8-bit codes with a scale per 32 (4-bit ones stay what they are). Texts lie
+    end to end without padding, so a vector does not depend on what else is encoded. May be used from
+    several threads, one of which computes at a time.
+
+    Args:
+        spec: an encoder.
+        weights: its tensors, which are not needed any more once this is made.
+        kernels: the instruction set by name; `auto` takes the fastest that this CPU has.
+        threads: that compute; None: one per core.
+
+    Raises:
+        BadModelFile: weights that do not fit the spec.
+        Incompatible: a model that the kernels cannot do, or kernels that cannot be had.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, weights: WeightSource, *, kernels: str = "auto", threads: int | None = None
+    ) -> None:
+        reason = unsupported_encoder(spec)
+        if reason is not None:
+            raise Incompatible(f"model {spec.name!r} cannot run on the native kernels: {reason}")
+        self.spec = spec
+        positions = spec.positions
+        assert isinstance(positions, Learned)
+        self.max_tokens = min(spec.context_length, positions.max_positions)
+        """The longest text, special tokens included."""
+        library = open_library(choose_kernels(kernels, built=built(), flags=cpu_flags()))
+        self.kernels = library.name
+        """The instruction set in use."""
+        self._functions: Any = library.functions
+        self._lock = threading.Lock()
+        self._model = self._created(library, threads or default_threads())
+        weakref.finalize(self, library.functions.pentad_encoder_destroy, self._model)
+        self._load(WeightReader(spec, weights))
+        self.weight_bytes = int(self._functions.pentad_encoder_weight_bytes(self._model))
+        """Bytes of the packed matrices and the positions."""
+
+    @staticmethod
+    def supports(spec: ModelSpec, weights: WeightSource) -> str | None:
+        """Why this model cannot run on the kernels; None if it can."""
+        for name in weights.names():
+            stored = weights.tensor(name)
+            if stored.format not in FORMATS:
+                return f"its tensor {name!r} is stored as {stored.format}"
+        return unsupported_encoder(spec)
+
+    @property
+    def dimensions(self) -> int:
+        return self.spec.width
+
+    def encode(self, texts: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+        """One unit vector per text: [B, E].
+
+        Args:
+            texts: token ids of each text, special tokens included.
+
+        Raises:
+            ContextLengthExceeded: a text is longer than the model's positions.
+            InvalidRequest: a text without tokens, or with a token that the model does not know.
+        """
+        check_texts(texts, model=self.spec.name, max_tokens=self.max_tokens)
+        vectors = np.empty((len(texts), self.spec.width), np.float32)
+        for batch in text_batches(texts, _BATCH_TOKENS):
+            vectors[batch] = self._encode([texts[i] for i in batch])
+        return vectors
+
+    def _encode(self, texts: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+        starts = np.zeros(len(texts) + 1, np.int32)
+        np.cumsum([len(text) for text in texts], out=starts[1:])
+        tokens = np.fromiter((t for text in texts for t in text), np.int32, int(starts[-1]))
+        found = np.empty((len(texts), self.spec.width), np.float32)
+        with self._lock:
+            wrong = self._functions.pentad_encode(
+                self._model, tokens.ctypes.data, starts.ctypes.data, len(texts), found.ctypes.data
+            )
+        if wrong:
+            raise InvalidRequest(f"a text has an impossible {_WRONG[wrong]}", param="input")
+        return found
+
+    def _created(self, library: KernelLibrary, threads: int) -> int:
+        spec = self.spec
+        config = EncoderConfig(
+            layers=spec.layers,
+            width=spec.width,
+            heads=spec.heads,
+            head_dim=spec.head_dim,
+            ffn_width=spec.ffn_width,
+            vocab=spec.vocab_size,
+            activation=_ACTIVATIONS[spec.activation],
+            threads=threads,
+            max_tokens=self.max_tokens,
+            eps=spec.norm.eps,
+        )
+        model: int | None = library.functions.pentad_encoder_create(ctypes.byref(config))
+        if model is None:
+            raise Infeasible(f"memory does not hold the encoder {spec.name!r}")
+        return model
+
+    def _load(self, reader: WeightReader) -> None:
+        for name, layer, shape in _matrices(self.spec):
+            stored = reader.stored(_canonical(name, layer), shape)
+            self._set(name, layer, stored.format, np.ascontiguousarray(stored.data), shape)
+        for name, layer, parts, size in _vectors(self.spec):
+            values = [dequantize(reader.stored(_canonical(part, layer), (size,))) for part in parts]
+            self._set(name, layer, "F32", np.concatenate(values), (1, size * len(parts)))
+        self._set("positions", _MODEL, "F32", self._positions(reader), (self.max_tokens, self.spec.width))
+        reader.check_all_read()
+
+    def _positions(self, reader: WeightReader) -> npt.NDArray[np.float32]:
+        """What is added to a token at each position: its embedding, and that of the first token type."""
+        spec, learned = self.spec, self.spec.positions
+        assert isinstance(learned, Learned)
+        rows = learned.max_positions + learned.offset
+        table = dequantize(reader.stored("positions", (rows, spec.width)))
+        table = table[learned.offset : learned.offset + self.max_tokens]
+        if spec.token_types:
+            table = table + dequantize(reader.stored("token_types", (spec.token_types, spec.width)))[0]
+        return np.ascontiguousarray(table, np.float32)
+
+    def _set(
+        self, name: str, layer: int, format: str, values: npt.NDArray[Any], shape: tuple[int, int]
+    ) -> None:
+        code, data = ENCODER_TENSORS[name], values.ctypes.data
+        if self._functions.pentad_encoder_set(self._model, code, layer, FORMATS[format], data, *shape):
+            raise BadModelFile(
+                f"model {self.spec.name!r}: {_canonical(name, layer)!r} of shape {shape} in {format} "
+                "cannot be packed"
+            )
+
+
+def _canonical(name: str, layer: int) -> str:
+    return name if layer == _MODEL else f"layers.{layer}.{name}"
+
+
+def _matrices(spec: ModelSpec) -> Iterator[tuple[str, int, tuple[int, int]]]:
+    """Name, layer and [out, in] of every matrix."""
+    heads = spec.heads * spec.head_dim
+    yield "embed", _MODEL, (spec.vocab_size, spec.width)
+    for layer in range(spec.layers):
+        for name in ("q", "k", "v"):
+            yield name, layer, (heads, spec.width)
+        yield "o", layer, (spec.width, heads)
+        yield "up", layer, (spec.ffn_width, spec.width)
+        yield "down", layer, (spec.width, spec.ffn_width)
+
+
+def _vectors(spec: ModelSpec) -> Iterator[tuple[str, int, tuple[str, ...], int]]:
+    """Name, layer, the tensors that make it up, and the size of each."""
+    yield "embed_norm", _MODEL, ("embed_norm", "embed_norm.bias"), spec.width
+    for layer in range(spec.layers):
+        yield "attn_norm", layer, ("attn_norm", "attn_norm.bias"), spec.width
+        yield "ffn_norm", layer, ("ffn_norm", "ffn_norm.bias"), spec.width
+        yield "qkv.bias", layer, ("q.bias", "k.bias", "v.bias"), spec.heads * spec.head_dim
+        yield "o.bias", layer, ("o.bias",), spec.width
+        yield "up.bias", layer, ("up.bias",), spec.ffn_width
+        yield "down.bias", layer, ("down.bias",), spec.width
