@@ -61,7 +61,7 @@ class RaggedBatch:
     drafted: Int32 | None = None
     """[S] how many of each sequence's tokens, the last ones, are drafts to be verified; None where none
     has any. They ask for the numbers that they would have as steps of their own, since they may become
-    text: kernels are chosen as if they were not there."""
+    text: a runner chooses no kernel for them that rounds otherwise."""
     tree_slots: Int32 | None = None
     """[S] how many of each sequence's last KV slots hold a token tree; None where none has one."""
     tree_masks: npt.NDArray[np.uint64] | None = None

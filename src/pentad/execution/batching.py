@@ -35,6 +35,7 @@ def ragged_batch(work: Work, tables: npt.NDArray[np.int32], block_size: int) -> 
     table_rows: list[int] = []
     logit_rows: list[int] = []
     trees: list[tuple[int, TokenTree]] = []
+    drafting = False
     for seq, count in work:
         begin = seq.num_computed
         end = begin + count
@@ -60,9 +61,12 @@ def ragged_batch(work: Work, tables: npt.NDArray[np.int32], block_size: int) -> 
         starts.append(len(tokens))
         context_lens.append(end)
         table_rows.append(seq.row)
-        if end >= len(seq.tokens):
+        if end == len(seq.tokens):
+            logit_rows.append(len(tokens) - 1)
+        elif end > len(seq.tokens):
             logit_rows += range(len(tokens) - 1 - end + len(seq.tokens), len(tokens))
-    drafted = [seq.num_draft for seq, _ in work]
+            drafting = True
+    drafted = [seq.num_draft for seq, _ in work] if drafting else None
     tree_slots, tree_masks = _trees(trees, starts) if trees else (None, None)
     width = -(-max(context_lens) // block_size)
     return RaggedBatch(
@@ -73,7 +77,7 @@ def ragged_batch(work: Work, tables: npt.NDArray[np.int32], block_size: int) -> 
         context_lens=np.array(context_lens, dtype=np.int32),
         block_tables=tables[table_rows, :width],  # [S, M], a copy
         logit_rows=np.array(logit_rows, dtype=np.int32),
-        drafted=np.array(drafted, dtype=np.int32) if any(drafted) else None,
+        drafted=np.array(drafted, dtype=np.int32) if drafted else None,
         tree_slots=tree_slots,
         tree_masks=tree_masks,
     )

@@ -201,7 +201,7 @@ class Engine:
                 if seq.admit(now_s):
                     self._counters.prompt_tokens += seq.prompt_tokens
             todo = len(seq.tokens) - seq.num_computed
-            if seq.draft is not None:
+            if seq.num_draft and seq.draft is not None:
                 seq.draft = seq.draft.cut(count - todo)
                 todo += seq.num_draft
             # A choice finds more than was planned when its leader has just resumed in this step.
@@ -214,10 +214,10 @@ class Engine:
         for seq, count in tuple(work):
             if seq.num_computed + count >= len(seq.tokens):
                 try:
-                    if seq.draft is None:
-                        rows.append(seq.sample_row())
-                    else:
+                    if seq.num_draft and seq.draft is not None:
                         rows += seq.draft.rows
+                    else:
+                        rows.append(seq.sample_row())
                 except Exception as error:
                     self._end(seq, error=sequence_failure(seq, error))
                     work.remove((seq, count))

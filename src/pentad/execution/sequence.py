@@ -235,31 +235,29 @@ class Sequence:
 
         Returns those that it got, why it is complete if it is, and what constraint or watcher raised.
         """
-        for given, token in enumerate(drawn):
-            try:
-                finish = self._append(token)
-            except Exception as error:
-                return drawn[:given], None, error
-            if finish is not None:
-                return drawn[: given + 1], finish, None
+        tokens, request = self.tokens, self.request
+        constraint, watcher = request.constraint, request.watcher
+        given = 0
+        try:
+            for one in drawn:
+                token = one.token
+                tokens.append(token)
+                if self._output_counts is not None:
+                    self._output_counts[token] += 1
+                if self._seen is not None:
+                    self._seen.add(token)
+                if constraint is not None:
+                    constraint.accept(token)
+                stops = watcher is not None and watcher.accept(one)
+                stops = stops or token in self._ends or (constraint is not None and constraint.finished())
+                given += 1
+                if stops:
+                    return drawn[:given], "stop", None
+                if len(tokens) - self.prompt_tokens >= request.max_tokens:
+                    return drawn[:given], "length", None
+        except Exception as error:
+            return drawn[:given], None, error
         return drawn, None, None
-
-    def _append(self, drawn: Drawn) -> FinishReason | None:
-        token = drawn.token
-        request = self.request
-        self.tokens.append(token)
-        if self._output_counts is not None:
-            self._output_counts[token] += 1
-        if self._seen is not None:
-            self._seen.add(token)
-        constraint = request.constraint
-        if constraint is not None:
-            constraint.accept(token)
-        if request.watcher is not None and request.watcher.accept(drawn):
-            return "stop"
-        if token in self._ends or (constraint is not None and constraint.finished()):
-            return "stop"
-        return "length" if len(self.tokens) - self.prompt_tokens >= request.max_tokens else None
 
     def note(self, decision: Decision) -> None:
         """Keeps a scheduler's decision, unless it only repeats the one before."""

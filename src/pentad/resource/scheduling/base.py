@@ -169,6 +169,8 @@ class Draft:
         won by guessing some.
         """
         for seq, need in self.decodes.values():
+            if not seq.num_draft:
+                continue
             room = seq.num_blocks + need + max(0, self.free_blocks - self.reserved_blocks)
             count = min(seq.num_draft, self.tokens, room * self.block_size - seq.num_computed - 1)
             if count > 0:

@@ -154,14 +154,17 @@ def _only_decodes(state: SchedulerInput, budget: int) -> StepPlan | None:
     """The plan of the ordinary step: everyone decodes and blocks suffice. None when it is not one."""
     free = state.free_blocks
     block_size = state.block_size
-    work: list[tuple[SequenceView, int]] = []
+    drafted = 0
     for seq in state.running:
         computed = seq.num_computed
         if seq.num_tokens - computed != 1:
             return None
         drafts = seq.num_draft
+        drafted += drafts
         if computed + drafts >= seq.num_blocks * block_size:
             free -= growth_blocks(seq, 1 + drafts, block_size)
-        budget -= 1 + drafts
-        work.append((seq, 1 + drafts))
-    return StepPlan(work=tuple(work)) if free >= 0 and budget >= 0 else None
+    if free < 0 or len(state.running) + drafted > budget:
+        return None
+    if drafted:
+        return StepPlan(work=tuple((seq, 1 + seq.num_draft) for seq in state.running))
+    return StepPlan(work=tuple((seq, 1) for seq in state.running))
