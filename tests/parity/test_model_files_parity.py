@@ -135,7 +135,7 @@ def test_folder_saved_by_transformers_is_read_with_every_parameter(name: str, tm
 
 @pytest.fixture(scope="module")
 def embedder(minilm_path: pathlib.Path) -> LocalEmbedder:
-    return LocalEmbedder.open(minilm_path)
+    return LocalEmbedder.open(minilm_path, kernels="torch")  # the native kernels have a test of their own
 
 
 def test_embeddings_equal_the_reference(embedder: LocalEmbedder, minilm_path: pathlib.Path) -> None:
