@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import transformers
 
+from pentad.execution.spec import Learned, ModelSpec, Norm, Rope
 from pentad.execution.weights import StoredTensor
 
 DATA = pathlib.Path(__file__).parent.parent.parent / "shared" / "data"
@@ -82,6 +83,39 @@ def _hf_name(name: str) -> str:
         return f"model.layers.{parts[1]}.{_NAMES[parts[2]]}.{parts[3]}"
     top = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
     return f"{top[parts[0]]}.{parts[1]}"
+
+
+TINY = ModelSpec(
+    name="tiny",
+    family="llama",
+    vocab_size=96,
+    layers=2,
+    width=32,
+    heads=4,
+    kv_heads=2,
+    head_dim=8,
+    ffn_width=64,
+    context_length=256,
+    positions=Rope(dim=8),
+    norm=Norm(eps=1e-6),
+)
+
+
+def tiny_arrays(spec: ModelSpec, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random weights of a Llama geometry without biases, with a table of positions where the spec asks."""
+    rng = np.random.default_rng(seed)
+    q, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
+    found = {"embed": rng.normal(size=(spec.vocab_size, spec.width)), "final_norm": np.ones(spec.width)}
+    if isinstance(spec.positions, Learned):
+        found["positions"] = rng.normal(size=(spec.positions.max_positions, spec.width))
+    for i in range(spec.layers):
+        shapes = {"q": (q, spec.width), "k": (kv, spec.width), "v": (kv, spec.width), "o": (spec.width, q)}
+        shapes |= {"gate": (spec.ffn_width, spec.width), "up": (spec.ffn_width, spec.width)}
+        shapes |= {"down": (spec.width, spec.ffn_width)}
+        for name, shape in shapes.items():
+            found[f"layers.{i}.{name}"] = rng.normal(size=shape) / shape[1] ** 0.5
+        found |= {f"layers.{i}.attn_norm": np.ones(spec.width), f"layers.{i}.ffn_norm": np.ones(spec.width)}
+    return found
 
 
 @dataclass(frozen=True)

@@ -9,58 +9,28 @@ import numpy as np
 import pytest
 
 from pentad.execution.batch import RaggedBatch
-from pentad.execution.spec import Learned, ModelSpec, Norm, Rope
+from pentad.execution.spec import Learned
 from pentad.execution.speculation.tree import TokenTree
 from pentad.execution.torch.runner import TorchRunner
 from ragged_batches import ragged
-from torch_reference import ArrayWeights
+from torch_reference import TINY, ArrayWeights, tiny_arrays
 
-SPEC = ModelSpec(
-    name="tiny",
-    family="llama",
-    vocab_size=96,
-    layers=2,
-    width=32,
-    heads=4,
-    kv_heads=2,
-    head_dim=8,
-    ffn_width=64,
-    context_length=256,
-    positions=Rope(dim=8),
-    norm=Norm(eps=1e-6),
-)
 SPECS = {
-    "rope": SPEC,
-    "learned": dataclasses.replace(SPEC, positions=Learned(max_positions=256)),
-    "window": dataclasses.replace(SPEC, window=70),
-    "windows": dataclasses.replace(SPEC, window=64, window_layers=(1,)),
-    "mqa": dataclasses.replace(SPEC, kv_heads=1),
+    "rope": TINY,
+    "learned": dataclasses.replace(TINY, positions=Learned(max_positions=256)),
+    "window": dataclasses.replace(TINY, window=70),
+    "windows": dataclasses.replace(TINY, window=64, window_layers=(1,)),
+    "mqa": dataclasses.replace(TINY, kv_heads=1),
 }
 TREE = TokenTree(tokens=(5, 6, 7, 8, 9, 10, 11), parents=(-1, 0, -1, 0, 2, 3, 5))
-TEXT = np.random.default_rng(9).integers(0, SPEC.vocab_size, 90).tolist()
+TEXT = np.random.default_rng(9).integers(0, TINY.vocab_size, 90).tolist()
 BLOCKS = [11, 3, 4, 0, 7, 9, 1]
-
-
-def arrays(spec: ModelSpec) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    q, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
-    found = {"embed": rng.normal(size=(spec.vocab_size, spec.width)), "final_norm": np.ones(spec.width)}
-    if isinstance(spec.positions, Learned):
-        found["positions"] = rng.normal(size=(spec.positions.max_positions, spec.width))
-    for i in range(spec.layers):
-        shapes = {"q": (q, spec.width), "k": (kv, spec.width), "v": (kv, spec.width), "o": (spec.width, q)}
-        shapes |= {"gate": (spec.ffn_width, spec.width), "up": (spec.ffn_width, spec.width)}
-        shapes |= {"down": (spec.width, spec.ffn_width)}
-        for name, shape in shapes.items():
-            found[f"layers.{i}.{name}"] = rng.normal(size=shape) / shape[1] ** 0.5
-        found |= {f"layers.{i}.attn_norm": np.ones(spec.width), f"layers.{i}.ffn_norm": np.ones(spec.width)}
-    return found
 
 
 @pytest.fixture(params=SPECS)
 def runner(request: pytest.FixtureRequest) -> Iterator[TorchRunner]:
     spec = SPECS[request.param]
-    runner = TorchRunner.load(spec, ArrayWeights(arrays(spec)), num_blocks=24, dtype="float32")
+    runner = TorchRunner.load(spec, ArrayWeights(tiny_arrays(spec)), num_blocks=24, dtype="float32")
     yield runner
     runner.close()
 

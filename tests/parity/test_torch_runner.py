@@ -11,69 +11,39 @@ import torch
 
 from pentad.errors import BadModelFile, Incompatible, Infeasible, InvalidRequest
 from pentad.execution.batch import SampleRow
-from pentad.execution.spec import ModelSpec, Norm, Rope
+from pentad.execution.spec import Rope
 from pentad.execution.torch import probe
 from pentad.execution.torch.linear import Activation, Dense, Packed, packing_available
 from pentad.execution.torch.runner import TorchRunner
 from ragged_batches import ragged
-from torch_reference import ArrayWeights
-
-SPEC = ModelSpec(
-    name="tiny",
-    family="llama",
-    vocab_size=96,
-    layers=2,
-    width=32,
-    heads=4,
-    kv_heads=2,
-    head_dim=8,
-    ffn_width=64,
-    context_length=256,
-    positions=Rope(dim=8),
-    norm=Norm(eps=1e-6),
-)
-
-
-def arrays(spec: ModelSpec, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random weights of a bias-free Llama geometry."""
-    rng = np.random.default_rng(seed)
-    q, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
-    found = {"embed": rng.normal(size=(spec.vocab_size, spec.width)), "final_norm": np.ones(spec.width)}
-    for i in range(spec.layers):
-        shapes = {"q": (q, spec.width), "k": (kv, spec.width), "v": (kv, spec.width), "o": (spec.width, q)}
-        shapes |= {"gate": (spec.ffn_width, spec.width), "up": (spec.ffn_width, spec.width)}
-        shapes |= {"down": (spec.width, spec.ffn_width)}
-        for name, shape in shapes.items():
-            found[f"layers.{i}.{name}"] = rng.normal(size=shape) / shape[1] ** 0.5
-        found |= {f"layers.{i}.attn_norm": np.ones(spec.width), f"layers.{i}.ffn_norm": np.ones(spec.width)}
-    return found
+from torch_reference import TINY, ArrayWeights, tiny_arrays
 
 
 @pytest.fixture
 def runner() -> Iterator[TorchRunner]:
-    runner = TorchRunner.load(SPEC, ArrayWeights(arrays(SPEC)), num_blocks=16, dtype="float32")
+    runner = TorchRunner.load(TINY, ArrayWeights(tiny_arrays(TINY)), num_blocks=16, dtype="float32")
     yield runner
     runner.close()
 
 
-TOKENS = np.random.default_rng(9).integers(0, SPEC.vocab_size, 40).tolist()
+TOKENS = np.random.default_rng(9).integers(0, TINY.vocab_size, 40).tolist()
 
 
 def test_blocks_are_what_the_cache_bytes_hold() -> None:
-    block_bytes = SPEC.kv_bytes_per_token(4) * 16
-    weights = ArrayWeights(arrays(SPEC))
-    runner = TorchRunner.load(SPEC, weights, kv_bytes=block_bytes * 5 + 7, dtype="float32")
+    block_bytes = TINY.kv_bytes_per_token(4) * 16
+    weights = ArrayWeights(tiny_arrays(TINY))
+    runner = TorchRunner.load(TINY, weights, kv_bytes=block_bytes * 5 + 7, dtype="float32")
     assert (runner.num_blocks, runner.block_bytes) == (5, block_bytes)
-    assert TorchRunner.load(SPEC, weights, dtype="float32").num_blocks == SPEC.context_length // 16
-    half = TorchRunner.load(SPEC, weights, num_blocks=3, dtype="bfloat16", block_size=32)
+    assert TorchRunner.load(TINY, weights, dtype="float32").num_blocks == TINY.context_length // 16
+    half = TorchRunner.load(TINY, weights, num_blocks=3, dtype="bfloat16", block_size=32)
     assert (half.num_blocks, half.block_size, half.block_bytes) == (3, 32, block_bytes)
 
 
 def test_weight_bytes_are_the_parameters_of_the_spec() -> None:
-    weights = ArrayWeights(arrays(SPEC))
+    weights = ArrayWeights(tiny_arrays(TINY))
     for dtype, size in (("float32", 4), ("bfloat16", 2)):
-        runner = TorchRunner.load(SPEC, weights, num_blocks=1, dtype=dtype)  # type: ignore[arg-type]
-        assert runner.weight_bytes == SPEC.parameters * size
+        runner = TorchRunner.load(TINY, weights, num_blocks=1, dtype=dtype)  # type: ignore[arg-type]
+        assert runner.weight_bytes == TINY.parameters * size
 
 
 def test_a_step_draws_the_most_probable_token_of_each_wanted_row(runner: TorchRunner) -> None:
@@ -85,7 +55,7 @@ def test_a_step_draws_the_most_probable_token_of_each_wanted_row(runner: TorchRu
 
 def test_a_step_without_wanted_rows_still_writes_its_keys(runner: TorchRunner) -> None:
     expected = runner.logits(ragged([(TOKENS, 0, [0, 1, 2])]))[-1]
-    fresh = TorchRunner.load(SPEC, ArrayWeights(arrays(SPEC)), num_blocks=16, dtype="float32")
+    fresh = TorchRunner.load(TINY, ArrayWeights(tiny_arrays(TINY)), num_blocks=16, dtype="float32")
     assert fresh.step(ragged([(TOKENS[:39], 0, [5, 6, 7])], rows=[]), []) == []
     got = fresh.logits(ragged([(TOKENS[39:], 39, [5, 6, 7])]))[0]
     np.testing.assert_allclose(got, expected, atol=1e-5)
@@ -115,28 +85,28 @@ def test_stale_blocks_of_another_sequence_are_never_seen(runner: TorchRunner) ->
 
 @pytest.mark.parametrize("name", ["layers.1.k", "final_norm", "embed"])
 def test_a_missing_tensor_is_named(name: str) -> None:
-    weights = arrays(SPEC)
+    weights = tiny_arrays(TINY)
     del weights[name]
     with pytest.raises(BadModelFile, match=f"'tiny' lacks the tensor '{name}' of shape"):
-        TorchRunner.load(SPEC, ArrayWeights(weights), num_blocks=1)
+        TorchRunner.load(TINY, ArrayWeights(weights), num_blocks=1)
 
 
 def test_a_misshapen_tensor_is_named_with_both_shapes() -> None:
-    weights = arrays(SPEC)
+    weights = tiny_arrays(TINY)
     weights["layers.0.o"] = weights["layers.0.o"][:, :-1]
     with pytest.raises(BadModelFile, match=r"'layers.0.o' has shape \(32, 31\), its spec says \(32, 32\)"):
-        TorchRunner.load(SPEC, ArrayWeights(weights), num_blocks=1)
+        TorchRunner.load(TINY, ArrayWeights(weights), num_blocks=1)
 
 
 def test_weights_that_the_spec_does_not_use_are_refused() -> None:
-    weights = arrays(SPEC) | {"layers.0.q.bias": np.ones(32)}
+    weights = tiny_arrays(TINY) | {"layers.0.q.bias": np.ones(32)}
     with pytest.raises(BadModelFile, match=r"its spec does not use: layers\.0\.q\.bias"):
-        TorchRunner.load(SPEC, ArrayWeights(weights), num_blocks=1)
+        TorchRunner.load(TINY, ArrayWeights(weights), num_blocks=1)
 
 
 def test_a_cache_too_small_for_a_block_is_infeasible_and_says_how_much_one_takes() -> None:
     with pytest.raises(Infeasible, match=r"512 bytes holds no block of 16 tokens, which takes 4096 bytes"):
-        TorchRunner.load(SPEC, ArrayWeights(arrays(SPEC)), kv_bytes=512, dtype="float32")
+        TorchRunner.load(TINY, ArrayWeights(tiny_arrays(TINY)), kv_bytes=512, dtype="float32")
 
 
 @pytest.mark.parametrize(
@@ -150,31 +120,33 @@ def test_a_cache_too_small_for_a_block_is_infeasible_and_says_how_much_one_takes
 )
 def test_impossible_options_are_refused_by_name(option: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
-        TorchRunner.load(SPEC, ArrayWeights(arrays(SPEC)), num_blocks=1, **option)  # type: ignore[arg-type]
+        TorchRunner.load(TINY, ArrayWeights(tiny_arrays(TINY)), num_blocks=1, **option)  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
 def test_a_cuda_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(Incompatible, match="sees no CUDA device; set device to cpu"):
-        TorchRunner.load(SPEC, ArrayWeights(arrays(SPEC)), num_blocks=1, device="cuda")
+        TorchRunner.load(TINY, ArrayWeights(tiny_arrays(TINY)), num_blocks=1, device="cuda")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_logits_equal_cpu_logits(runner: TorchRunner) -> None:
     batch = ragged([(TOKENS, 0, [0, 1, 2]), ([5], 0, [3])])
-    device = TorchRunner.load(SPEC, ArrayWeights(arrays(SPEC)), num_blocks=16, dtype="float32", device="cuda")
+    device = TorchRunner.load(
+        TINY, ArrayWeights(tiny_arrays(TINY)), num_blocks=16, dtype="float32", device="cuda"
+    )
     np.testing.assert_allclose(device.logits(batch), runner.logits(batch), atol=1e-3)
 
 
 def test_auto_takes_bfloat16_exactly_where_the_cpu_computes_it() -> None:
     found = torch.cpu.get_capabilities()
     native = any(found.get(flag) for flag in ("amx_bf16", "avx512_bf16", "bf16"))
-    runner = TorchRunner.load(SPEC, ArrayWeights(arrays(SPEC)), num_blocks=1)
+    runner = TorchRunner.load(TINY, ArrayWeights(tiny_arrays(TINY)), num_blocks=1)
     assert runner.precision == ("bfloat16" if native else "float32")
 
 
 def test_bfloat16_stays_close_to_float32(runner: TorchRunner) -> None:
-    half = TorchRunner.load(SPEC, ArrayWeights(arrays(SPEC)), num_blocks=16, dtype="bfloat16")
+    half = TorchRunner.load(TINY, ArrayWeights(tiny_arrays(TINY)), num_blocks=16, dtype="bfloat16")
     batch = ragged([(TOKENS, 0, [0, 1, 2])])
     exact, rounded = (torch.log_softmax(torch.from_numpy(r.logits(batch)), -1) for r in (runner, half))
     divergence = (exact.exp() * (exact - rounded)).sum(-1)
@@ -214,16 +186,16 @@ def test_probes_return_positive_rates_and_times(runner: TorchRunner) -> None:
 
 
 def test_interleaved_rows_give_the_same_logits_as_halves() -> None:
-    weights = arrays(SPEC)
+    weights = tiny_arrays(TINY)
     interleaved = dict(weights)
-    for i in range(SPEC.layers):
-        for name, heads in (("q", SPEC.heads), ("k", SPEC.kv_heads)):
-            rows = weights[f"layers.{i}.{name}"].reshape(heads, 2, SPEC.head_dim // 2, SPEC.width)
-            interleaved[f"layers.{i}.{name}"] = rows.swapaxes(1, 2).reshape(-1, SPEC.width)
-    turned = dataclasses.replace(SPEC, positions=Rope(dim=8, pairing="interleaved"))
+    for i in range(TINY.layers):
+        for name, heads in (("q", TINY.heads), ("k", TINY.kv_heads)):
+            rows = weights[f"layers.{i}.{name}"].reshape(heads, 2, TINY.head_dim // 2, TINY.width)
+            interleaved[f"layers.{i}.{name}"] = rows.swapaxes(1, 2).reshape(-1, TINY.width)
+    turned = dataclasses.replace(TINY, positions=Rope(dim=8, pairing="interleaved"))
     batch = ragged([(TOKENS, 0, [0, 1, 2])])
     first, second = (
         TorchRunner.load(spec, ArrayWeights(found), num_blocks=4, dtype="float32").logits(batch)
-        for spec, found in ((SPEC, weights), (turned, interleaved))
+        for spec, found in ((TINY, weights), (turned, interleaved))
     )
     np.testing.assert_array_equal(first, second)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -67,16 +69,26 @@ class EngineMachine(RuleBasedStateMachine):
         preempt: float,
         prefix_cache: bool,
     ) -> None:
-        self.failing = False
-        self.scheduler = Switched(ArbitraryScheduler(seed, preempt_probability=preempt))
-        self.runner = ToyRunner(num_blocks=num_blocks, block_size=block_size, before_step=self._before_step)
-        self.engine = toy_engine(
-            self.scheduler,
-            runner=self.runner,
+        self.begin(
+            seed,
+            num_blocks=num_blocks,
+            block_size=block_size,
+            preempt=preempt,
             max_sequences=max_sequences,
             max_batch_tokens=max_batch_tokens,
             prefix_cache=prefix_cache,
         )
+
+    def begin(self, seed: int, *, num_blocks: int, block_size: int, preempt: float, **options: Any) -> None:
+        """An idle engine on the toy model.
+
+        Args:
+            options: of `toy_engine`.
+        """
+        self.failing = False
+        self.scheduler = Switched(ArbitraryScheduler(seed, preempt_probability=preempt))
+        self.runner = ToyRunner(num_blocks=num_blocks, block_size=block_size, before_step=self._before_step)
+        self.engine = toy_engine(self.scheduler, runner=self.runner, **options)
         self.requests: dict[str, TokenRequest] = {}
         self.answers: dict[str, Answer] = {}
         self.live: set[str] = set()

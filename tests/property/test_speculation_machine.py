@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize
-from test_engine_machine import EngineMachine, Switched
+from test_engine_machine import EngineMachine
 
 from pentad.execution.speculation.stage import Speculation
-from pentad.testing.engines import toy_engine
-from pentad.testing.runners import ToyRunner, reference
-from pentad.testing.schedulers import ArbitraryScheduler
+from pentad.testing.runners import reference
 from pentad.testing.speculators import ArbitrarySpeculator
 
 
@@ -46,9 +44,6 @@ class SpeculationMachine(EngineMachine):
         hit_probability: float,
         chains: bool,
     ) -> None:
-        self.failing = False
-        self.scheduler = Switched(ArbitraryScheduler(seed, preempt_probability=preempt))
-        self.runner = ToyRunner(num_blocks=num_blocks, block_size=block_size, before_step=self._before_step)
         speculator = ArbitrarySpeculator(
             seed,
             97,
@@ -56,18 +51,17 @@ class SpeculationMachine(EngineMachine):
             hit_probability=hit_probability,
             chains=chains,
         )
-        self.engine = toy_engine(
-            self.scheduler,
-            runner=self.runner,
+        self.expected: dict[str, list[int]] = {}
+        self.begin(
+            seed,
+            num_blocks=num_blocks,
+            block_size=block_size,
+            preempt=preempt,
             max_sequences=max_sequences,
             max_batch_tokens=max_batch_tokens,
             prefix_cache=bool(seed % 2),
             speculation=Speculation(speculator, most_tokens=most_tokens, adaptive=bool(seed % 3 == 0)),
         )
-        self.requests = {}
-        self.answers = {}
-        self.live = set()
-        self.expected: dict[str, list[int]] = {}
 
     def _oracle(self, id: str, text: Sequence[int]) -> int:
         """What the sequence must get next, however it is drawn; behind wrong tokens anything will do."""

@@ -1,10 +1,40 @@
-"""What encoders share: which texts they take, and how many at once."""
+"""What encoders share: which texts they take, how many at once, and in which order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 from pentad.errors import ContextLengthExceeded, InvalidRequest
+from pentad.execution.spec import ModelSpec
+
+
+def encode_in_batches(
+    spec: ModelSpec,
+    texts: Sequence[Sequence[int]],
+    encode: Callable[[Sequence[Sequence[int]]], npt.NDArray[np.float32]],
+    *,
+    max_tokens: int,
+    batch_tokens: int,
+) -> npt.NDArray[np.float32]:
+    """One vector per text, in the order given: [B, E].
+
+    Args:
+        encode: computes the vectors of some texts at once, in order.
+        max_tokens: of a text.
+        batch_tokens: of the texts that are computed at once, unless one alone has more.
+
+    Raises:
+        ContextLengthExceeded: a text is too long.
+        InvalidRequest: a text without tokens.
+    """
+    check_texts(texts, model=spec.name, max_tokens=max_tokens)
+    vectors = np.empty((len(texts), spec.width), np.float32)
+    for batch in text_batches(texts, batch_tokens):
+        vectors[batch] = encode([texts[i] for i in batch])
+    return vectors
 
 
 def check_texts(texts: Sequence[Sequence[int]], *, model: str, max_tokens: int) -> None:

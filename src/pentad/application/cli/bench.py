@@ -17,6 +17,10 @@ _RUNNER = tuple(
 )
 """The settings that change what `bench engine` measures."""
 
+PromptTokens = Annotated[int, typer.Option("--prompt-tokens", help="Of the timed prefill.")]
+NewTokens = Annotated[int, typer.Option("--new-tokens", help="Timed decode steps.")]
+Batch = Annotated[str, typer.Option("--batch", help="Sequences at once, with commas.")]
+
 
 def register(app: typer.Typer) -> None:
     bench = typer.Typer(help="Measure the engine, the server and their peers.", no_args_is_help=True)
@@ -32,13 +36,13 @@ def engine(
     flags: dict[str, Any],
     config: pathlib.Path | None,
     model: Annotated[str, typer.Option("--model", help="Stored model, or a file.")] = "smollm2-135m",
-    prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Of the timed prefill.")] = 512,
-    new_tokens: Annotated[int, typer.Option("--new-tokens", help="Timed decode steps.")] = 128,
+    prompt_tokens: PromptTokens = 512,
+    new_tokens: NewTokens = 128,
     context_tokens: Annotated[
         int | None,
         typer.Option("--context-tokens", help="In the cache when decoding starts. Absent: --prompt-tokens."),
     ] = None,
-    batch: Annotated[str, typer.Option("--batch", help="Sequences at once, with commas.")] = "1,8,32",
+    batch: Batch = "1,8,32",
     rounds: Annotated[int, typer.Option("--rounds", help="Medians of so many.")] = 5,
     out: Out = None,
     json: Json = False,
@@ -67,12 +71,12 @@ def peers(
     flags: dict[str, Any],
     config: pathlib.Path | None,
     model: Annotated[str, typer.Option("--model", help="Stored model, or a GGUF file.")] = "smollm2-135m",
-    prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Of the timed prefill.")] = 512,
-    new_tokens: Annotated[int, typer.Option("--new-tokens", help="Timed decode steps.")] = 128,
+    prompt_tokens: PromptTokens = 512,
+    new_tokens: NewTokens = 128,
     context_tokens: Annotated[
         int, typer.Option("--context-tokens", help="In the cache when decoding starts.")
     ] = 128,
-    batch: Annotated[str, typer.Option("--batch", help="Sequences at once, with commas.")] = "1,8,32",
+    batch: Batch = "1,8,32",
     rounds: Annotated[int, typer.Option("--rounds", help="Of all engines in turn; medians.")] = 5,
     only: Annotated[
         str | None, typer.Option("--only", help="Peers, with commas: llama.cpp, llama.cpp-q4_0 ...")

@@ -9,7 +9,9 @@ from typing import Final, Literal
 
 from pentad.errors import Incompatible, UnknownName
 from pentad.execution.native.library import NEEDS, usable
+from pentad.execution.native.structs import FORMATS
 from pentad.execution.spec import Learned, ModelSpec, Rope
+from pentad.execution.weights import WeightSource
 from pentad.types import Decision
 
 AUTO: Final = "auto"
@@ -59,6 +61,15 @@ def unsupported_geometry(spec: ModelSpec) -> str | None:
         ),
     )
     return next((reason for wrong, reason in checks if wrong), None)
+
+
+def unsupported_storage(weights: WeightSource) -> str | None:
+    """The first tensor in a format that cannot be packed; None if there is none."""
+    for name in weights.names():
+        stored = weights.tensor(name)
+        if stored.format not in FORMATS:
+            return f"its tensor {name!r} is stored as {stored.format}"
+    return None
 
 
 def unsupported_encoder(spec: ModelSpec) -> str | None:

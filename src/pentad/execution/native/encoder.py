@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pentad.errors import BadModelFile, Incompatible, Infeasible, InvalidRequest
-from pentad.execution.native.choice import choose_kernels, unsupported_encoder
+from pentad.execution.native.choice import choose_kernels, unsupported_encoder, unsupported_storage
 from pentad.execution.native.library import KernelLibrary, built, cpu_flags, open_library
 from pentad.execution.native.runner import default_threads
 from pentad.execution.native.structs import ENCODER_TENSORS, FORMATS, EncoderConfig
 from pentad.execution.quant import dequantize
 from pentad.execution.reading import WeightReader
 from pentad.execution.spec import Learned, ModelSpec
-from pentad.execution.texts import check_texts, text_batches
+from pentad.execution.texts import encode_in_batches
 from pentad.execution.weights import WeightSource
 
 _BATCH_TOKENS: Final = 1024
@@ -73,11 +73,7 @@ class NativeEncoder:
     @staticmethod
     def supports(spec: ModelSpec, weights: WeightSource) -> str | None:
         """Why this model cannot run on the kernels; None if it can."""
-        for name in weights.names():
-            stored = weights.tensor(name)
-            if stored.format not in FORMATS:
-                return f"its tensor {name!r} is stored as {stored.format}"
-        return unsupported_encoder(spec)
+        return unsupported_storage(weights) or unsupported_encoder(spec)
 
     @property
     def dimensions(self) -> int:
@@ -93,11 +89,9 @@ class NativeEncoder:
             ContextLengthExceeded: a text is longer than the model's positions.
             InvalidRequest: a text without tokens, or with a token that the model does not know.
         """
-        check_texts(texts, model=self.spec.name, max_tokens=self.max_tokens)
-        vectors = np.empty((len(texts), self.spec.width), np.float32)
-        for batch in text_batches(texts, _BATCH_TOKENS):
-            vectors[batch] = self._encode([texts[i] for i in batch])
-        return vectors
+        return encode_in_batches(
+            self.spec, texts, self._encode, max_tokens=self.max_tokens, batch_tokens=_BATCH_TOKENS
+        )
 
     def _encode(self, texts: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
         starts = np.zeros(len(texts) + 1, np.int32)

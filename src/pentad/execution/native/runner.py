@@ -18,7 +18,7 @@ from pentad.errors import Incompatible, Infeasible, InvalidRequest
 from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
 from pentad.execution.form import ModelForm
 from pentad.execution.kv.sizing import block_count
-from pentad.execution.native.choice import choose_kernels, unsupported_geometry
+from pentad.execution.native.choice import choose_kernels, unsupported_geometry, unsupported_storage
 from pentad.execution.native.drawing import DrawPlan, greedy_drawn
 from pentad.execution.native.inputs import BatchInputs
 from pentad.execution.native.library import KernelLibrary, built, cpu_flags, open_library
@@ -154,11 +154,7 @@ class NativeRunner:
     @staticmethod
     def supports(spec: ModelSpec, weights: WeightSource) -> str | None:
         """Why this model cannot run on the kernels; None if it can."""
-        for name in weights.names():
-            stored = weights.tensor(name)
-            if stored.format not in FORMATS:
-                return f"its tensor {name!r} is stored as {stored.format}"
-        return unsupported_geometry(spec)
+        return unsupported_storage(weights) or unsupported_geometry(spec)
 
     @staticmethod
     def form_of(spec: ModelSpec, weights: WeightSource) -> ModelForm:

@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from pentad.errors import Incompatible
 from pentad.execution.spec import Learned, ModelSpec
-from pentad.execution.texts import check_texts, text_batches
+from pentad.execution.texts import encode_in_batches
 from pentad.execution.torch.attention import TextAttention
 from pentad.execution.torch.linear import packing_available
 from pentad.execution.torch.loading import WeightLoader
@@ -62,11 +62,9 @@ class TorchEncoder:
             ContextLengthExceeded: a text is longer than the model's positions.
             InvalidRequest: a text without tokens.
         """
-        check_texts(texts, model=self.spec.name, max_tokens=self.max_tokens)
-        vectors = np.empty((len(texts), self.spec.width), np.float32)
-        for batch in text_batches(texts, _BATCH_TOKENS):
-            vectors[batch] = self._encode([texts[i] for i in batch])
-        return vectors
+        return encode_in_batches(
+            self.spec, texts, self._encode, max_tokens=self.max_tokens, batch_tokens=_BATCH_TOKENS
+        )
 
     def _encode(self, texts: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
         lengths = [len(text) for text in texts]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pentad.errors import InvalidRequest
 from pentad.execution.batch import Drawn, SampleRow
@@ -32,24 +33,16 @@ class Draft:
     Raises InvalidRequest for a confidence outside 0 to 1.
     """
 
+    name: ClassVar[str] = "draft"
+    exactness: ClassVar[Exactness] = "lossless"
+    needs: ClassVar[Needs] = Needs(least_drafts=1, most_drafts=1)
+
     least_confidence: float = 0.5
     """Where the draft model's most probable token has less, drafting ends. 0 to 1."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.least_confidence <= 1:
             raise InvalidRequest(f"least_confidence is {self.least_confidence}, must be 0 to 1")
-
-    @property
-    def name(self) -> str:
-        return "draft"
-
-    @property
-    def exactness(self) -> Exactness:
-        return "lossless"
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(least_drafts=1, most_drafts=1)
 
     def start(self, vocab_size: int, drafts: Sequence[Runner]) -> ChainDrafter:
         check_drafts(self.name, self.needs, len(drafts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from pentad.errors import InvalidRequest
 from pentad.execution.batch import Drawn, SampleRow
@@ -36,6 +37,10 @@ class NGram:
     Raises InvalidRequest for a match shorter than one token.
     """
 
+    name: ClassVar[str] = "ngram"
+    exactness: ClassVar[Exactness] = "lossless"
+    needs: ClassVar[Needs] = Needs()
+
     least_match: int = 2
     """Tokens that must agree before anything is drafted."""
     most_match: int = 32
@@ -50,18 +55,6 @@ class NGram:
                 f"{self.tokens_per_match} drafted for each are impossible",
                 hint="least_match is at least 1 and at most most_match",
             )
-
-    @property
-    def name(self) -> str:
-        return "ngram"
-
-    @property
-    def exactness(self) -> Exactness:
-        return "lossless"
-
-    @property
-    def needs(self) -> Needs:
-        return Needs()
 
     def start(self, vocab_size: int, drafts: Sequence[Runner]) -> Copier:  # noqa: ARG002
         check_drafts(self.name, self.needs, len(drafts))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
+from typing import ClassVar
 
 from pentad.errors import InvalidRequest
 from pentad.execution.batch import Drawn, SampleRow
@@ -40,24 +41,16 @@ class Sequoia:
     Raises InvalidRequest for a depth of less than 1.
     """
 
+    name: ClassVar[str] = "sequoia"
+    exactness: ClassVar[Exactness] = "lossless"
+    needs: ClassVar[Needs] = Needs(least_drafts=1, most_drafts=1)
+
     most_depth: int = 8
     """Levels of a tree, at most."""
 
     def __post_init__(self) -> None:
         if self.most_depth < 1:
             raise InvalidRequest(f"most_depth is {self.most_depth}, must be at least 1")
-
-    @property
-    def name(self) -> str:
-        return "sequoia"
-
-    @property
-    def exactness(self) -> Exactness:
-        return "lossless"
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(least_drafts=1, most_drafts=1)
 
     def start(self, vocab_size: int, drafts: Sequence[Runner]) -> ShapedDrafter:
         check_drafts(self.name, self.needs, len(drafts))

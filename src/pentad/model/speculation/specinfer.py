@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import attrgetter
+from typing import ClassVar
 
 from pentad.errors import InvalidRequest
 from pentad.execution.batch import Drawn, SampleRow
@@ -34,6 +35,10 @@ class SpecInfer:
     Raises InvalidRequest for a shape without nodes or of more than 64.
     """
 
+    name: ClassVar[str] = "specinfer"
+    exactness: ClassVar[Exactness] = "lossless"
+    needs: ClassVar[Needs] = Needs(least_drafts=1, most_drafts=_MOST_DRAFTS)
+
     widths: tuple[int, ...] = (3, 2, 1, 1)
     """Children per node, level by level."""
 
@@ -43,18 +48,6 @@ class SpecInfer:
                 f"widths {self.widths} make no tree of 1 to {MAX_NODES} nodes",
                 hint="give fewer levels or children, each at least 1",
             )
-
-    @property
-    def name(self) -> str:
-        return "specinfer"
-
-    @property
-    def exactness(self) -> Exactness:
-        return "lossless"
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(least_drafts=1, most_drafts=_MOST_DRAFTS)
 
     def start(self, vocab_size: int, drafts: Sequence[Runner]) -> TreeDrafter:
         check_drafts(self.name, self.needs, len(drafts))
