@@ -96,6 +96,15 @@ def test_steps_of_unequal_size_are_not_compared() -> None:
     assert set(machine.used) == {2}
 
 
+def test_texts_of_many_lengths_cost_no_more_trials_than_one() -> None:
+    machine = Machine()
+    for text in range(400):
+        length = 1 + 1.5 * (text * 7 % 10) / 10
+        machine.run({2: 0.080, 1: 0.150}, machine.now_s + 0.001, tokens=256)
+        machine.run({count: length * s for count, s in QUIET.items()}, machine.now_s + 0.5)
+    assert machine.used.count(1) <= 0.02 * len(machine.used)
+
+
 def test_large_and_small_steps_are_judged_apart() -> None:
     machine = Machine()
     machine.run(BUSY, 20, tokens=1)

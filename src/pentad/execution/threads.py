@@ -18,14 +18,14 @@ from pentad.types import Clock
 _TURNS: Final = (False, True, True, False, True, False, False, True)
 """Which steps of a trial get the other count: what grows evenly from step to step cancels out."""
 _WARM_STEPS: Final = 4
-"""Steps of a size before the other count is first tried: the first ones pay for set-up."""
+"""Equal steps in a row before one may be told from the usual, or the other count tried."""
 _GAIN: Final = 0.95
 """The other count must need less than this share of the time, or noise would decide."""
 _SLOW: Final = 1.5
-"""A step of so many times the usual length asks for a trial at once."""
+"""A step of so many times the usual asks for a trial before its time."""
 _SMOOTHING: Final = 0.1
 _WAIT_S: Final = 1.0
-"""Between trials at least."""
+"""Between trials at least, after one that lost."""
 _LOST: Final = 2.0
 """A step with the other count that took so many times the usual ends its trial: the count has lost."""
 _LOSS: Final = 0.004
@@ -41,12 +41,13 @@ class _Size:
 
     count: int
     """Threads in use."""
-    steps: int = 0
-    usual_s: float = 0.0
-    """Running mean of the steps with that count."""
     next_trial_s: float = 0.0
     tokens: int = 0
-    """Of the steps on trial: only equal ones are compared."""
+    """Of the last step."""
+    steps: int = 0
+    """In a row, of so many tokens each: only these are compared."""
+    usual_s: float = 0.0
+    """Their running mean with that count."""
     trial: list[float] = field(default_factory=list)
     """Seconds of the steps on trial so far."""
 
@@ -68,6 +69,12 @@ class ThreadChoice:
         self._apply = apply
         self._clock = clock
         self._sizes: dict[int, _Size] = {}
+        self._last: _Size | None = None
+        self._calm_s = 0.0
+        """No trial on all threads begins before."""
+        self._alarm_s = 0.0
+        """Nor one that a slow step asks for."""
+        self._alarm_wait_s = _WAIT_S
 
     @contextmanager
     def step(self, tokens: int) -> Iterator[int]:
@@ -76,7 +83,11 @@ class ThreadChoice:
         if size is None:
             size = self._sizes[tokens.bit_length()] = _Size(self._most)
         started_s = self._clock()
-        on_trial = self._on_trial(size, tokens, started_s)
+        if size is not self._last or size.tokens != tokens:
+            size.tokens, size.steps, size.usual_s = tokens, 0, 0.0
+            size.trial.clear()
+            self._last = size
+        on_trial = self._on_trial(size, started_s)
         other = on_trial and _TURNS[len(size.trial)]
         count = self._most + self._fewer - size.count if other else size.count
         self._apply(count)
@@ -91,21 +102,21 @@ class ThreadChoice:
         elif not size.usual_s:
             size.usual_s = seconds if size.steps >= _WARM_STEPS else 0.0
         else:
-            if seconds > _SLOW * size.usual_s and tokens == size.tokens:
-                size.next_trial_s = min(size.next_trial_s, ended_s)
+            if seconds > _SLOW * size.usual_s and ended_s >= self._alarm_s:
+                size.next_trial_s = self._calm_s = ended_s
+                self._alarm_s = ended_s + self._alarm_wait_s
+                self._alarm_wait_s = min(2 * self._alarm_wait_s, _LONGEST_WAIT_S)
             size.usual_s += _SMOOTHING * (seconds - size.usual_s)
-        size.tokens = tokens
 
-    def _on_trial(self, size: _Size, tokens: int, now_s: float) -> bool:
+    def _on_trial(self, size: _Size, now_s: float) -> bool:
         """Whether this step belongs to a trial: one begins when its time has come."""
-        if self._fewer == self._most or size.steps < _WARM_STEPS:
-            return False
-        if size.trial and size.tokens != tokens:
-            size.trial.clear()
-        return bool(size.trial) or (size.tokens == tokens and now_s >= size.next_trial_s)
+        if size.trial:
+            return True
+        due_s = max(size.next_trial_s, self._calm_s) if size.count == self._most else size.next_trial_s
+        return self._fewer < self._most and size.steps >= _WARM_STEPS and now_s >= due_s
 
     def _judge(self, size: _Size, now_s: float) -> None:
-        """Takes the count that won, and says when the next trial is due."""
+        """Takes the count that won, and says when the next trials are due."""
         turns = list(zip(size.trial, _TURNS, strict=False))
         other_s = sum(seconds for seconds, other in turns if other)
         used_s = sum(seconds for seconds, other in turns if not other)
@@ -114,5 +125,8 @@ class ThreadChoice:
         if won:
             size.count = self._most + self._fewer - size.count
             size.usual_s = 2 * other_s / len(_TURNS)
+            self._alarm_wait_s = _WAIT_S
         loss = _LOSS if size.count == self._most else _LOSS_ON_FEWER
         size.next_trial_s = now_s + min(_LONGEST_WAIT_S, max(_WAIT_S, abs(other_s - used_s) / loss))
+        # What slows one size slows the others: after a trial that lost they wait too, else they may try.
+        self._calm_s = now_s if won else size.next_trial_s

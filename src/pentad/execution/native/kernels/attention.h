@@ -32,14 +32,21 @@ PENTAD_INLINE f32x16 dot_pairs(f32x16 acc, const uint16_t* x, uint32_t y) {
 }
 
 inline void write_key(uint16_t* block, int dim, int offset, const float* k) {
-  for (int j = 0; j < dim / 2; j++) {
-    uint32_t pair = pair_bf16(k[2 * j], k[2 * j + 1]);
-    std::memcpy(block + (j * kPage + offset) * 2, &pair, 4);
+  for (int d = 0; d < dim; d += 16, block += 8 * kPage * 2) {
+    const u16x16 halves = to_bf16(load(k + d));
+    uint32_t pairs[8];
+    std::memcpy(pairs, &halves, sizeof pairs);
+    for (int j = 0; j < 8; j++) std::memcpy(block + (j * kPage + offset) * 2, pairs + j, 4);
   }
 }
 inline void write_value(uint16_t* block, int dim, int offset, const float* v) {
   uint16_t* line = block + (offset / 2) * dim * 2 + offset % 2;
-  for (int d = 0; d < dim; d++) line[d * 2] = to_bf16(v[d]);
+  for (int d = 0; d < dim; d += 16, line += 32) {
+    const u16x16 halves = to_bf16(load(v + d));
+    uint16_t values[16];
+    std::memcpy(values, &halves, sizeof values);
+    for (int i = 0; i < 16; i++) line[i * 2] = values[i];
+  }
 }
 
 // One query row: its vector as bf16 pairs, and the slots [first, limit) it attends to.

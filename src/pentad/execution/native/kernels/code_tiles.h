@@ -39,7 +39,16 @@ class TileShape {
     _tile_loadconfig(&config);
     shape_ = tokens;
   }
-  // All tiles 16 rows of 64 bytes, but tile 5 holds probabilities of one block and tile 7 values of one.
+  // All tiles 16 rows of 64 bytes: 0-3 sums, 4-5 tokens in bf16, 6-7 weights.
+  void wide() {
+    if (shape_ == kWide) return;
+    TileConfig config;
+    for (int i = 0; i < 8; i++) config.bytes[i] = 64, config.rows[i] = 16;
+    settle_memory();
+    _tile_loadconfig(&config);
+    shape_ = kWide;
+  }
+  // Likewise, but tile 5 holds probabilities of one block and tile 7 values of one.
   void attention() {
     if (shape_ == kAttention) return;
     TileConfig config;
@@ -56,7 +65,7 @@ class TileShape {
   }
 
  private:
-  static constexpr int kAttention = -1;
+  static constexpr int kAttention = -1, kWide = -2;
   int shape_ = 0;
 };
 
@@ -73,14 +82,14 @@ class WideGroup {
   void reserve(int cols) {
     const size_t blocks = static_cast<size_t>(cols / kBlock);
     if (blocks * 3 * kRows <= scales_.size()) return;
-    lines_.resize((blocks + 1) * 1024 + 64);
+    lines_.resize((blocks + 1) * 1024);
     scales_.resize(blocks * 3 * kRows);
   }
   template <int kBits, bool kMinima, bool kHalves>
   void fill(const uint8_t* p, const Layout& layout, int blocks) {
     constexpr int code_bytes = kRows * kBlock * kBits / 8;
     const __m512i offset = _mm512_set1_epi8(static_cast<char>(layout.offset));
-    uint8_t* out = lines();
+    uint8_t* out = lines_.data();
     float* scale = scales_.data();
     const size_t ahead = layout.block_bytes() * static_cast<size_t>(blocks);  // where the next group begins
     for (int b = 0; b < blocks; b++, p += layout.block_bytes()) {
@@ -101,11 +110,11 @@ class WideGroup {
       for (int i = 0; i < 1 + kHalves + kMinima; i++, scale += kRows) store(scale, load_half(tail + i * kRows));
     }
   }
-  uint8_t* lines() { return reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(lines_.data()) + 63) & ~uintptr_t{63}); }
+  const uint8_t* lines() const { return lines_.data(); }
   const float* scales() const { return scales_.data(); }
 
  private:
-  std::vector<uint8_t> lines_;
+  Aligned<uint8_t> lines_;
   std::vector<float> scales_;
 };
 

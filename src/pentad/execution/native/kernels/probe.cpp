@@ -38,7 +38,7 @@ void make_up(const Matrix& m, uint8_t* out) {
 class ProductTimer {
  public:
   ProductTimer(Format format, int tokens, int rows, int cols, int copies, int threads)
-      : team_(threads), products_(team_.size()), tokens_(tokens), out_(static_cast<size_t>(tokens) * rows) {
+      : team_(threads), products_(team_.size()), out_(static_cast<size_t>(tokens) * rows) {
     matrix_.layout = layout_of(format);
     matrix_.rows = rows;
     matrix_.cols = cols;
@@ -51,7 +51,9 @@ class ProductTimer {
     std::vector<float> x(static_cast<size_t>(cols));
     for (int i = 0; i < cols; i++) x[i] = static_cast<float>(i % 17 - 8) / 8.0f;
     codes_.resize(n), scale_.resize(n / 32), total_.resize(n / 32), sum_.resize(n / 16);
-    for (int t = 0; t < tokens; t++) quantize(x.data(), input(), t, 0, cols / kBlock);
+    values_.resize(products_.tiles() ? n : 0);
+    split_.add(products_.wide(tokens), tokens);
+    for (int t = 0; t < tokens; t++) input().put(x.data(), t, 0, cols / kBlock);
   }
 
   double run() {
@@ -69,24 +71,33 @@ class ProductTimer {
   }
 
  private:
-  Quantized input() {
-    return {.cols = matrix_.cols, .panel = products_.panel(tokens_), .codes = codes_.data(), .scale = scale_.data(), .total = total_.data(), .sum = sum_.data()};
+  Input input() {
+    return {.codes = {.cols = matrix_.cols,
+                      .panel = products_.panel(static_cast<int>(split_.exact.size())),
+                      .codes = codes_.data(),
+                      .scale = scale_.data(),
+                      .total = total_.data(),
+                      .sum = sum_.data()},
+            .wide = {.cols = matrix_.cols, .values = values_.data()},
+            .split = &split_};
   }
   void product(const Matrix& m, int rank) {
     auto [begin, end] = share(m.rows / kRows, rank, team_.active());
     const auto keep = [&](int group, int t, f32x16 v) { store(out_.data() + static_cast<size_t>(t) * m.rows + group * kRows, v); };
-    products_.multiply(m, input(), tokens_, begin, end, rank, keep);
+    products_.multiply(m, input(), begin, end, rank, keep);
   }
 
   Team team_;
   Products products_;
   Matrix matrix_;
-  int tokens_, copies_ = 0;
+  int copies_ = 0;
   size_t stride_ = 0;
   std::vector<uint8_t> weights_;
   std::vector<float> out_, scale_, total_;
   std::vector<int8_t> codes_;
   std::vector<int32_t> sum_;
+  Aligned<uint16_t> values_;
+  Split split_;
 };
 
 double median(std::vector<double> values) {

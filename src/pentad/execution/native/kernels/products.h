@@ -1,11 +1,12 @@
-// Products of packed weights with quantized activations: on tiles where the machine has them and the
-// step has enough tokens, else as in dot.h. Both give the same bits.
+// Products of packed weights with the activations of a step: in bf16 on tiles for the tokens of a
+// prompt, and 8-bit for all others, on tiles or as in dot.h, which give the same bits.
 #pragma once
 #include <vector>
 
 #include "code_tiles.h"
 #include "dot.h"
 #include "pack.h"
+#include "wide_tiles.h"
 
 #if PENTAD_TILES
 #include <sys/syscall.h>
@@ -14,6 +15,36 @@
 
 namespace pentad {
 
+// Which tokens of a step are computed in bf16. The others get what they would get alone.
+struct Split {
+  std::vector<int32_t> place;  // of token t: its index among the 8-bit ones, or ~index among the others
+  std::vector<int32_t> exact, wide;
+
+  void clear() { place.clear(), exact.clear(), wide.clear(); }
+  void add(bool in_bf16, int count) {
+    std::vector<int32_t>& list = in_bf16 ? wide : exact;
+    for (int i = 0; i < count; i++) {
+      const int32_t index = static_cast<int32_t>(list.size());
+      list.push_back(static_cast<int32_t>(place.size()));
+      place.push_back(in_bf16 ? ~index : index);
+    }
+  }
+};
+
+// The input of a product: activations of all tokens, each as it is to be computed.
+struct Input {
+  Quantized codes;
+  Wide wide;
+  const Split* split = nullptr;
+
+  // Takes `count` blocks of one row, from block `first` on; x points to the first of them.
+  void put(const float* x, int token, int first, int count) const {
+    const int at = split->place[static_cast<size_t>(token)];
+    if (at >= 0) quantize(x, codes, at, first, count);
+    else wide.put(x, ~at, first, count);
+  }
+};
+
 // What the threads of a team need for their products.
 class Products {
  public:
@@ -21,9 +52,12 @@ class Products {
 #if PENTAD_TILES
     tiles_ = syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
     work_ = std::vector<TileWork>(static_cast<size_t>(threads));
+    pairs_ = std::vector<WidePair>(static_cast<size_t>(threads));
 #endif
   }
   bool tiles() const { return tiles_; }
+  // Whether tokens that come so many at once are better computed in bf16.
+  bool wide(int tokens) const { return tiles_ && tokens >= kWideFrom; }
   // Tokens of a panel of Quantized, for products of so many.
   int panel([[maybe_unused]] int tokens) const {
 #if PENTAD_TILES
@@ -40,6 +74,43 @@ class Products {
 #endif
     pentad::multiply(m, x, tokens, begin, end, epilogue);
   }
+  template <typename Epilogue>
+  void multiply(const Matrix& m, const Input& x, int begin, int end, int rank, Epilogue&& epilogue) {
+    multiply_exact(m, x, begin, end, rank, epilogue);
+#if PENTAD_TILES
+    if (x.split->wide.empty()) return;
+    WidePair& pair = widened(m.cols, rank);
+    for (int group = begin; group < end; group += 2) {
+      const bool two = group + 1 < end;
+      pair.fill(0, m, group);
+      if (two) pair.fill(1, m, group + 1);
+      pair.multiply(x.wide, static_cast<int>(x.split->wide.size()), [&](int i, f32x16 a, f32x16 b) PENTAD_LAMBDA {
+        const int t = x.split->wide[static_cast<size_t>(i)];
+        epilogue(group, t, a);
+        if (two) epilogue(group + 1, t, b);
+      });
+    }
+#endif
+  }
+  // The 8-bit ones of the tokens alone.
+  template <typename Epilogue>
+  void multiply_exact(const Matrix& m, const Input& x, int begin, int end, int rank, Epilogue&& epilogue) {
+    const std::vector<int32_t>& tokens = x.split->exact;
+    if (tokens.empty()) return;
+    multiply(m, x.codes, static_cast<int>(tokens.size()), begin, end, rank,
+             [&](int group, int i, f32x16 v) PENTAD_LAMBDA { epilogue(group, tokens[static_cast<size_t>(i)], v); });
+  }
+  // The others, with the same group of two matrices: epilogue(index among them, values of a, values of b).
+  template <typename Epilogue>
+  void multiply_wide([[maybe_unused]] const Matrix& a, [[maybe_unused]] const Matrix& b, [[maybe_unused]] const Input& x,
+                     [[maybe_unused]] int group, [[maybe_unused]] int rank, [[maybe_unused]] Epilogue&& epilogue) {
+#if PENTAD_TILES
+    WidePair& pair = widened(a.cols, rank);
+    pair.fill(0, a, group);
+    pair.fill(1, b, group);
+    pair.multiply(x.wide, static_cast<int>(x.split->wide.size()), epilogue);
+#endif
+  }
 #if PENTAD_TILES
   TileShape& shape(int rank) { return work_[static_cast<size_t>(rank)].shape; }
 #endif
@@ -51,9 +122,18 @@ class Products {
   }
 
  private:
+  static constexpr int kWideFrom = 32;
+
   bool tiles_ = false;
 #if PENTAD_TILES
+  WidePair& widened(int cols, int rank) {
+    shape(rank).wide();
+    WidePair& pair = pairs_[static_cast<size_t>(rank)];
+    pair.reserve(cols);
+    return pair;
+  }
   std::vector<TileWork> work_;
+  std::vector<WidePair> pairs_;
 #endif
 };
 

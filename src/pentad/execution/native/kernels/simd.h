@@ -5,7 +5,9 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <utility>
+#include <vector>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -26,6 +28,18 @@ typedef int8_t i8x16u __attribute__((vector_size(16), aligned(1), may_alias));
 
 #define PENTAD_INLINE inline __attribute__((always_inline))
 #define PENTAD_LAMBDA __attribute__((always_inline))
+
+// Memory that begins with a cache line, as tiles want it.
+template <typename T>
+struct CacheLines {
+  using value_type = T;
+  static constexpr std::align_val_t kLine{64};
+  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), kLine)); }
+  void deallocate(T* p, size_t) { ::operator delete(p, kLine); }
+  bool operator==(const CacheLines&) const = default;
+};
+template <typename T>
+using Aligned = std::vector<T, CacheLines<T>>;
 
 // use(0) ... use(kCount - 1) with constant numbers, so that arrays of vectors stay in registers.
 template <int kCount, typename Use>

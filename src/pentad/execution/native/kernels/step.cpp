@@ -115,6 +115,10 @@ class Model {
     hidden_scale_.resize(ffn / 32);
     hidden_total_.resize(ffn / 32);
     hidden_sum_.resize(ffn / 16);
+    if (products_.tiles()) {
+      wide_values_.resize(n * wide_);
+      hidden_values_.resize(ffn);
+    }
     for (auto& h : hidden_) h.resize(n * kBlock);
   }
 
@@ -236,6 +240,7 @@ class Model {
     } catch (const std::bad_alloc&) {
       return 6;
     }
+    split_tokens();
     plan_attention();
     grow_turns();
     if (b.argmax) best_.assign(static_cast<size_t>(b.rows) * team_.size(), {-INFINITY, -1});
@@ -336,6 +341,11 @@ class Model {
             .total = total_.data() + c / 32,
             .sum = sum_.data() + c / 16};
   }
+  Input input(int cols, int copy = 0) {
+    return {.codes = quantized(cols, static_cast<int>(split_.exact.size()), copy),
+            .wide = {.cols = cols, .values = wide_values_.data()},
+            .split = &split_};
+  }
   void norm_row(const float* x, const std::vector<float>& weight, float* out) const {
     f32x16 squares = splat(0.0f);
     for (int i = 0; i < c_.width; i += 16) squares += load(x + i) * load(x + i);
@@ -343,22 +353,36 @@ class Model {
     for (int i = 0; i < c_.width; i += 16) store(out + i, load(x + i) * scale * load(weight.data() + i));
   }
   // Normalises the residual stream into the next input; returns it as this thread reads it.
-  Quantized norm_tokens(const std::vector<float>& weight, int tokens, int rank) {
+  Input norm_tokens(const std::vector<float>& weight, int tokens, int rank) {
     float* normed = normed_[static_cast<size_t>(rank)].data();
     if (tokens == 1) {
-      const Quantized out = quantized(c_.width, 1, rank);
+      const Input out = input(c_.width, rank);
       norm_row(x_.data(), weight, normed);
-      quantize(normed, out, 0, 0, c_.width / kBlock);
+      out.put(normed, 0, 0, c_.width / kBlock);
       return out;
     }
-    const Quantized out = quantized(c_.width, tokens);
+    const Input out = input(c_.width);
     auto [begin, end] = share(tokens, rank);
     for (int t = begin; t < end; t++) {
       norm_row(x_.data() + static_cast<size_t>(t) * c_.width, weight, normed);
-      quantize(normed, out, t, 0, c_.width / kBlock);
+      out.put(normed, t, 0, c_.width / kBlock);
     }
     team_.barrier();
     return out;
+  }
+
+  // A chunk of a prompt is computed in bf16. What is generated or drafted gets the same bits in every
+  // batch, so it never is.
+  void split_tokens() {
+    const pentad_batch& b = *batch_;
+    split_.clear();
+    for (int s = 0; s < b.sequences; s++) {
+      const int n = b.starts[s + 1] - b.starts[s];
+      split_.add(!drafts(s) && products_.wide(n), n);
+    }
+  }
+  bool drafts(int s) const {
+    return (batch_->drafted && batch_->drafted[s]) || (batch_->tree_slots && batch_->tree_slots[s]);
   }
 
   // Lists the attention of the step: whole tiles of one head where there are many queries, else the
@@ -373,8 +397,7 @@ class Model {
       const int chunk = n > 16 ? 16 : n;
       for (int begin = 0; begin < n; begin += chunk) {
         const int end = std::min(n, begin + chunk), seen = context - n + end + 16;
-        const bool drafts = (b.drafted && b.drafted[s]) || (b.tree_slots && b.tree_slots[s]);
-        const bool tiled = products_.tiles() && !drafts && end - begin >= kTileQueriesFrom;
+        const bool tiled = products_.tiles() && !drafts(s) && end - begin >= kTileQueriesFrom;
         for (int h = 0; h < (tiled ? c_.heads : c_.kv_heads); h++)
           items_.push_back({s, h, begin, end, 0, tiled ? 1 : (end - begin) * group, tiled ? seen * 4 : seen, tiled});
       }
@@ -428,10 +451,21 @@ class Model {
       unpack_row(embed_.matrix, b.token_ids[t], x_.data() + static_cast<size_t>(t) * c_.width);
   }
 
+  // A token's part of a head: queries first, then keys, then values, [heads][tokens][head_dim].
+  float* head_row(int head, int token) {
+    return qkv_.data() + (static_cast<size_t>(head) * static_cast<size_t>(batch_->tokens) + static_cast<size_t>(token)) * c_.head_dim;
+  }
+
   void turn_head(float* x, int token) const {
     const int half = c_.rope_dim / 2;
     const float* turn = turns_.data() + static_cast<size_t>(batch_->positions[token]) * c_.rope_dim;
-    for (int i = 0; i < half; i++) {
+    int i = 0;
+    for (; i + 16 <= half; i += 16) {
+      const f32x16 a = load(x + i), b = load(x + i + half), cosine = load(turn + i), sine = load(turn + half + i);
+      store(x + i, a * cosine - b * sine);
+      store(x + i + half, a * sine + b * cosine);
+    }
+    for (; i < half; i++) {
       const float a = x[i], b = x[i + half];
       x[i] = a * turn[i] - b * turn[half + i];
       x[i + half] = a * turn[half + i] + b * turn[i];
@@ -440,32 +474,32 @@ class Model {
 
   // Q, K and V of whole heads; RoPE and the cache write follow in the same thread.
   void qkv(const LayerWeights& l, int layer, int rank) {
-    const Quantized in = norm_tokens(l.attn_norm, batch_->tokens, rank);
+    const Input in = norm_tokens(l.attn_norm, batch_->tokens, rank);
     const pentad_batch& b = *batch_;
-    const int per_head = c_.head_dim / kRows, heads = c_.heads + 2 * c_.kv_heads, row = q_dim_ + 2 * kv_dim_;
+    const int per_head = c_.head_dim / kRows, heads = c_.heads + 2 * c_.kv_heads;
     auto [begin, end] = share(heads, rank);
     const struct {
       const Weights& w;
       const std::vector<float>& bias;
-      int first, count, at;
-    } parts[3] = {{l.q, l.q_bias, 0, c_.heads, 0},
-                  {l.k, l.k_bias, c_.heads, c_.kv_heads, q_dim_},
-                  {l.v, l.v_bias, c_.heads + c_.kv_heads, c_.kv_heads, q_dim_ + kv_dim_}};
+      int first, count;
+    } parts[3] = {{l.q, l.q_bias, 0, c_.heads},
+                  {l.k, l.k_bias, c_.heads, c_.kv_heads},
+                  {l.v, l.v_bias, c_.heads + c_.kv_heads, c_.kv_heads}};
     for (auto& part : parts) {
       const int from = std::max(begin, part.first) - part.first, to = std::min(end, part.first + part.count) - part.first;
       if (from >= to) continue;
-      products_.multiply(part.w.matrix, in, b.tokens, from * per_head, to * per_head, rank, [&](int group, int t, f32x16 v) {
+      products_.multiply(part.w.matrix, in, from * per_head, to * per_head, rank, [&](int group, int t, f32x16 v) {
         if (!part.bias.empty()) v += load(part.bias.data() + group * kRows);
-        store(qkv_.data() + static_cast<size_t>(t) * row + part.at + group * kRows, v);
+        store(head_row(part.first + group / per_head, t) + group % per_head * kRows, v);
       });
-      const bool key = part.at == q_dim_, value = part.at > q_dim_;
-      for (int t = 0; t < b.tokens; t++) {
-        const int slot = b.slots[t], block = slot / kPage, offset = slot % kPage;
-        for (int h = from; h < to; h++) {
-          float* x = qkv_.data() + static_cast<size_t>(t) * row + part.at + h * c_.head_dim;
+      const bool key = part.first == c_.heads, value = part.first > c_.heads;
+      for (int h = from; h < to; h++) {
+        for (int t = 0; t < b.tokens; t++) {
+          float* x = head_row(part.first + h, t);
           if (!value) turn_head(x, t);
           if (!key && !value) continue;
-          uint16_t* page = kv_base(layer, h) + block_elements() * static_cast<size_t>(block);
+          const int slot = b.slots[t], offset = slot % kPage;
+          uint16_t* page = kv_base(layer, h) + block_elements() * static_cast<size_t>(slot / kPage);
           if (key) write_key(page, c_.head_dim, offset, x);
           else write_value(page + c_.head_dim * kPage, c_.head_dim, offset, x);
         }
@@ -479,12 +513,12 @@ class Model {
 
   void attention(int layer, int rank) {
     const pentad_batch& b = *batch_;
-    const int group = c_.heads / c_.kv_heads, row = q_dim_ + 2 * kv_dim_, half = c_.head_dim / 2;
+    const int group = c_.heads / c_.kv_heads, half = c_.head_dim / 2;
     const float scale = 1.0f / std::sqrt(static_cast<float>(c_.head_dim));
     const int window = windows_[static_cast<size_t>(layer)];
     float* scores = scores_[static_cast<size_t>(rank)].data();
     uint32_t* queries = queries_[static_cast<size_t>(rank)].data();
-    const Quantized next = quantized(q_dim_, b.tokens);
+    const Input next = input(q_dim_);
     const int per_head = c_.head_dim / kBlock;
     std::pair<int, int> places[kRowsAtOnce];
     for (const Item& item : parts_[static_cast<size_t>(rank)]) {
@@ -500,11 +534,10 @@ class Model {
         products_.shape(rank).attention();
         const int t = first_token + item.begin;
         float* out = attended_.data() + static_cast<size_t>(t) * q_dim_ + item.head * c_.head_dim;
-        attend_tiles(qkv_.data() + static_cast<size_t>(t) * row + item.head * c_.head_dim, static_cast<size_t>(row),
-                     item.end - item.begin, pages, before + item.begin + 1, window, scale,
+        attend_tiles(head_row(item.head, t), static_cast<size_t>(c_.head_dim), item.end - item.begin, pages, before + item.begin + 1, window, scale,
                      tile_scratch_[static_cast<size_t>(rank)], out, static_cast<size_t>(q_dim_));
         for (int i = 0; i < item.end - item.begin; i++)
-          quantize(out + static_cast<size_t>(i) * q_dim_, next, t + i, item.head * per_head, per_head);
+          next.put(out + static_cast<size_t>(i) * q_dim_, t + i, item.head * per_head, per_head);
         continue;
       }
 #endif
@@ -516,7 +549,7 @@ class Model {
         const int token = item.begin + r / group, head = kv_head * group + r % group, t = first_token + token;
         const uint64_t path = b.tree_slots ? b.tree_masks[t] : 0;
         const int limit = path ? tree + std::popcount(path) : before + token + 1;
-        const float* q = qkv_.data() + static_cast<size_t>(t) * row + head * c_.head_dim;
+        const float* q = head_row(head, t);
         uint32_t* pairs = queries + static_cast<size_t>(count) * half;
         for (int j = 0; j < half; j++) pairs[j] = pair_bf16(q[2 * j], q[2 * j + 1]);
         rows[count] = {pairs, window && limit > window ? limit - window : 0, limit,
@@ -527,16 +560,16 @@ class Model {
         if (count < kRowsAtOnce && r + 1 < item.rows_end && !alone) continue;
         attend_rows(rows, count, path ? along_path(pages, tree, path, tail) : pages, scale, scores, score_stride_);
         for (int i = 0; i < count; i++)
-          quantize(rows[i].out, next, places[i].first, places[i].second * per_head, per_head);
+          next.put(rows[i].out, places[i].first, places[i].second * per_head, per_head);
         count = 0;
       }
     }
     team_.barrier();
   }
 
-  void add_product(const Matrix& m, const Quantized& x, int rank) {
+  void add_product(const Matrix& m, const Input& x, int rank) {
     auto [begin, end] = share(m.rows / kRows, rank);
-    products_.multiply(m, x, batch_->tokens, begin, end, rank, [&](int group, int t, f32x16 v) {
+    products_.multiply(m, x, begin, end, rank, [&](int group, int t, f32x16 v) {
       float* p = x_.data() + static_cast<size_t>(t) * c_.width + group * kRows;
       store(p, load(p) + v);
     });
@@ -546,31 +579,37 @@ class Model {
   // Gate and up in step: a thread owns whole blocks of 32 hidden columns and quantizes them at once.
   void gate_up(const LayerWeights& l, int rank) {
     const pentad_batch& b = *batch_;
-    const Quantized in = norm_tokens(l.ffn_norm, b.tokens, rank);
+    const Input in = norm_tokens(l.ffn_norm, b.tokens, rank);
     const int cols = l.gate.matrix.rows;
     auto [from, to] = share(cols / kBlock, rank);
     float* hidden = hidden_[static_cast<size_t>(rank)].data();
-    const Quantized out = hidden_input(cols, b.tokens);
-    for (int block = from; block < to; block++) {
-      products_.multiply(l.gate.matrix, in, b.tokens, block * 2, block * 2 + 2, rank, [&](int group, int t, f32x16 v) {
-        store(hidden + t * kBlock + (group & 1) * kRows, silu(v));
+    const Input out = hidden_input(cols);
+    const int exact = static_cast<int>(split_.exact.size());
+    for (int block = from; exact && block < to; block++) {
+      products_.multiply(l.gate.matrix, in.codes, exact, block * 2, block * 2 + 2, rank, [&](int group, int i, f32x16 v) {
+        store(hidden + i * kBlock + (group & 1) * kRows, silu(v));
       });
-      products_.multiply(l.up.matrix, in, b.tokens, block * 2, block * 2 + 2, rank, [&](int group, int t, f32x16 v) {
-        float* p = hidden + t * kBlock + (group & 1) * kRows;
+      products_.multiply(l.up.matrix, in.codes, exact, block * 2, block * 2 + 2, rank, [&](int group, int i, f32x16 v) {
+        float* p = hidden + i * kBlock + (group & 1) * kRows;
         store(p, load(p) * v);
       });
-      for (int t = 0; t < b.tokens; t++) quantize(hidden + t * kBlock, out, t, block, 1);
+      for (int i = 0; i < exact; i++) quantize(hidden + i * kBlock, out.codes, i, block, 1);
     }
+    for (int group = 2 * from; !split_.wide.empty() && group < 2 * to; group++)
+      products_.multiply_wide(l.gate.matrix, l.up.matrix, in, group, rank,
+                              [&](int i, f32x16 gate, f32x16 up) { out.wide.put(silu(gate) * up, i, group); });
     team_.barrier();
   }
   // The hidden layer's input must not overwrite what gate and up still read.
-  Quantized hidden_input(int cols, int tokens) {
-    return {.cols = cols,
-            .panel = products_.panel(tokens),
-            .codes = hidden_codes_.data(),
-            .scale = hidden_scale_.data(),
-            .total = hidden_total_.data(),
-            .sum = hidden_sum_.data()};
+  Input hidden_input(int cols) {
+    return {.codes = {.cols = cols,
+                      .panel = products_.panel(static_cast<int>(split_.exact.size())),
+                      .codes = hidden_codes_.data(),
+                      .scale = hidden_scale_.data(),
+                      .total = hidden_total_.data(),
+                      .sum = hidden_sum_.data()},
+            .wide = {.cols = cols, .values = hidden_values_.data()},
+            .split = &split_};
   }
   void head(int rank) {
     const pentad_batch& b = *batch_;
@@ -630,11 +669,11 @@ class Model {
       lap(kQkv);
       attention(i, rank);
       lap(kAttention);
-      add_product(l.o.matrix, quantized(q_dim_, batch_->tokens), rank);
+      add_product(l.o.matrix, input(q_dim_), rank);
       lap(kOut);
       gate_up(l, rank);
       lap(kGateUp);
-      add_product(l.down.matrix, hidden_input(l.down.matrix.cols, batch_->tokens), rank);
+      add_product(l.down.matrix, hidden_input(l.down.matrix.cols), rank);
       lap(kDown);
     }
     if (batch_->rows) head(rank);
@@ -657,9 +696,12 @@ class Model {
   const pentad_draws* draws_ = nullptr;
   std::vector<Sampler> samplers_;
   std::vector<float> kept_;
-  std::vector<float> x_, qkv_, attended_, turns_, scale_, total_, hidden_scale_, hidden_total_;
-  std::vector<int8_t> codes_, hidden_codes_;
+  std::vector<float> turns_, scale_, total_, hidden_scale_, hidden_total_;
+  Aligned<float> x_, qkv_, attended_;
+  Aligned<int8_t> codes_, hidden_codes_;
   std::vector<int32_t> sum_, hidden_sum_;
+  Aligned<uint16_t> wide_values_, hidden_values_;
+  Split split_;
   std::vector<std::vector<float>> normed_, hidden_;
   std::vector<std::vector<float>> scores_;
   std::vector<std::vector<uint16_t>> tails_;
