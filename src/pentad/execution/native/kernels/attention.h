@@ -99,21 +99,32 @@ inline Pages along_path(const Pages& pages, int first, uint64_t path, uint16_t* 
   return seen;
 }
 
+// The blocks of a sequence lie anywhere, so no hardware foresees them: each is fetched while those in
+// front of it are computed. Keys are followed by the first values.
 template <int kN, int kWide>
-PENTAD_INLINE void score_blocks(const Row* rows, const Pages& pages, int block, float scale, float* scores, int stride) {
+PENTAD_INLINE void score_blocks(const Row* rows, const Pages& pages, int block, int begin, int end, float scale,
+                                float* scores, int stride) {
   f32x16 acc[kN][kWide];
-  const uint16_t* k[kWide];
-  for (int w = 0; w < kWide; w++) k[w] = pages.keys(block + w);
+  const uint16_t *k[kWide], *next[kWide];
+  for (int w = 0; w < kWide; w++) {
+    k[w] = pages.keys(block + w);
+    const int ahead = block + kWide + w;
+    next[w] = ahead < end ? pages.keys(ahead) : pages.values(begin + (ahead - end) % (end - begin));
+  }
   for (int n = 0; n < kN; n++)
     for (int w = 0; w < kWide; w++) acc[n][w] = splat(0.0f);
   for (int j = 0; j < pages.dim / 2; j++)
-    for (int w = 0; w < kWide; w++)
+    for (int w = 0; w < kWide; w++) {
+      __builtin_prefetch(next[w] + j * 32, 0, 2);
       for (int n = 0; n < kN; n++) acc[n][w] = dot_pairs(acc[n][w], k[w] + j * 32, rows[n].query[j]);
+    }
   for (int n = 0; n < kN; n++)
     for (int w = 0; w < kWide; w++) store(scores + static_cast<size_t>(n) * stride + (block + w) * kPage, acc[n][w] * scale);
 }
 
 // kN rows that read the same pages. `scores` holds kN rows of `stride` floats (a multiple of 16).
+constexpr int kAheadBlocks = 4;
+
 template <int kN>
 void attend(const Row* rows, const Pages& pages, float scale, float* scores, int stride) {
   int first = rows[0].first, limit = rows[0].limit;
@@ -124,8 +135,8 @@ void attend(const Row* rows, const Pages& pages, float scale, float* scores, int
   const int begin = first / kPage, end = (limit + kPage - 1) / kPage;
   constexpr int kWide = kN >= 4 ? 2 : 4;
   int block = begin;
-  for (; block + kWide <= end; block += kWide) score_blocks<kN, kWide>(rows, pages, block, scale, scores, stride);
-  for (; block < end; block++) score_blocks<kN, 1>(rows, pages, block, scale, scores, stride);
+  for (; block + kWide <= end; block += kWide) score_blocks<kN, kWide>(rows, pages, block, begin, end, scale, scores, stride);
+  for (; block < end; block++) score_blocks<kN, 1>(rows, pages, block, begin, end, scale, scores, stride);
 
   float inverse[kN];
   for (int n = 0; n < kN; n++) {
@@ -155,7 +166,9 @@ void attend(const Row* rows, const Pages& pages, float scale, float* scores, int
       for (int l = 0; l < 4; l++) acc[n][l] = splat(0.0f);
     for (int b = begin; b < end; b++) {
       const uint16_t* v = pages.values(b) + d * 2;
-      for (int pair = 0; pair < kPage / 2; pair++, v += pages.dim * 2) {
+      const uint16_t* next = pages.values(b + kAheadBlocks < end ? b + kAheadBlocks : b) + d * 2;
+      for (int pair = 0; pair < kPage / 2; pair++, v += pages.dim * 2, next += pages.dim * 2) {
+        for (int l = 0; l < lanes; l++) __builtin_prefetch(next + l * 32, 0, 2);
         uint32_t p[kN];
         for (int n = 0; n < kN; n++) {
           const uint16_t* s = reinterpret_cast<const uint16_t*>(scores + static_cast<size_t>(n) * stride);
