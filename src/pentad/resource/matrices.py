@@ -169,12 +169,14 @@ class MatrixRates:
         if m <= 0:
             return 0.0
         elements = n * k
+        read = elements * self.bits / 8 / read_bytes_per_s(self.profile, self.working_set_bytes)
         if self._forms:
             size, log_rows = math.log(elements), math.log(m)
-            return sum(
+            found = sum(
                 share * points.seconds(size, log_rows, self.tied_head) for share, points in self._forms
             )
-        read = elements * self.bits / 8 / read_bytes_per_s(self.profile, self.working_set_bytes)
+            # Points are measured on fewer weights than a large model has, from a faster memory perhaps.
+            return max(read, found) if self.profile.bandwidth_by_working_set else found
         return max(read, 2 * m * elements / flops_per_s(self.profile, self.bits))
 
 
