@@ -72,6 +72,15 @@ struct Pages {
   const uint16_t* values(int block) const { return keys(block) + static_cast<size_t>(dim) * kPage; }
 };
 
+constexpr int kAheadBlocks = 4;
+
+// The first blocks of keys that will be read behind the present ones.
+struct Upcoming {
+  const uint16_t* keys[kAheadBlocks] = {};
+  int count = 0;
+  const uint16_t* block(int i, const uint16_t* otherwise) const { return i < count ? keys[i] : otherwise; }
+};
+
 constexpr int kTailBlocks = 5;  // a begun block and a path of 64 tokens behind it
 
 inline void copy_slot(const uint16_t* from, int offset, uint16_t* to, int place, int dim) {
@@ -123,10 +132,9 @@ PENTAD_INLINE void score_blocks(const Row* rows, const Pages& pages, int block, 
 }
 
 // kN rows that read the same pages. `scores` holds kN rows of `stride` floats (a multiple of 16).
-constexpr int kAheadBlocks = 4;
-
+// `after` is what will be read next: its first keys are fetched behind the last values.
 template <int kN>
-void attend(const Row* rows, const Pages& pages, float scale, float* scores, int stride) {
+void attend(const Row* rows, const Pages& pages, float scale, float* scores, int stride, const Upcoming& after) {
   int first = rows[0].first, limit = rows[0].limit;
   for (int n = 1; n < kN; n++) {
     first = rows[n].first < first ? rows[n].first : first;
@@ -166,7 +174,8 @@ void attend(const Row* rows, const Pages& pages, float scale, float* scores, int
       for (int l = 0; l < 4; l++) acc[n][l] = splat(0.0f);
     for (int b = begin; b < end; b++) {
       const uint16_t* v = pages.values(b) + d * 2;
-      const uint16_t* next = pages.values(b + kAheadBlocks < end ? b + kAheadBlocks : b) + d * 2;
+      const int ahead = b + kAheadBlocks;
+      const uint16_t* next = (ahead < end ? pages.values(ahead) : after.block(ahead - end, v - d * 2)) + d * 2;
       for (int pair = 0; pair < kPage / 2; pair++, v += pages.dim * 2, next += pages.dim * 2) {
         for (int l = 0; l < lanes; l++) __builtin_prefetch(next + l * 32, 0, 2);
         uint32_t p[kN];
@@ -188,11 +197,12 @@ void attend(const Row* rows, const Pages& pages, float scale, float* scores, int
   }
 }
 
-inline void attend_rows(const Row* rows, int count, const Pages& pages, float scale, float* scores, int stride) {
-  while (count >= 4) attend<4>(rows, pages, scale, scores, stride), rows += 4, count -= 4;
-  if (count == 3) attend<3>(rows, pages, scale, scores, stride);
-  else if (count == 2) attend<2>(rows, pages, scale, scores, stride);
-  else if (count == 1) attend<1>(rows, pages, scale, scores, stride);
+inline void attend_rows(const Row* rows, int count, const Pages& pages, float scale, float* scores, int stride,
+                        const Upcoming& after) {
+  while (count >= 4) attend<4>(rows, pages, scale, scores, stride, after), rows += 4, count -= 4;
+  if (count == 3) attend<3>(rows, pages, scale, scores, stride, after);
+  else if (count == 2) attend<2>(rows, pages, scale, scores, stride, after);
+  else if (count == 1) attend<1>(rows, pages, scale, scores, stride, after);
 }
 
 }  // namespace pentad
