@@ -31,6 +31,8 @@ class Probe(Protocol):
     launch_bound: bool
     """Whether small operations take as long as starting them takes: then made-up models are small, so
     that this shows. Else they are large enough to stream their weights, as the products measured do."""
+    prompts_apart: bool
+    """Whether chunks of a prompt are multiplied apart from all other tokens of a step."""
     heads_differ: bool
     """Whether an embedding table that serves as head is stored otherwise than the other matrices."""
 

@@ -46,6 +46,7 @@ class NativeProbe:
     def __init__(self, kernels: str = "auto") -> None:
         self.kernels = choose_kernels(kernels, built=built(), flags=cpu_flags())
         self._functions: Any = open_library(self.kernels).functions
+        self.prompts_apart = self.kernels == "amx"
         self._threads = default_threads()
         self.form = ModelForm(weight_bits=8.5, kv_bits=8 * KV_ELEMENT_BYTES)
 

@@ -41,6 +41,7 @@ class TorchProbe:
 
     kernels = "torch"
     dense_attention = True
+    prompts_apart = False
     launch_bound = True
     heads_differ = True
 

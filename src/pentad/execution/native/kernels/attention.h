@@ -36,6 +36,7 @@ struct Row {
 constexpr int kRowsTogether = 8;
 constexpr int kPlainSpan = 16;  // blocks of a pass where they are read in place
 constexpr int kCodedSpan = 4;   // ... and where they are unpacked
+constexpr int kAheadBlocks = 4;
 
 // What a thread computes in.
 struct Workspace {
@@ -44,30 +45,34 @@ struct Workspace {
   uint16_t* room;  // [kCodedSpan][D * 16], for pages of codes
 };
 
-template <int kN, int kWide>
+// The blocks of a sequence lie anywhere, so no hardware foresees them: what stands kAheadBlocks further in
+// `keys` is fetched while those in front of it are computed. Pages of codes are fetched as they are unpacked.
+template <int kN, int kWide, bool kFetch>
 PENTAD_INLINE void score_blocks(const Row* rows, const uint16_t* const* keys, int dim, float scale, float* scores,
                                 int stride) {
   f32x16 acc[kN][kWide];
-  const uint16_t* k[kWide];
-  for (int w = 0; w < kWide; w++) k[w] = keys[w];
+  const uint16_t *k[kWide], *next[kWide];
+  for (int w = 0; w < kWide; w++) k[w] = keys[w], next[w] = kFetch ? keys[kAheadBlocks + w] : nullptr;
   for (int n = 0; n < kN; n++)
     for (int w = 0; w < kWide; w++) acc[n][w] = splat(0.0f);
   for (int j = 0; j < dim / 2; j++)
-    for (int w = 0; w < kWide; w++)
+    for (int w = 0; w < kWide; w++) {
+      if constexpr (kFetch) __builtin_prefetch(next[w] + j * 32, 0, 2);
       for (int n = 0; n < kN; n++) acc[n][w] = dot_pairs(acc[n][w], k[w] + j * 32, rows[n].query[j]);
+    }
   for (int n = 0; n < kN; n++)
     for (int w = 0; w < kWide; w++) store(scores + static_cast<size_t>(n) * stride + w * kPage, acc[n][w] * scale);
 }
 
 // Scores of kN rows with `count` blocks; `scores` points to the first of them.
-template <int kN>
+template <int kN, bool kFetch>
 inline void score(const Row* rows, const uint16_t* const* keys, int count, int dim, float scale, float* scores,
                   int stride) {
   constexpr int kWide = kN >= 4 ? 2 : 4;
   int b = 0;
   for (; b + kWide <= count; b += kWide)
-    score_blocks<kN, kWide>(rows, keys + b, dim, scale, scores + b * kPage, stride);
-  for (; b < count; b++) score_blocks<kN, 1>(rows, keys + b, dim, scale, scores + b * kPage, stride);
+    score_blocks<kN, kWide, kFetch>(rows, keys + b, dim, scale, scores + b * kPage, stride);
+  for (; b < count; b++) score_blocks<kN, 1, kFetch>(rows, keys + b, dim, scale, scores + b * kPage, stride);
 }
 
 // Turns the scores of slots [from, to) into the weights e^(score - top) in bf16, two bytes each from
@@ -91,7 +96,7 @@ inline float soften(const Row& row, float* scores, int from, int to) {
 }
 
 // Adds the values of `count` blocks, from `block` on, to the sums in `out` of kN rows.
-template <int kN>
+template <int kN, bool kFetch>
 inline void sum_values(const Row* rows, const uint16_t* const* values, int count, int block, int dim, bool first,
                        const float* scores, int stride) {
   for (int d = 0; d < dim; d += 64) {
@@ -100,8 +105,10 @@ inline void sum_values(const Row* rows, const uint16_t* const* values, int count
     for (int n = 0; n < kN; n++)
       for (int l = 0; l < 4; l++) acc[n][l] = first || l >= lanes ? splat(0.0f) : load(rows[n].out + d + l * 16);
     for (int b = 0; b < count; b++) {
-      const uint16_t* v = values[b] + d * 2;
-      for (int pair = 0; pair < kPage / 2; pair++, v += dim * 2) {
+      const uint16_t *v = values[b] + d * 2, *next = values[kFetch ? b + kAheadBlocks : b] + d * 2;
+      for (int pair = 0; pair < kPage / 2; pair++, v += dim * 2, next += dim * 2) {
+        if constexpr (kFetch)
+          for (int l = 0; l < lanes; l++) __builtin_prefetch(next + l * 32, 0, 2);
         uint32_t p[kN];
         for (int n = 0; n < kN; n++) {
           const uint16_t* s = reinterpret_cast<const uint16_t*>(scores + static_cast<size_t>(n) * stride);
@@ -132,29 +139,42 @@ PENTAD_INLINE void by_fours(int count, Use&& use) {
 }
 
 // At most kRowsTogether rows that read the same pages, which are read, and unpacked, once for all.
+template <bool kCoded>
 inline void attend(const Row* rows, int count, const Pages& pages, float scale, const Workspace& w) {
   int first = rows[0].first, limit = rows[0].limit;
   for (int n = 1; n < count; n++) {
     first = std::min(first, rows[n].first);
     limit = std::max(limit, rows[n].limit);
   }
-  const int begin = first / kPage, end = (limit + kPage - 1) / kPage, span = pages.coded ? kCodedSpan : kPlainSpan;
-  const uint16_t* found[kPlainSpan];
-  for (int b = begin; b < end; b += span) {
-    const int n = std::min(span, end - b);
-    pages.find_keys(b, n, w.room, found);
+  const int begin = first / kPage, end = (limit + kPage - 1) / kPage;
+  constexpr int kSpan = kCoded ? kCodedSpan : kPlainSpan;
+  const uint16_t* found[kSpan + kAheadBlocks];
+  for (int b = begin; b < end; b += kSpan) {
+    const int n = std::min(kSpan, end - b);
+    if constexpr (kCoded) {
+      pages.unpack_span(b, n, end, true, w.room, found);
+    } else {  // the first values are behind the last keys
+      for (int i = 0; i < n + kAheadBlocks; i++)
+        found[i] = b + i < end ? pages.keys(b + i) : pages.values(begin + (b + i - end) % (end - begin));
+    }
     by_fours(count, [&](auto kN, int r) PENTAD_LAMBDA {
-      score<decltype(kN)::value>(rows + r, found, n, pages.dim, scale, w.scores + static_cast<size_t>(r) * w.stride + b * kPage, w.stride);
+      score<decltype(kN)::value, !kCoded>(rows + r, found, n, pages.dim, scale,
+                                          w.scores + static_cast<size_t>(r) * w.stride + b * kPage, w.stride);
     });
   }
   float inverse[kRowsTogether];
   for (int r = 0; r < count; r++)
     inverse[r] = soften(rows[r], w.scores + static_cast<size_t>(r) * w.stride, begin * kPage, end * kPage);
-  for (int b = begin; b < end; b += span) {
-    const int n = std::min(span, end - b);
-    pages.find_values(b, n, w.room, found);
+  for (int b = begin; b < end; b += kSpan) {
+    const int n = std::min(kSpan, end - b);
+    if constexpr (kCoded) {
+      pages.unpack_span(b, n, end, false, w.room, found);
+    } else {
+      for (int i = 0; i < n + kAheadBlocks; i++) found[i] = pages.values(std::min(b + i, end - 1));
+    }
     by_fours(count, [&](auto kN, int r) PENTAD_LAMBDA {
-      sum_values<decltype(kN)::value>(rows + r, found, n, b, pages.dim, b == begin, w.scores + static_cast<size_t>(r) * w.stride, w.stride);
+      sum_values<decltype(kN)::value, !kCoded>(rows + r, found, n, b, pages.dim, b == begin,
+                                               w.scores + static_cast<size_t>(r) * w.stride, w.stride);
     });
   }
   for (int r = 0; r < count; r++)
@@ -162,7 +182,11 @@ inline void attend(const Row* rows, int count, const Pages& pages, float scale, 
 }
 
 inline void attend_rows(const Row* rows, int count, const Pages& pages, float scale, const Workspace& w) {
-  for (int r = 0; r < count; r += kRowsTogether) attend(rows + r, std::min(kRowsTogether, count - r), pages, scale, w);
+  for (int r = 0; r < count; r += kRowsTogether) {
+    const int together = std::min(kRowsTogether, count - r);
+    if (pages.coded) attend<true>(rows + r, together, pages, scale, w);
+    else attend<false>(rows + r, together, pages, scale, w);
+  }
 }
 
 }  // namespace pentad

@@ -178,20 +178,19 @@ struct Pages {
   const uint16_t* keys(int b) const { return reinterpret_cast<const uint16_t*>(block(b)); }
   const uint16_t* values(int b) const { return keys(b) + static_cast<size_t>(dim) * kPage; }
 
-  // Finds the keys of `count` blocks in bf16, where they lie or unpacked to `room`, [count][D * 16].
-  void find_keys(int from, int count, uint16_t* room, const uint16_t** found) const {
-    for (int i = 0; i < count; i++, room += coded ? dim * kPage : 0) {
-      found[i] = coded ? room : keys(from + i);
-      if (coded) unpack_block_keys(from + i, room);
+  // Unpacks the keys or values of `count` blocks of codes to `room`, [count][D * 16], one page each, and
+  // fetches those that follow, up to block `end`.
+  void unpack_span(int from, int count, int end, bool keys, uint16_t* room, const uint16_t** found) const {
+    for (int i = 0; i < count; i++, room += dim * kPage) {
+      found[i] = room;
+      const int ahead = from + i + count;
+      const uint8_t* next = block(ahead < end ? ahead : from + i) + (keys ? 0 : dim * kPage);
+      for (int line = 0; line < dim * kPage; line += 64) __builtin_prefetch(next + line, 0, 2);
+      if (keys) unpack_block_keys(from + i, room);
+      else unpack_values(block(from + i), dim, room);
     }
   }
-  void find_values(int from, int count, uint16_t* room, const uint16_t** found) const {
-    for (int i = 0; i < count; i++, room += coded ? dim * kPage : 0) {
-      found[i] = coded ? room : values(from + i);
-      if (coded) unpack_values(block(from + i), dim, room);
-    }
-  }
-  // The same blocks in bf16, all unpacked to `room`, [count][keys, values].
+  // Blocks of codes in bf16, unpacked to `room`, [count][keys, values].
   Pages unpacked(int from, int count, uint16_t* room) const {
     const size_t page = static_cast<size_t>(dim) * kPage;
     for (int i = 0; i < count; i++) {
