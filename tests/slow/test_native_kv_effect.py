@@ -74,9 +74,7 @@ def scores(exact: list[np.ndarray], found: list[np.ndarray], texts: list[list[in
 
 
 def logits(runner: NativeRunner, tokens: list[int], chunk: int) -> np.ndarray:
-    parts = [
-        ragged([(tokens[at : at + chunk], at, range(BLOCKS))]) for at in range(0, len(tokens), chunk)
-    ]
+    parts = [ragged([(tokens[at : at + chunk], at, range(BLOCKS))]) for at in range(0, len(tokens), chunk)]
     return np.concatenate([runner.logits(part) for part in parts])
 
 
@@ -95,11 +93,10 @@ def test_codes_change_neither_perplexity_nor_distributions(files: ModelFiles) ->
             print(f"{files.spec.name} {runner.kernels} chunks of {chunk}, {kind}: {found[kind]}")
             runner.close()
         plain, coded = found["bfloat16"], found["int8"]
-        print(
-            f"  int8: KL {coded.kl - plain.kl:+.6f}, perplexity {coded.perplexity / plain.perplexity - 1:+.3%}, "
-            f"bytes {sizes['int8'] / sizes['bfloat16']:.4f} of bfloat16's"
-        )
-        assert coded.kl - plain.kl < KL_INCREASE
-        assert abs(coded.perplexity / plain.perplexity - 1) < PERPLEXITY_FRACTION
+        farther, harder = coded.kl - plain.kl, coded.perplexity / plain.perplexity - 1
+        fraction = sizes["int8"] / sizes["bfloat16"]
+        print(f"  int8: KL {farther:+.6f}, perplexity {harder:+.3%}, bytes {fraction:.4f} of bfloat16's")
+        assert farther < KL_INCREASE
+        assert abs(harder) < PERPLEXITY_FRACTION
         assert coded.top1 > plain.top1 - 0.01
-        assert sizes["int8"] / sizes["bfloat16"] == 0.5 + 1 / files.spec.head_dim
+        assert fraction == 0.5 + 1 / files.spec.head_dim

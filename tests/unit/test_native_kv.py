@@ -56,7 +56,9 @@ def exact(request: pytest.FixtureRequest) -> Iterator[NativeRunner]:
     loaded.close()
 
 
-def in_steps(runner: NativeRunner, tokens: list[int], blocks: list[int], sizes: tuple[int, ...]) -> np.ndarray:
+def in_steps(
+    runner: NativeRunner, tokens: list[int], blocks: list[int], sizes: tuple[int, ...]
+) -> np.ndarray:
     """Logits of all tokens, computed in chunks whose sizes are taken in turn."""
     parts, at = [], 0
     while at < len(tokens):
@@ -78,13 +80,17 @@ def test_a_block_takes_a_byte_per_number_and_two_bytes_per_token_and_head(head_d
     assert spec.kv_bytes_per_token(element_bytes) * 16 == runner.block_bytes
     budget = 5 * runner.block_bytes
     for kv_bytes, blocks in ((budget - 1, 4), (budget, 5), (budget + 1, 5)):
-        assert load("portable", spec, weights=weights, num_blocks=None, kv_bytes=kv_bytes).num_blocks == blocks
+        assert (
+            load("portable", spec, weights=weights, num_blocks=None, kv_bytes=kv_bytes).num_blocks == blocks
+        )
 
 
 def test_bfloat16_stays_what_auto_means() -> None:
     assert load("portable", kv_dtype="auto").block_bytes == load("portable", kv_dtype="bfloat16").block_bytes
     assert kv_element_bytes(SPEC, "auto") == 2
-    with pytest.raises(Incompatible, match="cannot keep keys and values in 'int3'; set kv_dtype to one of auto, "):
+    with pytest.raises(
+        Incompatible, match="cannot keep keys and values in 'int3'; set kv_dtype to one of auto, "
+    ):
         load("portable", kv_dtype="int3")
 
 

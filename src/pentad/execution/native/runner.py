@@ -113,7 +113,8 @@ class NativeRunner:
                 the cache holds one sequence of the whole context.
             num_blocks: KV blocks of 16 tokens.
             dtype: only `auto`: weights are computed with as they are stored.
-            kv_dtype: what keys and values are kept in: `auto` and `bfloat16`, or `int8` codes (docs/execution.md).
+            kv_dtype: what keys and values are kept in: `auto` and `bfloat16`, or `int8` codes
+                (docs/execution.md).
             block_size: only 16.
             threads: of a step; None chooses between one per core and half of that as the machine's
                 other work allows (see threads.py).
