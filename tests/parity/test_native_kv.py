@@ -9,12 +9,12 @@ import pytest
 
 from native_support import HERE
 from pentad.application.config import EngineSettings
-from pentad.application.runners import kv_element_bytes, load_engine, load_runner
+from pentad.application.runners import kv_element_bytes, load_runner
 from pentad.errors import Incompatible
 from pentad.execution.scheduling import EngineLimits
 from pentad.execution.torch.runner import TorchRunner
 from pentad.model.loading import ModelFiles, open_model
-from torch_generation import generate, prompts
+from torch_generation import engine, generate, prompts
 
 pytestmark = pytest.mark.row("phase-kv-quant", "mechanism")
 
@@ -44,19 +44,13 @@ def test_a_budget_holds_almost_twice_the_blocks_in_int8(files: ModelFiles) -> No
 def test_batching_preemption_and_the_prefix_cache_change_no_token(files: ModelFiles) -> None:
     asked = prompts(files, 30)[:6]
     row_by_row = next(name for name in HERE if name != "amx")
+    settings = EngineSettings(kv_dtype="int8", kv_bytes=64 << 20, kernels=row_by_row, threads=1)
     outcomes = []
-    for kv_bytes, sequences in ((64 << 20, 8), (64 << 20, 1), (2 << 20, 8)):
-        settings = EngineSettings(
-            kv_dtype="int8",
-            kv_bytes=kv_bytes,
-            max_sequences=sequences,
-            kernels=row_by_row,
-            threads=1,
-            check_invariants=True,
-        )
-        engine = load_engine(files, settings)
-        outcomes.append(generate(engine, asked, 16))
-        engine.close()
+    for sequences, preempt_after in ((8, None), (1, None), (8, 5)):
+        runner = load_runner(files, settings, EngineLimits())
+        made = engine(runner, max_sequences=sequences, preempt_after_tokens=preempt_after)
+        outcomes.append(generate(made, asked, 16))
+        runner.close()
     assert outcomes[0].tokens == outcomes[1].tokens == outcomes[2].tokens
     assert outcomes[2].preemptions > 0
 

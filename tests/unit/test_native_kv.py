@@ -16,11 +16,12 @@ from pentad.execution.native.caching import code_row, kv_element_bytes
 from pentad.execution.native.library import open_library
 from pentad.execution.native.runner import NativeRunner
 from pentad.execution.request import TokenRequest
-from pentad.execution.scheduling import EngineLimits
+from pentad.execution.scheduling import BatchScheduler, EngineLimits
 from pentad.execution.spec import ModelSpec, Rope
 from pentad.resource.scheduling.fcfs import Fcfs
 from pentad.types import Sampling
 from ragged_batches import ragged, whole
+from torch_generation import PreemptAllOnce
 
 pytestmark = [
     pytest.mark.skipif(not HERE, reason="no native kernels are built"),
@@ -270,9 +271,13 @@ def requests(count: int) -> list[TokenRequest]:
     ]
 
 
-def generate(runner: NativeRunner, **limits: int) -> tuple[dict[str, list[int]], dict[str, float]]:
+def generate(
+    runner: NativeRunner, scheduler: BatchScheduler | None = None, **limits: int
+) -> tuple[dict[str, list[int]], dict[str, float]]:
     settings = {"max_batch_tokens": 64, "max_sequences": 8}
-    engine = Engine(runner, Fcfs(), limits=EngineLimits(**(settings | limits)), check_invariants=True)
+    engine = Engine(
+        runner, scheduler or Fcfs(), limits=EngineLimits(**(settings | limits)), check_invariants=True
+    )
     engine.add(*requests(10))
     tokens: dict[str, list[int]] = {str(i): [] for i in range(10)}
     while engine.has_work:
@@ -288,6 +293,6 @@ def test_the_engine_draws_the_same_tokens_however_it_batches(exact: NativeRunner
     assert stats["prefix_hit_tokens_total"] > 0
     assert generate(exact, max_batch_tokens=9, max_sequences=3)[0] == expected
     assert generate(exact, max_sequences=1)[0] == expected
-    small, counted = generate(load(exact.kernels, num_blocks=9))
-    assert small == expected
+    again, counted = generate(exact, PreemptAllOnce(Fcfs(), after_tokens=3), max_sequences=10)
+    assert again == expected
     assert counted["preemptions_total"] > 0

@@ -56,8 +56,12 @@ inline uint16_t code_row(const float* x, int dim, int8_t* codes) {
   const float inverse = wide > 0.0f ? 1.0f / wide : 0.0f;
   for (int d = 0; d < dim; d += 16) {
     const f32x16 scaled = vmax(vmin(load(x + d) * inverse, splat(127.0f)), splat(-127.0f));
-    const i8x16 bytes = __builtin_convertvector(round_int(scaled), i8x16);
-    std::memcpy(codes + d, &bytes, 16);
+    const i32x16 whole = round_int(scaled);
+#if defined(__AVX512F__)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + d), _mm512_cvtepi32_epi8((__m512i)whole));
+#else
+    for (int i = 0; i < 16; i++) codes[d + i] = static_cast<int8_t>(whole[i]);
+#endif
   }
   return step;
 }
@@ -76,21 +80,22 @@ inline void code_value(uint8_t* block, int dim, int offset, const float* v) {
   for (int d = 0; d < dim; d++) line[d * 2] = static_cast<uint8_t>(codes[d]);
 }
 
-PENTAD_INLINE f32x16 swap_lanes(f32x16 v, i32x16 order) {
-#if defined(__clang__)
-  f32x16 out;
-  for (int i = 0; i < 16; i++) out[i] = v[order[i]];
-  return out;
-#else
-  return __builtin_shuffle(v, order);
-#endif
-}
+// Sums in the lanes whose number has no bit kStep, differences in the others.
 template <int kStep>
 PENTAD_INLINE f32x16 turn_lanes(f32x16 v) {
-  i32x16 order = {};
-  f32x16 sign = {};
-  for (int i = 0; i < 16; i++) order[i] = i ^ kStep, sign[i] = i & kStep ? -1.0f : 1.0f;
-  return swap_lanes(v, order) + v * sign;
+  constexpr auto sign = [](int i) { return i & kStep ? -1.0f : 1.0f; };
+  const f32x16 signs{sign(0), sign(1), sign(2),  sign(3),  sign(4),  sign(5),  sign(6),  sign(7),
+                     sign(8), sign(9), sign(10), sign(11), sign(12), sign(13), sign(14), sign(15)};
+#if defined(__clang__)
+  const f32x16 other = __builtin_shufflevector(
+      v, v, 0 ^ kStep, 1 ^ kStep, 2 ^ kStep, 3 ^ kStep, 4 ^ kStep, 5 ^ kStep, 6 ^ kStep, 7 ^ kStep, 8 ^ kStep,
+      9 ^ kStep, 10 ^ kStep, 11 ^ kStep, 12 ^ kStep, 13 ^ kStep, 14 ^ kStep, 15 ^ kStep);
+#else
+  const f32x16 other = __builtin_shuffle(
+      v, i32x16{0 ^ kStep, 1 ^ kStep, 2 ^ kStep, 3 ^ kStep, 4 ^ kStep, 5 ^ kStep, 6 ^ kStep, 7 ^ kStep, 8 ^ kStep,
+                9 ^ kStep, 10 ^ kStep, 11 ^ kStep, 12 ^ kStep, 13 ^ kStep, 14 ^ kStep, 15 ^ kStep});
+#endif
+  return other + v * signs;
 }
 // Turns a vector by Hadamard matrices of the largest power of two that divides its size, which leaves
 // dot products of two turned vectors as they were.
@@ -129,23 +134,56 @@ struct KeyCentre {
 // Radians per token below which a pair turns slowly.
 constexpr float kSlow = 0.15f;
 
-inline f32x16 load_codes(const uint8_t* p) {
-  i8x16 codes;
-  std::memcpy(&codes, p, 16);
-  return to_float(__builtin_convertvector(codes, i32x16));
+// 16 codes as numbers.
+PENTAD_INLINE f32x16 load_codes(const uint8_t* p) {
+#if defined(__AVX512F__)
+  return to_float((i32x16)_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__AVX2__)
+  const __m256i low = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  const __m256i high = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8)));
+  i32x16 both;
+  std::memcpy(&both, &low, 32);
+  std::memcpy(reinterpret_cast<char*>(&both) + 32, &high, 32);
+  return to_float(both);
+#else
+  typedef int16_t i16x16 __attribute__((vector_size(32)));
+  const i16x16 wide = __builtin_convertvector(*reinterpret_cast<const i8x16u*>(p), i16x16);
+  return to_float(__builtin_convertvector(wide, i32x16));
+#endif
 }
-PENTAD_INLINE f32x16 alternate(float a, float b) { return f32x16{a, b, a, b, a, b, a, b, a, b, a, b, a, b, a, b}; }
+typedef uint32_t u32x8 __attribute__((vector_size(32)));
+typedef uint64_t u64x8 __attribute__((vector_size(64)));
+// a, b, a, b ...
+PENTAD_INLINE f32x16 alternate(const float* pair) {
+  uint64_t bits;
+  std::memcpy(&bits, pair, sizeof bits);
+  return (f32x16)u64x8{bits, bits, bits, bits, bits, bits, bits, bits};
+}
+// Each of 8 numbers twice.
+PENTAD_INLINE f32x16 doubled(const float* numbers) {
+  u32x8 narrow;
+  std::memcpy(&narrow, numbers, sizeof narrow);
+  const u64x8 wide = __builtin_convertvector(narrow, u64x8);
+  return (f32x16)(wide | wide << 32);
+}
+
+PENTAD_INLINE void store_bf16(uint16_t* out, f32x16 low, f32x16 high) {
+#if defined(__AVX512BF16__)
+  _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low));
+#else
+  *reinterpret_cast<u16x16u*>(out) = to_bf16(low);
+  *reinterpret_cast<u16x16u*>(out + 16) = to_bf16(high);
+#endif
+}
 
 // The keys or values of a coded block as a page of bf16.
 inline void unpack_keys(const uint8_t* block, int dim, const float* centre, uint16_t* out) {
-  float steps[kPage], lanes[2 * kPage];
+  float steps[kPage];
   store(steps, load_bf16(reinterpret_cast<const uint16_t*>(block + dim * kPage * 2)));
-  for (int i = 0; i < 2 * kPage; i++) lanes[i] = steps[i / 2];
-  const f32x16 low = load(lanes), high = load(lanes + 16);
+  const f32x16 low = doubled(steps), high = doubled(steps + 8);
   for (int d = 0; d < dim; d += 2, block += 32, out += 32) {
-    const f32x16 from = centre ? alternate(centre[d], centre[d + 1]) : splat(0.0f);
-    *reinterpret_cast<u16x16u*>(out) = to_bf16(muladd(load_codes(block), low, from));
-    *reinterpret_cast<u16x16u*>(out + 16) = to_bf16(muladd(load_codes(block + 16), high, from));
+    const f32x16 from = centre ? alternate(centre + d) : splat(0.0f);
+    store_bf16(out, muladd(load_codes(block), low, from), muladd(load_codes(block + 16), high, from));
   }
 }
 inline void unpack_values(const uint8_t* block, int dim, uint16_t* out) {
@@ -153,9 +191,9 @@ inline void unpack_values(const uint8_t* block, int dim, uint16_t* out) {
   store(steps, load_bf16(reinterpret_cast<const uint16_t*>(block + dim * kPage * 2) + kPage));
   block += dim * kPage;
   for (int i = 0; i < kPage; i += 2) {
-    const f32x16 pair = alternate(steps[i], steps[i + 1]);
-    for (int d = 0; d < dim * 2; d += 16, block += 16, out += 16)
-      *reinterpret_cast<u16x16u*>(out) = to_bf16(load_codes(block) * pair);
+    const f32x16 pair = alternate(steps + i);
+    for (int d = 0; d < dim * 2; d += 32, block += 32, out += 32)
+      store_bf16(out, load_codes(block) * pair, load_codes(block + 16) * pair);
   }
 }
 
