@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from pentad.execution.form import ModelForm
 from pentad.execution.runner import Runner
 from pentad.execution.spec import ModelSpec
 from pentad.execution.weights import WeightSource
+
+POINTS_BYTES: Final = 128 << 20
+"""Weights that products are measured on in turn, so that they come from memory as a model's do."""
 
 
 class Probe(Protocol):

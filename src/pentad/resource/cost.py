@@ -111,8 +111,10 @@ class StepCost:
     _head_seconds: dict[int, float] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        working_set = self.form.weight_bytes(self.num_layers * self.spec.block_parameters)
         head_bits = self.form.weight_bits if self.form.head_bits is None else self.form.head_bits
+        working_set = self.form.weight_bytes(self.num_layers * self.spec.block_parameters)
+        if self.head:
+            working_set += self.spec.vocab_size * self.spec.width * head_bits / 8
         tied = MatrixRates(self.profile, head_bits, working_set, tied_head=True)
         own = tied if self.spec.tied_head and tied.measured else None
         object.__setattr__(self, "_blocks", MatrixRates(self.profile, self.form.weight_bits, working_set))

@@ -36,7 +36,12 @@ struct Row {
 constexpr int kRowsTogether = 8;
 constexpr int kPlainSpan = 16;  // blocks of a pass where they are read in place
 constexpr int kCodedSpan = 4;   // ... and where they are unpacked
-constexpr int kAheadBlocks = 4;
+
+// The first blocks that will be read behind the present ones.
+struct Upcoming {
+  const uint8_t* keys[kAheadBlocks] = {};
+  int count = 0;
+};
 
 // What a thread computes in.
 struct Workspace {
@@ -138,9 +143,11 @@ PENTAD_INLINE void by_fours(int count, Use&& use) {
   else if (count - n == 1) use(std::integral_constant<int, 1>{}, n);
 }
 
-// At most kRowsTogether rows that read the same pages, which are read, and unpacked, once for all.
+// At most kRowsTogether rows that read the same pages, which are read, and unpacked, once for all. The keys
+// are followed by the first values, and those by the keys of `after`.
 template <bool kCoded>
-inline void attend(const Row* rows, int count, const Pages& pages, float scale, const Workspace& w) {
+inline void attend(const Row* rows, int count, const Pages& pages, float scale, const Workspace& w,
+                   const Upcoming& after) {
   int first = rows[0].first, limit = rows[0].limit;
   for (int n = 1; n < count; n++) {
     first = std::min(first, rows[n].first);
@@ -149,14 +156,27 @@ inline void attend(const Row* rows, int count, const Pages& pages, float scale, 
   const int begin = first / kPage, end = (limit + kPage - 1) / kPage;
   constexpr int kSpan = kCoded ? kCodedSpan : kPlainSpan;
   const uint16_t* found[kSpan + kAheadBlocks];
+  auto part = [&](int b, bool of_values) {
+    if (b < end) return pages.part(b, of_values);
+    if (!of_values) return pages.part(begin + (b - end) % (end - begin), true);
+    return b - end < after.count ? after.keys[b - end] : pages.part(end - 1, true);
+  };
+  auto find = [&](int b, int n, bool of_values) {
+    for (int i = 0; i < n + (kCoded ? 0 : kAheadBlocks); i++) {
+      if constexpr (kCoded) {
+        uint16_t* room = w.room + i * pages.dim * kPage;
+        found[i] = room;
+        const uint8_t* ahead = part(b + i + kAheadBlocks, of_values);
+        for (int line = 0; line < pages.dim * kPage; line += 64) __builtin_prefetch(ahead + line, 0, 2);
+        pages.unpack(b + i, of_values, room);
+      } else {
+        found[i] = reinterpret_cast<const uint16_t*>(part(b + i, of_values));
+      }
+    }
+  };
   for (int b = begin; b < end; b += kSpan) {
     const int n = std::min(kSpan, end - b);
-    if constexpr (kCoded) {
-      pages.unpack_span(b, n, end, true, w.room, found);
-    } else {  // the first values are behind the last keys
-      for (int i = 0; i < n + kAheadBlocks; i++)
-        found[i] = b + i < end ? pages.keys(b + i) : pages.values(begin + (b + i - end) % (end - begin));
-    }
+    find(b, n, false);
     by_fours(count, [&](auto kN, int r) PENTAD_LAMBDA {
       score<decltype(kN)::value, !kCoded>(rows + r, found, n, pages.dim, scale,
                                           w.scores + static_cast<size_t>(r) * w.stride + b * kPage, w.stride);
@@ -167,11 +187,7 @@ inline void attend(const Row* rows, int count, const Pages& pages, float scale, 
     inverse[r] = soften(rows[r], w.scores + static_cast<size_t>(r) * w.stride, begin * kPage, end * kPage);
   for (int b = begin; b < end; b += kSpan) {
     const int n = std::min(kSpan, end - b);
-    if constexpr (kCoded) {
-      pages.unpack_span(b, n, end, false, w.room, found);
-    } else {
-      for (int i = 0; i < n + kAheadBlocks; i++) found[i] = pages.values(std::min(b + i, end - 1));
-    }
+    find(b, n, true);
     by_fours(count, [&](auto kN, int r) PENTAD_LAMBDA {
       sum_values<decltype(kN)::value, !kCoded>(rows + r, found, n, b, pages.dim, b == begin,
                                                w.scores + static_cast<size_t>(r) * w.stride, w.stride);
@@ -181,11 +197,12 @@ inline void attend(const Row* rows, int count, const Pages& pages, float scale, 
     for (int d = 0; d < pages.dim; d += 16) store(rows[r].out + d, load(rows[r].out + d) * inverse[r]);
 }
 
-inline void attend_rows(const Row* rows, int count, const Pages& pages, float scale, const Workspace& w) {
+inline void attend_rows(const Row* rows, int count, const Pages& pages, float scale, const Workspace& w,
+                        const Upcoming& after) {
   for (int r = 0; r < count; r += kRowsTogether) {
     const int together = std::min(kRowsTogether, count - r);
-    if (pages.coded) attend<true>(rows + r, together, pages, scale, w);
-    else attend<false>(rows + r, together, pages, scale, w);
+    if (pages.coded) attend<true>(rows + r, together, pages, scale, w, after);
+    else attend<false>(rows + r, together, pages, scale, w, after);
   }
 }
 

@@ -21,6 +21,7 @@ namespace pentad {
 
 constexpr int kPage = 16;       // tokens of a KV block
 constexpr int kTailBlocks = 5;  // a begun block and a path of 64 tokens behind it
+constexpr int kAheadBlocks = 4;  // fetched in front of their use
 
 inline size_t head_bytes(int dim, bool coded) {
   const size_t elements = static_cast<size_t>(dim) * kPage * 2;
@@ -216,17 +217,14 @@ struct Pages {
   const uint16_t* keys(int b) const { return reinterpret_cast<const uint16_t*>(block(b)); }
   const uint16_t* values(int b) const { return keys(b) + static_cast<size_t>(dim) * kPage; }
 
-  // Unpacks the keys or values of `count` blocks of codes to `room`, [count][D * 16], one page each, and
-  // fetches those that follow, up to block `end`.
-  void unpack_span(int from, int count, int end, bool keys, uint16_t* room, const uint16_t** found) const {
-    for (int i = 0; i < count; i++, room += dim * kPage) {
-      found[i] = room;
-      const int ahead = from + i + count;
-      const uint8_t* next = block(ahead < end ? ahead : from + i) + (keys ? 0 : dim * kPage);
-      for (int line = 0; line < dim * kPage; line += 64) __builtin_prefetch(next + line, 0, 2);
-      if (keys) unpack_block_keys(from + i, room);
-      else unpack_values(block(from + i), dim, room);
-    }
+  // The keys of a block, or its values, as they lie in memory.
+  const uint8_t* part(int b, bool of_values) const {
+    return block(b) + (of_values ? static_cast<size_t>(dim) * kPage * (coded ? 1 : 2) : 0);
+  }
+  // The same as a page [D * 16] of bf16, of a block of codes.
+  void unpack(int b, bool of_values, uint16_t* out) const {
+    if (of_values) unpack_values(block(b), dim, out);
+    else unpack_block_keys(b, out);
   }
   // Blocks of codes in bf16, unpacked to `room`, [count][keys, values].
   Pages unpacked(int from, int count, uint16_t* room) const {

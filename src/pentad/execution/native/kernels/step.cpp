@@ -305,6 +305,9 @@ class Model {
     return kv_.data() + kv_block_bytes() * static_cast<size_t>(block) +
            (static_cast<size_t>(layer) * c_.kv_heads + head) * kv_head_bytes();
   }
+  const int32_t* table_of(int sequence) const {
+    return batch_->block_tables + static_cast<size_t>(sequence) * batch_->table_width;
+  }
   Pages pages_of(const int32_t* table, int layer, int head) const {
     return {.table = table, .base = kv_head(layer, head, 0), .stride = kv_block_bytes(), .dim = c_.head_dim,
             .coded = coded(), .centre = centre_of(layer, head)};
@@ -595,6 +598,18 @@ class Model {
   // Whether the token behind `t` is of a tree.
   static bool next_path(const pentad_batch& b, int t) { return t + 1 < b.tokens && b.tree_masks[t + 1]; }
 
+  // Where the reading of an item begins, if its rows are read alone.
+  Upcoming upcoming(const Item& item, int layer, int window) const {
+    Upcoming found;
+    if (item.tiled) return found;
+    const Pages pages = pages_of(table_of(item.sequence), layer, item.head);
+    const int context = batch_->context_lens[item.sequence], blocks = (context + kPage - 1) / kPage;
+    const int first = window && context > window ? (context - window) / kPage : 0;
+    for (; found.count < kAheadBlocks && first + found.count < blocks; found.count++)
+      found.keys[found.count] = pages.block(first + found.count);
+    return found;
+  }
+
   void attention(int layer, int rank) {
     const pentad_batch& b = *batch_;
     const int group = c_.heads / c_.kv_heads, half = c_.head_dim / 2;
@@ -607,12 +622,13 @@ class Model {
     const int per_head = c_.head_dim / kBlock;
     std::pair<int, int> places[kRowsAtOnce];
     if (!unpacked_.empty()) unpacked_[static_cast<size_t>(rank)].sequence = -1;
-    for (const Item& item : parts_[static_cast<size_t>(rank)]) {
+    const std::vector<Item>& items = parts_[static_cast<size_t>(rank)];
+    for (size_t number = 0; number < items.size(); number++) {
+      const Item& item = items[number];
       const int first_token = b.starts[item.sequence];
       const int before = b.context_lens[item.sequence] - (b.starts[item.sequence + 1] - first_token);
       const int kv_head = item.tiled ? item.head / group : item.head;
-      const Pages pages =
-          pages_of(b.block_tables + static_cast<size_t>(item.sequence) * b.table_width, layer, kv_head);
+      const Pages pages = pages_of(table_of(item.sequence), layer, kv_head);
 #if PENTAD_TILES
       if (item.tiled) {
         products_.shape(rank).attention();
@@ -627,6 +643,7 @@ class Model {
         continue;
       }
 #endif
+      const Upcoming after = number + 1 < items.size() ? upcoming(items[number + 1], layer, window) : Upcoming{};
       Row rows[kRowsAtOnce];
       int count = 0;
       const int tree = b.tree_slots ? b.context_lens[item.sequence] - b.tree_slots[item.sequence] : 0;
@@ -644,7 +661,7 @@ class Model {
         // A token of a tree has pages of its own, so the rows in front of its next head wait for nothing.
         const bool alone = b.tree_slots && (r + 1) % group == 0 && (path || next_path(b, t));
         if (count < kRowsAtOnce && r + 1 < item.rows_end && !alone) continue;
-        attend_rows(rows, count, path ? along_path(pages, tree, path, tail) : pages, scale, workspace);
+        attend_rows(rows, count, path ? along_path(pages, tree, path, tail) : pages, scale, workspace, after);
         for (int i = 0; i < count; i++)
           next.put(rows[i].out, places[i].first, places[i].second * per_head, per_head);
         count = 0;
