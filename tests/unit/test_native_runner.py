@@ -59,7 +59,7 @@ def exact(request: pytest.FixtureRequest) -> Iterator[NativeRunner]:
 
 
 def test_blocks_are_what_the_cache_bytes_hold() -> None:
-    block_bytes = SPEC.kv_bytes_per_token(NativeRunner.kv_element_bytes()) * 16
+    block_bytes = SPEC.kv_bytes_per_token(NativeRunner.kv_element_bytes(SPEC)) * 16
     runner = load("portable", num_blocks=None, kv_bytes=5 * block_bytes + 7)
     assert (runner.num_blocks, runner.block_size, runner.block_bytes) == (5, 16, block_bytes)
     assert load("portable", num_blocks=None).num_blocks == SPEC.context_length // 16

@@ -64,7 +64,7 @@ def load_engine(
     )
     load = partial(load_runner, limits=limits, packed_folder=packed_folder)
     runner = load(files, settings)
-    speculation = make_speculation(settings, files, runner, drafts, load)
+    speculation = make_speculation(settings, files, runner, drafts, load, kv_element_bytes)
     return Engine(
         runner,
         registry.load("scheduler", settings.scheduler)(),
@@ -74,6 +74,16 @@ def load_engine(
         speculation=speculation,
         check_invariants=settings.check_invariants,
     )
+
+
+def kv_element_bytes(files: ModelFiles, settings: EngineSettings) -> float:
+    """Bytes of one cached number of this model, in the runner that it gets.
+
+    Raises:
+        Incompatible: as `choose` does, or a KV cache in a form that the runner cannot keep.
+    """
+    runner_class = registry.load("runner", choose(files, settings).runner)
+    return float(runner_class.kv_element_bytes(files.spec, settings.weight_dtype, settings.kv_dtype))
 
 
 def load_runner(
@@ -97,13 +107,19 @@ def load_runner(
         files.spec,
         limits,
         available_bytes=psutil.virtual_memory().available,
-        element_bytes=runner_class.kv_element_bytes(settings.weight_dtype),
+        element_bytes=kv_element_bytes(files, settings),
         asked_bytes=settings.kv_bytes,
     )
-    _log.info("KV cache of %s: %s bytes (bound by %s)", files.name, sizing.chosen, sizing.constraint)
+    _log.info(
+        "KV cache of %s: %s bytes (bound by %s), kv_dtype %s",
+        files.name,
+        sizing.chosen,
+        sizing.constraint,
+        settings.kv_dtype,
+    )
     reason = choice.decision.constraint
     _log.info("%s runs on %s%s", files.name, choice.decision.chosen, f" ({reason})" if reason else "")
-    options: dict[str, object] = {"dtype": settings.weight_dtype}
+    options: dict[str, object] = {"dtype": settings.weight_dtype, "kv_dtype": settings.kv_dtype}
     if choice.runner == "native":
         cache = packed_folder and PackedCache(folder=packed_folder, identity=file_identity(files.path))
         options |= {"kernels": choice.kernels, "cache": cache}

@@ -22,10 +22,16 @@ _log = logging.getLogger(__name__)
 NONE = "none"
 
 Load = Callable[[ModelFiles, EngineSettings], Runner]
+ElementBytes = Callable[[ModelFiles, EngineSettings], float]
 
 
 def make_speculation(
-    settings: EngineSettings, target: ModelFiles, runner: Runner, drafts: Sequence[ModelFiles], load: Load
+    settings: EngineSettings,
+    target: ModelFiles,
+    runner: Runner,
+    drafts: Sequence[ModelFiles],
+    load: Load,
+    element_bytes: ElementBytes,
 ) -> Speculation | None:
     """What drafts for the target's engine; None where the settings ask for nothing.
 
@@ -35,6 +41,7 @@ def make_speculation(
         runner: of the target.
         drafts: draft models; closed when they are loaded.
         load: makes a runner of a model.
+        element_bytes: bytes of one number in that runner's KV cache.
 
     Raises:
         UnknownName: no such speculator.
@@ -54,16 +61,15 @@ def make_speculation(
         check_tokenizer(target, draft)
     runners = []
     for draft in drafts:
-        kv_bytes = _kv_bytes(draft, target, runner)
+        kv_bytes = _kv_bytes(draft, element_bytes(draft, settings), runner)
         _log.info("draft model %s for %s, KV cache of %s bytes", draft.name, target.name, kv_bytes)
         runners.append(load(draft, settings.model_copy(update={"kv_bytes": kv_bytes})))
         draft.close()
     return Speculation(strategy.start(target.spec.vocab_size, runners), most_tokens=settings.draft_tokens)
 
 
-def _kv_bytes(draft: ModelFiles, target: ModelFiles, runner: Runner) -> int:
+def _kv_bytes(draft: ModelFiles, element_bytes: float, runner: Runner) -> int:
     """As many tokens as the target's cache holds, within the share of memory that a cache may have."""
-    element_bytes = runner.block_bytes / runner.block_size / target.spec.kv_bytes_per_token(1)
     tokens = runner.num_blocks * runner.block_size
     wanted = tokens * draft.spec.kv_bytes_per_token(element_bytes)
     return max(1 << 20, min(wanted, int(psutil.virtual_memory().available * AVAILABLE_SHARE)))

@@ -148,7 +148,7 @@ class ModelSpec:
 
     def kv_bytes_per_token(self, element_bytes: float = 2) -> int:
         """Bytes of keys and values that one token adds over all layers."""
-        return int(2 * self.layers * self.kv_heads * self.head_dim * element_bytes)
+        return round(2 * self.layers * self.kv_heads * self.head_dim * element_bytes)
 
     def flops(self, tokens: int, context: int, logit_rows: int | None = None) -> int:
         """Multiply-adds times two for a step of `tokens` new tokens that each see about `context` slots.

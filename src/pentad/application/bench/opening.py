@@ -7,11 +7,10 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pentad import registry
 from pentad.application.bench import facts
 from pentad.application.bench.engine import EngineBench, EngineLoad, Measured, Progress, result
 from pentad.application.config import EngineSettings, Settings
-from pentad.application.runners import choose, load_engine
+from pentad.application.runners import kv_element_bytes, load_engine
 from pentad.execution.engine import Engine
 from pentad.execution.native.runner import NativeRunner, default_threads
 from pentad.model.loading import ModelFiles, open_model
@@ -47,6 +46,7 @@ class Opened:
             "threads": self.settings.threads,
             "kernels": runner.library.name if isinstance(runner, NativeRunner) else "torch",
             "kernels_detail": runner.library.detail if isinstance(runner, NativeRunner) else None,
+            "kv_dtype": self.settings.kv_dtype,
             "kv_element_bytes": self.kv_element_bytes,
             "scheduler": self.settings.scheduler,
             **numbers,
@@ -72,7 +72,6 @@ def opened(model: str, load: EngineLoad, settings: Settings) -> Iterator[Opened]
     with closing(files):
         fitting = _fitting(files, load, settings)
         threads = fitting.threads or default_threads()
-        runner_class = registry.load("runner", choose(files, fitting).runner)
         engine = load_engine(files, fitting, packed_folder=settings.packed_folder)
         with closing(engine):
             yield Opened(
@@ -81,7 +80,7 @@ def opened(model: str, load: EngineLoad, settings: Settings) -> Iterator[Opened]
                 files=files,
                 threads=threads,
                 settings=fitting,
-                kv_element_bytes=runner_class.kv_element_bytes(fitting.weight_dtype),
+                kv_element_bytes=kv_element_bytes(files, fitting),
             )
 
 
@@ -96,11 +95,8 @@ def run_engine(
 def _fitting(files: ModelFiles, load: EngineLoad, settings: Settings) -> EngineSettings:
     """The engine's settings with room for every sequence of the load."""
     engine = settings.engine
-    element_bytes = registry.load("runner", choose(files, engine).runner).kv_element_bytes(
-        engine.weight_dtype
-    )
     blocks = load.kv_blocks(engine.max_batch_tokens, _BLOCK_SIZE)
-    needed = blocks * _BLOCK_SIZE * files.spec.kv_bytes_per_token(element_bytes)
+    needed = blocks * _BLOCK_SIZE * files.spec.kv_bytes_per_token(kv_element_bytes(files, engine))
     return engine.model_copy(
         update={
             "kv_bytes": engine.kv_bytes or max(needed, 1 << 20),

@@ -138,7 +138,7 @@ def _show_engine(result: dict[str, Any]) -> None:
     limit = result["limits"]["memory_bytes_per_s"]
     typer.echo(
         f"{result['model']}, {result['kernels']} kernels, {result['threads'] or 'auto'} threads, "
-        f"context {result['context_tokens']}, commit {result['commit']}\n"
+        f"context {result['context_tokens']}, KV {result['kv_dtype']}, commit {result['commit']}\n"
     )
     rows = [_phase_row("prefill", result["prompt_tokens"], result["prefill_tokens_per_s"], result)]
     for batch, rate in result["decode_tokens_per_s"].items():

@@ -149,7 +149,7 @@ def _models(settings: Settings) -> Iterator[Finding]:
 
 def _runner(name: str, path: pathlib.Path, settings: Settings) -> Finding:
     """Who computes a model, and why not the native kernels."""
-    from pentad.application.runners import choose
+    from pentad.application.runners import choose, kv_element_bytes
     from pentad.model.embedding import choose_encoder
     from pentad.model.loading import open_model
 
@@ -158,12 +158,15 @@ def _runner(name: str, path: pathlib.Path, settings: Settings) -> Finding:
         try:
             if files.spec.causal:
                 decision = choose(files, settings.engine).decision
+                token_bytes = files.spec.kv_bytes_per_token(kv_element_bytes(files, settings.engine))
+                cached = f"; KV cache {settings.engine.kv_dtype}, {token_bytes / 1024:.1f} KiB a token"
             else:
                 decision = choose_encoder(files, settings.engine.kernels).decision
+                cached = ""
         finally:
             files.close()
     except PentadError as e:
         return Finding(what=f"runs {name}", state="trouble", detail=e.message, hint=e.hint)
     native = decision.chosen != "torch"
     detail = f"on {decision.chosen} kernels" if native else f"on PyTorch: {decision.constraint}"
-    return Finding(what=f"runs {name}", state="ok", detail=detail)
+    return Finding(what=f"runs {name}", state="ok", detail=detail + cached)

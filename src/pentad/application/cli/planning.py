@@ -49,7 +49,7 @@ def describe(model: str, settings: Settings) -> Described:
     files = open_model(stored.path, name=stored.name)
     try:
         fits = NativeRunner.supports(files.spec, files.weights) is None
-        form = NativeRunner.form_of(files.spec, files.weights) if fits else None
+        form = NativeRunner.form_of(files.spec, files.weights, settings.engine.kv_dtype) if fits else None
         return Described(spec=files.spec, form=form)
     finally:
         files.close()

@@ -7,7 +7,7 @@ from pentad.execution.spec import ModelSpec
 
 
 def block_count(
-    spec: ModelSpec, kv_bytes: int | None, num_blocks: int | None, block_size: int, element_bytes: int
+    spec: ModelSpec, kv_bytes: int | None, num_blocks: int | None, block_size: int, element_bytes: float
 ) -> int:
     """Blocks of a cache of `kv_bytes`, or `num_blocks` where given; with neither, one whole context.
 

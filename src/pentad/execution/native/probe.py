@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from pentad.errors import Infeasible, InvalidRequest
 from pentad.execution.form import ModelForm
+from pentad.execution.native.caching import KV_ELEMENT_BYTES
 from pentad.execution.native.choice import choose_kernels
 from pentad.execution.native.library import built, cpu_flags, open_library
-from pentad.execution.native.runner import KV_ELEMENT_BYTES, NativeRunner, default_threads
+from pentad.execution.native.runner import NativeRunner, default_threads
 from pentad.execution.native.structs import FORMATS
 from pentad.execution.probe import POINTS_BYTES
 from pentad.execution.spec import ModelSpec

@@ -18,6 +18,13 @@ from pentad.errors import Incompatible, Infeasible, InvalidRequest
 from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
 from pentad.execution.form import ModelForm
 from pentad.execution.kv.sizing import block_count
+from pentad.execution.native.caching import (
+    BLOCK_SIZE,
+    CachedBlock,
+    cached_block,
+    kv_bits,
+    kv_element_bytes,
+)
 from pentad.execution.native.choice import choose_kernels, unsupported_geometry, unsupported_storage
 from pentad.execution.native.drawing import DrawPlan, greedy_drawn
 from pentad.execution.native.inputs import BatchInputs
@@ -30,11 +37,6 @@ from pentad.execution.sampling import is_plain
 from pentad.execution.spec import ModelSpec, Rope
 from pentad.execution.threads import ThreadChoice
 from pentad.execution.weights import WeightSource
-
-BLOCK_SIZE: Final = 16
-"""Tokens of a KV block; the kernels know no other."""
-KV_ELEMENT_BYTES: Final = 2
-"""Keys and values are kept in bfloat16."""
 
 _WRONG: Final = (
     "",
@@ -98,6 +100,7 @@ class NativeRunner:
         kv_bytes: int | None = None,
         num_blocks: int | None = None,
         dtype: str = "auto",
+        kv_dtype: str = "auto",
         block_size: int = BLOCK_SIZE,
         threads: int | None = None,
         kernels: str = "auto",
@@ -110,6 +113,8 @@ class NativeRunner:
                 the cache holds one sequence of the whole context.
             num_blocks: KV blocks of 16 tokens.
             dtype: only `auto`: weights are computed with as they are stored.
+            kv_dtype: what keys and values are kept in: `auto` and `bfloat16`, or `int8` codes
+                (docs/execution.md).
             block_size: only 16.
             threads: of a step; None chooses between one per core and half of that as the machine's
                 other work allows (see threads.py).
@@ -125,9 +130,10 @@ class NativeRunner:
         _check_options(spec, dtype, block_size, threads)
         name = choose_kernels(kernels, built=built(), flags=cpu_flags())
         library = open_library(name)
-        blocks = block_count(spec, kv_bytes, num_blocks, block_size, KV_ELEMENT_BYTES)
+        element_bytes = kv_element_bytes(spec, kv_dtype)
+        blocks = block_count(spec, kv_bytes, num_blocks, block_size, element_bytes)
         most = threads or default_threads()
-        model = _create(library, spec, blocks, most)
+        model = _create(library, spec, blocks, most, kv_bits(kv_dtype))
         try:
             memory, found = NativeLoader(library, model, spec, weights).load(cache)
         except BaseException:
@@ -138,7 +144,7 @@ class NativeRunner:
             library.functions.pentad_set_threads(model, count)
 
         choice = ThreadChoice(most, apply, time.monotonic) if threads is None and most > 1 else None
-        runner = cls(spec, library, model, blocks, memory, choice, packed_form(spec, weights))
+        runner = cls(spec, library, model, blocks, memory, choice, packed_form(spec, weights, kv_dtype))
         runner.weights_found = found
         if not spec.tied_head:
             embedding = weights.tensor("embed")
@@ -147,9 +153,14 @@ class NativeRunner:
         return runner
 
     @staticmethod
-    def kv_element_bytes(dtype: str = "auto", device: str = "cpu") -> int:  # noqa: ARG004
-        """Bytes of one cached number, whatever the options of `load`."""
-        return KV_ELEMENT_BYTES
+    def kv_element_bytes(
+        spec: ModelSpec,
+        dtype: str = "auto",  # noqa: ARG004
+        kv_dtype: str = "auto",
+        device: str = "cpu",  # noqa: ARG004
+    ) -> float:
+        """Bytes of one cached number with these options of `load`. Raises Incompatible as `load` does."""
+        return kv_element_bytes(spec, kv_dtype)
 
     @staticmethod
     def supports(spec: ModelSpec, weights: WeightSource) -> str | None:
@@ -157,9 +168,9 @@ class NativeRunner:
         return unsupported_storage(weights) or unsupported_geometry(spec)
 
     @staticmethod
-    def form_of(spec: ModelSpec, weights: WeightSource) -> ModelForm:
+    def form_of(spec: ModelSpec, weights: WeightSource, kv_dtype: str = "auto") -> ModelForm:
         """The precision that a runner would hold this model in, without loading it."""
-        return packed_form(spec, weights)
+        return packed_form(spec, weights, kv_dtype)
 
     @property
     def spec(self) -> ModelSpec:
@@ -175,7 +186,7 @@ class NativeRunner:
 
     @property
     def block_bytes(self) -> int:
-        return self._spec.kv_bytes_per_token(KV_ELEMENT_BYTES) * BLOCK_SIZE
+        return int(self._functions.pentad_block_bytes(self._open()))
 
     def step(self, batch: RaggedBatch, rows: Sequence[SampleRow]) -> list[Drawn]:
         """Computes the batch, writes its keys and values, draws one token per logit row.
@@ -228,6 +239,12 @@ class NativeRunner:
             raise ValueError(f"slots {pairs} are not all of {self._num_blocks} blocks")
         self._functions.pentad_copy_slots(self._open(), numbers.ctypes.data, len(pairs))
 
+    def cached_block(self, *, layer: int, head: int, block: int, place: int) -> CachedBlock:
+        """What one block holds, as attention reads it where it is block `place` of a text."""
+        return cached_block(
+            self.library, self._open(), self._spec, layer=layer, head=head, block=block, place=place
+        )
+
     def close(self) -> None:
         """Gives weights and cache back; the runner is not used again."""
         if self._model is not None:
@@ -250,7 +267,7 @@ class NativeRunner:
         return self._model
 
 
-def packed_form(spec: ModelSpec, weights: WeightSource) -> ModelForm:
+def packed_form(spec: ModelSpec, weights: WeightSource, kv_dtype: str) -> ModelForm:
     """Bits of a weight once packed: of the layers' matrices on average, and of the head."""
     elements = bits = 0.0
     for i in range(spec.layers):
@@ -261,7 +278,9 @@ def packed_form(spec: ModelSpec, weights: WeightSource) -> ModelForm:
             bits += count * PACKED_BITS[stored.format]
     head = weights.tensor("embed" if spec.tied_head else "head")
     return ModelForm(
-        weight_bits=bits / elements, head_bits=PACKED_BITS[head.format], kv_bits=8 * KV_ELEMENT_BYTES
+        weight_bits=bits / elements,
+        head_bits=PACKED_BITS[head.format],
+        kv_bits=8 * kv_element_bytes(spec, kv_dtype),
     )
 
 
@@ -291,7 +310,7 @@ def _check_options(spec: ModelSpec, dtype: str, block_size: int, threads: int | 
         raise InvalidRequest(f"threads is {threads}, must be at least 1", param="threads")
 
 
-def _create(library: KernelLibrary, spec: ModelSpec, blocks: int, threads: int) -> int:
+def _create(library: KernelLibrary, spec: ModelSpec, blocks: int, threads: int, kv_bits: int) -> int:
     """An empty model with its KV cache. Raises Infeasible when memory does not suffice."""
     rope = spec.positions
     assert isinstance(rope, Rope)
@@ -311,6 +330,7 @@ def _create(library: KernelLibrary, spec: ModelSpec, blocks: int, threads: int) 
         threads=threads,
         num_blocks=blocks,
         max_context=min(spec.context_length, blocks * BLOCK_SIZE),
+        kv_bits=kv_bits,
         eps=spec.norm.eps,
         inverse_frequencies=frequencies.ctypes.data,
     )

@@ -45,7 +45,7 @@ class TorchProbe:
     heads_differ = True
 
     def __init__(self) -> None:
-        bits = 8 * TorchRunner.kv_element_bytes("auto")
+        bits = 8 * resolve_dtype("auto", resolve_device("cpu")).itemsize
         self.form = ModelForm(weight_bits=bits, kv_bits=bits)
         self.rates: Mapping[float, str] = {bits: _RATES[bits]}
         self.other_rates: Mapping[float, str] = {

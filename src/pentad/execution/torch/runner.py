@@ -59,6 +59,7 @@ class TorchRunner:
         kv_bytes: int | None = None,
         num_blocks: int | None = None,
         dtype: Precision = "auto",
+        kv_dtype: str = "auto",
         block_size: int = 16,
         threads: int | None = None,
         device: str = "cpu",
@@ -69,6 +70,7 @@ class TorchRunner:
             kv_bytes: size of the KV cache in bytes; ignored where `num_blocks` is given. With neither,
                 the cache holds one sequence of the whole context.
             num_blocks: KV blocks of `block_size` tokens.
+            kv_dtype: `auto`, or by name what is computed in, since keys and values are kept in no other.
             dtype: `auto` is bfloat16 where the device computes it in hardware, else float32.
             threads: threads per operation, for the whole process; None chooses between PyTorch's number
                 and half of it as the machine's other work allows (see threads.py).
@@ -76,7 +78,8 @@ class TorchRunner:
 
         Raises:
             BadModelFile: weights that do not fit the spec.
-            Incompatible: an encoder, which has nothing to generate, or a device that is not there.
+            Incompatible: an encoder, which has nothing to generate, a device that is not there, or a
+                KV cache in another precision than is computed in.
             Infeasible: a KV cache that holds not even one block.
         """
         if not spec.causal:
@@ -85,6 +88,7 @@ class TorchRunner:
             raise InvalidRequest(f"threads is {threads}, must be at least 1", param="threads")
         where = resolve_device(device)
         precision = resolve_dtype(dtype, where)
+        check_kv_dtype(kv_dtype, precision)
         blocks = block_count(spec, kv_bytes, num_blocks, block_size, precision.itemsize)
         pack = where.type == "cpu" and precision == torch.bfloat16 and packing_available()
         with torch.inference_mode():
@@ -93,9 +97,16 @@ class TorchRunner:
             return cls(Program(spec, loaded), cache, _thread_choice(threads, where))
 
     @staticmethod
-    def kv_element_bytes(dtype: Precision = "auto", device: str = "cpu") -> int:
-        """Bytes of one cached number with these options of `load`."""
-        return int(resolve_dtype(dtype, resolve_device(device)).itemsize)
+    def kv_element_bytes(
+        spec: ModelSpec,  # noqa: ARG004
+        dtype: Precision = "auto",
+        kv_dtype: str = "auto",
+        device: str = "cpu",
+    ) -> float:
+        """Bytes of one cached number with these options of `load`. Raises Incompatible as `load` does."""
+        precision = resolve_dtype(dtype, resolve_device(device))
+        check_kv_dtype(kv_dtype, precision)
+        return float(precision.itemsize)
 
     @property
     def spec(self) -> ModelSpec:
@@ -162,6 +173,17 @@ def resolve_dtype(asked: Precision, device: torch.device) -> torch.dtype:
         return torch.float32 if asked == "float32" else torch.bfloat16
     native = torch.cuda.is_bf16_supported() if device.type == "cuda" else bfloat16_in_hardware()
     return torch.bfloat16 if native else torch.float32
+
+
+def check_kv_dtype(asked: str, precision: torch.dtype) -> None:
+    """Raises Incompatible for a KV cache in anything but the compute precision."""
+    if asked != "auto" and asked != str(precision).removeprefix("torch."):
+        raise Incompatible(
+            f"PyTorch keeps keys and values in what it computes in, {str(precision).removeprefix('torch.')}, "
+            f"not in {asked!r}",
+            hint="set kv_dtype to auto, or kernels to auto where the native kernels can run the model",
+            param="kv_dtype",
+        )
 
 
 def resolve_device(name: str) -> torch.device:

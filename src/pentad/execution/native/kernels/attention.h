@@ -1,17 +1,11 @@
-// Attention over paged keys and values in bf16.
-//
-// A block holds 16 tokens of one key/value head:
-//   keys   [D / 2][16 tokens][2 dims]   -- a line of 32 is one bf16 dot product with a query pair
-//   values [8][D][2 tokens]             -- likewise with a pair of probabilities
-// so that scores and sums are dot products without any shuffle, and a block is an AMX tile.
+// Attention over paged keys and values, few query rows at a time. Blocks in codes are unpacked a span at a
+// time into bf16 pages that stay in the first cache; the arithmetic is the same for both.
 #pragma once
-#include <bit>
+#include <algorithm>
 
-#include "simd.h"
+#include "pages.h"
 
 namespace pentad {
-
-constexpr int kPage = 16;  // tokens of a KV block
 
 PENTAD_INLINE uint32_t pair_bf16(float a, float b) {
   return static_cast<uint32_t>(to_bf16(a)) | static_cast<uint32_t>(to_bf16(b)) << 16;
@@ -31,24 +25,6 @@ PENTAD_INLINE f32x16 dot_pairs(f32x16 acc, const uint16_t* x, uint32_t y) {
 #endif
 }
 
-inline void write_key(uint16_t* block, int dim, int offset, const float* k) {
-  for (int d = 0; d < dim; d += 16, block += 8 * kPage * 2) {
-    const u16x16 halves = to_bf16(load(k + d));
-    uint32_t pairs[8];
-    std::memcpy(pairs, &halves, sizeof pairs);
-    for (int j = 0; j < 8; j++) std::memcpy(block + (j * kPage + offset) * 2, pairs + j, 4);
-  }
-}
-inline void write_value(uint16_t* block, int dim, int offset, const float* v) {
-  uint16_t* line = block + (offset / 2) * dim * 2 + offset % 2;
-  for (int d = 0; d < dim; d += 16, line += 32) {
-    const u16x16 halves = to_bf16(load(v + d));
-    uint16_t values[16];
-    std::memcpy(values, &halves, sizeof values);
-    for (int i = 0; i < 16; i++) line[i * 2] = values[i];
-  }
-}
-
 // One query row: its vector as bf16 pairs, and the slots [first, limit) it attends to.
 struct Row {
   const uint32_t* query;  // [D / 2]
@@ -57,131 +33,91 @@ struct Row {
   float* out;             // [D]
 };
 
-// Where the blocks of one sequence and head lie.
-struct Pages {
-  const int32_t* table;
-  const uint16_t* base;   // of this layer and head
-  size_t stride;          // elements between blocks
-  int dim;
-  int tail_from = INT32_MAX;        // blocks from here on lie at `tail`, one behind the other
-  const uint16_t* tail = nullptr;
-  const uint16_t* keys(int block) const {
-    if (block >= tail_from) return tail + static_cast<size_t>(block - tail_from) * dim * kPage * 2;
-    return base + stride * static_cast<size_t>(table[block]);
-  }
-  const uint16_t* values(int block) const { return keys(block) + static_cast<size_t>(dim) * kPage; }
-};
+constexpr int kRowsTogether = 8;
+constexpr int kPlainSpan = 16;  // blocks of a pass where they are read in place
+constexpr int kCodedSpan = 4;   // ... and where they are unpacked
 
-constexpr int kAheadBlocks = 4;
-
-// The first blocks of keys that will be read behind the present ones.
+// The first blocks that will be read behind the present ones.
 struct Upcoming {
-  const uint16_t* keys[kAheadBlocks] = {};
+  const uint8_t* keys[kAheadBlocks] = {};
   int count = 0;
-  const uint16_t* block(int i, const uint16_t* otherwise) const { return i < count ? keys[i] : otherwise; }
 };
 
-constexpr int kTailBlocks = 5;  // a begun block and a path of 64 tokens behind it
+// What a thread computes in.
+struct Workspace {
+  float* scores;   // [kRowsTogether][stride]
+  int stride;      // a multiple of 16
+  uint16_t* room;  // [kCodedSpan][D * 16], for pages of codes
+};
 
-inline void copy_slot(const uint16_t* from, int offset, uint16_t* to, int place, int dim) {
-  for (int j = 0; j < dim / 2; j++) std::memcpy(to + (j * kPage + place) * 2, from + (j * kPage + offset) * 2, 4);
-  const uint16_t* values = from + dim * kPage + (offset / 2) * dim * 2 + offset % 2;
-  uint16_t* line = to + dim * kPage + (place / 2) * dim * 2 + place % 2;
-  for (int d = 0; d < dim; d++) line[d * 2] = values[d * 2];
-}
-
-// The pages as a token of a tree sees them: the slots in front of the tree, at `first`, then those of
-// `path` (bit i: slot first + i) without gaps. They are copied to `tail`, [kTailBlocks][keys, values],
-// so that the arithmetic, and with it the result, is that of the same text without a tree.
-inline Pages along_path(const Pages& pages, int first, uint64_t path, uint16_t* tail) {
-  Pages seen = pages;
-  seen.tail_from = first / kPage;
-  seen.tail = tail;
-  const size_t elements = static_cast<size_t>(pages.dim) * kPage * 2;
-  if (first % kPage) std::memcpy(tail, pages.keys(first / kPage), elements * 2);
-  int place = first % kPage;
-  for (; path; path &= path - 1, place++) {
-    const int slot = first + std::countr_zero(path);
-    copy_slot(pages.keys(slot / kPage), slot % kPage, tail + elements * static_cast<size_t>(place / kPage),
-              place % kPage, pages.dim);
-  }
-  return seen;
-}
-
-// The blocks of a sequence lie anywhere, so no hardware foresees them: each is fetched while those in
-// front of it are computed. Keys are followed by the first values.
-template <int kN, int kWide>
-PENTAD_INLINE void score_blocks(const Row* rows, const Pages& pages, int block, int begin, int end, float scale,
-                                float* scores, int stride) {
+// The blocks of a sequence lie anywhere, so no hardware foresees them: what stands kAheadBlocks further in
+// `keys` is fetched while those in front of it are computed. Pages of codes are fetched as they are unpacked.
+template <int kN, int kWide, bool kFetch>
+PENTAD_INLINE void score_blocks(const Row* rows, const uint16_t* const* keys, int dim, float scale, float* scores,
+                                int stride) {
   f32x16 acc[kN][kWide];
   const uint16_t *k[kWide], *next[kWide];
-  for (int w = 0; w < kWide; w++) {
-    k[w] = pages.keys(block + w);
-    const int ahead = block + kWide + w;
-    next[w] = ahead < end ? pages.keys(ahead) : pages.values(begin + (ahead - end) % (end - begin));
-  }
+  for (int w = 0; w < kWide; w++) k[w] = keys[w], next[w] = kFetch ? keys[kAheadBlocks + w] : nullptr;
   for (int n = 0; n < kN; n++)
     for (int w = 0; w < kWide; w++) acc[n][w] = splat(0.0f);
-  for (int j = 0; j < pages.dim / 2; j++)
+  for (int j = 0; j < dim / 2; j++)
     for (int w = 0; w < kWide; w++) {
-      __builtin_prefetch(next[w] + j * 32, 0, 2);
+      if constexpr (kFetch) __builtin_prefetch(next[w] + j * 32, 0, 2);
       for (int n = 0; n < kN; n++) acc[n][w] = dot_pairs(acc[n][w], k[w] + j * 32, rows[n].query[j]);
     }
   for (int n = 0; n < kN; n++)
-    for (int w = 0; w < kWide; w++) store(scores + static_cast<size_t>(n) * stride + (block + w) * kPage, acc[n][w] * scale);
+    for (int w = 0; w < kWide; w++) store(scores + static_cast<size_t>(n) * stride + w * kPage, acc[n][w] * scale);
 }
 
-// kN rows that read the same pages. `scores` holds kN rows of `stride` floats (a multiple of 16).
-// `after` is what will be read next: its first keys are fetched behind the last values.
-template <int kN>
-void attend(const Row* rows, const Pages& pages, float scale, float* scores, int stride, const Upcoming& after) {
-  int first = rows[0].first, limit = rows[0].limit;
-  for (int n = 1; n < kN; n++) {
-    first = rows[n].first < first ? rows[n].first : first;
-    limit = rows[n].limit > limit ? rows[n].limit : limit;
-  }
-  const int begin = first / kPage, end = (limit + kPage - 1) / kPage;
+// Scores of kN rows with `count` blocks; `scores` points to the first of them.
+template <int kN, bool kFetch>
+inline void score(const Row* rows, const uint16_t* const* keys, int count, int dim, float scale, float* scores,
+                  int stride) {
   constexpr int kWide = kN >= 4 ? 2 : 4;
-  int block = begin;
-  for (; block + kWide <= end; block += kWide) score_blocks<kN, kWide>(rows, pages, block, begin, end, scale, scores, stride);
-  for (; block < end; block++) score_blocks<kN, 1>(rows, pages, block, begin, end, scale, scores, stride);
+  int b = 0;
+  for (; b + kWide <= count; b += kWide)
+    score_blocks<kN, kWide, kFetch>(rows, keys + b, dim, scale, scores + b * kPage, stride);
+  for (; b < count; b++) score_blocks<kN, 1, kFetch>(rows, keys + b, dim, scale, scores + b * kPage, stride);
+}
 
-  float inverse[kN];
-  for (int n = 0; n < kN; n++) {
-    float* s = scores + static_cast<size_t>(n) * stride;
-    for (int i = begin * kPage; i < rows[n].first; i++) s[i] = -INFINITY;
-    for (int i = rows[n].limit; i < end * kPage; i++) s[i] = -INFINITY;
-    f32x16 top = splat(-INFINITY);
-    for (int i = begin * kPage; i < end * kPage; i += 16) top = vmax(top, load(s + i));
-    const float m = hmax(top);
-    f32x16 sum = splat(0.0f);
-    for (int i = begin * kPage; i < end * kPage; i += 16) {
-      f32x16 x = load(s + i);
-      f32x16 e = vexp(x - m);
-      i32x16 live = x > splat(-3.0e38f);
-      e = (f32x16)((i32x16)e & live);
-      sum += e;
-      // In place: two bytes a probability from here on, never ahead of what is still to be read.
-      *reinterpret_cast<u16x16u*>(reinterpret_cast<uint16_t*>(s) + i) = to_bf16(e);
-    }
-    inverse[n] = 1.0f / hsum(sum);
+// Turns the scores of slots [from, to) into the weights e^(score - top) in bf16, two bytes each from
+// `scores` on, 0 where the row does not see a slot; returns 1 / their sum.
+inline float soften(const Row& row, float* scores, int from, int to) {
+  for (int i = from; i < row.first; i++) scores[i] = -INFINITY;
+  for (int i = row.limit; i < to; i++) scores[i] = -INFINITY;
+  f32x16 top = splat(-INFINITY);
+  for (int i = from; i < to; i += 16) top = vmax(top, load(scores + i));
+  const float m = hmax(top);
+  f32x16 sum = splat(0.0f);
+  for (int i = from; i < to; i += 16) {
+    const f32x16 x = load(scores + i);
+    const i32x16 live = x > splat(-3.0e38f);
+    const f32x16 e = (f32x16)((i32x16)vexp(x - m) & live);
+    sum += e;
+    // In place, never ahead of what is still to be read.
+    *reinterpret_cast<u16x16u*>(reinterpret_cast<uint16_t*>(scores) + i) = to_bf16(e);
   }
+  return 1.0f / hsum(sum);
+}
 
-  for (int d = 0; d < pages.dim; d += 64) {
-    const int lanes = pages.dim - d < 64 ? (pages.dim - d) / 16 : 4;
+// Adds the values of `count` blocks, from `block` on, to the sums in `out` of kN rows.
+template <int kN, bool kFetch>
+inline void sum_values(const Row* rows, const uint16_t* const* values, int count, int block, int dim, bool first,
+                       const float* scores, int stride) {
+  for (int d = 0; d < dim; d += 64) {
+    const int lanes = dim - d < 64 ? (dim - d) / 16 : 4;
     f32x16 acc[kN][4];
     for (int n = 0; n < kN; n++)
-      for (int l = 0; l < 4; l++) acc[n][l] = splat(0.0f);
-    for (int b = begin; b < end; b++) {
-      const uint16_t* v = pages.values(b) + d * 2;
-      const int ahead = b + kAheadBlocks;
-      const uint16_t* next = (ahead < end ? pages.values(ahead) : after.block(ahead - end, v - d * 2)) + d * 2;
-      for (int pair = 0; pair < kPage / 2; pair++, v += pages.dim * 2, next += pages.dim * 2) {
-        for (int l = 0; l < lanes; l++) __builtin_prefetch(next + l * 32, 0, 2);
+      for (int l = 0; l < 4; l++) acc[n][l] = first || l >= lanes ? splat(0.0f) : load(rows[n].out + d + l * 16);
+    for (int b = 0; b < count; b++) {
+      const uint16_t *v = values[b] + d * 2, *next = values[kFetch ? b + kAheadBlocks : b] + d * 2;
+      for (int pair = 0; pair < kPage / 2; pair++, v += dim * 2, next += dim * 2) {
+        if constexpr (kFetch)
+          for (int l = 0; l < lanes; l++) __builtin_prefetch(next + l * 32, 0, 2);
         uint32_t p[kN];
         for (int n = 0; n < kN; n++) {
           const uint16_t* s = reinterpret_cast<const uint16_t*>(scores + static_cast<size_t>(n) * stride);
-          std::memcpy(&p[n], s + b * kPage + pair * 2, 4);
+          std::memcpy(&p[n], s + (block + b) * kPage + pair * 2, 4);
         }
         if (lanes == 4) {
           for (int l = 0; l < 4; l++)
@@ -193,16 +129,81 @@ void attend(const Row* rows, const Pages& pages, float scale, float* scores, int
       }
     }
     for (int n = 0; n < kN; n++)
-      for (int l = 0; l < lanes; l++) store(rows[n].out + d + l * 16, acc[n][l] * inverse[n]);
+      for (int l = 0; l < lanes; l++) store(rows[n].out + d + l * 16, acc[n][l]);
   }
 }
 
-inline void attend_rows(const Row* rows, int count, const Pages& pages, float scale, float* scores, int stride,
+// use(kN, first row) for groups of at most four rows.
+template <typename Use>
+PENTAD_INLINE void by_fours(int count, Use&& use) {
+  int n = 0;
+  for (; n + 4 <= count; n += 4) use(std::integral_constant<int, 4>{}, n);
+  if (count - n == 3) use(std::integral_constant<int, 3>{}, n);
+  else if (count - n == 2) use(std::integral_constant<int, 2>{}, n);
+  else if (count - n == 1) use(std::integral_constant<int, 1>{}, n);
+}
+
+// At most kRowsTogether rows that read the same pages, which are read, and unpacked, once for all. The keys
+// are followed by the first values, and those by the keys of `after`.
+template <bool kCoded>
+inline void attend(const Row* rows, int count, const Pages& pages, float scale, const Workspace& w,
+                   const Upcoming& after) {
+  int first = rows[0].first, limit = rows[0].limit;
+  for (int n = 1; n < count; n++) {
+    first = std::min(first, rows[n].first);
+    limit = std::max(limit, rows[n].limit);
+  }
+  const int begin = first / kPage, end = (limit + kPage - 1) / kPage;
+  constexpr int kSpan = kCoded ? kCodedSpan : kPlainSpan;
+  const uint16_t* found[kSpan + kAheadBlocks];
+  auto part = [&](int b, bool of_values) {
+    if (b < end) return pages.part(b, of_values);
+    if (!of_values) return pages.part(begin + (b - end) % (end - begin), true);
+    return b - end < after.count ? after.keys[b - end] : pages.part(end - 1, true);
+  };
+  auto find = [&](int b, int n, bool of_values) {
+    for (int i = 0; i < n + (kCoded ? 0 : kAheadBlocks); i++) {
+      if constexpr (kCoded) {
+        uint16_t* room = w.room + i * pages.dim * kPage;
+        found[i] = room;
+        const uint8_t* ahead = part(b + i + kAheadBlocks, of_values);
+        for (int line = 0; line < pages.dim * kPage; line += 64) __builtin_prefetch(ahead + line, 0, 2);
+        pages.unpack(b + i, of_values, room);
+      } else {
+        found[i] = reinterpret_cast<const uint16_t*>(part(b + i, of_values));
+      }
+    }
+  };
+  for (int b = begin; b < end; b += kSpan) {
+    const int n = std::min(kSpan, end - b);
+    find(b, n, false);
+    by_fours(count, [&](auto kN, int r) PENTAD_LAMBDA {
+      score<decltype(kN)::value, !kCoded>(rows + r, found, n, pages.dim, scale,
+                                          w.scores + static_cast<size_t>(r) * w.stride + b * kPage, w.stride);
+    });
+  }
+  float inverse[kRowsTogether];
+  for (int r = 0; r < count; r++)
+    inverse[r] = soften(rows[r], w.scores + static_cast<size_t>(r) * w.stride, begin * kPage, end * kPage);
+  for (int b = begin; b < end; b += kSpan) {
+    const int n = std::min(kSpan, end - b);
+    find(b, n, true);
+    by_fours(count, [&](auto kN, int r) PENTAD_LAMBDA {
+      sum_values<decltype(kN)::value, !kCoded>(rows + r, found, n, b, pages.dim, b == begin,
+                                               w.scores + static_cast<size_t>(r) * w.stride, w.stride);
+    });
+  }
+  for (int r = 0; r < count; r++)
+    for (int d = 0; d < pages.dim; d += 16) store(rows[r].out + d, load(rows[r].out + d) * inverse[r]);
+}
+
+inline void attend_rows(const Row* rows, int count, const Pages& pages, float scale, const Workspace& w,
                         const Upcoming& after) {
-  while (count >= 4) attend<4>(rows, pages, scale, scores, stride, after), rows += 4, count -= 4;
-  if (count == 3) attend<3>(rows, pages, scale, scores, stride, after);
-  else if (count == 2) attend<2>(rows, pages, scale, scores, stride, after);
-  else if (count == 1) attend<1>(rows, pages, scale, scores, stride, after);
+  for (int r = 0; r < count; r += kRowsTogether) {
+    const int together = std::min(kRowsTogether, count - r);
+    if (pages.coded) attend<true>(rows + r, together, pages, scale, w, after);
+    else attend<false>(rows + r, together, pages, scale, w, after);
+  }
 }
 
 }  // namespace pentad

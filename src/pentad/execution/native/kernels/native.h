@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-#define PENTAD_INTERFACE 2  // raise it with every change of this file; structs.py holds the same number
+#define PENTAD_INTERFACE 3  // raise it with every change of this file; structs.py holds the same number
 
 typedef struct pentad_model pentad_model;
 
@@ -23,6 +23,7 @@ typedef struct {
   int32_t num_blocks;        // KV blocks of 16 tokens
   int32_t max_tokens;        // tokens of a step at most
   int32_t max_context;
+  int32_t kv_bits;           // of a cached number: 16 (bf16), or 8: codes, with steps that add 16 per token and head
   float eps;
   const float* inverse_frequencies;  // [rope_dim / 2], copied
 } pentad_config;
@@ -156,6 +157,11 @@ double pentad_time_product(int32_t format, int32_t tokens, int32_t rows, int32_t
 double pentad_time_read(size_t bytes, int32_t passes, int32_t threads, int32_t repeats);
 size_t pentad_weight_bytes(const pentad_model*);
 size_t pentad_block_bytes(const pentad_model*);
+// The keys and values of one block and head as attention reads them, as block `place` of a text (pages.h):
+// bf16 [head_dim / 2][16][2], then [8][head_dim][2]. Returns -1 for a number out of range.
+int pentad_read_block(pentad_model*, int32_t layer, int32_t head, int32_t block, int32_t place, uint16_t* out);
+// The 8-bit codes [dim] of one token's key or value and their step in bf16.
+void pentad_code_row(const float* x, int32_t dim, int8_t* codes, uint16_t* step);
 const char* pentad_kernels(void);  // e.g. "avx512-vnni+amx-bf16"
 void pentad_set_threads(pentad_model*, int32_t active);
 // Seconds per phase over the steps that were timed: embedding, QKV, attention, output, gate and up,

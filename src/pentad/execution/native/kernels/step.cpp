@@ -85,8 +85,9 @@ class Model {
     wide_ = std::max({c.width, q_dim_, pad(c.ffn_width, 32)});
     score_stride_ = pad(c.max_context, 16) + 16;
     for (int i = 0; i < team_.size(); i++) {
-      scores_.emplace_back(static_cast<size_t>(4) * score_stride_);
-      tails_.emplace_back(static_cast<size_t>(kTailBlocks) * head_elements());
+      scores_.emplace_back(static_cast<size_t>(kRowsTogether) * score_stride_);
+      tails_.emplace_back(static_cast<size_t>(kTailBlocks) * kv_head_bytes());
+      rooms_.emplace_back(coded() ? static_cast<size_t>(kCodedSpan) * kPage * c.head_dim : 0);
       queries_.emplace_back(static_cast<size_t>(kRowsAtOnce) * c.head_dim / 2);
       normed_.emplace_back(static_cast<size_t>(c.width));
       hidden_.emplace_back();
@@ -161,11 +162,13 @@ class Model {
     for (auto& l : layers_)
       for (Weights* w : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down})
         if (!w->matrix.data) return -1;
+    centres_.clear();
+    for (auto& l : layers_) centres_.push_back(coded() ? slow_part(l.k_bias) : std::vector<float>{});
     return 0;
   }
 
   size_t kv_block_bytes() const {
-    return static_cast<size_t>(c_.layers) * c_.kv_heads * head_elements() * 2;
+    return static_cast<size_t>(c_.layers) * c_.kv_heads * kv_head_bytes();
   }
   size_t weight_bytes() const {
     size_t n = embed_.matrix.bytes() + (head_.matrix.data ? head_.matrix.bytes() : 0);
@@ -174,22 +177,30 @@ class Model {
     return n;
   }
   void copy_block(int source, int target) {
-    uint16_t* base = kv_base(0, 0);
-    std::memcpy(base + block_elements() * static_cast<size_t>(target),
-                base + block_elements() * static_cast<size_t>(source), block_elements() * 2);
+    std::memcpy(kv_.data() + kv_block_bytes() * static_cast<size_t>(target),
+                kv_.data() + kv_block_bytes() * static_cast<size_t>(source), kv_block_bytes());
   }
   void copy_slots(const int32_t* pairs, int count) {
     team_.run([&](int rank) {
       auto [begin, end] = share(c_.layers * c_.kv_heads, rank);
-      for (int i = begin; i < end; i++) {
-        uint16_t* base = kv_base(0, i);
+      for (int i = begin; i < end; i++)
         for (int k = 0; k < count; k++) {
           const int from = pairs[2 * k], to = pairs[2 * k + 1];
-          copy_slot(base + block_elements() * static_cast<size_t>(from / kPage), from % kPage,
-                    base + block_elements() * static_cast<size_t>(to / kPage), to % kPage, c_.head_dim);
+          copy_slot(kv_head(0, i, from / kPage), from % kPage, kv_head(0, i, to / kPage), to % kPage, c_.head_dim,
+                    coded());
         }
-      }
     });
+  }
+  // The keys and values of one block as attention reads them, were it block `place` of its text.
+  int read_block(int layer, int head, int block, int place, uint16_t* out) {
+    if (layer < 0 || layer >= c_.layers || head < 0 || head >= c_.kv_heads || block < 0 || block >= c_.num_blocks) return -1;
+    if (place < 0 || place * kPage >= c_.max_context) return -1;
+    grow_turns((place + 1) * kPage);
+    const std::vector<int32_t> table(static_cast<size_t>(place) + 1, block);
+    const Pages pages = pages_of(table.data(), layer, head);
+    if (coded()) pages.unpacked(place, 1, out);
+    else std::memcpy(out, pages.block(place), kv_head_bytes());
+    return 0;
   }
 
   // What is wrong with a batch; see native.h.
@@ -237,12 +248,15 @@ class Model {
       reserve(b.tokens);
       const size_t kept = draws_ ? static_cast<size_t>(draws->count) * c_.vocab : 0;
       if (kept > kept_.size()) kept_.resize(kept);
+      if (coded() && products_.tiles()) reserve_unpacked(b);
     } catch (const std::bad_alloc&) {
       return 6;
     }
     split_tokens();
     plan_attention();
-    grow_turns();
+    int limit = 0;
+    for (int t = 0; t < b.tokens; t++) limit = std::max(limit, b.positions[t] + 1);
+    grow_turns(limit);
     if (b.argmax) best_.assign(static_cast<size_t>(b.rows) * team_.size(), {-INFINITY, -1});
     team_.run([this](int rank) { work(rank); });
     if (b.argmax) {
@@ -270,6 +284,11 @@ class Model {
     float value;
     int32_t token;
   };
+  struct Unpacked {  // what a thread has unpacked last in this layer
+    int sequence = -1, head = -1;
+    Pages pages;
+    Aligned<uint16_t> room;
+  };
   struct Item {  // attention of some query tokens of one sequence with one key/value head
     int32_t sequence, head;         // a query head where tiled, else a key/value head
     int32_t begin, end;             // query tokens of the sequence in this step
@@ -278,12 +297,33 @@ class Model {
     bool tiled;
   };
 
-  size_t head_elements() const { return static_cast<size_t>(c_.head_dim) * kPage * 2; }
-  size_t block_elements() const { return head_elements() * static_cast<size_t>(c_.layers) * c_.kv_heads; }
-  // Block 0 of one layer and head; the next one lies block_elements() further. All of a block lies
-  // together, so that memory is taken as blocks come into use.
-  uint16_t* kv_base(int layer, int head) const {
-    return reinterpret_cast<uint16_t*>(kv_.data()) + (static_cast<size_t>(layer) * c_.kv_heads + head) * head_elements();
+  bool coded() const { return c_.kv_bits == 8; }
+  size_t kv_head_bytes() const { return head_bytes(c_.head_dim, coded()); }
+  // One layer and head of a block. All of a block lies together, so that memory is taken as blocks come
+  // into use.
+  uint8_t* kv_head(int layer, int head, int block) const {
+    return kv_.data() + kv_block_bytes() * static_cast<size_t>(block) +
+           (static_cast<size_t>(layer) * c_.kv_heads + head) * kv_head_bytes();
+  }
+  const int32_t* table_of(int sequence) const {
+    return batch_->block_tables + static_cast<size_t>(sequence) * batch_->table_width;
+  }
+  Pages pages_of(const int32_t* table, int layer, int head) const {
+    return {.table = table, .base = kv_head(layer, head, 0), .stride = kv_block_bytes(), .dim = c_.head_dim,
+            .coded = coded(), .centre = centre_of(layer, head)};
+  }
+  KeyCentre centre_of(int layer, int head) const {
+    const std::vector<float>& bias = centres_[static_cast<size_t>(layer)];
+    if (bias.empty()) return {};
+    return {.bias = bias.data() + head * c_.head_dim, .turns = turns_.data(), .dim = c_.head_dim, .rope_dim = c_.rope_dim};
+  }
+  // A bias of keys without the pairs that turn much within a block.
+  std::vector<float> slow_part(std::vector<float> bias) const {
+    const int half = c_.rope_dim / 2;
+    for (size_t at = 0; at < bias.size(); at += static_cast<size_t>(c_.head_dim))
+      for (int i = 0; i < half; i++)
+        if (frequencies_[static_cast<size_t>(i)] >= kSlow) bias[at + i] = bias[at + half + i] = 0.0f;
+    return bias;
   }
 
   int paired_row(int r) const {
@@ -385,6 +425,29 @@ class Model {
     return (batch_->drafted && batch_->drafted[s]) || (batch_->tree_slots && batch_->tree_slots[s]);
   }
 
+  bool tiled(int s) const { return products_.tiles() && !drafts(s); }
+  // Room for the longest sequence of the step that is attended to in tiles.
+  void reserve_unpacked(const pentad_batch& b) {
+    int blocks = 0;
+    for (int s = 0; s < b.sequences; s++)
+      if (tiled(s) && b.starts[s + 1] - b.starts[s] >= kTileQueriesFrom)
+        blocks = std::max(blocks, (b.context_lens[s] + kPage - 1) / kPage);
+    unpacked_.resize(static_cast<size_t>(team_.size()));
+    for (Unpacked& u : unpacked_) {
+      const size_t most = static_cast<size_t>(blocks) * c_.head_dim * kPage * 2;
+      if (u.room.size() < most) u.room.resize(most);
+    }
+  }
+  // The pages in bf16 from the block of slot `first` on, for tiles.
+  const Pages& plain_pages(const Pages& pages, const Item& item, int kv_head, int first, Unpacked& u) const {
+    if (u.sequence != item.sequence || u.head != kv_head) {
+      const int blocks = (batch_->context_lens[item.sequence] + kPage - 1) / kPage;
+      u.pages = pages.unpacked(first / kPage, blocks - first / kPage, u.room.data());
+      u.sequence = item.sequence, u.head = kv_head;
+    }
+    return u.pages;
+  }
+
   // Lists the attention of the step: whole tiles of one head where there are many queries, else the
   // rows (token, head) that share a key/value head. Then cuts the list into equal costs, mid-item
   // where rows allow it.
@@ -394,12 +457,17 @@ class Model {
     items_.clear();
     for (int s = 0; s < b.sequences; s++) {
       const int n = b.starts[s + 1] - b.starts[s], context = b.context_lens[s];
-      const int chunk = n > 16 ? 16 : n;
-      for (int begin = 0; begin < n; begin += chunk) {
-        const int end = std::min(n, begin + chunk), seen = context - n + end + 16;
-        const bool tiled = products_.tiles() && !drafts(s) && end - begin >= kTileQueriesFrom;
-        for (int h = 0; h < (tiled ? c_.heads : c_.kv_heads); h++)
-          items_.push_back({s, h, begin, end, 0, tiled ? 1 : (end - begin) * group, tiled ? seen * 4 : seen, tiled});
+      const int chunk = n > 16 ? 16 : n, whole = n < kTileQueriesFrom || !tiled(s) ? 0 : n - (n % chunk < kTileQueriesFrom ? n % chunk : 0);
+      // Tiles head by head, so that what a thread has unpacked of one serves all of its queries.
+      for (int h = 0; h < c_.heads; h++)
+        for (int begin = 0; begin < whole; begin += chunk) {
+          const int end = std::min(whole, begin + chunk);
+          items_.push_back({s, h, begin, end, 0, 1, (context - n + end + 16) * 4, true});
+        }
+      for (int begin = whole; begin < n; begin += chunk) {
+        const int end = std::min(n, begin + chunk);
+        for (int h = 0; h < c_.kv_heads; h++)
+          items_.push_back({s, h, begin, end, 0, (end - begin) * group, context - n + end + 16, false});
       }
     }
     int64_t total = 0;
@@ -428,10 +496,7 @@ class Model {
   }
 
   // Cosines and sines of positions [0, limit), computed once.
-  void grow_turns() {
-    const pentad_batch& b = *batch_;
-    int limit = 0;
-    for (int t = 0; t < b.tokens; t++) limit = std::max(limit, b.positions[t] + 1);
+  void grow_turns(int limit) {
     const int half = c_.rope_dim / 2, known = static_cast<int>(turns_.size()) / c_.rope_dim;
     if (limit <= known) return;
     limit = pad(limit, 256);
@@ -497,35 +562,51 @@ class Model {
         for (int t = 0; t < b.tokens; t++) {
           float* x = head_row(part.first + h, t);
           if (!value) turn_head(x, t);
-          if (!key && !value) continue;
-          const int slot = b.slots[t], offset = slot % kPage;
-          uint16_t* page = kv_base(layer, h) + block_elements() * static_cast<size_t>(slot / kPage);
-          if (key) write_key(page, c_.head_dim, offset, x);
-          else write_value(page + c_.head_dim * kPage, c_.head_dim, offset, x);
+          if (!value && coded()) rotate(x, c_.head_dim);
         }
+        if (key || value) write_head(layer, h, key, part.first + h);
       }
     }
     team_.barrier();
   }
 
+  // Writes a head's keys or values of all tokens to their slots; `row` is its number in qkv_.
+  void write_head(int layer, int head, bool key, int row) {
+    const pentad_batch& b = *batch_;
+    const int dim = c_.head_dim;
+    const KeyCentre centre = key ? centre_of(layer, head) : KeyCentre{};
+    float middle[256];
+    for (int t = 0, last = -1; t < b.tokens; t++) {
+      float* x = head_row(row, t);
+      uint8_t* block = kv_head(layer, head, b.slots[t] / kPage);
+      const int offset = b.slots[t] % kPage;
+      if (!coded()) {
+        uint16_t* page = reinterpret_cast<uint16_t*>(block);
+        if (key) write_key(page, dim, offset, x);
+        else write_value(page + dim * kPage, dim, offset, x);
+        continue;
+      }
+      if (centre.bias) {
+        if (const int place = b.positions[t] / kPage; place != last) centre.at(last = place, middle);
+        for (int d = 0; d < dim; d += 16) store(x + d, load(x + d) - load(middle + d));
+      }
+      if (key) code_key(block, dim, offset, x);
+      else code_value(block, dim, offset, x);
+    }
+  }
+
   // Whether the token behind `t` is of a tree.
   static bool next_path(const pentad_batch& b, int t) { return t + 1 < b.tokens && b.tree_masks[t + 1]; }
 
-  Pages pages_of(int sequence, int layer, int kv_head) const {
-    return {.table = batch_->block_tables + static_cast<size_t>(sequence) * batch_->table_width,
-            .base = kv_base(layer, kv_head),
-            .stride = block_elements(),
-            .dim = c_.head_dim};
-  }
   // Where the reading of an item begins, if its rows are read alone.
   Upcoming upcoming(const Item& item, int layer, int window) const {
     Upcoming found;
     if (item.tiled) return found;
-    const Pages pages = pages_of(item.sequence, layer, item.head);
+    const Pages pages = pages_of(table_of(item.sequence), layer, item.head);
     const int context = batch_->context_lens[item.sequence], blocks = (context + kPage - 1) / kPage;
     const int first = window && context > window ? (context - window) / kPage : 0;
     for (; found.count < kAheadBlocks && first + found.count < blocks; found.count++)
-      found.keys[found.count] = pages.keys(first + found.count);
+      found.keys[found.count] = pages.block(first + found.count);
     return found;
   }
 
@@ -534,24 +615,28 @@ class Model {
     const int group = c_.heads / c_.kv_heads, half = c_.head_dim / 2;
     const float scale = 1.0f / std::sqrt(static_cast<float>(c_.head_dim));
     const int window = windows_[static_cast<size_t>(layer)];
-    float* scores = scores_[static_cast<size_t>(rank)].data();
+    const Workspace workspace{scores_[static_cast<size_t>(rank)].data(), score_stride_,
+                              rooms_[static_cast<size_t>(rank)].data()};
     uint32_t* queries = queries_[static_cast<size_t>(rank)].data();
     const Input next = input(q_dim_);
     const int per_head = c_.head_dim / kBlock;
     std::pair<int, int> places[kRowsAtOnce];
+    if (!unpacked_.empty()) unpacked_[static_cast<size_t>(rank)].sequence = -1;
     const std::vector<Item>& items = parts_[static_cast<size_t>(rank)];
     for (size_t number = 0; number < items.size(); number++) {
       const Item& item = items[number];
       const int first_token = b.starts[item.sequence];
       const int before = b.context_lens[item.sequence] - (b.starts[item.sequence + 1] - first_token);
       const int kv_head = item.tiled ? item.head / group : item.head;
-      const Pages pages = pages_of(item.sequence, layer, kv_head);
+      const Pages pages = pages_of(table_of(item.sequence), layer, kv_head);
 #if PENTAD_TILES
       if (item.tiled) {
         products_.shape(rank).attention();
         const int t = first_token + item.begin;
         float* out = attended_.data() + static_cast<size_t>(t) * q_dim_ + item.head * c_.head_dim;
-        attend_tiles(head_row(item.head, t), static_cast<size_t>(c_.head_dim), item.end - item.begin, pages, before + item.begin + 1, window, scale,
+        const int seen_from = window ? std::max(0, before + 1 - window) : 0;
+        const Pages& plain = coded() ? plain_pages(pages, item, kv_head, seen_from, unpacked_[static_cast<size_t>(rank)]) : pages;
+        attend_tiles(head_row(item.head, t), static_cast<size_t>(c_.head_dim), item.end - item.begin, plain, before + item.begin + 1, window, scale,
                      tile_scratch_[static_cast<size_t>(rank)], out, static_cast<size_t>(q_dim_));
         for (int i = 0; i < item.end - item.begin; i++)
           next.put(out + static_cast<size_t>(i) * q_dim_, t + i, item.head * per_head, per_head);
@@ -562,7 +647,7 @@ class Model {
       Row rows[kRowsAtOnce];
       int count = 0;
       const int tree = b.tree_slots ? b.context_lens[item.sequence] - b.tree_slots[item.sequence] : 0;
-      uint16_t* tail = tails_[static_cast<size_t>(rank)].data();
+      uint8_t* tail = tails_[static_cast<size_t>(rank)].data();
       for (int r = item.rows_begin; r < item.rows_end; r++) {
         const int token = item.begin + r / group, head = kv_head * group + r % group, t = first_token + token;
         const uint64_t path = b.tree_slots ? b.tree_masks[t] : 0;
@@ -576,8 +661,7 @@ class Model {
         // A token of a tree has pages of its own, so the rows in front of its next head wait for nothing.
         const bool alone = b.tree_slots && (r + 1) % group == 0 && (path || next_path(b, t));
         if (count < kRowsAtOnce && r + 1 < item.rows_end && !alone) continue;
-        attend_rows(rows, count, path ? along_path(pages, tree, path, tail) : pages, scale, scores, score_stride_,
-                    after);
+        attend_rows(rows, count, path ? along_path(pages, tree, path, tail) : pages, scale, workspace, after);
         for (int i = 0; i < count; i++)
           next.put(rows[i].out, places[i].first, places[i].second * per_head, per_head);
         count = 0;
@@ -723,7 +807,10 @@ class Model {
   Split split_;
   std::vector<std::vector<float>> normed_, hidden_;
   std::vector<std::vector<float>> scores_;
-  std::vector<std::vector<uint16_t>> tails_;
+  std::vector<std::vector<uint8_t>> tails_;
+  std::vector<std::vector<uint16_t>> rooms_;
+  std::vector<Unpacked> unpacked_;
+  std::vector<std::vector<float>> centres_;  // of each layer: slow_part() of its bias of keys, or empty
   std::vector<std::vector<uint32_t>> queries_;
 #if PENTAD_TILES
   std::vector<TileScratch> tile_scratch_;
@@ -773,6 +860,12 @@ int pentad_step_draw(pentad_model* m, const pentad_batch* b, const pentad_draws*
 void pentad_copy_block(pentad_model* m, int32_t s, int32_t t) { m->model.copy_block(s, t); }
 void pentad_copy_slots(pentad_model* m, const int32_t* pairs, int32_t n) { m->model.copy_slots(pairs, n); }
 size_t pentad_weight_bytes(const pentad_model* m) { return m->model.weight_bytes(); }
+int pentad_read_block(pentad_model* m, int32_t layer, int32_t head, int32_t block, int32_t place, uint16_t* out) {
+  return m->model.read_block(layer, head, block, place, out);
+}
+void pentad_code_row(const float* x, int32_t dim, int8_t* codes, uint16_t* step) {
+  *step = pentad::code_row(x, dim, codes);
+}
 size_t pentad_block_bytes(const pentad_model* m) { return m->model.kv_block_bytes(); }
 void pentad_set_threads(pentad_model* m, int32_t n) { m->model.team().set_active(n); }
 void pentad_set_timed(pentad_model* m, int32_t timed) { m->model.set_timed(timed != 0); }

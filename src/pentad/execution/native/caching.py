@@ -1,0 +1,85 @@
+"""In how many bytes the kernels keep keys and values, and a look at what they keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pentad.errors import Incompatible
+from pentad.execution.native.library import KernelLibrary
+from pentad.execution.spec import ModelSpec
+
+BLOCK_SIZE: Final = 16
+"""Tokens of a KV block; the kernels know no other."""
+KV_DTYPES: Final = ("auto", "bfloat16", "int8")
+"""Values of the option `kv_dtype`; auto is bfloat16."""
+KV_ELEMENT_BYTES: Final = 2
+"""Bytes of a cached number in bfloat16."""
+_STEP_BYTES: Final = 2
+"""Behind the codes of a token's key in one head, and behind those of its value."""
+
+
+def kv_bits(kv_dtype: str) -> int:
+    """Bits of a cached number without its share of a step.
+
+    Raises:
+        Incompatible: a form that the kernels cannot keep.
+    """
+    if kv_dtype not in KV_DTYPES:
+        raise Incompatible(
+            f"the native kernels cannot keep keys and values in {kv_dtype!r}",
+            hint=f"set kv_dtype to one of {', '.join(KV_DTYPES)}",
+            param="kv_dtype",
+        )
+    return 8 if kv_dtype == "int8" else 16
+
+
+def kv_element_bytes(spec: ModelSpec, kv_dtype: str) -> float:
+    """Bytes of a cached number, its share of the step of its token and head included."""
+    if kv_bits(kv_dtype) == 16:
+        return KV_ELEMENT_BYTES
+    return 1 + _STEP_BYTES / spec.head_dim
+
+
+def code_row(library: KernelLibrary, row: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], float]:
+    """The codes [D] of one token's key or value, and their step, as the kernels make them."""
+    values = np.ascontiguousarray(row, np.float32)
+    codes, step = np.empty(len(values), np.int8), np.zeros(1, np.uint16)
+    library.functions.pentad_code_row(values.ctypes.data, len(values), codes.ctypes.data, step.ctypes.data)
+    return codes, float(_widened(step)[0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedBlock:
+    """What a block holds of one layer and head, as attention reads it."""
+
+    keys: npt.NDArray[np.float32]
+    """[16, D], of coded blocks turned by the kernels' rotation."""
+    values: npt.NDArray[np.float32]
+    """[16, D]"""
+
+
+def cached_block(
+    library: KernelLibrary, model: int, spec: ModelSpec, *, layer: int, head: int, block: int, place: int
+) -> CachedBlock:
+    """Reads one block, as the one with number `place` of its text.
+
+    Raises:
+        ValueError: there is none of that number.
+    """
+    dim = spec.head_dim
+    page = np.empty(2 * BLOCK_SIZE * dim, np.uint16)
+    if library.functions.pentad_read_block(model, layer, head, block, place, page.ctypes.data):
+        raise ValueError(f"there is no block {block} of layer {layer} and head {head} at place {place}")
+    keys, values = np.split(_widened(page), 2)
+    return CachedBlock(
+        keys=keys.reshape(dim // 2, BLOCK_SIZE, 2).transpose(1, 0, 2).reshape(BLOCK_SIZE, dim),
+        values=values.reshape(BLOCK_SIZE // 2, dim, 2).transpose(0, 2, 1).reshape(BLOCK_SIZE, dim),
+    )
+
+
+def _widened(halves: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+    return (halves.astype(np.uint32) << 16).view(np.float32)

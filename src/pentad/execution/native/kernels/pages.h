@@ -1,0 +1,287 @@
+// KV blocks: how the keys and values of 16 tokens lie in memory. A block of one key/value head is
+//
+//   keys   [D / 2][16 tokens][2 dims]   -- a line of 32 is one bf16 dot product with a query pair
+//   values [8][D][2 tokens]             -- likewise with a pair of probabilities
+//
+// so that scores and sums are dot products without any shuffle, and a block is an AMX tile. Elements are
+// bf16, or codes of 8 bits with a bf16 step per token behind them:
+//
+//   bf16   [keys][values]
+//   codes  [keys][values][16 steps of keys][16 steps of values]
+//
+// A value is its code times its step. A key is coded after rotate(), which spreads a large channel over
+// all, and less the centre of its block: the part of a key that all tokens there share (KeyCentre). So a
+// code depends on its token alone, may be moved, and is the same in every batch.
+#pragma once
+#include <bit>
+
+#include "simd.h"
+
+namespace pentad {
+
+constexpr int kPage = 16;       // tokens of a KV block
+constexpr int kTailBlocks = 5;  // a begun block and a path of 64 tokens behind it
+constexpr int kAheadBlocks = 4;  // fetched in front of their use
+
+inline size_t head_bytes(int dim, bool coded) {
+  const size_t elements = static_cast<size_t>(dim) * kPage * 2;
+  return coded ? elements + 2 * kPage * sizeof(uint16_t) : elements * sizeof(uint16_t);
+}
+
+inline void write_key(uint16_t* block, int dim, int offset, const float* k) {
+  for (int d = 0; d < dim; d += 16, block += 8 * kPage * 2) {
+    const u16x16 halves = to_bf16(load(k + d));
+    uint32_t pairs[8];
+    std::memcpy(pairs, &halves, sizeof pairs);
+    for (int j = 0; j < 8; j++) std::memcpy(block + (j * kPage + offset) * 2, pairs + j, 4);
+  }
+}
+inline void write_value(uint16_t* block, int dim, int offset, const float* v) {
+  uint16_t* line = block + (offset / 2) * dim * 2 + offset % 2;
+  for (int d = 0; d < dim; d += 16, line += 32) {
+    const u16x16 halves = to_bf16(load(v + d));
+    uint16_t values[16];
+    std::memcpy(values, &halves, sizeof values);
+    for (int i = 0; i < 16; i++) line[i * 2] = values[i];
+  }
+}
+
+// Codes of one token, round(x / step) with step = max |x| / 127 in bf16; returns the step.
+inline uint16_t code_row(const float* x, int dim, int8_t* codes) {
+  f32x16 top = splat(0.0f);
+  for (int d = 0; d < dim; d += 16) top = vmax(top, vabs(load(x + d)));
+  const uint16_t step = to_bf16(hmax(top) / 127.0f);
+  const uint32_t bits = static_cast<uint32_t>(step) << 16;
+  float wide;
+  std::memcpy(&wide, &bits, 4);
+  const float inverse = wide > 0.0f ? 1.0f / wide : 0.0f;
+  for (int d = 0; d < dim; d += 16) {
+    const f32x16 scaled = vmax(vmin(load(x + d) * inverse, splat(127.0f)), splat(-127.0f));
+    const i32x16 whole = round_int(scaled);
+#if defined(__AVX512F__)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + d), _mm512_cvtepi32_epi8((__m512i)whole));
+#else
+    for (int i = 0; i < 16; i++) codes[d + i] = static_cast<int8_t>(whole[i]);
+#endif
+  }
+  return step;
+}
+inline void set_step(uint8_t* block, int dim, int line, int offset, uint16_t step) {
+  std::memcpy(block + dim * kPage * 2 + (line * kPage + offset) * 2, &step, 2);
+}
+inline void code_key(uint8_t* block, int dim, int offset, const float* k) {
+  int8_t codes[256];
+  set_step(block, dim, 0, offset, code_row(k, dim, codes));
+  for (int j = 0; j < dim / 2; j++) std::memcpy(block + (j * kPage + offset) * 2, codes + 2 * j, 2);
+}
+inline void code_value(uint8_t* block, int dim, int offset, const float* v) {
+  int8_t codes[256];
+  set_step(block, dim, 1, offset, code_row(v, dim, codes));
+  uint8_t* line = block + dim * kPage + (offset / 2) * dim * 2 + offset % 2;
+  for (int d = 0; d < dim; d++) line[d * 2] = static_cast<uint8_t>(codes[d]);
+}
+
+// Sums in the lanes whose number has no bit kStep, differences in the others.
+template <int kStep>
+PENTAD_INLINE f32x16 turn_lanes(f32x16 v) {
+  constexpr auto sign = [](int i) { return i & kStep ? -1.0f : 1.0f; };
+  const f32x16 signs{sign(0), sign(1), sign(2),  sign(3),  sign(4),  sign(5),  sign(6),  sign(7),
+                     sign(8), sign(9), sign(10), sign(11), sign(12), sign(13), sign(14), sign(15)};
+#if defined(__clang__)
+  const f32x16 other = __builtin_shufflevector(
+      v, v, 0 ^ kStep, 1 ^ kStep, 2 ^ kStep, 3 ^ kStep, 4 ^ kStep, 5 ^ kStep, 6 ^ kStep, 7 ^ kStep, 8 ^ kStep,
+      9 ^ kStep, 10 ^ kStep, 11 ^ kStep, 12 ^ kStep, 13 ^ kStep, 14 ^ kStep, 15 ^ kStep);
+#else
+  const f32x16 other = __builtin_shuffle(
+      v, i32x16{0 ^ kStep, 1 ^ kStep, 2 ^ kStep, 3 ^ kStep, 4 ^ kStep, 5 ^ kStep, 6 ^ kStep, 7 ^ kStep, 8 ^ kStep,
+                9 ^ kStep, 10 ^ kStep, 11 ^ kStep, 12 ^ kStep, 13 ^ kStep, 14 ^ kStep, 15 ^ kStep});
+#endif
+  return other + v * signs;
+}
+// Turns a vector by Hadamard matrices of the largest power of two that divides its size, which leaves
+// dot products of two turned vectors as they were.
+inline void rotate(float* x, int dim) {
+  const int size = dim & -dim;
+  const float keep = 1.0f / std::sqrt(static_cast<float>(size));
+  for (int d = 0; d < dim; d += 16)
+    store(x + d, turn_lanes<8>(turn_lanes<4>(turn_lanes<2>(turn_lanes<1>(load(x + d))))) * keep);
+  for (int step = 16; step < size; step *= 2)
+    for (int from = 0; from < dim; from += 2 * step)
+      for (int d = from; d < from + step; d += 16) {
+        const f32x16 a = load(x + d), b = load(x + d + step);
+        store(x + d, a + b);
+        store(x + d + step, a - b);
+      }
+}
+
+// What the keys of a head share: the bias of the key product, which turns slowly with the position.
+struct KeyCentre {
+  const float* bias = nullptr;   // [D], of the pairs that turn slowly; null: none
+  const float* turns = nullptr;  // [positions][cosines, sines]
+  int dim = 0, rope_dim = 0;
+
+  // The centre of the block of tokens [16 block, 16 block + 16) of a text, as rotate() leaves it.
+  void at(int block, float* out) const {
+    std::memcpy(out, bias, sizeof(float) * static_cast<size_t>(dim));
+    const int half = rope_dim / 2;
+    const float* turn = turns + static_cast<size_t>(block * kPage + kPage / 2) * rope_dim;
+    for (int i = 0; i < half; i++) {
+      out[i] = bias[i] * turn[i] - bias[i + half] * turn[half + i];
+      out[i + half] = bias[i] * turn[half + i] + bias[i + half] * turn[i];
+    }
+    rotate(out, dim);
+  }
+};
+// Radians per token below which a pair turns slowly.
+constexpr float kSlow = 0.15f;
+
+// 16 codes as numbers.
+PENTAD_INLINE f32x16 load_codes(const uint8_t* p) {
+#if defined(__AVX512F__)
+  return to_float((i32x16)_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__AVX2__)
+  const __m256i low = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  const __m256i high = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8)));
+  i32x16 both;
+  std::memcpy(&both, &low, 32);
+  std::memcpy(reinterpret_cast<char*>(&both) + 32, &high, 32);
+  return to_float(both);
+#else
+  typedef int16_t i16x16 __attribute__((vector_size(32)));
+  const i16x16 wide = __builtin_convertvector(*reinterpret_cast<const i8x16u*>(p), i16x16);
+  return to_float(__builtin_convertvector(wide, i32x16));
+#endif
+}
+typedef uint32_t u32x8 __attribute__((vector_size(32)));
+typedef uint64_t u64x8 __attribute__((vector_size(64)));
+// a, b, a, b ...
+PENTAD_INLINE f32x16 alternate(const float* pair) {
+  uint64_t bits;
+  std::memcpy(&bits, pair, sizeof bits);
+  return (f32x16)u64x8{bits, bits, bits, bits, bits, bits, bits, bits};
+}
+// Each of 8 numbers twice.
+PENTAD_INLINE f32x16 doubled(const float* numbers) {
+  u32x8 narrow;
+  std::memcpy(&narrow, numbers, sizeof narrow);
+  const u64x8 wide = __builtin_convertvector(narrow, u64x8);
+  return (f32x16)(wide | wide << 32);
+}
+
+PENTAD_INLINE void store_bf16(uint16_t* out, f32x16 low, f32x16 high) {
+#if defined(__AVX512BF16__)
+  _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low));
+#else
+  *reinterpret_cast<u16x16u*>(out) = to_bf16(low);
+  *reinterpret_cast<u16x16u*>(out + 16) = to_bf16(high);
+#endif
+}
+
+// The keys or values of a coded block as a page of bf16.
+inline void unpack_keys(const uint8_t* block, int dim, const float* centre, uint16_t* out) {
+  float steps[kPage];
+  store(steps, load_bf16(reinterpret_cast<const uint16_t*>(block + dim * kPage * 2)));
+  const f32x16 low = doubled(steps), high = doubled(steps + 8);
+  for (int d = 0; d < dim; d += 2, block += 32, out += 32) {
+    const f32x16 from = centre ? alternate(centre + d) : splat(0.0f);
+    store_bf16(out, muladd(load_codes(block), low, from), muladd(load_codes(block + 16), high, from));
+  }
+}
+inline void unpack_values(const uint8_t* block, int dim, uint16_t* out) {
+  float steps[kPage];
+  store(steps, load_bf16(reinterpret_cast<const uint16_t*>(block + dim * kPage * 2) + kPage));
+  block += dim * kPage;
+  for (int i = 0; i < kPage; i += 2) {
+    const f32x16 pair = alternate(steps + i);
+    for (int d = 0; d < dim * 2; d += 32, block += 32, out += 32)
+      store_bf16(out, load_codes(block) * pair, load_codes(block + 16) * pair);
+  }
+}
+
+// Where the blocks of one sequence and head lie.
+struct Pages {
+  const int32_t* table;
+  const uint8_t* base;            // of this layer and head
+  size_t stride;                  // bytes between blocks
+  int dim;
+  bool coded = false;
+  KeyCentre centre = {};
+  int tail_from = INT32_MAX;      // blocks from here on lie at `tail`, one behind the other
+  const uint8_t* tail = nullptr;
+
+  const uint8_t* block(int b) const {
+    if (b >= tail_from) return tail + static_cast<size_t>(b - tail_from) * head_bytes(dim, coded);
+    return base + stride * static_cast<size_t>(table[b]);
+  }
+  // Of blocks in bf16.
+  const uint16_t* keys(int b) const { return reinterpret_cast<const uint16_t*>(block(b)); }
+  const uint16_t* values(int b) const { return keys(b) + static_cast<size_t>(dim) * kPage; }
+
+  // The keys of a block, or its values, as they lie in memory.
+  const uint8_t* part(int b, bool of_values) const {
+    return block(b) + (of_values ? static_cast<size_t>(dim) * kPage * (coded ? 1 : 2) : 0);
+  }
+  // The same as a page [D * 16] of bf16, of a block of codes.
+  void unpack(int b, bool of_values, uint16_t* out) const {
+    if (of_values) unpack_values(block(b), dim, out);
+    else unpack_block_keys(b, out);
+  }
+  // Blocks of codes in bf16, unpacked to `room`, [count][keys, values].
+  Pages unpacked(int from, int count, uint16_t* room) const {
+    const size_t page = static_cast<size_t>(dim) * kPage;
+    for (int i = 0; i < count; i++) {
+      unpack_block_keys(from + i, room + 2 * page * static_cast<size_t>(i));
+      unpack_values(block(from + i), dim, room + 2 * page * static_cast<size_t>(i) + page);
+    }
+    return {.table = table, .base = base, .stride = stride, .dim = dim, .tail_from = from,
+            .tail = reinterpret_cast<const uint8_t*>(room)};
+  }
+
+ private:
+  void unpack_block_keys(int b, uint16_t* out) const {
+    float middle[256];
+    if (centre.bias) centre.at(b, middle);
+    unpack_keys(block(b), dim, centre.bias ? middle : nullptr, out);
+  }
+};
+
+template <typename T>
+inline void copy_elements(const T* from, int offset, T* to, int place, int dim) {
+  for (int j = 0; j < dim / 2; j++)
+    std::memcpy(to + (j * kPage + place) * 2, from + (j * kPage + offset) * 2, 2 * sizeof(T));
+  const T* values = from + dim * kPage + (offset / 2) * dim * 2 + offset % 2;
+  T* line = to + dim * kPage + (place / 2) * dim * 2 + place % 2;
+  for (int d = 0; d < dim; d++) line[d * 2] = values[d * 2];
+}
+inline void copy_slot(const uint8_t* from, int offset, uint8_t* to, int place, int dim, bool coded) {
+  if (!coded) {
+    copy_elements(reinterpret_cast<const uint16_t*>(from), offset, reinterpret_cast<uint16_t*>(to), place, dim);
+    return;
+  }
+  copy_elements(from, offset, to, place, dim);
+  for (int line = 0; line < 2; line++) {
+    uint16_t step;
+    std::memcpy(&step, from + dim * kPage * 2 + (line * kPage + offset) * 2, 2);
+    set_step(to, dim, line, place, step);
+  }
+}
+
+// The pages as a token of a tree sees them: the slots in front of the tree, at `first`, then those of
+// `path` (bit i: slot first + i) without gaps. They are copied to `tail`, [kTailBlocks] blocks, so that
+// the arithmetic, and with it the result, is that of the same text without a tree.
+inline Pages along_path(const Pages& pages, int first, uint64_t path, uint8_t* tail) {
+  Pages seen = pages;
+  seen.tail_from = first / kPage;
+  seen.tail = tail;
+  const size_t bytes = head_bytes(pages.dim, pages.coded);
+  if (first % kPage) std::memcpy(tail, pages.block(first / kPage), bytes);
+  int place = first % kPage;
+  for (; path; path &= path - 1, place++) {
+    const int slot = first + std::countr_zero(path);
+    copy_slot(pages.block(slot / kPage), slot % kPage, tail + bytes * static_cast<size_t>(place / kPage),
+              place % kPage, pages.dim, pages.coded);
+  }
+  return seen;
+}
+
+}  // namespace pentad
