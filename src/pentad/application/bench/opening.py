@@ -7,11 +7,10 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pentad import registry
 from pentad.application.bench import facts
 from pentad.application.bench.engine import EngineBench, EngineLoad, Measured, Progress, result
 from pentad.application.config import EngineSettings, Settings
-from pentad.application.runners import choose, load_engine
+from pentad.application.runners import choose, kv_element_bytes, load_engine
 from pentad.execution.engine import Engine
 from pentad.execution.native.runner import NativeRunner, default_threads
 from pentad.model.loading import ModelFiles, open_model
@@ -29,6 +28,7 @@ class Opened:
     files: ModelFiles
     threads: int
     settings: EngineSettings
+    device: str
     kv_element_bytes: float
 
     def described(self, load: EngineLoad, measured: Measured) -> dict[str, Any]:
@@ -37,6 +37,8 @@ class Opened:
         numbers = result(
             load, measured, self.engine, kv_element_bytes=self.kv_element_bytes, file=self.files.path
         )
+        if self.device != "cpu":  # the limits are the CPU's
+            numbers |= {"roofline_fraction": None, "prefill_peak_fraction": None}
         return {
             "benchmark": "engine",
             "model": self.files.name,
@@ -47,6 +49,7 @@ class Opened:
             "threads": self.settings.threads,
             "kernels": runner.library.name if isinstance(runner, NativeRunner) else "torch",
             "kernels_detail": runner.library.detail if isinstance(runner, NativeRunner) else None,
+            "device": self.device,
             "kv_element_bytes": self.kv_element_bytes,
             "scheduler": self.settings.scheduler,
             **numbers,
@@ -72,7 +75,7 @@ def opened(model: str, load: EngineLoad, settings: Settings) -> Iterator[Opened]
     with closing(files):
         fitting = _fitting(files, load, settings)
         threads = fitting.threads or default_threads()
-        runner_class = registry.load("runner", choose(files, fitting).runner)
+        choice = choose(files, fitting)
         engine = load_engine(files, fitting, packed_folder=settings.packed_folder)
         with closing(engine):
             yield Opened(
@@ -81,7 +84,8 @@ def opened(model: str, load: EngineLoad, settings: Settings) -> Iterator[Opened]
                 files=files,
                 threads=threads,
                 settings=fitting,
-                kv_element_bytes=runner_class.kv_element_bytes(fitting.weight_dtype),
+                device=choice.device,
+                kv_element_bytes=kv_element_bytes(choice, fitting),
             )
 
 
@@ -96,9 +100,7 @@ def run_engine(
 def _fitting(files: ModelFiles, load: EngineLoad, settings: Settings) -> EngineSettings:
     """The engine's settings with room for every sequence of the load."""
     engine = settings.engine
-    element_bytes = registry.load("runner", choose(files, engine).runner).kv_element_bytes(
-        engine.weight_dtype
-    )
+    element_bytes = kv_element_bytes(choose(files, engine), engine)
     blocks = load.kv_blocks(engine.max_batch_tokens, _BLOCK_SIZE)
     needed = blocks * _BLOCK_SIZE * files.spec.kv_bytes_per_token(element_bytes)
     return engine.model_copy(
