@@ -30,7 +30,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def chosen(**settings: Any) -> tuple[str, str]:
     spec = tiny_spec()
-    files: Any = SimpleNamespace(name="tiny", spec=spec, weights=random_weights(spec))
+    files: Any = SimpleNamespace(name="tiny", spec=spec, weights=random_weights(spec, "Q8_0"))
     choice = choose(files, EngineSettings(**settings))
     return choice.runner, choice.device
 

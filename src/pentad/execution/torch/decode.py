@@ -26,7 +26,8 @@ class DecodeRows:
     """What B rows read. All on the device."""
 
     tables: torch.Tensor
-    """[M, B] int32 block numbers in order, one column per row; any valid number behind its last."""
+    """[M, B] int32 block numbers in order, one column per row, contiguous; any valid number behind its
+    last."""
     lens: torch.Tensor
     """[B] int32 KV slots in use, the row's own included; at least 1."""
 
@@ -69,7 +70,7 @@ def gathered(
 def table_columns(tables: Int32, context_lens: Int32, block_size: int) -> Int32:
     """[M, B] of block tables [B, .]: as many lines as the longest context needs, nowhere negative."""
     used = -(-int(context_lens.max()) // block_size)
-    return np.maximum(tables[:, :used].T, 0)
+    return np.maximum(tables[:, :used].T, 0, order="C")
 
 
 def decode_kernel(device: torch.device) -> DecodeKernel | None:

@@ -20,8 +20,10 @@ _MOST_SPLITS = 32
 _PROGRAMS_PER_PROCESSOR = 2
 _DOT_ROWS = 16
 """The fewest rows and columns of a tile that the tensor cores take."""
-_TILE_BYTES = 32 << 10
-"""Of keys, and again of values, in shared memory per step."""
+_TILE_BYTES = 16 << 10
+"""Of keys, and again of values, in shared memory per stage; consumer GPUs have 99 KiB in all."""
+_STAGES = 2
+"""Tiles in flight: one is loaded while the one before it is computed."""
 
 
 @triton.jit
@@ -116,6 +118,7 @@ class TritonDecode:
     ) -> torch.Tensor:
         count, heads, head_dim = queries.shape
         _, block_size, _, kv_heads, _ = blocks.shape
+        assert blocks.is_contiguous() and rows.tables.is_contiguous()  # noqa: PT018
         splits = self.splits(count * kv_heads)
         parts = count * heads * splits
         columns = max(_DOT_ROWS, triton.next_power_of_2(head_dim))
@@ -142,6 +145,7 @@ class TritonDecode:
             ROWS=max(_DOT_ROWS, triton.next_power_of_2(heads // kv_heads)),
             COLUMNS=columns,
             TILE=max(_DOT_ROWS, min(64, _TILE_BYTES // (columns * blocks.element_size()))),
+            num_stages=_STAGES,
         )
         out = torch.empty(count, heads * head_dim, dtype=blocks.dtype, device=queries.device)
         _join_shares[(count * heads,)](
