@@ -55,7 +55,9 @@ MIXED = ragged([([5, 6, 7], 0, [70]), ([8], 20, [71, 72]), ([9, 1], 16, [73, 74]
 @pytest.mark.parametrize("spec", [TINY, WINDOWED], ids=["full", "windowed"])
 def test_logits_of_prompts_chunks_and_decode_steps_equal_the_cpu_s(spec: ModelSpec) -> None:
     batches = [prompts(LENGTHS), decoding(LENGTHS), MIXED, decoding(LENGTHS)]
-    found = [[runner.logits(batch) for batch in batches] for runner in (load("cuda", spec), load("cpu", spec))]
+    found = [
+        [runner.logits(batch) for batch in batches] for runner in (load("cuda", spec), load("cpu", spec))
+    ]
     for ours, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
 

@@ -36,7 +36,7 @@ def test_draws_at_many_positions_are_the_reference_s(option: dict[str, float]) -
     rows = [dataclasses.replace(row, position=i) for i in range(400)]
     expected = draw_batch(np.repeat(logits, 400, axis=0), rows)
     assert_same(draw_rows(torch.from_numpy(logits).expand(400, -1), rows), expected)
-    assert len({drawn.token for drawn in expected}) > 5
+    assert len({drawn.token for drawn in expected}) > 3
 
 
 def test_a_nucleus_of_more_tokens_than_are_sorted_at_first_is_the_reference_s() -> None:

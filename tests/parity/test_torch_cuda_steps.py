@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import logging
 import os
 from collections.abc import Sequence
@@ -18,7 +19,19 @@ from pentad.execution.torch.graphs import BUCKETS, Compute, DecodeSteps, StepBuf
 from pentad.execution.torch.program import Program
 from pentad.execution.torch.runner import TorchRunner
 from ragged_batches import ragged
-from torch_decoding import BLOCKS, SHAPES, WINDOWED, Shape, attended, decoding, parts, prompts, tables_of, tokens_of
+from torch_decoding import (
+    BLOCKS,
+    SHAPES,
+    WINDOWED,
+    Shape,
+    attended,
+    decoding,
+    parts,
+    prompts,
+    tables_of,
+    tokens_of,
+)
+from torch_drawing import assert_same, random_rows
 from torch_generation import engine, generate
 from torch_reference import TINY, ArrayWeights, tiny_arrays
 
@@ -151,6 +164,16 @@ def test_a_runner_with_padded_steps_and_the_fused_kernel_writes_the_same_text(sp
     assert mixed[0] == mixed[1]
 
 
+def test_a_runner_that_draws_where_the_logits_are_draws_the_same() -> None:
+    rows = random_rows(np.random.default_rng(6), len(LENGTHS), TINY.vocab_size)
+    drawn = []
+    for draws_there in (True, False):
+        runner = TorchRunner(*filled(TINY, LENGTHS), draws_there=draws_there)
+        drawn.append(runner.step(decoding(LENGTHS), rows))
+        assert runner.step(ragged([([3], 0, [0])], rows=[]), []) == []
+    assert_same(*drawn)
+
+
 def test_a_recorded_step_never_asks_the_host_nor_mixes_devices() -> None:
     """On tensors without numbers, which refuse to be read and to be computed with those of the CPU."""
     steps = DecodeSteps(*parts(WINDOWED, torch.device("meta")), gathered, unrecorded)
@@ -161,10 +184,8 @@ def test_a_recorded_step_never_asks_the_host_nor_mixes_devices() -> None:
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_triton_kernel_interpreted_equals_the_gathered_reference(shape: Shape) -> None:
-    pytest.importorskip("triton", reason="Triton is not installed: pip install triton, or run on a GPU")
-    if torch.cuda.is_available():
-        pytest.skip("a CUDA device is there, where tests/parity/test_torch_cuda.py runs the kernel itself")
-    os.environ["TRITON_INTERPRET"] = "1"
+    if importlib.util.find_spec("triton") is None or os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("needs Triton and TRITON_INTERPRET=1 in the environment; on a GPU: scripts/device_check")
     from pentad.execution.torch.triton_decode import TritonDecode
 
     expected = attended(gathered, shape)

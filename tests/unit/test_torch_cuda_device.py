@@ -56,7 +56,7 @@ def test_a_gpu_that_is_asked_for_is_taken_or_refused_by_name(gpus: Any) -> None:
     with pytest.raises(Incompatible, match="'cuda:2' is not there: PyTorch sees 2 CUDA devices"):
         chosen(device="cuda:2")
     gpus(0)
-    with pytest.raises(Incompatible, match="'cuda' is not there: .* sees no CUDA device; set device to cpu"):
+    with pytest.raises(Incompatible, match=r"'cuda' is not there: .* sees no CUDA device; set device to cpu"):
         chosen(device="cuda")
 
 
@@ -74,4 +74,7 @@ def test_doctor_names_the_gpus_and_is_troubled_only_by_one_that_is_asked_for(gpu
     gpus(0)
     assert [finding.state for finding in _cuda("auto")] == ["absent"]
     (missing,) = _cuda("cuda")
-    assert (missing.state, missing.hint) == ("trouble", "set device to cpu, or install a CUDA build of PyTorch")
+    assert (missing.state, missing.hint) == (
+        "trouble",
+        "set device to cpu, or install a CUDA build of PyTorch",
+    )

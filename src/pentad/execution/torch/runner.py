@@ -41,6 +41,7 @@ class TorchRunner:
         threads: chooses the number of threads of each step; None leaves it.
         kernel: attends for decoding sequences; None leaves it to PyTorch.
         steps: computes the steps that only decode; None computes all in the same way.
+        draws_there: whether tokens are drawn where the logits are, so that only ids leave the device.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class TorchRunner:
         *,
         kernel: DecodeKernel | None = None,
         steps: DecodeSteps | None = None,
+        draws_there: bool = False,
     ) -> None:
         self._threads = threads
+        self._draws_there = draws_there
         self._kernel = kernel
         self._steps = steps
         self._program: Program | None = program
@@ -118,7 +121,9 @@ class TorchRunner:
             steps = None
             if kernel is not None and recorded:
                 steps = DecodeSteps(program, cache, kernel, GraphRecorder(where))
-            return cls(program, cache, _thread_choice(threads, where), kernel=kernel, steps=steps)
+            chosen = _thread_choice(threads, where)
+            there = where.type != "cpu"
+            return cls(program, cache, chosen, kernel=kernel, steps=steps, draws_there=there)
 
     @staticmethod
     def pick_device(asked: str) -> str:
@@ -152,11 +157,8 @@ class TorchRunner:
         return self._block_bytes
 
     def step(self, batch: RaggedBatch, rows: Sequence[SampleRow]) -> list[Drawn]:
-        """Computes the batch, writes its keys and values, draws one token per logit row.
-
-        On a GPU they are drawn there, so that token ids cross the bus and logits do not.
-        """
-        if self._device.type == "cpu":
+        """Computes the batch, writes its keys and values, draws one token per logit row."""
+        if not self._draws_there:
             logits = self.logits(batch)
             return draw_batch(logits, rows) if rows else []
         with _current(self._device), torch.inference_mode():
