@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import gguf
 import numpy as np
 import torch
-import transformers
 
 from pentad.execution.spec import Learned, ModelSpec, Norm, Rope
 from pentad.execution.weights import StoredTensor
@@ -32,6 +30,9 @@ _NAMES = {
 
 def gguf_reference(path: pathlib.Path) -> Any:
     """Hugging Face's Llama or Qwen2 in float32 on the weights of a GGUF file, by the `gguf` package."""
+    import gguf
+    import transformers
+
     reader = gguf.GGUFReader(path)
 
     def field(name: str) -> Any:

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pentad.execution.spec import ModelSpec
-from pentad.execution.torch.attention import KVCache, PagedAttention, TextAttention
+from pentad.execution.torch.attention import PagedAttention, TextAttention
+from pentad.execution.torch.cache import KVCache
+from pentad.execution.torch.decode import DecodeKernel, gathered
 from ragged_batches import ragged
 
 D = 4
@@ -65,9 +67,16 @@ sequences = st.lists(
     kv_heads=st.sampled_from([1, 2]),
     window=st.one_of(st.none(), st.integers(1, 40)),
     seed=st.integers(0, 2**16),
+    kernel=st.sampled_from([None, gathered]),
 )
 def test_paged_attention_equals_attention_written_out(
-    parts: list[tuple[int, int]], block_size: int, share: int, kv_heads: int, window: int | None, seed: int
+    parts: list[tuple[int, int]],
+    block_size: int,
+    share: int,
+    kv_heads: int,
+    window: int | None,
+    seed: int,
+    kernel: DecodeKernel | None,
 ) -> None:
     rng = np.random.default_rng(seed)
     spec = make_spec(kv_heads * share, kv_heads, window)
@@ -87,7 +96,7 @@ def test_paged_attention_equals_attention_written_out(
             [([0] * (slices[i][1] - slices[i][0]), slices[i][0], tables[i]) for i in present], block_size
         )
         rows = torch.from_numpy(np.concatenate([whole[i][slice(*slices[i])] for i in present]))
-        attend = PagedAttention(spec, cache, batch)
+        attend = PagedAttention(spec, cache, batch, kernel)
         return [attend(layer, rows).numpy() for layer in range(2)]
 
     step([(0, cached) for cached, _ in parts])

@@ -113,6 +113,21 @@ def test_kernels_asked_for_by_name_never_fall_back() -> None:
         resolved("amx")
 
 
+def test_a_gpu_that_is_asked_for_computes_whatever_the_kernels_could() -> None:
+    choice = resolved(device="cuda:1")
+    assert (choice.runner, choice.kernels, choice.device) == ("torch", None, "cuda:1")
+    assert choice.decision.constraint == "the setting device is cuda:1"
+    assert resolved("torch", device="cuda").device == "cuda"
+    with pytest.raises(Incompatible, match="'avx2' compute on the CPU, but device is 'cuda'; set kernels"):
+        resolved("avx2", device="cuda")
+
+
+def test_the_native_kernels_compute_on_the_cpu_and_pytorch_where_it_may() -> None:
+    assert resolved(device="auto").device == "cpu"
+    assert resolved(device="auto", unsupported="it has layer norms").device == "auto"
+    assert resolved(device="cpu", unsupported="it has layer norms").device == "cpu"
+
+
 def test_the_setting_knows_every_instruction_set() -> None:
     from pentad.application.config import EngineSettings
 

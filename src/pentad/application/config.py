@@ -34,6 +34,8 @@ class EngineSettings(_Section):
         "auto", "amx", "avx512", "avx512vnni", "avxvnni", "avx2", "neon", "portable", "torch"
     ] = "auto"
     """Instruction set of the native kernels, or torch. auto: the fastest that CPU and model allow."""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """What computes: cpu, cuda or cuda:N. auto: the CPU, or a GPU where PyTorch computes and sees one."""
     threads: int | None = Field(default=None, ge=1)
     """Compute threads. Absent: one per core."""
     scheduler: str = "sarathi"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import pathlib
 import time
@@ -30,7 +31,8 @@ def choose(files: ModelFiles, settings: EngineSettings) -> RunnerChoice:
     """Who computes this model on this machine, and why.
 
     Raises:
-        Incompatible: kernels asked for by name that cannot be had, or PyTorch needed and not there.
+        Incompatible: kernels or a device asked for by name that cannot be had, or PyTorch needed and not
+            there.
     """
     unsupported = registry.load("runner", "native").supports(files.spec, files.weights)
     choice = choose_runner(
@@ -38,11 +40,15 @@ def choose(files: ModelFiles, settings: EngineSettings) -> RunnerChoice:
         unsupported,
         model=files.name,
         dtype=settings.weight_dtype,
+        device=settings.device,
         built=built(),
         flags=cpu_flags(),
     )
     check_installed(choice, model=files.name)
-    return choice
+    if choice.runner == "native":
+        return choice
+    device = registry.load("runner", "torch").pick_device(choice.device)
+    return dataclasses.replace(choice, device=device)
 
 
 def load_engine(
@@ -82,8 +88,12 @@ def kv_element_bytes(files: ModelFiles, settings: EngineSettings) -> float:
     Raises:
         Incompatible: as `choose` does, or a KV cache in a form that the runner cannot keep.
     """
-    runner_class = registry.load("runner", choose(files, settings).runner)
-    return float(runner_class.kv_element_bytes(files.spec, settings.weight_dtype, settings.kv_dtype))
+    choice = choose(files, settings)
+    runner_class = registry.load("runner", choice.runner)
+    found = runner_class.kv_element_bytes(
+        files.spec, settings.weight_dtype, settings.kv_dtype, choice.device
+    )
+    return float(found)
 
 
 def load_runner(
@@ -106,7 +116,11 @@ def load_runner(
     kv_bytes, sizing = kv_cache_bytes(
         files.spec,
         limits,
-        available_bytes=psutil.virtual_memory().available,
+        available_bytes=(
+            psutil.virtual_memory().available
+            if choice.device == "cpu"
+            else runner_class.free_bytes(choice.device)
+        ),
         element_bytes=kv_element_bytes(files, settings),
         asked_bytes=settings.kv_bytes,
     )
@@ -118,11 +132,14 @@ def load_runner(
         settings.kv_dtype,
     )
     reason = choice.decision.constraint
-    _log.info("%s runs on %s%s", files.name, choice.decision.chosen, f" ({reason})" if reason else "")
+    where = choice.decision.chosen if choice.device == "cpu" else f"{choice.decision.chosen}, {choice.device}"
+    _log.info("%s runs on %s%s", files.name, where, f" ({reason})" if reason else "")
     options: dict[str, object] = {"dtype": settings.weight_dtype, "kv_dtype": settings.kv_dtype}
     if choice.runner == "native":
         cache = packed_folder and PackedCache(folder=packed_folder, identity=file_identity(files.path))
         options |= {"kernels": choice.kernels, "cache": cache}
+    else:
+        options["device"] = choice.device
     runner: Runner = runner_class.load(
         files.spec, files.weights, kv_bytes=kv_bytes, threads=settings.threads, **options
     )

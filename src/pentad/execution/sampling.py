@@ -37,14 +37,14 @@ def draw(logits: Float32, row: SampleRow) -> Drawn:
     """
     if is_plain(row):
         token = int(logits.argmax())
-        _check(logits[token])
+        check_best(logits[token])
         return Drawn(token=token)
     if row.raw:
         return Drawn(token=-1, logits=logits)
     scores = _adjusted(logits, row)
     if row.temperature <= 0:
         token = int(scores.argmax())
-        _check(scores[token])
+        check_best(scores[token])
     else:
         weights, kept = _weights(scores, row)
         token = pick(weights, uniform(row.seed, row.choice, row.position))
@@ -70,7 +70,7 @@ def distribution(logits: Float32, row: SampleRow) -> Float64:
     probabilities = np.zeros(scores.size, dtype=np.float64)
     if row.temperature <= 0:
         token = int(scores.argmax())
-        _check(scores[token])
+        check_best(scores[token])
         probabilities[token] = 1.0
         return probabilities
     weights, kept = _weights(scores, row)
@@ -100,7 +100,7 @@ def draw_batch(logits: Float32, rows: Sequence[SampleRow]) -> list[Drawn]:
     if rows and all(map(is_plain, rows)):
         tokens = logits.argmax(axis=1)
         for score in logits[np.arange(len(rows)), tokens]:
-            _check(score)
+            check_best(score)
         return [Drawn(token=token) for token in tokens.tolist()]
     return [draw(logits[i], row) for i, row in enumerate(rows)]
 
@@ -158,7 +158,7 @@ def allowed_tokens(mask: npt.NDArray[np.uint32], vocab_size: int) -> npt.NDArray
     return allowed
 
 
-def _check(best: np.float32 | np.float64) -> None:
+def check_best(best: np.float32 | np.float64) -> None:
     """Raises ValueError unless the best score is a number."""
     if not -np.inf < best < np.inf:
         raise ValueError("no token is allowed" if best == -np.inf else f"the logits hold {best}")
@@ -168,7 +168,7 @@ def _adjusted(logits: Float32, row: SampleRow) -> Float32:
     """The logits after penalties, bias, bans and mask; the same array when none applies."""
     scores = logits
     if row.repetition_penalty != 1.0 and row.seen:
-        ids = _known(row.seen, logits.size)
+        ids = known_ids(row.seen, logits.size)
         scores = scores.copy()
         seen = scores[ids]
         scores[ids] = np.where(seen > 0, seen / row.repetition_penalty, seen * row.repetition_penalty)
@@ -184,13 +184,13 @@ def _adjusted(logits: Float32, row: SampleRow) -> Float32:
                 scores[token] += bias
     if row.banned:
         scores = scores.copy()
-        scores[_known(row.banned, scores.size)] = -np.inf
+        scores[known_ids(row.banned, scores.size)] = -np.inf
     if row.mask is not None:
         scores = np.where(allowed_tokens(row.mask, scores.size), scores, np.float32(-np.inf))
     return scores
 
 
-def _known(tokens: Iterable[int], vocab_size: int) -> Ids:
+def known_ids(tokens: Iterable[int], vocab_size: int) -> Ids:
     """The ids as an index, without those outside the vocabulary."""
     ids = np.fromiter(tokens, dtype=np.intp)
     return ids[(ids >= 0) & (ids < vocab_size)]
@@ -203,7 +203,7 @@ def _weights(scores: Float32, row: SampleRow) -> tuple[Float64, Ids | None]:
     """
     wide = scores.astype(np.float64)
     top = wide.max()
-    _check(top)
+    check_best(top)
     weights = np.exp((wide - top) / row.temperature)  # [V], the largest is 1
     if row.min_p > 0:
         weights[weights < row.min_p] = 0

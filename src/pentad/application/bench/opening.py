@@ -10,7 +10,7 @@ from typing import Any
 from pentad.application.bench import facts
 from pentad.application.bench.engine import EngineBench, EngineLoad, Measured, Progress, result
 from pentad.application.config import EngineSettings, Settings
-from pentad.application.runners import kv_element_bytes, load_engine
+from pentad.application.runners import choose, kv_element_bytes, load_engine
 from pentad.execution.engine import Engine
 from pentad.execution.native.runner import NativeRunner, default_threads
 from pentad.model.loading import ModelFiles, open_model
@@ -28,6 +28,7 @@ class Opened:
     files: ModelFiles
     threads: int
     settings: EngineSettings
+    device: str
     kv_element_bytes: float
 
     def described(self, load: EngineLoad, measured: Measured) -> dict[str, Any]:
@@ -36,6 +37,8 @@ class Opened:
         numbers = result(
             load, measured, self.engine, kv_element_bytes=self.kv_element_bytes, file=self.files.path
         )
+        if self.device != "cpu":  # the limits are the CPU's
+            numbers |= {"roofline_fraction": None, "prefill_peak_fraction": None}
         return {
             "benchmark": "engine",
             "model": self.files.name,
@@ -47,6 +50,7 @@ class Opened:
             "kernels": runner.library.name if isinstance(runner, NativeRunner) else "torch",
             "kernels_detail": runner.library.detail if isinstance(runner, NativeRunner) else None,
             "kv_dtype": self.settings.kv_dtype,
+            "device": self.device,
             "kv_element_bytes": self.kv_element_bytes,
             "scheduler": self.settings.scheduler,
             **numbers,
@@ -80,6 +84,7 @@ def opened(model: str, load: EngineLoad, settings: Settings) -> Iterator[Opened]
                 files=files,
                 threads=threads,
                 settings=fitting,
+                device=choose(files, fitting).device,
                 kv_element_bytes=kv_element_bytes(files, fitting),
             )
 

@@ -87,6 +87,25 @@ def _kernels(settings: Settings) -> Iterator[Finding]:
             yield Finding(what="PyTorch", state="trouble", detail=str(e), hint="reinstall torch~=2.13.0")
             return
         yield Finding(what="PyTorch", state="ok", detail="for models that the native kernels cannot run")
+        yield from _cuda(settings.engine.device)
+
+
+def _cuda(asked: str) -> Iterator[Finding]:
+    """The GPUs that PyTorch could compute on; trouble only for who asked for one that is not there."""
+    from pentad.errors import Incompatible
+    from pentad.execution.torch.devices import cuda_devices, resolve_device
+
+    found = cuda_devices()
+    try:
+        if asked.startswith("cuda"):
+            resolve_device(asked)
+    except Incompatible as e:
+        yield Finding(what="CUDA", state="trouble", detail=e.message, hint=e.hint)
+        return
+    if found:
+        yield Finding(what="CUDA", state="ok", detail="; ".join(found))
+    else:
+        yield Finding(what="CUDA", state="absent", detail="PyTorch sees no GPU", hint=None)
 
 
 def _native(asked: str) -> Iterator[Finding]:
@@ -157,16 +176,18 @@ def _runner(name: str, path: pathlib.Path, settings: Settings) -> Finding:
         files = open_model(path, name=name)
         try:
             if files.spec.causal:
-                decision = choose(files, settings.engine).decision
+                choice = choose(files, settings.engine)
                 token_bytes = files.spec.kv_bytes_per_token(kv_element_bytes(files, settings.engine))
                 cached = f"; KV cache {settings.engine.kv_dtype}, {token_bytes / 1024:.1f} KiB a token"
             else:
-                decision = choose_encoder(files, settings.engine.kernels).decision
+                choice = choose_encoder(files, settings.engine.kernels)
                 cached = ""
+            decision, device = choice.decision, choice.device
         finally:
             files.close()
     except PentadError as e:
         return Finding(what=f"runs {name}", state="trouble", detail=e.message, hint=e.hint)
     native = decision.chosen != "torch"
-    detail = f"on {decision.chosen} kernels" if native else f"on PyTorch: {decision.constraint}"
+    torch = "PyTorch" if device == "cpu" else f"PyTorch, {device}"
+    detail = f"on {decision.chosen} kernels" if native else f"on {torch}: {decision.constraint}"
     return Finding(what=f"runs {name}", state="ok", detail=detail + cached)

@@ -46,6 +46,7 @@ ENGINE = (
     Flag(name="weight_dtype", help="auto, float32 or bfloat16.", metavar="TYPE"),
     Flag(name="kv_dtype", help="KV cache: auto, bfloat16 or int8, about half as large.", metavar="TYPE"),
     Flag(name="kernels", help="auto, torch or an instruction set: amx, avx512, avx2 ...", metavar="NAME"),
+    Flag(name="device", help="auto, cpu, cuda or cuda:N.", metavar="NAME"),
     Flag(name="threads", help="Compute threads; one per core when absent.", kind=int),
     Flag(name="scheduler", help="Batch scheduler, by name.", metavar="NAME"),
     Flag(name="max_batch_tokens", help="Tokens computed per step.", kind=int),

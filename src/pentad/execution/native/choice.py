@@ -32,6 +32,8 @@ class RunnerChoice:
     """Registered name."""
     kernels: str | None
     """The instruction set of the native runner."""
+    device: str = "cpu"
+    """Where PyTorch computes; `auto` leaves it to PyTorch."""
     decision: Decision
 
 
@@ -130,22 +132,32 @@ def choose_runner(
     *,
     model: str,
     dtype: str,
+    device: str = "cpu",
     built: Collection[str],
     flags: Collection[str],
 ) -> RunnerChoice:
-    """Who runs a model: native kernels where they can, else PyTorch.
+    """Who runs a model: native kernels where they can, else PyTorch; PyTorch wherever a GPU is asked for.
 
     Args:
         asked: the setting `kernels`: `auto`, `torch` or an instruction set.
         unsupported: why the kernels cannot run the model; None if they can.
         model: its name.
         dtype: the setting `weight_dtype`.
+        device: the setting `device`.
         built: libraries that are installed.
         flags: of the CPU.
 
     Raises:
         UnknownName, Incompatible: kernels asked for by name that cannot be had, or not for this model.
     """
+    if device.startswith("cuda"):
+        if asked not in (AUTO, TORCH):
+            raise Incompatible(
+                f"kernels {asked!r} compute on the CPU, but device is {device!r}",
+                hint=f"set kernels to {AUTO} or {TORCH}, or device to cpu",
+                param="device",
+            )
+        return _choice(asked, None, f"the setting device is {device}", built, flags, device)
     if asked not in (AUTO, TORCH):
         name = choose_kernels(asked, built=built, flags=flags)
         if unsupported is not None:
@@ -156,14 +168,14 @@ def choose_runner(
             )
         return _choice(asked, name, None, built, flags)
     if asked == TORCH:
-        return _choice(asked, None, "the setting kernels asks for it", built, flags)
+        return _choice(asked, None, "the setting kernels asks for it", built, flags, device)
     possible = usable(flags, built)
     if unsupported is not None:
-        return _choice(asked, None, unsupported, built, flags)
+        return _choice(asked, None, unsupported, built, flags, device)
     if dtype != AUTO:
-        return _choice(asked, None, f"the setting weight_dtype is {dtype}", built, flags)
+        return _choice(asked, None, f"the setting weight_dtype is {dtype}", built, flags, device)
     if not possible:
-        return _choice(asked, None, _none_usable(built), built, flags)
+        return _choice(asked, None, _none_usable(built), built, flags, device)
     return _choice(asked, possible[0], None, built, flags)
 
 
@@ -188,7 +200,12 @@ def _none_usable(built: Collection[str]) -> str:
 
 
 def _choice(
-    asked: str, kernels: str | None, constraint: str | None, built: Collection[str], flags: Collection[str]
+    asked: str,
+    kernels: str | None,
+    constraint: str | None,
+    built: Collection[str],
+    flags: Collection[str],
+    device: str = "cpu",
 ) -> RunnerChoice:
     decision = Decision(
         layer="execution",
@@ -198,4 +215,6 @@ def _choice(
         candidates=tuple((name, None) for name in (*usable(flags, built), TORCH)),
         constraint=constraint,
     )
-    return RunnerChoice(runner="native" if kernels else "torch", kernels=kernels, decision=decision)
+    return RunnerChoice(
+        runner="native" if kernels else "torch", kernels=kernels, device=device, decision=decision
+    )

@@ -1,10 +1,5 @@
 """Attention over KV blocks, and over whole texts.
 
-The cache of one layer is rows of blocks; a block holds P slots, a slot one token's keys and values:
-
-    [num_blocks, P, 2, K, D]        gather: whole blocks by number        write: slots by index
-
-so that one index operation writes a step and one gathers a batch, keys and values together.
 Sequences with one new token form batches; the query heads of one KV head are then that head's
 query rows, which reads each key once. Sequences with more tokens run one by one.
 """
@@ -13,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,65 +16,15 @@ import torch.nn.functional as F  # noqa: N812
 
 from pentad.execution.batch import Int32, RaggedBatch
 from pentad.execution.spec import ModelSpec
+from pentad.execution.torch.cache import KVCache, Rows
+from pentad.execution.torch.decode import DecodeKernel, DecodeRows, table_columns
 from pentad.execution.torch.trees import chunk_lengths, see_branches, tree_slots
 
 _PADDING_RATIO = 2
 _PADDING_FLOOR_TOKENS = 64
 """A decode batch is split where padding would more than double a context longer than the floor."""
 
-Rows: TypeAlias = slice | torch.Tensor
 Indices = npt.NDArray[np.intp]
-
-
-class KVCache:
-    """Keys and values of all layers in numbered blocks, in the compute precision.
-
-    Address space is reserved at once; on a CPU the system provides a page when it is first written.
-    """
-
-    def __init__(
-        self, spec: ModelSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        self.block_size = block_size
-        self.num_blocks = num_blocks
-        self.dtype = dtype
-        self.device = device
-        shape = (spec.layers, num_blocks, block_size, 2, spec.kv_heads, spec.head_dim)
-        if device.type == "cpu":
-            kind = np.uint16 if dtype.itemsize == 2 else np.uint32
-            self._data = torch.from_numpy(np.zeros(shape, kind)).view(dtype)
-        else:
-            self._data = torch.zeros(shape, dtype=dtype, device=device)
-        self._blocks = tuple(self._data.view(spec.layers, num_blocks, -1))
-        self._slots = tuple(self._data.view(spec.layers, num_blocks * block_size, -1))
-        self._slot_shape = (2, spec.kv_heads, spec.head_dim)
-
-    @property
-    def nbytes(self) -> int:
-        return int(self._data.nbytes)
-
-    def write(self, layer: int, slots: torch.Tensor, keys_values: torch.Tensor) -> None:
-        """Stores rows [N, 2K, D] at slots [N]."""
-        self._slots[layer].index_copy_(0, slots, keys_values.flatten(1))
-
-    def read(
-        self, layer: int, blocks: Rows, sequences: int, length: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values [B, K, S, D] of B sequences whose blocks are listed end to end."""
-        rows = self._blocks[layer]
-        found = rows[blocks] if isinstance(blocks, slice) else rows.index_select(0, blocks)
-        both = found.view(sequences, -1, *self._slot_shape)[:, :length]
-        return both[:, :, 0].transpose(1, 2), both[:, :, 1].transpose(1, 2)
-
-    def copy(self, source: int, target: int) -> None:
-        """Copies one block over all layers."""
-        self._data[:, target].copy_(self._data[:, source])
-
-    def copy_slots(self, sources: Sequence[int], targets: Sequence[int]) -> None:
-        """Copies single slots over all layers."""
-        at = torch.tensor([*sources, *targets], device=self.device).split(len(sources))
-        slots = self._data.flatten(1, 2)  # [L, slots, 2, K, D], a view
-        slots.index_copy_(1, at[1], slots.index_select(1, at[0]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,22 +40,29 @@ class _Group:
     """One new token per sequence."""
     mask: torch.Tensor | None = None
     """Added to the scores; None where every slot is seen, or the plain causal triangle."""
+    decode: DecodeRows | None = None
+    """For the fused kernel, which then stands in for `blocks`, `length` and `mask`."""
 
 
 class PagedAttention:
     """Causal attention of one step over the blocks that its sequences hold.
 
     Built once per step, called once per layer. Keys and values of the step are written before
-    they are read, so a token sees itself.
+    they are read, so a token sees itself. With a `kernel` it attends for the sequences with one new
+    token, all at once.
     """
 
-    def __init__(self, spec: ModelSpec, cache: KVCache, batch: RaggedBatch) -> None:
+    def __init__(
+        self, spec: ModelSpec, cache: KVCache, batch: RaggedBatch, kernel: DecodeKernel | None = None
+    ) -> None:
         self._spec = spec
         self._cache = cache
+        self._kernel = kernel
         self._slots = torch.from_numpy(batch.slots).to(cache.device, torch.int64)
         self._tokens = len(batch.token_ids)
         self._windows = layer_windows(spec)
-        self._groups = {window: tuple(_groups(batch, cache, window)) for window in set(self._windows)}
+        fused = kernel is not None
+        self._groups = {w: tuple(_groups(batch, cache, w, fused=fused)) for w in set(self._windows)}
 
     def __call__(self, layer: int, heads: torch.Tensor) -> torch.Tensor:
         """Context [N, H D] of heads [N, H + 2K, D]."""
@@ -127,6 +78,9 @@ class PagedAttention:
     def _attend(self, group: _Group, layer: int, heads: torch.Tensor) -> torch.Tensor:
         spec = self._spec
         queries = heads[group.rows, : spec.heads]
+        if group.decode is not None and self._kernel is not None:
+            window = self._windows[layer]
+            return self._kernel(queries, self._cache.layer(layer), group.decode, window)
         keys, values = self._cache.read(layer, group.blocks, group.sequences, group.length)
         if group.single:
             grouped = queries.view(group.sequences, spec.kv_heads, -1, spec.head_dim)  # [B, K, H / K, D]
@@ -148,12 +102,14 @@ def layer_windows(spec: ModelSpec) -> tuple[int | None, ...]:
     return tuple(spec.window if i in narrow else None for i in range(spec.layers))
 
 
-def _groups(batch: RaggedBatch, cache: KVCache, window: int | None) -> Iterator[_Group]:
+def _groups(batch: RaggedBatch, cache: KVCache, window: int | None, *, fused: bool) -> Iterator[_Group]:
     """The step's sequences in the groups that are computed together."""
     counts = chunk_lengths(batch)
     singles = np.flatnonzero(counts == 1)
-    for members in _similar(singles, batch.context_lens, window):
-        yield _single_group(batch, cache, window, members, whole=len(members) == len(batch.token_ids))
+    if fused and len(singles):
+        yield _fused_group(batch, cache, singles)
+    for members in () if fused else _similar(singles, batch.context_lens, window):
+        yield _single_group(batch, cache, window, members)
     for i in np.flatnonzero(counts > 1):
         yield _chunk_group(batch, cache, window, int(i))
 
@@ -178,9 +134,30 @@ def _similar(sequences: Indices, context_lens: Int32, window: int | None) -> Ite
         order = order[~fits]
 
 
-def _single_group(
-    batch: RaggedBatch, cache: KVCache, window: int | None, members: Indices, *, whole: bool
-) -> _Group:
+def _fused_group(batch: RaggedBatch, cache: KVCache, members: Indices) -> _Group:
+    """Sequences with one new token, for a kernel that reads their blocks in place."""
+    lens = batch.context_lens[members]
+    tables = table_columns(batch.block_tables[members], lens, cache.block_size)
+    return _Group(
+        rows=_member_rows(batch, cache, members),
+        sequences=len(members),
+        blocks=slice(0),
+        length=0,
+        single=True,
+        decode=DecodeRows(
+            tables=torch.from_numpy(tables).to(cache.device), lens=torch.from_numpy(lens).to(cache.device)
+        ),
+    )
+
+
+def _member_rows(batch: RaggedBatch, cache: KVCache, members: Indices) -> Rows:
+    """The rows of sequences with one new token; all of them as a slice, which copies nothing."""
+    if len(members) == len(batch.token_ids):
+        return slice(None)
+    return torch.from_numpy(batch.starts[members].astype(np.int64)).to(cache.device)
+
+
+def _single_group(batch: RaggedBatch, cache: KVCache, window: int | None, members: Indices) -> _Group:
     """Sequences with one new token: padded to the longest, what is not theirs masked."""
     size = cache.block_size
     lens = batch.context_lens[members]
@@ -196,9 +173,7 @@ def _single_group(
         seen = (slots >= first_seen[:, None]) & (slots < lens[:, None])
         mask = None if seen.all() else _additive(seen, cache)[:, None, None, :]
     return _Group(
-        rows=slice(None)
-        if whole
-        else torch.from_numpy(batch.starts[members].astype(np.int64)).to(cache.device),
+        rows=_member_rows(batch, cache, members),
         sequences=len(members),
         blocks=_block_rows(np.maximum(blocks, 0).reshape(-1), cache.device),
         length=length,

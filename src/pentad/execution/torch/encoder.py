@@ -13,10 +13,10 @@ from pentad.errors import Incompatible
 from pentad.execution.spec import Learned, ModelSpec
 from pentad.execution.texts import encode_in_batches
 from pentad.execution.torch.attention import TextAttention
+from pentad.execution.torch.devices import Precision, resolve_device, resolve_dtype
 from pentad.execution.torch.linear import packing_available
 from pentad.execution.torch.loading import WeightLoader
 from pentad.execution.torch.program import Program
-from pentad.execution.torch.runner import Precision, resolve_device, resolve_dtype
 from pentad.execution.weights import WeightSource
 
 _BATCH_TOKENS = 8192

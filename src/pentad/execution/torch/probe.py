@@ -20,8 +20,9 @@ from pentad.execution.form import ModelForm
 from pentad.execution.probe import POINTS_BYTES
 from pentad.execution.runner import Runner
 from pentad.execution.spec import ModelSpec
+from pentad.execution.torch.devices import resolve_device, resolve_dtype
 from pentad.execution.torch.linear import linear, packing_available
-from pentad.execution.torch.runner import TorchRunner, resolve_device, resolve_dtype
+from pentad.execution.torch.runner import TorchRunner
 from pentad.execution.weights import WeightSource
 
 _WARM_UP = 2

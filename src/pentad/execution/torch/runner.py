@@ -1,4 +1,4 @@
-"""TorchRunner: one model on one device, in plain PyTorch. The reference for every faster runner."""
+"""TorchRunner: one model on one device, in PyTorch. On the CPU the reference for every faster runner."""
 
 from __future__ import annotations
 
@@ -18,28 +18,51 @@ from pentad.execution.kv.sizing import block_count
 from pentad.execution.sampling import draw_batch
 from pentad.execution.spec import ModelSpec
 from pentad.execution.threads import ThreadChoice
-from pentad.execution.torch.attention import KVCache, PagedAttention
-from pentad.execution.torch.linear import bfloat16_in_hardware, packing_available
+from pentad.execution.torch.attention import PagedAttention
+from pentad.execution.torch.cache import KVCache
+from pentad.execution.torch.decode import DecodeKernel, decode_kernel
+from pentad.execution.torch.devices import Precision, free_bytes, pick_device, resolve_device, resolve_dtype
+from pentad.execution.torch.drawing import draw_rows
+from pentad.execution.torch.graphs import DecodeSteps, GraphRecorder
+from pentad.execution.torch.linear import packing_available
 from pentad.execution.torch.loading import WeightLoader
 from pentad.execution.torch.program import Program
 from pentad.execution.weights import WeightSource
-
-Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class TorchRunner:
     """Runs ragged batches over weights and KV blocks that it owns (execution/runner.py).
 
     Not thread-safe: one thread drives it. `close` gives the memory back.
+
+    Args:
+        program: the model.
+        cache: its keys and values.
+        threads: chooses the number of threads of each step; None leaves it.
+        kernel: attends for decoding sequences; None leaves it to PyTorch.
+        steps: computes the steps that only decode; None computes all in the same way.
+        draws_there: whether tokens are drawn where the logits are, so that only ids leave the device.
     """
 
-    def __init__(self, program: Program, cache: KVCache, threads: ThreadChoice | None = None) -> None:
+    def __init__(
+        self,
+        program: Program,
+        cache: KVCache,
+        threads: ThreadChoice | None = None,
+        *,
+        kernel: DecodeKernel | None = None,
+        steps: DecodeSteps | None = None,
+        draws_there: bool = False,
+    ) -> None:
         self._threads = threads
+        self._draws_there = draws_there
+        self._kernel = kernel
+        self._steps = steps
         self._program: Program | None = program
         self._cache: KVCache | None = cache
         self._spec = program.spec
         self._device = cache.device
-        self._block_bytes = cache.nbytes // cache.num_blocks
+        self._block_bytes = program.spec.kv_bytes_per_token(cache.dtype.itemsize) * cache.block_size
         self.weight_bytes = program.weights.nbytes
         """Bytes of the weights in the compute precision."""
         self.precision: Literal["float32", "bfloat16"] = (
@@ -63,6 +86,7 @@ class TorchRunner:
         block_size: int = 16,
         threads: int | None = None,
         device: str = "cpu",
+        graphs: bool = True,
     ) -> TorchRunner:
         """A runner that holds the weights in its compute precision and an empty KV cache.
 
@@ -75,6 +99,7 @@ class TorchRunner:
             threads: threads per operation, for the whole process; None chooses between PyTorch's number
                 and half of it as the machine's other work allows (see threads.py).
             device: `cpu`, `cuda` or `cuda:N`.
+            graphs: whether decode steps on a GPU are recorded once and replayed; see graphs.py.
 
         Raises:
             BadModelFile: weights that do not fit the spec.
@@ -91,10 +116,28 @@ class TorchRunner:
         check_kv_dtype(kv_dtype, precision)
         blocks = block_count(spec, kv_bytes, num_blocks, block_size, precision.itemsize)
         pack = where.type == "cpu" and precision == torch.bfloat16 and packing_available()
-        with torch.inference_mode():
+        with _current(where), torch.inference_mode():
             loaded = WeightLoader(spec, weights, dtype=precision, device=where, pack=pack).load()
-            cache = KVCache(spec, blocks, block_size, precision, where)
-            return cls(Program(spec, loaded), cache, _thread_choice(threads, where))
+            kernel = decode_kernel(where)
+            recorded = graphs and kernel is not None
+            cache = KVCache(spec, blocks, block_size, precision, where, scratch=recorded)
+            program = Program(spec, loaded)
+            steps = None
+            if kernel is not None and recorded:
+                steps = DecodeSteps(program, cache, kernel, GraphRecorder(where))
+            chosen = _thread_choice(threads, where)
+            there = where.type != "cpu"
+            return cls(program, cache, chosen, kernel=kernel, steps=steps, draws_there=there)
+
+    @staticmethod
+    def pick_device(asked: str) -> str:
+        """The device for the setting of that name: `auto` is the GPU where there is one."""
+        return pick_device(asked)
+
+    @staticmethod
+    def free_bytes(device: str) -> int:
+        """Memory of a GPU that nothing uses now."""
+        return free_bytes(resolve_device(device))
 
     @staticmethod
     def kv_element_bytes(
@@ -126,53 +169,54 @@ class TorchRunner:
 
     def step(self, batch: RaggedBatch, rows: Sequence[SampleRow]) -> list[Drawn]:
         """Computes the batch, writes its keys and values, draws one token per logit row."""
-        logits = self.logits(batch)
-        return draw_batch(logits, rows) if rows else []
+        if not self._draws_there:
+            logits = self.logits(batch)
+            return draw_batch(logits, rows) if rows else []
+        with _current(self._device), torch.inference_mode():
+            found = self._compute(batch)
+            return [] if found is None or not rows else draw_rows(found, rows)
 
     def logits(self, batch: RaggedBatch) -> npt.NDArray[np.float32]:
         """The raw logits [R, V] of the wanted rows; keys and values are written all the same."""
-        program, cache = self._open()
         chosen = self._threads.step(len(batch.token_ids)) if self._threads else contextlib.nullcontext()
-        with chosen, torch.inference_mode():
-            tokens = torch.from_numpy(batch.token_ids).to(self._device)
-            positions = torch.from_numpy(batch.positions).to(self._device)
-            hidden = program.hidden(tokens, positions, PagedAttention(self._spec, cache, batch))
-            if not len(batch.logit_rows):
+        with _current(self._device), chosen, torch.inference_mode():
+            found = self._compute(batch)
+            if found is None:
                 return np.empty((0, self._spec.vocab_size), np.float32)
-            if len(batch.logit_rows) < len(hidden):
-                hidden = hidden[torch.from_numpy(batch.logit_rows).to(self._device)]
-            found: npt.NDArray[np.float32] = program.logits(hidden).float().cpu().numpy()
-            return found
+            logits: npt.NDArray[np.float32] = found.float().cpu().numpy()
+            return logits
+
+    def _compute(self, batch: RaggedBatch) -> torch.Tensor | None:
+        """Logits [R, V] on the device, good until the next step; None where none are wanted."""
+        program, cache = self._open()
+        if self._steps is not None and self._steps.takes(batch):
+            return self._steps.logits(batch)
+        tokens = torch.from_numpy(batch.token_ids).to(self._device)
+        positions = torch.from_numpy(batch.positions).to(self._device)
+        hidden = program.hidden(tokens, positions, PagedAttention(self._spec, cache, batch, self._kernel))
+        if not len(batch.logit_rows):
+            return None
+        if len(batch.logit_rows) < len(hidden):
+            hidden = hidden[torch.from_numpy(batch.logit_rows).to(self._device)]
+        return program.logits(hidden)
 
     def copy_block(self, source: int, target: int) -> None:
         """Copies one KV block over all layers (copy on write)."""
-        with torch.inference_mode():
+        with _current(self._device), torch.inference_mode():
             self._open()[1].copy(source, target)
 
     def copy_slots(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copies single KV slots over all layers (accepted branches of a tree)."""
-        with torch.inference_mode():
+        with _current(self._device), torch.inference_mode():
             self._open()[1].copy_slots(*zip(*pairs, strict=True))
 
     def close(self) -> None:
         """Gives weights and cache back; the runner is not used again."""
-        self._program = self._cache = None
+        self._program = self._cache = self._steps = None
 
     def _open(self) -> tuple[Program, KVCache]:
         assert self._program is not None and self._cache is not None, "the runner is closed"  # noqa: PT018
         return self._program, self._cache
-
-
-def resolve_dtype(asked: Precision, device: torch.device) -> torch.dtype:
-    """The compute precision. Raises InvalidRequest for a name that is none."""
-    if asked not in ("auto", "float32", "bfloat16"):
-        raise InvalidRequest(
-            f"dtype {asked!r} is unknown", hint="use auto, float32 or bfloat16", param="dtype"
-        )
-    if asked != "auto":
-        return torch.float32 if asked == "float32" else torch.bfloat16
-    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else bfloat16_in_hardware()
-    return torch.bfloat16 if native else torch.float32
 
 
 def check_kv_dtype(asked: str, precision: torch.dtype) -> None:
@@ -186,21 +230,9 @@ def check_kv_dtype(asked: str, precision: torch.dtype) -> None:
         )
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device of that name. Raises InvalidRequest for an unknown one, Incompatible for one not there."""
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise InvalidRequest(f"device {name!r} is unknown", hint="use cpu, cuda or cuda:N", param="device")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise Incompatible(
-            f"device {name!r} is not there: PyTorch {torch.__version__} sees no CUDA device",
-            hint="set device to cpu, or install a CUDA build of PyTorch",
-            param="device",
-        )
-    return device
+def _current(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Makes the device the current one of this thread, where streams and launches go."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def _thread_choice(threads: int | None, device: torch.device) -> ThreadChoice | None:
