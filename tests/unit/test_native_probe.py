@@ -44,7 +44,7 @@ def test_products_take_time(kernels: str) -> None:
     assert probe.kernels == kernels
     assert probe.form.weight_bits in probe.rates
     for bits in probe.rates:
-        few, many = (probe.gemm_seconds(m, 256, 2048, bits, repeats=1) for m in (1, 13))
+        few, many = probe.gemm_seconds([(1, 1 << 24), (13, 1 << 20)], 256, 2048, bits, repeats=1)
         assert 0 < few < 1
         assert 0 < many < 1
 
@@ -60,9 +60,9 @@ def test_made_up_models_run_on_the_kernels_asked_for() -> None:
 def test_impossible_measurements_are_refused() -> None:
     probe = NativeProbe(HERE[-1])
     with pytest.raises(InvalidRequest, match=r"weights of 3 bits are not measured; known: 8\.5, 5"):
-        probe.gemm_seconds(1, 64, 64, 3)
+        probe.gemm_seconds([(1, 1 << 20)], 64, 64, 3)
     for m, n, k in ((0, 64, 64), (1, 60, 64), (1, 64, 48)):
         with pytest.raises(InvalidRequest, match="cannot be measured"):
-            probe.gemm_seconds(m, n, k, 5.0)
+            probe.gemm_seconds([(1, 1 << 20), (m, 1 << 20)], n, k, 5.0)
     with pytest.raises(InvalidRequest, match="working_set_bytes is 3"):
         probe.stream_read_bytes_per_s(3)

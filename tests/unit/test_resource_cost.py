@@ -82,6 +82,23 @@ class TestMatrices:
         assert not MatrixRates(device, 4, 1e9).measured
         assert not MatrixRates(device, 32, 1e9).measured
 
+    def test_products_cost_what_they_do_in_a_working_set_of_the_models_size(self) -> None:
+        point = {"m": 1, "n": 100, "k": 100, "bits": 16}
+        near, far = ({"among_bytes": size, "seconds": s} for size, s in ((1e8, 1e-6), (4e8, 4e-6)))
+        many = {"m": 100, "seconds": 1e-3, "among_bytes": 4e8}
+        device = dataclasses.replace(
+            GPU,
+            gemm_points=(point | near, point | far, point | many),
+            bandwidth_by_working_set=((10_000_000, 8e12), (100_000_000, 8e12), (1_600_000_000, 1e9)),
+        )
+
+        def seconds(working_set_bytes: float, m: int = 1) -> float:
+            return MatrixRates(device, 16, working_set_bytes).seconds(m, 100, 100)
+
+        assert [seconds(size) for size in (1e7, 1e8, 2e8, 4e8)] == pytest.approx([1e-6, 1e-6, 2e-6, 4e-6])
+        assert seconds(1.6e9) > 4e-6, "further out, reading takes longer"
+        assert seconds(1e8, m=100) == pytest.approx(1e-3), "not measured there: as in the largest"
+
     def test_points_of_another_precision_or_of_tied_heads_are_not_used(self) -> None:
         point = {"m": 1, "n": 100, "k": 100, "bits": 16, "seconds": 1.0}
         device = dataclasses.replace(GPU, gemm_points=(point, point | {"tied_head": 1, "seconds": 2.0}))

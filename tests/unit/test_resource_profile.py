@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from resource_samples import TINY, measured_device
 from pentad.errors import Incompatible, InvalidRequest, UnknownName
 from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
 from pentad.execution.form import ModelForm
+from pentad.execution.probe import POINTS_BYTES
 from pentad.resource import profile
 from pentad.resource.calibration import StepLog, calibrate
 from pentad.resource.cost import StepCost
@@ -161,8 +162,10 @@ class FakeProbe:
     def stream_read_bytes_per_s(self, size: int, repeats: int = 5) -> float:
         return 1e10 if size > 1 << 20 else 5e10
 
-    def gemm_seconds(self, m: int, n: int, k: int, bits: float, repeats: int = 5) -> float:
-        return 1e-6 + m * n * k * bits**2 * 1e-14
+    def gemm_seconds(
+        self, rows: Sequence[tuple[int, int]], n: int, k: int, bits: float, repeats: int = 5
+    ) -> list[float]:
+        return [1e-6 + m * n * k * bits**2 * 1e-14 for m, _ in rows]
 
     def load(self, spec: Any, weights: Any, *, num_blocks: int) -> FakeRunner:
         assert set(weights.names()) >= {"embed", "final_norm", "layers.0.q"}
@@ -208,7 +211,10 @@ class TestMeasure:
         assert found.memory[-1].name == "disk"
         assert found.memory[-2].read_bytes_per_s == 1e10
         plain = [p for p in found.gemm_points if "tied_head" not in p]
-        assert [(p["m"], p["n"]) for p in plain] == [(1, 64), (8, 64), (100, 64), (1, 128), (8, 128)]
+        far = [p for p in plain if p["among_bytes"] == POINTS_BYTES[-1]]
+        assert [(p["m"], p["n"]) for p in far] == [(1, 64), (8, 64), (100, 64), (1, 128), (8, 128)]
+        near = [p for p in plain if p["among_bytes"] == POINTS_BYTES[0]]
+        assert [(p["m"], p["n"]) for p in near] == [(1, 64), (8, 64), (1, 128), (8, 128)]
         assert {p["m"] for p in found.gemm_points if "tied_head" in p} == {1, 2, 4, 8, 16, 32}
         assert found.flops_per_s["bf16"] > found.flops_per_s["f32"]
         assert found.extra["software_bits"] == 16

@@ -36,7 +36,7 @@ class DeviceProfile:
     bandwidth_by_working_set: tuple[tuple[int, float], ...] = ()
     """(working set in bytes, read bytes per second), ascending."""
     gemm_points: tuple[Mapping[str, float], ...] = ()
-    """Measured matrix products: `m`, `n`, `k`, `bits`, `seconds`."""
+    """Measured matrix products: `m`, `n`, `k`, `bits`, `seconds`, and `among_bytes` of such weights."""
     kernels: str | None = None
     """Whose products and steps were measured: `torch`, or an instruction set of the native kernels."""
     cores: int | None = None

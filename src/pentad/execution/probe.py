@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from pentad.execution.form import ModelForm
@@ -10,8 +10,9 @@ from pentad.execution.runner import Runner
 from pentad.execution.spec import ModelSpec
 from pentad.execution.weights import WeightSource
 
-POINTS_BYTES: Final = 128 << 20
-"""Weights that products are measured on in turn, so that they come from memory as a model's do."""
+POINTS_BYTES: Final = (96 << 20, 192 << 20, 512 << 20)
+"""Weights that products are measured on in turn, so that they come from the memory that a model of
+that size lies in: the larger shared caches hold small models whole."""
 
 
 class Probe(Protocol):
@@ -39,8 +40,19 @@ class Probe(Protocol):
     heads_differ: bool
     """Whether an embedding table that serves as head is stored otherwise than the other matrices."""
 
-    def gemm_seconds(self, m: int, n: int, k: int, bits: float, repeats: int = 5) -> float:
-        """Seconds of one product [m, k] x [k, n], the right side being weights that lie as in a model."""
+    def gemm_seconds(
+        self, rows: Sequence[tuple[int, int]], n: int, k: int, bits: float, repeats: int = 5
+    ) -> list[float]:
+        """Seconds of one product [m, k] x [k, n], the right side being weights that lie as in a model.
+
+        Args:
+            rows: m, and how many bytes of such weights are multiplied in turn (about; fewer where
+                arithmetic binds the product).
+            n: output width.
+            k: input width.
+            bits: of a weight, one of `rates` and `other_rates`.
+            repeats: timed rounds, of which the median counts.
+        """
         ...
 
     def stream_read_bytes_per_s(self, working_set_bytes: int, repeats: int = 5) -> float:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 from pentad.errors import Infeasible
 from pentad.execution.device import DeviceProfile, MemoryTier
-from pentad.execution.probe import POINTS_BYTES
 
 PRECISION_OF_BITS: Mapping[int, tuple[str, ...]] = {
     32: ("f32",),
@@ -24,6 +23,8 @@ PUBLISHED_COMPUTE_FRACTION = 0.6
 """Share of a published peak rate that large products are assumed to reach."""
 PUBLISHED_BANDWIDTH_FRACTION = 0.8
 """Share of a published peak bandwidth that streaming reads are assumed to reach."""
+_POINTS_BYTES = 128 << 20
+"""Working set of points that do not name theirs."""
 _WIDEST_GAP = 1.9
 """Precisions that differ by more are computed by different kernels; nothing is between them."""
 _NEAR_BITS = 1.15
@@ -90,7 +91,7 @@ class _Curve:
 
 @dataclass(frozen=True, slots=True)
 class _Points:
-    """The measured products of one precision."""
+    """The measured products of one precision, among weights of one size together."""
 
     log_sizes: list[float]
     curves: list[_Curve]
@@ -114,6 +115,36 @@ class _Points:
         return math.exp(between + max(0.0, log_size - self.log_sizes[-1]))
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """The measured products of one precision, by how many bytes of weights they were taken among."""
+
+    log_bytes: list[float]
+    points: list[_Points]
+
+    @classmethod
+    def of(cls, points: Sequence[Mapping[str, float]]) -> _Form:
+        """What was not measured in a working set takes as long as in the largest."""
+        groups: dict[float, dict[tuple[float, float, float], Mapping[str, float]]] = defaultdict(dict)
+        for point in points:
+            groups[point.get("among_bytes", _POINTS_BYTES)][point["m"], point["n"], point["k"]] = point
+        largest = groups[max(groups)]
+        sizes = sorted(groups)
+        return cls(
+            [math.log(size) for size in sizes],
+            [_Points.of((largest | groups[size]).values()) for size in sizes],
+        )
+
+    def seconds(self, among_bytes: float, log_size: float, log_rows: float, proportional: bool) -> float:
+        """Interpolated; outside the working sets measured, as in the nearest."""
+        found = [math.log(points.seconds(log_size, log_rows, proportional)) for points in self.points]
+        return math.exp(_interpolate(self.log_bytes, found, math.log(max(1.0, among_bytes))))
+
+    def nearest_bytes(self, among_bytes: float) -> float:
+        """The measured working set that `seconds` of this one rests on."""
+        return min(max(among_bytes, math.exp(self.log_bytes[0])), math.exp(self.log_bytes[-1]))
+
+
 def _stand_ins(measured: Sequence[float], bits: float) -> list[tuple[float, float]]:
     """Measured precisions and their shares that stand for one; none where it lies too far from them."""
     below = [known for known in measured if known <= bits]
@@ -134,8 +165,10 @@ class MatrixRates:
 
     Measured points are grouped by matrix size n * k and interpolated on logarithms, between sizes
     and between row counts. Smaller matrices than measured take as long as the smallest, whose
-    time is the launch; larger ones take time in proportion to their size. A precision between two
-    measured ones, as of a file that mixes formats, takes times between theirs. Without points: the
+    time is the launch; larger ones take time in proportion to their size. The same holds between the
+    working sets they were measured in; outside these, what reading takes grows as bandwidth falls. A
+    precision between two measured ones, as of a file that mixes formats, takes times between theirs.
+    Without points: the
     larger of the time to read the weights and the time to compute.
 
     Args:
@@ -149,14 +182,14 @@ class MatrixRates:
     bits: float
     working_set_bytes: float
     tied_head: bool = False
-    _forms: list[tuple[float, _Points]] = field(init=False)
+    _forms: list[tuple[float, _Form]] = field(init=False)
     """Share and points of the measured precisions that stand for the one asked."""
 
     def __post_init__(self) -> None:
         points = [p for p in self.profile.gemm_points if bool(p.get("tied_head")) == self.tied_head]
         measured = sorted({point["bits"] for point in points})
         self._forms = [
-            (share, _Points.of([point for point in points if point["bits"] == bits]))
+            (share, _Form.of([point for point in points if point["bits"] == bits]))
             for bits, share in _stand_ins(measured, self.bits)
         ]
 
@@ -173,13 +206,17 @@ class MatrixRates:
         read = elements * self.bits / 8 / read_bytes_per_s(self.profile, self.working_set_bytes)
         if self._forms:
             size, log_rows = math.log(elements), math.log(m)
-            found = sum(
-                share * points.seconds(size, log_rows, self.tied_head) for share, points in self._forms
-            )
-            # Points were read from as many weights as a small model has; others lie further, or nearer.
-            measured = elements * self.bits / 8 / read_bytes_per_s(self.profile, POINTS_BYTES)
-            return found + min(found, measured) * (read / measured - 1)
+            return sum(share * self._seconds(form, read, size, log_rows) for share, form in self._forms)
         return max(read, 2 * m * elements / flops_per_s(self.profile, self.bits))
+
+    def _seconds(self, form: _Form, read: float, log_size: float, log_rows: float) -> float:
+        """As measured, with what it takes to read the weights from where a model of this size lies."""
+        found = form.seconds(self.working_set_bytes, log_size, log_rows, self.tied_head)
+        nearest = form.nearest_bytes(self.working_set_bytes)
+        further = read_bytes_per_s(self.profile, nearest) / read_bytes_per_s(
+            self.profile, self.working_set_bytes
+        )
+        return found + min(found, read / further) * (further - 1)
 
 
 def _interpolate(xs: list[float], ys: list[float], x: float) -> float:

@@ -88,7 +88,7 @@ _SIGNATURES: Final[Mapping[str, tuple[Any, tuple[Any, ...]]]] = MappingProxyType
         "pentad_encoder_set": (_i32, (_pointer, _i32, _i32, _i32, _pointer, _i32, _i32)),
         "pentad_encode": (_i32, (_pointer, _pointer, _pointer, _i32, _pointer)),
         "pentad_encoder_weight_bytes": (_size, (_pointer,)),
-        "pentad_time_product": (ctypes.c_double, (_i32,) * 7),
+        "pentad_time_products": (_i32, (*(_i32,) * 6, *(_pointer,) * 3)),
         "pentad_time_read": (ctypes.c_double, (_size, _i32, _i32, _i32)),
         "pentad_weight_bytes": (_size, (_pointer,)),
         "pentad_block_bytes": (_size, (_pointer,)),

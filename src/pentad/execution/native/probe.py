@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
+
+import numpy as np
 
 from pentad.errors import Infeasible, InvalidRequest
 from pentad.execution.form import ModelForm
@@ -13,7 +16,6 @@ from pentad.execution.native.choice import choose_kernels
 from pentad.execution.native.library import built, cpu_flags, open_library
 from pentad.execution.native.runner import NativeRunner, default_threads
 from pentad.execution.native.structs import FORMATS
-from pentad.execution.probe import POINTS_BYTES
 from pentad.execution.spec import ModelSpec
 from pentad.execution.weights import WeightSource
 
@@ -23,6 +25,8 @@ _MOST_FLOPS: Final = 2e10
 """Fewer bytes are read in turn where products would take more than that: arithmetic binds those ..."""
 _LEAST_BYTES: Final = 16 << 20
 """... but not through so few that they stay in the caches of a core."""
+_MOST_COPIES: Final = 4096
+"""Starting a product takes longer than reading where matrices are so small that more would be needed."""
 _MIN_READ_S: Final = 0.02
 
 
@@ -49,8 +53,10 @@ class NativeProbe:
         self._threads = default_threads()
         self.form = ModelForm(weight_bits=8.5, kv_bits=8 * KV_ELEMENT_BYTES)
 
-    def gemm_seconds(self, m: int, n: int, k: int, bits: float, repeats: int = 5) -> float:
-        """Median seconds of one product with packed weights; see `Probe.gemm_seconds`.
+    def gemm_seconds(
+        self, rows: Sequence[tuple[int, int]], n: int, k: int, bits: float, repeats: int = 5
+    ) -> list[float]:
+        """Median seconds of products with packed weights; see `Probe.gemm_seconds`.
 
         Raises:
             InvalidRequest: no such form, or sizes below 1 or (n, k) no multiples of 16 and 32.
@@ -59,17 +65,19 @@ class NativeProbe:
         if bits not in _FORMAT_OF_BITS:
             known = ", ".join(f"{known:g}" for known in _FORMAT_OF_BITS)
             raise InvalidRequest(f"weights of {bits:g} bits are not measured", hint=f"known: {known}")
-        if min(m, n, k, repeats) < 1 or n % 16 or k % 32:
-            raise InvalidRequest(f"a product of {m} x {k} x {n} cannot be measured {repeats} times")
-        size = n * k * bits / 8
-        copies = max(min(POINTS_BYTES / size, _MOST_FLOPS / (2 * m * n * k)), _LEAST_BYTES / size, 1.0)
+        tokens = np.array([m for m, _ in rows], np.int32)
+        if min(n, k, repeats, *tokens.tolist()) < 1 or n % 16 or k % 32:
+            raise InvalidRequest(
+                f"products of {tokens.tolist()} x {k} x {n} cannot be measured {repeats} times"
+            )
+        copies = np.array([_copies(m, n, k, bits, among) for m, among in rows], np.int32)
+        seconds = np.empty(len(rows), np.float64)
+        arrays = (array.ctypes.data for array in (tokens, copies, seconds))
         format = FORMATS[_FORMAT_OF_BITS[bits]]
-        seconds: float = self._functions.pentad_time_product(
-            format, m, n, k, int(copies), self._threads, repeats
-        )
-        if seconds < 0:
+        if self._functions.pentad_time_products(format, n, k, self._threads, repeats, len(rows), *arrays):
             raise Infeasible(f"memory does not hold weights of {n} x {k}")
-        return seconds
+        found: list[float] = seconds.tolist()
+        return found
 
     def stream_read_bytes_per_s(self, working_set_bytes: int, repeats: int = 5) -> float:
         """Bytes read per second; see `Probe.stream_read_bytes_per_s`.
@@ -92,3 +100,10 @@ class NativeProbe:
     def load(self, spec: ModelSpec, weights: WeightSource, *, num_blocks: int) -> NativeRunner:
         """A runner of a made-up model on these kernels, with all threads."""
         return NativeRunner.load(spec, weights, num_blocks=num_blocks, kernels=self.kernels)
+
+
+def _copies(m: int, n: int, k: int, bits: float, among_bytes: int) -> int:
+    """How many matrices make up a working set."""
+    size = n * k * bits / 8
+    most = min(math.ceil(among_bytes / size), _MOST_FLOPS / (2 * m * n * k), _MOST_COPIES)
+    return int(max(most, _LEAST_BYTES / size, 1))

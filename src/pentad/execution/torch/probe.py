@@ -6,9 +6,10 @@ and reports a median, so that one disturbed run does not move it.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -53,9 +54,11 @@ class TorchProbe:
             other: name for other, name in _RATES.items() if other != bits
         }
 
-    def gemm_seconds(self, m: int, n: int, k: int, bits: float, repeats: int = 5) -> float:
+    def gemm_seconds(
+        self, rows: Sequence[tuple[int, int]], n: int, k: int, bits: float, repeats: int = 5
+    ) -> list[float]:
         """See `gemm_seconds` below; bits are 16 or 32."""
-        return gemm_seconds(m, n, k, _DTYPES[bits], repeats)
+        return [gemm_seconds(m, n, k, _DTYPES[bits], repeats, among_bytes=among) for m, among in rows]
 
     def stream_read_bytes_per_s(self, working_set_bytes: int, repeats: int = 5) -> float:
         """See `stream_read_bytes_per_s` below."""
@@ -73,6 +76,7 @@ def gemm_seconds(
     dtype: Literal["float32", "bfloat16"],
     repeats: int = 5,
     *,
+    among_bytes: int = POINTS_BYTES[-1],
     device: str = "cpu",
 ) -> float:
     """Median seconds of one product [m, k] x [k, n], the right side being weights from main memory.
@@ -83,6 +87,7 @@ def gemm_seconds(
         k: input width.
         dtype: compute precision; the weights are packed exactly as the runner packs them.
         repeats: timed rounds, at least 1.
+        among_bytes: about so many bytes of such weights are multiplied in turn.
     """
     for name, value in (("m", m), ("n", n), ("k", k), ("repeats", repeats)):
         if value < 1:
@@ -90,7 +95,7 @@ def gemm_seconds(
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where)
     pack = where.type == "cpu" and precision == torch.bfloat16 and packing_available()
-    copies = max(1, min(64, POINTS_BYTES // (n * k * int(precision.itemsize))))
+    copies = max(1, min(64, math.ceil(among_bytes / (n * k * int(precision.itemsize)))))
     with torch.inference_mode():
         x = torch.randn(m, k, dtype=precision, device=where)
         right = torch.randn(n, k, dtype=precision, device=where)

@@ -68,6 +68,12 @@ class CallParser:
 
     def feed(self, text: str) -> list[TextDelta | ToolCallDelta]:
         """What the next piece of text adds."""
+        self._read(text)
+        if self._in is _In.OBJECT:
+            self._send_arguments()
+        return self._taken()
+
+    def _read(self, text: str) -> None:
         at = 0
         while at < len(text):
             if self._in is _In.TEXT:
@@ -82,9 +88,6 @@ class CallParser:
                 self._in_gap(char)
             else:
                 self._in_object(char)
-        if self._in is _In.OBJECT:
-            self._send_arguments()
-        return self._taken()
 
     def finish(self) -> list[TextDelta | ToolCallDelta]:
         """What remains when the text has ended."""
@@ -94,8 +97,7 @@ class CallParser:
         elif self._in is _In.OBJECT and self._announced:
             self._send_arguments()
         elif self._in is not _In.GAP or not self._section_calls:
-            self._take_back()
-            self._say(self._held)
+            self._say("".join(self._raw))
         self._held = ""
         return self._taken()
 
@@ -113,14 +115,14 @@ class CallParser:
             self._out.append(TextDelta(text=text, choice=self._choice))
 
     def _take_back(self) -> None:
-        """What was read as the beginning of a call is text after all."""
+        """What was read as a call is text after all; past its opening mark a call may begin."""
         raw, self._raw = "".join(self._raw), []
-        if self._in is _In.START:  # the beginning of an opening mark may be part of it
-            self._in = _In.TEXT
-            self._text(raw, 0)
-            return
-        self._say(raw)
-        self._in = _In.TEXT
+        at = 0
+        if not self._bare and raw.lstrip(SPACES).startswith(self._format.opening):
+            at = raw.index(self._format.opening) + len(self._format.opening)
+        self._say(raw[:at])
+        self._in, self._held = _In.TEXT, ""
+        self._read(raw[at:])
 
     def _text(self, text: str, at: int) -> int:
         """Passes text on up to the next opening; holds back what may belong to one."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pathlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from pentad.errors import PentadError
 from pentad.execution.device import DeviceProfile, MemoryTier
 from pentad.execution.native.choice import AUTO, TORCH
 from pentad.execution.native.library import built, cpu_flags, usable
-from pentad.execution.probe import Probe
+from pentad.execution.probe import POINTS_BYTES, Probe
 from pentad.registry import load
 from pentad.resource.profile import hardware
 from pentad.resource.profile.software import fit_software, measure_steps, measure_tied_head
@@ -52,6 +52,8 @@ class Effort:
     rows: Sequence[int] = (1, 2, 4, 8, 11, 12, 16, 32, 64, 128, 256, 512)
     rows_for_largest: int = 64
     """Larger row counts are skipped for the largest matrix, which stands for heads."""
+    rows_for_memory: int = 16
+    """Products of more rows are bound by arithmetic, and measured in the largest working set alone."""
     repeats: int = 5
     passes: int = 2
     """Over all products: what disturbs one pass seldom disturbs the other, and the faster counts."""
@@ -174,33 +176,45 @@ def _loopback(tell: Progress) -> dict[str, float]:
         return {}
 
 
+def _rows(effort: Effort, n: int, k: int, bits: float) -> Iterator[tuple[int, int]]:
+    """Row counts of one matrix, each with the working sets that make a difference to it."""
+    room = hardware.memory_bytes() // 8
+    *nearer, largest = [among for among in POINTS_BYTES if among <= room] or POINTS_BYTES[:1]
+    for m in effort.rows:
+        if (n, k) != effort.matrices[-1] or m <= effort.rows_for_largest:
+            yield m, largest
+            if m <= effort.rows_for_memory:
+                yield from ((m, among) for among in nearer if n * k * bits / 8 <= among)
+
+
 def _with_products(profile: DeviceProfile, probe: Probe, effort: Effort, tell: Progress) -> DeviceProfile:
     """Adds matrix products in the runner's precisions, and the best rate of each precision."""
     most = hardware.memory_bytes() // 16
-    best: dict[tuple[float, int, int, int], float] = {}
+    best: dict[tuple[float, int, int, int, int], float] = {}
     for again in range(effort.passes):
         for bits in probe.rates:
             for n, k in effort.matrices:
                 if n * k * bits // 8 > most:
                     continue
                 tell(f"products with {n} x {k} weights of {bits:g} bits{', again' if again else ''}")
-                for m in effort.rows:
-                    if (n, k) != effort.matrices[-1] or m <= effort.rows_for_largest:
-                        seconds = probe.gemm_seconds(m, n, k, bits, repeats=effort.repeats)
-                        best[bits, n, k, m] = min(seconds, best.get((bits, n, k, m), seconds))
+                rows = list(_rows(effort, n, k, bits))
+                measured = probe.gemm_seconds(rows, n, k, bits, repeats=effort.repeats)
+                for (m, among), seconds in zip(rows, measured, strict=True):
+                    point = bits, n, k, m, among
+                    best[point] = min(seconds, best.get(point, seconds))
     points = tuple(
-        {"m": m, "n": n, "k": k, "bits": bits, "seconds": seconds}
-        for (bits, n, k, m), seconds in best.items()
+        {"m": m, "n": n, "k": k, "bits": bits, "seconds": seconds, "among_bytes": among}
+        for (bits, n, k, m, among), seconds in best.items()
     )
     rates = {
-        rate: max(2 * m * n * k / seconds for (form, n, k, m), seconds in best.items() if form == bits)
+        rate: max(2 * m * n * k / seconds for (form, n, k, m, _), seconds in best.items() if form == bits)
         for bits, rate in probe.rates.items()
     }
     if effort.other_precisions:
         m, (n, k) = effort.rows[-1], (1536, 1024)
         for other, rate in probe.other_rates.items():
             tell(f"products with weights of {other:g} bits")
-            seconds = probe.gemm_seconds(m, n, k, other, repeats=effort.repeats)
+            (seconds,) = probe.gemm_seconds([(m, POINTS_BYTES[-1])], n, k, other, repeats=effort.repeats)
             rates[rate] = 2 * m * n * k / seconds
     if not rates.keys() & {"f32", "bf16", "f16"}:
         tell("products in numpy")

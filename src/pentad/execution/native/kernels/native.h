@@ -149,11 +149,11 @@ int pentad_encoder_set(pentad_encoder*, int32_t tensor, int32_t layer, int32_t f
 // wrong as in pentad_step: 1 token id, 2 length, 6 memory or a tensor that was never set.
 int pentad_encode(pentad_encoder*, const int32_t* token_ids, const int32_t* starts, int32_t texts, float* vectors);
 size_t pentad_encoder_weight_bytes(const pentad_encoder*);
-// For the profiler, medians of `repeats`: seconds of one product of `tokens` rows with packed weights
-// [rows][cols], taken in turn from so many copies; and of one pass over that much memory. -1: memory ran
-// out, or rows and cols that are no multiples of 16 and 32.
-double pentad_time_product(int32_t format, int32_t tokens, int32_t rows, int32_t cols, int32_t copies, int32_t threads,
-                           int32_t repeats);
+// For the profiler, medians of `repeats`: seconds of one product with packed weights [rows][cols], for
+// each of `count` numbers of tokens taken in turn from so many copies; and of one pass over that much
+// memory. -1: memory ran out, or rows and cols that are no multiples of 16 and 32.
+int32_t pentad_time_products(int32_t format, int32_t rows, int32_t cols, int32_t threads, int32_t repeats, int32_t count,
+                             const int32_t* tokens, const int32_t* copies, double* seconds);
 double pentad_time_read(size_t bytes, int32_t passes, int32_t threads, int32_t repeats);
 size_t pentad_weight_bytes(const pentad_model*);
 size_t pentad_block_bytes(const pentad_model*);

@@ -34,11 +34,10 @@ void make_up(const Matrix& m, uint8_t* out) {
   }
 }
 
-// The products of one step after each other, as in step.cpp; returns seconds of all.
+// The products of one step after each other, as in step.cpp, over up to so many copies of one matrix.
 class ProductTimer {
  public:
-  ProductTimer(Format format, int tokens, int rows, int cols, int copies, int threads)
-      : team_(threads), products_(team_.size()), out_(static_cast<size_t>(tokens) * rows) {
+  ProductTimer(Format format, int rows, int cols, int copies, int threads) : team_(threads), products_(team_.size()) {
     matrix_.layout = layout_of(format);
     matrix_.rows = rows;
     matrix_.cols = cols;
@@ -46,20 +45,26 @@ class ProductTimer {
     weights_.resize(stride_ * static_cast<size_t>(copies) + 64);
     make_up(matrix_, weights_.data());
     for (int i = 1; i < copies; i++) std::memcpy(weights_.data() + stride_ * i, weights_.data(), matrix_.bytes());
-    copies_ = copies;
+  }
+
+  void set_tokens(int tokens) {
+    const int cols = matrix_.cols;
     const size_t n = static_cast<size_t>((tokens + 31) / 32 * 32) * cols;
     std::vector<float> x(static_cast<size_t>(cols));
     for (int i = 0; i < cols; i++) x[i] = static_cast<float>(i % 17 - 8) / 8.0f;
+    out_.resize(static_cast<size_t>(tokens) * matrix_.rows);
     codes_.resize(n), scale_.resize(n / 32), total_.resize(n / 32), sum_.resize(n / 16);
     values_.resize(products_.tiles() ? n : 0);
+    split_.clear();
     split_.add(products_.wide(tokens), tokens);
     for (int t = 0; t < tokens; t++) input().put(x.data(), t, 0, cols / kBlock);
   }
 
-  double run() {
+  // Seconds per product, over the first so many copies.
+  double run(int copies) {
     const double begin = now();
-    team_.run([this](int rank) {
-      for (int i = 0; i < copies_; i++) {
+    team_.run([this, copies](int rank) {
+      for (int i = 0; i < copies; i++) {
         Matrix m = matrix_;
         m.data = weights_.data() + stride_ * static_cast<size_t>(i);
         product(m, rank);
@@ -67,7 +72,7 @@ class ProductTimer {
       }
       products_.release(rank);
     });
-    return now() - begin;
+    return (now() - begin) / copies;
   }
 
  private:
@@ -90,7 +95,6 @@ class ProductTimer {
   Team team_;
   Products products_;
   Matrix matrix_;
-  int copies_ = 0;
   size_t stride_ = 0;
   std::vector<uint8_t> weights_;
   std::vector<float> out_, scale_, total_;
@@ -111,15 +115,20 @@ double median(std::vector<double> values) {
 
 extern "C" {
 
-double pentad_time_product(int32_t format, int32_t tokens, int32_t rows, int32_t cols, int32_t copies, int32_t threads,
-                           int32_t repeats) {
-  if (rows % pentad::kRows || cols % pentad::kBlock) return -1;
+int32_t pentad_time_products(int32_t format, int32_t rows, int32_t cols, int32_t threads, int32_t repeats, int32_t count,
+                             const int32_t* tokens, const int32_t* copies, double* seconds) {
+  if (rows % pentad::kRows || cols % pentad::kBlock || count < 1) return -1;
   try {
-    pentad::ProductTimer products(static_cast<pentad::Format>(format), tokens, rows, cols, copies, threads);
-    products.run();
-    std::vector<double> seconds;
-    for (int i = 0; i < repeats; i++) seconds.push_back(products.run() / copies);
-    return pentad::median(seconds);
+    const int most = *std::max_element(copies, copies + count);
+    pentad::ProductTimer products(static_cast<pentad::Format>(format), rows, cols, most, threads);
+    for (int i = 0; i < count; i++) {
+      products.set_tokens(tokens[i]);
+      products.run(copies[i]);
+      std::vector<double> runs;
+      for (int repeat = 0; repeat < repeats; repeat++) runs.push_back(products.run(copies[i]));
+      seconds[i] = pentad::median(runs);
+    }
+    return 0;
   } catch (const std::bad_alloc&) {
     return -1;
   }
