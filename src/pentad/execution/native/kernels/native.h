@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-#define PENTAD_INTERFACE 2  // raise it with every change of this file; structs.py holds the same number
+#define PENTAD_INTERFACE 3  // raise it with every change of this file; structs.py holds the same number
 
 typedef struct pentad_model pentad_model;
 
@@ -154,6 +154,12 @@ size_t pentad_encoder_weight_bytes(const pentad_encoder*);
 double pentad_time_product(int32_t format, int32_t tokens, int32_t rows, int32_t cols, int32_t copies, int32_t threads,
                            int32_t repeats);
 double pentad_time_read(size_t bytes, int32_t passes, int32_t threads, int32_t repeats);
+// Attention of one head alone, on one thread, as a step computes it: queries [count][dim] are those of
+// the last `count` of `context` keys and values [context][dim], and each sees the `window` (0: all) up to
+// its own. `tiled`: as of a prompt on AMX. Returns the bytes of memory that it works in beside
+// the pages, or -1: sizes that do not fit, no tiles here, or memory ran out.
+int64_t pentad_attend(const float* queries, const float* keys, const float* values, int32_t count, int32_t context,
+                      int32_t dim, int32_t window, int32_t tiled, float* out);
 size_t pentad_weight_bytes(const pentad_model*);
 size_t pentad_block_bytes(const pentad_model*);
 const char* pentad_kernels(void);  // e.g. "avx512-vnni+amx-bf16"
