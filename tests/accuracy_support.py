@@ -136,8 +136,10 @@ class Distances:
         }
 
 
-def measure(exact: Engine, engines: dict[str, Engine], texts: Sequence[Sequence[int]]) -> dict[str, Distances]:
-    """Distances of each engine both ways, as `name, prompt` and `name, decode`, and of the reference itself."""
+def measure(
+    exact: Engine, engines: dict[str, Engine], texts: Sequence[Sequence[int]]
+) -> dict[str, Distances]:
+    """Distances of each engine as `name, prompt` and `name, decode`, and of the reference itself."""
     found = {f"{name}, {way}": Distances() for name in engines for way in ("prompt", "decode")}
     found["exact"] = Distances()
     for tokens in texts:

@@ -10,8 +10,8 @@ import pathlib
 import sys
 
 import numpy as np
-
 from native_memory import status_bytes
+
 from pentad.execution.native.packed import PackedCache, file_identity
 from pentad.execution.native.runner import NativeRunner
 from pentad.model.loading import open_model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,7 @@ def keep(request: pytest.FixtureRequest) -> Callable[[Outcome], None]:
 
 
 @pytest.fixture(params=PASSAGES)
-def outcome(request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]) -> Iterator[Outcome]:
+def outcome(request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]) -> Outcome:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     fixture = {"smollm2-135m": "smollm2_path", "qwen-0.5b": "qwen_path", "qwen-1.5b": "qwen_large_path"}
     path: pathlib.Path = request.getfixturevalue(fixture[request.param])
@@ -74,7 +74,7 @@ def outcome(request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]) -
         engine.close()
     files.close()
     capfd.readouterr()
-    yield found
+    return found
 
 
 def test_kl_and_agreement_with_float32_are_no_worse_than_llama_cpp_s(

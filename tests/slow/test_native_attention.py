@@ -70,7 +70,7 @@ def scores_in_memory(
 def test_a_prompt_of_4096_tokens_is_read_faster_than_with_scores_in_memory(
     smollm2_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, record_property: Record
 ) -> None:
-    """The peer is our PyTorch program in its fastest precision, with the formula in place of fused attention."""
+    """The peer is our PyTorch program in its fastest precision, with the formula for fused attention."""
     files = open_model(smollm2_path)
     settings: dict[str, Any] = {"num_blocks": PROMPT_TOKENS // 16, "threads": 2}
     native = NativeRunner.load(files.spec, files.weights, **settings)

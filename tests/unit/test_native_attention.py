@@ -1,4 +1,4 @@
-"""Attention of the native kernels against the formula: exact on the numbers that they keep, and in little memory.
+"""Attention of the native kernels against the formula: exact on the numbers they keep, in little memory.
 
 Queries, keys and values are kept in bfloat16, and so are the unnormalised probabilities. So what the
 kernels give differs from the plain formula on the same rounded queries, keys and values by the
@@ -6,8 +6,6 @@ rounding of probabilities, at most 2^-9 of each; where the formula rounds them a
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +25,9 @@ WAYS = [(name, False) for name in HERE] + [(name, True) for name in HERE if name
 
 
 @pytest.fixture(scope="module", params=WAYS, ids=[f"{name}{' tiles' * tiled}" for name, tiled in WAYS])
-def way(request: pytest.FixtureRequest) -> Iterator[tuple[KernelLibrary, bool]]:
+def way(request: pytest.FixtureRequest) -> tuple[KernelLibrary, bool]:
     name, tiled = request.param
-    yield open_library(name), tiled
+    return open_library(name), tiled
 
 
 def attend(
@@ -112,7 +110,14 @@ def drawn(count: int, context: int, dim: int, seed: int = 0) -> tuple[Floats, Fl
 @pytest.mark.row("mem-flashattention", "mechanism")
 @pytest.mark.parametrize(
     ("count", "context", "dim", "window"),
-    [(1, 1, 64, 0), (1, 700, 64, 0), (37, 37, 64, 0), (50, 1000, 128, 0), (40, 900, 96, 0), (33, 800, 64, 300)],
+    [
+        (1, 1, 64, 0),
+        (1, 700, 64, 0),
+        (37, 37, 64, 0),
+        (50, 1000, 128, 0),
+        (40, 900, 96, 0),
+        (33, 800, 64, 300),
+    ],
 )
 def test_the_formula_on_the_same_rounded_numbers_is_met(
     way: tuple[KernelLibrary, bool], count: int, context: int, dim: int, window: int
