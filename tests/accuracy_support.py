@@ -69,7 +69,7 @@ class Llama(LlamaModel):
 
     def at_once(self, tokens: Sequence[int]) -> Logits:
         library = self._library
-        library.llama_memory_clear(library.llama_get_memory(self._context), True)
+        self._forget()
         batch = library.llama_batch_init(len(tokens), 0, 1)
         batch.n_tokens = len(tokens)
         for i, token in enumerate(tokens):
@@ -85,6 +85,7 @@ class Llama(LlamaModel):
         return found.copy()
 
     def one_by_one(self, tokens: Sequence[int]) -> Logits:
+        self._forget()
         rows = np.empty((len(tokens), self._vocab_size), np.float32)
         for i in range(len(tokens)):
             computed = self.next_logits(tokens[: i + 1], lambda: False)
@@ -92,6 +93,10 @@ class Llama(LlamaModel):
             rows[i], known = computed
             assert known == i
         return rows
+
+    def _forget(self) -> None:
+        self._library.llama_memory_clear(self._library.llama_get_memory(self._context), True)
+        self._known.clear()
 
 
 @dataclass
@@ -126,6 +131,11 @@ class Distances:
     @property
     def next_token(self) -> float:
         return float(np.mean(self.right))
+
+    def lag(self, other: Distances) -> tuple[float, float]:
+        """By how much this one agrees less often on the same tokens, and the standard error of that."""
+        apart = np.array(other.agrees, float) - np.array(self.agrees, float)
+        return float(apart.mean()), float(apart.std() / len(apart) ** 0.5)
 
     def summary(self) -> dict[str, float]:
         return {

@@ -57,7 +57,7 @@ def keep(request: pytest.FixtureRequest) -> Callable[[Outcome], None]:
 
 
 @pytest.fixture(params=PASSAGES)
-def outcome(request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]) -> Outcome:
+def outcome(request: pytest.FixtureRequest) -> Outcome:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     fixture = {"smollm2-135m": "smollm2_path", "qwen-0.5b": "qwen_path", "qwen-1.5b": "qwen_large_path"}
     path: pathlib.Path = request.getfixturevalue(fixture[request.param])
@@ -73,14 +73,17 @@ def outcome(request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]) -
     for engine in (exact, *engines.values()):
         engine.close()
     files.close()
-    capfd.readouterr()
     return found
 
 
 def test_kl_and_agreement_with_float32_are_no_worse_than_llama_cpp_s(
     outcome: Outcome, keep: Callable[[Outcome], None], record_property: Callable[[str, object], None]
 ) -> None:
-    """As prompts, which AMX computes in bf16, and as generated tokens, computed in 8 bits."""
+    """As prompts, which AMX computes in bf16, and as generated tokens, computed in 8 bits.
+
+    Where both engines compute in 8 bits they err equally often, so which one is ahead in top-1 is up to
+    the sample; a lag counts from two standard errors of the paired difference on.
+    """
     print(f"\n{outcome}")
     keep(outcome)
     for name, distances in outcome.distances.items():
@@ -88,4 +91,6 @@ def test_kl_and_agreement_with_float32_are_no_worse_than_llama_cpp_s(
     for way in ("prompt", "decode"):
         ours, theirs = outcome.distances[f"pentad, {way}"], outcome.distances[f"llama.cpp, {way}"]
         assert ours.mean_kl <= theirs.mean_kl, f"{way}: {ours.mean_kl:.5f} against {theirs.mean_kl:.5f}"
-        assert ours.top1 >= theirs.top1, f"{way}: {ours.top1:.4f} against {theirs.top1:.4f}"
+        lag, error = ours.lag(theirs)
+        print(f"  {way}: top-1 lags by {lag:.5f} +- {error:.5f}")
+        assert lag <= 2 * error, f"{way}: {ours.top1:.4f} against {theirs.top1:.4f}"

@@ -91,14 +91,14 @@ def test_a_prompt_of_4096_tokens_is_read_faster_than_with_scores_in_memory(
     seconds: dict[str, list[float]] = {
         name: [] for name in ("ours", "theirs", "our attention", "their attention")
     }
-    for round in range(ROUNDS + 1):
+    for i in range(ROUNDS + 1):
         before, inside = native.phase_seconds()["attention"], 0.0
         started = time.perf_counter()
         native.logits(batch)
         middle = time.perf_counter()
         peer.logits(batch)
         found = (middle - started, time.perf_counter() - middle)
-        if round:  # the first one warms up
+        if i:  # the first one warms up
             spent = native.phase_seconds()["attention"] - before
             for name, value in zip(seconds, (*found, spent, inside), strict=True):
                 seconds[name].append(value)

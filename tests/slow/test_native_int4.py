@@ -67,10 +67,10 @@ def decode_tokens_per_s(runner: Runner, prompt: list[int], count: int) -> float:
 def medians(runners: Mapping[str, Runner], prompt: list[int], count: int) -> dict[str, float]:
     """Rates of the runners, each in turn in every round after one that warms up."""
     rates: dict[str, list[float]] = {name: [] for name in runners}
-    for round in range(ROUNDS + 1):
+    for i in range(ROUNDS + 1):
         for name, runner in runners.items():
             rate = decode_tokens_per_s(runner, prompt, count)
-            if round:
+            if i:
                 rates[name].append(rate)
     return {name: statistics.median(found) for name, found in rates.items()}
 

@@ -62,12 +62,12 @@ def test_a_warm_start_loads_five_times_as_fast_as_the_first(
     model: pathlib.Path, tmp_path: pathlib.Path, record_property: Record
 ) -> None:
     first, warm = [], []
-    for round in range(ROUNDS):
-        packed, mapped = (child(PROGRAM, model, tmp_path / str(round), 0) for _ in range(2))
+    for i in range(ROUNDS):
+        packed, mapped = (child(PROGRAM, model, tmp_path / str(i), 0) for _ in range(2))
         assert (packed["found"], mapped["found"]) == (False, True)
         first.append(packed["load_s"])
         warm.append(mapped["load_s"])
-        for file in (tmp_path / str(round)).iterdir():
+        for file in (tmp_path / str(i)).iterdir():
             file.unlink()
     seconds = [statistics.median(times) for times in (first, warm)]
     print(
