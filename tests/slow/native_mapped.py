@@ -32,7 +32,7 @@ def answer(runner: NativeRunner, prompt: list[int], count: int) -> list[int]:
     return found
 
 
-def main(path: str, folder: str, tokens: int) -> dict[str, object]:
+def main(path: str, folder: str, tokens: int) -> None:
     """Seconds of the load, the answer, and growth since before the load: all pages and those not shared."""
     file = pathlib.Path(path)
     files = open_model(file)
@@ -48,7 +48,7 @@ def main(path: str, folder: str, tokens: int) -> dict[str, object]:
     found = answer(runner, prompt, tokens) if tokens else []
     answer_s = time.perf_counter() - answered
     after = process.memory_full_info()
-    return {
+    measured = {
         "load_s": load_s,
         "answer_s": answer_s,
         "found": runner.weights_found,
@@ -59,8 +59,10 @@ def main(path: str, folder: str, tokens: int) -> dict[str, object]:
         "grown_unshared_bytes": after.uss - before.uss,
         "pss_bytes": after.pss,
     }
+    print(json.dumps(measured), flush=True)
+    sys.stdin.read()
+    runner.close()
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], sys.argv[2], int(sys.argv[3]))), flush=True)
-    sys.stdin.read()
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
