@@ -6,7 +6,7 @@ import ctypes
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -53,8 +53,15 @@ class Ours:
         return self.runner.logits(whole(tokens))
 
     def one_by_one(self, tokens: Sequence[int]) -> Logits:
+        """In steps of 16 drafted tokens, whose bits are those of steps of one token."""
         blocks = range(-(-len(tokens) // 16))
-        rows = [self.runner.logits(ragged([([token], i, blocks)])) for i, token in enumerate(tokens)]
+        rows = []
+        for at in range(0, len(tokens), 16):
+            part = tokens[at : at + 16]
+            batch = ragged([(part, at, blocks)])
+            rows.append(self.runner.logits(replace(batch, drafted=np.array([len(part)], np.int32))))
+        first = [self.runner.logits(ragged([([token], i, blocks)])) for i, token in enumerate(tokens[:20])]
+        np.testing.assert_array_equal(np.concatenate(first), np.concatenate(rows)[: len(first)])
         return np.concatenate(rows)
 
     def close(self) -> None:
@@ -111,11 +118,12 @@ class Distances:
     def add(self, exact: Logits, found: Logits, following: Sequence[int]) -> None:
         """Takes the rows of one text; `following` are the tokens behind each of them but the last."""
         for at in range(0, len(exact), _ROWS_AT_ONCE):
-            p, q = (
-                torch.log_softmax(torch.from_numpy(rows[at : at + _ROWS_AT_ONCE]), -1)
-                for rows in (exact, found)
-            )
-            self.kl += (p.exp() * (p - q)).sum(-1, dtype=torch.float64).tolist()
+            p, q = (torch.from_numpy(rows[at : at + _ROWS_AT_ONCE]) for rows in (exact, found))
+            probabilities, apart = torch.softmax(p, -1), p - q
+            # sum p (log p - log q), where log p is x - log sum exp x
+            self.kl += (
+                (probabilities * apart).sum(-1, dtype=torch.float64) - p.logsumexp(-1) + q.logsumexp(-1)
+            ).tolist()
         best = found.argmax(-1)
         self.agrees += (best == exact.argmax(-1)).tolist()
         self.right += (best[:-1] == np.array(following)).tolist()
