@@ -41,9 +41,13 @@ class Handler(socketserver.StreamRequestHandler):
             self.server.at_once += 1
             self.server.most_at_once = max(self.server.most_at_once, self.server.at_once)
         if body["messages"][-1]["content"] == "break":
+            self._ended()
             self.wfile.write(b"HTTP/1.1 500 Oops\r\n\r\nbroken")
         else:
             self._answer()
+
+    def _ended(self) -> None:
+        """Before the last byte is sent: with it the client may ask again."""
         with self.server.lock:
             self.server.at_once -= 1
 
@@ -55,6 +59,7 @@ class Handler(socketserver.StreamRequestHandler):
             self._event({"choices": [{"delta": {"content": word}}]})
         usage = {"prompt_tokens": 9, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 5}}
         self._event({"choices": [], "usage": usage})
+        self._ended()
         self._chunk(b"data: [DONE]\n\n")
         self.wfile.write(b"0\r\n\r\n")
 

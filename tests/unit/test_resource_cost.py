@@ -16,7 +16,7 @@ from pentad.resource.fitting import non_negative_least_squares
 from pentad.resource.matrices import MatrixRates, flops_per_s, main_memory, read_bytes_per_s
 from pentad.resource.profile.software import fit_software, geometries
 from pentad.resource.profile.synthetic import SyntheticWeights, step_batch
-from pentad.resource.shape import StepShape
+from pentad.resource.shape import CHUNK_TOKENS, StepShape
 
 
 class TestShape:
@@ -30,6 +30,7 @@ class TestShape:
         assert shape.decode_pairs == 160
         assert shape.chunk_pairs == 32 * 33 // 2 + 16 * 48 - 16 * 15 // 2
         assert shape.calls == 3
+        assert shape.chunk_tokens == 32
 
     def test_decodes_of_very_different_contexts_are_attended_in_several_calls(self) -> None:
         shape = StepShape.from_sequences([(1, 1000), (1, 900), (1, 300), (1, 60), (1, 10)], rows=5)
@@ -147,6 +148,15 @@ class TestStepCost:
         read = LLAMA_1B.parameters * 2 / 1e12
         assert one == pytest.approx(read, rel=0.01)
         assert cost.seconds(StepShape.decode(16, 1)) == pytest.approx(one, rel=0.01)
+
+    def test_a_chunk_that_is_multiplied_apart_reads_the_weights_again(self) -> None:
+        extra = {"prompts_apart": 1.0}
+        apart = StepCost(profile=dataclasses.replace(GPU, source="assumed", extra=extra), spec=LLAMA_1B)
+        decodes, chunk = StepShape.decode(8, 1), StepShape.prefill(CHUNK_TOKENS, rows=0)
+        layers = dataclasses.replace(decodes, rows=0)
+        assert apart.terms(layers + chunk)[0] == pytest.approx(apart.terms(layers)[0] + apart.terms(chunk)[0])
+        short = StepShape.prefill(CHUNK_TOKENS - 1, rows=0)
+        assert apart.terms(layers + short)[0] < 0.6 * (apart.terms(layers)[0] + apart.terms(short)[0])
 
     def test_a_stage_costs_its_share_of_layers_and_the_head_only_where_it_is(self) -> None:
         shape = StepShape.decode(1, 1)

@@ -154,6 +154,7 @@ class FakeProbe:
     rates: Mapping[float, str] = {16: "bf16"}
     other_rates: Mapping[float, str] = {32: "f32"}
     dense_attention = True
+    prompts_apart = False
     launch_bound = True
     heads_differ = True
 
@@ -176,6 +177,7 @@ class FakePacked(FakeProbe):
     rates: Mapping[float, str] = {8.5: "int8", 5.0: "int4"}
     other_rates: Mapping[float, str] = {}
     dense_attention = False
+    prompts_apart = True
     launch_bound = False
     heads_differ = False
 
@@ -224,6 +226,7 @@ class TestMeasure:
         assert not any("tied_head" in p for p in found.gemm_points)
         assert {"int8", "int4", "f32"} <= set(found.flops_per_s), "attention needs a rate of its own"
         assert found.extra["dense_attention"] == 0
+        assert found.extra["prompts_apart"] == 1
         assert found.extra["software_bits"] == 16
         decode = StepShape.decode(4, 100)
         for form in (ModelForm(weight_bits=5), ModelForm(weight_bits=5.8, head_bits=9)):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from pentad.execution.form import ModelForm
 from pentad.execution.runner import Runner
 from pentad.execution.spec import ModelSpec
 from pentad.execution.weights import WeightSource
+
+POINTS_BYTES: Final = 128 << 20
+"""Weights that products are measured on in turn, so that they come from memory as a model's do."""
 
 
 class Probe(Protocol):
@@ -31,6 +34,8 @@ class Probe(Protocol):
     launch_bound: bool
     """Whether small operations take as long as starting them takes: then made-up models are small, so
     that this shows. Else they are large enough to stream their weights, as the products measured do."""
+    prompts_apart: bool
+    """Whether chunks of a prompt are multiplied apart from all other tokens of a step."""
     heads_differ: bool
     """Whether an embedding table that serves as head is stored otherwise than the other matrices."""
 

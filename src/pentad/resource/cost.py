@@ -111,8 +111,10 @@ class StepCost:
     _head_seconds: dict[int, float] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        working_set = self.form.weight_bytes(self.num_layers * self.spec.block_parameters)
         head_bits = self.form.weight_bits if self.form.head_bits is None else self.form.head_bits
+        working_set = self.form.weight_bytes(self.num_layers * self.spec.block_parameters)
+        if self.head:
+            working_set += self.spec.vocab_size * self.spec.width * head_bits / 8
         tied = MatrixRates(self.profile, head_bits, working_set, tied_head=True)
         own = tied if self.spec.tied_head and tied.measured else None
         object.__setattr__(self, "_blocks", MatrixRates(self.profile, self.form.weight_bits, working_set))
@@ -158,10 +160,8 @@ class StepCost:
         return self._matrices(shape), self._roofline(shape), 0.0, overhead
 
     def _matrices(self, shape: StepShape) -> float:
-        block = self._block_seconds.get(shape.tokens)
-        if block is None:
-            block = sum(self._blocks.seconds(shape.tokens, n, k) for n, k in block_matrices(self.spec))
-            self._block_seconds[shape.tokens] = block
+        apart = shape.chunk_tokens if self.profile.extra.get("prompts_apart") else 0
+        block = self._block(apart) + self._block(shape.tokens - apart)
         if not self.head:
             return self.num_layers * block
         head = self._head_seconds.get(shape.rows)
@@ -169,6 +169,16 @@ class StepCost:
             head = self._head.seconds(shape.rows, self.spec.vocab_size, self.spec.width)
             self._head_seconds[shape.rows] = head
         return self.num_layers * block + head
+
+    def _block(self, tokens: int) -> float:
+        """Seconds of one layer's products."""
+        if not tokens:
+            return 0.0
+        seconds = self._block_seconds.get(tokens)
+        if seconds is None:
+            seconds = sum(self._blocks.seconds(tokens, n, k) for n, k in block_matrices(self.spec))
+            self._block_seconds[tokens] = seconds
+        return seconds
 
     def _software_terms(self, shape: StepShape) -> tuple[float, float, float]:
         attention, elementwise, overhead = (

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from pentad.errors import Infeasible
 from pentad.execution.device import DeviceProfile, MemoryTier
+from pentad.execution.probe import POINTS_BYTES
 
 PRECISION_OF_BITS: Mapping[int, tuple[str, ...]] = {
     32: ("f32",),
@@ -169,12 +170,15 @@ class MatrixRates:
         if m <= 0:
             return 0.0
         elements = n * k
+        read = elements * self.bits / 8 / read_bytes_per_s(self.profile, self.working_set_bytes)
         if self._forms:
             size, log_rows = math.log(elements), math.log(m)
-            return sum(
+            found = sum(
                 share * points.seconds(size, log_rows, self.tied_head) for share, points in self._forms
             )
-        read = elements * self.bits / 8 / read_bytes_per_s(self.profile, self.working_set_bytes)
+            # Points were read from as many weights as a small model has; others lie further, or nearer.
+            measured = elements * self.bits / 8 / read_bytes_per_s(self.profile, POINTS_BYTES)
+            return found + min(found, measured) * (read / measured - 1)
         return max(read, 2 * m * elements / flops_per_s(self.profile, self.bits))
 
 

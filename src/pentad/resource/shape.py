@@ -15,6 +15,10 @@ _PADDING_FLOOR_SLOTS = 64
 long as padding at most doubles a context longer than the floor."""
 
 
+CHUNK_TOKENS = 32
+"""What such a chunk has at least, as the native kernels split a step."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepShape:
     """What a step computes. Shapes of parts of a batch add up, but for what batching saves."""
@@ -32,6 +36,8 @@ class StepShape:
     """Those of prompt chunks that causality lets through."""
     calls: int
     """Attention calls per layer, where one takes a group of decodes or one chunk."""
+    chunk_tokens: int = 0
+    """New tokens of prompt chunks so long that a runner may multiply them apart from all others."""
     padded_slots: int = 0
     """Further slots, and pairs, of decodes padded to the longest of their call."""
     masked_pairs: int = 0
@@ -52,11 +58,12 @@ class StepShape:
         decodes = [context for new, context in sequences if new == 1]
         calls, padded = _decode_groups(decodes)
         decoded = sum(decodes)
-        tokens, slots, chunk_pairs, masked_pairs = len(decodes), decoded, 0, 0
+        tokens, slots, chunk_pairs, masked_pairs, chunk_tokens = len(decodes), decoded, 0, 0, 0
         for new, context in sequences:
             if new > 1:
                 above = new * (new - 1) // 2
                 tokens += new
+                chunk_tokens += new if new >= CHUNK_TOKENS else 0
                 slots += context
                 chunk_pairs += new * context - above
                 masked_pairs += above if context > new else 0
@@ -68,6 +75,7 @@ class StepShape:
             slots=slots,
             decode_pairs=decoded,
             chunk_pairs=chunk_pairs,
+            chunk_tokens=chunk_tokens,
             calls=calls,
             padded_slots=padded - decoded,
             masked_pairs=masked_pairs,

@@ -12,15 +12,14 @@ from pentad.execution.native.choice import choose_kernels
 from pentad.execution.native.library import built, cpu_flags, open_library
 from pentad.execution.native.runner import KV_ELEMENT_BYTES, NativeRunner, default_threads
 from pentad.execution.native.structs import FORMATS
+from pentad.execution.probe import POINTS_BYTES
 from pentad.execution.spec import ModelSpec
 from pentad.execution.weights import WeightSource
 
 _FORMAT_OF_BITS: Final = MappingProxyType({8.5: "Q8_0", 5.0: "Q4_1"})
 """Packed bits of a weight to a stored format that is packed so."""
-_COLD_BYTES: Final = 128 << 20
-"""Matrices are rotated through so many bytes, so that they come from memory as a model's do ..."""
 _MOST_FLOPS: Final = 2e10
-"""... or through fewer, where one product of each would take long: those are bound by arithmetic ..."""
+"""Fewer bytes are read in turn where products would take more than that: arithmetic binds those ..."""
 _LEAST_BYTES: Final = 16 << 20
 """... but not through so few that they stay in the caches of a core."""
 _MIN_READ_S: Final = 0.02
@@ -45,6 +44,7 @@ class NativeProbe:
     def __init__(self, kernels: str = "auto") -> None:
         self.kernels = choose_kernels(kernels, built=built(), flags=cpu_flags())
         self._functions: Any = open_library(self.kernels).functions
+        self.prompts_apart = self.kernels == "amx"
         self._threads = default_threads()
         self.form = ModelForm(weight_bits=8.5, kv_bits=8 * KV_ELEMENT_BYTES)
 
@@ -61,7 +61,7 @@ class NativeProbe:
         if min(m, n, k, repeats) < 1 or n % 16 or k % 32:
             raise InvalidRequest(f"a product of {m} x {k} x {n} cannot be measured {repeats} times")
         size = n * k * bits / 8
-        copies = max(min(_COLD_BYTES / size, _MOST_FLOPS / (2 * m * n * k)), _LEAST_BYTES / size, 1.0)
+        copies = max(min(POINTS_BYTES / size, _MOST_FLOPS / (2 * m * n * k)), _LEAST_BYTES / size, 1.0)
         format = FORMATS[_FORMAT_OF_BITS[bits]]
         seconds: float = self._functions.pentad_time_product(
             format, m, n, k, int(copies), self._threads, repeats

@@ -164,8 +164,8 @@ FORMATS: Final = MappingProxyType(
 PACKED_BITS: Final = MappingProxyType(
     dict.fromkeys(FORMATS, 8.5)
     | dict.fromkeys(("Q4_1", "Q4_K"), 5.0)
-    | dict.fromkeys(("Q5_1", "Q5_K", "Q6_K"), 9.0)
-    | {"Q4_0": 4.5}
+    | dict.fromkeys(("Q5_1", "Q5_K"), 6.0)
+    | {"Q4_0": 4.5, "Q5_0": 5.5, "Q6_K": 7.0}
 )
 """Stored format to the bits of a weight once packed, scales and minima included (layout_of in pack.cpp)."""
 

@@ -17,6 +17,7 @@ import torch
 from pentad.errors import InvalidRequest
 from pentad.execution.batch import RaggedBatch
 from pentad.execution.form import ModelForm
+from pentad.execution.probe import POINTS_BYTES
 from pentad.execution.runner import Runner
 from pentad.execution.spec import ModelSpec
 from pentad.execution.torch.linear import linear, packing_available
@@ -24,8 +25,6 @@ from pentad.execution.torch.runner import TorchRunner, resolve_device, resolve_d
 from pentad.execution.weights import WeightSource
 
 _WARM_UP = 2
-_COLD_BYTES = 256 << 20
-"""Matrices are rotated through so many bytes, so that they come from memory as a model's do."""
 _MIN_READ_S = 0.02
 """Reads of a small working set are repeated until they take so long."""
 
@@ -41,6 +40,7 @@ class TorchProbe:
 
     kernels = "torch"
     dense_attention = True
+    prompts_apart = False
     launch_bound = True
     heads_differ = True
 
@@ -89,7 +89,7 @@ def gemm_seconds(
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where)
     pack = where.type == "cpu" and precision == torch.bfloat16 and packing_available()
-    copies = max(1, min(64, _COLD_BYTES // (n * k * int(precision.itemsize))))
+    copies = max(1, min(64, POINTS_BYTES // (n * k * int(precision.itemsize))))
     with torch.inference_mode():
         x = torch.randn(m, k, dtype=precision, device=where)
         right = torch.randn(n, k, dtype=precision, device=where)

@@ -205,7 +205,8 @@ def _with_products(profile: DeviceProfile, probe: Probe, effort: Effort, tell: P
     if not rates.keys() & {"f32", "bf16", "f16"}:
         tell("products in numpy")
         rates["f32"] = hardware.numpy_flops_per_s()
-    return replace(profile, gemm_points=points, flops_per_s=rates)
+    extra = {**profile.extra, "prompts_apart": float(probe.prompts_apart)}
+    return replace(profile, gemm_points=points, flops_per_s=rates, extra=extra)
 
 
 def _with_steps(profile: DeviceProfile, probe: Probe, effort: Effort, tell: Progress) -> DeviceProfile:

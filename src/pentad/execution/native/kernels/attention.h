@@ -72,6 +72,15 @@ struct Pages {
   const uint16_t* values(int block) const { return keys(block) + static_cast<size_t>(dim) * kPage; }
 };
 
+constexpr int kAheadBlocks = 4;
+
+// The first blocks of keys that will be read behind the present ones.
+struct Upcoming {
+  const uint16_t* keys[kAheadBlocks] = {};
+  int count = 0;
+  const uint16_t* block(int i, const uint16_t* otherwise) const { return i < count ? keys[i] : otherwise; }
+};
+
 constexpr int kTailBlocks = 5;  // a begun block and a path of 64 tokens behind it
 
 inline void copy_slot(const uint16_t* from, int offset, uint16_t* to, int place, int dim) {
@@ -99,23 +108,33 @@ inline Pages along_path(const Pages& pages, int first, uint64_t path, uint16_t* 
   return seen;
 }
 
+// The blocks of a sequence lie anywhere, so no hardware foresees them: each is fetched while those in
+// front of it are computed. Keys are followed by the first values.
 template <int kN, int kWide>
-PENTAD_INLINE void score_blocks(const Row* rows, const Pages& pages, int block, float scale, float* scores, int stride) {
+PENTAD_INLINE void score_blocks(const Row* rows, const Pages& pages, int block, int begin, int end, float scale,
+                                float* scores, int stride) {
   f32x16 acc[kN][kWide];
-  const uint16_t* k[kWide];
-  for (int w = 0; w < kWide; w++) k[w] = pages.keys(block + w);
+  const uint16_t *k[kWide], *next[kWide];
+  for (int w = 0; w < kWide; w++) {
+    k[w] = pages.keys(block + w);
+    const int ahead = block + kWide + w;
+    next[w] = ahead < end ? pages.keys(ahead) : pages.values(begin + (ahead - end) % (end - begin));
+  }
   for (int n = 0; n < kN; n++)
     for (int w = 0; w < kWide; w++) acc[n][w] = splat(0.0f);
   for (int j = 0; j < pages.dim / 2; j++)
-    for (int w = 0; w < kWide; w++)
+    for (int w = 0; w < kWide; w++) {
+      __builtin_prefetch(next[w] + j * 32, 0, 2);
       for (int n = 0; n < kN; n++) acc[n][w] = dot_pairs(acc[n][w], k[w] + j * 32, rows[n].query[j]);
+    }
   for (int n = 0; n < kN; n++)
     for (int w = 0; w < kWide; w++) store(scores + static_cast<size_t>(n) * stride + (block + w) * kPage, acc[n][w] * scale);
 }
 
 // kN rows that read the same pages. `scores` holds kN rows of `stride` floats (a multiple of 16).
+// `after` is what will be read next: its first keys are fetched behind the last values.
 template <int kN>
-void attend(const Row* rows, const Pages& pages, float scale, float* scores, int stride) {
+void attend(const Row* rows, const Pages& pages, float scale, float* scores, int stride, const Upcoming& after) {
   int first = rows[0].first, limit = rows[0].limit;
   for (int n = 1; n < kN; n++) {
     first = rows[n].first < first ? rows[n].first : first;
@@ -124,8 +143,8 @@ void attend(const Row* rows, const Pages& pages, float scale, float* scores, int
   const int begin = first / kPage, end = (limit + kPage - 1) / kPage;
   constexpr int kWide = kN >= 4 ? 2 : 4;
   int block = begin;
-  for (; block + kWide <= end; block += kWide) score_blocks<kN, kWide>(rows, pages, block, scale, scores, stride);
-  for (; block < end; block++) score_blocks<kN, 1>(rows, pages, block, scale, scores, stride);
+  for (; block + kWide <= end; block += kWide) score_blocks<kN, kWide>(rows, pages, block, begin, end, scale, scores, stride);
+  for (; block < end; block++) score_blocks<kN, 1>(rows, pages, block, begin, end, scale, scores, stride);
 
   float inverse[kN];
   for (int n = 0; n < kN; n++) {
@@ -155,7 +174,10 @@ void attend(const Row* rows, const Pages& pages, float scale, float* scores, int
       for (int l = 0; l < 4; l++) acc[n][l] = splat(0.0f);
     for (int b = begin; b < end; b++) {
       const uint16_t* v = pages.values(b) + d * 2;
-      for (int pair = 0; pair < kPage / 2; pair++, v += pages.dim * 2) {
+      const int ahead = b + kAheadBlocks;
+      const uint16_t* next = (ahead < end ? pages.values(ahead) : after.block(ahead - end, v - d * 2)) + d * 2;
+      for (int pair = 0; pair < kPage / 2; pair++, v += pages.dim * 2, next += pages.dim * 2) {
+        for (int l = 0; l < lanes; l++) __builtin_prefetch(next + l * 32, 0, 2);
         uint32_t p[kN];
         for (int n = 0; n < kN; n++) {
           const uint16_t* s = reinterpret_cast<const uint16_t*>(scores + static_cast<size_t>(n) * stride);
@@ -175,11 +197,12 @@ void attend(const Row* rows, const Pages& pages, float scale, float* scores, int
   }
 }
 
-inline void attend_rows(const Row* rows, int count, const Pages& pages, float scale, float* scores, int stride) {
-  while (count >= 4) attend<4>(rows, pages, scale, scores, stride), rows += 4, count -= 4;
-  if (count == 3) attend<3>(rows, pages, scale, scores, stride);
-  else if (count == 2) attend<2>(rows, pages, scale, scores, stride);
-  else if (count == 1) attend<1>(rows, pages, scale, scores, stride);
+inline void attend_rows(const Row* rows, int count, const Pages& pages, float scale, float* scores, int stride,
+                        const Upcoming& after) {
+  while (count >= 4) attend<4>(rows, pages, scale, scores, stride, after), rows += 4, count -= 4;
+  if (count == 3) attend<3>(rows, pages, scale, scores, stride, after);
+  else if (count == 2) attend<2>(rows, pages, scale, scores, stride, after);
+  else if (count == 1) attend<1>(rows, pages, scale, scores, stride, after);
 }
 
 }  // namespace pentad

@@ -65,7 +65,19 @@ struct Lines {
         line[g] = _mm512_and_si512(both, low);
         line[g + 4] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
       }
+      if constexpr (kBits > 4) add_bit<4>(_mm512_loadu_si512(p + 256));
+      if constexpr (kBits > 5) add_bit<5>(_mm512_loadu_si512(p + 320));
     }
+  }
+  // Bit g of `plane` is bit kBit of the codes in line g.
+  template <int kBit>
+  PENTAD_INLINE void add_bit(__m512i plane) {
+    const __m512i mask = _mm512_set1_epi8(1 << kBit);
+    each<8>([&](auto g) PENTAD_LAMBDA {
+      const __m512i bit = g < kBit ? _mm512_slli_epi16(plane, g < kBit ? kBit - g : 0)
+                                   : _mm512_srli_epi16(plane, g < kBit ? 0 : g - kBit);
+      line[g] = _mm512_ternarylogic_epi32(line[g], bit, mask, 0xf8);  // line | (bit & mask)
+    });
   }
   // Sum over columns 4 from .. 4 to of the block, plus `start`.
   template <int kFrom, int kTo>
@@ -94,8 +106,20 @@ struct Lines {
           line[g][h] = _mm256_and_si256(both, low);
           line[g + 4][h] = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
         }
+        if constexpr (kBits > 4) add_bit<4>(h, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 256 + h * 32)));
+        if constexpr (kBits > 5) add_bit<5>(h, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 320 + h * 32)));
       }
     }
+  }
+  // Bit g of `plane` is bit kBit of the codes in line g.
+  template <int kBit>
+  PENTAD_INLINE void add_bit(int h, __m256i plane) {
+    const __m256i mask = _mm256_set1_epi8(1 << kBit);
+    each<8>([&](auto g) PENTAD_LAMBDA {
+      const __m256i bit = g < kBit ? _mm256_slli_epi16(plane, g < kBit ? kBit - g : 0)
+                                   : _mm256_srli_epi16(plane, g < kBit ? 0 : g - kBit);
+      line[g][h] = _mm256_or_si256(line[g][h], _mm256_and_si256(bit, mask));
+    });
   }
   template <int kFrom, int kTo>
   PENTAD_INLINE i32x16 dot(const int8_t* a, int32_t start) const {
@@ -107,12 +131,16 @@ struct Lines {
         acc[h] = _mm256_dpbusd_avx_epi32(acc[h], line[g][h], _mm256_set1_epi32(four(a + g * 4)));
 #else
       const __m256i ones = _mm256_set1_epi16(1);
-      if constexpr (kBits == 4) {
-        // 8 products of 15 * 127 * 2 fit 16 bits: widen once.
-        __m256i narrow = _mm256_setzero_si256();
-        for (int g = kFrom; g < kTo; g++)
-          narrow = _mm256_add_epi16(narrow, _mm256_maddubs_epi16(line[g][h], _mm256_set1_epi32(four(a + g * 4))));
-        acc[h] = _mm256_add_epi32(_mm256_set1_epi32(start), _mm256_madd_epi16(narrow, ones));
+      if constexpr (kBits < 8) {
+        // So many sums of two products fit 16 bits: widen only then.
+        constexpr int kFit = 32767 / (((1 << kBits) - 1) * 127 * 2);
+        acc[h] = _mm256_set1_epi32(start);
+        for (int from = kFrom; from < kTo; from += kFit) {
+          __m256i narrow = _mm256_setzero_si256();
+          for (int g = from; g < kTo && g < from + kFit; g++)
+            narrow = _mm256_add_epi16(narrow, _mm256_maddubs_epi16(line[g][h], _mm256_set1_epi32(four(a + g * 4))));
+          acc[h] = _mm256_add_epi32(acc[h], _mm256_madd_epi16(narrow, ones));
+        }
       } else {
         // Codes up to 255 would saturate: products of even and odd bytes apart, 16 bits each.
         const __m256i even = _mm256_set1_epi16(255);
@@ -145,12 +173,7 @@ struct Lines {
     for (int r = 0; r < kRows; r++) acc[r] = start;
     for (int g = kFrom; g < kTo; g++)
       for (int r = 0; r < kRows; r++)
-        for (int c = 0; c < 4; c++) {
-          int code = kBits == 8 ? p[g * 64 + r * 4 + c]
-                     : g < 4    ? p[g * 64 + r * 4 + c] & 15
-                                : p[(g - 4) * 64 + r * 4 + c] >> 4;
-          acc[r] += code * a[g * 4 + c];
-        }
+        for (int c = 0; c < 4; c++) acc[r] += code_at(p, kBits, g, r * 4 + c) * a[g * 4 + c];
     i32x16 v;
     std::memcpy(&v, acc, sizeof v);
     return v;
@@ -238,8 +261,9 @@ template <typename Use>
 void with_layout(const Layout& l, Use&& use) {
   if (l.bits == 4 && l.minima) use.template operator()<4, true, false>();
   else if (l.bits == 4) use.template operator()<4, false, false>();
-  else if (l.minima) use.template operator()<8, true, false>();
-  else if (l.halves) use.template operator()<8, false, true>();
+  else if (l.bits == 5 && l.minima) use.template operator()<5, true, false>();
+  else if (l.bits == 5) use.template operator()<5, false, false>();
+  else if (l.bits == 6) use.template operator()<6, false, true>();
   else use.template operator()<8, false, false>();
 }
 

@@ -16,7 +16,13 @@ struct Lines {
   PENTAD_INLINE __m128i codes(int g, int quarter) const {
     if constexpr (kBits == 8) return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + g * 64 + quarter * 16));
     const __m128i both = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + (g & 3) * 64 + quarter * 16));
-    return _mm_and_si128(g < 4 ? both : _mm_srli_epi16(both, 4), _mm_set1_epi8(15));
+    __m128i codes = _mm_and_si128(g < 4 ? both : _mm_srli_epi16(both, 4), _mm_set1_epi8(15));
+    for (int bit = 4; bit < kBits; bit++) {
+      const __m128i plane = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 256 + (bit - 4) * 64 + quarter * 16));
+      const __m128i moved = g < bit ? _mm_sll_epi16(plane, _mm_cvtsi32_si128(bit - g)) : _mm_srl_epi16(plane, _mm_cvtsi32_si128(g - bit));
+      codes = _mm_or_si128(codes, _mm_and_si128(moved, _mm_set1_epi8(static_cast<char>(1 << bit))));
+    }
+    return codes;
   }
 
   template <int kFrom, int kTo>

@@ -137,6 +137,14 @@ void decode(Format format, const uint8_t* row, int block, Decoded& d) {
   }
 }
 
+// The inverse of code_at, in zeroed memory.
+void set_code(uint8_t* p, int bits, int g, int at, int code) {
+  const auto add = [&](int byte, int value) { p[byte] = static_cast<uint8_t>(p[byte] | value); };
+  if (bits == 8) return add(g * 64 + at, code);
+  add(g % 4 * 64 + at, (code & 15) << (g < 4 ? 0 : 4));
+  for (int bit = 4; bit < bits; bit++) add(256 + (bit - 4) * 64 + at, (code >> bit & 1) << g);
+}
+
 }  // namespace
 
 Layout layout_of(Format format) {
@@ -144,10 +152,10 @@ Layout layout_of(Format format) {
     case Format::Q4_0: return {.bits = 4, .offset = 8};
     case Format::Q4_1: return {.bits = 4, .minima = true};
     case Format::Q4_K: return {.bits = 4, .minima = true};
-    case Format::Q5_0: return {.bits = 8, .offset = 16};
-    case Format::Q5_1: return {.bits = 8, .minima = true};
-    case Format::Q5_K: return {.bits = 8, .minima = true};
-    case Format::Q6_K: return {.bits = 8, .offset = 32, .halves = true};
+    case Format::Q5_0: return {.bits = 5, .offset = 16};
+    case Format::Q5_1: return {.bits = 5, .minima = true};
+    case Format::Q5_K: return {.bits = 5, .minima = true};
+    case Format::Q6_K: return {.bits = 6, .offset = 32, .halves = true};
     default: return {.bits = 8, .offset = 128};
   }
 }
@@ -186,14 +194,10 @@ void pack_rows(Format format, const uint8_t* raw, int cols, const int32_t* sourc
           d[r].scale[0] = d[r].scale[1] = d[r].minimum = 0;
         }
       }
+      std::memset(out, 0, static_cast<size_t>(code_bytes));
       for (int g = 0; g < 8; g++)
         for (int r = 0; r < kRows; r++)
-          for (int c = 0; c < 4; c++) {
-            uint8_t code = d[r].code[g * 4 + c];
-            if (layout.bits == 8) out[g * 64 + r * 4 + c] = code;
-            else if (g < 4) out[g * 64 + r * 4 + c] = code;
-            else out[(g - 4) * 64 + r * 4 + c] = static_cast<uint8_t>(out[(g - 4) * 64 + r * 4 + c] | code << 4);
-          }
+          for (int c = 0; c < 4; c++) set_code(out, layout.bits, g, r * 4 + c, d[r].code[g * 4 + c]);
       uint16_t* tail = reinterpret_cast<uint16_t*>(out + code_bytes);
       for (int r = 0; r < kRows; r++) tail[r] = float_to_half(d[r].scale[0]);
       if (layout.halves)
@@ -215,7 +219,7 @@ void unpack_row(const Matrix& m, int row, float* out) {
     float minimum = layout.minima ? half_to_float_scalar(tail[kRows * (1 + layout.halves) + r]) : 0;
     for (int i = 0; i < kBlock; i++) {
       int g = i / 4, at = r * 4 + i % 4;
-      int code = layout.bits == 8 ? p[g * 64 + at] : g < 4 ? p[g * 64 + at] & 15 : p[(g - 4) * 64 + at] >> 4;
+      const int code = code_at(p, layout.bits, g, at);
       out[block * kBlock + i] = scale[i / 16] * static_cast<float>(code - layout.offset) + minimum;
     }
   }

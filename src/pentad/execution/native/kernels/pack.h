@@ -6,7 +6,8 @@
 //
 // 8-bit codes: 8 lines of 64 bytes; line g holds columns 4g .. 4g+3 of each of the 16 rows:
 //   byte r*4 + c = code(row r, column 4g + c)           -- one vpdpbusd, or one row of an AMX tile
-// 4-bit codes: 4 lines; the low nibbles are line g, the high nibbles line g + 4.
+// 4-bit codes: 4 lines; the low nibbles are line g, the high nibbles line g + 4. 5- and 6-bit codes
+// have their upper bits behind these, one line per bit: bit g of byte r*4 + c belongs to line g.
 //
 // A weight is scale * (code - offset) + minimum. The offset belongs to the format; formats with a
 // true minimum store it, the others pay nothing for it.
@@ -21,10 +22,10 @@ enum class Format : int32_t { F32 = 0, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, 
 
 constexpr int kRows = 16;    // rows of a group
 constexpr int kBlock = 32;   // columns of a block
-constexpr const char* kLayoutName = "16x32-1";  // change it with every change of layout or packed values
+constexpr const char* kLayoutName = "16x32-2";  // change it with every change of layout or packed values
 
 struct Layout {
-  int bits = 8;        // of a code: 4 or 8
+  int bits = 8;        // of a code: 4, 5, 6 or 8
   int offset = 0;      // subtracted from every code
   bool minima = false; // whether minima are stored
   bool halves = false; // whether each half block has its own scales
@@ -32,6 +33,14 @@ struct Layout {
     return static_cast<size_t>(kRows) * kBlock * bits / 8 + 32 * (1 + halves + minima);
   }
 };
+
+// The code in byte `at` of line g of a block.
+inline int code_at(const uint8_t* p, int bits, int g, int at) {
+  if (bits == 8) return p[g * 64 + at];
+  int code = g < 4 ? p[g * 64 + at] & 15 : p[(g - 4) * 64 + at] >> 4;
+  for (int bit = 4; bit < bits; bit++) code |= (p[256 + (bit - 4) * 64 + at] >> g & 1) << bit;
+  return code;
+}
 
 // The layout a stored format maps to exactly (F32, F16 and BF16: requantized to 8 bits).
 Layout layout_of(Format format);

@@ -511,6 +511,24 @@ class Model {
   // Whether the token behind `t` is of a tree.
   static bool next_path(const pentad_batch& b, int t) { return t + 1 < b.tokens && b.tree_masks[t + 1]; }
 
+  Pages pages_of(int sequence, int layer, int kv_head) const {
+    return {.table = batch_->block_tables + static_cast<size_t>(sequence) * batch_->table_width,
+            .base = kv_base(layer, kv_head),
+            .stride = block_elements(),
+            .dim = c_.head_dim};
+  }
+  // Where the reading of an item begins, if its rows are read alone.
+  Upcoming upcoming(const Item& item, int layer, int window) const {
+    Upcoming found;
+    if (item.tiled) return found;
+    const Pages pages = pages_of(item.sequence, layer, item.head);
+    const int context = batch_->context_lens[item.sequence], blocks = (context + kPage - 1) / kPage;
+    const int first = window && context > window ? (context - window) / kPage : 0;
+    for (; found.count < kAheadBlocks && first + found.count < blocks; found.count++)
+      found.keys[found.count] = pages.keys(first + found.count);
+    return found;
+  }
+
   void attention(int layer, int rank) {
     const pentad_batch& b = *batch_;
     const int group = c_.heads / c_.kv_heads, half = c_.head_dim / 2;
@@ -521,14 +539,13 @@ class Model {
     const Input next = input(q_dim_);
     const int per_head = c_.head_dim / kBlock;
     std::pair<int, int> places[kRowsAtOnce];
-    for (const Item& item : parts_[static_cast<size_t>(rank)]) {
+    const std::vector<Item>& items = parts_[static_cast<size_t>(rank)];
+    for (size_t number = 0; number < items.size(); number++) {
+      const Item& item = items[number];
       const int first_token = b.starts[item.sequence];
       const int before = b.context_lens[item.sequence] - (b.starts[item.sequence + 1] - first_token);
       const int kv_head = item.tiled ? item.head / group : item.head;
-      const Pages pages{.table = b.block_tables + static_cast<size_t>(item.sequence) * b.table_width,
-                        .base = kv_base(layer, kv_head),
-                        .stride = block_elements(),
-                        .dim = c_.head_dim};
+      const Pages pages = pages_of(item.sequence, layer, kv_head);
 #if PENTAD_TILES
       if (item.tiled) {
         products_.shape(rank).attention();
@@ -541,6 +558,7 @@ class Model {
         continue;
       }
 #endif
+      const Upcoming after = number + 1 < items.size() ? upcoming(items[number + 1], layer, window) : Upcoming{};
       Row rows[kRowsAtOnce];
       int count = 0;
       const int tree = b.tree_slots ? b.context_lens[item.sequence] - b.tree_slots[item.sequence] : 0;
@@ -558,7 +576,8 @@ class Model {
         // A token of a tree has pages of its own, so the rows in front of its next head wait for nothing.
         const bool alone = b.tree_slots && (r + 1) % group == 0 && (path || next_path(b, t));
         if (count < kRowsAtOnce && r + 1 < item.rows_end && !alone) continue;
-        attend_rows(rows, count, path ? along_path(pages, tree, path, tail) : pages, scale, scores, score_stride_);
+        attend_rows(rows, count, path ? along_path(pages, tree, path, tail) : pages, scale, scores, score_stride_,
+                    after);
         for (int i = 0; i < count; i++)
           next.put(rows[i].out, places[i].first, places[i].second * per_head, per_head);
         count = 0;
