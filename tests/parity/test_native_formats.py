@@ -10,6 +10,7 @@ import pytest
 from native_support import HERE, divergence, random_weights, tiny_spec, torch_runner
 from pentad.execution.batch import RaggedBatch
 from pentad.execution.native.runner import NativeRunner
+from pentad.execution.native.structs import PACKED_BITS
 from pentad.execution.quant import GEOMETRY
 from pentad.execution.spec import ModelSpec, Rope, RopeScaling
 from pentad.execution.weights import TensorFormat
@@ -64,8 +65,12 @@ def assert_close(spec: ModelSpec, format: TensorFormat, kernels: str, prompt: in
     runner.close()
 
 
+INT4 = pytest.mark.row("cpu-intel-int4", "mechanism")
+FORMATS_HERE = [pytest.param(format, marks=INT4 if PACKED_BITS[format] <= 5 else ()) for format in GEOMETRY]
+
+
 @pytest.mark.parametrize("kernels", HERE)
-@pytest.mark.parametrize("format", GEOMETRY)
+@pytest.mark.parametrize("format", FORMATS_HERE)
 def test_every_stored_format_gives_the_reference_s_distribution(format: TensorFormat, kernels: str) -> None:
     assert_close(tiny_spec(), format, kernels)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from native_support import HERE, divergence
+from native_ties import NEAR_TIE, partings
 from pentad.execution.native.packed import PackedCache
 from pentad.execution.native.runner import NativeRunner
 from pentad.execution.torch.runner import TorchRunner
@@ -20,10 +21,6 @@ pytestmark = pytest.mark.skipif(not HERE, reason="no native kernels are built")
 
 SHORT_PROMPTS = PROMPTS.with_name("native_prompts.txt")
 TEXT_TOKENS = 256
-NEAR_TIE = 0.5
-"""Logits in float32 that lie closer than this may be ordered either way. Rounding activations to 8
-bits moves a difference of two logits of this model by 0.1 on average and 0.4 at most; where the
-instruction sets round the last bit of a sum differently, they round other activations."""
 ROW_BY_ROW = [name for name in HERE if name not in ("amx", "portable")][:1]
 """The fastest set whose numbers for a token do not depend on how its prompt is cut."""
 
@@ -126,19 +123,11 @@ def test_every_instruction_set_draws_portable_s_greedy_tokens_but_at_near_ties(
     portable_tokens: list[list[int]],
 ) -> None:
     found = free_run(load(kernels), short_prompts, 8)
-    ties = []
-    for prompt, expected, tokens in zip(short_prompts, portable_tokens, found, strict=True):
-        differing = [i for i, pair in enumerate(zip(expected, tokens, strict=True)) if len(set(pair)) > 1]
-        if not differing:
-            continue
-        first = differing[0]  # what follows has another context
-        before = [*prompt, *expected[:first]]
-        logits = reference.logits(whole(before, rows=[len(before) - 1]))[0]
-        gap = float(logits[expected[first]] - logits[tokens[first]])
-        ties.append(f"prompt {prompt[:4]}... token {first}: gap {gap:.3f}")
-        assert abs(gap) < NEAR_TIE, ties[-1]
-    assert len(ties) <= 6, ties
-    print(f"{kernels}: {20 - len(ties)} of 20 equal; near-ties: {ties}")
+    ties = list(partings(reference, short_prompts, portable_tokens, found))
+    print(f"{kernels}: {20 - len(ties)} of 20 equal; near-ties: {'; '.join(map(str, ties))}")
+    for tie in ties:
+        assert abs(tie.gap) < NEAR_TIE, tie
+    assert len(ties) <= 6
 
 
 @pytest.mark.row("mem-paged", "mechanism")

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import os
 import pathlib
-import subprocess
-import sys
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from native_support import HERE, divergence
+from native_ties import NEAR_TIE, partings
 from pentad.execution.native.runner import NativeRunner
 from pentad.execution.torch.runner import TorchRunner
-from pentad.model.loading import open_model
+from pentad.model.loading import ModelFiles, open_model
+from process_children import child
 from ragged_batches import ragged, whole
 from torch_generation import PROMPTS, engine, generate, prompts
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not HERE, reason="no native kernels are built")]
 
-HELPERS = pathlib.Path(__file__).parent.parent
-NEAR_TIE = 0.5
-"""Logits in float32 that lie closer than this may be ordered either way. Rounding activations to 8
-bits moves a difference of two logits of this model by 0.1 on average and 0.4 at most; where the
-instruction sets round the last bit of a sum differently, they round other activations."""
+MEMORY = "native_memory.py"
+ANSWER_TOKENS = 24
 
 
 @pytest.fixture(params=["qwen-0.5b", "qwen-1.5b"])
@@ -54,47 +50,52 @@ def test_k_quants_as_filed_give_the_distributions_of_float32(qwen: pathlib.Path)
         runner.close()
 
 
+@dataclass(frozen=True)
+class Greedy:
+    """One model's answers to twenty prompts by the portable kernels, and float32 to judge others by."""
+
+    files: ModelFiles
+    exact: TorchRunner
+    prompts: list[tuple[int, ...]]
+    tokens: list[list[int]]
+
+
+def greedy_tokens(files: ModelFiles, kernels: str, asked: list[tuple[int, ...]]) -> list[list[int]]:
+    runner = NativeRunner.load(files.spec, files.weights, num_blocks=200, threads=2, kernels=kernels)
+    tokens = generate(engine(runner), asked, ANSWER_TOKENS).tokens
+    runner.close()
+    return tokens
+
+
+@pytest.fixture(scope="module", params=["smollm2-135m", "qwen-0.5b"])
+def greedy(request: pytest.FixtureRequest) -> Iterator[Greedy]:
+    path = request.getfixturevalue({"smollm2-135m": "smollm2_path", "qwen-0.5b": "qwen_path"}[request.param])
+    files = open_model(path)
+    asked = prompts(files, 50)[::2][:20]
+    exact = TorchRunner.load(files.spec, files.weights, num_blocks=32, dtype="float32")
+    yield Greedy(files, exact, asked, greedy_tokens(files, "portable", asked))
+    exact.close()
+    files.close()
+
+
 @pytest.mark.parametrize("kernels", [name for name in HERE if name != "portable"])
 def test_twenty_long_prompts_draw_portable_s_tokens_but_at_near_ties(
-    kernels: str, smollm2_path: pathlib.Path
+    kernels: str, greedy: Greedy, record_property: Callable[[str, object], None]
 ) -> None:
-    files = open_model(smollm2_path)
-    asked = prompts(files, 50)[::2][:20]
-    settings: dict[str, Any] = {"num_blocks": 200, "threads": 1}
-    portable = NativeRunner.load(files.spec, files.weights, kernels="portable", **settings)
-    exact = TorchRunner.load(files.spec, files.weights, num_blocks=32, dtype="float32")
-    runner = NativeRunner.load(files.spec, files.weights, kernels=kernels, **settings)
-    expected = generate(engine(portable), asked, 24).tokens
-    found = generate(engine(runner), asked, 24).tokens
-    for prompt, ours, theirs in zip(asked, found, expected, strict=True):
-        first = next((i for i in range(24) if ours[i] != theirs[i]), None)
-        if first is None:
-            continue
-        before = [*prompt, *theirs[:first]]
-        logits = exact.logits(whole(before, rows=[len(before) - 1]))[0]
-        gap = float(logits[theirs[first]] - logits[ours[first]])
-        print(f"{kernels}: near-tie after {first} tokens of prompt {asked.index(prompt)}: gap {gap:.3f}")
-        assert abs(gap) < NEAR_TIE
-
-
-def measured(path: pathlib.Path, folder: pathlib.Path, *numbers: int) -> dict[str, Any]:
-    answer = subprocess.run(
-        [sys.executable, HELPERS / "slow" / "native_memory.py", path, folder, *map(str, numbers)],
-        env=os.environ | {"PYTHONPATH": f"{HELPERS}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=600,
-    )
-    found: dict[str, Any] = json.loads(answer.stdout)
-    return found
+    found = greedy_tokens(greedy.files, kernels, greedy.prompts)
+    ties = list(partings(greedy.exact, greedy.prompts, greedy.tokens, found))
+    named = "; ".join(map(str, ties))
+    print(f"\n{greedy.files.name} {kernels}: {20 - len(ties)} of 20 equal; near-ties: {named}")
+    record_property("near-ties", named)
+    for tie in ties:
+        assert abs(tie.gap) < NEAR_TIE, tie
 
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="needs /proc")
 def test_weights_are_held_once_and_the_second_start_maps_them(
     smollm2_path: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    first, second = (measured(smollm2_path, tmp_path, 256, 4, 40) for _ in range(2))
+    first, second = (child(MEMORY, smollm2_path, tmp_path, 256, 4, 40) for _ in range(2))
     print(first, second, sep="\n")
     assert (first["found"], second["found"]) == (False, True)
     for run in (first, second):
@@ -108,7 +109,7 @@ def test_weights_are_held_once_and_the_second_start_maps_them(
 def test_thousands_of_steps_take_no_further_memory(
     smollm2_path: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    run = measured(smollm2_path, tmp_path, 64, 4, 3000)
+    run = child(MEMORY, smollm2_path, tmp_path, 64, 4, 3000)
     print(run)
     assert run["grown_bytes"] < 1 << 20
     assert run["used_anonymous_bytes"] < run["kv_bytes"] + 20e6

@@ -90,6 +90,7 @@ _SIGNATURES: Final[Mapping[str, tuple[Any, tuple[Any, ...]]]] = MappingProxyType
         "pentad_encoder_weight_bytes": (_size, (_pointer,)),
         "pentad_time_products": (_i32, (*(_i32,) * 6, *(_pointer,) * 3)),
         "pentad_time_read": (ctypes.c_double, (_size, _i32, _i32, _i32)),
+        "pentad_attend": (ctypes.c_int64, (*(_pointer,) * 3, *(_i32,) * 5, _pointer)),
         "pentad_weight_bytes": (_size, (_pointer,)),
         "pentad_block_bytes": (_size, (_pointer,)),
         "pentad_read_block": (_i32, (_pointer, _i32, _i32, _i32, _i32, _pointer)),

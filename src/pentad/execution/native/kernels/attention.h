@@ -133,6 +133,24 @@ inline void sum_values(const Row* rows, const uint16_t* const* values, int count
   }
 }
 
+// Adds to the scores of rows with `count` blocks, from `block` on, what their keys are kept without.
+inline void add_centres(const Row* rows, int rows_count, const KeyCentre& centre, int block, int count, float scale,
+                        const Workspace& w) {
+  const int dim = centre.dim;
+  alignas(64) float middle[256], queries[kRowsTogether][256];
+  for (int r = 0; r < rows_count; r++)
+    for (int d = 0; d < dim; d += 16) store(queries[r] + d, load_bf16(reinterpret_cast<const uint16_t*>(rows[r].query) + d));
+  for (int b = block; b < block + count; b++) {
+    centre.at(b, middle);
+    for (int r = 0; r < rows_count; r++) {
+      f32x16 sum = splat(0.0f);
+      for (int d = 0; d < dim; d += 16) sum = muladd(load(queries[r] + d), load(middle + d), sum);
+      float* scores = w.scores + static_cast<size_t>(r) * w.stride + b * kPage;
+      store(scores, load(scores) + splat(hsum(sum) * scale));
+    }
+  }
+}
+
 // use(kN, first row) for groups of at most four rows.
 template <typename Use>
 PENTAD_INLINE void by_fours(int count, Use&& use) {
@@ -181,6 +199,7 @@ inline void attend(const Row* rows, int count, const Pages& pages, float scale, 
       score<decltype(kN)::value, !kCoded>(rows + r, found, n, pages.dim, scale,
                                           w.scores + static_cast<size_t>(r) * w.stride + b * kPage, w.stride);
     });
+    if (!kCoded && pages.centre.bias) add_centres(rows, count, pages.centre, b, n, scale, w);
   }
   float inverse[kRowsTogether];
   for (int r = 0; r < count; r++)

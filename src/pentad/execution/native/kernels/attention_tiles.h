@@ -51,6 +51,17 @@ inline void attend_tiles(const float* q, size_t q_stride, int count, const Pages
       _tile_stored(0, s.scores + b * kPage, kSpan * 4);
       if (b + 1 < blocks) _tile_stored(1, s.scores + (b + 1) * kPage, kSpan * 4);
     }
+    if (pages.centre.bias)
+      for (int b = 0; b < blocks; b++) {
+        alignas(64) float middle[256];
+        pages.centre.at(from / kPage + b, middle);
+        for (int i = 0; i < count; i++) {
+          f32x16 sum = splat(0.0f);
+          for (int d = 0; d < dim; d += 16) sum = muladd(load_bf16(s.query + i * dim + d), load(middle + d), sum);
+          float* scores = s.scores + i * kSpan + b * kPage;
+          store(scores, load(scores) + splat(hsum(sum)));
+        }
+      }
     for (int i = 0; i < count; i++) {
       float* row = s.scores + i * kSpan;
       uint16_t* w = s.weights + i * kSpan;

@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-#define PENTAD_INTERFACE 3  // raise it with every change of this file; structs.py holds the same number
+#define PENTAD_INTERFACE 4  // raise it with every change of this file; structs.py holds the same number
 
 typedef struct pentad_model pentad_model;
 
@@ -155,6 +155,12 @@ size_t pentad_encoder_weight_bytes(const pentad_encoder*);
 int32_t pentad_time_products(int32_t format, int32_t rows, int32_t cols, int32_t threads, int32_t repeats, int32_t count,
                              const int32_t* tokens, const int32_t* copies, double* seconds);
 double pentad_time_read(size_t bytes, int32_t passes, int32_t threads, int32_t repeats);
+// Attention of one head alone, on one thread, as a step computes it: queries [count][dim] are those of
+// the last `count` of `context` keys and values [context][dim], and each sees the `window` (0: all) up to
+// its own. `tiled`: as of a prompt on AMX. Returns the bytes of memory that it works in beside
+// the pages, or -1: sizes that do not fit, no tiles here, or memory ran out.
+int64_t pentad_attend(const float* queries, const float* keys, const float* values, int32_t count, int32_t context,
+                      int32_t dim, int32_t window, int32_t tiled, float* out);
 size_t pentad_weight_bytes(const pentad_model*);
 size_t pentad_block_bytes(const pentad_model*);
 // The keys and values of one block and head as attention reads them, as block `place` of a text (pages.h):

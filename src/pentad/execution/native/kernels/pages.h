@@ -9,9 +9,10 @@
 //   bf16   [keys][values]
 //   codes  [keys][values][16 steps of keys][16 steps of values]
 //
-// A value is its code times its step. A key is coded after rotate(), which spreads a large channel over
-// all, and less the centre of its block: the part of a key that all tokens there share (KeyCentre). So a
-// code depends on its token alone, may be moved, and is the same in every batch.
+// A key is kept less the centre of its block: the part that all tokens there share (KeyCentre), which would
+// take most of the digits where keys have a large bias. A value is its code times its step; keys are coded
+// after rotate(), which spreads a large channel over all. So what is kept of a token depends on it alone,
+// may be moved, and is the same in every batch.
 #pragma once
 #include <bit>
 
@@ -119,8 +120,9 @@ struct KeyCentre {
   const float* bias = nullptr;   // [D], of the pairs that turn slowly; null: none
   const float* turns = nullptr;  // [positions][cosines, sines]
   int dim = 0, rope_dim = 0;
+  bool rotated = false;          // as keys to be coded are
 
-  // The centre of the block of tokens [16 block, 16 block + 16) of a text, as rotate() leaves it.
+  // The centre of the block of tokens [16 block, 16 block + 16) of a text.
   void at(int block, float* out) const {
     std::memcpy(out, bias, sizeof(float) * static_cast<size_t>(dim));
     const int half = rope_dim / 2;
@@ -129,7 +131,7 @@ struct KeyCentre {
       out[i] = bias[i] * turn[i] - bias[i + half] * turn[half + i];
       out[i + half] = bias[i] * turn[half + i] + bias[i + half] * turn[i];
     }
-    rotate(out, dim);
+    if (rotated) rotate(out, dim);
   }
 };
 // Radians per token below which a pair turns slowly.
@@ -205,7 +207,7 @@ struct Pages {
   size_t stride;                  // bytes between blocks
   int dim;
   bool coded = false;
-  KeyCentre centre = {};
+  KeyCentre centre = {};          // what the keys are kept without
   int tail_from = INT32_MAX;      // blocks from here on lie at `tail`, one behind the other
   const uint8_t* tail = nullptr;
 

@@ -163,7 +163,7 @@ class Model {
       for (Weights* w : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down})
         if (!w->matrix.data) return -1;
     centres_.clear();
-    for (auto& l : layers_) centres_.push_back(coded() ? slow_part(l.k_bias) : std::vector<float>{});
+    for (auto& l : layers_) centres_.push_back(slow_part(l.k_bias));
     return 0;
   }
 
@@ -315,7 +315,8 @@ class Model {
   KeyCentre centre_of(int layer, int head) const {
     const std::vector<float>& bias = centres_[static_cast<size_t>(layer)];
     if (bias.empty()) return {};
-    return {.bias = bias.data() + head * c_.head_dim, .turns = turns_.data(), .dim = c_.head_dim, .rope_dim = c_.rope_dim};
+    return {.bias = bias.data() + head * c_.head_dim, .turns = turns_.data(), .dim = c_.head_dim, .rope_dim = c_.rope_dim,
+            .rotated = coded()};
   }
   // A bias of keys without the pairs that turn much within a block.
   std::vector<float> slow_part(std::vector<float> bias) const {
@@ -580,18 +581,15 @@ class Model {
       float* x = head_row(row, t);
       uint8_t* block = kv_head(layer, head, b.slots[t] / kPage);
       const int offset = b.slots[t] % kPage;
-      if (!coded()) {
-        uint16_t* page = reinterpret_cast<uint16_t*>(block);
-        if (key) write_key(page, dim, offset, x);
-        else write_value(page + dim * kPage, dim, offset, x);
-        continue;
-      }
       if (centre.bias) {
         if (const int place = b.positions[t] / kPage; place != last) centre.at(last = place, middle);
         for (int d = 0; d < dim; d += 16) store(x + d, load(x + d) - load(middle + d));
       }
-      if (key) code_key(block, dim, offset, x);
-      else code_value(block, dim, offset, x);
+      uint16_t* page = reinterpret_cast<uint16_t*>(block);
+      if (coded() && key) code_key(block, dim, offset, x);
+      else if (coded()) code_value(block, dim, offset, x);
+      else if (key) write_key(page, dim, offset, x);
+      else write_value(page + dim * kPage, dim, offset, x);
     }
   }
 

@@ -1,0 +1,100 @@
+// Attention of one head alone, so that it can be held against the formula.
+#include <algorithm>
+#include <cmath>
+#include <new>
+#include <numeric>
+#include <vector>
+
+#include "attention.h"
+#include "attention_tiles.h"
+#include "native.h"
+#include "products.h"
+
+namespace pentad {
+
+namespace {
+
+// Keys and values in pages that lie in reverse order, as a cache in use may have them.
+class Cache {
+ public:
+  Cache(const float* keys, const float* values, int context, int dim)
+      : table_(static_cast<size_t>((context + kPage - 1) / kPage)), dim_(dim) {
+    data_.resize(table_.size() * elements());
+    std::iota(table_.rbegin(), table_.rend(), 0);
+    for (int i = 0; i < context; i++) {
+      uint16_t* page = data_.data() + elements() * static_cast<size_t>(table_[static_cast<size_t>(i / kPage)]);
+      const size_t row = static_cast<size_t>(i) * static_cast<size_t>(dim);
+      write_key(page, dim, i % kPage, keys + row);
+      write_value(page + dim * kPage, dim, i % kPage, values + row);
+    }
+  }
+  Pages pages() const {
+    return {.table = table_.data(), .base = reinterpret_cast<const uint8_t*>(data_.data()),
+            .stride = head_bytes(dim_, false), .dim = dim_};
+  }
+
+ private:
+  size_t elements() const { return static_cast<size_t>(dim_) * kPage * 2; }
+  std::vector<int32_t> table_;
+  Aligned<uint16_t> data_;
+  int dim_;
+};
+
+size_t attend_in_rows(const float* queries, const Pages& pages, int count, int context, int window, float* out) {
+  const int dim = pages.dim, stride = (context + kPage - 1) / kPage * kPage + kPage;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
+  Aligned<float> scores(static_cast<size_t>(kRowsTogether) * static_cast<size_t>(stride));
+  std::vector<uint32_t> pairs(static_cast<size_t>(kRowsTogether * dim / 2));
+  for (int begin = 0; begin < count; begin += kRowsTogether) {
+    Row rows[kRowsTogether];
+    const int live = std::min(kRowsTogether, count - begin);
+    for (int n = 0; n < live; n++) {
+      const float* q = queries + static_cast<size_t>(begin + n) * static_cast<size_t>(dim);
+      uint32_t* own = pairs.data() + n * dim / 2;
+      for (int j = 0; j < dim / 2; j++) own[j] = pair_bf16(q[2 * j], q[2 * j + 1]);
+      const int limit = context - count + begin + n + 1;
+      rows[n] = {own, window && limit > window ? limit - window : 0, limit,
+                 out + static_cast<size_t>(begin + n) * static_cast<size_t>(dim)};
+    }
+    attend_rows(rows, live, pages, scale, {scores.data(), stride, nullptr}, {});
+  }
+  return scores.size() * sizeof(float) + pairs.size() * sizeof(uint32_t);
+}
+
+#if PENTAD_TILES
+size_t attend_in_tiles(const float* queries, const Pages& pages, int count, int context, int window, float* out) {
+  const size_t dim = static_cast<size_t>(pages.dim);
+  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
+  Aligned<TileScratch> scratch(1);
+  TileShape shape;
+  shape.attention();
+  for (int begin = 0; begin < count; begin += kQueries) {
+    const size_t at = static_cast<size_t>(begin) * dim;
+    attend_tiles(queries + at, dim, std::min(kQueries, count - begin), pages, context - count + begin + 1, window,
+                 scale, scratch[0], out + at, dim);
+  }
+  shape.release();
+  return sizeof(TileScratch);
+}
+#endif
+
+}  // namespace
+
+}  // namespace pentad
+
+extern "C" int64_t pentad_attend(const float* queries, const float* keys, const float* values, int32_t count,
+                                 int32_t context, int32_t dim, int32_t window, int32_t tiled, float* out) {
+  if (count < 1 || count > context || window < 0 || dim < 32 || dim > 256 || dim % 32) return -1;
+  try {
+    const pentad::Cache cache(keys, values, context, dim);
+    const pentad::Pages pages = cache.pages();
+    if (!tiled) return static_cast<int64_t>(pentad::attend_in_rows(queries, pages, count, context, window, out));
+#if PENTAD_TILES
+    if (pentad::Products(1).tiles())
+      return static_cast<int64_t>(pentad::attend_in_tiles(queries, pages, count, context, window, out));
+#endif
+    return -1;
+  } catch (const std::bad_alloc&) {
+    return -1;
+  }
+}
