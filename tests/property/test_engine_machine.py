@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,9 @@ class EngineMachine(RuleBasedStateMachine):
         self.failing = False
         self.scheduler = Switched(ArbitraryScheduler(seed, preempt_probability=preempt))
         self.runner = ToyRunner(num_blocks=num_blocks, block_size=block_size, before_step=self._before_step)
-        self.engine = toy_engine(self.scheduler, runner=self.runner, **options)
+        # Every look at the clock takes a millisecond: what is decided by time is the same in each run.
+        clock = map((0.001).__mul__, itertools.count()).__next__
+        self.engine = toy_engine(self.scheduler, runner=self.runner, clock=clock, **options)
         self.requests: dict[str, TokenRequest] = {}
         self.answers: dict[str, Answer] = {}
         self.live: set[str] = set()
