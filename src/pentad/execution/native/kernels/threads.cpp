@@ -1,5 +1,8 @@
 #include "threads.h"
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -16,9 +19,20 @@ inline void pause_cpu() {
 }
 constexpr int kSpins = 4000;   // about 50 microseconds: longer than any phase imbalance
 constexpr int kYields = 50;
+
+thread_local int own_rank = 0;  // the caller of run() is 0
+
+int core() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
 }  // namespace
 
-Team::Team(int size) : size_(size < 1 ? 1 : size), active_(size_) {
+Team::Team(int size) : size_(size < 1 ? 1 : size), active_(size_), cores_(static_cast<size_t>(size_)) {
+  for (auto& place : cores_) place = -1;
   for (int rank = 1; rank < size_; rank++) members_.emplace_back([this, rank] { member(rank); });
 }
 
@@ -29,12 +43,34 @@ Team::~Team() {
   for (auto& m : members_) m.join();
 }
 
+// Moves the calling member to a core of its own if another member was seen on its core.
+void Team::part() {
+#if defined(__linux__)
+  const int mine = core();
+  cores_[static_cast<size_t>(own_rank)] = mine;
+  cpu_set_t taken, allowed, open;
+  CPU_ZERO(&taken);
+  for (int rank = 0; rank < active_; rank++) {
+    const int other = cores_[static_cast<size_t>(rank)];
+    if (rank != own_rank && other >= 0 && other < CPU_SETSIZE) CPU_SET(other, &taken);
+  }
+  if (mine < 0 || mine >= CPU_SETSIZE || !CPU_ISSET(mine, &taken)) return;
+  if (sched_getaffinity(0, sizeof allowed, &allowed)) return;
+  CPU_AND(&taken, &taken, &allowed);
+  CPU_XOR(&open, &allowed, &taken);
+  if (!CPU_COUNT(&open) || sched_setaffinity(0, sizeof open, &open)) return;
+  sched_setaffinity(0, sizeof allowed, &allowed);
+  cores_[static_cast<size_t>(own_rank)] = core();
+#endif
+}
+
 void Team::wait_change(std::atomic<uint32_t>& word, uint32_t old) {
   for (int i = 0; i < kSpins; i++) {
     if (word.load(std::memory_order_acquire) != old) return;
     pause_cpu();
   }
   stalls_.fetch_add(1, std::memory_order_relaxed);
+  if (&word == &phase_) part();
   for (int i = 0; i < kYields; i++) {
     if (word.load(std::memory_order_acquire) != old) return;
     std::this_thread::yield();
@@ -43,12 +79,14 @@ void Team::wait_change(std::atomic<uint32_t>& word, uint32_t old) {
 }
 
 void Team::member(int rank) {
+  own_rank = rank;
   uint32_t seen = 0;
   for (;;) {
     wait_change(generation_, seen);
     seen = generation_.load(std::memory_order_acquire);
     if (stop_) return;
     if (rank < static_cast<int>(seen & 255u)) {
+      cores_[static_cast<size_t>(rank)] = core();
       (*work_)(rank);
       barrier();
     }
@@ -58,6 +96,8 @@ void Team::member(int rank) {
 void Team::run(const std::function<void(int)>& work) {
   if (active_ == 1) return work(0);
   work_ = &work;
+  own_rank = 0;
+  cores_[0] = core();
   // The generation carries the number of members: a late, idle member cannot mistake the run.
   uint32_t next = (generation_.load(std::memory_order_relaxed) & ~255u) + 256u;
   generation_.store(next | static_cast<uint32_t>(active_), std::memory_order_release);

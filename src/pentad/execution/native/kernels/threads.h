@@ -1,5 +1,6 @@
 // A team of threads that runs one function on every member, with barriers that spin briefly,
-// then yield, then sleep, so that a busy machine is not made busier.
+// then yield, then sleep, so that a busy machine is not made busier. Members that the system has put
+// on one core part: it would leave them there for many steps, since each has just run.
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -32,6 +33,7 @@ class Team {
  private:
   void member(int rank);
   void wait_change(std::atomic<uint32_t>& word, uint32_t old);
+  void part();
 
   int size_;
   int active_;
@@ -41,6 +43,7 @@ class Team {
   alignas(64) std::atomic<uint32_t> phase_{0};
   alignas(64) std::atomic<uint64_t> stalls_{0};
   std::atomic<bool> stop_{false};
+  std::vector<std::atomic<int>> cores_;  // where each member was seen last
   std::vector<std::thread> members_;
 };
 
