@@ -90,9 +90,7 @@ def kv_element_bytes(files: ModelFiles, settings: EngineSettings) -> float:
     """
     choice = choose(files, settings)
     runner_class = registry.load("runner", choice.runner)
-    found = runner_class.kv_element_bytes(
-        files.spec, settings.weight_dtype, settings.kv_dtype, choice.device
-    )
+    found = runner_class.kv_element_bytes(files.spec, settings.weight_dtype, settings.kv_dtype, choice.device)
     return float(found)
 
 

@@ -198,8 +198,19 @@ class Model {
     grow_turns((place + 1) * kPage);
     const std::vector<int32_t> table(static_cast<size_t>(place) + 1, block);
     const Pages pages = pages_of(table.data(), layer, head);
-    if (coded()) pages.unpacked(place, 1, out);
-    else std::memcpy(out, pages.block(place), kv_head_bytes());
+    if (coded()) {
+      pages.unpacked(place, 1, out);
+      return 0;
+    }
+    std::memcpy(out, pages.block(place), kv_head_bytes());
+    if (!pages.centre.bias) return 0;
+    float middle[256];
+    pages.centre.at(place, middle);
+    for (int d = 0; d < c_.head_dim; d++)
+      for (int i = 0; i < kPage; i++) {
+        uint16_t& kept = out[(d / 2 * kPage + i) * 2 + d % 2];
+        kept = to_bf16(std::bit_cast<float>(static_cast<uint32_t>(kept) << 16) + middle[d]);
+      }
     return 0;
   }
 
