@@ -58,13 +58,13 @@ def test_bench_engine_shows_a_table_without_json(home: pathlib.Path) -> None:
 
 
 def test_bench_serve_reports_latency_rate_and_its_share_of_the_engine(home: pathlib.Path) -> None:
-    load = ("--concurrency", "2", "--per-client", "1", "--system-tokens", "40", "--new-tokens", "8")
+    load = ("--concurrency", "2", "--per-client", "1", "--system-tokens", "40", "--new-tokens", "32")
     slo = ("--ttft-slo", "100", "--itl-slo", "100")
     done = pentad(home, "bench", "serve", *load, *slo, "--rounds", "1", "--threads", "1", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["requests"], found["failed"], found["good_fraction"]) == (2, 0, 1)
-    assert found["completion_tokens"] == 2 * 8, "ignore_eos gives as many tokens as were asked for"
+    assert found["completion_tokens"] == 2 * 32, "ignore_eos gives as many tokens as were asked for"
     assert found["ttft_ms"]["p50"] > 0
     assert found["inter_token_ms"]["p99"] > 0
     assert found["cached_tokens"] > 0, "the shared system prompt is found in the cache"

@@ -10,7 +10,7 @@ import pytest
 
 from cli_support import Pentad
 from pentad.application.bench import facts
-from pentad.application.bench.answers import Slo, distribution_ms, is_good, percentile, summary
+from pentad.application.bench.answers import Slo, decode_rate, distribution_ms, is_good, percentile, summary
 from pentad.application.bench.client import text_of
 from pentad.application.bench.engine import EngineLoad, Measured
 from pentad.application.bench.peers.comparing import compare, lines, ratio
@@ -55,13 +55,23 @@ def test_rates_count_tokens_over_the_whole_time_and_leave_failures_out() -> None
         "cpu_seconds": 0.2,
         "seconds": 4.0,
     }
-    found = summary(played, Slo(itl_s=2.0))
+    found = summary(played, Slo(itl_s=2.0), 2)
     assert found["tokens_per_s"] == 10.0
     assert (found["requests"], found["failed"], found["good_fraction"]) == (3, 1, 0.3333)
     assert found["goodput_requests_per_s"] == 0.25
     assert found["mean_run_s"] == 3.0
     assert found["client_cpu_fraction"] == 0.05
     assert found["inter_token_ms"]["p50"] == 1000.0
+
+
+def test_decoding_is_rated_in_the_times_when_all_are_generated() -> None:
+    one = answer(0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
+    late = answer(0.0, 3.0, 3.5, 4.0, tokens=6)
+    assert decode_rate([one, late], 1) == pytest.approx((4 + 6) / 4)
+    assert decode_rate([one, late], 2) == pytest.approx((1 + 4) / 1)
+    assert decode_rate([one, late], 3) is None
+    assert decode_rate([answer(0.0, 1.0)], 1) is None
+    assert decode_rate([], 1) is None
 
 
 def test_medians_reach_into_nested_numbers_and_skip_what_is_absent() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
+import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -188,6 +191,30 @@ def test_two_threads_compute_what_one_does(name: str) -> None:
     assert one.step(batch, rows) == two.step(batch, rows)
     one.close()
     two.close()
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="one core cannot be shared out"
+)
+def test_threads_part_within_the_cores_that_they_may_use() -> None:
+    """They leave a core that they share, if there is another one; what they may use stays as it was."""
+    before = os.listdir("/proc/self/task")
+    runner = load(HERE[-1], threads=2)
+    members = [int(task) for task in os.listdir("/proc/self/task") if task not in before]
+    team = [threading.get_native_id(), *members]
+    free = os.sched_getaffinity(0)
+    batch = whole(TOKENS, rows=[len(TOKENS) - 1])
+    alone = load(HERE[-1]).logits(batch)
+    try:
+        for cores in ({min(free)}, free):
+            for task in team:
+                os.sched_setaffinity(task, cores)
+            for _ in range(50):
+                np.testing.assert_array_equal(runner.logits(batch), alone)
+            assert [os.sched_getaffinity(task) for task in team] == [cores] * len(team)
+    finally:
+        os.sched_setaffinity(0, free)
+    assert len(members) >= 1
 
 
 def test_a_copied_block_serves_as_the_original_and_is_its_own(runner: NativeRunner) -> None:

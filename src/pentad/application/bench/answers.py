@@ -55,12 +55,37 @@ def is_good(answer: dict[str, Any], slo: Slo) -> bool:
     )
 
 
-def summary(played: dict[str, Any], slo: Slo) -> dict[str, Any]:
+def decode_rate(answers: Sequence[dict[str, Any]], at_once: int) -> float | None:
+    """Tokens per second in the times when so many answers were generated at once; None: never.
+
+    An event counts for as many tokens as its answer has per event.
+    """
+    streams = [answer["events_s"] for answer in answers]
+    turns = sorted(
+        [(events[0], 1) for events in streams if events] + [(events[-1], -1) for events in streams if events]
+    )
+    full: list[tuple[float, float]] = []
+    active = 0
+    for (begin_s, change), (end_s, _) in itertools.pairwise(turns):
+        active += change
+        if active >= at_once and end_s > begin_s:
+            full.append((begin_s, end_s))
+    tokens = sum(
+        (answer["completion_tokens"] or len(events)) / len(events)
+        for answer, events in zip(answers, streams, strict=True)
+        for event_s in events
+        if any(begin_s < event_s <= end_s for begin_s, end_s in full)
+    )
+    return tokens / sum(end_s - begin_s for begin_s, end_s in full) if full else None
+
+
+def summary(played: dict[str, Any], slo: Slo, at_once: int) -> dict[str, Any]:
     """The numbers of one round.
 
     Args:
         played: what the client wrote.
         slo: for the goodput.
+        at_once: requests that were to be under way together, for the rate of decoding.
     """
     answers = played["answers"]
     fine = [answer for answer in answers if "error" not in answer]
@@ -69,11 +94,13 @@ def summary(played: dict[str, Any], slo: Slo) -> dict[str, Any]:
     tokens = sum(a["completion_tokens"] or len(a["events_s"]) for a in fine)
     runs = [run["ended_s"] - run["started_s"] for run in played["runs"] if run["complete"]]
     good = sum(is_good(answer, slo) for answer in answers)
+    decode = decode_rate(fine, at_once)
     return {
         "requests": len(answers),
         "failed": len(answers) - len(fine),
         "seconds": round(seconds, 3),
         "tokens_per_s": round(tokens / seconds, 1) if seconds else 0.0,
+        "decode_tokens_per_s": None if decode is None else round(decode, 1),
         "ttft_ms": distribution_ms([ttft_s(a) for a in fine]),
         "inter_token_ms": distribution_ms([gap for a in fine for gap in gaps_s(a)]),
         "goodput_requests_per_s": round(good / seconds, 3) if seconds else 0.0,

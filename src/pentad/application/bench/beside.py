@@ -57,12 +57,12 @@ class RawEngine:
             steps, _ = self._bench.decode(self._batch)
             self._rates.append(self._batch * len(steps) / sum(steps))
 
-    def shares(self, tokens_per_s: float) -> dict[str, Any]:
+    def shares(self, decode_tokens_per_s: float | None) -> dict[str, Any]:
         """The engine's own rate, and what a server's is of it."""
-        if not self._rates:
+        if not self._rates or decode_tokens_per_s is None:
             return {}
         rate = statistics.median(self._rates)
-        return {"engine_tokens_per_s": round(rate, 1), "engine_share": round(tokens_per_s / rate, 4)}
+        return {"engine_tokens_per_s": round(rate, 1), "engine_share": round(decode_tokens_per_s / rate, 4)}
 
 
 def no_engine() -> AbstractContextManager[RawEngine]:

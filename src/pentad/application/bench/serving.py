@@ -65,7 +65,7 @@ def measure(
             tell(f"{concurrency} at once, round {number} of {rounds}: {server.name}")
             cpu_s = facts.cpu_seconds(server.pid) if server.pid else None
             played = play(server, load(number), concurrency=concurrency, deadline_s=deadline_s)
-            row = summary(played, slo)
+            row = summary(played, slo, concurrency)
             if server.pid and cpu_s is not None and row["seconds"]:
                 used_s = facts.cpu_seconds(server.pid) - cpu_s
                 row["server_cpu_cores"] = round(used_s / row["seconds"], 3)

@@ -26,6 +26,7 @@ _COLUMNS = (
     "server",
     "at once",
     "tokens/s",
+    "decoding/s",
     "of engine",
     "TTFT p50/p95 ms",
     "between p50/p95 ms",
@@ -138,7 +139,7 @@ def _serve_at(level: int, load: ChatLoad, target: _Target, rounds: int, slo: Slo
         )
     for result in results:
         if result["server"] == "pentad":
-            result |= engine.shares(result["tokens_per_s"])
+            result |= engine.shares(result["decode_tokens_per_s"])
     return results
 
 
@@ -243,9 +244,10 @@ def _row(result: dict[str, Any]) -> tuple[object, ...]:
         result["server"],
         result["concurrency"],
         result["tokens_per_s"],
+        result["decode_tokens_per_s"],
         None if share is None else f"{share:.0%}",
-        f"{first['p50']} / {first['p95']}",
-        f"{gap['p50']} / {gap['p95']}",
+        f"{first['p50']:.0f} / {first['p95']:.0f}",
+        f"{gap['p50']:.1f} / {gap['p95']:.1f}",
         f"{result['good_fraction']:.0%}",
         result["mean_run_s"],
         None if peak is None else size(peak),
