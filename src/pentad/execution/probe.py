@@ -10,7 +10,7 @@ from pentad.execution.runner import Runner
 from pentad.execution.spec import ModelSpec
 from pentad.execution.weights import WeightSource
 
-POINTS_BYTES: Final = (96 << 20, 192 << 20, 512 << 20)
+POINTS_BYTES: Final = (64 << 20, 128 << 20, 256 << 20, 512 << 20)
 """Weights that products are measured on in turn, so that they come from the memory that a model of
 that size lies in: the larger shared caches hold small models whole."""
 
