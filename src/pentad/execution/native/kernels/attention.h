@@ -133,24 +133,6 @@ inline void sum_values(const Row* rows, const uint16_t* const* values, int count
   }
 }
 
-// Adds to the scores of rows with `count` blocks, from `block` on, what their keys are kept without.
-inline void add_centres(const Row* rows, int rows_count, const KeyCentre& centre, int block, int count, float scale,
-                        const Workspace& w) {
-  const int dim = centre.dim;
-  alignas(64) float middle[256], queries[kRowsTogether][256];
-  for (int r = 0; r < rows_count; r++)
-    for (int d = 0; d < dim; d += 16) store(queries[r] + d, load_bf16(reinterpret_cast<const uint16_t*>(rows[r].query) + d));
-  for (int b = block; b < block + count; b++) {
-    centre.at(b, middle);
-    for (int r = 0; r < rows_count; r++) {
-      f32x16 sum = splat(0.0f);
-      for (int d = 0; d < dim; d += 16) sum = muladd(load(queries[r] + d), load(middle + d), sum);
-      float* scores = w.scores + static_cast<size_t>(r) * w.stride + b * kPage;
-      store(scores, load(scores) + splat(hsum(sum) * scale));
-    }
-  }
-}
-
 // use(kN, first row) for groups of at most four rows.
 template <typename Use>
 PENTAD_INLINE void by_fours(int count, Use&& use) {
@@ -159,6 +141,24 @@ PENTAD_INLINE void by_fours(int count, Use&& use) {
   if (count - n == 3) use(std::integral_constant<int, 3>{}, n);
   else if (count - n == 2) use(std::integral_constant<int, 2>{}, n);
   else if (count - n == 1) use(std::integral_constant<int, 1>{}, n);
+}
+
+// Adds to the scores of rows with `count` blocks, from `block` on, what their keys are kept without.
+inline void add_centres(const Row* rows, int rows_count, const Pages& pages, int block, int count, float scale,
+                        const Workspace& w) {
+  alignas(64) float lacking[kRowsTogether][2 * kPage];
+  for (int page = block / kPage; page * kPage < block + count; page++) {
+    const uint16_t* centres = pages.centres + pages.centres_stride * static_cast<size_t>(page);
+    const uint16_t* parts[2] = {centres, centres + pages.dim * kPage};
+    by_fours(rows_count, [&](auto kN, int r) PENTAD_LAMBDA {
+      score_blocks<decltype(kN)::value, 2, false>(rows + r, parts, pages.dim, scale, lacking[r], 2 * kPage);
+    });
+    for (int b = std::max(block, page * kPage); b < std::min(block + count, (page + 1) * kPage); b++)
+      for (int r = 0; r < rows_count; r++) {
+        float* scores = w.scores + static_cast<size_t>(r) * w.stride + b * kPage;
+        store(scores, load(scores) + splat(lacking[r][b % kPage] + lacking[r][kPage + b % kPage]));
+      }
+  }
 }
 
 // At most kRowsTogether rows that read the same pages, which are read, and unpacked, once for all. The keys
@@ -199,7 +199,7 @@ inline void attend(const Row* rows, int count, const Pages& pages, float scale, 
       score<decltype(kN)::value, !kCoded>(rows + r, found, n, pages.dim, scale,
                                           w.scores + static_cast<size_t>(r) * w.stride + b * kPage, w.stride);
     });
-    if (!kCoded && pages.centre.bias) add_centres(rows, count, pages.centre, b, n, scale, w);
+    if (!kCoded && pages.centres) add_centres(rows, count, pages, b, n, scale, w);
   }
   float inverse[kRowsTogether];
   for (int r = 0; r < count; r++)

@@ -15,6 +15,7 @@ struct TileScratch {
   alignas(64) uint16_t weights[kQueries * kSpan];
   alignas(64) uint16_t query[kQueries * 256];
   alignas(64) float sums[kQueries * 256];
+  alignas(64) float lacking[kQueries * kPage];
 };
 
 // Under TileShape::attention: `count` (1 .. 16) queries of one head at consecutive positions; query i sees slots
@@ -51,17 +52,26 @@ inline void attend_tiles(const float* q, size_t q_stride, int count, const Pages
       _tile_stored(0, s.scores + b * kPage, kSpan * 4);
       if (b + 1 < blocks) _tile_stored(1, s.scores + (b + 1) * kPage, kSpan * 4);
     }
-    if (pages.centre.bias)
-      for (int b = 0; b < blocks; b++) {
-        alignas(64) float middle[256];
-        pages.centre.at(from / kPage + b, middle);
-        for (int i = 0; i < count; i++) {
-          f32x16 sum = splat(0.0f);
-          for (int d = 0; d < dim; d += 16) sum = muladd(load_bf16(s.query + i * dim + d), load(middle + d), sum);
-          float* scores = s.scores + i * kSpan + b * kPage;
-          store(scores, load(scores) + splat(hsum(sum)));
+    if (pages.centres) {
+      const int first = from / kPage;
+      for (int page = first / kPage; page * kPage < first + blocks; page++) {
+        const uint16_t* centres = pages.centres + pages.centres_stride * static_cast<size_t>(page);
+        _tile_zero(0);
+        for (int d = 0; d < dim; d += 32) {
+          _tile_loadd(4, s.query + d, dim * 2);
+          _tile_loadd(6, centres + d * kPage, 64);
+          _tile_dpbf16ps(0, 4, 6);
+          _tile_loadd(6, centres + (dim + d) * kPage, 64);
+          _tile_dpbf16ps(0, 4, 6);
         }
+        _tile_stored(0, s.lacking, kPage * 4);
+        for (int b = std::max(first, page * kPage); b < std::min(first + blocks, (page + 1) * kPage); b++)
+          for (int i = 0; i < count; i++) {
+            float* scores = s.scores + i * kSpan + (b - first) * kPage;
+            store(scores, load(scores) + splat(s.lacking[i * kPage + b % kPage]));
+          }
       }
+    }
     for (int i = 0; i < count; i++) {
       float* row = s.scores + i * kSpan;
       uint16_t* w = s.weights + i * kSpan;

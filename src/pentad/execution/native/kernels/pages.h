@@ -134,6 +134,17 @@ struct KeyCentre {
     if (rotated) rotate(out, dim);
   }
 };
+// Centres of 16 blocks as two pages of keys, whose sum is exact to 16 bits: a query's scores with them are
+// what the scores with the keys of these blocks lack.
+inline void write_centres(const KeyCentre& centre, int first_block, uint16_t* out) {
+  float middle[256], rest[256];
+  for (int i = 0; i < kPage; i++) {
+    centre.at(first_block + i, middle);
+    for (int d = 0; d < centre.dim; d += 16) store(rest + d, load(middle + d) - bf16_to_float(to_bf16(load(middle + d))));
+    write_key(out, centre.dim, i, middle);
+    write_key(out + centre.dim * kPage, centre.dim, i, rest);
+  }
+}
 // Radians per token below which a pair turns slowly.
 constexpr float kSlow = 0.15f;
 
@@ -208,6 +219,8 @@ struct Pages {
   int dim;
   bool coded = false;
   KeyCentre centre = {};          // what the keys are kept without
+  const uint16_t* centres = nullptr;  // of keys in bf16: write_centres() of every 16 blocks, null without
+  size_t centres_stride = 0;          // numbers between two of them
   int tail_from = INT32_MAX;      // blocks from here on lie at `tail`, one behind the other
   const uint8_t* tail = nullptr;
 

@@ -321,13 +321,20 @@ class Model {
   }
   Pages pages_of(const int32_t* table, int layer, int head) const {
     return {.table = table, .base = kv_head(layer, head, 0), .stride = kv_block_bytes(), .dim = c_.head_dim,
-            .coded = coded(), .centre = centre_of(layer, head)};
+            .coded = coded(), .centre = centre_of(layer, head), .centres = centres_at(layer, head),
+            .centres_stride = centres_stride()};
   }
   KeyCentre centre_of(int layer, int head) const {
     const std::vector<float>& bias = centres_[static_cast<size_t>(layer)];
     if (bias.empty()) return {};
     return {.bias = bias.data() + head * c_.head_dim, .turns = turns_.data(), .dim = c_.head_dim, .rope_dim = c_.rope_dim,
             .rotated = coded()};
+  }
+  size_t centres_size() const { return static_cast<size_t>(c_.head_dim) * kPage * 2; }
+  size_t centres_stride() const { return centres_size() * static_cast<size_t>(c_.layers) * static_cast<size_t>(c_.kv_heads); }
+  const uint16_t* centres_at(int layer, int head) const {
+    if (centre_pages_.empty() || centres_[static_cast<size_t>(layer)].empty()) return nullptr;
+    return centre_pages_.data() + centres_size() * (static_cast<size_t>(layer) * c_.kv_heads + head);
   }
   // A bias of keys without the pairs that turn much within a block.
   std::vector<float> slow_part(std::vector<float> bias) const {
@@ -519,6 +526,15 @@ class Model {
         turns_[static_cast<size_t>(p) * c_.rope_dim + i] = static_cast<float>(std::cos(angle));
         turns_[static_cast<size_t>(p) * c_.rope_dim + half + i] = static_cast<float>(std::sin(angle));
       }
+    if (coded() || std::all_of(centres_.begin(), centres_.end(), [](auto& bias) { return bias.empty(); })) return;
+    constexpr int kSpanned = kPage * kPage;  // tokens of one page of centres
+    centre_pages_.resize(centres_stride() * static_cast<size_t>(limit / kSpanned));
+    for (int page = known / kSpanned; page < limit / kSpanned; page++)
+      for (int layer = 0; layer < c_.layers; layer++)
+        for (int head = 0; head < c_.kv_heads && !centres_[static_cast<size_t>(layer)].empty(); head++)
+          write_centres(centre_of(layer, head), page * kPage,
+                        centre_pages_.data() + centres_stride() * static_cast<size_t>(page) +
+                            centres_size() * (static_cast<size_t>(layer) * c_.kv_heads + head));
   }
 
   void embed(int rank) {
@@ -819,6 +835,7 @@ class Model {
   std::vector<std::vector<uint8_t>> tails_;
   std::vector<std::vector<uint16_t>> rooms_;
   std::vector<Unpacked> unpacked_;
+  Aligned<uint16_t> centre_pages_;           // write_centres() of [256 tokens][layer][head]
   std::vector<std::vector<float>> centres_;  // of each layer: slow_part() of its bias of keys, or empty
   std::vector<std::vector<uint32_t>> queries_;
 #if PENTAD_TILES
