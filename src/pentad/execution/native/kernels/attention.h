@@ -199,7 +199,7 @@ inline void attend(const Row* rows, int count, const Pages& pages, float scale, 
       score<decltype(kN)::value, !kCoded>(rows + r, found, n, pages.dim, scale,
                                           w.scores + static_cast<size_t>(r) * w.stride + b * kPage, w.stride);
     });
-    if (!kCoded && pages.centres) add_centres(rows, count, pages, b, n, scale, w);
+    if (pages.centres) add_centres(rows, count, pages, b, n, scale, w);
   }
   float inverse[kRowsTogether];
   for (int r = 0; r < count; r++)

@@ -191,14 +191,12 @@ PENTAD_INLINE void store_bf16(uint16_t* out, f32x16 low, f32x16 high) {
 }
 
 // The keys or values of a coded block as a page of bf16.
-inline void unpack_keys(const uint8_t* block, int dim, const float* centre, uint16_t* out) {
+inline void unpack_keys(const uint8_t* block, int dim, uint16_t* out) {
   float steps[kPage];
   store(steps, load_bf16(reinterpret_cast<const uint16_t*>(block + dim * kPage * 2)));
   const f32x16 low = doubled(steps), high = doubled(steps + 8);
-  for (int d = 0; d < dim; d += 2, block += 32, out += 32) {
-    const f32x16 from = centre ? alternate(centre + d) : splat(0.0f);
-    store_bf16(out, muladd(load_codes(block), low, from), muladd(load_codes(block + 16), high, from));
-  }
+  for (int d = 0; d < dim; d += 2, block += 32, out += 32)
+    store_bf16(out, load_codes(block) * low, load_codes(block + 16) * high);
 }
 inline void unpack_values(const uint8_t* block, int dim, uint16_t* out) {
   float steps[kPage];
@@ -218,8 +216,7 @@ struct Pages {
   size_t stride;                  // bytes between blocks
   int dim;
   bool coded = false;
-  KeyCentre centre = {};          // what the keys are kept without
-  const uint16_t* centres = nullptr;  // of keys in bf16: write_centres() of every 16 blocks, null without
+  const uint16_t* centres = nullptr;  // what the keys are kept without: write_centres() of every 16 blocks
   size_t centres_stride = 0;          // numbers between two of them
   int tail_from = INT32_MAX;      // blocks from here on lie at `tail`, one behind the other
   const uint8_t* tail = nullptr;
@@ -239,24 +236,20 @@ struct Pages {
   // The same as a page [D * 16] of bf16, of a block of codes.
   void unpack(int b, bool of_values, uint16_t* out) const {
     if (of_values) unpack_values(block(b), dim, out);
-    else unpack_block_keys(b, out);
+    else unpack_keys(block(b), dim, out);
   }
   // Blocks of codes in bf16, unpacked to `room`, [count][keys, values].
   Pages unpacked(int from, int count, uint16_t* room) const {
     const size_t page = static_cast<size_t>(dim) * kPage;
     for (int i = 0; i < count; i++) {
-      unpack_block_keys(from + i, room + 2 * page * static_cast<size_t>(i));
-      unpack_values(block(from + i), dim, room + 2 * page * static_cast<size_t>(i) + page);
+      unpack(from + i, false, room + 2 * page * static_cast<size_t>(i));
+      unpack(from + i, true, room + 2 * page * static_cast<size_t>(i) + page);
     }
-    return {.table = table, .base = base, .stride = stride, .dim = dim, .tail_from = from,
-            .tail = reinterpret_cast<const uint8_t*>(room)};
-  }
-
- private:
-  void unpack_block_keys(int b, uint16_t* out) const {
-    float middle[256];
-    if (centre.bias) centre.at(b, middle);
-    unpack_keys(block(b), dim, centre.bias ? middle : nullptr, out);
+    Pages plain = *this;
+    plain.coded = false;
+    plain.tail_from = from;
+    plain.tail = reinterpret_cast<const uint8_t*>(room);
+    return plain;
   }
 };
 

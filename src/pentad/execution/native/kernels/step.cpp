@@ -198,14 +198,12 @@ class Model {
     grow_turns((place + 1) * kPage);
     const std::vector<int32_t> table(static_cast<size_t>(place) + 1, block);
     const Pages pages = pages_of(table.data(), layer, head);
-    if (coded()) {
-      pages.unpacked(place, 1, out);
-      return 0;
-    }
-    std::memcpy(out, pages.block(place), kv_head_bytes());
-    if (!pages.centre.bias) return 0;
+    if (coded()) pages.unpacked(place, 1, out);
+    else std::memcpy(out, pages.block(place), kv_head_bytes());
+    const KeyCentre centre = centre_of(layer, head);
+    if (!centre.bias) return 0;
     float middle[256];
-    pages.centre.at(place, middle);
+    centre.at(place, middle);
     for (int d = 0; d < c_.head_dim; d++)
       for (int i = 0; i < kPage; i++) {
         uint16_t& kept = out[(d / 2 * kPage + i) * 2 + d % 2];
@@ -321,8 +319,7 @@ class Model {
   }
   Pages pages_of(const int32_t* table, int layer, int head) const {
     return {.table = table, .base = kv_head(layer, head, 0), .stride = kv_block_bytes(), .dim = c_.head_dim,
-            .coded = coded(), .centre = centre_of(layer, head), .centres = centres_at(layer, head),
-            .centres_stride = centres_stride()};
+            .coded = coded(), .centres = centres_at(layer, head), .centres_stride = centres_stride()};
   }
   KeyCentre centre_of(int layer, int head) const {
     const std::vector<float>& bias = centres_[static_cast<size_t>(layer)];
@@ -526,7 +523,7 @@ class Model {
         turns_[static_cast<size_t>(p) * c_.rope_dim + i] = static_cast<float>(std::cos(angle));
         turns_[static_cast<size_t>(p) * c_.rope_dim + half + i] = static_cast<float>(std::sin(angle));
       }
-    if (coded() || std::all_of(centres_.begin(), centres_.end(), [](auto& bias) { return bias.empty(); })) return;
+    if (std::all_of(centres_.begin(), centres_.end(), [](auto& bias) { return bias.empty(); })) return;
     constexpr int kSpanned = kPage * kPage;  // tokens of one page of centres
     centre_pages_.resize(centres_stride() * static_cast<size_t>(limit / kSpanned));
     for (int page = known / kSpanned; page < limit / kSpanned; page++)
