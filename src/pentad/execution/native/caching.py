@@ -18,6 +18,8 @@ KV_DTYPES: Final = ("auto", "bfloat16", "int8")
 """Values of the option `kv_dtype`; auto is bfloat16."""
 KV_ELEMENT_BYTES: Final = 2
 """Bytes of a cached number in bfloat16."""
+_SCORE_BYTES: Final = 8
+"""Of one slot, layer and key/value head, where attention scores are kept."""
 _STEP_BYTES: Final = 2
 """Behind the codes of a token's key in one head, and behind those of its value."""
 
@@ -37,11 +39,12 @@ def kv_bits(kv_dtype: str) -> int:
     return 8 if kv_dtype == "int8" else 16
 
 
-def kv_element_bytes(spec: ModelSpec, kv_dtype: str) -> float:
-    """Bytes of a cached number, its share of the step of its token and head included."""
+def kv_element_bytes(spec: ModelSpec, kv_dtype: str, attention_scores: bool = False) -> float:
+    """Bytes of a cached number; its share of what is kept once per token and head included."""
+    scores = _SCORE_BYTES / (2 * spec.head_dim) if attention_scores else 0
     if kv_bits(kv_dtype) == 16:
-        return KV_ELEMENT_BYTES
-    return 1 + _STEP_BYTES / spec.head_dim
+        return KV_ELEMENT_BYTES + scores
+    return 1 + _STEP_BYTES / spec.head_dim + scores
 
 
 def code_row(library: KernelLibrary, row: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], float]:

@@ -94,6 +94,7 @@ _SIGNATURES: Final[Mapping[str, tuple[Any, tuple[Any, ...]]]] = MappingProxyType
         "pentad_weight_bytes": (_size, (_pointer,)),
         "pentad_block_bytes": (_size, (_pointer,)),
         "pentad_read_block": (_i32, (_pointer, _i32, _i32, _i32, _i32, _pointer)),
+        "pentad_attention_scores": (_i32, (_pointer, _i32, _pointer)),
         "pentad_code_row": (None, (_pointer, _i32, _pointer, _pointer)),
         "pentad_kernels": (ctypes.c_char_p, ()),
         "pentad_set_threads": (None, (_pointer, _i32)),

@@ -105,6 +105,7 @@ class NativeRunner:
         threads: int | None = None,
         kernels: str = "auto",
         cache: PackedCache | None = None,
+        attention_scores: bool = False,
     ) -> NativeRunner:
         """A runner that holds the packed weights and an empty KV cache.
 
@@ -120,6 +121,8 @@ class NativeRunner:
                 other work allows (see threads.py).
             kernels: the instruction set by name; `auto` takes the fastest that this CPU has.
             cache: where packed weights are kept between starts; None packs into memory.
+            attention_scores: whether to count what each KV slot is attended to with, for
+                `attention_scores`. Takes 8 bytes per slot, layer and head, and time in every step.
 
         Raises:
             BadModelFile: weights that do not fit the spec.
@@ -130,10 +133,10 @@ class NativeRunner:
         _check_options(spec, dtype, block_size, threads)
         name = choose_kernels(kernels, built=built(), flags=cpu_flags())
         library = open_library(name)
-        element_bytes = kv_element_bytes(spec, kv_dtype)
+        element_bytes = kv_element_bytes(spec, kv_dtype, attention_scores)
         blocks = block_count(spec, kv_bytes, num_blocks, block_size, element_bytes)
         most = threads or default_threads()
-        model = _create(library, spec, blocks, most, kv_bits(kv_dtype))
+        model = _create(library, spec, blocks, most, kv_bits(kv_dtype), attention_scores)
         try:
             memory, found = NativeLoader(library, model, spec, weights).load(cache)
         except BaseException:
@@ -245,6 +248,22 @@ class NativeRunner:
             self.library, self._open(), self._spec, layer=layer, head=head, block=block, place=place
         )
 
+    def attention_scores(self, block: int) -> npt.NDArray[np.float64]:
+        """How much attention the slots of a block have had since each was written, [layers, kv_heads, 16].
+
+        The softmax weights of all queries that saw a slot, its own among them, summed over the query
+        heads that share the key/value head; what a policy that drops or demotes cached tokens ranks them
+        by. Drafted tokens do not count as queries, since they may be rejected. Copied with blocks and
+        slots. Does not depend on the number of threads.
+
+        Raises:
+            ValueError: no such block, or the runner was loaded without `attention_scores`.
+        """
+        found = np.empty((self._spec.layers, self._spec.kv_heads, BLOCK_SIZE))
+        if self._functions.pentad_attention_scores(self._open(), block, found.ctypes.data):
+            raise ValueError(f"no attention scores are kept of block {block}; load with attention_scores=True")
+        return found
+
     def close(self) -> None:
         """Gives weights and cache back; the runner is not used again."""
         if self._model is not None:
@@ -310,7 +329,9 @@ def _check_options(spec: ModelSpec, dtype: str, block_size: int, threads: int | 
         raise InvalidRequest(f"threads is {threads}, must be at least 1", param="threads")
 
 
-def _create(library: KernelLibrary, spec: ModelSpec, blocks: int, threads: int, kv_bits: int) -> int:
+def _create(
+    library: KernelLibrary, spec: ModelSpec, blocks: int, threads: int, kv_bits: int, attention_scores: bool
+) -> int:
     """An empty model with its KV cache. Raises Infeasible when memory does not suffice."""
     rope = spec.positions
     assert isinstance(rope, Rope)
@@ -331,6 +352,7 @@ def _create(library: KernelLibrary, spec: ModelSpec, blocks: int, threads: int, 
         num_blocks=blocks,
         max_context=min(spec.context_length, blocks * BLOCK_SIZE),
         kv_bits=kv_bits,
+        attention_scores=int(attention_scores),
         eps=spec.norm.eps,
         inverse_frequencies=frequencies.ctypes.data,
     )

@@ -16,7 +16,7 @@ PENTAD_INLINE f32x16 dot_pairs(f32x16 acc, const uint16_t* x, uint32_t y) {
 #if defined(__AVX512BF16__)
   return (f32x16)_mm512_dpbf16_ps((__m512)acc, (__m512bh)_mm512_loadu_si512(x), (__m512bh)_mm512_set1_epi32((int)y));
 #else
-  i32x16 v = *reinterpret_cast<const i32x16u*>(x);
+  const i32x16 v = load_as<i32x16>(x);
   uint32_t lo = y << 16, hi = y & 0xffff0000u;
   float a, b;
   std::memcpy(&a, &lo, 4);
@@ -31,9 +31,22 @@ struct Row {
   int first;
   int limit;
   float* out;             // [D]
+  bool counted = true;    // in tallies, where they are kept
 };
 
 constexpr int kRowsTogether = 8;
+// Sums that kN rows keep at once: as many as leave registers for what they are made of.
+#if defined(__AVX512F__)
+template <int kN>
+constexpr int kBlocksAtOnce = kN >= 4 ? 2 : 4;
+template <int kN>
+constexpr int kSlicesAtOnce = 4;
+#else
+template <int kN>
+constexpr int kBlocksAtOnce = kN == 1 ? kLanes / 2 : kN == 2 ? kLanes / 4 : 1;
+template <int kN>
+constexpr int kSlicesAtOnce = kN <= 2 && kLanes == 8 ? 2 : 1;
+#endif
 constexpr int kPlainSpan = 16;  // blocks of a pass where they are read in place
 constexpr int kCodedSpan = 4;   // ... and where they are unpacked
 
@@ -73,7 +86,7 @@ PENTAD_INLINE void score_blocks(const Row* rows, const uint16_t* const* keys, in
 template <int kN, bool kFetch>
 inline void score(const Row* rows, const uint16_t* const* keys, int count, int dim, float scale, float* scores,
                   int stride) {
-  constexpr int kWide = kN >= 4 ? 2 : 4;
+  constexpr int kWide = kBlocksAtOnce<kN>;
   int b = 0;
   for (; b + kWide <= count; b += kWide)
     score_blocks<kN, kWide, kFetch>(rows, keys + b, dim, scale, scores + b * kPage, stride);
@@ -95,7 +108,7 @@ inline float soften(const Row& row, float* scores, int from, int to) {
     const f32x16 e = (f32x16)((i32x16)vexp(x - m) & live);
     sum += e;
     // In place, never ahead of what is still to be read.
-    *reinterpret_cast<u16x16u*>(reinterpret_cast<uint16_t*>(scores) + i) = to_bf16(e);
+    store_as(reinterpret_cast<uint16_t*>(scores) + i, to_bf16(e));
   }
   return 1.0f / hsum(sum);
 }
@@ -104,11 +117,12 @@ inline float soften(const Row& row, float* scores, int from, int to) {
 template <int kN, bool kFetch>
 inline void sum_values(const Row* rows, const uint16_t* const* values, int count, int block, int dim, bool first,
                        const float* scores, int stride) {
-  for (int d = 0; d < dim; d += 64) {
-    const int lanes = dim - d < 64 ? (dim - d) / 16 : 4;
-    f32x16 acc[kN][4];
+  constexpr int kSlices = kSlicesAtOnce<kN>;
+  for (int d = 0; d < dim; d += kSlices * 16) {
+    const int lanes = std::min(kSlices, (dim - d) / 16);
+    f32x16 acc[kN][kSlices];
     for (int n = 0; n < kN; n++)
-      for (int l = 0; l < 4; l++) acc[n][l] = first || l >= lanes ? splat(0.0f) : load(rows[n].out + d + l * 16);
+      for (int l = 0; l < kSlices; l++) acc[n][l] = first || l >= lanes ? splat(0.0f) : load(rows[n].out + d + l * 16);
     for (int b = 0; b < count; b++) {
       const uint16_t *v = values[b] + d * 2, *next = values[kFetch ? b + kAheadBlocks : b] + d * 2;
       for (int pair = 0; pair < kPage / 2; pair++, v += dim * 2, next += dim * 2) {
@@ -119,8 +133,8 @@ inline void sum_values(const Row* rows, const uint16_t* const* values, int count
           const uint16_t* s = reinterpret_cast<const uint16_t*>(scores + static_cast<size_t>(n) * stride);
           std::memcpy(&p[n], s + (block + b) * kPage + pair * 2, 4);
         }
-        if (lanes == 4) {
-          for (int l = 0; l < 4; l++)
+        if (lanes == kSlices) {
+          for (int l = 0; l < kSlices; l++)
             for (int n = 0; n < kN; n++) acc[n][l] = dot_pairs(acc[n][l], v + l * 32, p[n]);
         } else {
           for (int l = 0; l < lanes; l++)
@@ -158,6 +172,16 @@ inline void add_centres(const Row* rows, int rows_count, const Pages& pages, int
         float* scores = w.scores + static_cast<size_t>(r) * w.stride + b * kPage;
         store(scores, load(scores) + splat(lacking[r][b % kPage] + lacking[r][kPage + b % kPage]));
       }
+  }
+}
+
+// Adds the weights that soften() left of rows to the tallies of blocks [begin, end).
+inline void count_weights(const Row* rows, int count, const float* inverse, const Pages& pages, int begin, int end,
+                          const Workspace& w) {
+  for (int r = 0; r < count; r++) {
+    if (!rows[r].counted) continue;
+    const uint16_t* weights = reinterpret_cast<const uint16_t*>(w.scores + static_cast<size_t>(r) * w.stride);
+    for (int b = begin; b < end; b++) pages.tally(b).add(load_bf16(weights + b * kPage) * inverse[r]);
   }
 }
 
@@ -204,6 +228,7 @@ inline void attend(const Row* rows, int count, const Pages& pages, float scale, 
   float inverse[kRowsTogether];
   for (int r = 0; r < count; r++)
     inverse[r] = soften(rows[r], w.scores + static_cast<size_t>(r) * w.stride, begin * kPage, end * kPage);
+  if (pages.tallies) count_weights(rows, count, inverse, pages, begin, end, w);
   for (int b = begin; b < end; b += kSpan) {
     const int n = std::min(kSpan, end - b);
     find(b, n, true);

@@ -28,15 +28,10 @@ inline void quantize(const float* x, const Quantized& q, int token, int first, i
     float top = hmax(vmax(vabs(lo), vabs(hi)));
     float s = top / 127.0f, inverse = top > 0 ? 127.0f / top : 0.0f;
     i32x16 a = round_int(lo * inverse), c = round_int(hi * inverse);
-    *reinterpret_cast<i8x16u*>(q.codes + at * kBlock) = __builtin_convertvector(a, i8x16);
-    *reinterpret_cast<i8x16u*>(q.codes + at * kBlock + 16) = __builtin_convertvector(c, i8x16);
+    store_i8(q.codes + at * kBlock, a);
+    store_i8(q.codes + at * kBlock + 16, c);
     q.scale[at] = s;
-    int32_t sa = 0, sc = 0;
-#if defined(__AVX512F__)
-    sa = _mm512_reduce_add_epi32((__m512i)a), sc = _mm512_reduce_add_epi32((__m512i)c);
-#else
-    for (int i = 0; i < 16; i++) sa += a[i], sc += c[i];
-#endif
+    const int32_t sa = isum(a), sc = isum(c);
     sum[2 * b] = sa;
     sum[2 * b + 1] = sc;
     q.total[at] = s * static_cast<float>(sa + sc);
@@ -54,6 +49,7 @@ PENTAD_INLINE int32_t four(const int8_t* p) {
 
 template <int kBits>
 struct Lines {
+  static constexpr int kLess = 0;  // what dot() takes off every code by itself
   __m512i line[8];
   PENTAD_INLINE explicit Lines(const uint8_t* p) {
     if constexpr (kBits == 8) {
@@ -93,6 +89,11 @@ constexpr int kTokenTile = 8;
 
 template <int kBits>
 struct Lines {
+#if defined(__AVXVNNI__)
+  static constexpr int kLess = 0;
+#else
+  static constexpr int kLess = kBits == 8 ? 128 : 0;
+#endif
   __m256i line[8][2];
   PENTAD_INLINE explicit Lines(const uint8_t* p) {
     for (int h = 0; h < 2; h++) {
@@ -142,29 +143,31 @@ struct Lines {
           acc[h] = _mm256_add_epi32(acc[h], _mm256_madd_epi16(narrow, ones));
         }
       } else {
-        // Codes up to 255 would saturate: products of even and odd bytes apart, 16 bits each.
-        const __m256i even = _mm256_set1_epi16(255);
+        // Codes less 128: the size of each times the activation with its sign, since 255 * 127 twice would
+        // not fit 16 bits.
+        const __m256i less = _mm256_set1_epi8(static_cast<char>(128));
         acc[h] = _mm256_set1_epi32(start);
         for (int g = kFrom; g < kTo; g++) {
-          __m256i b = _mm256_set1_epi32(four(a + g * 4));
-          __m256i be = _mm256_srai_epi16(_mm256_slli_epi16(b, 8), 8), bo = _mm256_srai_epi16(b, 8);
-          acc[h] = _mm256_add_epi32(acc[h], _mm256_madd_epi16(_mm256_and_si256(line[g][h], even), be));
-          acc[h] = _mm256_add_epi32(acc[h], _mm256_madd_epi16(_mm256_srli_epi16(line[g][h], 8), bo));
+          const __m256i code = _mm256_xor_si256(line[g][h], less);
+          const __m256i signed_a = _mm256_sign_epi8(_mm256_set1_epi32(four(a + g * 4)), code);
+          const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(code), signed_a);
+          acc[h] = _mm256_add_epi32(acc[h], _mm256_madd_epi16(pairs, ones));
         }
       }
 #endif
     }
     i32x16 r;
-    std::memcpy(&r, acc, 64);
+    for (int h = 0; h < 2; h++) r.piece[h] = (i32x16::Piece)acc[h];
     return r;
   }
 };
-constexpr int kTokenTile = 2;
+constexpr int kTokenTile = 4;
 
 #elif !defined(__SSE2__)
 
 template <int kBits>
 struct Lines {
+  static constexpr int kLess = 0;
   const uint8_t* p;
   PENTAD_INLINE explicit Lines(const uint8_t* data) : p(data) {}
   template <int kFrom, int kTo>
@@ -174,9 +177,7 @@ struct Lines {
     for (int g = kFrom; g < kTo; g++)
       for (int r = 0; r < kRows; r++)
         for (int c = 0; c < 4; c++) acc[r] += code_at(p, kBits, g, r * 4 + c) * a[g * 4 + c];
-    i32x16 v;
-    std::memcpy(&v, acc, sizeof v);
-    return v;
+    return load_as<i32x16>(acc);
   }
 };
 constexpr int kTokenTile = 4;
@@ -201,7 +202,7 @@ PENTAD_INLINE void group_dot(const uint8_t* p, const Layout& layout, const Quant
   const int blocks = x.cols / kBlock;
   constexpr int code_bytes = kRows * kBlock * kBits / 8;
   constexpr int block_bytes = code_bytes + 32 * (1 + kHalves + kMinima);
-  const int32_t minus = -layout.offset;
+  const int32_t minus = Lines<kBits>::kLess - layout.offset;
   const int8_t* codes = x.codes + static_cast<size_t>(token) * x.cols;
   const float* scale = x.scale + static_cast<size_t>(token) * blocks;
   const float* total = x.total + static_cast<size_t>(token) * blocks;

@@ -9,6 +9,7 @@ namespace pentad {
 
 template <int kBits>
 struct Lines {
+  static constexpr int kLess = 0;
   const uint8_t* p;
   PENTAD_INLINE explicit Lines(const uint8_t* data) : p(data) {}
 
@@ -49,7 +50,7 @@ struct Lines {
       out[quarter] = _mm_add_epi32(_mm_add_epi32(even, odd), _mm_set1_epi32(start));
     }
     i32x16 v;
-    std::memcpy(&v, out, sizeof v);
+    for (int quarter = 0; quarter < 4; quarter++) v.piece[quarter] = (i32x16::Piece)out[quarter];
     return v;
   }
 };

@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-#define PENTAD_INTERFACE 4  // raise it with every change of this file; structs.py holds the same number
+#define PENTAD_INTERFACE 5  // raise it with every change of this file; structs.py holds the same number
 
 typedef struct pentad_model pentad_model;
 
@@ -24,6 +24,7 @@ typedef struct {
   int32_t max_tokens;        // tokens of a step at most
   int32_t max_context;
   int32_t kv_bits;           // of a cached number: 16 (bf16), or 8: codes, with steps that add 16 per token and head
+  int32_t attention_scores;  // 1: count what every slot is attended to with; see pentad_attention_scores
   float eps;
   const float* inverse_frequencies;  // [rope_dim / 2], copied
 } pentad_config;
@@ -166,6 +167,10 @@ size_t pentad_block_bytes(const pentad_model*);
 // The keys and values of one block and head as attention reads them, as block `place` of a text (pages.h):
 // bf16 [head_dim / 2][16][2], then [8][head_dim][2]. Returns -1 for a number out of range.
 int pentad_read_block(pentad_model*, int32_t layer, int32_t head, int32_t block, int32_t place, uint16_t* out);
+// How much the 16 slots of a block were attended to since each was written: softmax weights, summed over queries
+// and over the heads that share keys, [layers][kv_heads][16]. Drafts do not count as queries, since they may be
+// rejected. The sums are the same whatever the number of threads. -1: a block out of range, or no count is kept.
+int pentad_attention_scores(const pentad_model*, int32_t block, double* out);
 // The 8-bit codes [dim] of one token's key or value and their step in bf16.
 void pentad_code_row(const float* x, int32_t dim, int8_t* codes, uint16_t* step);
 const char* pentad_kernels(void);  // e.g. "avx512-vnni+amx-bf16"

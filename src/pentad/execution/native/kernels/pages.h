@@ -14,6 +14,8 @@
 // after rotate(), which spreads a large channel over all. So what is kept of a token depends on it alone,
 // may be moved, and is the same in every batch.
 #pragma once
+#include <array>
+#include <atomic>
 #include <bit>
 
 #include "simd.h"
@@ -58,12 +60,7 @@ inline uint16_t code_row(const float* x, int dim, int8_t* codes) {
   const float inverse = wide > 0.0f ? 1.0f / wide : 0.0f;
   for (int d = 0; d < dim; d += 16) {
     const f32x16 scaled = vmax(vmin(load(x + d) * inverse, splat(127.0f)), splat(-127.0f));
-    const i32x16 whole = round_int(scaled);
-#if defined(__AVX512F__)
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + d), _mm512_cvtepi32_epi8((__m512i)whole));
-#else
-    for (int i = 0; i < 16; i++) codes[d + i] = static_cast<int8_t>(whole[i]);
-#endif
+    store_i8(codes + d, round_int(scaled));
   }
   return step;
 }
@@ -85,19 +82,12 @@ inline void code_value(uint8_t* block, int dim, int offset, const float* v) {
 // Sums in the lanes whose number has no bit kStep, differences in the others.
 template <int kStep>
 PENTAD_INLINE f32x16 turn_lanes(f32x16 v) {
-  constexpr auto sign = [](int i) { return i & kStep ? -1.0f : 1.0f; };
-  const f32x16 signs{sign(0), sign(1), sign(2),  sign(3),  sign(4),  sign(5),  sign(6),  sign(7),
-                     sign(8), sign(9), sign(10), sign(11), sign(12), sign(13), sign(14), sign(15)};
-#if defined(__clang__)
-  const f32x16 other = __builtin_shufflevector(
-      v, v, 0 ^ kStep, 1 ^ kStep, 2 ^ kStep, 3 ^ kStep, 4 ^ kStep, 5 ^ kStep, 6 ^ kStep, 7 ^ kStep, 8 ^ kStep,
-      9 ^ kStep, 10 ^ kStep, 11 ^ kStep, 12 ^ kStep, 13 ^ kStep, 14 ^ kStep, 15 ^ kStep);
-#else
-  const f32x16 other = __builtin_shuffle(
-      v, i32x16{0 ^ kStep, 1 ^ kStep, 2 ^ kStep, 3 ^ kStep, 4 ^ kStep, 5 ^ kStep, 6 ^ kStep, 7 ^ kStep, 8 ^ kStep,
-                9 ^ kStep, 10 ^ kStep, 11 ^ kStep, 12 ^ kStep, 13 ^ kStep, 14 ^ kStep, 15 ^ kStep});
-#endif
-  return other + v * signs;
+  alignas(64) constexpr auto signs = [] {
+    std::array<float, 16> found{};
+    for (int i = 0; i < 16; i++) found[static_cast<size_t>(i)] = i & kStep ? -1.0f : 1.0f;
+    return found;
+  }();
+  return crossed<kStep>(v) + v * load(signs.data());
 }
 // Turns a vector by Hadamard matrices of the largest power of two that divides its size, which leaves
 // dot products of two turned vectors as they were.
@@ -149,44 +139,26 @@ inline void write_centres(const KeyCentre& centre, int first_block, uint16_t* ou
 constexpr float kSlow = 0.15f;
 
 // 16 codes as numbers.
-PENTAD_INLINE f32x16 load_codes(const uint8_t* p) {
-#if defined(__AVX512F__)
-  return to_float((i32x16)_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
-#elif defined(__AVX2__)
-  const __m256i low = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-  const __m256i high = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8)));
-  i32x16 both;
-  std::memcpy(&both, &low, 32);
-  std::memcpy(reinterpret_cast<char*>(&both) + 32, &high, 32);
-  return to_float(both);
-#else
-  typedef int16_t i16x16 __attribute__((vector_size(32)));
-  const i16x16 wide = __builtin_convertvector(*reinterpret_cast<const i8x16u*>(p), i16x16);
-  return to_float(__builtin_convertvector(wide, i32x16));
-#endif
-}
-typedef uint32_t u32x8 __attribute__((vector_size(32)));
-typedef uint64_t u64x8 __attribute__((vector_size(64)));
+PENTAD_INLINE f32x16 load_codes(const uint8_t* p) { return to_float(load_i8(p)); }
 // a, b, a, b ...
 PENTAD_INLINE f32x16 alternate(const float* pair) {
-  uint64_t bits;
-  std::memcpy(&bits, pair, sizeof bits);
-  return (f32x16)u64x8{bits, bits, bits, bits, bits, bits, bits, bits};
+  const float a = pair[0], b = pair[1];
+  alignas(64) const float lanes[16] = {a, b, a, b, a, b, a, b, a, b, a, b, a, b, a, b};
+  return load(lanes);
 }
 // Each of 8 numbers twice.
 PENTAD_INLINE f32x16 doubled(const float* numbers) {
-  u32x8 narrow;
-  std::memcpy(&narrow, numbers, sizeof narrow);
-  const u64x8 wide = __builtin_convertvector(narrow, u64x8);
-  return (f32x16)(wide | wide << 32);
+  alignas(64) float lanes[16];
+  for (int i = 0; i < 16; i++) lanes[i] = numbers[i / 2];
+  return load(lanes);
 }
 
 PENTAD_INLINE void store_bf16(uint16_t* out, f32x16 low, f32x16 high) {
 #if defined(__AVX512BF16__)
   _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low));
 #else
-  *reinterpret_cast<u16x16u*>(out) = to_bf16(low);
-  *reinterpret_cast<u16x16u*>(out + 16) = to_bf16(high);
+  store_as(out, to_bf16(low));
+  store_as(out + 16, to_bf16(high));
 #endif
 }
 
@@ -209,6 +181,20 @@ inline void unpack_values(const uint8_t* block, int dim, uint16_t* out) {
   }
 }
 
+// How much the 16 slots of a block were attended to, in units of 2^-32: whole numbers, so that threads may add
+// in any order.
+struct Tally {
+  uint64_t slot[kPage] = {};
+
+  // Adds the weights of one query.
+  void add(f32x16 weights) {
+    for (int i = 0; i < kPage; i++)
+      if (weights[i] > 0.0f)
+        std::atomic_ref(slot[i]).fetch_add(static_cast<uint64_t>(weights[i] * 0x1p32f), std::memory_order_relaxed);
+  }
+  double at(int i) const { return static_cast<double>(slot[i]) * 0x1p-32; }
+};
+
 // Where the blocks of one sequence and head lie.
 struct Pages {
   const int32_t* table;
@@ -218,6 +204,8 @@ struct Pages {
   bool coded = false;
   const uint16_t* centres = nullptr;  // what the keys are kept without: write_centres() of every 16 blocks
   size_t centres_stride = 0;          // numbers between two of them
+  Tally* tallies = nullptr;       // of this layer and head, null: none are kept
+  size_t tallies_stride = 0;      // between blocks
   int tail_from = INT32_MAX;      // blocks from here on lie at `tail`, one behind the other
   const uint8_t* tail = nullptr;
 
@@ -225,6 +213,7 @@ struct Pages {
     if (b >= tail_from) return tail + static_cast<size_t>(b - tail_from) * head_bytes(dim, coded);
     return base + stride * static_cast<size_t>(table[b]);
   }
+  Tally& tally(int b) const { return tallies[tallies_stride * static_cast<size_t>(table[b])]; }
   // Of blocks in bf16.
   const uint16_t* keys(int b) const { return reinterpret_cast<const uint16_t*>(block(b)); }
   const uint16_t* values(int b) const { return keys(b) + static_cast<size_t>(dim) * kPage; }

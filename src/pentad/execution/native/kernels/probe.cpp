@@ -147,9 +147,9 @@ double pentad_time_read(size_t bytes, int32_t passes, int32_t threads, int32_t r
         pentad::i32x16 a{}, b{}, c{}, d{};
         for (int pass = 0; pass < passes; pass++) {
           for (int line = from; line < to; line++) {
-            const pentad::i32x16u* p =  // with auto the alignment of 4 would be lost
-                reinterpret_cast<const pentad::i32x16u*>(data.data() + static_cast<size_t>(line) * 64);
-            a += p[0], b += p[1], c += p[2], d += p[3];
+            const int32_t* p = data.data() + static_cast<size_t>(line) * 64;
+            a += pentad::load_as<pentad::i32x16>(p), b += pentad::load_as<pentad::i32x16>(p + 16);
+            c += pentad::load_as<pentad::i32x16>(p + 32), d += pentad::load_as<pentad::i32x16>(p + 48);
           }
           asm volatile("" ::: "memory");  // each pass reads again
         }

@@ -79,7 +79,8 @@ class Model {
         frequencies_(c.inverse_frequencies, c.inverse_frequencies + c.rope_dim / 2),
         windows_(static_cast<size_t>(c.layers), c.window),
         layers_(static_cast<size_t>(c.layers)),
-        kv_(kv_block_bytes() * static_cast<size_t>(c.num_blocks)) {
+        kv_(kv_block_bytes() * static_cast<size_t>(c.num_blocks)),
+        tallies_(tallies_of_block() * sizeof(Tally) * static_cast<size_t>(c.num_blocks)) {
     q_dim_ = c.heads * c.head_dim;
     kv_dim_ = c.kv_heads * c.head_dim;
     wide_ = std::max({c.width, q_dim_, pad(c.ffn_width, 32)});
@@ -170,6 +171,8 @@ class Model {
   size_t kv_block_bytes() const {
     return static_cast<size_t>(c_.layers) * c_.kv_heads * kv_head_bytes();
   }
+  // KV and tallies.
+  size_t block_bytes() const { return kv_block_bytes() + tallies_of_block() * sizeof(Tally); }
   size_t weight_bytes() const {
     size_t n = embed_.matrix.bytes() + (head_.matrix.data ? head_.matrix.bytes() : 0);
     for (auto& l : layers_)
@@ -179,6 +182,13 @@ class Model {
   void copy_block(int source, int target) {
     std::memcpy(kv_.data() + kv_block_bytes() * static_cast<size_t>(target),
                 kv_.data() + kv_block_bytes() * static_cast<size_t>(source), kv_block_bytes());
+    std::copy_n(tallies(0, source), tallies_of_block(), tallies(0, target));
+  }
+  int attention_scores(int block, double* out) const {
+    if (!tallies_of_block() || block < 0 || block >= c_.num_blocks) return -1;
+    for (size_t i = 0; i < tallies_of_block(); i++)
+      for (int slot = 0; slot < kPage; slot++) *out++ = tallies(static_cast<int>(i), block)->at(slot);
+    return 0;
   }
   void copy_slots(const int32_t* pairs, int count) {
     team_.run([&](int rank) {
@@ -188,6 +198,8 @@ class Model {
           const int from = pairs[2 * k], to = pairs[2 * k + 1];
           copy_slot(kv_head(0, i, from / kPage), from % kPage, kv_head(0, i, to / kPage), to % kPage, c_.head_dim,
                     coded());
+          if (tallies_of_block())
+            tallies(i, to / kPage)->slot[to % kPage] = tallies(i, from / kPage)->slot[from % kPage];
         }
     });
   }
@@ -314,12 +326,21 @@ class Model {
     return kv_.data() + kv_block_bytes() * static_cast<size_t>(block) +
            (static_cast<size_t>(layer) * c_.kv_heads + head) * kv_head_bytes();
   }
+  size_t tallies_of_block() const {
+    return c_.attention_scores ? static_cast<size_t>(c_.layers) * static_cast<size_t>(c_.kv_heads) : 0;
+  }
+  // Of one layer and head, counted through, of a block; meaningless where none are kept.
+  Tally* tallies(int number, int block) const {
+    return reinterpret_cast<Tally*>(tallies_.data()) + tallies_of_block() * static_cast<size_t>(block) + number;
+  }
   const int32_t* table_of(int sequence) const {
     return batch_->block_tables + static_cast<size_t>(sequence) * batch_->table_width;
   }
   Pages pages_of(const int32_t* table, int layer, int head) const {
     return {.table = table, .base = kv_head(layer, head, 0), .stride = kv_block_bytes(), .dim = c_.head_dim,
-            .coded = coded(), .centres = centres_at(layer, head), .centres_stride = centres_stride()};
+            .coded = coded(), .centres = centres_at(layer, head), .centres_stride = centres_stride(),
+            .tallies = tallies_of_block() ? tallies(layer * c_.kv_heads + head, 0) : nullptr,
+            .tallies_stride = tallies_of_block()};
   }
   KeyCentre centre_of(int layer, int head) const {
     const std::vector<float>& bias = centres_[static_cast<size_t>(layer)];
@@ -562,12 +583,20 @@ class Model {
     }
   }
 
+  // Where the heads of a thread begin, queries in front of keys and values. Those are written to their slots as
+  // well, which for many tokens takes another quarter of their time.
+  int first_head(int rank) const {
+    const int query = 4, written = batch_->tokens > 1 ? 5 : 4, queries = c_.heads * query;
+    const int cost = (queries + 2 * c_.kv_heads * written) * rank / team_.active();
+    return cost <= queries ? (cost + query / 2) / query : c_.heads + (cost - queries + written / 2) / written;
+  }
+
   // Q, K and V of whole heads; RoPE and the cache write follow in the same thread.
   void qkv(const LayerWeights& l, int layer, int rank) {
     const Input in = norm_tokens(l.attn_norm, batch_->tokens, rank);
     const pentad_batch& b = *batch_;
-    const int per_head = c_.head_dim / kRows, heads = c_.heads + 2 * c_.kv_heads;
-    auto [begin, end] = share(heads, rank);
+    const int per_head = c_.head_dim / kRows;
+    const int begin = first_head(rank), end = first_head(rank + 1);
     const struct {
       const Weights& w;
       const std::vector<float>& bias;
@@ -604,6 +633,7 @@ class Model {
     for (int t = 0, last = -1; t < b.tokens; t++) {
       float* x = head_row(row, t);
       uint8_t* block = kv_head(layer, head, b.slots[t] / kPage);
+      if (key && tallies_of_block()) tallies(layer * c_.kv_heads + head, b.slots[t] / kPage)->slot[b.slots[t] % kPage] = 0;
       const int offset = b.slots[t] % kPage;
       if (centre.bias) {
         if (const int place = b.positions[t] / kPage; place != last) centre.at(last = place, middle);
@@ -620,6 +650,9 @@ class Model {
   // Whether the token behind `t` is of a tree.
   static bool next_path(const pentad_batch& b, int t) { return t + 1 < b.tokens && b.tree_masks[t + 1]; }
 
+  int item_tokens(const Item& item) const {
+    return batch_->starts[item.sequence + 1] - batch_->starts[item.sequence];
+  }
   // Where the reading of an item begins, if its rows are read alone.
   Upcoming upcoming(const Item& item, int layer, int window) const {
     Upcoming found;
@@ -648,7 +681,7 @@ class Model {
     for (size_t number = 0; number < items.size(); number++) {
       const Item& item = items[number];
       const int first_token = b.starts[item.sequence];
-      const int before = b.context_lens[item.sequence] - (b.starts[item.sequence + 1] - first_token);
+      const int before = b.context_lens[item.sequence] - item_tokens(item);
       const int kv_head = item.tiled ? item.head / group : item.head;
       const Pages pages = pages_of(table_of(item.sequence), layer, kv_head);
 #if PENTAD_TILES
@@ -668,6 +701,7 @@ class Model {
       const Upcoming after = number + 1 < items.size() ? upcoming(items[number + 1], layer, window) : Upcoming{};
       Row rows[kRowsAtOnce];
       int count = 0;
+      const int drafts_from = item_tokens(item) - (b.drafted ? b.drafted[item.sequence] : 0);
       const int tree = b.tree_slots ? b.context_lens[item.sequence] - b.tree_slots[item.sequence] : 0;
       uint8_t* tail = tails_[static_cast<size_t>(rank)].data();
       for (int r = item.rows_begin; r < item.rows_end; r++) {
@@ -678,7 +712,7 @@ class Model {
         uint32_t* pairs = queries + static_cast<size_t>(count) * half;
         for (int j = 0; j < half; j++) pairs[j] = pair_bf16(q[2 * j], q[2 * j + 1]);
         rows[count] = {pairs, window && limit > window ? limit - window : 0, limit,
-                       attended_.data() + static_cast<size_t>(t) * q_dim_ + head * c_.head_dim};
+                       attended_.data() + static_cast<size_t>(t) * q_dim_ + head * c_.head_dim, !path && token < drafts_from};
         places[count++] = {t, head};
         // A token of a tree has pages of its own, so the rows in front of its next head wait for nothing.
         const bool alone = b.tree_slots && (r + 1) % group == 0 && (path || next_path(b, t));
@@ -758,7 +792,7 @@ class Model {
         else for (int i = 0; i < live; i++) out[i] = v[i];
       }
       if (best) {
-        if (live < kRows) for (int i = live; i < kRows; i++) v[i] = -INFINITY;
+        if (live < kRows) for (int i = live; i < kRows; i++) set_lane(v, i, -INFINITY);
         const float top = hmax(v);
         if (top > best[r].value)
           for (int i = 0; i < kRows; i++)
@@ -815,7 +849,7 @@ class Model {
   std::vector<LayerWeights> layers_;
   Weights embed_, head_;
   std::vector<float> final_norm_;
-  Arena kv_;
+  Arena kv_, tallies_;
   int capacity_ = 0, q_dim_ = 0, kv_dim_ = 0, wide_ = 0, score_stride_ = 0;
   const pentad_batch* batch_ = nullptr;
   const pentad_draws* draws_ = nullptr;
@@ -889,7 +923,10 @@ int pentad_read_block(pentad_model* m, int32_t layer, int32_t head, int32_t bloc
 void pentad_code_row(const float* x, int32_t dim, int8_t* codes, uint16_t* step) {
   *step = pentad::code_row(x, dim, codes);
 }
-size_t pentad_block_bytes(const pentad_model* m) { return m->model.kv_block_bytes(); }
+size_t pentad_block_bytes(const pentad_model* m) { return m->model.block_bytes(); }
+int pentad_attention_scores(const pentad_model* m, int32_t block, double* out) {
+  return m->model.attention_scores(block, out);
+}
 void pentad_set_threads(pentad_model* m, int32_t n) { m->model.team().set_active(n); }
 void pentad_set_timed(pentad_model* m, int32_t timed) { m->model.set_timed(timed != 0); }
 void pentad_times(const pentad_model* m, double* s) { std::copy(m->model.times(), m->model.times() + 8, s); }

@@ -21,14 +21,14 @@ struct Wide {
   }
   // Takes 16 columns of a token.
   void put(f32x16 values, int token, int group) const {
-    *reinterpret_cast<u16x16u*>(at(token, group / 2) + group % 2 * 16) = to_bf16(values);
+    store_as(at(token, group / 2) + group % 2 * 16, to_bf16(values));
   }
   // Takes `count` blocks of one row, from block `first` on; x points to the first of them.
   void put(const float* x, int token, int first, int count) const {
     uint16_t* out = at(token, first);
     for (int b = 0; b < count; b++, x += kBlock, out += 16 * kBlock) {
-      *reinterpret_cast<u16x16u*>(out) = to_bf16(load(x));
-      *reinterpret_cast<u16x16u*>(out + 16) = to_bf16(load(x + 16));
+      store_as(out, to_bf16(load(x)));
+      store_as(out + 16, to_bf16(load(x + 16)));
     }
   }
 };
