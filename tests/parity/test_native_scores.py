@@ -20,7 +20,9 @@ TOKENS = 300
 
 
 @pytest.mark.parametrize("chunk", [TOKENS, 25])
-def test_scores_are_the_sums_of_the_reference_s_softmax_weights(smollm2_path: pathlib.Path, chunk: int) -> None:
+def test_scores_are_the_sums_of_the_reference_s_softmax_weights(
+    smollm2_path: pathlib.Path, chunk: int
+) -> None:
     import torch
 
     files = open_model(smollm2_path)
@@ -46,9 +48,11 @@ def test_scores_are_the_sums_of_the_reference_s_softmax_weights(smollm2_path: pa
     # What a policy does with them: the tenth that has most is the same tenth.
     kept = TOKENS // 10
     best = [np.argsort(-scores, axis=-1)[:, :, :kept] for scores in (found, exact)]
-    shared = np.mean([
-        len(set(best[0][layer, head]) & set(best[1][layer, head])) / kept
-        for layer in range(spec.layers)
-        for head in range(spec.kv_heads)
-    ])
+    shared = np.mean(
+        [
+            len(set(best[0][layer, head]) & set(best[1][layer, head])) / kept
+            for layer in range(spec.layers)
+            for head in range(spec.kv_heads)
+        ]
+    )
     assert shared > 0.95, shared

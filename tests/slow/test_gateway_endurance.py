@@ -86,5 +86,7 @@ def test_memory_does_not_grow_over_ten_thousand_requests(
     growth = float(per_sample * len(warm))
     record_property("rss_bytes", {"warm": warm[0], "end": warm[-1], "growth_by_slope": round(growth)})
     every_thousand = ", ".join(f"{rss / 2**20:.2f}" for rss in samples[9::10])
-    print(f"\nresident MiB every 1,000 requests: {every_thousand}; behind the warm ones {growth / 2**20:+.2f}")
+    print(
+        f"\nresident MiB every 1,000 requests: {every_thousand}; behind the warm ones {growth / 2**20:+.2f}"
+    )
     assert growth < MOST_GROWTH_BYTES

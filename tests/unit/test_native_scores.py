@@ -77,7 +77,12 @@ def test_the_first_layer_s_are_softmax_weights(name: str) -> None:
 @pytest.mark.parametrize("name", HERE)
 def test_chunks_differ_by_rounding_and_threads_by_nothing(name: str) -> None:
     ways = {}
-    for way, threads, sizes in (("whole", 1, (300,)), ("cut", 1, (50,)), ("two", 2, (50,)), ("three", 3, (50,))):
+    for way, threads, sizes in (
+        ("whole", 1, (300,)),
+        ("cut", 1, (50,)),
+        ("two", 2, (50,)),
+        ("three", 3, (50,)),
+    ):
         runner = load(name, threads=threads)
         compute(runner, TEXT, sizes, BLOCKS)
         ways[way] = scores(runner, BLOCKS, len(TEXT))

@@ -38,9 +38,11 @@ _COLUMNS = (
 
 Model = Annotated[str, typer.Option("--model", help="Stored model, or a file, to serve.")]
 Url = Annotated[
-    list[str] | None, typer.Option("--url", help="A server that runs already, in place of ours; repeatable.")
+    list[str] | None,
+    typer.Option("--url", help="A server that runs already, in place of ours unless --ours; repeatable."),
 ]
 ApiKey = Annotated[str | None, typer.Option("--api-key", envvar="PENTAD_API_KEY", help="Of those servers.")]
+Ours = Annotated[bool, typer.Option("--ours", help="Ours too, in turn with those of --url.")]
 Beside = Annotated[
     bool, typer.Option("--llama-cpp", help="llama.cpp's server on the same file too, in turn with ours.")
 ]
@@ -58,12 +60,28 @@ class _Target:
 
     model: str
     urls: tuple[str, ...]
-    """Servers that run already; none starts our own."""
+    """Servers that run already."""
     api_key: str | None
+    ours: bool
+    """Whether our own is started."""
     llama_cpp: bool
     settings: Settings
     flags: dict[str, Any]
     """As given, to be handed on to our server."""
+
+
+def _target(
+    model: str,
+    url: list[str] | None,
+    api_key: str | None,
+    ours: bool,
+    llama_cpp: bool,
+    flags: dict[str, Any],
+    config: pathlib.Path | None,
+) -> _Target:
+    """Our own server is loaded where no other is named, or where it is asked for as well."""
+    settings = settings_of(flags, config, quiet=True)
+    return _Target(model, tuple(url or ()), api_key, ours or not url, llama_cpp, settings, flags)
 
 
 @with_settings(COMMON, _SERVED)
@@ -73,6 +91,7 @@ def serve(
     model: Model = "smollm2-135m",
     url: Url = None,
     api_key: ApiKey = None,
+    ours: Ours = False,
     llama_cpp: Beside = False,
     concurrency: Annotated[str, typer.Option("--concurrency", help="Chats at once, with commas.")] = "8,32",
     per_client: Annotated[int, typer.Option("--per-client", help="Chats of each, one after the other.")] = 2,
@@ -95,9 +114,7 @@ def serve(
     from pentad.application.bench.plans import ChatLoad
     from pentad.resource.simulator.trace import read_trace
 
-    target = _Target(
-        model, tuple(url or ()), api_key, llama_cpp, settings_of(flags, config, quiet=True), flags
-    )
+    target = _target(model, url, api_key, ours, llama_cpp, flags, config)
     load = ChatLoad(
         system_tokens=system_tokens,
         user_tokens=user_tokens,
@@ -117,7 +134,7 @@ def _serve_at(level: int, load: ChatLoad, target: _Target, rounds: int, slo: Slo
     from pentad.application.bench.beside import RawEngine, no_engine
 
     raw = no_engine()
-    if not (target.urls or load.arrivals):
+    if target.ours and not load.arrivals:
         raw = RawEngine.opened(
             target.model,
             target.settings,
@@ -150,6 +167,7 @@ def agents(
     model: Model = "smollm2-135m",
     url: Url = None,
     api_key: ApiKey = None,
+    ours: Ours = False,
     llama_cpp: Beside = False,
     runs: Annotated[int, typer.Option("--runs", help="Runs at once.", min=1)] = 6,
     turns: Annotated[int, typer.Option("--turns", help="Least turns of a run; short traces repeat.")] = 6,
@@ -172,9 +190,7 @@ def agents(
 
     shapes = plans.read_agent_traces(traces, min_turns=turns) if traces else [list(plans.BUILTIN_TURNS)]
     longest = 2 * system_tokens + max(sum(len(u) // 2 + t for u, _, t in shape) for shape in shapes) + 256
-    target = _Target(
-        model, tuple(url or ()), api_key, llama_cpp, settings_of(flags, config, quiet=True), flags
-    )
+    target = _target(model, url, api_key, ours, llama_cpp, flags, config)
     with _servers(target, runs, longest) as servers, working("bench agents") as tell:
         results = serving.measure(
             servers,
@@ -191,17 +207,18 @@ def agents(
 
 @contextlib.contextmanager
 def _servers(target: _Target, concurrency: int, longest: int) -> Iterator[list[Server]]:
-    """Those that run already, or our own, and llama.cpp's where asked."""
+    """Our own first, then those that run already, and llama.cpp's where asked."""
     from pentad.application.bench import beside, servers
 
     with contextlib.ExitStack() as undo:
-        found = [servers.running(one, target.api_key) for one in target.urls]
-        if not found:
+        found = []
+        if target.ours:
             options = [word for name, value in target.flags.items() for word in _written(name, value)]
             if "max_sequences" not in target.flags:
                 most = max(target.settings.engine.max_sequences, concurrency)
                 options += ["--max-sequences", str(most)]
             found.append(undo.enter_context(servers.pentad(target.model, options)))
+        found += [servers.running(one, target.api_key) for one in target.urls]
         if target.llama_cpp:
             found += [
                 undo.enter_context(one)

@@ -261,7 +261,9 @@ class NativeRunner:
         """
         found = np.empty((self._spec.layers, self._spec.kv_heads, BLOCK_SIZE))
         if self._functions.pentad_attention_scores(self._open(), block, found.ctypes.data):
-            raise ValueError(f"no attention scores are kept of block {block}; load with attention_scores=True")
+            raise ValueError(
+                f"no attention scores are kept of block {block}; load with attention_scores=True"
+            )
         return found
 
     def close(self) -> None:

@@ -161,7 +161,7 @@ struct Lines {
     return r;
   }
 };
-constexpr int kTokenTile = 4;
+constexpr int kTokenTile = 8;
 
 #elif !defined(__SSE2__)
 

@@ -270,7 +270,7 @@ class Encoder {
         for (int j = 0; j < d; j++) acc += load(keys + j * wide + s) * q[j];
         store(scores + s, acc * scale);
       }
-      for (int s = n; s < wide; s++) scores[s] = -INFINITY;
+      for (int s = n; s < wide; s++) scores[s] = -INFINITY;  // whose exponential adds nothing
       for (int s = 0; s < wide; s += 16) top = vmax(top, load(scores + s));
       const float most = hmax(top);
       f32x16 sum = splat(0.0f);
@@ -279,7 +279,6 @@ class Encoder {
         store(scores + s, e);
         sum += e;
       }
-      for (int s = n; s < wide; s++) sum[s % 16] -= scores[s];
       const float inverse = 1.0f / hsum(sum);
       float* out = attended_.data() + static_cast<size_t>(from + t) * dim_ + head * d;
       for (int j = 0; j < d; j += 16) {
