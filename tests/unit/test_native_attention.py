@@ -51,21 +51,20 @@ def bf16(values: npt.NDArray[np.floating]) -> Floats:
     return rounded.astype(np.uint32).view(np.float32)
 
 
-def scores(q: Floats, k: Floats, window: int, tiled: bool) -> Floats:
-    """[count, context], minus infinity where a query does not see. Tiles scale queries before rounding."""
+def scores(q: Floats, k: Floats, window: int) -> Floats:
+    """[count, context], minus infinity where a query does not see."""
     scale = np.float32(1) / np.sqrt(np.float32(k.shape[1]))
-    queries = bf16(q * scale) if tiled else bf16(q)
-    found = queries.astype(np.float64) @ bf16(k).astype(np.float64).T
-    found = found.astype(np.float32) * (np.float32(1) if tiled else scale)
+    found = bf16(q).astype(np.float64) @ bf16(k).astype(np.float64).T
+    found = found.astype(np.float32) * scale
     at = np.arange(len(k) - len(q), len(k))[:, None]
     slots = np.arange(len(k))
     unseen = (slots > at) | ((slots <= at - window) if window else False)
     return np.where(unseen, np.float32(-np.inf), found)
 
 
-def plain(q: Floats, k: Floats, v: Floats, window: int, tiled: bool) -> tuple[Floats, Floats]:
+def plain(q: Floats, k: Floats, v: Floats, window: int) -> tuple[Floats, Floats]:
     """The formula in float64 on rounded inputs, and the mean of |v| under the same probabilities."""
-    x = scores(q, k, window, tiled).astype(np.float64)
+    x = scores(q, k, window).astype(np.float64)
     p = np.exp(x - x.max(-1, keepdims=True))
     p /= p.sum(-1, keepdims=True)
     return p @ bf16(v), p @ np.abs(bf16(v))
@@ -77,7 +76,7 @@ def rounding_alike(q: Floats, k: Floats, v: Floats, window: int, tiled: bool) ->
     Rows know their greatest score first. Tiles go over spans of 256 slots, and what they have is
     scaled down when a greater score comes (the online softmax).
     """
-    x, values = scores(q, k, window, tiled), bf16(v)
+    x, values = scores(q, k, window), bf16(v)
     if not tiled:
         e = np.exp(x - x.max(-1, keepdims=True))
         return bf16(e) @ values / e.sum(-1, keepdims=True)
@@ -85,7 +84,7 @@ def rounding_alike(q: Floats, k: Floats, v: Floats, window: int, tiled: bool) ->
     for begin in range(0, len(q), TILE):
         rows = x[begin : begin + TILE]
         limit = len(k) - len(q) + begin + 1
-        first = (limit - window) // PAGE * PAGE if window and limit > window else 0
+        first = (limit - window) // SPAN * SPAN if window and limit > window else 0
         top = np.full((len(rows), 1), -np.inf, np.float32)
         total, sums = np.zeros((len(rows), 1)), np.zeros((len(rows), k.shape[1]))
         for at in range(first, len(k), SPAN):
@@ -124,7 +123,7 @@ def test_the_formula_on_the_same_rounded_numbers_is_met(
 ) -> None:
     q, k, v = drawn(count, context, dim)
     found, _ = attend(way, q, k, v, window)
-    exact, spread = plain(q, k, v, window, way[1])
+    exact, spread = plain(q, k, v, window)
     assert (np.abs(found - exact) <= spread / 512 + EXACT).all()
     apart = np.abs(found - rounding_alike(q, k, v, window, way[1]))
     # Sums in another order move a score's last bit, and a probability may then round to its other neighbour.

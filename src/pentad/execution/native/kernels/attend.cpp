@@ -40,39 +40,41 @@ class Cache {
   int dim_;
 };
 
-size_t attend_in_rows(const float* queries, const Pages& pages, int count, int context, int window, float* out) {
-  const int dim = pages.dim, stride = (context + kPage - 1) / kPage * kPage + kPage;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
-  Aligned<float> scores(static_cast<size_t>(kRowsTogether) * static_cast<size_t>(stride));
-  std::vector<uint32_t> pairs(static_cast<size_t>(kRowsTogether * dim / 2));
-  for (int begin = 0; begin < count; begin += kRowsTogether) {
-    Row rows[kRowsTogether];
-    const int live = std::min(kRowsTogether, count - begin);
+// use(rows, how many of them, scale) for `together` queries at a time, the last ones of a text of `context` tokens.
+template <typename Use>
+void in_turn(const float* queries, int dim, int count, int context, int window, float* out, int together, Use&& use) {
+  std::vector<uint32_t> pairs(static_cast<size_t>(together * dim / 2));
+  std::vector<Row> rows(static_cast<size_t>(together));
+  for (int begin = 0; begin < count; begin += together) {
+    const int live = std::min(together, count - begin);
     for (int n = 0; n < live; n++) {
-      const float* q = queries + static_cast<size_t>(begin + n) * static_cast<size_t>(dim);
       uint32_t* own = pairs.data() + n * dim / 2;
-      for (int j = 0; j < dim / 2; j++) own[j] = pair_bf16(q[2 * j], q[2 * j + 1]);
+      const size_t at = static_cast<size_t>(begin + n) * static_cast<size_t>(dim);
+      write_query(own, queries + at, dim);
       const int limit = context - count + begin + n + 1;
-      rows[n] = {own, window && limit > window ? limit - window : 0, limit,
-                 out + static_cast<size_t>(begin + n) * static_cast<size_t>(dim)};
+      rows[static_cast<size_t>(n)] = {own, window && limit > window ? limit - window : 0, limit, out + at};
     }
-    attend_rows(rows, live, pages, scale, {scores.data(), stride, nullptr}, {});
+    use(rows.data(), live, 1.0f / std::sqrt(static_cast<float>(dim)));
   }
-  return scores.size() * sizeof(float) + pairs.size() * sizeof(uint32_t);
+}
+
+size_t attend_in_rows(const float* queries, const Pages& pages, int count, int context, int window, float* out) {
+  const int stride = (context + kPage - 1) / kPage * kPage + kPage;
+  Aligned<float> scores(static_cast<size_t>(kRowsTogether) * static_cast<size_t>(stride));
+  in_turn(queries, pages.dim, count, context, window, out, kRowsTogether, [&](const Row* rows, int live, float scale) {
+    attend_rows(rows, live, pages, scale, {scores.data(), stride, nullptr}, {});
+  });
+  return scores.size() * sizeof(float) + kRowsTogether * static_cast<size_t>(pages.dim) * sizeof(uint16_t);
 }
 
 #if PENTAD_TILES
 size_t attend_in_tiles(const float* queries, const Pages& pages, int count, int context, int window, float* out) {
-  const size_t dim = static_cast<size_t>(pages.dim);
-  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
   Aligned<TileScratch> scratch(1);
   TileShape shape;
-  shape.attention();
-  for (int begin = 0; begin < count; begin += kQueries) {
-    const size_t at = static_cast<size_t>(begin) * dim;
-    attend_tiles(queries + at, dim, std::min(kQueries, count - begin), pages, context - count + begin + 1, window,
-                 scale, scratch[0], out + at, dim);
-  }
+  in_turn(queries, pages.dim, count, context, window, out, kTileRows, [&](const Row* rows, int live, float scale) {
+    const Reader reader{pages, 0, live};
+    TileAttention(rows, live, &reader, 1, 0, scale, shape, scratch[0], nullptr).run({});
+  });
   shape.release();
   return sizeof(TileScratch);
 }

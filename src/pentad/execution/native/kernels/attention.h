@@ -7,8 +7,9 @@
 
 namespace pentad {
 
-PENTAD_INLINE uint32_t pair_bf16(float a, float b) {
-  return static_cast<uint32_t>(to_bf16(a)) | static_cast<uint32_t>(to_bf16(b)) << 16;
+// A vector of queries as bf16 pairs.
+inline void write_query(uint32_t* pairs, const float* x, int dim) {
+  for (int d = 0; d < dim; d += 16) store_as(pairs + d / 2, to_bf16(load(x + d)));
 }
 
 // acc + x.low * y.low + x.high * y.high over 16 pairs; y is one pair for all.
@@ -34,7 +35,14 @@ struct Row {
   bool counted = true;    // in tallies, where they are kept
 };
 
-constexpr int kRowsTogether = 8;
+// Neighbouring rows [begin, end) of one sequence.
+struct Reader {
+  Pages pages;
+  int begin, end;
+};
+
+constexpr int kTileRows = 16;  // that are attended to at once on tiles
+constexpr int kRowsTogether = 8;  // ... and elsewhere
 // Sums that kN rows keep at once: as many as leave registers for what they are made of.
 #if defined(__AVX512F__)
 template <int kN>
@@ -60,7 +68,7 @@ struct Upcoming {
 struct Workspace {
   float* scores;   // [kRowsTogether][stride]
   int stride;      // a multiple of 16
-  uint16_t* room;  // [kCodedSpan][D * 16], for pages of codes
+  uint16_t* room;  // for pages of codes, [D * 16] each: kCodedSpan, kSpanBlocks on tiles
 };
 
 // The blocks of a sequence lie anywhere, so no hardware foresees them: what stands kAheadBlocks further in

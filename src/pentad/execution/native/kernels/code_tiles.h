@@ -48,16 +48,17 @@ class TileShape {
     _tile_loadconfig(&config);
     shape_ = kWide;
   }
-  // Likewise, but tile 5 holds probabilities of one block and tile 7 values of one.
-  void attention() {
-    if (shape_ == kAttention) return;
+  // Tiles 0-3 hold sums of `rows` queries, 4 their vectors, 5 their weights of a block, 6 keys of one, 7 values.
+  void attention(int rows) {
+    if (shape_ == kAttention - rows) return;
     TileConfig config;
-    for (int i = 0; i < 8; i++) config.bytes[i] = 64, config.rows[i] = 16;
+    for (int i = 0; i < 8; i++) config.bytes[i] = 64, config.rows[i] = static_cast<uint8_t>(rows);
     config.bytes[5] = 32;
+    config.rows[6] = 16;
     config.rows[7] = 8;
     settle_memory();
     _tile_loadconfig(&config);
-    shape_ = kAttention;
+    shape_ = kAttention - rows;
   }
   void release() {
     if (shape_) _tile_release();
@@ -65,7 +66,7 @@ class TileShape {
   }
 
  private:
-  static constexpr int kAttention = -1, kWide = -2;
+  static constexpr int kWide = -1, kAttention = -1;
   int shape_ = 0;
 };
 

@@ -163,6 +163,52 @@ struct Lines {
 };
 constexpr int kTokenTile = 8;
 
+#elif defined(__ARM_FEATURE_DOTPROD)
+
+template <int kBits>
+struct Lines {
+  static constexpr int kLess = kBits == 8 ? 128 : 0;
+  int8x16_t line[8][4];
+  PENTAD_INLINE explicit Lines(const uint8_t* p) {
+    for (int q = 0; q < 4; q++, p += 16) {
+      if constexpr (kBits == 8) {
+        for (int g = 0; g < 8; g++) line[g][q] = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(p + g * 64), vdupq_n_u8(128)));
+      } else {
+        for (int g = 0; g < 4; g++) {
+          const uint8x16_t both = vld1q_u8(p + g * 64);
+          line[g][q] = vreinterpretq_s8_u8(vandq_u8(both, vdupq_n_u8(15)));
+          line[g + 4][q] = vreinterpretq_s8_u8(vshrq_n_u8(both, 4));
+        }
+        if constexpr (kBits > 4) add_bit<4>(q, vld1q_u8(p + 256));
+        if constexpr (kBits > 5) add_bit<5>(q, vld1q_u8(p + 320));
+      }
+    }
+  }
+  // Bit g of `plane` is bit kBit of the codes in line g.
+  template <int kBit>
+  PENTAD_INLINE void add_bit(int q, uint8x16_t plane) {
+    each<8>([&](auto g) PENTAD_LAMBDA {
+      uint8x16_t bit = plane;
+      if constexpr (g < kBit) bit = vshlq_n_u8(plane, kBit - g);
+      if constexpr (g > kBit) bit = vshrq_n_u8(plane, g - kBit);
+      line[g][q] = vorrq_s8(line[g][q], vreinterpretq_s8_u8(vandq_u8(bit, vdupq_n_u8(1 << kBit))));
+    });
+  }
+  template <int kFrom, int kTo>
+  PENTAD_INLINE i32x16 dot(const int8_t* a, int32_t start) const {
+    int8x16_t x[kTo - kFrom];
+    for (int g = kFrom; g < kTo; g++) x[g - kFrom] = vreinterpretq_s8_s32(vdupq_n_s32(four(a + g * 4)));
+    i32x16 r;
+    for (int q = 0; q < 4; q++) {
+      int32x4_t acc = vdupq_n_s32(start);
+      for (int g = kFrom; g < kTo; g++) acc = vdotq_s32(acc, line[g][q], x[g - kFrom]);
+      r.piece[q] = (i32x16::Piece)acc;
+    }
+    return r;
+  }
+};
+constexpr int kTokenTile = 4;
+
 #elif !defined(__SSE2__)
 
 template <int kBits>

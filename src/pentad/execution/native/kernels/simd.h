@@ -360,6 +360,10 @@ PENTAD_INLINE f32x16 load_half(const uint16_t* p) {
   r.piece[0] = (f32x16::Piece)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   r.piece[1] = (f32x16::Piece)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8)));
   return r;
+#elif defined(__aarch64__)
+  return by_pieces<float>([&](auto i) PENTAD_LAMBDA {
+    return (f32x16::Piece)vcvt_f32_f16(vld1_f16(reinterpret_cast<const __fp16*>(p) + i * kLanes));
+  });
 #else  // exact for all finite numbers; scales are finite
   const u32x16 bits = converted<u32x16>(load_as<u16x16>(p));
   const f32x16 magnitude = (f32x16)((bits & 0x7fffu) << 13) * 0x1p112f;

@@ -86,9 +86,9 @@ class Model {
     wide_ = std::max({c.width, q_dim_, pad(c.ffn_width, 32)});
     score_stride_ = pad(c.max_context, 16) + 16;
     for (int i = 0; i < team_.size(); i++) {
-      scores_.emplace_back(static_cast<size_t>(kRowsTogether) * score_stride_);
+      scores_.emplace_back(products_.tiles() ? 0 : static_cast<size_t>(kRowsTogether) * score_stride_);
       tails_.emplace_back(static_cast<size_t>(kTailBlocks) * kv_head_bytes());
-      rooms_.emplace_back(coded() ? static_cast<size_t>(kCodedSpan) * kPage * c.head_dim : 0);
+      rooms_.emplace_back(coded() ? static_cast<size_t>(products_.tiles() ? kPage : kCodedSpan) * kPage * c.head_dim : 0);
       queries_.emplace_back(static_cast<size_t>(kRowsAtOnce) * c.head_dim / 2);
       normed_.emplace_back(static_cast<size_t>(c.width));
       hidden_.emplace_back();
@@ -299,7 +299,7 @@ class Model {
 
  private:
   static constexpr int kRowsAtOnce = 64;
-  static constexpr int kTileQueriesFrom = 6;   // query tokens from which a tile pays
+  static constexpr int kCommonFrom = 4;  // blocks from which sequences are read together
 
   struct Best {
     float value;
@@ -310,12 +310,14 @@ class Model {
     Pages pages;
     Aligned<uint16_t> room;
   };
-  struct Item {  // attention of some query tokens of one sequence with one key/value head
-    int32_t sequence, head;         // a query head where tiled, else a key/value head
-    int32_t begin, end;             // query tokens of the sequence in this step
-    int32_t rows_begin, rows_end;   // of the (token, head of the group) pairs
+  // Attention of the same query tokens of some sequences with one key/value head, in rows: (sequence, token,
+  // query head), the head fastest.
+  struct Item {
+    int32_t first, members;         // in members_: sequences that read the same first blocks
+    int32_t common;                 // so many, where there are several
+    int32_t head, begin, end;       // key/value head, query tokens of the step
+    int32_t rows_begin, rows_end;   // of all rows
     int64_t row_cost;
-    bool tiled;
   };
 
   bool coded() const { return c_.kv_bits == 8; }
@@ -462,13 +464,18 @@ class Model {
     return (batch_->drafted && batch_->drafted[s]) || (batch_->tree_slots && batch_->tree_slots[s]);
   }
 
-  bool tiled(int s) const { return products_.tiles() && !drafts(s); }
-  // Room for the longest sequence of the step that is attended to in tiles.
+  int tokens_of(int s) const { return batch_->starts[s + 1] - batch_->starts[s]; }
+  int group() const { return c_.heads / c_.kv_heads; }
+
+  // Whether the codes of a sequence are unpacked once for several tiles.
+  bool unpacks(int s) const {
+    return coded() && products_.tiles() && !drafts(s) && tokens_of(s) * group() > kTileRows;
+  }
+  // Room for the longest of these sequences.
   void reserve_unpacked(const pentad_batch& b) {
     int blocks = 0;
     for (int s = 0; s < b.sequences; s++)
-      if (tiled(s) && b.starts[s + 1] - b.starts[s] >= kTileQueriesFrom)
-        blocks = std::max(blocks, (b.context_lens[s] + kPage - 1) / kPage);
+      if (unpacks(s)) blocks = std::max(blocks, (b.context_lens[s] + kPage - 1) / kPage);
     unpacked_.resize(static_cast<size_t>(team_.size()));
     for (Unpacked& u : unpacked_) {
       const size_t most = static_cast<size_t>(blocks) * c_.head_dim * kPage * 2;
@@ -476,36 +483,77 @@ class Model {
     }
   }
   // The pages in bf16 from the block of slot `first` on, for tiles.
-  const Pages& plain_pages(const Pages& pages, const Item& item, int kv_head, int first, Unpacked& u) const {
-    if (u.sequence != item.sequence || u.head != kv_head) {
-      const int blocks = (batch_->context_lens[item.sequence] + kPage - 1) / kPage;
+  const Pages& plain_pages(const Pages& pages, int sequence, int head, int first, Unpacked& u) const {
+    if (u.sequence != sequence || u.head != head) {
+      const int blocks = (batch_->context_lens[sequence] + kPage - 1) / kPage;
       u.pages = pages.unpacked(first / kPage, blocks - first / kPage, u.room.data());
-      u.sequence = item.sequence, u.head = kv_head;
+      u.sequence = sequence, u.head = head;
     }
     return u.pages;
   }
 
-  // Lists the attention of the step: whole tiles of one head where there are many queries, else the
-  // rows (token, head) that share a key/value head. Then cuts the list into equal costs, mid-item
-  // where rows allow it.
+  // Whether a sequence may be read together with others: on tiles, where it costs next to nothing that each
+  // sees all of it.
+  bool shares(int s) const {
+    return products_.tiles() && tokens_of(s) == 1 && !drafts(s) && !tallies_of_block() &&
+           std::all_of(windows_.begin(), windows_.end(), [](int window) { return !window; });
+  }
+  // Blocks that two sequences begin with.
+  int common_blocks(int one, int other) const {
+    const int most = (std::min(batch_->context_lens[one], batch_->context_lens[other]) + kPage - 1) / kPage;
+    const int32_t *a = table_of(one), *b = table_of(other);
+    return static_cast<int>(std::mismatch(a, a + most, b).first - a);
+  }
+  // Puts the sequences that are read together with `leader`, which has no place yet, behind it into members_;
+  // returns how many blocks they have in common.
+  int gather_members(int leader) {
+    int common = 0;
+    members_.push_back(leader);
+    placed_[static_cast<size_t>(leader)] = true;
+    for (int s = leader + 1; s < batch_->sequences && shares(leader); s++) {
+      if (placed_[static_cast<size_t>(s)] || !shares(s)) continue;
+      const int same = common_blocks(leader, s);
+      if (same < std::max(common, kCommonFrom)) continue;
+      if (!common) common = same;
+      members_.push_back(s);
+      placed_[static_cast<size_t>(s)] = true;
+    }
+    return common;
+  }
+  // What an item costs, in slots times rows: on tiles most of it is reading, once for as many rows as a tile has.
+  int64_t cost(const Item& item, int rows) const {
+    constexpr int kRead = 8;
+    const int last = members_[static_cast<size_t>(item.first)];
+    const int64_t slots = batch_->context_lens[last] - tokens_of(last) + item.end + kPage;
+    if (!products_.tiles()) return slots * rows;
+    const int64_t tiles = (rows + kTileRows - 1) / kTileRows, common = item.common * kPage;
+    if (item.members == 1) return slots * (rows + kRead * tiles);
+    int64_t found = kRead * tiles * common;
+    for (int i = item.first; i < item.first + item.members; i++) {
+      const int64_t own = batch_->context_lens[members_[static_cast<size_t>(i)]] + kPage;
+      found += own * group() + kRead * (own - common);
+    }
+    return found;
+  }
+
+  // Lists the attention of the step head by head, so that what a thread has read of one serves all that see it,
+  // and cuts the list into equal costs, mid-item if need be.
   void plan_attention() {
+    constexpr int kChunk = 16;  // query tokens
     const pentad_batch& b = *batch_;
-    const int group = c_.heads / c_.kv_heads;
     items_.clear();
+    members_.clear();
+    placed_.assign(static_cast<size_t>(b.sequences), false);
     for (int s = 0; s < b.sequences; s++) {
-      const int n = b.starts[s + 1] - b.starts[s], context = b.context_lens[s];
-      const int chunk = n > 16 ? 16 : n, whole = n < kTileQueriesFrom || !tiled(s) ? 0 : n - (n % chunk < kTileQueriesFrom ? n % chunk : 0);
-      // Tiles head by head, so that what a thread has unpacked of one serves all of its queries.
-      for (int h = 0; h < c_.heads; h++)
-        for (int begin = 0; begin < whole; begin += chunk) {
-          const int end = std::min(whole, begin + chunk);
-          items_.push_back({s, h, begin, end, 0, 1, (context - n + end + 16) * 4, true});
+      if (placed_[static_cast<size_t>(s)]) continue;
+      const int first = static_cast<int>(members_.size()), common = gather_members(s);
+      const int members = static_cast<int>(members_.size()) - first, n = tokens_of(s);
+      for (int h = 0; h < c_.kv_heads; h++)
+        for (int begin = 0; begin < n; begin += kChunk) {
+          const int end = std::min(n, begin + kChunk), rows = members * (end - begin) * group();
+          items_.push_back({first, members, common, h, begin, end, 0, rows, 0});
+          items_.back().row_cost = std::max<int64_t>(1, cost(items_.back(), rows) / rows);
         }
-      for (int begin = whole; begin < n; begin += chunk) {
-        const int end = std::min(n, begin + chunk);
-        for (int h = 0; h < c_.kv_heads; h++)
-          items_.push_back({s, h, begin, end, 0, (end - begin) * group, context - n + end + 16, false});
-      }
     }
     int64_t total = 0;
     for (auto& i : items_) total += static_cast<int64_t>(i.rows_end) * i.row_cost;
@@ -650,77 +698,81 @@ class Model {
   // Whether the token behind `t` is of a tree.
   static bool next_path(const pentad_batch& b, int t) { return t + 1 < b.tokens && b.tree_masks[t + 1]; }
 
-  int item_tokens(const Item& item) const {
-    return batch_->starts[item.sequence + 1] - batch_->starts[item.sequence];
-  }
   // Where the reading of an item begins, if its rows are read alone.
   Upcoming upcoming(const Item& item, int layer, int window) const {
     Upcoming found;
-    if (item.tiled) return found;
-    const Pages pages = pages_of(table_of(item.sequence), layer, item.head);
-    const int context = batch_->context_lens[item.sequence], blocks = (context + kPage - 1) / kPage;
+    const int members_rows = (item.end - item.begin) * group();
+    const int s = members_[static_cast<size_t>(item.first + item.rows_begin / members_rows)];
+    const Pages pages = pages_of(table_of(s), layer, item.head);
+    const int context = batch_->context_lens[s], blocks = (context + kPage - 1) / kPage;
     const int first = window && context > window ? (context - window) / kPage : 0;
     for (; found.count < kAheadBlocks && first + found.count < blocks; found.count++)
       found.keys[found.count] = pages.block(first + found.count);
     return found;
   }
 
-  void attention(int layer, int rank) {
-    const pentad_batch& b = *batch_;
-    const int group = c_.heads / c_.kv_heads, half = c_.head_dim / 2;
-    const float scale = 1.0f / std::sqrt(static_cast<float>(c_.head_dim));
-    const int window = windows_[static_cast<size_t>(layer)];
-    const Workspace workspace{scores_[static_cast<size_t>(rank)].data(), score_stride_,
-                              rooms_[static_cast<size_t>(rank)].data()};
-    uint32_t* queries = queries_[static_cast<size_t>(rank)].data();
+  // The rows of a thread that are attended to at once.
+  struct Gathered {
+    Row rows[kRowsAtOnce];
+    std::pair<int, int> places[kRowsAtOnce];  // token, head
+    Reader readers[kTileRows];
+    int count = 0, readers_count = 0;
+  };
+  void attend(Gathered& g, [[maybe_unused]] const Item& item, float scale, const Upcoming& after, int rank) {
+    const Workspace workspace{scores_[static_cast<size_t>(rank)].data(), score_stride_, rooms_[static_cast<size_t>(rank)].data()};
+#if PENTAD_TILES
+    if (products_.tiles())
+      TileAttention(g.rows, g.count, g.readers, g.readers_count, item.common, scale, products_.shape(rank),
+                    tile_scratch_[static_cast<size_t>(rank)], workspace.room)
+          .run(after);
+    else
+#endif
+      attend_rows(g.rows, g.count, g.readers[0].pages, scale, workspace, after);
     const Input next = input(q_dim_);
     const int per_head = c_.head_dim / kBlock;
-    std::pair<int, int> places[kRowsAtOnce];
+    for (int i = 0; i < g.count; i++) next.put(g.rows[i].out, g.places[i].first, g.places[i].second * per_head, per_head);
+    g.count = g.readers_count = 0;
+  }
+
+  void attention(int layer, int rank) {
+    const pentad_batch& b = *batch_;
+    const float scale = 1.0f / std::sqrt(static_cast<float>(c_.head_dim));
+    const int window = windows_[static_cast<size_t>(layer)], most = products_.tiles() ? kTileRows : kRowsAtOnce;
+    uint32_t* queries = queries_[static_cast<size_t>(rank)].data();
+    uint8_t* tail = tails_[static_cast<size_t>(rank)].data();
     if (!unpacked_.empty()) unpacked_[static_cast<size_t>(rank)].sequence = -1;
     const std::vector<Item>& items = parts_[static_cast<size_t>(rank)];
+    Gathered g;
     for (size_t number = 0; number < items.size(); number++) {
       const Item& item = items[number];
-      const int first_token = b.starts[item.sequence];
-      const int before = b.context_lens[item.sequence] - item_tokens(item);
-      const int kv_head = item.tiled ? item.head / group : item.head;
-      const Pages pages = pages_of(table_of(item.sequence), layer, kv_head);
-#if PENTAD_TILES
-      if (item.tiled) {
-        products_.shape(rank).attention();
-        const int t = first_token + item.begin;
-        float* out = attended_.data() + static_cast<size_t>(t) * q_dim_ + item.head * c_.head_dim;
-        const int seen_from = window ? std::max(0, before + 1 - window) : 0;
-        const Pages& plain = coded() ? plain_pages(pages, item, kv_head, seen_from, unpacked_[static_cast<size_t>(rank)]) : pages;
-        attend_tiles(head_row(item.head, t), static_cast<size_t>(c_.head_dim), item.end - item.begin, plain, before + item.begin + 1, window, scale,
-                     tile_scratch_[static_cast<size_t>(rank)], out, static_cast<size_t>(q_dim_));
-        for (int i = 0; i < item.end - item.begin; i++)
-          next.put(out + static_cast<size_t>(i) * q_dim_, t + i, item.head * per_head, per_head);
-        continue;
-      }
-#endif
       const Upcoming after = number + 1 < items.size() ? upcoming(items[number + 1], layer, window) : Upcoming{};
-      Row rows[kRowsAtOnce];
-      int count = 0;
-      const int drafts_from = item_tokens(item) - (b.drafted ? b.drafted[item.sequence] : 0);
-      const int tree = b.tree_slots ? b.context_lens[item.sequence] - b.tree_slots[item.sequence] : 0;
-      uint8_t* tail = tails_[static_cast<size_t>(rank)].data();
+      const int member_rows = (item.end - item.begin) * group();
       for (int r = item.rows_begin; r < item.rows_end; r++) {
-        const int token = item.begin + r / group, head = kv_head * group + r % group, t = first_token + token;
+        const int s = members_[static_cast<size_t>(item.first + r / member_rows)], tokens = tokens_of(s);
+        const int token = item.begin + r % member_rows / group(), head = item.head * group() + r % group();
+        const int t = b.starts[s] + token, before = b.context_lens[s] - tokens;
         const uint64_t path = b.tree_slots ? b.tree_masks[t] : 0;
+        const int tree = b.tree_slots ? b.context_lens[s] - b.tree_slots[s] : 0;
         const int limit = path ? tree + std::popcount(path) : before + token + 1;
-        const float* q = head_row(head, t);
-        uint32_t* pairs = queries + static_cast<size_t>(count) * half;
-        for (int j = 0; j < half; j++) pairs[j] = pair_bf16(q[2 * j], q[2 * j + 1]);
-        rows[count] = {pairs, window && limit > window ? limit - window : 0, limit,
-                       attended_.data() + static_cast<size_t>(t) * q_dim_ + head * c_.head_dim, !path && token < drafts_from};
-        places[count++] = {t, head};
+        if (!g.count || r % member_rows == 0) {
+          Pages pages = pages_of(table_of(s), layer, item.head);
+          if (path) pages = along_path(pages, tree, path, tail);
+          else if (unpacks(s))
+            pages = plain_pages(pages, s, item.head, window ? std::max(0, before + 1 - window) : 0, unpacked_[static_cast<size_t>(rank)]);
+          g.readers[g.readers_count++] = {pages, g.count, g.count};
+        }
+        uint32_t* query = queries + static_cast<size_t>(g.count) * (c_.head_dim / 2);
+        write_query(query, head_row(head, t), c_.head_dim);
+        const bool drafted = b.drafted && token >= tokens - b.drafted[s];
+        g.rows[g.count] = {query, window && limit > window ? limit - window : 0, limit,
+                           attended_.data() + static_cast<size_t>(t) * q_dim_ + head * c_.head_dim, !path && !drafted};
+        g.places[g.count++] = {t, head};
+        g.readers[g.readers_count - 1].end = g.count;
         // A token of a tree has pages of its own, so the rows in front of its next head wait for nothing.
-        const bool alone = b.tree_slots && (r + 1) % group == 0 && (path || next_path(b, t));
-        if (count < kRowsAtOnce && r + 1 < item.rows_end && !alone) continue;
-        attend_rows(rows, count, path ? along_path(pages, tree, path, tail) : pages, scale, workspace, after);
-        for (int i = 0; i < count; i++)
-          next.put(rows[i].out, places[i].first, places[i].second * per_head, per_head);
-        count = 0;
+        const bool alone = b.tree_slots && (r + 1) % group() == 0 && (path || next_path(b, t));
+        // The rows of a member stay together where they fit.
+        const int next = (r + 1) % member_rows ? 1 : std::min(member_rows, most);
+        if (r + 1 == item.rows_end || alone || g.count + next > most) attend(g, item, scale, after, rank);
       }
     }
     team_.barrier();
@@ -864,7 +916,7 @@ class Model {
   std::vector<std::vector<float>> normed_, hidden_;
   std::vector<std::vector<float>> scores_;
   std::vector<std::vector<uint8_t>> tails_;
-  std::vector<std::vector<uint16_t>> rooms_;
+  std::vector<Aligned<uint16_t>> rooms_;
   std::vector<Unpacked> unpacked_;
   Aligned<uint16_t> centre_pages_;           // write_centres() of [256 tokens][layer][head]
   std::vector<std::vector<float>> centres_;  // of each layer: slow_part() of its bias of keys, or empty
@@ -872,6 +924,8 @@ class Model {
 #if PENTAD_TILES
   std::vector<TileScratch> tile_scratch_;
 #endif
+  std::vector<int32_t> members_;
+  std::vector<bool> placed_;
   std::vector<Item> items_;
   std::vector<std::vector<Item>> parts_;
   std::vector<Best> best_;
@@ -937,7 +991,7 @@ const char* pentad_kernels(void) {
   return "avx512-vnni";
 #elif defined(__AVX2__)
   return "avx2";
-#elif defined(__ARM_NEON)
+#elif defined(__ARM_FEATURE_DOTPROD)
   return "neon";
 #else
   return "portable";
