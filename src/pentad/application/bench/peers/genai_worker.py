@@ -1,6 +1,7 @@
-"""Runs in the environment of OpenVINO GenAI, without Pentad: rates of one model, one JSON line a round.
+"""Runs in the environment of OpenVINO GenAI, without Pentad: rates of one model.
 
-Reads one JSON object from its arguments; each line on standard input asks for one round.
+Its own defaults: int8 KV cache and activations quantized as it sees fit, continuous batching. It reads the
+GGUF file itself.
 """
 
 import json
@@ -10,6 +11,7 @@ import time
 import numpy as np
 import openvino
 import openvino_genai
+from rounds import serve_rounds
 
 
 def main() -> None:
@@ -33,16 +35,7 @@ def main() -> None:
         )
         return time.perf_counter() - begin
 
-    seconds(1, load["prompt_tokens"], 2)
-    print(json.dumps({"version": openvino_genai.__version__}), flush=True)
-    for _ in sys.stdin:
-        prefill = load["prompt_tokens"] / seconds(1, load["prompt_tokens"], 1)
-        decode = {}
-        for batch in load["batches"]:
-            first = seconds(batch, load["context"], 1)
-            whole = seconds(batch, load["context"], load["new_tokens"] + 1)
-            decode[batch] = batch * load["new_tokens"] / (whole - first)
-        print(json.dumps({"prefill": prefill, "decode": decode}), flush=True)
+    serve_rounds(load, seconds, openvino_genai.__version__)
 
 
 main()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pentad.application.bench.peers.base import Peer
-from pentad.application.bench.peers.genai import OpenVino
 from pentad.application.bench.peers.llama import LlamaCpp
+from pentad.application.bench.peers.worker import Worker
 from pentad.errors import InvalidRequest
 from pentad.model.loading import ModelFiles
 
@@ -26,7 +26,8 @@ def known_peers(files: ModelFiles, only: str | None = None) -> list[Peer]:
         LlamaCpp("llama.cpp", file),
         LlamaCpp("llama.cpp-q4_0", file, requantize="Q4_0"),
         LlamaCpp("llama.cpp-avx2", file, cpus=("avx2",)),
-        OpenVino(file, files.spec.vocab_size),
+        Worker("openvino", "genai_worker.py", "as filed", file, files.spec.vocab_size),
+        Worker("vllm", "vllm_worker.py", "bfloat16", file, files.spec.vocab_size),
     ]
     if only is None:
         return peers

@@ -92,10 +92,7 @@ class WideGroup {
     const __m512i offset = _mm512_set1_epi8(static_cast<char>(layout.offset));
     uint8_t* out = lines_.data();
     float* scale = scales_.data();
-    const size_t ahead = layout.block_bytes() * static_cast<size_t>(blocks);  // where the next group begins
     for (int b = 0; b < blocks; b++, p += layout.block_bytes()) {
-      // Memory is read while the tiles compute, not between.
-      for (size_t i = 0; i < layout.block_bytes(); i += 64) __builtin_prefetch(p + ahead + i, 0, 2);
       const Lines<kBits> codes(p);
       for (int g = 0; g < 8; g++) {
         const __m512i line = _mm512_sub_epi8(codes.line[g], offset);
@@ -125,6 +122,18 @@ struct TileWork {
   WideGroup group;
 };
 
+// Memory that is fetched bit by bit while something else is computed.
+struct Fetch {
+  const uint8_t* at;
+  const uint8_t* end;
+  int bytes;  // a time
+
+  void some() {
+    const uint8_t* until = at + bytes < end ? at + bytes : end;
+    for (; at < until; at += 64) __builtin_prefetch(at, 0, 2);
+  }
+};
+
 // The intrinsics take the numbers of tiles as literals.
 #define PENTAD_TILE_STAGE(first, second)                                                      \
   const int8_t* x_at = codes + static_cast<size_t>(stage) * kStep * kTokens * kBlock;         \
@@ -145,7 +154,7 @@ struct TileWork {
 // out[t] (16 rows each) for kTokens tokens from `token` on. Where blocks are odd in number, one more
 // is computed and left out.
 template <int kTokens, bool kMinima, bool kHalves>
-__attribute__((noinline)) void tile_dot(const uint8_t* lines, const float* scales, const Quantized& x, int token, f32x16* out) {
+__attribute__((noinline)) void tile_dot(const uint8_t* lines, const float* scales, const Quantized& x, int token, Fetch& fetch, f32x16* out) {
   const int blocks = x.cols / kBlock;
   const int8_t* codes = x.codes + static_cast<size_t>(token) * x.cols;          // [block][kTokens][32]
   const float* scale = x.scale + static_cast<size_t>(token) * blocks;  // [block][kTokens]
@@ -165,6 +174,7 @@ __attribute__((noinline)) void tile_dot(const uint8_t* lines, const float* scale
   };
   auto add_stage = [&](int stage, int buffer) PENTAD_LAMBDA {
     const int b = stage * kStep;
+    fetch.some();
     for (int i = 0; i < kStep && b + i < blocks; i++) {
       const float* s = scales + static_cast<size_t>(b + i) * kRows * (1 + kHalves + kMinima);
       const f32x16 ws = load(s);
@@ -211,11 +221,16 @@ __attribute__((noinline)) void tile_dot(const uint8_t* lines, const float* scale
 
 template <int kTokens, int kBits, bool kMinima, bool kHalves, typename Epilogue>
 void groups_tiles(const Matrix& m, const Quantized& x, int tokens, int begin, int end, TileWork& work, Epilogue&& epilogue) {
+  const int blocks = m.cols / kBlock, panels = (tokens + kTokens - 1) / kTokens, stages = blocks / (kHalves ? 1 : 2) * panels;
+  const size_t bytes = m.group_bytes();
   for (int group = begin; group < end; group++) {
-    work.group.fill<kBits, kMinima, kHalves>(m.data + m.group_bytes() * group, m.layout, m.cols / kBlock);
+    const uint8_t* p = m.data + bytes * static_cast<size_t>(group);
+    work.group.fill<kBits, kMinima, kHalves>(p, m.layout, blocks);
+    // Memory is read while the tiles compute, not between.
+    Fetch fetch{p + bytes, p + bytes * (group + 1 < m.rows / kRows ? 2 : 1), static_cast<int>(bytes) / std::max(stages, 1) + 1};
     for (int t = 0; t < tokens; t += kTokens) {
       f32x16 out[kTokens];
-      tile_dot<kTokens, kMinima, kHalves>(work.group.lines(), work.group.scales(), x, t, out);
+      tile_dot<kTokens, kMinima, kHalves>(work.group.lines(), work.group.scales(), x, t, fetch, out);
       for (int i = 0; i < kTokens && t + i < tokens; i++) epilogue(group, t + i, out[i]);
     }
   }

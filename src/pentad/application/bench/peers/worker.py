@@ -1,8 +1,9 @@
-"""OpenVINO GenAI, which reads the GGUF file itself, in an environment of its own."""
+"""Peers that are Python packages, each in an environment of its own; they hold the model for all rounds."""
 
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import subprocess
 from typing import Any
@@ -12,36 +13,46 @@ from pentad.application.bench.peers.base import INSTALL_HINT, folder
 from pentad.errors import BackendFailed
 
 _CACHE_GIB = 2
+_CLOSE_S = 10.0
+"""What a worker gets to end by itself."""
 
 
-class OpenVino:
-    """One process that holds the model for all rounds. Its own defaults otherwise: int8 KV cache and
-    activations quantized as it sees fit, continuous batching.
+class Worker:
+    """A peer behind a script that gives one JSON line a round.
 
     Args:
+        name: the peer, and its folder where scripts/peers installs.
+        script: in this folder; reads its load as JSON from its arguments.
+        form: what the peer computes with, in words.
         file: the model.
         vocab_size: of the model, for prompts.
     """
 
-    name = "openvino"
-
-    def __init__(self, file: pathlib.Path, vocab_size: int) -> None:
+    def __init__(self, name: str, script: str, form: str, file: pathlib.Path, vocab_size: int) -> None:
+        self._name = name
+        self._script = pathlib.Path(__file__).with_name(script)
+        self._form = form
         self._file = file
         self._vocab_size = vocab_size
-        self._python = folder() / "openvino" / "bin" / "python"
+        self._home = folder() / name
         self._process: subprocess.Popen[str] | None = None
         self._version = ""
 
     @property
+    def name(self) -> str:
+        return self._name
+
+    @property
     def form(self) -> str:
-        return f"as filed, {self._version}"
+        return f"{self._form}, {self._version}"
 
     def missing(self) -> str | None:
-        return None if self._python.exists() else INSTALL_HINT.format(name="openvino")
+        return None if self._python.exists() else INSTALL_HINT.format(name=self.name)
 
     def prepare(self, load: EngineLoad, threads: int) -> None:
         options = {
             "file": str(self._file),
+            "folder": str(self._home / "models" / self._file.stem),
             "vocab": self._vocab_size,
             "threads": threads,
             "batches": load.batches,
@@ -51,13 +62,13 @@ class OpenVino:
             "cache_gib": _CACHE_GIB,
             "max_batch_tokens": max(512, load.prompt_tokens),
         }
-        worker = pathlib.Path(__file__).with_name("genai_worker.py")
         self._process = subprocess.Popen(
-            [str(self._python), str(worker), json.dumps(options)],
+            [str(self._python), str(self._script), json.dumps(options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            env=os.environ | {"HF_HUB_OFFLINE": "1"},
         )
         self._version = str(self._line()["version"])
 
@@ -71,9 +82,17 @@ class OpenVino:
 
     def close(self) -> None:
         """Ends its process."""
-        if self._process is not None:
+        if self._process is None:
+            return
+        try:
+            self._process.communicate(timeout=_CLOSE_S)
+        except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()
+
+    @property
+    def _python(self) -> pathlib.Path:
+        return self._home / "bin" / "python"
 
     def _line(self) -> dict[str, Any]:
         assert self._process is not None
@@ -82,4 +101,4 @@ class OpenVino:
             if line.startswith("{"):
                 found: dict[str, Any] = json.loads(line)
                 return found
-        raise BackendFailed(f"OpenVINO GenAI ended with status {self._process.wait()} on {self._file.name!r}")
+        raise BackendFailed(f"{self.name} ended with status {self._process.wait()} on {self._file.name!r}")
