@@ -38,6 +38,14 @@ FREE = [
     "Invent ten names for a band and say why each one is good.",
     "Tell a story about a clockmaker who hears a voice in the snow.",
 ]
+MIXED = [
+    *FREE,
+    CODING,
+    "Explain to a child why the sky is blue and the evening red.",
+    "Which steps does a company take that moves its servers to another data centre?",
+    "Write a letter to a neighbour whose dog barks at night.",
+    "Compare steel, aluminium and carbon as materials for a bicycle.",
+]
 
 Loaded = tuple[ModelFiles, NativeRunner]
 
@@ -156,7 +164,7 @@ def per_step(
     """Expected and measured tokens per step, the one that every step gives included."""
     watched = drafted_by(strategy, large, small)
     engine = serving(large[1], Speculation(watched, most_tokens=size, adaptive=False))
-    found = answers(large, FREE, 70)(engine)
+    found = answers(large, MIXED, 100)(engine)
     measured = sum(len(answer.tokens) - 1 for answer in found) / sum(answer.steps for answer in found)
     print(f"{strategy.name}, {size} nodes: {measured:.2f} tokens a step", end="; ")
     return watched.per_step(skip)[0] + 1, measured
