@@ -29,6 +29,11 @@ ASKED: list[dict[str, Any]] = [
     {"messages": [{"role": "user", "content": "Write a story about a fox."}], "stop": [" the"]},
     {"messages": [{"role": "user", "content": "Name three animals."}], "logprobs": True, "top_logprobs": 2},
     {"messages": [{"role": "user", "content": "Name three animals."}], "frequency_penalty": 0.5},
+    # Goes round in a circle, so that n-grams foretell it.
+    {
+        "messages": [{"role": "user", "content": "Repeat this again and again: " + "tick tock, " * 12}],
+        "max_tokens": 96,
+    },
     {
         "messages": [{"role": "user", "content": "Describe a cat."}],
         "max_tokens": 60,

@@ -36,8 +36,8 @@ SPEC = tiny_spec(
 SPEC = dataclasses.replace(SPEC, positions=Rope(dim=32, pairing="interleaved"), biases=frozenset({"qkv"}))
 WEIGHTS = random_weights(SPEC, "Q8_0")
 ROW_BY_ROW = [name for name in HERE if name != "amx"]
-"""Sets whose numbers for a token do not depend on how its prompt is cut. AMX attends in tiles of
-bfloat16 where six or more tokens of a sequence are in a step."""
+"""Sets whose numbers for a token do not depend on how its prompt is cut. AMX multiplies chunks of 32 tokens
+and more in bfloat16."""
 TOKENS = np.random.default_rng(9).integers(0, SPEC.vocab_size, 61).tolist()
 GREEDY = SampleRow(temperature=0)
 

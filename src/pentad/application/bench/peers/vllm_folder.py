@@ -11,10 +11,9 @@ def write_folder(source: pathlib.Path, folder: pathlib.Path) -> None:
     """Writes the weights and the tokenizer of a GGUF file, unless they are there."""
     if (folder / "model.safetensors").exists():
         return
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype="bfloat16")
     # The weights were dequantized; left marked, they could not be saved.
     del model.config.quantization_config
     model.hf_quantizer, model.is_quantized, model.quantization_method = None, False, None

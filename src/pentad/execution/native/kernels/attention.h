@@ -57,6 +57,7 @@ constexpr int kSlicesAtOnce = kN <= 2 && kLanes == 8 ? 2 : 1;
 #endif
 constexpr int kPlainSpan = 16;  // blocks of a pass where they are read in place
 constexpr int kCodedSpan = 4;   // ... and where they are unpacked
+constexpr int kSpanBlocks = 16;  // ... and on tiles
 
 // The first blocks that will be read behind the present ones.
 struct Upcoming {

@@ -8,7 +8,6 @@
 #if PENTAD_TILES
 namespace pentad {
 
-constexpr int kSpanBlocks = 16;
 constexpr int kSpan = kSpanBlocks * kPage;  // slots per pass; as many as a page of centres is for
 
 struct TileScratch {
@@ -117,10 +116,10 @@ class TileAttention {
       const uint16_t* query = s_.query + part.row * dim_;
       float* scores = s_.scores + part.row * kSpan + (part.from * kPage - from);
       const int blocks = part.to - part.from;
-      for (int b = 0; b < blocks; b += 2, read += 2) {
+      for (int b = 0; b < blocks; b += 2) {
         const bool pair = b + 1 < blocks;
-        const uint16_t* k0 = page(read, false, room_);
-        const uint16_t* k1 = pair ? page(read + 1, false, room_ + dim_ * kPage) : k0;
+        const uint16_t* k0 = page(read + b, false, room_);
+        const uint16_t* k1 = pair ? page(read + b + 1, false, room_ + dim_ * kPage) : k0;
         _tile_zero(0);
         _tile_zero(1);
         for (int d = 0; d < dim_; d += 32) {
@@ -132,8 +131,8 @@ class TileAttention {
         }
         _tile_stored(0, scores + b * kPage, kSpan * 4);
         if (pair) _tile_stored(1, scores + (b + 1) * kPage, kSpan * 4);
-        else read--;
       }
+      read += blocks;
       if (part.pages->centres) add_centres(part, from, query, scores);
     }
     settle_memory();

@@ -88,7 +88,7 @@ class Model {
     for (int i = 0; i < team_.size(); i++) {
       scores_.emplace_back(products_.tiles() ? 0 : static_cast<size_t>(kRowsTogether) * score_stride_);
       tails_.emplace_back(static_cast<size_t>(kTailBlocks) * kv_head_bytes());
-      rooms_.emplace_back(coded() ? static_cast<size_t>(products_.tiles() ? kPage : kCodedSpan) * kPage * c.head_dim : 0);
+      rooms_.emplace_back(coded() ? static_cast<size_t>(products_.tiles() ? kSpanBlocks : kCodedSpan) * kPage * c.head_dim : 0);
       queries_.emplace_back(static_cast<size_t>(kRowsAtOnce) * c.head_dim / 2);
       normed_.emplace_back(static_cast<size_t>(c.width));
       hidden_.emplace_back();
