@@ -123,10 +123,10 @@ def load_runner(
         asked_bytes=settings.kv_bytes,
     )
     _log.info(
-        "KV cache of %s: %s bytes (bound by %s), kv_dtype %s",
+        "KV cache of %s: %s bytes%s, kv_dtype %s",
         files.name,
         sizing.chosen,
-        sizing.constraint,
+        f" (bound by {sizing.constraint})" if sizing.constraint else "",
         settings.kv_dtype,
     )
     reason = choice.decision.constraint
