@@ -35,7 +35,8 @@ def test_a_model_is_held_in_the_bits_of_its_formats() -> None:
 def test_reads_take_time_however_the_memory_lies(kernels: str) -> None:
     probe = NativeProbe(kernels)
     for more in range(0, 512, 64):
-        assert probe.stream_read_bytes_per_s((1 << 14) + more, repeats=1) > 1e8
+        # Slower where another program holds the core, faster than any cache only if nothing was read.
+        assert 1e5 < probe.stream_read_bytes_per_s((1 << 14) + more, repeats=1) < 1e13
 
 
 @pytest.mark.parametrize("kernels", sorted({HERE[0], HERE[-1]}))
