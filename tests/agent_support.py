@@ -63,7 +63,10 @@ class Harness:
             turns, **{name: options.pop(name) for name in names if name in options}
         )
         on_commit: Callable[[str], None] | None = options.pop("on_commit", None)
-        self.journal = Journal(path / "journal.db", on_commit=on_commit)
+        journal = {name: options.pop(name) for name in ("retention",) if name in options}
+        if "wall" in options:
+            journal["wall"] = options["wall"]
+        self.journal = Journal(path / "journal.db", on_commit=on_commit, **journal)
         self.runtime = AgentRuntime(self.models, self.journal, toolbox=Toolbox(tools), **options)
 
     async def work(self, agent: AgentSpec, goal: str = "do it", **options: Any) -> RunState:

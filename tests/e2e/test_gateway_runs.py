@@ -70,6 +70,13 @@ def test_a_run_is_started_followed_and_explained() -> None:
             "resource",
             "execution",
         ]
+        bars = told["waterfall"]
+        assert bars
+        assert all(0 <= bar["start_s"] <= bar["end_s"] <= told["active_s"] + 0.001 for bar in bars)
+        asked = client.get(f"/v1/runs/{run['id']}/prompts").json()["data"]
+        assert [(a["step"], a["attempt"], a["retained"]) for a in asked] == [(1, 1, True)]
+        assert "Say hello" in asked[0]["prompt"]
+        assert client.get("/v1/runs/run_0/prompts").status_code == 404
         assert [agent["name"] for agent in client.get("/v1/agents").json()["data"]] == ["helper", "thrifty"]
 
 

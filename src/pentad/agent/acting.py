@@ -133,6 +133,7 @@ class Actor:
                 status=outcome.status,
                 content=outcome.content,
                 cut_bytes=outcome.cut_bytes,
+                limit=outcome.limit,
                 cost=cost,
             )
         )

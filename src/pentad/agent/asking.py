@@ -11,6 +11,7 @@ from pentad.agent.budget import Amount, consumed
 from pentad.agent.context import ContextBuilder
 from pentad.agent.events import ModelAnswered, ModelAsked, ModelFailed, Purpose, TextStreamed
 from pentad.agent.planning.base import Draft, Turn
+from pentad.agent.prompt_store import fingerprint
 from pentad.agent.run import Run
 from pentad.errors import BackendFailed, BudgetExceeded, Incompatible, Overloaded, PentadError
 from pentad.execution.backend import Completion, Delta, TextDelta, fold
@@ -117,7 +118,10 @@ class Asker:
         for number in range(1, MAX_TRIES + 1):
             attempt = self._run.next_attempt()
             request, asked = self._afford(request, prompt_tokens, purpose, attempt)
-            await self._run.reserve(Amount(tokens=asked.reserved_tokens), asked)
+            # Off the event loop: rendering a long conversation takes a while.
+            prompt = await asyncio.to_thread(self._run.around.models.prompt_text, request)
+            asked = replace(asked, prompt_sha256=fingerprint(prompt))
+            await self._run.reserve(Amount(tokens=asked.reserved_tokens), asked, prompt=prompt)
             started: list[Delta] = []
             try:
                 completion = await self._stream(request, asked, started)

@@ -69,6 +69,8 @@ class ModelAsked:
     prompt_tokens: int
     reserved_tokens: int
     reserved_cost: float = 0.0
+    prompt_sha256: str = ""
+    """Of the exact prompt; the text, if it is kept, lies beside the events (`prompt_store.py`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +136,8 @@ class ToolReturned:
     content: str
     cut_bytes: int = 0
     """How much of the result was over the tool's cap and left out, as its marker says."""
+    limit: str = ""
+    """What bound the call, if anything did, e.g. `timeout_s 30`."""
     cost: float = 0.0
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pentad.agent.events import ModelAnswered, Planned, Recalled, Record, RunResumed, StepEnded, ToolReturned
+from pentad.agent.waterfall import Bar, waterfall
 from pentad.types import LAYERS, Decision, Layer, Span
 
 _DEPTH = {layer: depth for depth, layer in enumerate(LAYERS)}
@@ -42,6 +43,7 @@ class Explanation:
     model_calls: int = 0
     tool_calls: int = 0
     decisions: tuple[Decision, ...] = field(default=())
+    waterfall: tuple[Bar, ...] = ()
 
     @property
     def residual_fraction(self) -> float:
@@ -49,8 +51,12 @@ class Explanation:
         return self.residual_s / self.active_s if self.active_s > 0 else 0.0
 
 
-def explain(records: Sequence[Record]) -> Explanation:
-    """The explanation of a run from its records, at least one."""
+def explain(records: Sequence[Record], earlier: Iterable[Sequence[Record]] = ()) -> Explanation:
+    """The explanation of a run from its records, at least one.
+
+    Args:
+        earlier: records of other runs, which say how long calls of their models and tools take.
+    """
     active_s = offline_s = 0.0
     taken: dict[tuple[Layer, str], float] = {}
     last: Record | None = None
@@ -76,6 +82,7 @@ def explain(records: Sequence[Record]) -> Explanation:
         model_calls=len(answers),
         tool_calls=sum(isinstance(r.event, ToolReturned) for r in records),
         decisions=tuple(_decisions(records)),
+        waterfall=waterfall(records, earlier),
     )
 
 

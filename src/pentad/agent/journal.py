@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from pentad.agent import ownership
+from pentad.agent import ownership, prompt_store
 from pentad.agent.events import Event, Record, RunEnded, RunStarted, is_durable
+from pentad.agent.prompt_store import Prompt, PromptRetention
 from pentad.agent.rows import EVENT_COLUMNS, JournalDamaged, RunRow, from_row, project, to_row
 from pentad.agent.sqlite import connect, prepare, transaction, translated
 from pentad.errors import Conflict, NotFound, Unavailable
@@ -52,6 +53,7 @@ class _Append:
     event: Event
     clock_s: float
     spans: tuple[Span, ...]
+    prompt: str | None
     done: Future[Record]
 
 
@@ -61,6 +63,7 @@ class Journal:
     Args:
         path: the SQLite file; its folder is made if it is not there.
         clock: monotonic instants for the rows; wall: seconds since 1970.
+        retention: which prompts of model calls are kept, and for how long.
         on_commit: called with "before" and "after" around every commit, in the writer's thread;
             a fault drill kills the process there.
     """
@@ -71,11 +74,13 @@ class Journal:
         *,
         clock: Clock = time.monotonic,
         wall: Clock = time.time,
+        retention: PromptRetention | None = None,
         on_commit: Callable[[str], None] | None = None,
     ) -> None:
         self.path = pathlib.Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._clock, self._wall, self._on_commit = clock, wall, on_commit
+        self.retention = retention or PromptRetention()
         self.owner = ownership.mine()
         self._tails: dict[str, tuple[int, bytes]] = {}
         self._watchers: dict[str, set[Callable[[Record], None]]] = {}
@@ -87,17 +92,21 @@ class Journal:
         self._closed = False
         with translated(self.path, JournalUnavailable):
             prepare(self._reader, schema=_SCHEMA, version=_VERSION, what="journal")
+            with transaction(self._reader):
+                prompt_store.prepare(self._reader, self._wall(), self.retention)
         self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
         self._writer.start()
 
     # writing
 
-    async def append(self, run_id: str, event: Event, spans: Sequence[Span] = ()) -> Record:
-        """The event as recorded, once committed.
+    async def append(
+        self, run_id: str, event: Event, spans: Sequence[Span] = (), *, prompt: str | None = None
+    ) -> Record:
+        """The event as recorded, once committed. `prompt` is kept with it, whatever the retention says.
 
         Raises JournalUnavailable when it cannot be written (disk full, I/O error): then it did not happen.
         """
-        item = _Append(run_id, event, self._clock(), tuple(spans), Future())
+        item = _Append(run_id, event, self._clock(), tuple(spans), prompt, Future())
         if self._closed:
             raise JournalUnavailable(f"journal {self.path.name!r} is closed")
         self._work.put(item)
@@ -142,6 +151,7 @@ class Journal:
     def _write(self) -> None:
         db = connect(self.path)
         db.execute("PRAGMA foreign_keys = ON")
+        db.execute("PRAGMA secure_delete = ON")
         while (item := self._work.get()) is not None:
             if not isinstance(item, _Append):
                 item(db)
@@ -176,6 +186,8 @@ class Journal:
                 f"INSERT INTO events (run_id, {EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (item.run_id, *row),
             )
+            if item.prompt is not None:
+                prompt_store.keep(db, item.run_id, item.prompt, record.at_s, self.retention)
 
         db.execute(f"PRAGMA synchronous = {'FULL' if is_durable(item.event) else 'NORMAL'}")
         self._transact(db, insert)
@@ -222,12 +234,29 @@ class Journal:
             tail = bytes(row[-1])
         return records
 
+    def prompts(self, run_id: str) -> list[Prompt]:
+        """What the run's model calls were asked, in order. Raises NotFound, JournalDamaged."""
+        records = self.read(run_id)
+        with self._lock, translated(self.path, JournalUnavailable):
+            return prompt_store.prompts(self._reader, records, self._wall(), self.retention)
+
     def run(self, run_id: str) -> RunRow:
         """The run's line. Raises NotFound."""
         rows = self.runs(where="id = ?", values=(run_id,))
         if not rows:
             raise NotFound(f"no run {run_id!r}")
         return rows[0]
+
+    def earlier(self, row: RunRow, limit: int = 8) -> list[list[Record]]:
+        """The records of the tenant's runs that began last before `row`; damaged ones are left out."""
+        before = self.runs(
+            where="tenant = ? AND started_s < ?", values=(row.tenant, row.started_s), limit=limit
+        )
+        found = []
+        for one in before:
+            with contextlib.suppress(JournalDamaged):
+                found.append(self.read(one.id))
+        return found
 
     def runs(self, *, where: str = "1", values: Sequence[object] = (), limit: int = -1) -> list[RunRow]:
         """Runs, newest first. `where` is our own SQL, never a user's; values are bound."""

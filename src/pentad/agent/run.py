@@ -40,18 +40,24 @@ class Run:
         self._reserving = asyncio.Lock()
         self._attempts = state.attempt
 
-    async def append(self, event: Event) -> None:
-        """Journals an event, then lets it change the state. Raises Unavailable if it cannot be written."""
+    async def append(self, event: Event, *, prompt: str | None = None) -> None:
+        """Journals an event, with a prompt that may be kept, then lets it change the state.
+
+        Raises Unavailable if it cannot be written.
+        """
         spans, self._spans = self._spans, []
+        kept = prompt if self.around.journal.retention.keeps(self.state.data_label) else None
         with self.span("agent", "journal"):
-            record = await self.around.journal.append(self.state.run_id, event, spans)
+            record = await self.around.journal.append(self.state.run_id, event, spans, prompt=kept)
         self.state = self.state.apply(record)
 
-    async def reserve(self, amount: Amount, event: ModelAsked | ToolIntended) -> None:
+    async def reserve(
+        self, amount: Amount, event: ModelAsked | ToolIntended, *, prompt: str | None = None
+    ) -> None:
         """Journals the event that holds `amount`. Raises BudgetExceeded if there is no room for it."""
         async with self._reserving:
             self.state.ledger.check(amount)
-            await self.append(event)
+            await self.append(event, prompt=prompt)
 
     def next_attempt(self) -> int:
         """The number of the next model call of this step; unique also among concurrent ones."""

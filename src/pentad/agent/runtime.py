@@ -19,6 +19,7 @@ from pentad.agent.following import Hub
 from pentad.agent.journal import Journal
 from pentad.agent.memory.base import Memory
 from pentad.agent.ports import ModelPort
+from pentad.agent.prompt_store import Prompt
 from pentad.agent.rows import RunRow
 from pentad.agent.run import Run, Surroundings
 from pentad.agent.spec import AgentSpec
@@ -232,8 +233,13 @@ class AgentRuntime:
 
     def explain(self, run_id: str, *, tenant: str = "default") -> Explanation:
         """Where the run's time, tokens and decisions went, by layer. Raises NotFound, JournalDamaged."""
+        earlier = self._journal.earlier(self._own(run_id, tenant))
+        return explain(self._journal.read(run_id), earlier)
+
+    def prompts(self, run_id: str, *, tenant: str = "default") -> Sequence[Prompt]:
+        """What each model call of the run was asked. Raises NotFound, JournalDamaged."""
         self._own(run_id, tenant)
-        return explain(self._journal.read(run_id))
+        return self._journal.prompts(run_id)
 
     async def approve_tools(self, agent: AgentSpec | str) -> None:
         """Accepts what the agent's MCP servers list now, also tools that changed since last time."""

@@ -87,6 +87,10 @@ class Settings(_Section):
     """Model for /v1/embeddings and long-term memory; null for none."""
     backends: tuple[RemoteBackend, ...] = ()
     """Remote models served beside the local ones."""
+    prompt_days: float = Field(default=30.0, ge=0, allow_inf_nan=False)
+    """Days that the exact prompts of agent runs are kept in the journal; 0 keeps none."""
+    prompt_labels: tuple[str, ...] = ()
+    """Data labels of runs whose prompts are kept too; those of runs without a label always are."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line written to standard error."""
     engine: EngineSettings = EngineSettings()

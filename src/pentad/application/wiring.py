@@ -13,6 +13,7 @@ from pentad import registry
 from pentad.agent.journal import Journal
 from pentad.agent.loading import load_agent, ready
 from pentad.agent.memory.store import LongTerm
+from pentad.agent.prompt_store import PromptRetention
 from pentad.agent.runtime import AgentRuntime, RuntimeLimits
 from pentad.application.config import EngineSettings, RemoteBackend, Settings
 from pentad.application.runners import load_engine
@@ -72,7 +73,11 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
             undo.callback(memory.close)
         agents = AgentRuntime(
             models,
-            Journal(settings.journal_path, clock=clock),
+            Journal(
+                settings.journal_path,
+                clock=clock,
+                retention=PromptRetention(days=settings.prompt_days, labels=settings.prompt_labels),
+            ),
             agents={name: load_agent(name) for name in ready()},
             memory=memory,
             limits=RuntimeLimits(approvals_path=settings.root / "mcp-approvals.json"),

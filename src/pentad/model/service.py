@@ -13,6 +13,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Protocol, cast, runtime_checkable
 
+import msgspec
+
 from pentad.errors import Incompatible, ModelNotFound
 from pentad.execution.backend import Backend, Capabilities, Completion, Delta, Embedder, StreamDone, collect
 from pentad.model.routing.base import ModelRouter, RouterInput
@@ -53,6 +55,15 @@ class TokenCodec(Protocol):
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens included."""
+        ...
+
+
+@runtime_checkable
+class PromptRenderer(Protocol):
+    """A backend that can show the text its model is given."""
+
+    def prompt_text(self, request: Request) -> str:
+        """The prompt with its control tokens spelled out; of a remote model, the body that is sent."""
         ...
 
 
@@ -123,6 +134,14 @@ class ModelService:
         """Prompt tokens of the request as its model would see it, tools and template included."""
         backend, _ = self._route(request)
         return backend.count_tokens(request)
+
+    def prompt_text(self, request: Request) -> str:
+        """The request exactly as its model sees it, tools and template included."""
+        backend, _ = self._route(request)
+        if isinstance(backend, PromptRenderer):
+            return backend.prompt_text(request)
+        fields = {name: getattr(request, name) for name in ("messages", "text", "token_ids", "tools")}
+        return msgspec.json.encode({name: value for name, value in fields.items() if value}).decode()
 
     def tokenize(self, model: str, text: str) -> list[int]:
         """Token ids of raw text. Raises Incompatible when the model's tokenizer is not here."""

@@ -26,6 +26,8 @@ class Outcome:
     status: ToolStatus
     content: str
     cut_bytes: int = 0
+    limit: str = ""
+    """What bound it, if anything did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +92,12 @@ async def call(
 
 
 def _timed_out(tool: Tool, timeout_s: float) -> Outcome:
+    limit = f"timeout_s {timeout_s:g}" if timeout_s == tool.timeout_s else f"wall_s, {timeout_s:.3g} left"
     if tool.effects == "none":
-        return Outcome(status="failed", content=f"tool {tool.name!r} gave no result within {timeout_s:g} s")
-    return Outcome(status="unknown", content=in_doubt(tool.name, f"no result within {timeout_s:g} s"))
+        text = f"tool {tool.name!r} gave no result within {timeout_s:g} s"
+        return Outcome(status="failed", content=text, limit=limit)
+    doubt = in_doubt(tool.name, f"no result within {timeout_s:g} s")
+    return Outcome(status="unknown", content=doubt, limit=limit)
 
 
 def in_doubt(name: str, why: str) -> str:
@@ -127,7 +132,8 @@ def capped(text: str, max_bytes: int, total_bytes: int | None = None) -> Outcome
         end -= 1
     marker = f"\n[cut: {total - end} of {total} bytes left out]"
     kept = data[:end].decode("utf-8", "surrogatepass")
-    return Outcome(status="ok", content=kept + marker, cut_bytes=total - end)
+    limit = f"max_result_bytes {max_bytes}"
+    return Outcome(status="ok", content=kept + marker, cut_bytes=total - end, limit=limit)
 
 
 def shown(text: str) -> str:

@@ -113,18 +113,30 @@ def runs_list(
 
 @with_settings(COMMON)
 def runs_show(
-    flags: dict[str, Any], config: pathlib.Path | None, run: RunId, json: JsonOption = False
+    flags: dict[str, Any],
+    config: pathlib.Path | None,
+    run: RunId,
+    prompts: Annotated[
+        bool, typer.Option("--prompts", help="Show what each model call was asked, word for word.")
+    ] = False,
+    json: JsonOption = False,
 ) -> None:
     """Show every step of a run, from its journal."""
     from pentad.agent.explain import explain
     from pentad.agent.state import fold
-    from pentad.application.cli.trace import ending, printer, run_summary
+    from pentad.application.cli.trace import ending, printer, prompt_lines, run_summary
 
     with _journal(flags, config) as journal:
         records = journal.read(run)
+        asked = journal.prompts(run) if prompts else []
     state = fold(records)
     if json:
-        print_json(run_summary(state) | {"events": [record.to_json() for record in records]})
+        shown = {"prompts": [dataclasses.asdict(prompt) for prompt in asked]} if prompts else {}
+        print_json(run_summary(state) | {"events": [record.to_json() for record in records]} | shown)
+        return
+    if prompts:
+        for prompt in asked:
+            typer.echo(prompt_lines(prompt))
         return
     show = printer()
     for record in records:
@@ -138,10 +150,10 @@ def runs_explain(
 ) -> None:
     """Attribute a run's time, tokens and decisions to the five layers."""
     from pentad.agent.explain import explain
-    from pentad.application.cli.trace import decision_line, explanation_summary
+    from pentad.application.cli.trace import bar_rows, decision_line, explanation_summary
 
     with _journal(flags, config) as journal:
-        explanation = explain(journal.read(run))
+        explanation = explain(journal.read(run), journal.earlier(journal.run(run)))
     if json:
         print_json(explanation_summary(explanation))
         return
@@ -160,6 +172,10 @@ def runs_explain(
         f"({explanation.cached_tokens} cached), {explanation.completion_tokens} generated; "
         f"{explanation.tool_calls} tool calls; cost {explanation.cost:g}"
     )
+    if explanation.waterfall:
+        typer.echo("")
+        columns = ("step", "what", "from", "took", "expected", "bound by", "")
+        print_table(columns, bar_rows(explanation), empty="")
     if explanation.decisions:
         typer.echo("\ndecisions")
         for decision in explanation.decisions:
@@ -219,8 +235,11 @@ def _serving_only(settings: Settings, model: str) -> Settings:
 @contextmanager
 def _journal(flags: dict[str, Any], config: pathlib.Path | None) -> Iterator[Journal]:
     from pentad.agent.journal import Journal
+    from pentad.agent.prompt_store import PromptRetention
 
-    journal = Journal(settings_of(flags, config, quiet=True).journal_path)
+    settings = settings_of(flags, config, quiet=True)
+    retention = PromptRetention(days=settings.prompt_days, labels=settings.prompt_labels)
+    journal = Journal(settings.journal_path, retention=retention)
     try:
         yield journal
     finally:

@@ -24,6 +24,7 @@ from pentad.agent.events import (
     ToolReturned,
 )
 from pentad.agent.explain import Explanation
+from pentad.agent.prompt_store import Prompt
 from pentad.agent.rows import RunRow
 from pentad.agent.state import RunState
 from pentad.application.cli.output import duration, plain
@@ -31,6 +32,8 @@ from pentad.types import Decision
 
 _MOST_SHOWN = 500
 """Characters of a tool result or text shown on the terminal; the journal has the whole."""
+_WIDTH = 32
+"""Characters of the line that a waterfall is drawn on."""
 
 
 def line_of(record: Record) -> str | None:
@@ -128,6 +131,38 @@ def row_summary(row: RunRow) -> dict[str, Any]:
 def explanation_summary(explanation: Explanation) -> dict[str, Any]:
     """An explanation as data."""
     return asdict(explanation) | {"residual_fraction": explanation.residual_fraction}
+
+
+def bar_rows(explanation: Explanation) -> list[tuple[object, ...]]:
+    """The waterfall as lines of a table: what took at least a thousandth of the run, drawn to scale."""
+    whole = max((bar.end_s for bar in explanation.waterfall), default=0.0) or 1.0
+    shown = [b for b in explanation.waterfall if b.seconds >= whole / 1000 or b.limit]
+    return [
+        (
+            bar.step if bar.attempt is None else f"{bar.step}.{bar.attempt}",
+            bar.kind if bar.name == bar.kind else f"{bar.kind} {plain(bar.name)}",
+            duration(bar.start_s),
+            duration(bar.seconds),
+            "-" if bar.expected_s is None else duration(bar.expected_s),
+            _short(plain(bar.limit or "-")),
+            _drawn(bar.start_s / whole, bar.end_s / whole),
+        )
+        for bar in shown
+    ]
+
+
+def _drawn(start: float, end: float) -> str:
+    """A stretch of the run on a line of `_WIDTH` characters."""
+    first = min(_WIDTH - 1, int(start * _WIDTH))
+    last = max(first + 1, round(end * _WIDTH))
+    return " " * first + "#" * (min(last, _WIDTH) - first)
+
+
+def prompt_lines(prompt: Prompt) -> str:
+    """One prompt under a line that says which call it belongs to."""
+    head = f"== step {prompt.step}, call {prompt.attempt}: {prompt.purpose} ({prompt.sha256[:12] or 'none'})"
+    text = "not kept: its data label, its age or prompt_days 0" if prompt.text is None else prompt.text
+    return plain(f"{head}\n{text}\n")
 
 
 def decision_line(decision: Decision) -> str:

@@ -29,7 +29,14 @@ from pentad.application.gateway.schemas.messages import (
 )
 from pentad.application.gateway.schemas.operations import ErrorBody, MessagesErrorBody, Status, Version
 from pentad.application.gateway.schemas.responses import ResponseDeleted, ResponseObject, ResponseRequest
-from pentad.application.gateway.schemas.runs import AgentList, RunExplanation, RunList, RunObject, RunRequest
+from pentad.application.gateway.schemas.runs import (
+    AgentList,
+    RunExplanation,
+    RunList,
+    RunObject,
+    RunPrompts,
+    RunRequest,
+)
 
 Query = tuple[tuple[str, dict[str, Any]], ...]
 _AFTER: Query = (("after", {"type": "integer", "minimum": 0, "maximum": 2**53}),)
@@ -88,6 +95,7 @@ OPERATIONS: tuple[Operation, ...] = (
     _get(_RUN, "One run", RunObject),
     _get(f"{_RUN}/events", "Follow a run", None, media="text/event-stream", streams=True, query=_AFTER),
     _get(f"{_RUN}/explain", "Where a run's time, tokens and choices went", RunExplanation),
+    _get(f"{_RUN}/prompts", "What each model call of a run was asked, word for word", RunPrompts),
     _post(f"{_RUN}/cancel", "End a run", None, RunObject),
     _post(f"{_RUN}/resume", "Take up an interrupted run", None, RunObject, status=202),
     _post("/tokenize", "Token ids of a text", TokenizeRequest, TokenizeAnswer),

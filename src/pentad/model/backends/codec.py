@@ -108,6 +108,12 @@ class ChatCodec:
         """
         return self._tokenized(request, self._rendered(request)[0])
 
+    def prompt_text(self, request: Request) -> str:
+        """The prompt as text, control tokens spelled out. Raises as `prompt`."""
+        if request.token_ids is not None:
+            return self.detokenize(request.token_ids)
+        return "".join(text for text, _ in self._rendered(request)[0])
+
     def prepare(self, request: Request) -> Prepared:
         """The request as tokens, its limits checked and its open ends resolved.
 

@@ -136,6 +136,10 @@ class LlamaCppBackend:
         """Prompt tokens of the request, tools and template included."""
         return len(self.codec.prompt(request))
 
+    def prompt_text(self, request: Request) -> str:
+        """The prompt as the model sees it, control tokens spelled out."""
+        return self.codec.prompt_text(request)
+
     def tokenize(self, text: str) -> list[int]:
         """Token ids of raw text; special-token text becomes the special token."""
         return self.codec.tokenize(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
@@ -160,6 +161,10 @@ class OpenAIBackend:
             hint="choose a model that runs here",
             param="model",
         )
+
+    def prompt_text(self, request: Request) -> str:
+        """The fields of the call as JSON: what leaves this machine, but for the key."""
+        return json.dumps(request_fields(request, self.endpoint), ensure_ascii=False, default=str)
 
     def stats(self) -> dict[str, float]:
         return dict(self._counts)

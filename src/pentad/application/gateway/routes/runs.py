@@ -13,9 +13,11 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
+from pentad.agent.codec import readable
 from pentad.agent.events import Record
 from pentad.agent.explain import Explanation
 from pentad.agent.loading import agent_from
+from pentad.agent.prompt_store import Prompt
 from pentad.agent.rows import RunRow
 from pentad.agent.runtime import AgentRuntime
 from pentad.agent.spec import AgentSpec
@@ -30,10 +32,13 @@ from pentad.application.gateway.schemas.runs import (
     AgentCard,
     AgentList,
     LayerShare,
+    RunBar,
     RunExplanation,
     RunLine,
     RunList,
     RunObject,
+    RunPrompt,
+    RunPrompts,
     RunRequest,
     RunUsage,
 )
@@ -63,6 +68,7 @@ class Runs:
             Route(one, self.show, methods=["GET"]),
             Route(f"{one}/events", self.events, methods=["GET"]),
             Route(f"{one}/explain", self.explain, methods=["GET"]),
+            Route(f"{one}/prompts", self.prompts, methods=["GET"]),
             Route(f"{one}/cancel", self.cancel, methods=["POST"]),
             Route(f"{one}/resume", self.resume, methods=["POST"]),
         ]
@@ -120,6 +126,11 @@ class Runs:
         """Where the run's time went, by layer."""
         made = await asyncio.to_thread(self._runtime.explain, _run_id(http), tenant=exchange_of(http).tenant)
         return json_response(_explanation(made))
+
+    async def prompts(self, http: HttpRequest) -> Response:
+        """What each model call was asked, word for word, as far as it is retained."""
+        made = await asyncio.to_thread(self._runtime.prompts, _run_id(http), tenant=exchange_of(http).tenant)
+        return json_response(RunPrompts(data=[_prompt(prompt) for prompt in made]))
 
     async def cancel(self, http: HttpRequest) -> Response:
         """Ends a run; answers when it has ended."""
@@ -247,4 +258,17 @@ def _explanation(made: Explanation) -> RunExplanation:
         model_calls=made.model_calls,
         tool_calls=made.tool_calls,
         decisions=[msgspec.to_builtins(decision) for decision in made.decisions],
+        waterfall=[RunBar(**asdict(bar)) for bar in made.waterfall],
+    )
+
+
+def _prompt(made: Prompt) -> RunPrompt:
+    return RunPrompt(
+        step=made.step,
+        attempt=made.attempt,
+        purpose=made.purpose,
+        request_id=made.request_id,
+        prompt=None if made.text is None else str(readable(made.text)),
+        sha256=made.sha256,
+        retained=made.text is not None,
     )

@@ -67,6 +67,41 @@ class LayerShare(Struct, kw_only=True):
     parts: list[tuple[str, float]]
 
 
+class RunBar(Struct, kw_only=True):
+    """One stretch of a run's time, in seconds since the run began."""
+
+    step: int
+    attempt: int | None
+    """Which model call of the step, for what belongs to one."""
+    kind: Literal["queue", "prefill", "decode", "model", "tool", "waiting", "planning", "memory", "other"]
+    name: str
+    start_s: float
+    end_s: float
+    expected_s: float | None
+    """What other calls of the same model or tool say that it should take; null with too few of them."""
+    limit: str | None
+    """What bound it, e.g. `max_tokens 96`."""
+
+
+class RunPrompt(Struct, kw_only=True):
+    """What one model call was asked, word for word."""
+
+    step: int
+    attempt: int
+    purpose: str
+    request_id: str
+    prompt: str | None
+    """As the model saw it; null when it is not retained."""
+    sha256: str
+    retained: bool
+    """False when its data label or age says that the text is not kept."""
+
+
+class RunPrompts(Struct, kw_only=True):
+    data: list[RunPrompt]
+    object: Literal["list"] = "list"
+
+
 class RunExplanation(Struct, kw_only=True):
     """Where a run's time, tokens and choices went."""
 
@@ -83,6 +118,7 @@ class RunExplanation(Struct, kw_only=True):
     model_calls: int
     tool_calls: int
     decisions: list[dict[str, Any]]
+    waterfall: list[RunBar]
 
 
 class AgentCard(Struct, kw_only=True):
