@@ -1,17 +1,15 @@
-"""Shared fixtures: real models, the network guard and the record of coverage rows."""
+"""Shared fixtures: real models and the network guard. `evidence.plugin` records coverage rows."""
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
-import platform
 import socket
-import subprocess
 from typing import Any
 
 import pytest
 
+pytest_plugins = ["evidence.plugin"]
 ROOT = pathlib.Path(__file__).parent.parent
 OFFLINE_FOLDERS = ("unit", "property")
 """Tests in these folders may not open a connection, not even to loopback."""
@@ -70,65 +68,3 @@ def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
                 raise AssertionError(f"a {parts[0]} test opened a connection to {address!r}")
 
         monkeypatch.setattr(socket.socket, "connect", refuse)
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--rows-file", help="write the outcome of every test that is marked with a coverage row")
-
-
-class _Rows:
-    """Collects row, kind, test and outcome; the worst phase of a test counts.
-
-    Tests that did not run are left out, unless nothing was to run (--collect-only).
-    """
-
-    def __init__(self, target: pathlib.Path, *, collect_only: bool) -> None:
-        self.target = target
-        self.collect_only = collect_only
-        self.values: dict[str, dict[str, object]] = {}
-        self.marks: dict[str, list[tuple[str, str]]] = {}
-        self.slow: set[str] = set()
-        self.outcomes: dict[str, str] = {}
-
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        for item in items:
-            for mark in item.iter_markers("row"):
-                row, kind = mark.args[0], mark.args[1] if len(mark.args) > 1 else mark.kwargs["kind"]
-                self.marks.setdefault(item.nodeid, []).append((row, kind))
-            if item.get_closest_marker("slow"):
-                self.slow.add(item.nodeid)
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        decides = report.when == "call" or report.outcome != "passed"
-        if report.nodeid in self.marks and decides and self.outcomes.get(report.nodeid) != "failed":
-            self.outcomes[report.nodeid] = report.outcome
-            self.values[report.nodeid] = dict(report.user_properties)
-
-    def pytest_sessionfinish(self) -> None:
-        git = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        commit, machine = git.stdout.strip(), f"{platform.machine()} {os.cpu_count()} cores"
-        lines = [
-            {
-                "row": row,
-                "kind": kind,
-                "test": test,
-                "outcome": self.outcomes.get(test, "not run"),
-                "slow": test in self.slow,
-                "commit": commit,
-                "machine": machine,
-                "value": self.values.get(test, {}),
-            }
-            for test, marks in sorted(self.marks.items())
-            for row, kind in marks
-            if self.collect_only or test in self.outcomes
-        ]
-        self.target.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    target = config.getoption("--rows-file")
-    if target:
-        collect_only = bool(config.getoption("--collect-only"))
-        config.pluginmanager.register(_Rows(pathlib.Path(target), collect_only=collect_only))

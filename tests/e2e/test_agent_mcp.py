@@ -204,7 +204,7 @@ def test_approving_again_lifts_the_block() -> None:
     run(scenario(), 60)
 
 
-@pytest.mark.row("tool-mcp", "mechanism")
+@pytest.mark.row("tool-mcp", "mechanism", claims=(2,))
 def test_policy_denies_whatever_the_model_asks_for(tmp_path: pathlib.Path) -> None:
     names = ["srv__add", "srv__fail", "srv__flood", "srv__environment", "srv__stopped_calls"]
 

@@ -34,7 +34,7 @@ def client_of(live: Live, **options: object) -> OpenAI:
     return OpenAI(base_url=f"{live.url}/v1", api_key="unused", max_retries=0, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.row("app-chat", "mechanism")
+@pytest.mark.row("app-chat", "mechanism", claims=(1,))
 def test_a_chat_is_answered_and_its_history_reaches_the_model() -> None:
     turns: list[Turn] = [["I am", " here."], lambda r: [f"You said: {r.messages[1].content}"]]
     with scripted(*turns) as live, client_of(live) as client:
@@ -53,7 +53,7 @@ def test_a_chat_is_answered_and_its_history_reaches_the_model() -> None:
         assert roles == ["system", "user", "assistant", "user"]
 
 
-@pytest.mark.row("app-chat", "mechanism")
+@pytest.mark.row("app-chat", "mechanism", claims=(1,))
 def test_a_streamed_chat_adds_up_to_the_plain_one() -> None:
     turn = ["Hel", "lo ", "\N{WOMAN}\N{ZERO WIDTH JOINER}\N{PERSONAL COMPUTER}", " שלום", ""]
     with scripted(turn, turn) as live, client_of(live) as client:

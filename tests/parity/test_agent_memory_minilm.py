@@ -11,6 +11,7 @@ import pytest
 
 from agent_facts import Fact, facts
 from agent_support import run
+from evidence.plugin import Measure
 from pentad.agent.memory.base import Item, Scope
 from pentad.agent.memory.store import LongTerm
 from pentad.model.embedding import LocalEmbedder
@@ -51,9 +52,9 @@ def reopen(
     return open_store
 
 
-@pytest.mark.row("mem-long", "effect")
+@pytest.mark.row("mem-long", "effect", claims=(1,))
 def test_after_a_restart_the_right_one_of_a_thousand_facts_is_in_the_top_five(
-    reopen: Callable[[], LongTerm], told: list[Fact]
+    reopen: Callable[[], LongTerm], told: list[Fact], measured: Measure
 ) -> None:
     memory = reopen()
     asked = random.Random(1).sample(told, 100)
@@ -66,13 +67,13 @@ def test_after_a_restart_the_right_one_of_a_thousand_facts_is_in_the_top_five(
     memory.close()
     median_ms = 1000 * sorted(times)[len(times) // 2]
     print(f"right fact in the top 5: {hits} of {len(asked)}; {median_ms:.1f} ms median with embedding")
-    assert hits >= 90
-    assert median_ms < 50
+    measured("right fact in the top 5", hits / len(asked), at_least=0.9)
+    measured("median look-up with embedding", median_ms, at_most=50, unit=" ms")
 
 
-@pytest.mark.row("mem-retrieve", "effect")
+@pytest.mark.row("mem-retrieve", "effect", claims=(1,))
 def test_scored_retrieval_beats_recency_alone_at_the_same_budget(
-    reopen: Callable[[], LongTerm], told: list[Fact]
+    reopen: Callable[[], LongTerm], told: list[Fact], measured: Measure
 ) -> None:
     """300 questions, a third of them about the last twenty facts, as people ask; five items each."""
     memory = reopen()
@@ -86,4 +87,5 @@ def test_scored_retrieval_beats_recency_alone_at_the_same_budget(
     recent = sum(fact.text in latest for fact in asked)
     memory.close()
     print(f"recall@5 of {len(asked)}: scored {scored}, recency only {recent}")
-    assert scored - recent >= 0.10 * len(asked)
+    points = 100 * (scored - recent) / len(asked)
+    measured("recall@5 above recency alone", points, at_least=10, unit=" points")

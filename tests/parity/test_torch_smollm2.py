@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from evidence.plugin import Measure
 from pentad.execution.torch.runner import TorchRunner
 from pentad.model.loading import ModelFiles, open_model
 from ragged_batches import ragged, whole
@@ -46,9 +47,9 @@ def batched(files: ModelFiles, runner: TorchRunner) -> Outcome:
 
 
 @pytest.mark.row("m-llama", "mechanism")
-@pytest.mark.row("m-llama", "effect")
+@pytest.mark.row("m-llama", "effect", claims=(1,))
 def test_logits_equal_the_reference_on_short_and_long_prompts(
-    files: ModelFiles, runner: TorchRunner, smollm2_path: pathlib.Path
+    files: ModelFiles, runner: TorchRunner, smollm2_path: pathlib.Path, measured: Measure
 ) -> None:
     reference = gguf_reference(smollm2_path)
     chat = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
@@ -59,11 +60,12 @@ def test_logits_equal_the_reference_on_short_and_long_prompts(
         with torch.inference_mode():
             expected = reference(torch.tensor([tokens])).logits[0].numpy()
         got = runner.logits(whole(tokens))
-        assert np.abs(got - expected).max() < 1e-3
+        error = float(np.abs(got - expected).max())
+        measured(f"largest logit error, {len(tokens)} tokens", error, at_most=1e-3)
         np.testing.assert_array_equal(got.argmax(-1), expected.argmax(-1))
 
 
-@pytest.mark.row("mem-paged", "mechanism")
+@pytest.mark.row("mem-paged", "mechanism", claims=(3,))
 def test_scattered_blocks_give_the_logits_of_a_contiguous_cache(
     files: ModelFiles, runner: TorchRunner
 ) -> None:
@@ -76,8 +78,8 @@ def test_scattered_blocks_give_the_logits_of_a_contiguous_cache(
     np.testing.assert_allclose(np.concatenate(in_chunks), contiguous, atol=1e-3)
 
 
-@pytest.mark.row("mem-paged", "effect")
-@pytest.mark.row("ag-query-batch", "mechanism")
+@pytest.mark.row("mem-paged", "effect", claims=(3,))
+@pytest.mark.row("ag-query-batch", "mechanism", claims=(2,))
 def test_each_prompt_alone_over_a_contiguous_cache_gives_the_batch_s_tokens(
     files: ModelFiles, load: Load, batched: Outcome
 ) -> None:
@@ -95,7 +97,7 @@ def test_prompts_in_small_chunks_give_the_same_tokens(
     assert chunked.tokens == batched.tokens
 
 
-@pytest.mark.row("ag-preempt", "mechanism")
+@pytest.mark.row("ag-preempt", "mechanism", claims=(1,))
 def test_preempted_sequences_give_the_same_tokens(
     files: ModelFiles, runner: TorchRunner, batched: Outcome
 ) -> None:

@@ -333,8 +333,8 @@ def test_frequency_factors_of_a_file_equal_the_scaling_they_came_from() -> None:
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
-@pytest.mark.row("mem-gqa", "mechanism")
-@pytest.mark.row("mem-mqa", "mechanism")
+@pytest.mark.row("mem-gqa", "mechanism", claims=(1,))
+@pytest.mark.row("mem-mqa", "mechanism", claims=(1,))
 def test_kv_bytes_are_in_the_ratio_of_the_head_counts(kv_heads: int) -> None:
     runner = TorchRunner.load(
         spec(kv_heads=kv_heads),

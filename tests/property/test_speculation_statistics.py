@@ -64,7 +64,7 @@ def outcomes(
     return counts, distribution(target.astype(np.float32), SampleRow(temperature=temperature)), accepted
 
 
-@pytest.mark.row("sd-leviathan", "mechanism")
+@pytest.mark.row("sd-leviathan", "mechanism", claims=(2,))
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_rejection_with_one_draft_draws_from_the_target(temperature: float) -> None:
     counts, expected, accepted = outcomes(1, replacement=True, temperature=temperature, rounds=3000, seed=1)
@@ -120,7 +120,7 @@ def expected_texts(prompt: Sequence[int], length: int, vocab_size: int, sampling
     return found
 
 
-@pytest.mark.row("sd-leviathan", "mechanism")
+@pytest.mark.row("sd-leviathan", "mechanism", claims=(2,))
 @pytest.mark.row("sd-specinfer", "mechanism")
 @pytest.mark.row("sd-sequoia", "mechanism")
 @drawing

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from chat_models import real_backend
+from evidence.plugin import Measure
 from pentad.execution.backend import TextDelta, collect
 from pentad.types import Message, Request, Sampling
 
@@ -42,9 +43,9 @@ FACTS: list[list[tuple[str, str, str]]] = [
 ]
 
 
-@pytest.mark.row("app-chat", "effect")
+@pytest.mark.row("app-chat", "effect", claims=(2,))
 def test_twenty_turns_recall_early_facts_in_nine_of_ten_cases(
-    qwen_large_path: pathlib.Path, record_property: Callable[[str, object], None]
+    qwen_large_path: pathlib.Path, measured: Measure
 ) -> None:
     """Ten turns each tell one fact, ten more each ask for one, oldest first."""
     recalled: list[bool] = []
@@ -70,14 +71,13 @@ def test_twenty_turns_recall_early_facts_in_nine_of_ten_cases(
                 if turn:
                     assert got.usage.cached_tokens > 0
     share = sum(recalled) / len(recalled)
-    record_property("recalled", share)
     print(f"\n{sum(recalled)} of {len(recalled)} facts recalled")
-    assert share >= 0.9
+    measured("early facts recalled", share, at_least=0.9)
 
 
-@pytest.mark.row("app-chat", "effect")
+@pytest.mark.row("app-chat", "effect", claims=(3,))
 def test_a_short_prompt_is_answered_within_a_second_at_half_a_billion_parameters(
-    qwen_path: pathlib.Path, record_property: Callable[[str, object], None]
+    qwen_path: pathlib.Path, record_property: Callable[[str, object], None], measured: Measure
 ) -> None:
     """Time to the first text, median of five cold prompts after one that warms the process up."""
     times_s: list[float] = []
@@ -104,4 +104,4 @@ def test_a_short_prompt_is_answered_within_a_second_at_half_a_billion_parameters
         times_s = sorted(run(first_text(number)) for number in range(1, 6))
     record_property("ttft_s", times_s)
     print(f"\nTTFT of a short prompt: {[round(t, 3) for t in times_s]} s")
-    assert times_s[2] < 1.0
+    measured("median TTFT", times_s[2], at_most=1.0, unit=" s")

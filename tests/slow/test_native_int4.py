@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from accuracy_support import Ours, chats, measure, wikitext
+from evidence.plugin import Measure
 from native_support import HERE
 from pentad.execution.native.runner import NativeRunner
 from pentad.execution.quant import dequantize
@@ -77,7 +78,7 @@ def medians(runners: Mapping[str, Runner], prompt: list[int], count: int) -> dic
 
 @pytest.mark.row("cpu-intel-int4", "effect")
 def test_decoding_is_half_as_fast_again_as_in_float32(
-    model: tuple[ModelFiles, int], record_property: Record
+    model: tuple[ModelFiles, int], record_property: Record, measured: Measure
 ) -> None:
     """Against PyTorch on the same weights in float32. Beside it, our own kernels on the weights in 8 bits."""
     files, count = model
@@ -95,13 +96,14 @@ def test_decoding_is_half_as_fast_again_as_in_float32(
     )
     record_property(f"{files.name}, tokens/s", {name: round(rate, 1) for name, rate in rates.items()})
     assert sizes["int4"] < 0.75 * sizes["int8"] < 0.25 * sizes["float32"]
-    assert rates["int4"] >= 1.5 * rates["float32"]
+    ratio = rates["int4"] / rates["float32"]
+    measured(f"{files.name}, int4 over float32", ratio, at_least=1.5, unit="x")
     assert rates["int4"] > rates["int8"]
 
 
 @pytest.mark.row("cpu-intel-int4", "effect")
 def test_the_next_token_is_right_as_often_as_in_float32_to_a_point(
-    smollm2_path: pathlib.Path, record_property: Record
+    smollm2_path: pathlib.Path, record_property: Record, measured: Measure
 ) -> None:
     """What the kernels lose against float32 on the same weights of 4 bits, in prompts and in answers."""
     files = open_model(smollm2_path)
@@ -113,4 +115,4 @@ def test_the_next_token_is_right_as_often_as_in_float32_to_a_point(
     print(f"\nnext token right, of {len(found['exact'].right)}: {points}")
     record_property("next token right, percent", points)
     for way in ("prompt", "decode"):
-        assert points[f"int4, {way}"] >= points["exact"] - 1
+        measured(f"points lost, {way}", points["exact"] - points[f"int4, {way}"], at_most=1)

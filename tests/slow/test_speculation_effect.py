@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
+from evidence.plugin import Measure
 from native_support import HERE
 from pentad.execution.native.runner import NativeRunner
 from pentad.execution.speculation.stage import Speculation
@@ -86,14 +87,14 @@ def answers(
     ]
 
 
-@pytest.mark.row("cpu-llma", "effect")
+@pytest.mark.row("cpu-llma", "effect", claims=(1,))
 @pytest.mark.parametrize(
     ("model", "texts", "least"),
     [("small", EDITS, 1.5), ("small", SUMMARIES, 1.5), ("smollm2", SUMMARIES, 1.1)],
     ids=["edits, Qwen 0.5B", "summaries, Qwen 0.5B", "summaries, SmolLM2"],
 )
 def test_answers_that_repeat_their_prompt_come_faster_and_are_the_same(
-    model: str, texts: Sequence[str], least: float, request: pytest.FixtureRequest
+    model: str, texts: Sequence[str], least: float, request: pytest.FixtureRequest, measured: Measure
 ) -> None:
     """SmolLM2 is held to less: of a text that it is asked to summarise or quote it copies little."""
     target: Loaded = request.getfixturevalue(model)
@@ -101,11 +102,11 @@ def test_answers_that_repeat_their_prompt_come_faster_and_are_the_same(
     found = compare(plain, drafting, answers(target, texts, 120))
     print(f"\n{request.node.callspec.id}: {found};", ", ".join(totals(drafting.stats())))
     assert found.same
-    assert found.ratio >= least
+    measured(f"{request.node.callspec.id}, speed", found.ratio, at_least=least, unit="x")
 
 
 @pytest.mark.row("cpu-llma", "effect")
-def test_a_reference_that_is_not_in_the_prompt_is_copied_from(smollm2: Loaded) -> None:
+def test_a_reference_that_is_not_in_the_prompt_is_copied_from(smollm2: Loaded, measured: Measure) -> None:
     """As an editor that knows the old text, or retrieval that found the passage."""
     asked = FREE[0]
     plain, drafting = serving(smollm2[1]), serving(smollm2[1], copying(smollm2))
@@ -113,11 +114,11 @@ def test_a_reference_that_is_not_in_the_prompt_is_copied_from(smollm2: Loaded) -
     found = compare(plain, drafting, answers(smollm2, [asked], 120, reference=answer))
     print(f"\nreference, SmolLM2: {found}")
     assert found.same
-    assert found.ratio >= 1.5
+    measured("copied reference, speed", found.ratio, at_least=1.5, unit="x")
 
 
 @pytest.mark.row("cpu-llma", "effect")
-def test_where_nothing_repeats_the_loss_is_under_five_percent(smollm2: Loaded) -> None:
+def test_where_nothing_repeats_the_loss_is_under_five_percent(smollm2: Loaded, measured: Measure) -> None:
     """Drawn at a high temperature: whatever an n-gram suggests is wrong."""
     plain, drafting = serving(smollm2[1]), serving(smollm2[1], copying(smollm2))
     wild = Sampling(temperature=1.5, ignore_eos=True)
@@ -125,7 +126,7 @@ def test_where_nothing_repeats_the_loss_is_under_five_percent(smollm2: Loaded) -
     found = compare(plain, drafting, run, rounds=7)
     print(f"\nhostile, SmolLM2: {found};", ", ".join(totals(drafting.stats())))
     assert found.same  # n-grams are chosen, not drawn: even sampled text is the same
-    assert found.ratio > 0.95
+    measured("nothing repeats, speed", found.ratio, at_least=0.95, unit="x")
 
 
 def drafted_by(strategy: DraftStrategy, target: Loaded, draft: Loaded) -> Watched:
@@ -133,17 +134,19 @@ def drafted_by(strategy: DraftStrategy, target: Loaded, draft: Loaded) -> Watche
 
 
 @pytest.mark.row("sd-leviathan", "effect")
-def test_a_draft_model_of_a_third_of_the_size_gains_a_quarter(large: Loaded, small: Loaded) -> None:
+def test_a_draft_model_of_a_third_of_the_size_gains_a_quarter(
+    large: Loaded, small: Loaded, measured: Measure
+) -> None:
     watched = drafted_by(Draft(), large, small)
     plain, drafting = serving(large[1]), serving(large[1], Speculation(watched))
     found = compare(plain, drafting, answers(large, [EDITS[1], CODING], 70))
     print(f"\ndraft, Qwen 0.5B for 1.5B: {found};", ", ".join(totals(drafting.stats())))
     assert found.same
-    assert found.ratio >= 1.25
+    measured("draft model, speed", found.ratio, at_least=1.25, unit="x")
 
 
-@pytest.mark.row("sd-leviathan", "effect")
-def test_tokens_per_step_are_what_the_formula_says(large: Loaded, small: Loaded) -> None:
+@pytest.mark.row("sd-leviathan", "effect", claims=(4,))
+def test_tokens_per_step_are_what_the_formula_says(large: Loaded, small: Loaded, measured: Measure) -> None:
     """(1 - a^(k + 1)) / (1 - a), with the a that is measured (Leviathan et al. 2023, equation 1)."""
     size = 4
     watched = drafted_by(Draft(least_confidence=0.0), large, small)
@@ -153,9 +156,9 @@ def test_tokens_per_step_are_what_the_formula_says(large: Loaded, small: Loaded)
         accepted for accepted, nodes in zip(watched.accepted, watched.nodes, strict=True) if nodes == size
     ]
     rate = sum(full) / sum(min(accepted + 1, size) for accepted in full)
-    expected, measured = (1 - rate ** (size + 1)) / (1 - rate), sum(full) / len(full) + 1
-    print(f"\nacceptance {rate:.3f}: {measured:.3f} tokens a step, by the formula {expected:.3f}")
-    assert measured == pytest.approx(expected, rel=0.1)
+    expected, found = (1 - rate ** (size + 1)) / (1 - rate), sum(full) / len(full) + 1
+    print(f"\nacceptance {rate:.3f}: {found:.3f} tokens a step, by the formula {expected:.3f}")
+    measured("tokens a step against the formula", abs(found / expected - 1), at_most=0.1)
 
 
 def per_step(
@@ -170,23 +173,26 @@ def per_step(
     return watched.per_step(skip)[0] + 1, measured
 
 
-@pytest.mark.row("sd-specinfer", "effect")
-def test_a_tree_accepts_a_fifth_more_per_step_than_a_chain_of_its_depth(large: Loaded, small: Loaded) -> None:
+@pytest.mark.row("sd-specinfer", "effect", claims=(1,))
+def test_a_tree_accepts_a_fifth_more_per_step_than_a_chain_of_its_depth(
+    large: Loaded, small: Loaded, measured: Measure
+) -> None:
     _, chain = per_step(Draft(least_confidence=0.0), 4, large, small)
     _, tree = per_step(SpecInfer(widths=(4, 2, 1, 1)), 28, large, small)
-    assert tree >= 1.2 * chain
+    measured("tree over chain, tokens a step", tree / chain, at_least=1.2, unit="x")
 
 
-@pytest.mark.row("sd-sequoia", "effect")
+@pytest.mark.row("sd-sequoia", "effect", claims=(1, 2))
 @pytest.mark.parametrize(
     ("size", "widths"), [(8, (2, 1, 1, 1)), (16, (4, 1, 1, 1)), (32, (4, 2, 1, 1))], ids=[8, 16, 32]
 )
 def test_planned_trees_beat_chains_and_fixed_trees_of_their_size(
-    size: int, widths: tuple[int, ...], large: Loaded, small: Loaded
+    size: int, widths: tuple[int, ...], large: Loaded, small: Loaded, measured: Measure
 ) -> None:
     fixed = per_step(SpecInfer(widths=widths), size, large, small)[1]
     chain = per_step(Draft(least_confidence=0.0), min(size, 16), large, small)[1]
     expected, planned = per_step(Sequoia(most_depth=8), size, large, small, skip=10)
     print(f"planned {planned:.2f} ({expected:.2f} expected), fixed {fixed:.2f}, chain {chain:.2f}")
-    assert planned >= max(fixed, chain)
-    assert planned == pytest.approx(expected, rel=0.1)
+    measured(f"{size} nodes, planned over fixed", planned / fixed, at_least=1, unit="x")
+    measured(f"{size} nodes, planned over chain", planned / chain, at_least=1, unit="x")
+    measured(f"{size} nodes, predicted length", abs(planned / expected - 1), at_most=0.1)

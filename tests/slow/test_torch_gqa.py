@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 
+from evidence.plugin import Measure
 from pentad.execution.quant import dequantize
 from pentad.execution.spec import ModelSpec, Rope
 from pentad.execution.torch.runner import TorchRunner
@@ -101,9 +102,9 @@ def _tune(model: transformers.LlamaForCausalLM, tokens: list[int]) -> None:
     model.eval()
 
 
-@pytest.mark.row("mem-gqa", "effect")
+@pytest.mark.row("mem-gqa", "effect", claims=(2,))
 def test_tuning_wins_back_half_of_what_pooling_three_heads_into_one_costs(
-    smollm2_path: pathlib.Path, text: str
+    smollm2_path: pathlib.Path, text: str, measured: Measure
 ) -> None:
     files = open_model(smollm2_path)
     tokens = files.tokenizer.encode(text, special=False)
@@ -131,4 +132,4 @@ def test_tuning_wins_back_half_of_what_pooling_three_heads_into_one_costs(
         f"{fair_share:.1%} of it against the tuned original"
     )
     assert after > before
-    assert share >= 0.5
+    measured("share of the perplexity won back", share, at_least=0.5)

@@ -24,7 +24,7 @@ def backend_that_says(answer: str, request_tokens: int | None = None) -> tuple[L
     return backend, model
 
 
-@pytest.mark.row("be-llamacpp", "mechanism")
+@pytest.mark.row("be-llamacpp", "mechanism", claims=(2,))
 def test_text_usage_and_metrics_come_out_as_from_any_backend() -> None:
     backend, _ = backend_that_says("hello world")
     answer = asyncio.run(collect(backend.stream(ask())))

@@ -80,7 +80,7 @@ def test_a_chunked_prefill_equals_a_whole_one(max_batch_tokens: int) -> None:
     assert_reference(run(engine, *requests), requests)
 
 
-@pytest.mark.row("ag-preempt", "mechanism")
+@pytest.mark.row("ag-preempt", "mechanism", claims=(1,))
 def test_preempted_equals_undisturbed() -> None:
     requests = mixed_requests(30, seed=2)
     engine = toy_engine(ArbitraryScheduler(1, preempt_probability=0.5), max_sequences=5)

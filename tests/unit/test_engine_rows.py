@@ -77,7 +77,7 @@ def test_choices_share_their_prompts_blocks_and_copy_only_the_one_that_they_writ
     assert all(answers[request.id].tokens[-1] == greedy(range(42), 6)[-1] for request in requests)
 
 
-@pytest.mark.row("ag-query-batch", "mechanism")
+@pytest.mark.row("ag-query-batch", "mechanism", claims=(2,))
 def test_sequences_join_and_leave_the_batch_at_each_step_and_answer_as_if_served_in_turn() -> None:
     requests = [token_request(f"r{i}", (i, *range(10 + i)), 10 + 3 * i) for i in range(8)]
     members: list[int] = []
@@ -99,7 +99,7 @@ def test_sequences_join_and_leave_the_batch_at_each_step_and_answer_as_if_served
     assert serial_steps >= 2 * len(members)
 
 
-@pytest.mark.row("ag-preempt", "mechanism")
+@pytest.mark.row("ag-preempt", "mechanism", claims=(2,))
 @pytest.mark.parametrize("short_of", ["places", "blocks"])
 def test_an_urgent_request_starts_within_one_step_and_the_preempted_ends_as_if_undisturbed(
     short_of: str,

@@ -118,7 +118,7 @@ def test_published_config_has_the_published_parameters(config: dict[str, Any], p
     assert parameter_count(spec) == published
 
 
-@pytest.mark.row("m-llama2", "mechanism")
+@pytest.mark.row("m-llama2", "mechanism", claims=(1,))
 def test_llama_2_shares_keys_only_in_the_large_sizes() -> None:
     small, large = spec_of(llama(32, 4096, 32, 32, 11_008)), spec_of(llama(80, 8192, 64, 8, 28_672))
     assert (small.attention, large.attention) == ("mha", "gqa")
@@ -126,7 +126,7 @@ def test_llama_2_shares_keys_only_in_the_large_sizes() -> None:
     assert large.kv_bytes_per_token() == 2 * 80 * 8 * 128 * 2
 
 
-@pytest.mark.row("m-llama3", "mechanism")
+@pytest.mark.row("m-llama3", "mechanism", claims=(2,))
 @pytest.mark.parametrize(
     "spelling",
     [

@@ -131,7 +131,7 @@ def test_the_formula_on_the_same_rounded_numbers_is_met(
     assert (apart <= spread / 256 / 8 + EXACT).all()
 
 
-@pytest.mark.row("mem-flashattention", "mechanism")
+@pytest.mark.row("mem-flashattention", "mechanism", claims=(2,))
 def test_memory_grows_with_the_length_and_not_with_its_square(way: tuple[KernelLibrary, bool]) -> None:
     dim, used = 64, []
     for length in (256, 512, 1024, 2048):

@@ -25,7 +25,7 @@ from torch_generation import PreemptAllOnce
 
 pytestmark = [
     pytest.mark.skipif(not HERE, reason="no native kernels are built"),
-    pytest.mark.row("phase-kv-quant", "mechanism"),
+    pytest.mark.row("phase-kv-quant", "mechanism", claims=(3,)),
 ]
 
 SPEC = tiny_spec(

@@ -191,7 +191,7 @@ class TestEvents:
         with pytest.raises(AssertionError, match="cannot pass"):
             VirtualClock().advance(-1.0)
 
-    @pytest.mark.row("ag-preempt", "mechanism")
+    @pytest.mark.row("ag-preempt", "mechanism", claims=(2,))
     def test_an_urgent_arrival_has_its_first_token_after_the_step_in_progress_and_its_own(self) -> None:
         busy = tuple(TraceItem(id=f"b{i}", prompt_tokens=64, output_tokens=400, priority=5) for i in range(8))
         urgent = TraceItem(id="urgent", arrival_s=0.2, prompt_tokens=100, output_tokens=5, priority=0)

@@ -44,9 +44,9 @@ def check(answers: dict[str, Answer], requests: Sequence[TokenRequest]) -> None:
         assert answers[request.id].tokens == reference(request), request.id
 
 
-@pytest.mark.row("sd-leviathan", "mechanism")
+@pytest.mark.row("sd-leviathan", "mechanism", claims=(1,))
 @pytest.mark.row("cpu-llma", "mechanism")
-@pytest.mark.row("sd-specinfer", "mechanism")
+@pytest.mark.row("sd-specinfer", "mechanism", claims=(2,))
 @pytest.mark.row("sd-sequoia", "mechanism")
 @by_strategy
 @pytest.mark.parametrize("noise", [0.0, 0.3])

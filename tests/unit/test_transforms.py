@@ -68,7 +68,7 @@ def test_each_new_head_is_the_mean_of_its_neighbours(pooled: int, name: str) -> 
     assert got.shape == (pooled * 4, *old.shape[1:])
 
 
-@pytest.mark.row("mem-gqa", "mechanism")
+@pytest.mark.row("mem-gqa", "mechanism", claims=(1,))
 def test_kv_bytes_fall_in_the_ratio_of_the_heads() -> None:
     for pooled in (1, 2, 3, 6):
         target = KVPooling(kv_heads=pooled).target(spec())
