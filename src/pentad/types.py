@@ -76,6 +76,8 @@ class OutputFormat:
     kind: Literal["text", "json_object", "json_schema", "regex", "choice", "grammar"] = "text"
     value: Any = None
     """The schema (mapping), the pattern (str), the choices (list of str) or the Lark grammar (str)."""
+    strict: bool | None = None
+    """What a remote endpoint is told about enforcing a schema; models that run here always enforce it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,6 +73,29 @@ class RemoteBackend(_Section):
     """Environment variable that holds the key."""
     context_length: int = Field(default=8192, ge=1)
     """Context window of the remote model in tokens."""
+    remote: bool = True
+    """Whether prompts leave this machine; false only for a server on this machine."""
+    vllm_fields: bool = False
+    """Whether the endpoint takes vLLM's further fields: top_k, min_p, regex, thinking, priority and more."""
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """How the endpoint calls the answer's limit; OpenAI's own newer models want the second."""
+    timeout_s: float = Field(default=120.0, gt=0, le=86_400)
+    """Longest wait for the connection and for each piece of the answer."""
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    """Further fields sent with every request."""
+
+
+class ModelPrice(_Section):
+    """What a served model costs, in any currency, the same for all."""
+
+    model: str
+    """The model's name here, local or remote."""
+    prompt: float = Field(ge=0, le=1e9)
+    """Money per million prompt tokens."""
+    completion: float = Field(ge=0, le=1e9)
+    """Money per million generated tokens."""
+    cached: float | None = Field(default=None, ge=0, le=1e9)
+    """Money per million prompt tokens that were cached. Absent: as the others."""
 
 
 class Settings(_Section):
@@ -86,7 +109,9 @@ class Settings(_Section):
     embedding_model: str | None = "minilm"
     """Model for /v1/embeddings and long-term memory; null for none."""
     backends: tuple[RemoteBackend, ...] = ()
-    """Remote models served beside the local ones."""
+    """Remote models served beside the local ones, each under a name of its own."""
+    prices: tuple[ModelPrice, ...] = ()
+    """What served models cost; one without a price costs nothing. Budgets of money count by these."""
     prompt_days: float = Field(default=30.0, ge=0, allow_inf_nan=False)
     """Days that the exact prompts of agent runs are kept in the journal; 0 keeps none."""
     prompt_labels: tuple[str, ...] = ()
@@ -100,6 +125,18 @@ class Settings(_Section):
     def _serves_something(self) -> Self:
         if not self.models and not self.backends:
             raise ValueError("models and backends are both empty; name at least one model to serve")
+        return self
+
+    @model_validator(mode="after")
+    def _names_once(self) -> Self:
+        lists = {
+            "backends": [backend.name for backend in self.backends],
+            "prices": [price.model for price in self.prices],
+        }
+        for field, names in lists.items():
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"{field} has two entries for {name!r}; give each a name of its own")
         return self
 
     @property

@@ -15,7 +15,7 @@ from pentad.agent.loading import load_agent, ready
 from pentad.agent.memory.store import LongTerm
 from pentad.agent.prompt_store import PromptRetention
 from pentad.agent.runtime import AgentRuntime, RuntimeLimits
-from pentad.application.config import EngineSettings, RemoteBackend, Settings
+from pentad.application.config import EngineSettings, ModelPrice, RemoteBackend, Settings
 from pentad.application.runners import load_engine
 from pentad.application.services import Services
 from pentad.errors import InvalidRequest
@@ -25,6 +25,7 @@ from pentad.model.backends.engine import EngineBackend
 from pentad.model.backends.openai import Endpoint
 from pentad.model.embedding import LocalEmbedder
 from pentad.model.loading import ModelFiles, open_model
+from pentad.model.prices import Price
 from pentad.model.service import ModelService
 from pentad.model.store import ModelStore
 from pentad.types import Clock
@@ -44,8 +45,9 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
         embedders = asyncio.create_task(_embedders(store, settings.embedding_model, settings.engine.kernels))
         undo.callback(embedders.cancel)
         backends: dict[str, Backend] = {}
-        for ref in settings.models:
-            stored = await asyncio.to_thread(store.resolve, ref)
+        stored_models = [await asyncio.to_thread(store.resolve, ref) for ref in settings.models]
+        _check_names(settings, [stored.name for stored in stored_models])
+        for stored in stored_models:
             drafts = [await asyncio.to_thread(store.resolve, draft) for draft in settings.engine.draft_models]
             backend = await asyncio.to_thread(
                 local_backend,
@@ -63,7 +65,11 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
             undo.push_async_callback(backends[remote.name].close)
         vectors = await embedders
         models = ModelService(
-            backends, embedders=vectors, router=registry.load("router", "fixed")(), clock=clock
+            backends,
+            embedders=vectors,
+            router=registry.load("router", "fixed")(),
+            prices={p.model: _price(p) for p in settings.prices},
+            clock=clock,
         )
         undo.pop_all()
         undo.push_async_callback(models.close)
@@ -105,6 +111,37 @@ def local_backend(
     return EngineBackend(files, EngineLoop(engine), drain_s=drain_s)
 
 
+def _check_names(settings: Settings, local: Sequence[str]) -> None:
+    """Refuses models that would take each other's place; a remote one would carry prompts away unnoticed.
+
+    Raises InvalidRequest naming the entry to change.
+    """
+    for name in local:
+        if local.count(name) > 1:
+            raise InvalidRequest(
+                f"two of `models` are called {name!r}", hint="name each model once", param="models"
+            )
+    for backend in settings.backends:
+        if backend.name in local:
+            raise InvalidRequest(
+                f"the remote backend {backend.name!r} has a local model's name and would get its prompts",
+                hint="give it another name in `backends`, or take the model out of `models`",
+                param="backends",
+            )
+    served = {*local, *(backend.name for backend in settings.backends)}
+    for price in settings.prices:
+        if price.model not in served:
+            raise InvalidRequest(
+                f"`prices` has an entry for {price.model!r}, which is not served",
+                hint=f"served are: {', '.join(sorted(served))}",
+                param="prices",
+            )
+
+
+def _price(setting: ModelPrice) -> Price:
+    return Price(prompt=setting.prompt, completion=setting.completion, cached=setting.cached)
+
+
 async def _embedders(store: ModelStore, ref: str | None, kernels: str) -> dict[str, Embedder]:
     if ref is None:
         return {}
@@ -126,6 +163,11 @@ def _remote_backend(remote: RemoteBackend) -> Backend:
         model=remote.model or remote.name,
         api_key=key or "none",
         context_length=remote.context_length,
+        remote=remote.remote,
+        vllm_fields=remote.vllm_fields,
+        max_tokens_field=remote.max_tokens_field,
+        timeout_s=remote.timeout_s,
+        extra_body=remote.extra_body,
     )
     backend: Backend = registry.load("backend", "openai")(endpoint, name=remote.name)
     return backend

@@ -17,6 +17,7 @@ import msgspec
 
 from pentad.errors import Incompatible, ModelNotFound
 from pentad.execution.backend import Backend, Capabilities, Completion, Delta, Embedder, StreamDone, collect
+from pentad.model.prices import FREE, Price
 from pentad.model.routing.base import ModelRouter, RouterInput
 from pentad.types import Clock, Decision, Request, Span, Usage
 
@@ -74,6 +75,7 @@ class ModelService:
         backends: name served under to backend; at least one.
         embedders: name served under to embedder.
         router: chooses among `backends`.
+        prices: name served under to price; a model without one costs nothing.
         default: the model of requests that name none, listed first; None takes the first backend.
         clock: monotonic, for spans and decisions.
         wall_clock: Unix time, for the cards.
@@ -85,6 +87,7 @@ class ModelService:
         *,
         embedders: Mapping[str, Embedder] | None = None,
         router: ModelRouter,
+        prices: Mapping[str, Price] | None = None,
         default: str | None = None,
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
@@ -98,6 +101,7 @@ class ModelService:
         self._backends = {name: backends[name] for name in order}
         self._embedders = dict(embedders or {})
         self._router = router
+        self._prices = dict(prices or {})
         self._clock = clock
         self._created_s = int(wall_clock())
 
@@ -120,7 +124,10 @@ class ModelService:
                     usage = delta.usage
                     delta = StreamDone(
                         usage=replace(
-                            usage, spans=(span, *usage.spans), decisions=(decision, *usage.decisions)
+                            usage,
+                            cost=usage.cost or self.price(request.model).cost(usage),
+                            spans=(span, *usage.spans),
+                            decisions=(decision, *usage.decisions),
                         )
                     )
                 yield delta
@@ -185,6 +192,10 @@ class ModelService:
             for name, embedder in self._embedders.items()
         ]
         return cards
+
+    def price(self, model: str) -> Price:
+        """What a served model costs; an empty name means the default."""
+        return self._prices.get(model or self.default, FREE)
 
     def stats(self) -> dict[str, dict[str, float]]:
         """Each backend's gauges and counters, by model name."""

@@ -8,15 +8,19 @@ import json
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pentad.errors import Forbidden, Incompatible, MissingExtra
 from pentad.execution.backend import Capabilities, Delta, StreamDone
 from pentad.model.backends.openai_errors import translated
 from pentad.model.backends.openai_requests import request_fields
 from pentad.model.backends.openai_stream import StreamReader
+from pentad.model.backends.openai_transport import client_of
 from pentad.model.routing.base import LOCAL_LABEL
 from pentad.types import Clock, Request, Span
+
+if TYPE_CHECKING:
+    import httpx2
 
 COMMON_FORMATS = frozenset({"text", "json_object", "json_schema"})
 VLLM_FORMATS = frozenset({"regex", "choice", "grammar"})
@@ -36,14 +40,11 @@ class Endpoint:
     remote: bool = True
     """Whether the prompt leaves this machine; False only for a server on this machine."""
     vllm_fields: bool = False
-    """Whether the endpoint takes vLLM's further fields (top_k, min_p, regex, priority ...)."""
+    """Whether the endpoint takes vLLM's further fields (top_k, min_p, regex, thinking, priority ...)."""
     max_tokens_field: str = "max_tokens"
     """`max_completion_tokens` for OpenAI's own newer models."""
     timeout_s: float = 120.0
     """Longest wait for the connection and for each piece of the answer."""
-    prompt_price: float = 0.0
-    """Money per prompt token, in the currency of the catalogue."""
-    completion_price: float = 0.0
     extra_body: dict[str, Any] = field(default_factory=dict)
     """Further fields sent with every request."""
 
@@ -52,8 +53,8 @@ class Endpoint:
             raise ValueError(f"base_url is {self.base_url!r}, must start with http:// or https://")
         if self.max_tokens_field not in ("max_tokens", "max_completion_tokens"):
             raise ValueError(f"max_tokens_field is {self.max_tokens_field!r}")
-        if self.timeout_s <= 0 or self.prompt_price < 0 or self.completion_price < 0:
-            raise ValueError("timeout_s must be above 0, prices not below")
+        if self.timeout_s <= 0:
+            raise ValueError(f"timeout_s is {self.timeout_s}, must be above 0")
 
 
 class OpenAIBackend:
@@ -64,7 +65,7 @@ class OpenAIBackend:
     Args:
         endpoint: where the model is.
         name: the name it is served under; None takes the endpoint's.
-        client: an `openai.AsyncOpenAI`, for tests; None makes one on first use.
+        transport: carries the requests, for tests; None makes connections.
         clock: of the spans.
 
     Raises:
@@ -76,15 +77,16 @@ class OpenAIBackend:
         endpoint: Endpoint,
         *,
         name: str | None = None,
-        client: Any | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
-        if client is None and importlib.util.find_spec("openai") is None:
+        if importlib.util.find_spec("openai") is None:
             raise MissingExtra(
                 "a remote endpoint needs the openai package", hint="pip install 'pentad[openai]'"
             )
         self.endpoint = endpoint
-        self._client = client
+        self._client: Any = None
+        self._transport = transport
         self._clock = clock
         formats = COMMON_FORMATS | (VLLM_FORMATS if endpoint.vllm_fields else frozenset())
         self._capabilities = Capabilities(
@@ -124,20 +126,22 @@ class OpenAIBackend:
                 hint="choose a local model or change `data_label`",
                 param="data_label",
             )
-        fields = request_fields(request, self.endpoint)
-        client = self._connected()
+        fields, notes = request_fields(request, self.endpoint)
         reader = StreamReader(request, self.endpoint)
         sent_s = self._clock()
         first_s: float | None = None
         self._counts["requests_total"] += 1
         answer: Any = None
         try:
-            resource = client.completions if request.text is not None else client.chat.completions
-            answer = await resource.create(**fields)
+            answer = await self._send(
+                "/completions" if request.text is not None else "/chat/completions", fields
+            )
             async for chunk in answer:
                 for delta in reader.read(chunk):
                     first_s = first_s or self._clock()
                     yield delta
+                if reader.overrun:
+                    break
             usage, last = reader.finish()
         except Exception as error:
             known = translated(error, self.endpoint)
@@ -152,7 +156,8 @@ class OpenAIBackend:
         self._counts["generation_tokens_total"] += usage.completion_tokens
         for delta in last:
             yield delta
-        yield StreamDone(usage=replace(usage, spans=self._spans(sent_s, first_s)))
+        usage = replace(usage, spans=self._spans(sent_s, first_s), decisions=(*notes, *usage.decisions))
+        yield StreamDone(usage=usage)
 
     def count_tokens(self, request: Request) -> int:  # noqa: ARG002 - the protocol's signature
         """Not possible here: the tokenizer is the endpoint's. Raises Incompatible."""
@@ -178,16 +183,14 @@ class OpenAIBackend:
         if self._client is not None:
             await self._client.close()
 
-    def _connected(self) -> Any:
+    async def _send(self, path: str, fields: dict[str, Any]) -> Any:
+        """The stream of chunks as decoded JSON; the client's own types are no check of what came."""
         if self._client is None:
-            library = importlib.import_module("openai")
-            self._client = library.AsyncOpenAI(
-                base_url=self.endpoint.base_url,
-                api_key=self.endpoint.api_key,
-                timeout=self.endpoint.timeout_s,
-                max_retries=0,
-            )
-        return self._client
+            self._client = client_of(self.endpoint, self._transport)
+        stream_class = importlib.import_module("openai").AsyncStream
+        return await self._client.post(
+            path, body=fields, cast_to=object, stream=True, stream_cls=stream_class[object]
+        )
 
     def _note_failure(self, trouble: str) -> None:
         self._counts["failures_total"] += 1

@@ -13,6 +13,7 @@ from pentad.errors import (
     PentadError,
     Unavailable,
 )
+from pentad.model.backends.openai_text import cleaned
 
 if TYPE_CHECKING:
     from pentad.model.backends.openai import Endpoint
@@ -63,6 +64,11 @@ def _by_status(status: int, error: Any, endpoint: Endpoint, where: str) -> Penta
             hint="change the request as it says",
             param=param if isinstance(param, str) else None,
         )
+    if 300 <= status < 400:
+        return BackendFailed(
+            f"{where} leads to another address ({status}), which prompts are not sent to",
+            hint="set the backend's url to the final address",
+        )
     return BackendFailed(f"{where} failed ({status}): {said}", hint="try again, or choose another model")
 
 
@@ -74,7 +80,7 @@ def host(endpoint: Endpoint) -> str:
 
 def redacted(text: object, endpoint: Endpoint) -> str:
     """One line, bounded, with the key struck out."""
-    line = " ".join(str(text).split())
+    line = " ".join(cleaned(str(text)).split())
     if len(endpoint.api_key) >= 8:
         line = line.replace(endpoint.api_key, "[key]")
     return line[:MAX_TEXT_CHARS]
@@ -92,6 +98,7 @@ def _message(error: Any) -> str:
 def _retry_after_s(error: Any) -> float:
     headers = getattr(getattr(error, "response", None), "headers", {})
     try:
-        return min(max(float(headers.get("retry-after", 1.0)), 0.0), MAX_RETRY_AFTER_S)
+        wished_s = float(headers.get("retry-after", 1.0))
     except ValueError:
         return 1.0
+    return min(wished_s, MAX_RETRY_AFTER_S) if wished_s >= 0 else 1.0

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from pentad.errors import Incompatible
 from pentad.model.toolcalls.base import described
-from pentad.types import Message, OutputFormat, Request, Sampling, ToolChoice
+from pentad.types import Decision, Message, OutputFormat, Request, Sampling, ToolChoice
 
 if TYPE_CHECKING:
     from pentad.model.backends.openai import Endpoint
 
 
-def request_fields(request: Request, endpoint: Endpoint) -> dict[str, Any]:
-    """Keyword arguments of the client's `create`; nothing that was asked is left out.
+def request_fields(request: Request, endpoint: Endpoint) -> tuple[dict[str, Any], tuple[Decision, ...]]:
+    """The request's body, and what was done about wishes that the endpoint cannot be told.
 
     Raises Incompatible for what neither OpenAI's fields nor the endpoint's further ones can say.
     """
@@ -33,10 +33,14 @@ def request_fields(request: Request, endpoint: Endpoint) -> dict[str, Any]:
             param="logprobs",
         )
     further = _further(request)
+    notes: tuple[Decision, ...] = ()
+    if not endpoint.vllm_fields:
+        notes = _unsaid(further)
+        further.pop("priority", None)  # It has acted in our own queue.
     if further and not endpoint.vllm_fields:
         raise Incompatible(
             f"the endpoint of {endpoint.model!r} takes no {', '.join(sorted(further))}",
-            hint="leave that out, or declare the endpoint with vllm_fields if it does",
+            hint="leave that out, or set vllm_fields: true for this model in `backends` of the settings file",
             param=next(iter(sorted(further))),
         )
     fields: dict[str, Any] = {
@@ -59,10 +63,29 @@ def request_fields(request: Request, endpoint: Endpoint) -> dict[str, Any]:
                 fields["top_logprobs"] = sampling.logprobs
         fields |= _tools(request)
     fields |= _format(request.format)
-    body = {**endpoint.extra_body, **further}
-    if body:
-        fields["extra_body"] = body
-    return fields
+    if request.messages is not None and "reasoning_effort" in request.template_options:
+        fields["reasoning_effort"] = request.template_options["reasoning_effort"]
+    return {**fields, **endpoint.extra_body, **further}, notes
+
+
+def _unsaid(further: dict[str, Any]) -> tuple[Decision, ...]:
+    """Takes out whether to think, which endpoints without a field for it decide by themselves."""
+    options = further.get("chat_template_kwargs", {})
+    if "enable_thinking" not in options:
+        return ()
+    wish = options.pop("enable_thinking")
+    if not options:
+        del further["chat_template_kwargs"]
+    return (
+        Decision(
+            layer="model",
+            policy="endpoint",
+            subject="thinking",
+            chosen="left to the endpoint",
+            candidates=((f"enable_thinking: {wish}", None),),
+            constraint="vllm_fields",
+        ),
+    )
 
 
 def message_field(message: Message) -> dict[str, Any]:
@@ -120,8 +143,9 @@ def _further(request: Request) -> dict[str, Any]:
         fields["priority"] = request.priority
     if request.cache_salt:
         fields["cache_salt"] = request.cache_salt
-    if request.template_options:
-        fields["chat_template_kwargs"] = dict(request.template_options)
+    options = {k: v for k, v in request.template_options.items() if k != "reasoning_effort"}
+    if options:
+        fields["chat_template_kwargs"] = options
     if request.format.kind in ("regex", "choice", "grammar"):
         value = request.format.value
         fields["structured_outputs"] = {
@@ -154,6 +178,8 @@ def _format(format: OutputFormat) -> dict[str, Any]:
     if format.kind == "json_schema":
         value = format.value if isinstance(format.value, Mapping) else {}
         schema = json.loads(json.dumps(value, default=dict))
-        named = {"name": "answer", "schema": schema, "strict": True}
+        named: dict[str, Any] = {"name": "answer", "schema": schema}
+        if format.strict is not None:
+            named["strict"] = format.strict
         return {"response_format": {"type": "json_schema", "json_schema": named}}
     return {}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from pentad.errors import BackendFailed
-from pentad.execution.backend import ChoiceDone, Delta, TextDelta, TokenLogprob, ToolCallDelta
-from pentad.model.toolcalls import call_id
+from pentad.execution.backend import ChoiceDone, Delta, TextDelta, TokenLogprob
+from pentad.model.backends.openai_calls import CallAssembler
+from pentad.model.backends.openai_text import TextCleaner, cleaned, parts
+from pentad.model.backends.openai_usage import MAX_BYTES_PER_TOKEN, prompt_bytes, usage_of
 from pentad.types import Decision, FinishReason, Request, Usage
 
 if TYPE_CHECKING:
@@ -16,16 +19,40 @@ if TYPE_CHECKING:
 
 REASONS: dict[str, FinishReason] = {
     "stop": "stop",
+    "eos": "stop",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
     "length": "length",
+    "max_tokens": "length",
     "tool_calls": "tool_calls",
+    "tool_use": "tool_calls",
     "function_call": "tool_calls",
 }
-CHARS_PER_TOKEN = 4
-"""For estimating usage where an endpoint reports none; a common rule of thumb for English."""
+_SLACK_BYTES = 1024
+"""Answers so short may have tokens that are longer than the average."""
+_SLACK_PIECES = 64
+"""Pieces beyond one per token: the role, names of calls, halves of characters."""
+
+Kind = Literal["text", "reasoning"]
+
+
+@dataclass(slots=True)
+class _Reading:
+    """One choice."""
+
+    calls: CallAssembler
+    text: TextCleaner = field(default_factory=TextCleaner)
+    reasoning: TextCleaner = field(default_factory=TextCleaner)
+    size_bytes: int = 0
+    pieces: int = 0
+    reason: FinishReason | None = None
 
 
 class StreamReader:
     """Reads the chunks of one answer.
+
+    Invariant: no choice gets more than what `max_tokens` tokens can hold; what is beyond is cut, and
+    the choice ends with `length`.
 
     Args:
         request: what was asked.
@@ -34,134 +61,132 @@ class StreamReader:
 
     def __init__(self, request: Request, endpoint: Endpoint) -> None:
         self._request = request
-        self._endpoint = endpoint
-        self._calls: dict[int, dict[int, int]] = {}
-        """Per choice: the endpoint's index of a call to ours."""
-        self._done: dict[int, ChoiceDone] = {}
-        self._usage: Any = None
-        self._chars = 0
+        self._most_tokens = request.sampling.max_tokens or endpoint.context_length
+        self._choices = [_Reading(CallAssembler(request.id, i)) for i in range(request.sampling.n)]
+        self._usage: Mapping[str, Any] | None = None
+        self.overrun = False
+        """Whether the endpoint went on beyond what was asked for: nothing more need be read."""
 
     def read(self, chunk: Any) -> Iterator[Delta]:
-        """The deltas of one chunk."""
-        if chunk.usage is not None:
-            self._usage = chunk.usage
-        for choice in chunk.choices or ():
-            if not 0 <= choice.index < self._request.sampling.n:
-                raise BackendFailed(f"the endpoint sent choice {choice.index}, which was not asked")
-            yield from self._pieces(choice)
-            if choice.finish_reason is not None:
-                self._done[choice.index] = ChoiceDone(
-                    reason=self._reason(choice.finish_reason), choice=choice.index
-                )
+        """The deltas of one chunk, decoded JSON."""
+        if not isinstance(chunk, Mapping):
+            raise BackendFailed("the endpoint sent an event that is no JSON object")
+        if isinstance(usage := chunk.get("usage"), Mapping):
+            self._usage = usage
+        for choice in chunk.get("choices") or ():
+            index = choice.get("index") or 0
+            if not isinstance(index, int) or not 0 <= index < len(self._choices):
+                raise BackendFailed(f"the endpoint sent choice {str(index)[:40]}, which was not asked")
+            reading = self._choices[index]
+            for delta in self._pieces(choice, index, reading):
+                if not self._fits(reading, delta):
+                    self.overrun = True
+                    return
+                yield delta
+            if finish := choice.get("finish_reason"):
+                reading.reason = self._reason(finish)
 
     def finish(self) -> tuple[Usage, list[Delta]]:
         """The usage and the ends of all choices. Raises BackendFailed when the answer was cut off."""
-        missing = [i for i in range(self._request.sampling.n) if i not in self._done]
-        if missing:
+        missing = [i for i, reading in enumerate(self._choices) if reading.reason is None]
+        if missing and not self.overrun:
             raise BackendFailed(
                 f"the endpoint ended its answer before choice {missing[0]} was complete", hint="try again"
             )
-        return self._read_usage(), [self._done[i] for i in sorted(self._done)]
+        ends: list[Delta] = []
+        for i, reading in enumerate(self._choices):
+            if rest := reading.text.flush():
+                ends.append(TextDelta(text=rest, choice=i))
+            reason = reading.reason or "length"
+            # Many endpoints say `stop` after a call.
+            called = reason == "stop" and bool(reading.calls)
+            ends.append(ChoiceDone(reason="tool_calls" if called else reason, choice=i))
+        return self._read_usage(), ends
 
-    def _pieces(self, choice: Any) -> Iterator[Delta]:
+    def _pieces(self, choice: Mapping[str, Any], index: int, reading: _Reading) -> Iterator[Delta]:
         if self._request.text is not None:
-            if choice.text:
-                yield self._text(choice.text, choice.index)
+            if text := choice.get("text"):
+                yield TextDelta(text=reading.text.push(str(text)), choice=index)
             return
-        delta = choice.delta
-        reasoning = getattr(delta, "reasoning", None) or getattr(delta, "reasoning_content", None)
-        if isinstance(reasoning, str) and reasoning:
-            self._chars += len(reasoning)
-            yield TextDelta(text=reasoning, choice=choice.index, kind="reasoning")
-        logprobs = _logprobs(choice.logprobs)
-        if delta.content or logprobs:
-            yield self._text(delta.content or "", choice.index, logprobs)
-        for call in delta.tool_calls or ():
-            yield self._call(call, choice.index)
+        delta = choice.get("delta") or {}
+        reasoning = delta.get("reasoning") or delta.get("reasoning_content")
+        said = [(text, True) for text, _ in parts(reasoning)] + parts(delta.get("content"))
+        logprobs = _logprobs(choice.get("logprobs"))
+        for text, is_reasoning in said:
+            kind: Kind = "reasoning" if is_reasoning else "text"
+            piece = (reading.reasoning if is_reasoning else reading.text).push(text)
+            if piece:
+                own = () if is_reasoning else logprobs
+                yield TextDelta(text=piece, choice=index, kind=kind, logprobs=own)
+                logprobs = logprobs if is_reasoning else ()
+        if logprobs:
+            yield TextDelta(text="", choice=index, logprobs=logprobs)
+        for call in delta.get("tool_calls") or ():
+            yield reading.calls.push(call)
 
-    def _text(self, text: str, choice: int, logprobs: tuple[TokenLogprob, ...] = ()) -> TextDelta:
-        self._chars += len(text)
-        return TextDelta(text=text, choice=choice, logprobs=logprobs)
-
-    def _call(self, call: Any, choice: int) -> ToolCallDelta:
-        known = self._calls.setdefault(choice, {})
-        function = call.function
-        arguments = (function.arguments if function else None) or ""
-        self._chars += len(arguments)
-        if call.index in known:
-            return ToolCallDelta(index=known[call.index], choice=choice, arguments=arguments)
-        index = known[call.index] = len(known)
-        if not function or not function.name:
-            raise BackendFailed("the endpoint sent a tool call without a name", hint="try another model")
-        return ToolCallDelta(
-            index=index,
-            choice=choice,
-            id=call.id or call_id(self._request.id, choice, index),
-            name=function.name,
-            arguments=arguments,
+    def _fits(self, reading: _Reading, delta: Delta) -> bool:
+        """Counts a piece; whether the choice still is within what its tokens can hold."""
+        if isinstance(delta, TextDelta):
+            reading.size_bytes += len(delta.text.encode())
+        else:
+            reading.size_bytes += len(getattr(delta, "arguments", "").encode())
+        reading.pieces += 1
+        return (
+            reading.size_bytes <= self._most_tokens * MAX_BYTES_PER_TOKEN + _SLACK_BYTES
+            and reading.pieces <= self._most_tokens + _SLACK_PIECES
         )
 
-    def _reason(self, reason: str) -> FinishReason:
+    def _reason(self, reason: Any) -> FinishReason:
         if reason not in REASONS:
             raise BackendFailed(
-                f"the endpoint stopped the answer with {reason[:40]!r}", hint="change the prompt or the model"
+                f"the endpoint stopped the answer with {str(reason)[:40]!r}",
+                hint="change the prompt or the model",
             )
         return REASONS[reason]
 
     def _read_usage(self) -> Usage:
-        """The endpoint's own count; an estimate, marked as such, where it sends none."""
-        if self._usage is None:
-            asked = [self._request.text or "", *(m.content for m in self._request.messages or ())]
-            prompt, completion = sum(map(len, asked)) // CHARS_PER_TOKEN, self._chars // CHARS_PER_TOKEN
-            estimated = Decision(
-                layer="model",
-                policy="characters",
-                subject="usage",
-                chosen="estimated",
-                constraint="the endpoint reports no usage",
-            )
-            return self._priced(Usage(prompt_tokens=prompt, completion_tokens=completion), (estimated,))
-        usage = self._usage
-        details = getattr(usage, "prompt_tokens_details", None)
-        answer = getattr(usage, "completion_tokens_details", None)
-        return self._priced(
-            Usage(
-                prompt_tokens=_count(usage.prompt_tokens),
-                cached_tokens=_count(getattr(details, "cached_tokens", None)),
-                completion_tokens=_count(usage.completion_tokens),
-                reasoning_tokens=_count(getattr(answer, "reasoning_tokens", None)),
-            ),
-            (),
+        most = self._most_tokens * len(self._choices)
+        usage = usage_of(
+            self._usage,
+            prompt_bytes=prompt_bytes(self._request),
+            answer_bytes=sum(reading.size_bytes for reading in self._choices),
+            most_answer_tokens=most,
         )
-
-    def _priced(self, usage: Usage, decisions: tuple[Decision, ...]) -> Usage:
-        endpoint = self._endpoint
-        cost = usage.prompt_tokens * endpoint.prompt_price
-        cost += usage.completion_tokens * endpoint.completion_price
-        return replace(usage, cost=cost, decisions=decisions)
-
-
-def _count(value: Any) -> int:
-    """A token count as sent; a negative one would give budget back, so it is refused."""
-    if value is None:
-        return 0
-    if not isinstance(value, int) or value < 0:
-        raise BackendFailed(f"the endpoint reported {value!r} tokens", hint="do not trust its usage")
-    return value
+        if not self.overrun:
+            return usage
+        cut = Decision(
+            layer="model",
+            policy="max_tokens",
+            subject="limit",
+            chosen="the answer was cut",
+            constraint=f"the endpoint sent more than {self._most_tokens} tokens can hold",
+        )
+        return replace(usage, completion_tokens=most, decisions=(*usage.decisions, cut))
 
 
 def _logprobs(entries: Any) -> tuple[TokenLogprob, ...]:
-    content = getattr(entries, "content", None) or ()
+    content = (entries.get("content") if isinstance(entries, Mapping) else None) or ()
     return tuple(
         TokenLogprob(
-            text=entry.token,
+            text=cleaned(entry["token"]),
             data=_data(entry),
-            logprob=entry.logprob,
-            alternatives=tuple((top.token, _data(top), top.logprob) for top in entry.top_logprobs or ()),
+            logprob=_number(entry["logprob"]),
+            alternatives=tuple(
+                (cleaned(top["token"]), _data(top), _number(top["logprob"]))
+                for top in entry.get("top_logprobs") or ()
+            ),
         )
         for entry in content
     )
 
 
-def _data(entry: Any) -> bytes:
-    return bytes(entry.bytes) if entry.bytes is not None else str(entry.token).encode("utf-8", "replace")
+def _number(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise BackendFailed(f"the endpoint sent the log probability {number}")
+    return number
+
+
+def _data(entry: Mapping[str, Any]) -> bytes:
+    raw = entry.get("bytes")
+    return bytes(raw) if raw is not None else cleaned(entry["token"]).encode()

@@ -155,15 +155,16 @@ def output_format(wire: ResponseFormat | None, extra: StructuredOutputs | None) 
         raise InvalidRequest(
             "response_format 'json_schema' without json_schema", param="response_format.json_schema"
         )
-    return json_schema(wire.json_schema.schema, "response_format.json_schema.schema")
+    where = "response_format.json_schema.schema"
+    return json_schema(wire.json_schema.schema, where, strict=wire.json_schema.strict)
 
 
-def json_schema(schema: dict[str, Any] | None, where: str) -> OutputFormat:
+def json_schema(schema: dict[str, Any] | None, where: str, *, strict: bool | None = None) -> OutputFormat:
     """The constraint to one schema; without a schema, to any object."""
     if schema is None:
         return OutputFormat(kind="json_object")
     check_free_form(schema, where)
-    return OutputFormat(kind="json_schema", value=schema)
+    return OutputFormat(kind="json_schema", value=schema, strict=strict)
 
 
 def structured(wire: StructuredOutputs) -> OutputFormat:

@@ -152,4 +152,4 @@ def _format(text: TextConfig | None) -> OutputFormat:
         return OutputFormat()
     if text.format.type == "json_object":
         return OutputFormat(kind="json_object")
-    return json_schema(text.format.schema, "text.format.schema")
+    return json_schema(text.format.schema, "text.format.schema", strict=text.format.strict)
