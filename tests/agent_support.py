@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import pathlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -46,8 +47,6 @@ def spec(**fields: Any) -> AgentSpec:
 
 def context(**fields: Any) -> ToolContext:
     """Where a tool call comes from, for tools called directly."""
-    import time
-
     made = {"key": "run:1:0", "run_id": "run", "tenant": "t", "agent": "a"}
     return ToolContext(**{**made, "deadline_s": time.monotonic() + 30, **fields})
 
@@ -64,8 +63,7 @@ class Harness:
         )
         on_commit: Callable[[str], None] | None = options.pop("on_commit", None)
         journal = {name: options.pop(name) for name in ("retention",) if name in options}
-        if "wall" in options:
-            journal["wall"] = options["wall"]
+        journal |= {name: options[name] for name in ("wall", "clock") if name in options}
         self.journal = Journal(path / "journal.db", on_commit=on_commit, **journal)
         self.runtime = AgentRuntime(self.models, self.journal, toolbox=Toolbox(tools), **options)
 

@@ -19,14 +19,14 @@ from mcp_server import make
 
 from agent_support import call, context, harness, run, spec
 from pentad.agent.events import ToolReturned
-from pentad.agent.runtime import RuntimeLimits
+from pentad.agent.limits import RuntimeLimits
 from pentad.agent.spec import McpServer
-from pentad.agent.tools.approvals import Approvals
 from pentad.agent.tools.base import Tool
 from pentad.agent.tools.calling import Outcome, parse
 from pentad.agent.tools.calling import call as carry_out
 from pentad.agent.tools.functions import tool
 from pentad.agent.tools.mcp import McpConnection
+from pentad.agent.tools.pins import ToolPins
 from pentad.errors import Forbidden, InvalidRequest, ToolFailed
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -37,9 +37,9 @@ ALLOWED = frozenset({sys.executable})
 
 @asynccontextmanager
 async def connected(
-    server: McpServer, approvals: Approvals | None = None, commands: frozenset[str] = ALLOWED
+    server: McpServer, approvals: ToolPins | None = None, commands: frozenset[str] = ALLOWED
 ) -> AsyncIterator[McpConnection]:
-    connection = McpConnection("srv", server, approvals or Approvals(), commands)
+    connection = McpConnection("srv", server, approvals or ToolPins(), commands)
     try:
         await connection.open()
         yield connection
@@ -191,7 +191,7 @@ def test_a_tool_that_changes_after_approval_is_blocked_until_approved_again(tmp_
 
 def test_approving_again_lifts_the_block() -> None:
     async def scenario() -> None:
-        approvals = Approvals()
+        approvals = ToolPins()
         async with connected(STDIO, approvals) as connection:
             tools = await connection.tools()
             await use(tools["srv__turn_hostile"])

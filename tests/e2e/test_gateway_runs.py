@@ -12,8 +12,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway_support import eventually, scripted
-from pentad.agent.spec import AgentSpec
-from pentad.types import Budget
+from pentad.agent.spec import AgentSpec, PlannerChoice
+from pentad.types import Budget, ToolCall
 
 AGENTS = {
     "helper": AgentSpec(name="helper"),
@@ -42,7 +42,8 @@ def started(client: httpx2.Client, agent: Any = "helper", **fields: Any) -> dict
 
 
 def ended(client: httpx2.Client, run_id: str) -> dict[str, Any]:
-    eventually(lambda: client.get(f"/v1/runs/{run_id}").json()["status"] != "running")
+    unfinished = ("running", "waiting")
+    eventually(lambda: client.get(f"/v1/runs/{run_id}").json()["status"] not in unfinished)
     run: dict[str, Any] = client.get(f"/v1/runs/{run_id}").json()
     return run
 
@@ -58,6 +59,10 @@ def test_a_run_is_started_followed_and_explained() -> None:
         assert (kinds[0], kinds[-1]) == ("run_started", "run_ended")
         assert all(event["data"]["type"] == event["event"] for event in events)
         shown = ended(client, run["id"])
+        assert (
+            shown["created_at"] <= shown["ended_at"] == client.get("/v1/runs").json()["data"][0]["ended_at"]
+        )
+        assert run["ended_at"] is None
         assert shown["answer"] == events[-1]["data"]["answer"]
         assert shown["usage"]["model_calls"] >= 1
         listed = client.get("/v1/runs").json()["data"]
@@ -189,3 +194,78 @@ def test_a_server_without_agents_says_so() -> None:
         response = httpx2.get(f"{live.url}/v1/runs")
         assert response.status_code == 404
         assert "no agents" in response.json()["error"]["message"]
+
+
+CAREFUL = {
+    "careful": AgentSpec(
+        name="careful",
+        description="Counts, once a person agrees.",
+        tools=("calculator",),
+        ask=("calculator",),
+        planner=PlannerChoice(options={"max_plan": 0}),
+    )
+}
+SUM = [ToolCall(id="c", name="calculator", arguments='{"expression": "1 + 1"}')]
+
+
+def waiting(client: httpx2.Client) -> dict[str, Any]:
+    """A started run of `careful` that waits for its approval."""
+    run = started(client, "careful")
+    eventually(lambda: client.get(f"/v1/runs/{run['id']}").json()["status"] == "waiting")
+    shown: dict[str, Any] = client.get(f"/v1/runs/{run['id']}").json()
+    return shown
+
+
+def test_a_waiting_run_shows_its_question_and_goes_on_with_the_answer() -> None:
+    with scripted(SUM, ["Two."], agents=CAREFUL) as live, httpx2.Client(base_url=live.url) as client:
+        run = waiting(client)
+        (asked,) = run["pending"]
+        assert (asked["tool"], asked["step"], asked["index"]) == ("calculator", 1, 0)
+        assert json.loads(asked["arguments"]) == {"expression": "1 + 1"}
+        assert asked["asked_at"] < asked["expires_at"]
+        assert client.get("/v1/runs", params={"status": "waiting"}).json()["data"][0]["id"] == run["id"]
+        path = f"/v1/runs/{run['id']}/approvals/{asked['id']}"
+        assert client.post(path, json={"approve": "maybe"}).status_code == 400
+        assert client.post(f"{path}x", json={"approve": True}).status_code == 404
+        assert client.post(f"/v1/runs/no/approvals/{asked['id']}", json={"approve": True}).status_code == 404
+        answer = client.post(path, json={"approve": True, "note": "go on"})
+        assert answer.status_code == 200
+        assert answer.json()["pending"] == []
+        assert ended(client, run["id"])["answer"] == "Two."
+        assert client.post(path, json={"approve": False}).status_code == 409
+        with client.stream("GET", f"/v1/runs/{run['id']}/events") as response:
+            kinds = [event["event"] for event in events_of(response)]
+        assert kinds.index("approval_answered") < kinds.index("tool_intended")
+
+
+def test_a_run_is_forked_from_a_step_with_another_goal() -> None:
+    turns = [SUM, ["Two."], ["Still two."]]
+    with scripted(*turns, agents=CAREFUL) as live, httpx2.Client(base_url=live.url) as client:
+        run = waiting(client)
+        client.post(f"/v1/runs/{run['id']}/approvals/{run['pending'][0]['id']}", json={"approve": True})
+        ended(client, run["id"])
+        path = f"/v1/runs/{run['id']}/fork"
+        made = client.post(path, json={"step": 2, "goal": "Say it again", "model": "scripted"})
+        assert made.status_code == 201
+        assert made.json()["forked_from"] == {"run_id": run["id"], "step": 2}
+        fork = ended(client, made.json()["id"])
+        assert (fork["goal"], fork["answer"], fork["steps"]) == ("Say it again", "Still two.", 2)
+        for body in ({"step": 0}, {"step": 9}, {"step": 1, "model": "none"}, {}, {"step": 1, "goal": ""}):
+            refused = client.post(path, json=body)
+            assert refused.status_code in (400, 404), body
+        assert client.post("/v1/runs/nope/fork", json={"step": 1}).status_code == 404
+
+
+def test_a_run_is_started_with_a_model_in_place_of_the_agents() -> None:
+    agents = {"helper": AgentSpec(name="helper", model="elsewhere")}
+    with scripted(["Hello."], agents=agents) as live, httpx2.Client(base_url=live.url) as client:
+        assert ended(client, started(client, model="scripted")["id"])["answer"] == "Hello."
+        refused = client.post("/v1/runs", json={"agent": "helper", "goal": "x", "model": "none"})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (404, "model")
+
+
+def test_agents_are_listed_with_what_they_are_good_for() -> None:
+    with scripted(agents=CAREFUL) as live, httpx2.Client(base_url=live.url) as client:
+        (card,) = client.get("/v1/agents").json()["data"]
+        assert card["description"] == "Counts, once a person agrees."
+        assert (card["tools"], card["source"], card["error"]) == (["calculator"], "built-in", None)

@@ -19,8 +19,8 @@ from pentad.agent.events import (
     ToolIntended,
     ToolReturned,
 )
+from pentad.agent.limits import RuntimeLimits
 from pentad.agent.memory.window import Window
-from pentad.agent.runtime import RuntimeLimits
 from pentad.agent.spec import MemoryChoice, PlannerChoice
 from pentad.agent.state import fold
 from pentad.agent.tools.base import ToolContext

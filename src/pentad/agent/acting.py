@@ -8,7 +8,7 @@ from typing import Any
 
 from pentad.agent.asking import Asker
 from pentad.agent.budget import Amount
-from pentad.agent.events import ToolIntended, ToolReturned, ToolStatus
+from pentad.agent.events import ApprovalAnswered, ToolIntended, ToolReturned, ToolStatus
 from pentad.agent.run import Run
 from pentad.agent.state import Exchange
 from pentad.agent.tools.base import Tool, ToolContext
@@ -17,6 +17,8 @@ from pentad.errors import Forbidden, PentadError
 from pentad.types import ToolCall
 
 MAX_AT_ONCE = 8
+_Ready = tuple[int, Tool, dict[str, Any]]
+"""A call that can be made: its index, its tool, its checked arguments."""
 
 
 class Actor:
@@ -37,7 +39,7 @@ class Actor:
 
         Raises BudgetExceeded when they cannot be afforded.
         """
-        ready: list[tuple[int, Tool, dict[str, Any]]] = []
+        ready: list[_Ready] = []
         for index in exchange.open_calls:
             wanted = exchange.calls[index]
             intent = self._run.state.intents.get((exchange.step, index))
@@ -55,9 +57,29 @@ class Actor:
         self._run.state.ledger.check(
             Amount(tool_calls=len(fresh), cost=sum(tool.cost for _, tool, _ in fresh))
         )
+        denied = await self._denied(exchange, fresh)
         for index, tool, _ in fresh:
-            await self._intend(exchange, index, tool)
-        await self._carry_out(exchange, ready)
+            if index not in denied:
+                await self._intend(exchange, index, tool)
+        await self._carry_out(exchange, [item for item in ready if item[0] not in denied])
+
+    async def _denied(self, exchange: Exchange, fresh: Sequence[_Ready]) -> set[int]:
+        """Asks a person about each call that the agent's `ask` names, all at once; those that may not be."""
+        desk, step = self._run.approvals, exchange.step
+        asked = [(index, tool) for index, tool, _ in fresh if desk.needed(tool.name)]
+        for index, tool in asked:
+            if self._run.state.answer_to(step, index) is None:
+                await desk.ask(step, index, tool.name, exchange.calls[index].arguments)
+        waited = [i for i, question in self._run.state.pending.items() if question.step == step]
+        await asyncio.gather(*(desk.wait(i) for i in waited))
+        denied = set()
+        for index, tool in asked:
+            answer = self._run.state.answer_to(step, index)
+            assert answer is not None, "every question of the step has been answered"
+            if not answer.approved:
+                denied.add(index)
+                await self._returned(exchange, index, _refusal(tool.name, answer))
+        return denied
 
     def _check(self, wanted: ToolCall, tools: Mapping[str, Tool]) -> tuple[Tool, dict[str, Any]] | Outcome:
         try:
@@ -88,7 +110,7 @@ class Actor:
         )
         await self._run.reserve(Amount(tool_calls=1, cost=tool.cost), event)
 
-    async def _carry_out(self, exchange: Exchange, ready: Sequence[tuple[int, Tool, dict[str, Any]]]) -> None:
+    async def _carry_out(self, exchange: Exchange, ready: Sequence[_Ready]) -> None:
         async def one(index: int, tool: Tool, arguments: dict[str, Any]) -> None:
             async with self._slots:
                 with self._run.span("agent", f"tool {tool.name}"):
@@ -137,6 +159,13 @@ class Actor:
                 cost=cost,
             )
         )
+
+
+def _refusal(tool: str, answer: ApprovalAnswered) -> Outcome:
+    if answer.by == "timeout":
+        return Outcome(status="denied", content=f"{tool!r} was not called: {answer.note}")
+    words = f" and said: {answer.note}" if answer.note else ""
+    return Outcome(status="denied", content=f"{tool!r} was not called: a person denied it{words}")
 
 
 def worst(exchange: Exchange) -> ToolStatus:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from pentad.agent.codec import Malformed, decode, encode, readable
 from pentad.types import Budget, Decision, Message, Objective, Span, ToolCall, Usage
@@ -15,6 +15,17 @@ Effects = Literal["none", "keyed", "unkeyed"]
 ToolStatus = Literal["ok", "failed", "denied", "unknown"]
 StepOutcome = Literal["planned", "called_tools", "answered", "replanned", "refused", "failed"]
 RunStatus = Literal["answered", "refused", "budget_exceeded", "failed", "cancelled", "out_of_steps"]
+Unfinished = Literal["running", "waiting"]
+"""`waiting`: for the answer of a person; nothing is computed meanwhile."""
+UNFINISHED: tuple[Unfinished, ...] = get_args(Unfinished)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """The run that a fork was made of, and the step from which it goes its own way."""
+
+    run_id: str
+    step: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +39,7 @@ class RunStarted:
     objective: Objective = field(default_factory=Objective)
     budget: Budget = field(default_factory=Budget)
     data_label: str | None = None
+    forked_from: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +48,8 @@ class RunResumed:
 
     in_doubt: int = 0
     """Tool calls whose intent was journaled and whose result was not."""
+    waiting: int = 0
+    """ToolPins that are still pending."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +120,45 @@ class Planned:
     step: int
     goals: tuple[tuple[str, str], ...]
     decisions: tuple[Decision, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalAsked:
+    """A person is asked: may this tool be called so, or what shall be answered to it. Nothing is done yet."""
+
+    durable: ClassVar[bool] = True
+    step: int
+    index: int
+    approval_id: str
+    tool: str
+    arguments: str
+    asked_s: float
+    expires_s: float | None = None
+    """Wall clock; then the agent's `ask_expired` holds. None waits for ever."""
+    kind: Literal["tool", "input"] = "tool"
+    """`input`: the tool is at work and asks for values (MCP elicitation)."""
+    message: str = ""
+    """What the tool's server says that it wants to know; foreign text."""
+    schema: Mapping[str, Any] | None = None
+    """JSON Schema of the values."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalAnswered:
+    """What the person said, or that nobody did in time. A tool's intent comes only after it."""
+
+    durable: ClassVar[bool] = True
+    step: int
+    index: int
+    approval_id: str
+    approved: bool
+    by: Literal["person", "timeout"] = "person"
+    note: str = ""
+    """The person's words; the model is told them when the call is denied."""
+    content: Mapping[str, Any] | None = None
+    """The values asked for, of an `input`."""
+    waiting: int = 0
+    """ToolPins that are still pending after this one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +234,8 @@ Event = (
     | ModelAnswered
     | ModelFailed
     | Planned
+    | ApprovalAsked
+    | ApprovalAnswered
     | ToolIntended
     | ToolReturned
     | StepEnded
@@ -196,6 +251,8 @@ JOURNALED: Mapping[str, type[Event]] = {
     "model_answered": ModelAnswered,
     "model_failed": ModelFailed,
     "planned": Planned,
+    "approval_asked": ApprovalAsked,
+    "approval_answered": ApprovalAnswered,
     "tool_intended": ToolIntended,
     "tool_returned": ToolReturned,
     "step_ended": StepEnded,

@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from pentad.agent import ownership, prompt_store
-from pentad.agent.events import Event, Record, RunEnded, RunStarted, is_durable
+from pentad.agent.events import UNFINISHED, Event, Record, RunEnded, RunStarted, is_durable
 from pentad.agent.prompt_store import Prompt, PromptRetention
 from pentad.agent.rows import EVENT_COLUMNS, JournalDamaged, RunRow, from_row, project, to_row
 from pentad.agent.sqlite import connect, prepare, transaction, translated
@@ -113,6 +113,20 @@ class Journal:
         # Shielded: what is queued is written even if the caller is cancelled, so no result is lost.
         return await asyncio.shield(asyncio.wrap_future(item.done))
 
+    async def begin(self, records: Sequence[Record], copied_from: str) -> None:
+        """Starts a run with several records at once, numbered from 1, and their prompts: all or nothing.
+
+        Raises JournalUnavailable as `append` does.
+        """
+
+        def insert(db: sqlite3.Connection) -> None:
+            tail = b""
+            for record in records:
+                tail = self._insert(db, record, tail)
+            prompt_store.copy(db, copied_from, records)
+
+        await self._execute(insert)
+
     async def claim(self, run_id: str) -> None:
         """Makes this journal the only one to write the run, until it ends, is released or we die.
 
@@ -178,23 +192,30 @@ class Journal:
             event=item.event,
             spans=item.spans,
         )
-        row = to_row(record, tail)
+        db.execute(f"PRAGMA synchronous = {'FULL' if is_durable(item.event) else 'NORMAL'}")
+        digest = tail
 
         def insert(db: sqlite3.Connection) -> None:
-            project(db, record, self.owner)
-            db.execute(
-                f"INSERT INTO events (run_id, {EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (item.run_id, *row),
-            )
+            nonlocal digest
+            digest = self._insert(db, record, tail)
             if item.prompt is not None:
                 prompt_store.keep(db, item.run_id, item.prompt, record.at_s, self.retention)
 
-        db.execute(f"PRAGMA synchronous = {'FULL' if is_durable(item.event) else 'NORMAL'}")
         self._transact(db, insert)
-        self._tails[item.run_id] = (record.sequence, bytes(row[-1]))
+        self._tails[item.run_id] = (record.sequence, digest)
         if isinstance(item.event, RunEnded):
             del self._tails[item.run_id]
         return record
+
+    def _insert(self, db: sqlite3.Connection, record: Record, tail: bytes) -> bytes:
+        """Writes one record behind the digest `tail`; its own digest."""
+        row = to_row(record, tail)
+        project(db, record, self.owner)
+        db.execute(
+            f"INSERT INTO events (run_id, {EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (record.run_id, *row),
+        )
+        return row[-1]
 
     def _transact(self, db: sqlite3.Connection, change: Callable[[sqlite3.Connection], object]) -> None:
         with translated(self.path, JournalUnavailable):
@@ -298,8 +319,9 @@ class Journal:
                 problems.append(str(error))
                 continue
             first, last = records[0].event, records[-1].event
-            status = last.status if isinstance(last, RunEnded) else "running"
-            if not isinstance(first, RunStarted) or first.tenant != row.tenant or status != row.status:
+            status = last.status if isinstance(last, RunEnded) else "not ended"
+            agree = status == row.status or (status == "not ended" and row.status in UNFINISHED)
+            if not isinstance(first, RunStarted) or first.tenant != row.tenant or not agree:
                 problems.append(f"run {row.id!r} is listed as {row.status}, its events say {status}")
             if sum(isinstance(r.event, RunStarted | RunEnded) for r in records) > 2:
                 problems.append(f"run {row.id!r} starts or ends more than once")

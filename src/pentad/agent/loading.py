@@ -14,6 +14,7 @@ from pentad.agent.codec import Malformed, decode
 from pentad.agent.spec import AgentSpec
 from pentad.errors import InvalidRequest, NotFound
 
+SUFFIXES = (".yaml", ".yml", ".toml", ".json")
 _MAX_BYTES = 1 << 20
 _READY = pathlib.Path(__file__).parent / "ready"
 

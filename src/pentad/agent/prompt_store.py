@@ -85,6 +85,17 @@ def keep(db: sqlite3.Connection, run_id: str, text: str, at_s: float, retention:
     expire(db, at_s, retention)
 
 
+def copy(db: sqlite3.Connection, source: str, records: Sequence[Record]) -> None:
+    """Lets a run that was copied from `source` use the prompts of its own records too. In a transaction."""
+    for event in (record.event for record in records):
+        if isinstance(event, ModelAsked):
+            db.execute(
+                "INSERT OR IGNORE INTO prompt_uses (run_id, sha256, at_s) "
+                "SELECT ?, sha256, at_s FROM prompt_uses WHERE run_id = ? AND sha256 = ?",
+                (records[0].run_id, source, event.prompt_sha256),
+            )
+
+
 def expire(db: sqlite3.Connection, now_s: float, retention: PromptRetention) -> int:
     """Deletes what is older than the retention; returns how many uses went. In a transaction."""
     gone = db.execute("DELETE FROM prompt_uses WHERE at_s <= ?", (now_s - retention.days * DAY_S,)).rowcount

@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pentad.agent.codec import Malformed, dumps, encode, fit
-from pentad.agent.events import Record, RunEnded, RunStarted, from_json
+from pentad.agent.events import (
+    ApprovalAnswered,
+    ApprovalAsked,
+    Record,
+    RunEnded,
+    RunResumed,
+    RunStarted,
+    from_json,
+)
 from pentad.agent.sqlite import storable
 from pentad.errors import PentadError
 from pentad.types import Span
@@ -34,7 +42,7 @@ class RunRow:
     started_s: float
     ended_s: float | None
     status: str
-    """`running` until the run has ended, whether or not a process is at it now."""
+    """`running` or `waiting` until the run has ended, whether or not a process is at it now."""
 
 
 Row = tuple[int, float, float, str, str, str, bytes]
@@ -92,6 +100,11 @@ def project(db: sqlite3.Connection, record: Record, owner: str) -> None:
         db.execute(
             "UPDATE runs SET status = ?, ended_s = ?, owner = NULL WHERE id = ?",
             (event.status, record.at_s, record.run_id),
+        )
+    elif isinstance(event, ApprovalAsked | ApprovalAnswered | RunResumed):
+        waits = isinstance(event, ApprovalAsked) or event.waiting > 0
+        db.execute(
+            "UPDATE runs SET status = ? WHERE id = ?", ("waiting" if waits else "running", record.run_id)
         )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from pentad.agent.approval import ApprovalDesk
 from pentad.agent.budget import Amount
 from pentad.agent.events import Event, ModelAsked, Record, TextStreamed, ToolIntended
 from pentad.agent.journal import Journal
@@ -39,6 +40,9 @@ class Run:
         self._spans: list[Span] = []
         self._reserving = asyncio.Lock()
         self._attempts = state.attempt
+        self._deadline: asyncio.Timeout | None = None
+        self._pauses = 0
+        self.approvals = ApprovalDesk(self)
 
     async def append(self, event: Event, *, prompt: str | None = None) -> None:
         """Journals an event, with a prompt that may be kept, then lets it change the state.
@@ -88,6 +92,35 @@ class Run:
         finally:
             self._spans.append(Span(layer=layer, name=name, start_s=start_s, end_s=self.around.clock()))
 
+    @contextlib.asynccontextmanager
+    async def deadline(self) -> AsyncIterator[asyncio.Timeout]:
+        """Bounds the body by the wall time that the budget leaves; pauses do not count."""
+        async with asyncio.timeout(self.wall_left_s()) as self._deadline:
+            try:
+                yield self._deadline
+            finally:
+                deadline, self._deadline = self._deadline, None
+                if not deadline.expired():
+                    deadline.reschedule(None)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """While the body waits for a person, wall time is not used up."""
+        self._pauses += 1
+        self._reschedule()
+        try:
+            yield
+        finally:
+            self._pauses -= 1
+            self._reschedule()
+
+    def _reschedule(self) -> None:
+        if self._deadline is None or self._deadline.expired():
+            return
+        left_s = None if self._pauses else self.wall_left_s()
+        now_s = asyncio.get_running_loop().time()
+        self._deadline.reschedule(None if left_s is None else now_s + left_s)
+
     def context(self, next_hint: str) -> RunContext:
         """What travels down with a model call of this run."""
         state = self.state
@@ -106,7 +139,8 @@ class Run:
         limit = self.state.ledger.budget.wall_s
         if limit is None:
             return None
-        return max(0.0, limit - self.state.active_s - (self.around.clock() - self.state.clock_s))
+        since_s = 0.0 if self.state.status == "waiting" else self.around.clock() - self.state.clock_s
+        return max(0.0, limit - self.state.active_s - since_s)
 
 
 def _graph(plan: tuple[tuple[str, str], ...] | None) -> Mapping[str, tuple[str, ...]]:

@@ -4,68 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import pathlib
 import time
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from pentad.agent.budget import narrower
+from pentad.agent.catalogue import AgentCatalogue
 from pentad.agent.codec import encode
-from pentad.agent.events import Record, RunResumed, RunStarted
-from pentad.agent.explain import Explanation, explain
+from pentad.agent.events import UNFINISHED, RunResumed, RunStarted
 from pentad.agent.following import Hub
+from pentad.agent.fork import forked
 from pentad.agent.journal import Journal
+from pentad.agent.limits import RuntimeLimits
 from pentad.agent.memory.base import Memory
 from pentad.agent.ports import ModelPort
-from pentad.agent.prompt_store import Prompt
-from pentad.agent.rows import RunRow
+from pentad.agent.reader import RunReader
 from pentad.agent.run import Run, Surroundings
 from pentad.agent.spec import AgentSpec
 from pentad.agent.state import RunState, fold
-from pentad.agent.tools.approvals import Approvals
 from pentad.agent.tools.base import Toolbox
+from pentad.agent.tools.pins import ToolPins
 from pentad.agent.toolset import Toolset
-from pentad.agent.worker import Worker, ended, planner_for
+from pentad.agent.unattended import cancel_unattended
+from pentad.agent.worker import Worker, planner_for
 from pentad.errors import (
     Conflict,
     InvalidRequest,
-    NotFound,
+    ModelNotFound,
     Overloaded,
     PentadError,
     Unavailable,
-    UnknownName,
 )
 from pentad.types import Budget, Clock, Message, Objective
 
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuntimeLimits:
-    """What one runtime may hold, and hard limits that no agent file can widen."""
-
-    max_runs: int = 64
-    """Runs at work at once; more are refused with Overloaded."""
-    max_goal_bytes: int = 262_144
-    budget: Budget = field(default_factory=Budget)
-    """Upper bound of every run's budget."""
-    deny_tools: tuple[str, ...] = ()
-    """Patterns of tools that no agent may call, besides what its own file denies."""
-    mcp_commands: frozenset[str] = frozenset()
-    """Executables that agent files may start as MCP servers, as they write them; empty starts none."""
-    approvals_path: pathlib.Path | None = None
-    """Where the approved tool lists of MCP servers are kept; None forgets them with the process."""
-
-
-class AgentRuntime:
+class AgentRuntime(RunReader):
     """Runs agents, each as one task, each step of it journaled.
 
     Args:
         models: what the agents think with.
         journal: where every event goes first; the runtime closes it.
-        agents: agents that can be started by name.
+        agents: agents that can be started by name; a catalogue may change while runs go on.
         toolbox: tools that agents may name besides the built-in ones; may grow while runs go on.
         memory: long-term memory of agents that ask for it.
         limits: how much at once, and what agent files may start.
@@ -77,18 +60,19 @@ class AgentRuntime:
         models: ModelPort,
         journal: Journal,
         *,
-        agents: Mapping[str, AgentSpec] | None = None,
+        agents: AgentCatalogue | Mapping[str, AgentSpec] | None = None,
         toolbox: Toolbox | None = None,
         memory: Memory | None = None,
         limits: RuntimeLimits | None = None,
         clock: Clock = time.monotonic,
         wall: Clock = time.time,
     ) -> None:
-        self.agents = dict(agents or {})
+        self.agents = (
+            agents if isinstance(agents, AgentCatalogue) else AgentCatalogue(built_in=dict(agents or {}))
+        )
         self.toolbox = toolbox or Toolbox()
-        self._journal = journal
+        super().__init__(journal, Hub())
         self._limits = limits or RuntimeLimits()
-        self._hub = Hub()
         self._around = Surroundings(
             models=models, journal=journal, publish=self._hub.publish, clock=clock, wall=wall
         )
@@ -96,11 +80,12 @@ class AgentRuntime:
             self.toolbox,
             models,
             memory,
-            approvals=Approvals(self._limits.approvals_path),
+            approvals=ToolPins(self._limits.approvals_path),
             commands=self._limits.mcp_commands,
         )
         self._worker = Worker(self._tools, memory, self._limits.deny_tools)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._runs: dict[str, Run] = {}
         self._closing = False
 
     async def start(
@@ -108,6 +93,7 @@ class AgentRuntime:
         agent: AgentSpec | str,
         goal: str,
         *,
+        model: str | None = None,
         tenant: str = "default",
         history: Sequence[Message] = (),
         objective: Objective | None = None,
@@ -118,21 +104,22 @@ class AgentRuntime:
 
         Args:
             agent: a spec, or the name of one of `agents`.
+            model: in place of the agent's.
             history: the conversation before, oldest first.
             objective, budget, data_label: for this run; a budget can only narrow the agent's.
 
         Raises:
             UnknownName: no such agent, tool or planner. Overloaded: too many runs at work.
-            InvalidRequest: the goal is empty or too long, or an option does not fit.
+            ModelNotFound: no such model. InvalidRequest: the goal is empty or too long, or an option
+            does not fit.
         """
-        spec = self._spec(agent)
-        if not goal.strip() or len(goal.encode("utf-8", "replace")) > self._limits.max_goal_bytes:
-            raise InvalidRequest(
-                f"the goal must be 1 to {self._limits.max_goal_bytes} bytes of text", param="goal"
-            )
+        spec = await self._spec(agent)
+        if model is not None:
+            spec = replace(spec, model=self._served(model))
+        self._check_goal(goal)
         self._check(spec)
         self._admit()
-        run_id = f"run_{uuid.uuid4().hex[:20]}"
+        run_id = _new_id()
         limit = narrower(narrower(spec.budget, self._limits.budget), budget or Budget())
         started = RunStarted(
             agent=encode(spec),
@@ -147,23 +134,6 @@ class AgentRuntime:
         self._spawn(run_id, fold([record]))
         return run_id
 
-    async def events(
-        self, run_id: str, after: int = 0, *, tenant: str = "default"
-    ) -> AsyncGenerator[Record, None]:
-        """The run's records with a sequence above `after`, then each new one, until it has ended.
-
-        Raises NotFound when the tenant has no such run.
-        """
-        self._own(run_id, tenant)
-        async with aclosing(self._hub.follow(self._journal, run_id, after)) as records:
-            async for record in records:
-                yield record
-
-    async def wait(self, run_id: str, *, tenant: str = "default") -> RunState:
-        """The run's state once it has ended: the fold of its events."""
-        async with aclosing(self.events(run_id, tenant=tenant)) as records:
-            return fold([record async for record in records])
-
     async def resume(self, run_id: str, *, tenant: str = "default") -> None:
         """Takes up a run that no living process works on. Effects already made are not made again.
 
@@ -172,7 +142,7 @@ class AgentRuntime:
             UnknownName: it uses tools that this process does not have; it is left as it is.
         """
         row = self._own(run_id, tenant)
-        if row.status != "running":
+        if row.status not in UNFINISHED:
             raise Conflict(f"run {run_id!r} has already ended: {row.status}", hint="start a new run")
         if run_id in self._tasks:
             raise Conflict(f"run {run_id!r} is already being worked on", hint="follow its events")
@@ -181,7 +151,9 @@ class AgentRuntime:
         self._check(fold(await asyncio.to_thread(self._journal.read, run_id)).spec)
         await self._journal.claim(run_id)
         state = fold(await asyncio.to_thread(self._journal.read, run_id))
-        record = await self._journal.append(run_id, RunResumed(in_doubt=len(state.intents)))
+        waiting = sum(asked.kind == "tool" for asked in state.pending.values())
+        resumed = RunResumed(in_doubt=len(state.intents), waiting=waiting)
+        record = await self._journal.append(run_id, resumed)
         self._spawn(run_id, state.apply(record))
 
     async def resume_all(self) -> list[str]:
@@ -190,7 +162,8 @@ class AgentRuntime:
         Runs of other living processes are left alone; a damaged one is logged and left as it is.
         """
         resumed = []
-        for row in reversed(self._journal.runs(where="status = 'running'")):
+        marks = ", ".join("?" * len(UNFINISHED))
+        for row in reversed(self._journal.runs(where=f"status IN ({marks})", values=UNFINISHED)):
             if row.id in self._tasks:
                 continue
             try:
@@ -203,13 +176,70 @@ class AgentRuntime:
                 resumed.append(row.id)
         return resumed
 
+    async def answer(
+        self,
+        run_id: str,
+        approval_id: str,
+        *,
+        approved: bool,
+        note: str = "",
+        content: Mapping[str, Any] | None = None,
+        tenant: str = "default",
+    ) -> None:
+        """Tells a waiting run what a person decided; one that nobody works on is taken up first.
+
+        Args:
+            note: why. content: the values asked for, where it is no tool call that waits but its question.
+
+        Raises NotFound; Conflict when it is answered, has ended or another process works on it.
+        """
+        self._own(run_id, tenant)
+        if run_id not in self._runs:
+            await self.resume(run_id, tenant=tenant)
+        await self._runs[run_id].approvals.answer(approval_id, approved=approved, note=note, content=content)
+
+    async def fork(
+        self,
+        run_id: str,
+        step: int,
+        *,
+        goal: str | None = None,
+        model: str | None = None,
+        tenant: str = "default",
+    ) -> str:
+        """Begins a run that has done what `run_id` had before `step`, and goes on from there; its id.
+
+        Effects of the copied steps are not made again. `goal` and `model` replace the old ones.
+
+        Raises NotFound, JournalDamaged, ModelNotFound, Overloaded; InvalidRequest for a step that the
+        run did not come to; UnknownName for tools that this process does not have.
+        """
+        self._own(run_id, tenant)
+        if goal is not None:
+            self._check_goal(goal)
+        records = forked(
+            await asyncio.to_thread(self._journal.read, run_id),
+            _new_id(),
+            step=step,
+            goal=goal,
+            model=None if model is None else self._served(model),
+            clock=self._around.clock,
+            wall=self._around.wall,
+        )
+        state = fold(records)
+        self._check(state.spec)
+        self._admit()
+        await self._journal.begin(records, run_id)
+        self._spawn(state.run_id, state)
+        return state.run_id
+
     async def cancel(self, run_id: str, *, tenant: str = "default") -> None:
         """Ends a run, and with it the model stream and tools it waits for. Returns when it has ended.
 
         Raises NotFound; Conflict when it has already ended or another process works on it.
         """
         row = self._own(run_id, tenant)
-        if row.status != "running":
+        if row.status not in UNFINISHED:
             raise Conflict(f"run {run_id!r} has already ended: {row.status}", hint="nothing to cancel")
         task = self._tasks.get(run_id)
         if task is None:
@@ -218,32 +248,9 @@ class AgentRuntime:
         self._worker.cancel(run_id, task)
         await asyncio.wait([task])
 
-    def list(
-        self, *, tenant: str = "default", status: str | None = None, limit: int = 100
-    ) -> Sequence[RunRow]:
-        """The tenant's runs, newest first; with `status`, only those."""
-        if status is None:
-            return self._journal.runs(where="tenant = ?", values=(tenant,), limit=limit)
-        return self._journal.runs(where="tenant = ? AND status = ?", values=(tenant, status), limit=limit)
-
-    def show(self, run_id: str, *, tenant: str = "default") -> RunState:
-        """What the run has come to. Raises NotFound, JournalDamaged."""
-        self._own(run_id, tenant)
-        return fold(self._journal.read(run_id))
-
-    def explain(self, run_id: str, *, tenant: str = "default") -> Explanation:
-        """Where the run's time, tokens and decisions went, by layer. Raises NotFound, JournalDamaged."""
-        earlier = self._journal.earlier(self._own(run_id, tenant))
-        return explain(self._journal.read(run_id), earlier)
-
-    def prompts(self, run_id: str, *, tenant: str = "default") -> Sequence[Prompt]:
-        """What each model call of the run was asked. Raises NotFound, JournalDamaged."""
-        self._own(run_id, tenant)
-        return self._journal.prompts(run_id)
-
     async def approve_tools(self, agent: AgentSpec | str) -> None:
         """Accepts what the agent's MCP servers list now, also tools that changed since last time."""
-        await self._tools.approve(self._spec(agent))
+        await self._tools.approve(await self._spec(agent))
 
     @property
     def active(self) -> int:
@@ -261,23 +268,23 @@ class AgentRuntime:
         await self._tools.close()
         await asyncio.to_thread(self._journal.close)
 
-    def _spec(self, agent: AgentSpec | str) -> AgentSpec:
-        if isinstance(agent, AgentSpec):
-            return agent
-        if agent not in self.agents:
-            known = ", ".join(self.agents) or "none"
-            raise UnknownName(f"no agent {agent!r}", hint=f"known: {known}", param="agent")
-        return self.agents[agent]
+    async def _spec(self, agent: AgentSpec | str) -> AgentSpec:
+        return agent if isinstance(agent, AgentSpec) else await asyncio.to_thread(self.agents.get, agent)
+
+    def _served(self, model: str) -> str:
+        known = [card.name for card in self._around.models.models() if card.kind == "generate"]
+        if model not in known:
+            raise ModelNotFound(f"no model {model!r}", hint=f"served: {', '.join(known)}", param="model")
+        return model
+
+    def _check_goal(self, goal: str) -> None:
+        most = self._limits.max_goal_bytes
+        if not goal.strip() or len(goal.encode("utf-8", "replace")) > most:
+            raise InvalidRequest(f"the goal must be 1 to {most} bytes of text", param="goal")
 
     def _check(self, spec: AgentSpec) -> None:
         planner_for(spec)
         self._tools.check(spec)
-
-    def _own(self, run_id: str, tenant: str) -> RunRow:
-        row = self._journal.run(run_id)
-        if row.tenant != tenant:
-            raise NotFound(f"no run {run_id!r}")
-        return row
 
     def _admit(self) -> None:
         if self._closing:
@@ -286,19 +293,11 @@ class AgentRuntime:
             raise Overloaded(f"{len(self._tasks)} of {self._limits.max_runs} runs are at work")
 
     def _spawn(self, run_id: str, state: RunState) -> None:
-        task = asyncio.create_task(self._worker.work(Run(self._around, state)), name=run_id)
+        run = self._runs[run_id] = Run(self._around, state)
+        task = asyncio.create_task(self._worker.work(run), name=run_id)
         self._tasks[run_id] = task
-        task.add_done_callback(lambda _: self._tasks.pop(run_id, None))
+        task.add_done_callback(lambda _: (self._tasks.pop(run_id, None), self._runs.pop(run_id, None)))
 
 
-async def cancel_unattended(journal: Journal, run_id: str) -> None:
-    """Ends a run that no living process works on; needs neither models nor tools.
-
-    Raises NotFound; Conflict when it has ended or another process works on it.
-    """
-    row = journal.run(run_id)
-    if row.status != "running":
-        raise Conflict(f"run {run_id!r} has already ended: {row.status}", hint="nothing to cancel")
-    await journal.claim(run_id)
-    state = fold(journal.read(run_id))
-    await journal.append(run_id, ended("cancelled", state, "cancelled by request"))
+def _new_id() -> str:
+    return f"run_{uuid.uuid4().hex[:20]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pentad.agent.memory.window import Window
 from pentad.types import Budget, Objective
@@ -76,6 +76,8 @@ class AgentSpec:
     """An agent: who it is, what it may use and what it may cost."""
 
     name: str
+    description: str = ""
+    """What it is good for, in a line; shown in lists."""
     model: str = ""
     """The served model's name; empty takes the service's default."""
     instructions: str = ""
@@ -85,6 +87,12 @@ class AgentSpec:
     """Options of built-in tools, by name, e.g. the folder that `search` looks in."""
     deny: tuple[str, ...] = ()
     """Patterns (`server__*`) of tools that this agent may not call, whatever the model says."""
+    ask: tuple[str, ...] = ()
+    """Patterns of tools that a person must approve, call by call; the run waits for the answer."""
+    ask_timeout_s: float | None = 86_400.0
+    """How long a question waits for its answer; null waits for ever."""
+    ask_expired: Literal["deny", "allow", "fail"] = "deny"
+    """What holds when nobody answered in time: the call is denied, allowed, or the run fails."""
     mcp_servers: Mapping[str, McpServer] = field(default_factory=dict)
     """Written `mcpServers` in files."""
     planner: PlannerChoice = field(default_factory=PlannerChoice)
@@ -108,6 +116,10 @@ class AgentSpec:
         for name, least in (("max_steps", 1), ("max_tokens", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be at least {least}")
+        if self.ask_timeout_s is not None and self.ask_timeout_s <= 0:
+            raise ValueError(
+                f"ask_timeout_s is {self.ask_timeout_s:g}, must be above 0, or null to wait for ever"
+            )
         if not 0 <= self.temperature <= 2:
             raise ValueError(f"temperature is {self.temperature}, must be 0 to 2")
         for server in self.mcp_servers:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from pentad.agent.budget import Amount, Ledger, consumed
 from pentad.agent.codec import decode
 from pentad.agent.events import (
+    UNFINISHED,
+    ApprovalAnswered,
+    ApprovalAsked,
     Compacted,
     ModelAnswered,
     ModelAsked,
     ModelFailed,
+    Origin,
     Planned,
     Purpose,
     Recalled,
@@ -25,6 +29,7 @@ from pentad.agent.events import (
     StepOutcome,
     ToolIntended,
     ToolReturned,
+    Unfinished,
 )
 from pentad.agent.spec import AgentSpec
 from pentad.types import Budget, Message, Objective, ToolCall, Usage
@@ -83,8 +88,10 @@ class RunState:
     history: tuple[Message, ...] = ()
     objective: Objective = field(default_factory=Objective)
     data_label: str | None = None
+    forked_from: Origin | None = None
     started_s: float = 0.0
     """Wall clock; today's date for prompts, the same after a restart."""
+    ended_s: float | None = None
     sequence: int = 0
     step: int = 1
     """The step that is under way or comes next."""
@@ -95,6 +102,10 @@ class RunState:
     exchanges: tuple[Exchange, ...] = ()
     intents: Mapping[tuple[int, int], ToolIntended] = field(default_factory=dict)
     """Tool calls begun and without a result, by (step, index)."""
+    pending: Mapping[str, ApprovalAsked] = field(default_factory=dict)
+    """What a person has been asked and has not answered, by approval id."""
+    answers: Mapping[str, ApprovalAnswered] = field(default_factory=dict)
+    """What was said to each approval, by its id."""
     recalled: tuple[tuple[str, str, float], ...] | None = None
     """Long-term memories in the context; None before any look-up."""
     dropped_turns: int = 0
@@ -102,15 +113,15 @@ class RunState:
     ledger: Ledger = field(default_factory=Ledger)
     totals: Totals = field(default_factory=Totals)
     active_s: float = 0.0
-    """Time at work, over all processes; time between them is not counted."""
+    """Time at work, over all processes; time between them, or waiting for a person, is not counted."""
     clock_s: float = 0.0
-    status: RunStatus | Literal["running"] = "running"
+    status: RunStatus | Unfinished = "running"
     answer: str = ""
     error: str | None = None
 
     @property
     def ended(self) -> bool:
-        return self.status != "running"
+        return self.status not in UNFINISHED
 
     @property
     def current(self) -> Exchange | None:
@@ -133,6 +144,11 @@ class RunState:
             count += 1
         return count
 
+    def answer_to(self, step: int, index: int) -> ApprovalAnswered | None:
+        """What was said about whether this call may be made."""
+        found = (a for a in self.answers.values() if (a.step, a.index) == (step, index))
+        return next(found, None)
+
     @property
     def budget_left(self) -> Budget:
         """What the run may still use."""
@@ -142,17 +158,27 @@ class RunState:
         """The state after one more event. Live-only events change nothing."""
         if record.live:
             return self
-        resumed = isinstance(record.event, RunResumed)
-        passed = 0.0 if resumed else max(0.0, record.clock_s - self.clock_s)
+        idle = self.status == "waiting" or isinstance(record.event, RunResumed)
+        passed = 0.0 if idle else max(0.0, record.clock_s - self.clock_s)
         state = replace(
             self, sequence=record.sequence, clock_s=record.clock_s, active_s=self.active_s + passed
         )
+        if isinstance(record.event, RunEnded):
+            state = replace(state, ended_s=record.at_s)
         return state._after(record.event)
 
     def _after(self, event: Any) -> RunState:
         match event:
             case RunResumed():
-                return replace(self, ledger=self.ledger.forfeit())
+                # A tool that asked for input died with the process; nobody waits for that answer.
+                pending = {i: asked for i, asked in self.pending.items() if asked.kind == "tool"}
+                return replace(self, ledger=self.ledger.forfeit())._with_pending(pending)
+            case ApprovalAsked():
+                return self._with_pending({**self.pending, event.approval_id: event})
+            case ApprovalAnswered():
+                left = {i: other for i, other in self.pending.items() if i != event.approval_id}
+                answers = {**self.answers, event.approval_id: event}
+                return replace(self, answers=answers)._with_pending(left)
             case Recalled():
                 return replace(self, recalled=event.items)
             case Compacted():
@@ -170,8 +196,11 @@ class RunState:
                 ]
                 return replace(self, step=event.step + 1, attempt=0, exchanges=tuple(ended))
             case RunEnded():
-                return replace(self, status=event.status, answer=event.answer, error=event.error)
+                return replace(self, status=event.status, answer=event.answer, error=event.error, pending={})
         return self
+
+    def _with_pending(self, pending: Mapping[str, ApprovalAsked]) -> RunState:
+        return replace(self, pending=pending, status="waiting" if pending else "running")
 
     def _after_model(self, event: ModelAsked | ModelAnswered | ModelFailed) -> RunState:
         key = f"model:{event.step}:{event.attempt}"
@@ -233,6 +262,7 @@ def begin(record: Record) -> RunState:
         history=event.history,
         objective=event.objective,
         data_label=event.data_label,
+        forked_from=event.forked_from,
         started_s=record.at_s,
         sequence=record.sequence,
         clock_s=record.clock_s,

@@ -10,9 +10,9 @@ from pentad.agent.memory.base import Memory
 from pentad.agent.ports import ModelPort
 from pentad.agent.run import Run
 from pentad.agent.spec import AgentSpec
-from pentad.agent.tools.approvals import Approvals
 from pentad.agent.tools.base import Tool, Toolbox, ToolServices
 from pentad.agent.tools.mcp import McpConnection
+from pentad.agent.tools.pins import ToolPins
 from pentad.errors import InvalidRequest, ToolFailed, UnknownName
 from pentad.registry import known, load
 
@@ -33,7 +33,7 @@ class Toolset:
         models: ModelPort,
         memory: Memory | None,
         *,
-        approvals: Approvals,
+        approvals: ToolPins,
         commands: Collection[str],
     ) -> None:
         self._toolbox = toolbox

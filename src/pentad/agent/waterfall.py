@@ -13,7 +13,12 @@ from pentad.types import Span
 
 Kind = Literal["queue", "prefill", "decode", "model", "tool", "waiting", "planning", "memory", "other"]
 _OF_MODEL: Mapping[str, Kind] = {"queue": "queue", "prefill": "prefill", "decode": "decode"}
-_OF_AGENT: Mapping[str, Kind] = {"planner": "planning", "context": "planning", "memory": "memory"}
+_OF_AGENT: Mapping[str, Kind] = {
+    "planner": "planning",
+    "context": "planning",
+    "memory": "memory",
+    "approval": "waiting",
+}
 _TOOL = "tool "
 _MOST_SAMPLES = 60
 """Calls that an expectation is drawn from, the latest ones."""

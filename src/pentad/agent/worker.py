@@ -63,7 +63,7 @@ class Worker:
         """None when the loop ended the run itself, else how it must end."""
         spec = run.state.spec
         try:
-            async with asyncio.timeout(run.wall_left_s()) as wall:
+            async with run.deadline() as wall:
                 tools = self._toolset.finder(run)
                 rules = ToolRules(deny=(*self._deny, *spec.deny))
                 await Loop(run, planner_for(spec), rules, tools, self._memory).work()

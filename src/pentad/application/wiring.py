@@ -11,10 +11,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from pentad import registry
 from pentad.agent.journal import Journal
+from pentad.agent.limits import RuntimeLimits
 from pentad.agent.loading import load_agent, ready
 from pentad.agent.memory.store import LongTerm
 from pentad.agent.prompt_store import PromptRetention
-from pentad.agent.runtime import AgentRuntime, RuntimeLimits
+from pentad.agent.runtime import AgentRuntime
 from pentad.application.config import EngineSettings, ModelPrice, RemoteBackend, Settings
 from pentad.application.runners import load_engine
 from pentad.application.services import Services

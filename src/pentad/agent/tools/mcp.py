@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any
 
 from pentad.agent.spec import McpServer
-from pentad.agent.tools.approvals import Approvals, fingerprint
 from pentad.agent.tools.base import InDoubt, Tool, ToolContext
+from pentad.agent.tools.pins import ToolPins, fingerprint
 from pentad.agent.tools.schema import check_schema
 from pentad.errors import Forbidden, InvalidRequest, ToolFailed
 
@@ -34,7 +34,7 @@ class McpConnection:
     """
 
     def __init__(
-        self, name: str, server: McpServer, approvals: Approvals, commands: Collection[str] = ()
+        self, name: str, server: McpServer, approvals: ToolPins, commands: Collection[str] = ()
     ) -> None:
         self.name = name
         self._server = server
@@ -60,7 +60,7 @@ class McpConnection:
             ) from None
 
     async def tools(self) -> dict[str, Tool]:
-        """The server's tools now, by prefixed name. Changed ones are blocked; see Approvals."""
+        """The server's tools now, by prefixed name. Changed ones are blocked; see ToolPins."""
         listed = await self._listed()
         prints = {name: fingerprint(tool.model_dump(mode="json")) for name, tool in listed.items()}
         blocked = self._approvals.blocked(self._server, prints)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 from contextlib import aclosing
 
+from pentad.agent.events import UNFINISHED, ApprovalAsked
 from pentad.agent.journal import Journal
-from pentad.agent.runtime import AgentRuntime, cancel_unattended
+from pentad.agent.runtime import AgentRuntime
 from pentad.agent.spec import AgentSpec
+from pentad.agent.state import fold
+from pentad.agent.unattended import answer_unattended, cancel_unattended
 from pentad.application import wiring
 from pentad.application.cli.client import ServerClient
 from pentad.application.cli.output import note, print_json
 from pentad.application.cli.trace import ending, explanation_summary, printer, run_summary
 from pentad.application.config import Settings
-from pentad.errors import Conflict, Unavailable
+from pentad.errors import Conflict, InvalidRequest, NotFound, Unavailable
 
 
 async def run_agent(settings: Settings, spec: AgentSpec, goal: str, *, as_json: bool) -> int:
@@ -40,12 +43,73 @@ async def cancel_run(journal: Journal, run_id: str, url: str, api_key: str | Non
     try:
         await cancel_unattended(journal, run_id)
     except Conflict as conflict:
-        if journal.run(run_id).status != "running":
+        if journal.run(run_id).status not in UNFINISHED:
             raise
         try:
             ServerClient(url, api_key, timeout_s=60).post(f"/v1/runs/{run_id}/cancel")
         except Unavailable:
             raise conflict from None
+
+
+def only_pending(journal: Journal, run_id: str, approval_id: str | None) -> ApprovalAsked:
+    """The question that is meant: the named one, or the only one. Raises NotFound, InvalidRequest."""
+    pending = fold(journal.read(run_id)).pending
+    if approval_id is None and len(pending) == 1:
+        return next(iter(pending.values()))
+    known = ", ".join(f"{i} ({asked.tool})" for i, asked in pending.items()) or "none"
+    if approval_id is None and pending:
+        raise InvalidRequest(
+            f"run {run_id!r} asks {len(pending)} questions", hint=f"name one: {known}", param="approval"
+        )
+    if approval_id is None or approval_id not in pending:
+        wanted = f"approval {approval_id!r}" if approval_id else "any approval"
+        raise NotFound(f"run {run_id!r} does not wait for {wanted}", hint=f"pending: {known}")
+    return pending[approval_id]
+
+
+async def answer_run(
+    journal: Journal,
+    run_id: str,
+    approval_id: str,
+    *,
+    approve: bool,
+    note: str,
+    url: str,
+    api_key: str | None,
+) -> bool:
+    """Answers a waiting run wherever it is; whether a process works on it.
+
+    Raises NotFound; Conflict when it is answered, or when a process works on it that does not answer.
+    """
+    try:
+        await answer_unattended(journal, run_id, approval_id, approved=approve, note=note)
+    except Conflict as conflict:
+        if journal.run(run_id).status not in UNFINISHED:
+            raise
+        try:
+            server = ServerClient(url, api_key, timeout_s=60)
+            server.post(f"/v1/runs/{run_id}/approvals/{approval_id}", {"approve": approve, "note": note})
+        except Unavailable:
+            raise conflict from None
+        return True
+    return False
+
+
+async def fork_run(
+    settings: Settings,
+    run_id: str,
+    step: int,
+    *,
+    goal: str | None,
+    model: str | None,
+    tenant: str,
+    as_json: bool,
+) -> int:
+    """Starts a run out of another and follows it; 0 when it ended with an answer, else 1."""
+    async with wiring.build(settings) as services:
+        agents = _agents(services.agents)
+        made = await agents.fork(run_id, step, goal=goal, model=model, tenant=tenant)
+        return await _follow(agents, made, tenant, as_json)
 
 
 def _agents(agents: AgentRuntime | None) -> AgentRuntime:

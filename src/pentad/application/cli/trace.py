@@ -9,6 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from pentad.agent.events import (
+    ApprovalAnswered,
+    ApprovalAsked,
     Compacted,
     ModelAnswered,
     ModelFailed,
@@ -52,6 +54,17 @@ def line_of(record: Record) -> str | None:
                 f"  {i}. {task}" + (f" [{tool}]" if tool else "") for i, (tool, task) in enumerate(e.goals, 1)
             ]
             text = "\n".join(["plan", *goals])
+        case ApprovalAsked() as e:
+            what = (
+                f"{e.tool}({_arguments(e.arguments)})"
+                if e.kind == "tool"
+                else f"{e.tool}: {_short(e.message)}"
+            )
+            text = f"ask     {what}\n        waits for approval {e.approval_id}"
+        case ApprovalAnswered() as e:
+            who = "" if e.by == "person" else " (no answer in time)"
+            said = f": {_short(e.note)}" if e.note and e.by == "person" else ""
+            text = f"asked   {'approved' if e.approved else 'denied'}{who}{said}"
         case ToolIntended() as e:
             text = f"call    {e.tool}({_arguments(e.arguments)})"
         case ToolReturned() as e:

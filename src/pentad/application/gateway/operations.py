@@ -31,6 +31,8 @@ from pentad.application.gateway.schemas.operations import ErrorBody, MessagesErr
 from pentad.application.gateway.schemas.responses import ResponseDeleted, ResponseObject, ResponseRequest
 from pentad.application.gateway.schemas.runs import (
     AgentList,
+    ApprovalRequest,
+    ForkRequest,
     RunExplanation,
     RunList,
     RunObject,
@@ -98,6 +100,8 @@ OPERATIONS: tuple[Operation, ...] = (
     _get(f"{_RUN}/prompts", "What each model call of a run was asked, word for word", RunPrompts),
     _post(f"{_RUN}/cancel", "End a run", None, RunObject),
     _post(f"{_RUN}/resume", "Take up an interrupted run", None, RunObject, status=202),
+    _post(f"{_RUN}/fork", "Start a run from a step of another", ForkRequest, RunObject, status=201),
+    _post(f"{_RUN}/approvals/{{approval_id}}", "Answer a waiting run", ApprovalRequest, RunObject),
     _post("/tokenize", "Token ids of a text", TokenizeRequest, TokenizeAnswer),
     _post("/detokenize", "Text of token ids", DetokenizeRequest, DetokenizeAnswer),
     _get("/livez", "Whether the process answers; needs no key", Status),

@@ -5,23 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import asdict
 from typing import Any
 
-import msgspec
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from pentad.agent.codec import readable
 from pentad.agent.events import Record
-from pentad.agent.explain import Explanation
 from pentad.agent.loading import agent_from
-from pentad.agent.prompt_store import Prompt
-from pentad.agent.rows import RunRow
 from pentad.agent.runtime import AgentRuntime
 from pentad.agent.spec import AgentSpec
-from pentad.agent.state import RunState
 from pentad.application.gateway.answers import json_response
 from pentad.application.gateway.body import Body, check_free_form
 from pentad.application.gateway.context import options_of, run_context
@@ -29,20 +22,22 @@ from pentad.application.gateway.core import Gateway
 from pentad.application.gateway.exchange import exchange_of
 from pentad.application.gateway.runmetrics import RunMetrics
 from pentad.application.gateway.schemas.runs import (
-    AgentCard,
     AgentList,
-    LayerShare,
-    RunBar,
-    RunExplanation,
-    RunLine,
+    ApprovalRequest,
+    ForkRequest,
     RunList,
     RunObject,
-    RunPrompt,
     RunPrompts,
     RunRequest,
-    RunUsage,
 )
 from pentad.application.gateway.translate.frames import encode
+from pentad.application.gateway.translate.runs import (
+    agent_card,
+    run_explanation,
+    run_line,
+    run_object,
+    run_prompt,
+)
 from pentad.errors import Forbidden, InvalidRequest, NotFound
 
 MAX_LIST = 1000
@@ -56,6 +51,8 @@ class Runs:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._body = Body(RunRequest)
+        self._approvals = Body(ApprovalRequest)
+        self._forks = Body(ForkRequest)
         self._metrics = RunMetrics(gateway.metrics.registry)
 
     def routes(self) -> list[Route]:
@@ -71,12 +68,14 @@ class Runs:
             Route(f"{one}/prompts", self.prompts, methods=["GET"]),
             Route(f"{one}/cancel", self.cancel, methods=["POST"]),
             Route(f"{one}/resume", self.resume, methods=["POST"]),
+            Route(f"{one}/fork", self.fork, methods=["POST"]),
+            Route(f"{one}/approvals/{{approval_id}}", self.approve, methods=["POST"]),
         ]
 
     async def agents(self, _: HttpRequest) -> Response:
-        """The agents that can be started by name."""
-        known = self._runtime.agents.values()
-        return json_response(AgentList(data=[_agent_card(spec) for spec in known]))
+        """The agents that can be started by name, as their files are now."""
+        entries = await asyncio.to_thread(self._runtime.agents.entries)
+        return json_response(AgentList(data=[agent_card(entry) for entry in entries]))
 
     async def start(self, http: HttpRequest) -> Response:
         """Starts a run and answers at once; follow its events."""
@@ -87,6 +86,7 @@ class Runs:
         run_id = await self._runtime.start(
             agent,
             wire.goal,
+            model=wire.model,
             tenant=exchange.tenant,
             objective=context.objective if wire.pentad is not None and wire.pentad.slo is not None else None,
             budget=context.budget,
@@ -102,7 +102,7 @@ class Runs:
         rows = await asyncio.to_thread(
             self._runtime.list, tenant=exchange_of(http).tenant, status=status, limit=limit
         )
-        return json_response(RunList(data=[_line(row) for row in rows]))
+        return json_response(RunList(data=[run_line(row) for row in rows]))
 
     async def show(self, http: HttpRequest) -> Response:
         """One run."""
@@ -116,7 +116,7 @@ class Runs:
         exchange, run_id = exchange_of(http), _run_id(http)
         after = _number(http, "after", 0, header="last-event-id", most=2**53)
         state = await asyncio.to_thread(self._runtime.show, run_id, tenant=exchange.tenant)
-        if state.status != "running" and after >= state.sequence:
+        if state.ended and after >= state.sequence:
             return Response(status_code=204)
         after = min(after, state.sequence)
         records = self._runtime.events(run_id, after, tenant=exchange.tenant)
@@ -125,12 +125,12 @@ class Runs:
     async def explain(self, http: HttpRequest) -> Response:
         """Where the run's time went, by layer."""
         made = await asyncio.to_thread(self._runtime.explain, _run_id(http), tenant=exchange_of(http).tenant)
-        return json_response(_explanation(made))
+        return json_response(run_explanation(made))
 
     async def prompts(self, http: HttpRequest) -> Response:
         """What each model call was asked, word for word, as far as it is retained."""
         made = await asyncio.to_thread(self._runtime.prompts, _run_id(http), tenant=exchange_of(http).tenant)
-        return json_response(RunPrompts(data=[_prompt(prompt) for prompt in made]))
+        return json_response(RunPrompts(data=[run_prompt(prompt) for prompt in made]))
 
     async def cancel(self, http: HttpRequest) -> Response:
         """Ends a run; answers when it has ended."""
@@ -145,6 +145,30 @@ class Runs:
         self._observe(run_id, tenant)
         return json_response(await self._show(run_id, tenant), 202)
 
+    async def fork(self, http: HttpRequest) -> Response:
+        """Starts a run that has done what this one had before a step."""
+        run_id, tenant = _run_id(http), exchange_of(http).tenant
+        wire = await self._forks.read(http, self._gateway.settings)
+        made = await self._runtime.fork(run_id, wire.step, goal=wire.goal, model=wire.model, tenant=tenant)
+        self._observe(made, tenant)
+        return json_response(await self._show(made, tenant), 201)
+
+    async def approve(self, http: HttpRequest) -> Response:
+        """Tells a waiting run what a person decided."""
+        run_id, tenant = _run_id(http), exchange_of(http).tenant
+        wire = await self._approvals.read(http, self._gateway.settings)
+        if wire.input is not None:
+            check_free_form(wire.input, "input")
+        await self._runtime.answer(
+            run_id,
+            http.path_params["approval_id"],
+            approved=wire.approve,
+            note=wire.note,
+            content=wire.input,
+            tenant=tenant,
+        )
+        return json_response(await self._show(run_id, tenant))
+
     @property
     def _runtime(self) -> AgentRuntime:
         runtime = self._gateway.services.agents
@@ -153,11 +177,11 @@ class Runs:
         return runtime
 
     async def _show(self, run_id: str, tenant: str) -> RunObject:
-        return _run_object(await asyncio.to_thread(self._runtime.show, run_id, tenant=tenant))
+        return run_object(await asyncio.to_thread(self._runtime.show, run_id, tenant=tenant))
 
     def _observe(self, run_id: str, tenant: str) -> None:
         state = self._runtime.show(run_id, tenant=tenant)
-        known = state.spec.name in self._runtime.agents
+        known = state.spec.name in self._runtime.agents.names()
         records = self._runtime.events(run_id, max(0, state.sequence - 1), tenant=tenant)
         name = state.spec.name if known else "inline"
         tools = frozenset(state.spec.tools if known else ())
@@ -197,78 +221,3 @@ async def _frames(records: AsyncGenerator[Record, None]) -> AsyncGenerator[bytes
             number = b"" if record.live else b"id: %d\n" % record.sequence
             body = encode(record.to_json())
             yield b"%sevent: %s\ndata: %s\n\n" % (number, record.kind.encode(), body)
-
-
-def _agent_card(spec: AgentSpec) -> AgentCard:
-    return AgentCard(name=spec.name, model=spec.model, tools=[*spec.tools], max_steps=spec.max_steps)
-
-
-def _line(row: RunRow) -> RunLine:
-    return RunLine(
-        id=row.id,
-        agent=row.agent,
-        goal=row.goal,
-        status=row.status,
-        created_at=row.started_s,
-        ended_at=row.ended_s,
-    )
-
-
-def _run_object(state: RunState) -> RunObject:
-    totals = state.totals
-    return RunObject(
-        id=state.run_id,
-        agent=state.spec.name,
-        goal=state.goal,
-        status=state.status,
-        created_at=state.started_s,
-        ended_at=None,
-        steps=len(state.closed),
-        sequence=state.sequence,
-        answer=state.answer,
-        error=state.error,
-        usage=RunUsage(
-            prompt_tokens=totals.prompt_tokens,
-            cached_tokens=totals.cached_tokens,
-            completion_tokens=totals.completion_tokens,
-            total_tokens=totals.prompt_tokens + totals.completion_tokens,
-            model_calls=totals.model_calls,
-            cost=totals.cost,
-        ),
-        budget=asdict(state.ledger.budget),
-        budget_left=asdict(state.budget_left),
-    )
-
-
-def _explanation(made: Explanation) -> RunExplanation:
-    return RunExplanation(
-        run_id=made.run_id,
-        active_s=made.active_s,
-        offline_s=made.offline_s,
-        residual_s=made.residual_s,
-        residual_fraction=made.residual_fraction,
-        layers=[
-            LayerShare(layer=share.layer, seconds=share.seconds, parts=[*share.parts])
-            for share in made.shares
-        ],
-        prompt_tokens=made.prompt_tokens,
-        cached_tokens=made.cached_tokens,
-        completion_tokens=made.completion_tokens,
-        cost=made.cost,
-        model_calls=made.model_calls,
-        tool_calls=made.tool_calls,
-        decisions=[msgspec.to_builtins(decision) for decision in made.decisions],
-        waterfall=[RunBar(**asdict(bar)) for bar in made.waterfall],
-    )
-
-
-def _prompt(made: Prompt) -> RunPrompt:
-    return RunPrompt(
-        step=made.step,
-        attempt=made.attempt,
-        purpose=made.purpose,
-        request_id=made.request_id,
-        prompt=None if made.text is None else str(readable(made.text)),
-        sha256=made.sha256,
-        retained=made.text is not None,
-    )

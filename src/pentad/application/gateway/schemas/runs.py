@@ -16,8 +16,54 @@ class RunRequest(Struct, kw_only=True):
 
     goal: Goal
     agent: Name | dict[str, Any]
+    model: Name | None = None
+    """In place of the agent's own."""
     pentad: PentadOptions | None = None
     """Its objective, budget and data label; a budget can only narrow the agent's."""
+
+
+class ApprovalRequest(Struct, kw_only=True):
+    """A person's answer to a pending approval."""
+
+    approve: bool
+    note: Annotated[str, Meta(max_length=2000)] = ""
+    """Why; told to the model when the call is denied."""
+    input: dict[str, Any] | None = None
+    """The values asked for, where the approval is an `input`."""
+
+
+class ForkRequest(Struct, kw_only=True):
+    """Where a new run leaves an old one."""
+
+    step: Annotated[int, Meta(ge=1)]
+    """The first step that is not copied."""
+    goal: Goal | None = None
+    model: Name | None = None
+
+
+class Approval(Struct, kw_only=True):
+    """A question that a run has put to a person."""
+
+    id: str
+    step: int
+    index: int
+    """Which call of the step."""
+    tool: str
+    arguments: str
+    """JSON, exactly as the tool would get it."""
+    asked_at: float
+    expires_at: float | None
+    """Then the agent's `ask_expired` holds; null waits for ever."""
+    kind: Literal["tool", "input"] = "tool"
+    """`input`: the tool is at work and wants values, of the form `schema`; answer with `input`."""
+    message: str = ""
+    """What it wants to know; foreign text."""
+    schema: dict[str, Any] | None = None
+
+
+class ForkOrigin(Struct, kw_only=True):
+    run_id: str
+    step: int
 
 
 class RunUsage(Struct, kw_only=True):
@@ -36,7 +82,8 @@ class RunLine(Struct, kw_only=True):
     agent: str
     goal: str
     status: str
-    """running, answered, refused, budget_exceeded, failed, cancelled or out_of_steps."""
+    """running, waiting (for a person), or how it ended: answered, refused, budget_exceeded, failed,
+    cancelled or out_of_steps."""
     created_at: float
     ended_at: float | None
     object: Literal["run"] = "run"
@@ -56,6 +103,9 @@ class RunObject(RunLine, kw_only=True):
     """Number of the last event; pass it as Last-Event-ID to follow from here."""
     answer: str
     error: str | None
+    pending: list[Approval]
+    """What a person is asked now; answer each at `/v1/runs/{id}/approvals/{approval_id}`."""
+    forked_from: ForkOrigin | None
     usage: RunUsage
     budget: dict[str, Any]
     budget_left: dict[str, Any]
@@ -122,12 +172,18 @@ class RunExplanation(Struct, kw_only=True):
 
 
 class AgentCard(Struct, kw_only=True):
-    """An agent that can be started by name."""
+    """An agent that can be started by name, or a file that should hold one."""
 
     name: str
+    description: str
     model: str
+    """Empty: the service's default."""
     tools: list[str]
     max_steps: int
+    source: str
+    """`built-in`, or the file."""
+    error: str | None
+    """Why the file as it is now cannot be read; its last good version, if any, goes on."""
     object: Literal["agent"] = "agent"
 
 

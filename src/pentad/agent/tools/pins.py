@@ -1,4 +1,4 @@
-"""Approvals: which tools of an MCP server were seen and accepted, pinned by hash.
+"""ToolPins: which tools of an MCP server were seen and accepted, pinned by hash.
 
 The first list that a server shows is accepted; from then on a tool that is new, or whose
 description, schema or annotations differ, is blocked until someone approves it again. A server
@@ -32,7 +32,7 @@ def identity(server: McpServer) -> str:
     return hashlib.sha256(dumps(encode(where)).encode()).hexdigest()[:32]
 
 
-class Approvals:
+class ToolPins:
     """Pins by server and tool name, in a JSON file that is replaced whole.
 
     Args:

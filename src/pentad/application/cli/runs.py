@@ -1,0 +1,280 @@
+"""Verbs about runs: list, show, explain, resume, cancel, approve, deny, fork."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pentad.application.cli.agents import serving_only
+from pentad.application.cli.options import COMMON, EMBEDDING, ENGINE, settings_of, with_settings
+from pentad.application.cli.output import duration, note, plain, print_json, print_table
+from pentad.application.cli.settings import JsonOption
+
+if TYPE_CHECKING:
+    from pentad.agent.journal import Journal
+
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, as runs list shows it.")]
+ApprovalId = Annotated[
+    str | None,
+    typer.Argument(metavar="[APPROVAL]", help="Which question; not needed when it is the only one."),
+]
+Note = Annotated[str, typer.Option("--note", help="Why; the model is told it when the call is denied.")]
+Url = Annotated[str, typer.Option("--url", help="Server that works on it.", envvar="PENTAD_URL")]
+ApiKey = Annotated[str | None, typer.Option("--api-key", envvar="PENTAD_API_KEY", help="Its key.")]
+LOCAL = "http://127.0.0.1:8000"
+
+
+def register(app: typer.Typer) -> None:
+    runs = typer.Typer(help="Look at agent runs, and take them up again or end them.", no_args_is_help=True)
+    runs.command("list")(runs_list)
+    runs.command("show")(runs_show)
+    runs.command("resume")(runs_resume)
+    runs.command("cancel")(runs_cancel)
+    runs.command("approve")(runs_approve)
+    runs.command("deny")(runs_deny)
+    runs.command("fork")(runs_fork)
+    runs.command("explain")(runs_explain)
+    app.add_typer(runs, name="runs", rich_help_panel="Agents")
+
+
+@with_settings(COMMON)
+def runs_list(
+    flags: dict[str, Any],
+    config: pathlib.Path | None,
+    status: Annotated[str | None, typer.Option("--status", help="Only runs in this state.")] = None,
+    limit: Annotated[int, typer.Option("--limit", help="Most runs to list.", min=1)] = 50,
+    json: JsonOption = False,
+) -> None:
+    """List agent runs, newest first, of all tenants of this machine's journal."""
+    from pentad.application.cli.trace import row_summary
+
+    with journal_of(flags, config) as journal:
+        where, values = ("status = ?", (status,)) if status else ("1", ())
+        rows = journal.runs(where=where, values=values, limit=limit)
+    if json:
+        print_json([row_summary(row) for row in rows])
+        return
+    lines = [
+        (
+            row.id,
+            row.status,
+            row.agent,
+            datetime.fromtimestamp(row.started_s).strftime("%Y-%m-%d %H:%M:%S"),
+            duration(row.ended_s - row.started_s) if row.ended_s else "-",
+            _first_line(row.goal),
+        )
+        for row in rows
+    ]
+    columns = ("run", "status", "agent", "started", "took", "goal")
+    print_table(columns, lines, empty="no runs yet; pentad agent run starts one")
+
+
+@with_settings(COMMON)
+def runs_show(
+    flags: dict[str, Any],
+    config: pathlib.Path | None,
+    run: RunId,
+    prompts: Annotated[
+        bool, typer.Option("--prompts", help="Show what each model call was asked, word for word.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Show every step of a run, from its journal."""
+    from pentad.agent.explain import explain
+    from pentad.agent.state import fold
+    from pentad.application.cli.trace import ending, printer, prompt_lines, run_summary
+
+    with journal_of(flags, config) as journal:
+        records = journal.read(run)
+        asked = journal.prompts(run) if prompts else []
+    state = fold(records)
+    if json:
+        shown = {"prompts": [dataclasses.asdict(prompt) for prompt in asked]} if prompts else {}
+        print_json(run_summary(state) | {"events": [record.to_json() for record in records]} | shown)
+        return
+    if prompts:
+        for prompt in asked:
+            typer.echo(prompt_lines(prompt))
+        return
+    show = printer()
+    for record in records:
+        show(record)
+    typer.echo(ending(state, explain(records)))
+
+
+@with_settings(COMMON)
+def runs_explain(
+    flags: dict[str, Any], config: pathlib.Path | None, run: RunId, json: JsonOption = False
+) -> None:
+    """Attribute a run's time, tokens and decisions to the five layers."""
+    from pentad.agent.explain import explain
+    from pentad.application.cli.trace import bar_rows, decision_line, explanation_summary
+
+    with journal_of(flags, config) as journal:
+        explanation = explain(journal.read(run), journal.earlier(journal.run(run)))
+    if json:
+        print_json(explanation_summary(explanation))
+        return
+    whole = explanation.active_s or 1.0
+    rows: list[tuple[object, ...]] = []
+    for share in explanation.shares:
+        rows.append((share.layer, duration(share.seconds), f"{share.seconds / whole:.1%}", ""))
+        rows += [("", duration(s), f"{s / whole:.1%}", f"  {name}") for name, s in share.parts]
+    rows.append(
+        ("unattributed", duration(explanation.residual_s), f"{explanation.residual_fraction:.1%}", "")
+    )
+    print_table(("layer", "time", "share", "part"), rows, empty="nothing happened yet")
+    typer.echo(
+        f"\n{duration(explanation.active_s)} at work, {duration(explanation.offline_s)} between processes; "
+        f"{explanation.model_calls} model calls, {explanation.prompt_tokens} prompt tokens "
+        f"({explanation.cached_tokens} cached), {explanation.completion_tokens} generated; "
+        f"{explanation.tool_calls} tool calls; cost {explanation.cost:g}"
+    )
+    if explanation.waterfall:
+        typer.echo("")
+        columns = ("step", "what", "from", "took", "expected", "bound by", "")
+        print_table(columns, bar_rows(explanation), empty="")
+    if explanation.decisions:
+        typer.echo("\ndecisions")
+        for decision in explanation.decisions:
+            typer.echo(f"  {decision_line(decision)}")
+
+
+@with_settings(COMMON, EMBEDDING, ENGINE)
+def runs_resume(
+    flags: dict[str, Any],
+    config: pathlib.Path | None,
+    run: RunId,
+    model: Annotated[str | None, typer.Option("--model", help="Model to think with.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Go on with a run that a stopped process left behind. Effects already made are not repeated."""
+    import asyncio
+
+    from pentad.agent.state import fold
+    from pentad.application.cli.running import resume_run
+
+    with journal_of(flags, config) as journal:
+        state = fold(journal.read(run))
+    settings = serving_only(settings_of(flags, config, quiet=True), model or state.spec.model)
+    raise typer.Exit(asyncio.run(resume_run(settings, run, tenant=state.tenant, as_json=json)))
+
+
+@with_settings(COMMON)
+def runs_cancel(
+    flags: dict[str, Any],
+    config: pathlib.Path | None,
+    run: RunId,
+    url: Url = LOCAL,
+    api_key: ApiKey = None,
+) -> None:
+    """End a run: through the server that works on it, or in the journal when nobody does."""
+    import asyncio
+
+    from pentad.application.cli.running import cancel_run
+
+    with journal_of(flags, config) as journal:
+        asyncio.run(cancel_run(journal, run, url, api_key))
+    typer.echo(f"{run} cancelled")
+
+
+@with_settings(COMMON)
+def runs_approve(
+    flags: dict[str, Any],
+    config: pathlib.Path | None,
+    run: RunId,
+    approval: ApprovalId = None,
+    note: Note = "",
+    url: Url = LOCAL,
+    api_key: ApiKey = None,
+) -> None:
+    """Allow a tool call that a waiting run asks about: through its server, or in the journal."""
+    _answer(flags, config, run, approval, True, note, url, api_key)
+
+
+@with_settings(COMMON)
+def runs_deny(
+    flags: dict[str, Any],
+    config: pathlib.Path | None,
+    run: RunId,
+    approval: ApprovalId = None,
+    note: Note = "",
+    url: Url = LOCAL,
+    api_key: ApiKey = None,
+) -> None:
+    """Forbid a tool call that a waiting run asks about; the model is told so and goes on without."""
+    _answer(flags, config, run, approval, False, note, url, api_key)
+
+
+def _answer(
+    flags: dict[str, Any],
+    config: pathlib.Path | None,
+    run: str,
+    approval: str | None,
+    approve: bool,
+    words: str,
+    url: str,
+    api_key: str | None,
+) -> None:
+    import asyncio
+
+    from pentad.application.cli.running import answer_run, only_pending
+
+    with journal_of(flags, config) as journal:
+        asked = only_pending(journal, run, approval)
+        done = answer_run(
+            journal, run, asked.approval_id, approve=approve, note=words, url=url, api_key=api_key
+        )
+        attended = asyncio.run(done)
+    typer.echo(f"{'approved' if approve else 'denied'}: {plain(asked.tool)} in {run}")
+    if not attended:
+        note(f"no process works on it; pentad runs resume {run} goes on with it")
+
+
+@with_settings(COMMON, EMBEDDING, ENGINE)
+def runs_fork(
+    flags: dict[str, Any],
+    config: pathlib.Path | None,
+    run: RunId,
+    step: Annotated[int, typer.Option("--step", help="First step to do anew.", min=1)],
+    goal: Annotated[str | None, typer.Option("--goal", help="In place of the old goal.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Model to think with.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Start a run that has done what another had before a step. Effects of before are not made again."""
+    import asyncio
+
+    from pentad.agent.state import fold
+    from pentad.application.cli.running import fork_run
+
+    with journal_of(flags, config) as journal:
+        state = fold(journal.read(run))
+    settings = serving_only(settings_of(flags, config, quiet=True), model or state.spec.model)
+    done = fork_run(settings, run, step, goal=goal, model=model, tenant=state.tenant, as_json=json)
+    raise typer.Exit(asyncio.run(done))
+
+
+@contextmanager
+def journal_of(flags: dict[str, Any], config: pathlib.Path | None) -> Iterator[Journal]:
+    """The journal that the settings name, closed on leaving."""
+    from pentad.agent.journal import Journal
+    from pentad.agent.prompt_store import PromptRetention
+
+    settings = settings_of(flags, config, quiet=True)
+    retention = PromptRetention(days=settings.prompt_days, labels=settings.prompt_labels)
+    journal = Journal(settings.journal_path, retention=retention)
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+def _first_line(text: str) -> str:
+    line = plain(" ".join(text.split()))
+    return line if len(line) <= 60 else line[:59] + "…"

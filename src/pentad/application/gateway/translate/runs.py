@@ -1,0 +1,137 @@
+"""Runs and agents as the wire shows them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import msgspec
+
+from pentad.agent.catalogue import AgentEntry
+from pentad.agent.codec import readable
+from pentad.agent.events import ApprovalAsked, Origin
+from pentad.agent.explain import Explanation
+from pentad.agent.prompt_store import Prompt
+from pentad.agent.rows import RunRow
+from pentad.agent.state import RunState
+from pentad.application.gateway.schemas.runs import (
+    AgentCard,
+    Approval,
+    ForkOrigin,
+    LayerShare,
+    RunBar,
+    RunExplanation,
+    RunLine,
+    RunObject,
+    RunPrompt,
+    RunUsage,
+)
+
+
+def agent_card(entry: AgentEntry) -> AgentCard:
+    """What is known of an agent, or of a file that should hold one."""
+    spec = entry.spec
+    return AgentCard(
+        name=entry.name,
+        description=spec.description if spec else "",
+        model=spec.model if spec else "",
+        tools=[*spec.tools] if spec else [],
+        max_steps=spec.max_steps if spec else 0,
+        source=entry.source,
+        error=entry.error,
+    )
+
+
+def run_line(row: RunRow) -> RunLine:
+    """A run in a list."""
+    return RunLine(
+        id=row.id,
+        agent=row.agent,
+        goal=row.goal,
+        status=row.status,
+        created_at=row.started_s,
+        ended_at=row.ended_s,
+    )
+
+
+def run_object(state: RunState) -> RunObject:
+    """A run in whole."""
+    totals = state.totals
+    return RunObject(
+        id=state.run_id,
+        agent=state.spec.name,
+        goal=state.goal,
+        status=state.status,
+        created_at=state.started_s,
+        ended_at=state.ended_s,
+        steps=len(state.closed),
+        sequence=state.sequence,
+        answer=state.answer,
+        error=state.error,
+        pending=[_approval(asked) for asked in state.pending.values()],
+        forked_from=_origin(state.forked_from),
+        usage=RunUsage(
+            prompt_tokens=totals.prompt_tokens,
+            cached_tokens=totals.cached_tokens,
+            completion_tokens=totals.completion_tokens,
+            total_tokens=totals.prompt_tokens + totals.completion_tokens,
+            model_calls=totals.model_calls,
+            cost=totals.cost,
+        ),
+        budget=asdict(state.ledger.budget),
+        budget_left=asdict(state.budget_left),
+    )
+
+
+def run_explanation(made: Explanation) -> RunExplanation:
+    """Where its time went."""
+    return RunExplanation(
+        run_id=made.run_id,
+        active_s=made.active_s,
+        offline_s=made.offline_s,
+        residual_s=made.residual_s,
+        residual_fraction=made.residual_fraction,
+        layers=[
+            LayerShare(layer=share.layer, seconds=share.seconds, parts=[*share.parts])
+            for share in made.shares
+        ],
+        prompt_tokens=made.prompt_tokens,
+        cached_tokens=made.cached_tokens,
+        completion_tokens=made.completion_tokens,
+        cost=made.cost,
+        model_calls=made.model_calls,
+        tool_calls=made.tool_calls,
+        decisions=[msgspec.to_builtins(decision) for decision in made.decisions],
+        waterfall=[RunBar(**asdict(bar)) for bar in made.waterfall],
+    )
+
+
+def run_prompt(made: Prompt) -> RunPrompt:
+    """What one model call was asked, if it is retained."""
+    return RunPrompt(
+        step=made.step,
+        attempt=made.attempt,
+        purpose=made.purpose,
+        request_id=made.request_id,
+        prompt=None if made.text is None else str(readable(made.text)),
+        sha256=made.sha256,
+        retained=made.text is not None,
+    )
+
+
+def _approval(asked: ApprovalAsked) -> Approval:
+    return Approval(
+        id=asked.approval_id,
+        step=asked.step,
+        index=asked.index,
+        tool=asked.tool,
+        arguments=readable(asked.arguments),
+        asked_at=asked.asked_s,
+        expires_at=asked.expires_s,
+        kind=asked.kind,
+        message=readable(asked.message),
+        schema=None if asked.schema is None else readable(dict(asked.schema)),
+    )
+
+
+def _origin(origin: Origin | None) -> ForkOrigin | None:
+    return None if origin is None else ForkOrigin(run_id=origin.run_id, step=origin.step)
