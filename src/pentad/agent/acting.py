@@ -67,11 +67,14 @@ class Actor:
         """Asks a person about each call that the agent's `ask` names, all at once; those that may not be."""
         desk, step = self._run.approvals, exchange.step
         asked = [(index, tool) for index, tool, _ in fresh if desk.needed(tool.name)]
-        for index, tool in asked:
-            if self._run.state.answer_to(step, index) is None:
-                await desk.ask(step, index, tool.name, exchange.calls[index].arguments)
-        waited = [i for i, question in self._run.state.pending.items() if question.step == step]
-        await asyncio.gather(*(desk.wait(i) for i in waited))
+        if not asked:
+            return set()
+        with self._run.span("agent", "approval"):
+            for index, tool in asked:
+                if self._run.state.answer_to(step, index) is None:
+                    await desk.ask(step, index, tool.name, exchange.calls[index].arguments)
+            waited = [i for i, question in self._run.state.pending.items() if question.step == step]
+            await asyncio.gather(*(desk.wait(i) for i in waited))
         denied = set()
         for index, tool in asked:
             answer = self._run.state.answer_to(step, index)

@@ -59,7 +59,7 @@ class ApprovalDesk:
         Raises Forbidden when nobody answered and the agent says `ask_expired: fail`.
         """
         asked = self._run.state.pending[approval_id]
-        with self._run.paused(), self._run.span("agent", "approval"):
+        with self._run.paused():
             try:
                 async with asyncio.timeout(self._left_s(asked)):
                     return await asyncio.shield(self._future(approval_id))
