@@ -1,4 +1,4 @@
-"""requirements.lock pins everything that pyproject.toml asks for, and nothing about one machine."""
+"""The lock files pin what pyproject.toml asks for, with hashes, and nothing about one machine."""
 
 from __future__ import annotations
 
@@ -12,30 +12,47 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-LOCK = (ROOT / "requirements.lock").read_text("utf-8")
+LOCKS = ("requirements.lock", "requirements-dev.lock")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
 
 
-def requirements() -> list[str]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    extras = project["optional-dependencies"]
-    return sorted({*project["dependencies"], *(line for extra in extras.values() for line in extra)})
+def pins(lock: str) -> dict[str, list[Version]]:
+    """Versions by name; markers may choose between several."""
+    found: dict[str, list[Version]] = {}
+    for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / lock).read_text("utf-8"), re.M):
+        found.setdefault(canonicalize_name(name), []).append(Version(version))
+    return found
 
 
-def pins() -> dict[str, Version]:
-    lines = [line for line in LOCK.splitlines() if line and not line.startswith("#")]
-    pairs = (line.split("==") for line in lines)
-    return {canonicalize_name(name): Version(version) for name, version in pairs}
+@pytest.mark.parametrize("lock", LOCKS)
+def test_what_the_project_asks_for_is_pinned_within_its_range(lock: str) -> None:
+    asked = [*PROJECT["dependencies"]]
+    if "dev" in lock:
+        asked += [*EXTRAS["openai"], *EXTRAS["dev"]]
+    pinned = pins(lock)
+    for wanted in map(Requirement, asked):
+        versions = pinned.get(canonicalize_name(wanted.name), [])
+        assert versions, f"{lock} has no {wanted.name}; run scripts/lock"
+        assert all(version in wanted.specifier for version in versions), f"{lock}: {wanted}; run scripts/lock"
 
 
-@pytest.mark.parametrize("line", requirements())
-def test_what_the_project_asks_for_is_pinned_within_its_range(line: str) -> None:
-    wanted = Requirement(line)
-    assert pins()[canonicalize_name(wanted.name)] in wanted.specifier
+def test_both_locks_hold_the_same_versions() -> None:
+    plain, dev = map(pins, LOCKS)
+    assert plain.items() <= dev.items()
 
 
-def test_pins_are_bare_versions_that_fit_every_machine() -> None:
-    assert not re.search(r"\+|@|file:|https?:|-e ", LOCK)
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_pin_is_a_bare_version_with_hashes(lock: str) -> None:
+    text = (ROOT / lock).read_text("utf-8")
+    entries = re.split(r"^(?=\w)", text, flags=re.M)[1:]
+    assert entries
+    for entry in entries:
+        assert re.fullmatch(
+            r"[\w.-]+==[\w.]+( ; [^\\]+)? \\\n(    --hash=sha256:[0-9a-f]{64}( \\)?\n)+", entry
+        )
 
 
-def test_torch_is_held_to_one_minor_release() -> None:
-    assert "torch~=2.13.0" in requirements()
+def test_torch_is_held_to_one_minor_release_and_in_no_lock_since_its_builds_differ() -> None:
+    assert EXTRAS["torch"] == ["torch~=2.13.0"]
+    assert not any("torch" in pins(lock) for lock in LOCKS)
