@@ -1,4 +1,4 @@
-"""Writes the generated pages of docs/: cli.md from the command tree, pentad.schema.json from Settings.
+"""Writes the generated pages of docs/: the command line, the settings' schema, the strategies.
 
 .venv/bin/python scripts/reference.py [--check]     --check: exit 1 if a page is not current
 """
@@ -12,7 +12,9 @@ from typing import Any
 
 import typer
 
+from pentad import registry
 from pentad.application.cli.app import build
+from pentad.application.cli.strategies import describe_family
 from pentad.application.config import schema_json
 
 DOCS = pathlib.Path(__file__).resolve().parent.parent / "docs"
@@ -73,8 +75,34 @@ def page() -> str:
     return "".join(parts)
 
 
+STRATEGIES = """# Strategies
+
+Generated from the registry by `scripts/docs`; do not edit. `pentad strategies` shows the same, with
+those of other packages that are installed.
+
+A strategy is chosen by name, as `NAME:OPTION=VALUE,...` on the command line and in variables, or as
+`{name: NAME, options: {OPTION: VALUE}}` in a file. Its options are its own fields, checked by name,
+type and range. A package adds strategies by entry points of the group `pentad.strategies`, each named
+`family.name`: [examples/strategy_package](../examples/strategy_package) is one.
+"""
+
+
+def strategies_page() -> str:
+    """docs/strategies.md."""
+    parts = [STRATEGIES]
+    for family, entry in registry.FAMILIES.items():
+        found = describe_family(family)
+        where = ", ".join(f"`{surface}`" for surface in entry.chosen_by)
+        parts.append(f"\n## {family}\n\n{entry.about[:1].upper()}{entry.about[1:]}. Set by {where}.\n")
+        for item in found["strategies"]:
+            mark = " (where nobody chooses)" if item["name"] == entry.baseline else ""
+            parts.append(f"\n- **{item['name']}**{mark}: {item['about']}\n")
+            parts += [f"  - `{o['name']}` = `{o['default']}`: {o['about']}\n" for o in item["options"]]
+    return "".join(parts)
+
+
 def main() -> int:
-    pages = {"cli.md": page(), "pentad.schema.json": schema_json()}
+    pages = {"cli.md": page(), "pentad.schema.json": schema_json(), "strategies.md": strategies_page()}
     old = [name for name, text in pages.items() if not is_current(DOCS / name, text)]
     if "--check" in sys.argv[1:]:
         for name in old:

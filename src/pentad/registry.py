@@ -1,17 +1,83 @@
 """The name table: family and name to "module:Attribute" or "module", imported on use.
 
 Nothing is imported when the table is read, so the CLI, the docs and the tests can list every
-strategy at no cost. Each layer adds its families in its own `registry` section below.
+strategy at no cost. Each layer adds its families in its own section below. Other packages add
+strategies through the entry-point group `pentad.strategies`, named `family.name`.
 """
 
 from __future__ import annotations
 
+import difflib
+import functools
 import importlib
-from collections.abc import Mapping
+import importlib.metadata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from pentad.errors import UnknownName
+from pentad.types import Layer
+
+ENTRY_POINTS = "pentad.strategies"
+"""Group of entry points through which other packages add strategies."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """One interface whose strategies people choose by name."""
+
+    layer: Layer
+    interface: str
+    """The Protocol, as `module:Class`."""
+    baseline: str
+    """What is taken where nobody chooses; `none` where nothing is."""
+    chosen_by: tuple[str, ...]
+    """Settings leaves (`engine.scheduler`), flags (`plan --strategy`) and agent keys (`agent: planner`)."""
+    about: str
+    """What a strategy of it decides, in one line."""
+
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "planner": Family(
+            layer="agent",
+            interface="pentad.agent.planning.base:Planner",
+            baseline="react",
+            chosen_by=("agent: planner",),
+            about="what an agent asks the model next, and what the answer means",
+        ),
+        "router": Family(
+            layer="model",
+            interface="pentad.model.routing.base:ModelRouter",
+            baseline="fixed",
+            chosen_by=("router",),
+            about="which of the served models answers a request",
+        ),
+        "speculator": Family(
+            layer="model",
+            interface="pentad.model.speculation.base:DraftStrategy",
+            baseline="none",
+            chosen_by=("engine.speculation",),
+            about="who drafts tokens ahead, for several to be verified in one step",
+        ),
+        "scheduler": Family(
+            layer="resource",
+            interface="pentad.execution.scheduling:BatchScheduler",
+            baseline="sarathi",
+            chosen_by=("engine.scheduler", "simulate --scheduler"),
+            about="which sequences compute how many tokens in the next step",
+        ),
+        "placement": Family(
+            layer="resource",
+            interface="pentad.resource.placement.base:PlacementPlanner",
+            baseline="single",
+            chosen_by=("plan --strategy",),
+            about="which device runs which part of a model",
+        ),
+    }
+)
+"""The families that people choose from; the other sections of the table are chosen by the code."""
 
 _TABLE: dict[str, dict[str, str]] = {
     # resource layer
@@ -96,21 +162,59 @@ TABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(_TABLE)
 
 
 def known(family: str) -> tuple[str, ...]:
-    """The registered names of a family, in table order. Raises UnknownName for no such family."""
+    """The registered names of a family, in table order, then those of other packages.
+
+    Raises UnknownName for no such family.
+    """
     if family not in _TABLE:
-        raise UnknownName(f"unknown family {family!r}", hint=f"known families: {', '.join(_TABLE)}")
-    return tuple(_TABLE[family])
+        raise UnknownName(f"unknown family {family!r}", hint=near(family, _TABLE), param="family")
+    added = _added().get(family, {}) if family in FAMILIES else {}
+    return (*_TABLE[family], *(name for name in added if name not in _TABLE[family]))
 
 
 def load(family: str, name: str) -> Any:
     """The class, function or module registered as `name`; its module is imported now.
 
+    A name of the table is never replaced by another package's.
+
     Raises:
-        UnknownName: no such family or name; the hint lists the known ones.
+        UnknownName: no such family or name; the hint suggests the nearest, or lists all.
     """
-    names = known(family)
-    if name not in names:
-        raise UnknownName(f"unknown {family} {name!r}", hint=f"known: {', '.join(names)}", param=family)
+    if not registered(family, name):
+        names = known(family)
+        if name not in names:
+            raise UnknownName(f"unknown {family} {name!r}", hint=near(name, names), param=family)
+        return _added()[family][name].load()
     path, _, attribute = _TABLE[family][name].partition(":")
     module = importlib.import_module(path)
     return getattr(module, attribute) if attribute else module
+
+
+def registered(family: str, name: str) -> bool:
+    """Whether the table itself has the name; looks at no other package."""
+    return name in _TABLE.get(family, {})
+
+
+def origin(family: str, name: str) -> str:
+    """`module:Class` of a registered name, whoever registered it."""
+    own = _TABLE[family].get(name)
+    return own if own is not None else str(_added()[family][name].value)
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """A hint for a name that none of `names` is: the nearest of them and all that there are."""
+    names = tuple(names)
+    alike = difflib.get_close_matches(name, names, n=1)
+    listed = f"known: {', '.join(names) or 'none'}"
+    return f"did you mean {alike[0]!r}? {listed}" if alike else listed
+
+
+@functools.cache
+def _added() -> Mapping[str, Mapping[str, importlib.metadata.EntryPoint]]:
+    """What other installed packages add, by family and name; read once, and only when it is asked for."""
+    found: dict[str, dict[str, importlib.metadata.EntryPoint]] = {}
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        family, _, name = point.name.partition(".")
+        if name:
+            found.setdefault(family, {})[name] = point
+    return found

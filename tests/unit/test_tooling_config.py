@@ -53,7 +53,10 @@ def test_every_leaf_name_stands_for_one_field_only() -> None:
         ("engine: {colour: red}", "unknown key 'engine.colour' in {file}; known keys: engine.kv_bytes, "),
         ("engine: {threads: 0}", "engine.threads is 0: Input should be greater than or equal to 1; change "),
         ("engine: {kv_bytes: 3 furlongs}", "engine.kv_bytes is '3 furlongs': no size; write bytes"),
-        ("engine: {scheduler: fastest}", "scheduler is 'fastest'; known: fcfs, sarathi; change engine.sch"),
+        (
+            "engine: {scheduler: fastest}",
+            "unknown scheduler 'fastest'; known: fcfs, sarathi; change it in {file}",
+        ),
         ("engine: 3", "engine is 3: "),
         ("- 1", "holds a list, not keys and values; keys are home, "),
         ("a: [", "does not parse: "),

@@ -10,11 +10,31 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Iterator
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from pentad.application.gateway.settings import GatewaySettings
+from pentad.choice import Choice
+
+Strategy = Annotated[
+    Choice,
+    BeforeValidator(Choice.of),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "object",
+                    "properties": {"name": {"type": "string"}, "options": {"type": "object"}},
+                    "required": ["name"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+]
+"""A strategy by name, as `name:option=value,...`, or as `{name, options}`."""
 
 
 class _Section(BaseModel):
@@ -38,8 +58,8 @@ class EngineSettings(_Section):
     """What computes: cpu, cuda or cuda:N. auto: the CPU, or a GPU where PyTorch computes and sees one."""
     threads: int | None = Field(default=None, ge=1)
     """Compute threads. Absent: one per core."""
-    scheduler: str = "sarathi"
-    """Batch scheduler, by registered name."""
+    scheduler: Strategy = Choice(name="sarathi")
+    """Batch scheduler: a name, or name and options."""
     max_batch_tokens: int = Field(default=512, ge=1)
     """Tokens computed per step over all sequences; the chunk size of long prompts."""
     max_sequences: int = Field(default=32, ge=1)
@@ -50,8 +70,8 @@ class EngineSettings(_Section):
     """Whether requests of one tenant share the cached blocks of equal prompt beginnings."""
     check_invariants: bool = False
     """Whether the block accounting is verified after every step; slow, for tests and doubt."""
-    speculation: str = "none"
-    """Who drafts tokens ahead, for several to be verified in one step: none, or a registered name."""
+    speculation: Strategy = Choice(name="none")
+    """Who drafts tokens ahead, for several to be verified in one step: none, a name, or name and options."""
     draft_models: tuple[str, ...] = ()
     """Models that draft, with the tokenizer of the served ones: name, reference or path."""
     draft_tokens: int = Field(default=16, ge=1, le=64)
@@ -116,6 +136,8 @@ class Settings(_Section):
     """Days that the exact prompts of agent runs are kept in the journal; 0 keeps none."""
     prompt_labels: tuple[str, ...] = ()
     """Data labels of runs whose prompts are kept too; those of runs without a label always are."""
+    router: Strategy = Choice(name="fixed")
+    """Which served model answers a request: a name, or name and options."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line written to standard error."""
     engine: EngineSettings = EngineSettings()
@@ -168,6 +190,8 @@ class Settings(_Section):
                 value = getattr(value, name)
             if path[-1] == "api_keys":
                 value = f"{len(value)} set" if value else None
+            elif isinstance(value, Choice):
+                value = str(value)
             shown[".".join(path)] = value
         return shown
 
@@ -175,7 +199,8 @@ class Settings(_Section):
 def leaves(section: Any = Settings, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The path of every settable field, sections descended into."""
     for name, kind in _fields(section).items():
-        inner = isinstance(kind, type) and (issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind))
+        section = isinstance(kind, type) and (issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind))
+        inner = section and kind is not Choice
         if inner:
             yield from leaves(kind, (*prefix, name))
         else:

@@ -20,8 +20,8 @@ import yaml
 from pydantic import ValidationError
 
 from pentad.application.config import Settings, is_list, leaves
+from pentad.choice import Choice, build, check
 from pentad.errors import InvalidRequest
-from pentad.registry import known
 
 ENV_PREFIX = "PENTAD_"
 FILE_NAMES = ("pentad.yaml", "pentad.yml", "pentad.toml")
@@ -198,14 +198,29 @@ def _validated(values: dict[str, Any], sources: Mapping[str, str], path: pathlib
         where = next((source for leaf, source in sources.items() if leaf.endswith(f".{e.param}")), None)
         hint = e.hint or f"change it in {where}"
         raise InvalidRequest(e.message, hint=hint, param=e.param) from None
-    names = known("scheduler")
-    if settings.engine.scheduler not in names:
-        raise InvalidRequest(
-            f"scheduler is {settings.engine.scheduler!r}; known: {', '.join(names)}",
-            hint="change engine.scheduler or --scheduler",
-            param="scheduler",
-        )
+    for family, choice, leaf in (
+        ("scheduler", settings.engine.scheduler, "engine.scheduler"),
+        ("router", settings.router, "router"),
+    ):
+        _check_choice(family, choice, sources[leaf])
+    if settings.engine.speculation.name != "none":
+        _check_choice("speculator", settings.engine.speculation, sources["engine.speculation"])
     return settings
+
+
+def _check_choice(family: str, choice: Choice, source: str) -> None:
+    """Builds what was chosen with options, so that a mistake is told before a model is loaded."""
+    try:
+        if choice.options:
+            build(family, choice)
+        else:
+            check(family, choice)
+    except InvalidRequest as e:
+        raise InvalidRequest(e.message, hint=f"{e.hint}; change it in {source}", param=e.param) from None
+
+
+def _alike(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
 
 
 def _explained(
@@ -227,8 +242,12 @@ def _unknown_key(where: list[str], path: pathlib.Path | None) -> InvalidRequest:
     siblings = [leaf[: len(where)] for leaf in leaves() if list(leaf[: len(where) - 1]) == where[:-1]]
     here = {sibling[-1]: ".".join(sibling) for sibling in siblings if len(sibling) == len(where)}
     everywhere = {leaf[-1]: ".".join(leaf) for leaf in leaves()}
-    close = [here[n] for n in difflib.get_close_matches(where[-1], here, n=1)]
-    close += [everywhere[n] for n in difflib.get_close_matches(where[-1], everywhere, n=1, cutoff=0.75)]
+    # A name from elsewhere has to be more alike than one from here.
+    near = difflib.get_close_matches(where[-1], here, n=1)
+    far = difflib.get_close_matches(where[-1], everywhere, n=1, cutoff=0.75)
+    close = [here[n] for n in near] + [everywhere[n] for n in far]
+    if near and far and _alike(far[0], where[-1]) > _alike(near[0], where[-1]):
+        close = close[::-1]
     hint = (
         f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(here.values()) or 'none here'}"
     )

@@ -14,6 +14,7 @@ import psutil
 from pentad import registry
 from pentad.application.config import EngineSettings
 from pentad.application.speculating import make_speculation
+from pentad.choice import build
 from pentad.execution.engine import Engine
 from pentad.execution.native.choice import RunnerChoice, check_installed, choose_runner
 from pentad.execution.native.library import built, cpu_flags
@@ -73,7 +74,7 @@ def load_engine(
     speculation = make_speculation(settings, files, runner, drafts, load, kv_element_bytes)
     return Engine(
         runner,
-        registry.load("scheduler", settings.scheduler)(),
+        build("scheduler", settings.scheduler),
         limits=limits,
         clock=clock,
         prefix_cache=settings.prefix_cache,

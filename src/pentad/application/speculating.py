@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import psutil
 
-from pentad import registry
 from pentad.application.config import EngineSettings
+from pentad.choice import build
 from pentad.errors import InvalidRequest
 from pentad.execution.runner import Runner
 from pentad.execution.speculation.stage import Speculation
@@ -47,7 +47,7 @@ def make_speculation(
         UnknownName: no such speculator.
         Incompatible: too few or too many draft models, or one with another tokenizer.
     """
-    if settings.speculation == NONE:
+    if settings.speculation.name == NONE:
         if drafts:
             raise InvalidRequest(
                 f"{len(drafts)} draft models are given, but speculation is {NONE!r}",
@@ -55,7 +55,7 @@ def make_speculation(
                 param="draft_models",
             )
         return None
-    strategy: DraftStrategy = registry.load("speculator", settings.speculation)()
+    strategy: DraftStrategy = build("speculator", settings.speculation)
     check_drafts(strategy.name, strategy.needs, len(drafts))
     for draft in drafts:
         check_tokenizer(target, draft)

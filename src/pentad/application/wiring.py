@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from pentad import registry
+from pentad import choice, registry
 from pentad.agent.journal import Journal
 from pentad.agent.limits import RuntimeLimits
 from pentad.agent.loading import load_agent, ready
@@ -68,7 +68,7 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
         models = ModelService(
             backends,
             embedders=vectors,
-            router=registry.load("router", "fixed")(),
+            router=choice.build("router", settings.router),
             prices={p.model: _price(p) for p in settings.prices},
             clock=clock,
         )

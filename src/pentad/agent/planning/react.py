@@ -45,6 +45,7 @@ class React:
     """
 
     mode: Literal["free", "guided"] = "free"
+    """`guided` narrows each answer to one short question, for models below a billion parameters."""
     min_plan: int = 1
     """Fewest sub-goals of a plan; 0 lets a goal be answered at once."""
     max_plan: int = 5
@@ -60,7 +61,9 @@ class React:
     grounded: bool = False
     """Whether the answer must quote the results, a clause for each (mode `guided`)."""
     plan_tokens: int = 192
+    """Of one plan, at most."""
     call_tokens: int = 128
+    """Of one tool call, at most."""
 
     name = "react"
 

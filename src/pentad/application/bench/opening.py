@@ -52,7 +52,7 @@ class Opened:
             "kv_dtype": self.settings.kv_dtype,
             "device": self.device,
             "kv_element_bytes": self.kv_element_bytes,
-            "scheduler": self.settings.scheduler,
+            "scheduler": str(self.settings.scheduler),
             **numbers,
             "peak_rss_bytes": facts.peak_rss_bytes(),
             "commit": facts.commit(),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pentad.application.cli.options import COMMON, EMBEDDING, ENGINE, settings_of, with_settings
+from pentad.application.cli.options import COMMON, ENGINE, MODELS, settings_of, with_settings
 from pentad.application.cli.output import print_json, print_table
 from pentad.application.cli.settings import JsonOption
 from pentad.errors import InvalidRequest
@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(agent, name="agent", rich_help_panel="Agents")
 
 
-@with_settings(COMMON, EMBEDDING, ENGINE)
+@with_settings(COMMON, MODELS, ENGINE)
 def agent_run(
     flags: dict[str, Any],
     config: pathlib.Path | None,

@@ -8,7 +8,7 @@ import sys
 import typer
 from typer.completion import completion_init  # type: ignore[attr-defined]
 
-from pentad.application.cli import agents, bench, machine, models, runs, serving, settings
+from pentad.application.cli import agents, bench, machine, models, runs, serving, settings, strategies
 from pentad.application.cli.output import note, show_error
 from pentad.errors import PentadError
 
@@ -23,7 +23,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for module in (serving, models, agents, runs, machine, bench, settings):
+    for module in (serving, models, agents, runs, machine, bench, settings, strategies):
         module.register(app)
     return app
 

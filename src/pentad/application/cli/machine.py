@@ -113,12 +113,12 @@ def plan(
 ) -> None:
     """Plan where a model runs: memory, predicted times, and what binds. Exit 3 when nothing fits."""
     from pentad.application.cli.planning import cluster_of, describe, form_for, plan_lines, stage_rows
-    from pentad.registry import load
+    from pentad.choice import Choice, build
     from pentad.resource.placement.base import PlacementProblem, Workload
     from pentad.types import Objective
 
     settings = settings_of(flags, config, quiet=True)
-    planner = load("placement", strategy)()
+    planner = build("placement", Choice.of(strategy))
     cluster = cluster_of(
         device or ["local"], settings, link_bytes_per_s=link_bytes_per_s, link_latency_s=link_latency_s
     )

@@ -48,13 +48,17 @@ ENGINE = (
     Flag(name="kernels", help="auto, torch or an instruction set: amx, avx512, avx2 ...", metavar="NAME"),
     Flag(name="device", help="auto, cpu, cuda or cuda:N.", metavar="NAME"),
     Flag(name="threads", help="Compute threads; one per core when absent.", kind=int),
-    Flag(name="scheduler", help="Batch scheduler, by name.", metavar="NAME"),
+    Flag(name="scheduler", help="Batch scheduler; `pentad strategies` lists them.", metavar="NAME"),
     Flag(name="max_batch_tokens", help="Tokens computed per step.", kind=int),
     Flag(name="max_sequences", help="Sequences running at once.", kind=int),
     Flag(name="max_waiting", help="Requests queued before 429.", kind=int),
     Flag(name="prefix_cache", help="Share blocks of equal prompt beginnings.", kind=bool),
     Flag(name="check_invariants", help="Verify block accounting after every step.", kind=bool),
-    Flag(name="speculation", help="none, ngram, draft, specinfer or sequoia.", metavar="NAME"),
+    Flag(
+        name="speculation",
+        help="none, ngram, draft, specinfer or sequoia; NAME:OPTION=VALUE.",
+        metavar="NAME",
+    ),
     Flag(
         name="draft_models",
         help="Model that drafts; repeatable.",
@@ -74,7 +78,10 @@ SERVER = (
     Flag(name="drain_s", help="Seconds that requests may go on after SIGTERM.", kind=float),
     Flag(name="metrics_compat", help="none, or vllm for its metric names too.", metavar="NAMES"),
 )
-EMBEDDING = (Flag(name="embedding_model", help="Model for embeddings; null for none.", metavar="MODEL"),)
+MODELS = (
+    Flag(name="embedding_model", help="Model for embeddings; null for none.", metavar="MODEL"),
+    Flag(name="router", help="Which served model answers; `pentad strategies router`.", metavar="NAME"),
+)
 
 
 def settings_of(flags: dict[str, Any], config: pathlib.Path | None, *, quiet: bool = False) -> Settings:

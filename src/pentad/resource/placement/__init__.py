@@ -8,9 +8,9 @@
 
 from __future__ import annotations
 
+from pentad.choice import Choice, build
 from pentad.execution.device import Cluster
 from pentad.execution.spec import ModelSpec
-from pentad.registry import load
 from pentad.resource.cost import ModelForm
 from pentad.resource.placement.base import PlacementPlanner, PlacementProblem, Plan, Stage, Workload
 from pentad.types import Objective
@@ -30,7 +30,7 @@ def plan(
     """Where to run a model, with predicted memory, latencies and throughput.
 
     Args:
-        strategy: a registered name (`single`, `uniform`) or a planner.
+        strategy: a choice as text, as `Choice.of` reads it (`single`, `uniform`), or a planner.
         spec: the model.
         cluster: devices with their profiles, and the links between them.
         workload: prompt and answer lengths and how many requests are in flight.
@@ -41,7 +41,9 @@ def plan(
         Infeasible: no plan; the message names the limit that binds and what would lift it.
         UnknownName: no such strategy.
     """
-    planner: PlacementPlanner = load("placement", strategy)() if isinstance(strategy, str) else strategy
+    planner: PlacementPlanner = (
+        build("placement", Choice.of(strategy)) if isinstance(strategy, str) else strategy
+    )
     return planner.plan(
         PlacementProblem(
             spec=spec,

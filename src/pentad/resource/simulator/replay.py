@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from pentad.choice import Choice, build
 from pentad.errors import Infeasible, InvalidRequest
 from pentad.execution.device import DeviceProfile
 from pentad.execution.engine import Engine
 from pentad.execution.scheduling import BatchScheduler, EngineLimits
 from pentad.execution.spec import ModelSpec
-from pentad.registry import load
 from pentad.resource.cost import ModelForm, StepCost
 from pentad.resource.matrices import main_memory
 from pentad.resource.simulator.clock import VirtualClock
@@ -61,7 +61,7 @@ def simulate(
         trace: requests, see `read_trace`, `poisson`, `agent_run`.
         spec: the model.
         profile: the device.
-        scheduler: a registered name or a scheduler.
+        scheduler: a choice as text, as `Choice.of` reads it, or a scheduler.
         options: the engine's limits, blocks and precision.
         objective: latencies that goodput and attainment are judged by.
         cost: step times, where they are calibrated; None predicts them from the profile.
@@ -72,7 +72,9 @@ def simulate(
     """
     options = options or SimulationOptions()
     _check(trace)
-    policy: BatchScheduler = load("scheduler", scheduler)() if isinstance(scheduler, str) else scheduler
+    policy: BatchScheduler = (
+        build("scheduler", Choice.of(scheduler)) if isinstance(scheduler, str) else scheduler
+    )
     cost = cost or StepCost(profile=profile, spec=spec, form=options.form)
     clock = VirtualClock()
     blocks = _default_blocks(cost, options) if options.kv_blocks is None else options.kv_blocks

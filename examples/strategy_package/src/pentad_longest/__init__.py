@@ -1,0 +1,38 @@
+"""A strategy in a package of its own: one frozen dataclass, named by an entry point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pentad.model.routing.base import RouterInput, refuse_unfit
+from pentad.model.routing.fixed import Fixed
+from pentad.types import Decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LongestContext:
+    """Gives a request that names no model to the one with the longest context.
+
+    A request that names a model is served by it, as `fixed` does.
+    """
+
+    least_tokens: int = 0
+    """Models whose context is shorter are left out."""
+    name: str = "longest-context"
+
+    def route(self, state: RouterInput) -> tuple[str, Decision]:
+        """The named model, else the one with the longest context; ties go to the first."""
+        if state.request.model:
+            return Fixed().route(state)
+        sizes = {name: can.context_length for name, can in state.candidates.items()}
+        fit = [name for name, size in sizes.items() if size >= self.least_tokens] or [state.default]
+        chosen = max(fit, key=lambda name: sizes[name])
+        refuse_unfit(state.request, chosen, state.candidates[chosen])
+        return chosen, Decision(
+            layer="model",
+            policy=self.name,
+            subject="model",
+            chosen=chosen,
+            candidates=tuple((name, float(size)) for name, size in sizes.items()),
+            at_s=state.now_s,
+        )
