@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
@@ -40,7 +41,9 @@ def pentad_(
         printed = capsys.readouterr()
         return Outcome(status=int(ended.value.code or 0), out=printed.out, err=printed.err)
 
+    mask = os.umask(0o077)
     yield run
+    os.umask(mask)
     root.handlers[:] = before[0]
     root.setLevel(before[1])
     own.setLevel(before[2])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
@@ -35,6 +36,9 @@ Strategy = Annotated[
     ),
 ]
 """A strategy by name, as `name:option=value,...`, or as `{name, options}`."""
+
+DEFAULT_HOME = pathlib.Path("~/.cache/pentad")
+JOURNAL_FILE, MEMORY_FILE, APPROVALS_FILE = "journal.sqlite3", "memory.db", "mcp-approvals.json"
 
 
 class _Section(BaseModel):
@@ -121,8 +125,11 @@ class ModelPrice(_Section):
 class Settings(_Section):
     """Everything that can be set about a Pentad process."""
 
-    home: pathlib.Path = pathlib.Path("~/.cache/pentad")
-    """Folder of models, profile and journal."""
+    home: pathlib.Path = DEFAULT_HOME
+    """Folder of models, packed weights and the profile: what can be had again."""
+    data_home: pathlib.Path | None = None
+    """Folder of journal, memory and approvals. Absent: `home` where that is set, else
+    $XDG_DATA_HOME/pentad (~/.local/share/pentad)."""
     models: tuple[str, ...] = ("smollm2-135m",)
     """Models to serve from the local store, by name, reference or path; the first is the default.
     May be empty where `backends` are not."""
@@ -167,9 +174,28 @@ class Settings(_Section):
         return self.home.expanduser()
 
     @property
+    def data_root(self) -> pathlib.Path:
+        """`data_home` with its default and the user's folder filled in."""
+        if self.data_home is not None:
+            return self.data_home.expanduser()
+        if self.home != DEFAULT_HOME:
+            return self.root
+        return pathlib.Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "pentad"
+
+    @property
     def journal_path(self) -> pathlib.Path:
         """The SQLite file of agent runs."""
-        return self.root / "journal.sqlite3"
+        return self.data_root / JOURNAL_FILE
+
+    @property
+    def memory_path(self) -> pathlib.Path:
+        """The SQLite file of long-term memory."""
+        return self.data_root / MEMORY_FILE
+
+    @property
+    def approvals_path(self) -> pathlib.Path:
+        """Which tools of MCP servers a person has approved."""
+        return self.data_root / APPROVALS_FILE
 
     @property
     def packed_folder(self) -> pathlib.Path:

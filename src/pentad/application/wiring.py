@@ -17,6 +17,7 @@ from pentad.agent.memory.store import LongTerm
 from pentad.agent.prompt_store import PromptRetention
 from pentad.agent.runtime import AgentRuntime
 from pentad.application.config import EngineSettings, ModelPrice, RemoteBackend, Settings
+from pentad.application.folders import use_data_home, use_home
 from pentad.application.runners import load_engine
 from pentad.application.services import Services
 from pentad.errors import InvalidRequest
@@ -37,10 +38,12 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
     """The services that `settings` describe, loaded and ready; closed on leaving.
 
     Raises:
+        InvalidRequest: a folder that cannot be written.
         ModelNotFound: a model that is not in the store, with the command that pulls it.
         BadModelFile, Infeasible, Incompatible: a model that cannot be loaded as asked.
     """
-    store = ModelStore(settings.root)
+    store = ModelStore(use_home(settings))
+    use_data_home(settings)
     async with AsyncExitStack() as undo:
         # Loads in a thread of its own while the models do.
         embedders = asyncio.create_task(_embedders(store, settings.embedding_model, settings.engine.kernels))
@@ -76,7 +79,7 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
         undo.push_async_callback(models.close)
         memory = None
         if vectors:
-            memory = LongTerm(settings.root / "memory.db", models, embedder=next(iter(vectors)))
+            memory = LongTerm(settings.memory_path, models, embedder=next(iter(vectors)))
             undo.callback(memory.close)
         agents = AgentRuntime(
             models,
@@ -87,7 +90,7 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
             ),
             agents={name: load_agent(name) for name in ready()},
             memory=memory,
-            limits=RuntimeLimits(approvals_path=settings.root / "mcp-approvals.json"),
+            limits=RuntimeLimits(approvals_path=settings.approvals_path),
             clock=clock,
         )
         undo.push_async_callback(agents.close)

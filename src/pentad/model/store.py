@@ -214,7 +214,7 @@ class ModelStore:
 
     def _keep(self, moves: Iterable[tuple[pathlib.Path, pathlib.Path]]) -> None:
         for source, blob in moves:
-            source.chmod(0o444)
+            source.chmod(0o400)
             source.replace(blob)
         sync_folder(self._folder("blobs"))
 
@@ -287,7 +287,14 @@ class ModelStore:
 
     def _folder(self, name: str) -> pathlib.Path:
         folder = self.root / name
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise InvalidRequest(
+                f"the model store {str(self.root)!r} cannot be used: {e.strerror}",
+                hint="set --home (PENTAD_HOME) to a folder that you can write",
+                param="home",
+            ) from None
         return folder
 
     @contextmanager

@@ -30,6 +30,7 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Runs the command line; never shows a traceback for an error that is the user's to mend."""
+    os.umask(0o077)  # what is kept is its owner's alone
     if "_PENTAD_COMPLETE" in os.environ:
         completion_init()
     try:
@@ -41,6 +42,11 @@ def main() -> None:
         # The reader of a pipe went away; keep Python from complaining again while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as e:
+        where = "" if e.filename is None else f" {e.filename!r}"
+        hint = "check the path's rights and the disk; --home and --data-home choose other folders"
+        show_error(PentadError(f"the system refuses{where}: {e.strerror or e}", hint=hint))
+        sys.exit(PentadError.exit_code)
     except KeyboardInterrupt:
         note("interrupted")
         sys.exit(130)

@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from pentad.application.config import Settings
+from pentad.application.folders import use_data_home, use_home
 from pentad.errors import PentadError
 
 State = Literal["ok", "absent", "trouble"]
@@ -130,16 +131,17 @@ def _native(asked: str) -> Iterator[Finding]:
 
 
 def _home(settings: Settings) -> Iterator[Finding]:
-    home = settings.root
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        probe = home / f".doctor-{os.getpid()}"
-        probe.write_bytes(b"")
-        probe.unlink()
-        free = shutil.disk_usage(home).free
-    except OSError as e:
-        yield Finding(what="home", state="trouble", detail=f"{home}: {e.strerror}", hint="set PENTAD_HOME")
+        data = use_data_home(settings)
+        yield Finding(what="data", state="ok", detail=str(data), hint=_closed(data))
+    except PentadError as e:
+        yield Finding(what="data", state="trouble", detail=e.message, hint=e.hint)
+    try:
+        home = use_home(settings, write=True)
+    except PentadError as e:
+        yield Finding(what="home", state="trouble", detail=e.message, hint=e.hint)
         return
+    free = shutil.disk_usage(home).free
     detail = f"{home}, {free / 10**9:.1f} GB free"
     low = free < MIN_FREE_BYTES
     hint = "make room, or set PENTAD_HOME to another disk" if low else None
@@ -148,6 +150,11 @@ def _home(settings: Settings) -> Iterator[Finding]:
         yield Finding(what="profile", state="ok", detail=str(settings.profile_path))
     else:
         yield Finding(what="profile", state="absent", detail="not measured yet", hint="pentad profile")
+
+
+def _closed(folder: pathlib.Path) -> str | None:
+    """A hint where others may look into the folder."""
+    return f"others can read it: chmod 700 {folder}" if folder.stat().st_mode & 0o077 else None
 
 
 def _models(settings: Settings) -> Iterator[Finding]:

@@ -48,7 +48,7 @@ def pull(
         raise InvalidRequest(
             f"one --name for {len(models)} models", hint="pull them one by one", param="name"
         )
-    store = _store(flags, config)
+    store = _store(flags, config, write=True)
     cards = []
     for model in models:
         with progress_bar(f"pull {model}", in_bytes=True) as bar:
@@ -101,7 +101,7 @@ def show(
 @with_settings(COMMON)
 def remove(flags: dict[str, Any], config: pathlib.Path | None, model: ModelArgument) -> None:
     """Remove a model from the local store."""
-    _store(flags, config).remove(model)
+    _store(flags, config, write=True).remove(model)
     note(f"removed {model}")
 
 
@@ -117,10 +117,11 @@ def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, object]:
     return flat
 
 
-def _store(flags: dict[str, Any], config: pathlib.Path | None) -> ModelStore:
+def _store(flags: dict[str, Any], config: pathlib.Path | None, *, write: bool = False) -> ModelStore:
+    from pentad.application.folders import use_home
     from pentad.model.store import ModelStore
 
-    return ModelStore(settings_of(flags, config, quiet=True).root)
+    return ModelStore(use_home(settings_of(flags, config, quiet=True), write=write))
 
 
 def _card(model: StoredModel) -> dict[str, Any]:

@@ -37,7 +37,8 @@ class Flag:
 
 
 COMMON = (
-    Flag(name="home", help="Folder of models, profile and journal.", metavar="FOLDER"),
+    Flag(name="home", help="Folder of models, packed weights and profile.", metavar="FOLDER"),
+    Flag(name="data_home", help="Folder of journal, memory and approvals.", metavar="FOLDER"),
     Flag(name="log_level", help="debug, info, warning or error.", metavar="LEVEL"),
 )
 ENGINE = (

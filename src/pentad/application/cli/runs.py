@@ -265,8 +265,10 @@ def journal_of(flags: dict[str, Any], config: pathlib.Path | None) -> Iterator[J
     """The journal that the settings name, closed on leaving."""
     from pentad.agent.journal import Journal
     from pentad.agent.prompt_store import PromptRetention
+    from pentad.application.folders import use_data_home
 
     settings = settings_of(flags, config, quiet=True)
+    use_data_home(settings)
     retention = PromptRetention(days=settings.prompt_days, labels=settings.prompt_labels)
     journal = Journal(settings.journal_path, retention=retention)
     try:

@@ -32,7 +32,6 @@ def save(profile: DeviceProfile, path: str | pathlib.Path | None = None) -> path
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=target.name, delete=False) as file:
             file.write(data + b"\n")
-        pathlib.Path(file.name).chmod(0o644)
         pathlib.Path(file.name).replace(target)
     except OSError as error:
         raise InvalidRequest(
