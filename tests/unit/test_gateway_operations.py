@@ -81,7 +81,7 @@ def test_a_backend_that_reports_trouble_is_neither_healthy_nor_ready() -> None:
 
 def test_a_full_server_answers_429_with_retry_after_and_probes_still_work() -> None:
     app, backend = scripted_app(max_concurrent_requests=1)
-    with gateway(app).load.slot():
+    with gateway(app).load.slot("default"):
         refused = chat(app)
         assert refused.status_code == 429
         assert int(refused.headers["retry-after"]) >= 1
@@ -104,15 +104,15 @@ def test_a_draining_server_is_not_ready_and_takes_no_new_work() -> None:
 
 
 def test_places_are_given_back_whatever_happens() -> None:
-    load = Load(2)
-    with pytest.raises(ValueError), load.slot():
+    load = Load(GatewaySettings(max_concurrent_requests=2))
+    with pytest.raises(ValueError), load.slot("t"):
         raise ValueError
-    with load.slot(), load.slot():
-        with pytest.raises(Overloaded), load.slot():
+    with load.slot("t"), load.slot("t"):
+        with pytest.raises(Overloaded), load.slot("t"):
             pass
         assert load.active == 2
     load.draining = True
-    with pytest.raises(Unavailable), load.slot():
+    with pytest.raises(Unavailable), load.slot("t"):
         pass
     assert load.active == 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -35,7 +36,8 @@ class Gateway:
         self.services = services
         self.settings = settings
         self.access = Access(settings)
-        self.load = Load(settings.max_concurrent_requests)
+        self.load = Load(settings)
+        self._policies = {name: settings.policy_of(name) for name in settings.tenant_names()}
         self.metrics = Metrics(services.models.stats, compat=settings.metrics_compat)
         self.pulse = Pulse()
         self.watch = StreamWatch(
@@ -43,7 +45,10 @@ class Gateway:
             slow_client_limit_s=settings.slow_client_limit_s,
             clock=services.clock,
         )
-        self.responses = ResponseStore(settings.response_store_bytes)
+        several = len(settings.tenant_names()) > 1
+        self.responses = ResponseStore(
+            settings.response_store_bytes, share=settings.tenant_share if several else 1.0
+        )
         self.log = logging.getLogger("pentad.gateway")
         self._ending = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
@@ -91,7 +96,13 @@ class Gateway:
         return asked or self.services.models.default
 
     def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
-        """The one stream of this request, metered on its way up."""
+        """The one stream of this request, metered on its way up.
+
+        Its priority is no more urgent than the policy of its tenant allows.
+        """
+        policy = self._policies.get(request.tenant)
+        if policy is not None and request.priority < policy.priority:
+            request = replace(request, priority=policy.priority)
         model = request.model or self.services.models.default
         known = self.services.models.stats().keys()
         return metered(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pentad.application.gateway.core import Gateway
 from pentad.application.gateway.errors import error_response, internal_error
 from pentad.application.gateway.exchange import SCOPE_KEY, Exchange
-from pentad.errors import PentadError, TooLarge, Unauthorized, Unavailable
+from pentad.application.gateway.intake import Intake
+from pentad.errors import PentadError, Unauthorized, Unavailable
 
 logger = logging.getLogger("pentad.gateway")
 
@@ -81,8 +82,11 @@ class Guard:
         if scope["path"] in PROBES:
             await self._app(scope, receive, answer)
             return
-        with self._gateway.load.slot():
-            await self._app(scope, receive, answer)
+        async with AsyncExitStack() as held:
+            load, most = self._gateway.load, self._gateway.settings.max_body_bytes
+            answer.intake = intake = Intake(scope, receive, load, exchange.tenant, held, most)
+            intake.begin()
+            await self._app(scope, intake, answer)
 
     def _count(self, scope: Scope, status: int) -> None:
         route = getattr(scope.get("route"), "path", "other")
@@ -123,6 +127,7 @@ class _Answer:
         self._exchange = exchange
         self._gateway = gateway
         self.status = 0
+        self.intake: Intake | None = None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -153,10 +158,11 @@ class _Answer:
         headers: dict[str, str] = {}
         if isinstance(error, Unauthorized):
             headers["www-authenticate"] = self._challenge()
-        if error.status in (408, 413):
+        unread = self.intake is not None and not self.intake.complete
+        if error.status in (408, 413) or unread:
             headers["connection"] = "close"
         response = error_response(error, self._exchange.dialect, self._exchange.request_id, headers)
-        if not isinstance(error, TooLarge):
+        if error.status == 408 or not unread:
             await response(self._scope, receive, self)
             return
         await self({"type": "http.response.start", "status": error.status, "headers": response.raw_headers})

@@ -56,6 +56,25 @@ def is_loopback(host: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TenantPolicy:
+    """What the requests of one key's name may ask for."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    name: str
+    """The name before the secret in `api_keys`; `default` for keys without one, and without keys."""
+    priority: int = 0
+    """The most urgent priority that its requests get, whatever they ask for; lower is more urgent."""
+
+    def __post_init__(self) -> None:
+        if not -(2**31) <= self.priority < 2**31:
+            raise InvalidRequest(
+                f"priority of tenant {self.name!r} is {self.priority}; it must be -2^31 to 2^31-1",
+                param="tenants",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySettings:
     """Everything that may be set about the gateway; the defaults suit one person on one machine."""
 
@@ -72,6 +91,11 @@ class GatewaySettings:
     """Further names that a Host header may carry; `*` allows all."""
     allowed_origins: tuple[str, ...] = ()
     """Web origins besides our own that browsers may call from, e.g. `https://chat.example.com`."""
+    tenants: tuple[TenantPolicy, ...] = ()
+    """What each tenant may ask for; one that is not named here gets the defaults."""
+    tenant_share: float = 0.5
+    """Largest part of requests, bodies, followed runs, runs and stored responses that one tenant may
+    hold while there are keys of several."""
     max_body_bytes: int = 8 * 2**20
     body_timeout_s: float = 30.0
     """The whole body must have arrived by then."""
@@ -79,8 +103,14 @@ class GatewaySettings:
     """The whole head of a request must have arrived by then."""
     max_concurrent_requests: int = 256
     """Beyond this many at once a request is answered 429 with Retry-After."""
+    max_runs: int = 64
+    """Agent runs at work at once; beyond it new ones are answered 429."""
+    max_followers: int = 64
+    """Event streams of agent runs at once; beyond it they are answered 429."""
+    body_memory_bytes: int = 64 * 2**20
+    """Memory for the larger bodies of all requests under way; further ones wait to be read."""
     max_connections: int = 4096
-    """Further connections are closed at once, so that none can use up the process's files."""
+    """Beyond this many, or what the process may have open, idle connections make room for new ones."""
     keep_alive_s: float = 15.0
     """A stream with nothing to say sends a comment this often."""
     slow_client_limit_s: float = 30.0
@@ -101,11 +131,25 @@ class GatewaySettings:
     def __post_init__(self) -> None:
         positive = (
             "max_body_bytes body_timeout_s header_timeout_s max_concurrent_requests max_connections "
-            "keep_alive_s slow_client_limit_s send_buffer_bytes health_window_s health_probe_s"
+            "max_runs max_followers body_memory_bytes keep_alive_s slow_client_limit_s send_buffer_bytes health_window_s health_probe_s"
         )
         for name in positive.split():
             if getattr(self, name) <= 0:
                 raise InvalidRequest(f"{name} is {getattr(self, name)!r}; it must be above 0", param=name)
+        if not 0 < self.tenant_share <= 1:
+            raise InvalidRequest(
+                f"tenant_share is {self.tenant_share!r}; it must be above 0 and at most 1",
+                param="tenant_share",
+            )
+        names = [policy.name for policy in self.tenants]
+        for name in names:
+            if names.count(name) > 1 or name not in self.tenant_names():
+                trouble = "twice" if names.count(name) > 1 else "without an API key of that name"
+                raise InvalidRequest(
+                    f"tenants has {name!r} {trouble}",
+                    hint=f"tenants with keys are: {', '.join(self.tenant_names())}",
+                    param="tenants",
+                )
         if not 0 <= self.port <= 65535:
             raise InvalidRequest(f"port is {self.port}; it must be 0 to 65535", param="port")
         keys = self.keys()
@@ -115,6 +159,14 @@ class GatewaySettings:
                 hint="set --api-key (PENTAD_API_KEY), or --host 127.0.0.1",
                 param="api_keys",
             )
+
+    def tenant_names(self) -> tuple[str, ...]:
+        """Whose requests there can be; one tenant where no keys are set."""
+        return tuple(dict.fromkeys(key.name for key in self.keys())) or ("default",)
+
+    def policy_of(self, tenant: str) -> TenantPolicy:
+        """What the tenant may ask for."""
+        return next((p for p in self.tenants if p.name == tenant), TenantPolicy(name=tenant))
 
     def keys(self) -> tuple[ApiKey, ...]:
         """The keys, parsed."""

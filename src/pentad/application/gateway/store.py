@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 
 import msgspec
@@ -26,33 +26,47 @@ class ResponseStore:
     """Keeps responses in memory, as JSON, within `limit_bytes` over all tenants.
 
     Memory is the honest promise here: a response id is good until the server restarts or newer
-    ones need the room, and then answers 404.
+    ones need the room, and then answers 404. Room is made at the expense of the tenant that
+    takes the most, so nobody loses responses to another who stores more.
+
+    Args:
+        share: the largest part of the room that one tenant may take.
     """
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, *, share: float = 1.0) -> None:
         self._limit_bytes = limit_bytes
-        self._entries: OrderedDict[tuple[str, str], tuple[bytes, bytes]] = OrderedDict()
-        self.size_bytes = 0
+        self._most_bytes = int(limit_bytes * share)
+        self._entries: dict[str, OrderedDict[str, tuple[bytes, bytes]]] = {}
+        self._sizes: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return sum(map(len, self._entries.values()))
+
+    @property
+    def size_bytes(self) -> int:
+        """Room taken by all tenants."""
+        return self._sizes.total()
 
     def put(self, tenant: str, response: ResponseObject, turns: tuple[Message, ...]) -> None:
-        """Stores or replaces a response; one larger than the whole store is not kept."""
+        """Stores or replaces a response; one larger than the tenant's room is not kept."""
         self.remove(tenant, response.id)
         entry = (msgspec.json.encode(response), msgspec.json.encode(turns))
         size = _size(entry)
-        if size > self._limit_bytes:
+        if size > self._most_bytes:
             return
-        self._entries[tenant, response.id] = entry
-        self.size_bytes += size
+        self._entries.setdefault(tenant, OrderedDict())[response.id] = entry
+        self._sizes[tenant] += size
+        while self._sizes[tenant] > self._most_bytes:
+            self._forget_oldest(tenant)
         while self.size_bytes > self._limit_bytes:
-            _, oldest = self._entries.popitem(last=False)
-            self.size_bytes -= _size(oldest)
+            self._forget_oldest(max(self._sizes, key=self._sizes.__getitem__))
+
+    def _forget_oldest(self, tenant: str) -> None:
+        self.remove(tenant, next(iter(self._entries[tenant])))
 
     def get(self, tenant: str, response_id: str) -> Stored | None:
         """The response, if it is this tenant's and still kept."""
-        entry = self._entries.get((tenant, response_id))
+        entry = self._entries.get(tenant, {}).get(response_id)
         if entry is None:
             return None
         response, turns = entry
@@ -63,10 +77,14 @@ class ResponseStore:
 
     def remove(self, tenant: str, response_id: str) -> bool:
         """Forgets a response. Returns whether it was there."""
-        entry = self._entries.pop((tenant, response_id), None)
-        if entry is not None:
-            self.size_bytes -= _size(entry)
-        return entry is not None
+        own = self._entries.get(tenant, {})
+        entry = own.pop(response_id, None)
+        if entry is None:
+            return False
+        self._sizes[tenant] -= _size(entry)
+        if not own:
+            del self._entries[tenant], self._sizes[tenant]
+        return True
 
 
 def _size(entry: tuple[bytes, bytes]) -> int:

@@ -161,7 +161,7 @@ class Responses:
 
         async def work() -> None:
             try:
-                with self._gateway.load.slot():
+                with self._gateway.load.slot(exchange.tenant):
                     await builder.run(deltas)
             except asyncio.CancelledError:
                 cancelled = msgspec.structs.replace(builder.response, status="cancelled")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
@@ -120,7 +120,10 @@ class Runs:
             return Response(status_code=204)
         after = min(after, state.sequence)
         records = self._runtime.events(run_id, after, tenant=exchange.tenant)
-        return self._gateway.events(_frames(records), exchange)
+        followers = self._gateway.load.followers
+        if not followers.fits(exchange.tenant):
+            followers.refuse(exchange.tenant)
+        return self._gateway.events(_frames(records, followers.hold(exchange.tenant)), exchange)
 
     async def explain(self, http: HttpRequest) -> Response:
         """Where the run's time went, by layer."""
@@ -214,10 +217,13 @@ def _number(http: HttpRequest, name: str, default: int, *, most: int, header: st
     return int(text)
 
 
-async def _frames(records: AsyncGenerator[Record, None]) -> AsyncGenerator[bytes, None]:
+async def _frames(
+    records: AsyncGenerator[Record, None], place: AbstractContextManager[None]
+) -> AsyncGenerator[bytes, None]:
     """Events with the sequence as their id; live text has none, since it is not kept."""
-    async with aclosing(records) as stream:
-        async for record in stream:
-            number = b"" if record.live else b"id: %d\n" % record.sequence
-            body = encode(record.to_json())
-            yield b"%sevent: %s\ndata: %s\n\n" % (number, record.kind.encode(), body)
+    with place:
+        async with aclosing(records) as stream:
+            async for record in stream:
+                number = b"" if record.live else b"id: %d\n" % record.sequence
+                body = encode(record.to_json())
+                yield b"%sevent: %s\ndata: %s\n\n" % (number, record.kind.encode(), body)
