@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import httpx2
@@ -83,6 +84,28 @@ def test_a_run_is_started_followed_and_explained() -> None:
         assert "Say hello" in asked[0]["prompt"]
         assert client.get("/v1/runs/run_0/prompts").status_code == 404
         assert [agent["name"] for agent in client.get("/v1/agents").json()["data"]] == ["helper", "thrifty"]
+
+
+def test_followers_of_ones_own_runs_are_bounded_and_leave_other_requests_alone() -> None:
+    gate = asyncio.Event()
+    with (
+        scripted(["a", gate], agents=AGENTS, repeat=True, max_followers=2) as live,
+        httpx2.Client(base_url=live.url) as client,
+        ExitStack() as held,
+    ):
+        run = started(client)
+        path = f"/v1/runs/{run['id']}/events"
+        for _ in range(2):
+            assert held.enter_context(client.stream("GET", path)).status_code == 200
+        followers = live.gateway.load.followers
+        eventually(lambda: followers.total == 2)
+        refused = client.get(path)
+        assert refused.status_code == 429
+        assert "server.max_followers" in refused.json()["error"]["message"]
+        assert client.get(f"/v1/runs/{run['id']}").status_code == 200
+        held.close()
+        eventually(lambda: followers.total == 0)
+        client.post(f"/v1/runs/{run['id']}/cancel")
 
 
 def test_a_follower_resumes_after_the_last_event_it_saw() -> None:

@@ -466,6 +466,26 @@ def test_too_many_runs_at_once_are_refused(tmp_path: pathlib.Path) -> None:
     run(scenario())
 
 
+def test_one_tenants_runs_leave_the_others_theirs_and_places_come_back(tmp_path: pathlib.Path) -> None:
+    async def scenario() -> None:
+        never, limits = asyncio.Event(), RuntimeLimits(max_runs=4, tenants=2)
+        async with harness(tmp_path, [[never]], repeat=True, limits=limits) as h:
+            for _ in range(2):
+                await h.runtime.start(spec(), "wait", tenant="ann")
+            with pytest.raises(Overloaded, match="the most for one tenant is 2"):
+                await h.runtime.start(spec(), "wait", tenant="ann")
+            for _ in range(2):
+                await h.runtime.start(spec(), "wait", tenant="bob")
+            for row in h.runtime.list(tenant="ann"):
+                await h.runtime.cancel(row.id, tenant="ann")
+            with pytest.raises(UnknownName):
+                await h.runtime.start(spec(tools=("nope",)), "wait", tenant="ann")
+            for _ in range(2):
+                await h.runtime.start(spec(), "wait", tenant="ann")
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(
     ("fields", "goal", "error", "says"),
     [

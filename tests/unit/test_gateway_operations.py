@@ -15,6 +15,7 @@ from pentad.application.gateway.load import Load
 from pentad.application.gateway.metrics import Metrics
 from pentad.application.gateway.metrics_vllm import ALIASES
 from pentad.application.gateway.schemas.responses import ResponseObject
+from pentad.application.gateway.settings import GatewaySettings
 from pentad.application.gateway.store import ResponseStore
 from pentad.errors import BackendFailed, Overloaded, Unavailable
 from pentad.types import Decision, Message, Span, Usage

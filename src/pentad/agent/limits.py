@@ -14,6 +14,9 @@ class RuntimeLimits:
 
     max_runs: int = 64
     """Runs at work at once; more are refused with Overloaded."""
+    tenants: int = 1
+    """How many tenants there can be; with several, none may have more than `tenant_share` of the runs."""
+    tenant_share: float = 0.5
     max_goal_bytes: int = 262_144
     budget: Budget = field(default_factory=Budget)
     """Upper bound of every run's budget."""

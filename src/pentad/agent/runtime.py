@@ -7,6 +7,7 @@ import logging
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -33,10 +34,10 @@ from pentad.errors import (
     Conflict,
     InvalidRequest,
     ModelNotFound,
-    Overloaded,
     PentadError,
     Unavailable,
 )
+from pentad.resource.shares import Shares
 from pentad.types import Budget, Clock, Message, Objective
 
 _LOG = logging.getLogger(__name__)
@@ -72,7 +73,14 @@ class AgentRuntime(RunReader):
         )
         self.toolbox = toolbox or Toolbox()
         super().__init__(journal, Hub())
-        self._limits = limits or RuntimeLimits()
+        self._limits = limits = limits or RuntimeLimits()
+        self._shares = Shares(
+            "runs at work",
+            "server.max_runs",
+            limit=limits.max_runs,
+            tenants=limits.tenants,
+            share=limits.tenant_share,
+        )
         self._around = Surroundings(
             models=models, journal=journal, publish=self._hub.publish, clock=clock, wall=wall
         )
@@ -118,7 +126,6 @@ class AgentRuntime(RunReader):
             spec = replace(spec, model=self._served(model))
         self._check_goal(goal)
         self._check(spec)
-        self._admit()
         run_id = _new_id()
         limit = narrower(narrower(spec.budget, self._limits.budget), budget or Budget())
         started = RunStarted(
@@ -130,8 +137,9 @@ class AgentRuntime(RunReader):
             budget=limit,
             data_label=data_label or spec.data_label,
         )
-        record = await self._journal.append(run_id, started)
-        self._spawn(run_id, fold([record]))
+        with self._admit(tenant) as place:
+            record = await self._journal.append(run_id, started)
+            self._spawn(run_id, fold([record]), place.pop_all())
         return run_id
 
     async def resume(self, run_id: str, *, tenant: str = "default") -> None:
@@ -146,15 +154,15 @@ class AgentRuntime(RunReader):
             raise Conflict(f"run {run_id!r} has already ended: {row.status}", hint="start a new run")
         if run_id in self._tasks:
             raise Conflict(f"run {run_id!r} is already being worked on", hint="follow its events")
-        self._admit()
-        # Before it is claimed: a run with tools that only another program has is left to that one.
-        self._check(fold(await asyncio.to_thread(self._journal.read, run_id)).spec)
-        await self._journal.claim(run_id)
-        state = fold(await asyncio.to_thread(self._journal.read, run_id))
-        waiting = sum(asked.kind == "tool" for asked in state.pending.values())
-        resumed = RunResumed(in_doubt=len(state.intents), waiting=waiting)
-        record = await self._journal.append(run_id, resumed)
-        self._spawn(run_id, state.apply(record))
+        with self._admit(tenant) as place:
+            # Before it is claimed: a run with tools that only another program has is left to that one.
+            self._check(fold(await asyncio.to_thread(self._journal.read, run_id)).spec)
+            await self._journal.claim(run_id)
+            state = fold(await asyncio.to_thread(self._journal.read, run_id))
+            waiting = sum(asked.kind == "tool" for asked in state.pending.values())
+            resumed = RunResumed(in_doubt=len(state.intents), waiting=waiting)
+            record = await self._journal.append(run_id, resumed)
+            self._spawn(run_id, state.apply(record), place.pop_all())
 
     async def resume_all(self) -> list[str]:
         """Resumes every unfinished run that can be, oldest first, and returns their ids.
@@ -164,12 +172,10 @@ class AgentRuntime(RunReader):
         resumed = []
         marks = ", ".join("?" * len(UNFINISHED))
         for row in reversed(self._journal.runs(where=f"status IN ({marks})", values=UNFINISHED)):
-            if row.id in self._tasks:
+            if row.id in self._tasks or not self._shares.fits(row.tenant):
                 continue
             try:
                 await self.resume(row.id, tenant=row.tenant)
-            except Overloaded:
-                break
             except PentadError as error:
                 _LOG.warning("run %s is not resumed: %s", row.id, error)
             else:
@@ -228,9 +234,9 @@ class AgentRuntime(RunReader):
         )
         state = fold(records)
         self._check(state.spec)
-        self._admit()
-        await self._journal.begin(records, run_id)
-        self._spawn(state.run_id, state)
+        with self._admit(tenant) as place:
+            await self._journal.begin(records, run_id)
+            self._spawn(state.run_id, state, place.pop_all())
         return state.run_id
 
     async def cancel(self, run_id: str, *, tenant: str = "default") -> None:
@@ -286,17 +292,24 @@ class AgentRuntime(RunReader):
         planner_for(spec)
         self._tools.check(spec)
 
-    def _admit(self) -> None:
+    def _admit(self, tenant: str) -> ExitStack:
+        """A place for one more run of the tenant, given back on leaving unless the run keeps it."""
         if self._closing:
             raise Unavailable("the agent runtime is shutting down")
-        if len(self._tasks) >= self._limits.max_runs:
-            raise Overloaded(f"{len(self._tasks)} of {self._limits.max_runs} runs are at work")
+        place = ExitStack()
+        place.enter_context(self._shares.hold(tenant))
+        return place
 
-    def _spawn(self, run_id: str, state: RunState) -> None:
+    def _spawn(self, run_id: str, state: RunState, place: ExitStack) -> None:
         run = self._runs[run_id] = Run(self._around, state)
         task = asyncio.create_task(self._worker.work(run), name=run_id)
         self._tasks[run_id] = task
-        task.add_done_callback(lambda _: (self._tasks.pop(run_id, None), self._runs.pop(run_id, None)))
+
+        def forget(_: asyncio.Task[None]) -> None:
+            place.close()
+            del self._tasks[run_id], self._runs[run_id]
+
+        task.add_done_callback(forget)
 
 
 def _new_id() -> str:

@@ -90,7 +90,12 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
             ),
             agents={name: load_agent(name) for name in ready()},
             memory=memory,
-            limits=RuntimeLimits(approvals_path=settings.approvals_path),
+            limits=RuntimeLimits(
+                max_runs=settings.server.max_runs,
+                tenants=len(settings.server.tenant_names()),
+                tenant_share=settings.server.tenant_share,
+                approvals_path=settings.approvals_path,
+            ),
             clock=clock,
         )
         undo.push_async_callback(agents.close)

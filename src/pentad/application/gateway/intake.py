@@ -1,4 +1,4 @@
-"""Intake: a request on its way in. Its body is read within shares; its place is taken once it is all there."""
+"""Intake: a request on its way in. Its body is read within shares, its place taken when it is there."""
 
 from __future__ import annotations
 

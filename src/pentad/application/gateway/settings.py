@@ -131,7 +131,8 @@ class GatewaySettings:
     def __post_init__(self) -> None:
         positive = (
             "max_body_bytes body_timeout_s header_timeout_s max_concurrent_requests max_connections "
-            "max_runs max_followers body_memory_bytes keep_alive_s slow_client_limit_s send_buffer_bytes health_window_s health_probe_s"
+            "max_runs max_followers body_memory_bytes "
+            "keep_alive_s slow_client_limit_s send_buffer_bytes health_window_s health_probe_s"
         )
         for name in positive.split():
             if getattr(self, name) <= 0:

@@ -66,7 +66,8 @@ class ResponseStore:
 
     def get(self, tenant: str, response_id: str) -> Stored | None:
         """The response, if it is this tenant's and still kept."""
-        entry = self._entries.get(tenant, {}).get(response_id)
+        own = self._entries.get(tenant)
+        entry = None if own is None else own.get(response_id)
         if entry is None:
             return None
         response, turns = entry
@@ -77,9 +78,9 @@ class ResponseStore:
 
     def remove(self, tenant: str, response_id: str) -> bool:
         """Forgets a response. Returns whether it was there."""
-        own = self._entries.get(tenant, {})
-        entry = own.pop(response_id, None)
-        if entry is None:
+        own = self._entries.get(tenant)
+        entry = None if own is None else own.pop(response_id, None)
+        if own is None or entry is None:
             return False
         self._sizes[tenant] -= _size(entry)
         if not own:
