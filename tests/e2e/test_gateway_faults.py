@@ -171,18 +171,36 @@ def test_1000_requests_at_once_are_answered_or_told_to_come_back() -> None:
         assert after.status_code == 200
 
 
-def test_connections_beyond_the_limit_are_closed_and_the_others_served() -> None:
+def test_idle_connections_make_room_for_whoever_asks_for_something() -> None:
     with scripted(["a"], repeat=True, max_connections=10) as server:
         held = [socket.create_connection(address(server.url)) for _ in range(10)]
         eventually(lambda: len(server.server.server_state.connections) == 10)
+        for _ in range(20):
+            assert httpx2.get(f"{server.url}/livez").status_code == 200
+        held += [socket.create_connection(address(server.url)) for _ in range(20)]
+        held[0].settimeout(5)
+        with suppress(ConnectionResetError):
+            assert held[0].recv(1) == b"", "the oldest idle one had to go"
+        eventually(lambda: len(server.server.server_state.connections) <= 10)
+        for client in held:
+            client.close()
+
+
+def test_connections_at_work_are_never_closed_for_a_new_one() -> None:
+    gate = asyncio.Event()
+    with scripted(["a", gate, "b"], repeat=True, max_connections=2) as server:
+        asked = head_of(server.url, chat_body(stream=True))
+        busy = [socket.create_connection(address(server.url)) for _ in range(2)]
+        for client in busy:
+            client.settimeout(5)
+            client.sendall(asked)
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
         with socket.create_connection(address(server.url)) as extra:
             extra.settimeout(5)
             with suppress(ConnectionResetError):
                 assert extra.recv(1) == b""
-        held[0].settimeout(5)
-        held[0].sendall(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        assert held[0].recv(100).startswith(b"HTTP/1.1 200")
-        for client in held:
+        assert len(server.server.server_state.connections) == 2
+        for client in busy:
             client.close()
 
 

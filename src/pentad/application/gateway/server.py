@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from pentad.application.gateway.connections import IdleConnections, connections_within
 from pentad.application.gateway.core import Gateway
 from pentad.application.gateway.settings import GatewaySettings
 
@@ -23,15 +24,19 @@ _CANCEL_S = 2.0
 
 def protocol_for(settings: GatewaySettings) -> type[H11Protocol]:
     """uvicorn's HTTP/1.1 protocol with our limits on what one connection may hold and delay."""
+    idle = IdleConnections(connections_within(settings.max_connections))
 
     class BoundedProtocol(H11Protocol):
         _head_timer: asyncio.TimerHandle | None = None
+        _peer = ""
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            if len(self.connections) > settings.max_connections:
+            if not idle.make_room(len(self.connections)):
                 transport.abort()
                 return
+            self._peer = str((transport.get_extra_info("peername") or ("",))[0])
+            idle.add(self._peer, transport)
             transport.set_write_buffer_limits(high=settings.send_buffer_bytes)
             raw = transport.get_extra_info("socket")
             if raw is not None and raw.family != socket.AF_UNIX:
@@ -42,11 +47,18 @@ def protocol_for(settings: GatewaySettings) -> type[H11Protocol]:
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
             if self.conn.their_state is not h11.IDLE:
+                idle.remove(self._peer, self.transport)
                 self._stop_timer()
             elif self._head_timer is None:
                 self._await_head()
 
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+                idle.add(self._peer, self.transport)
+
         def connection_lost(self, exc: Exception | None) -> None:
+            idle.remove(self._peer, self.transport)
             self._stop_timer()
             super().connection_lost(exc)
 
