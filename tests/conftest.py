@@ -7,7 +7,12 @@ import pathlib
 import socket
 from typing import Any
 
+import hypothesis
 import pytest
+
+# A loaded machine is no fault of the code: no test is held to a time per example.
+hypothesis.settings.register_profile("pentad", deadline=None)
+hypothesis.settings.load_profile("pentad")
 
 pytest_plugins = ["evidence.plugin"]
 ROOT = pathlib.Path(__file__).parent.parent

@@ -49,7 +49,7 @@ class RunResumed:
     in_doubt: int = 0
     """Tool calls whose intent was journaled and whose result was not."""
     waiting: int = 0
-    """ToolPins that are still pending."""
+    """Approvals that are still pending."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +158,7 @@ class ApprovalAnswered:
     content: Mapping[str, Any] | None = None
     """The values asked for, of an `input`."""
     waiting: int = 0
-    """ToolPins that are still pending after this one."""
+    """Approvals that are still pending after this one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
