@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 from chat_support import END, tiny_tokenizer
 from pentad.errors import Incompatible, InvalidRequest
 from pentad.execution.request import Constraint
 from pentad.model.constraints import ConstraintCompiler
+from pentad.model.grammar_checker import GrammarChecker
 from pentad.model.schemas import GrammarLimits, checked_schema, closed
 from pentad.model.tokenizer import Tokenizer, from_json
 from pentad.model.toolcalls import choose_format
@@ -50,7 +53,12 @@ PERSON = {
     ("kind", "value", "good", "bad"),
     [
         ("json_object", None, '{"a":[1,{"b":null}]}', "[1]"),
-        ("json_object", None, "{}", '{"a": 1}'),
+        ("json_object", None, "{}", '{"a":   1}'),
+        ("json_object", None, '{"a": 1, "b": [1, 2]}', '{"a": 1} '),
+        ("json_object", None, json.dumps({"a": [{"b": 1}]}, indent=4), "{" + "\n" * 2 + "}"),
+        ("json_object", PERSON, '{"name": "Ann"}', '{"city": "Rome"}'),
+        ("json_object", {}, '{"name": "Ann"}', "[]"),
+        ("json_schema", PERSON, json.dumps({"name": "Ann", "age": 3}, indent=2), '{"name": "Ann"   }'),
         ("json_schema", PERSON, '{"name":"Ann","age":3}', '{"age":3}'),
         ("json_schema", PERSON, '{"name":"Ann"}', '{"name":"Ann","extra":1}'),
         ("json_schema", PERSON, '{"name":"é\\n"}', '{"name":"Ann","age":3.5}'),
@@ -163,10 +171,48 @@ def test_what_looks_like_a_bomb_is_refused_or_compiled_within_a_second(
     assert time.process_time() - started < 2
 
 
-def test_compiling_is_given_up_after_its_time() -> None:
-    hasty = ConstraintCompiler(tiny_tokenizer(), {END}, compile_s=0.0)
-    with pytest.raises(InvalidRequest, match="to compile"):
-        answer(hasty, "json_schema", {"anyOf": [deep(20)] * 40})
+BOMB = {"type": "integer", "multipleOf": 1_000_003}
+"""Six seconds and a quarter of a gigabyte, in sixty characters."""
+
+
+@pytest.fixture
+def strict() -> Iterator[GrammarChecker]:
+    checker = GrammarChecker(compile_s=0.1, processes=1)
+    yield checker
+    checker.close()
+
+
+def test_a_compilation_past_its_time_ends_with_its_process(strict: GrammarChecker) -> None:
+    compiler = ConstraintCompiler(tiny_tokenizer(), {END}, checker=strict)
+    allows(answer(compiler, "regex", "a+"), "a")
+    (process,) = strict.processes
+    for _ in range(3):  # the second and third are refused from memory
+        with pytest.raises(InvalidRequest, match=r"takes more than 0\.1 s or 256 MiB to compile"):
+            answer(compiler, "json_schema", BOMB)
+        assert strict.processes == ()
+    assert not psutil.pid_exists(process)
+    assert allows(answer(compiler, "regex", "a+"), "aa")
+
+
+def test_a_compilation_past_its_memory_ends_with_its_process() -> None:
+    small = GrammarChecker(compile_s=30, memory_bytes=16 << 20, processes=1)
+    compiler = ConstraintCompiler(tiny_tokenizer(), {END}, checker=small)
+    try:
+        with pytest.raises(InvalidRequest, match="or 16 MiB to compile"):
+            answer(compiler, "json_schema", BOMB)
+        assert small.processes == ()
+    finally:
+        small.close()
+
+
+def test_a_tool_that_is_a_bomb_costs_its_own_schema_only(strict: GrammarChecker) -> None:
+    compiler = ConstraintCompiler(tiny_tokenizer(), {END}, checker=strict)
+    bomb = {"properties": {"n": {"allOf": [{"pattern": f".*a.{{{i}}}"} for i in range(5, 25)]}}}
+    tools = [ToolSpec(name="add", parameters=TOOLS[0].parameters), ToolSpec(name="bomb", parameters=bomb)]
+    format = choose_format("hermes", None)[0]
+    constraint, notes = compiler.for_calls(format, tools, ToolChoice(), OutputFormat())
+    assert [note.split(":")[0] for note in notes] == ["tool 'bomb' leaves unchecked"]
+    assert not allows(constraint, format.write_calls([ToolCall(id="", name="add", arguments='{"a": "no"}')]))
 
 
 TOOLS = [

@@ -5,23 +5,32 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
-from pentad.errors import BackendFailed, InvalidRequest
-from pentad.execution.request import Constraint
-from pentad.model.grammars import answer_part, call_parts, source
-from pentad.model.schemas import GrammarLimits
+from pentad.errors import InvalidRequest, PentadError
+from pentad.model.grammar_checker import GrammarChecker, Verdict, shared_checker
+from pentad.model.grammar_worker import parser_limits
+from pentad.model.grammars import Part, answer_parts, arguments_part, call_parts, offered_by, source
+from pentad.model.schemas import GrammarLimits, harmless
 from pentad.model.tokenizer import Tokenizer
+from pentad.model.tool_schemas import ANY_OBJECT, ToolSchemas
 from pentad.model.toolcalls.base import ToolFormat
 from pentad.types import OutputFormat, ToolChoice, ToolSpec
 
 COMPILE_S = 1.0
 CACHED_GRAMMARS = 64
+CACHED_BYTES = 128 << 20
+"""Compiled grammars that are kept, by number and by the memory that they take."""
+REFUSED_GRAMMARS = 1_024
+"""Refused grammars that are remembered, so that asking again costs nothing."""
+BYTES_PER_CHAR = 64
+"""Memory of a compiled grammar that was not measured, per character of its source."""
 
 
 class GrammarConstraint:
@@ -37,12 +46,13 @@ class GrammarConstraint:
         self._matcher = matcher
 
     def mask(self) -> npt.NDArray[np.uint32]:
-        """[ceil(V / 32)] bit per token allowed next. Raises BackendFailed when a limit was passed."""
+        """[ceil(V / 32)] bit per token allowed next. Raises InvalidRequest when a limit was passed."""
         bits: npt.NDArray[np.uint32] = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint32)
         if self._matcher.is_error():
-            raise BackendFailed(
+            raise InvalidRequest(
                 f"the output format became too complex to follow: {_first_line(self._matcher.get_error())}",
                 hint="simplify the schema, pattern or grammar",
+                param="response_format",
             )
         return bits
 
@@ -69,7 +79,7 @@ class GrammarConstraint:
 @dataclass(frozen=True, slots=True)
 class _Compiled:
     matcher: LLMatcher
-    warnings: tuple[str, ...]
+    size_bytes: int
 
 
 class ConstraintCompiler:
@@ -79,7 +89,8 @@ class ConstraintCompiler:
         tokenizer: of the model whose tokens are masked.
         end_tokens: tokens that end an answer.
         limits: what requests may ask.
-        compile_s: how long one compilation may take.
+        compile_s: CPU time that one compilation may take.
+        checker: compiles what may be costly in a process of its own first; None takes the server's.
     """
 
     def __init__(
@@ -89,86 +100,112 @@ class ConstraintCompiler:
         *,
         limits: GrammarLimits | None = None,
         compile_s: float = COMPILE_S,
+        checker: GrammarChecker | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._end_tokens = sorted(end_tokens)
         self._limits = limits or GrammarLimits()
         self._compile_s = compile_s
+        self._checker = checker or shared_checker(compile_s)
+        self._schemas = ToolSchemas(self._limits, self._check_arguments)
         self._lock = threading.Lock()
         self._ll: LLTokenizer | None = None
         self._cache: OrderedDict[str, _Compiled] = OrderedDict()
+        self._refused: OrderedDict[str, PentadError] = OrderedDict()
 
-    def for_answer(self, format: OutputFormat) -> Constraint | None:
+    def for_answer(self, format: OutputFormat) -> GrammarConstraint | None:
         """A constraint to the output format; None for free text.
 
         Raises:
             InvalidRequest: the format is malformed, over a limit, or uses what cannot be enforced;
                 the message names the keyword.
         """
-        part = answer_part(format, self._limits)
-        return None if part is None else self._start(source([part]), "response_format").constraint
+        parts = answer_parts(format, self._limits)
+        return self._start([self._possible(parts)], "response_format") if parts else None
 
     def for_calls(
         self, format: ToolFormat, tools: Sequence[ToolSpec], choice: ToolChoice, answer: OutputFormat
-    ) -> tuple[Constraint, tuple[str, ...]]:
-        """A constraint for a turn with tools, and which schema keywords it leaves unchecked.
+    ) -> tuple[GrammarConstraint, tuple[str, ...]]:
+        """A constraint for a turn with tools, and a sentence for each tool that it leaves partly unchecked.
 
-        Tool schemas come from third parties, so a keyword that cannot be enforced does not refuse
-        the tool: the call still parses, and whoever runs the tool checks its arguments.
+        Tool schemas come from third parties, so what of one cannot be enforced refuses neither the tool nor
+        the request: the call still parses, and whoever runs the tool checks its arguments.
 
         Raises:
-            InvalidRequest: a schema is malformed or over a limit, or the named tool is not there.
+            InvalidRequest: too many tools, the named one is not there, or the answer's format is at fault.
         """
-        part = answer_part(answer, self._limits)
-        special = self._tokenizer.special_tokens
-        parts = call_parts(format, tools, choice, part, special, self._limits)
-        started = self._start(source(parts), "tools")
-        return started.constraint, started.warnings
+        offered = offered_by(tools, choice, self._limits)
+        forms = answer_parts(answer, self._limits)
+        part = self._possible(forms) if forms and choice.mode == "auto" else None
+        names, special = [tool.name for tool in offered], self._tokenizer.special_tokens
+        followed, notes = self._schemas.follow(offered, self._compile_s)
+        schemas = [one.schema for one in followed]
+        try:
+            parts = call_parts(format, names, schemas, choice, part, special)
+            return self._start(parts, "tools"), notes
+        except InvalidRequest as error:  # each compiles, all together do not
+            parts = call_parts(format, names, [ANY_OBJECT] * len(names), choice, part, special)
+            note = f"all tools leave their arguments unchecked: {error.message}"
+            return self._start(parts, "tools"), (*notes, note)
 
-    def _start(self, grammar: str, param: str) -> _Started:
+    def _possible(self, parts: Sequence[Part]) -> Part:
+        """The first that compiles and allows any text. Raises InvalidRequest where none does."""
+        refusal: PentadError | None = None
+        for part in parts:
+            key = source([part])
+            with self._lock:
+                refusal = self._refused.get(key)
+                if refusal is None and key in self._cache:
+                    return part
+            verdict = self._check(part) if refusal is None else Verdict(possible=False)
+            if verdict.possible:
+                return part
+            refusal = refusal or _refusal(verdict, "response_format")
+            with self._lock:
+                self._refused[key] = refusal
+                while len(self._refused) > REFUSED_GRAMMARS:
+                    self._refused.popitem(last=False)
+        assert refusal is not None
+        raise type(refusal)(refusal.message, hint=refusal.hint, param=refusal.param)
+
+    def _check(self, part: Part) -> Verdict:
+        """What compiling the part says; where it may cost much, a process of its own finds out."""
+        schema = part.get("json_schema")
+        if schema is not None and harmless(schema, self._limits):
+            return self._try(part)
+        special = self._tokenizer.special_tokens
+        return self._checker.check(source([part]), self._tokenizer.vocab_size, special)
+
+    def _check_arguments(self, schema: Mapping[str, Any]) -> Verdict:
+        return self._check(arguments_part("arguments", schema))
+
+    def _try(self, part: Part) -> Verdict:
+        return _verdict(self._matcher(source([part])))
+
+    def _matcher(self, grammar: str) -> LLMatcher:
+        return LLMatcher(self._ll_tokenizer(), grammar, log_level=0, limits=parser_limits())
+
+    def _start(self, parts: Sequence[Part], param: str) -> GrammarConstraint:
+        """A constraint at the start of a grammar whose parts were checked."""
+        grammar = source(parts)
         with self._lock:
             compiled = self._cache.get(grammar)
             if compiled is not None:
                 self._cache.move_to_end(grammar)
         if compiled is None:
-            compiled = self._compile(grammar, param)
-            with self._lock:
-                self._cache[grammar] = compiled
-                while len(self._cache) > CACHED_GRAMMARS:
-                    self._cache.popitem(last=False)
-        return _Started(GrammarConstraint(compiled.matcher.deep_copy()), compiled.warnings)
+            matcher = self._matcher(grammar)
+            if not (verdict := _verdict(matcher)).possible:
+                raise _refusal(verdict, param)
+            compiled = _Compiled(matcher, BYTES_PER_CHAR * len(grammar))
+            self._keep(grammar, compiled)
+        return GrammarConstraint(compiled.matcher.deep_copy())
 
-    def _compile(self, grammar: str, param: str) -> _Compiled:
-        """Compiles on a thread of its own, since that is the only way to stop waiting for it.
-
-        llguidance lets go of the interpreter lock meanwhile and bounds its own work.
-        """
-        tokenizer = self._ll_tokenizer()
-        done: list[tuple[LLMatcher, bool]] = []
-
-        def work() -> None:
-            # LLMatcher never raises; it keeps its errors.
-            matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=_parser_limits())
-            possible = not matcher.is_error() and any(matcher.compute_bitmask())
-            done.append((matcher, possible and not matcher.is_error()))
-
-        worker = threading.Thread(target=work, name="compile-grammar", daemon=True)
-        worker.start()
-        worker.join(self._compile_s)
-        if not done:
-            raise InvalidRequest(
-                f"{param} takes more than {self._compile_s} s to compile", hint="simplify it", param=param
-            )
-        matcher, possible = done[0]
-        if matcher.is_error() and "NoExtension" not in matcher.get_error():
-            raise InvalidRequest(
-                f"{param} cannot be enforced: {_first_line(matcher.get_error())}",
-                hint="leave that out or write it differently",
-                param=param,
-            )
-        if not possible:
-            raise InvalidRequest(f"{param} allows no text at all", hint="loosen it", param=param)
-        return _Compiled(matcher, tuple(_first_line(w) for w in matcher.get_grammar_warnings()))
+    def _keep(self, grammar: str, compiled: _Compiled) -> None:
+        with self._lock:
+            self._cache[grammar] = compiled
+            held = sum(one.size_bytes for one in self._cache.values())
+            while len(self._cache) > CACHED_GRAMMARS or (held > CACHED_BYTES and len(self._cache) > 1):
+                held -= self._cache.popitem(last=False)[1].size_bytes
 
     def _ll_tokenizer(self) -> LLTokenizer:
         with self._lock:
@@ -179,12 +216,6 @@ class ConstraintCompiler:
                     eos_token=self._end_tokens,
                 )
             return self._ll
-
-
-@dataclass(frozen=True, slots=True)
-class _Started:
-    constraint: GrammarConstraint
-    warnings: tuple[str, ...]
 
 
 class _Vocabulary:
@@ -202,8 +233,24 @@ class _Vocabulary:
         return self._tokenizer.encode(plain, special=False)
 
 
-def _parser_limits() -> LLParserLimits:
-    return LLParserLimits(verbose_errors=False)
+def _verdict(matcher: LLMatcher) -> Verdict:
+    """What a fresh matcher says. It never raises; it keeps its errors."""
+    possible = not matcher.is_error() and any(matcher.compute_bitmask())
+    error = matcher.get_error() if matcher.is_error() else ""
+    warnings = tuple(matcher.get_grammar_warnings())
+    return Verdict(error=error, possible=possible and not error, warnings=warnings)
+
+
+def _refusal(verdict: Verdict, param: str) -> InvalidRequest:
+    if verdict.stopped:
+        return InvalidRequest(f"{param} {verdict.error}", hint="simplify it", param=param)
+    if verdict.error and "NoExtension" not in verdict.error:
+        return InvalidRequest(
+            f"{param} cannot be enforced: {_first_line(verdict.error)}",
+            hint="leave that out or write it differently",
+            param=param,
+        )
+    return InvalidRequest(f"{param} allows no text at all", hint="loosen it", param=param)
 
 
 def _first_line(message: str) -> str:

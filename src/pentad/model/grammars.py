@@ -15,80 +15,71 @@ from llguidance import LLMatcher
 from llguidance.gbnf_to_lark import any_to_lark
 
 from pentad.errors import Incompatible, InvalidRequest
+from pentad.model.schema_repair import plain
 from pentad.model.schemas import GrammarLimits, checked_schema, closed, over, refuse_surrogates
-from pentad.model.toolcalls.base import ITEM_SEPARATOR, KEY_SEPARATOR, ToolFormat
+from pentad.model.toolcalls.base import ToolFormat, spelled
 from pentad.types import OutputFormat, ToolChoice, ToolSpec
 
 ANSWER = "answer"
 MAX_PARALLEL_CALLS = 8
-PLAIN_NAME = re.compile(r"[A-Za-z0-9_./:-]{1,128}")
-BARE_START = r'(\s{0,8}```(json)?)?\s{0,8}\{\s{0,8}"name"\s?:\s?'
-"""A call without its opening mark, up to the name."""
+JSON_SPACE = r" {1,2}|\r?\n[ \t]{0,40}"
+"""White space that may stand between the parts of a JSON text: what models write by themselves, a space or
+a new line with its indentation, and no more, so that a weak model cannot lose itself in it."""
+ANY_SPACES, FEW_SPACES = r"[ \t\r\n]*", r"[ \t\r\n]{0,8}"
+
+
+def bare_start(spaces: str) -> str:
+    """A regular expression for a call without its opening mark, up to the name.
+
+    Such a call is bare, in a code fence, or has its braces doubled; the parser reads the same. `spaces` says
+    what white space may stand wherever JSON allows it.
+    """
+    return rf'{spaces}(```(json)?{spaces})?\{{{spaces}(\{{{spaces})?"name"{spaces}:{spaces}'
 
 
 Part = dict[str, Any]
 """One named grammar of a source."""
 
 
-def answer_part(format: OutputFormat, limits: GrammarLimits) -> Part | None:
-    """The grammar of the answer's text; None when any text will do.
+def answer_parts(format: OutputFormat, limits: GrammarLimits) -> tuple[Part, ...]:
+    """The grammars that an answer's text may follow, the closest first; none when any text will do.
 
-    JSON is compact, without optional white space, so that a weak model cannot lose itself in spaces.
-    An object that lists its properties is closed unless its schema says otherwise.
+    An object that lists its properties is closed unless its schema says otherwise, in the first of them.
 
     Raises:
         InvalidRequest: over a limit, malformed, or with a reference that leaves the schema.
     """
     match format.kind:
         case "text":
-            return None
-        case "json_object":
-            return _schema_part(ANSWER, {"type": "object"}, compact=True, lenient=False)
-        case "json_schema":
-            schema = checked_schema(format.value, limits, "response_format")
-            return _schema_part(ANSWER, closed(schema), compact=True, lenient=False)
+            return ()
+        case "json_object" if format.value is None:
+            return (_schema_part(ANSWER, {"type": "object"}, lenient=False),)
+        case "json_object" | "json_schema":
+            schema = plain(checked_schema(format.value, limits, "response_format"))
+            if (
+                format.kind == "json_object"
+                and not {"type", "$ref", "anyOf", "oneOf", "allOf"} & schema.keys()
+            ):
+                schema["type"] = "object"
+            forms = [closed(schema), schema]
+            return tuple(
+                _schema_part(ANSWER, form, lenient=False) for form in forms[: 1 + (forms[0] != forms[1])]
+            )
         case "regex":
-            return {"name": ANSWER, "lark_grammar": _regex(format.value, limits)}
+            return ({"name": ANSWER, "lark_grammar": _regex(format.value, limits)},)
         case "choice":
-            return {"name": ANSWER, "lark_grammar": _choice(format.value, limits)}
+            return ({"name": ANSWER, "lark_grammar": _choice(format.value, limits)},)
         case "grammar":
-            return {"name": ANSWER, "lark_grammar": _lark(format.value, limits)}
+            return ({"name": ANSWER, "lark_grammar": _lark(format.value, limits)},)
 
 
-def source(parts: Sequence[Part]) -> str:
-    """The parts as one source; the first is the start. Raises InvalidRequest for text that is no Unicode."""
-    text = json.dumps({"grammars": list(parts)}, ensure_ascii=False)
-    refuse_surrogates(text, "response_format")
-    return text
+def arguments_part(name: str, schema: Mapping[str, Any]) -> Part:
+    """The grammar of one tool's arguments; keywords that cannot be enforced are warned of."""
+    return _schema_part(name, schema, lenient=True)
 
 
-def call_parts(
-    format: ToolFormat,
-    tools: Sequence[ToolSpec],
-    choice: ToolChoice,
-    answer: Part | None,
-    special: Mapping[str, int],
-    limits: GrammarLimits,
-) -> list[Part]:
-    """The grammar of a turn that may or must call tools.
-
-    With mode `auto` the text is free (or follows `answer`) until a call begins; from there on the
-    call is bound to the tool's schema, and nothing but further calls may follow.
-
-    Args:
-        format: how this model writes calls.
-        tools: those offered; at least one.
-        choice: whether calls are free, required or of one named tool.
-        answer: the grammar of a turn without calls; None for free text.
-        special: control tokens by text, for formats that use them.
-        limits: what may be asked.
-    """
-    if answer is not None and choice.mode == "auto" and not format.opening:
-        raise Incompatible(
-            f"models that write calls as {format.name!r} cannot choose between a call and a formatted answer",
-            hint="set `tool_choice` to required or none, or leave `response_format` out",
-            param="tool_choice",
-        )
+def offered_by(tools: Sequence[ToolSpec], choice: ToolChoice, limits: GrammarLimits) -> list[ToolSpec]:
+    """The tools that a call may name. Raises InvalidRequest for too many, or none of the name asked for."""
     if len(tools) > limits.tools:
         raise InvalidRequest(
             f"{len(tools)} tools are offered, at most {limits.tools} are possible",
@@ -102,12 +93,47 @@ def call_parts(
             hint=f"name one of: {', '.join(tool.name for tool in tools)}",
             param="tool_choice",
         )
-    schemas: list[Part] = []
-    for i, tool in enumerate(offered):
-        schema = checked_schema(tool.parameters or {"type": "object"}, limits, f"tools[{i}].parameters")
-        schemas.append(_schema_part(f"args{i}", closed(schema), compact=False, lenient=True))
-    main = {"lark_grammar": _calls_lark(format, [tool.name for tool in offered], choice, answer, special)}
-    return [main, *([answer] if answer and choice.mode == "auto" else []), *schemas]
+    return offered
+
+
+def source(parts: Sequence[Part]) -> str:
+    """The parts as one source; the first is the start. Raises InvalidRequest for text that is no Unicode."""
+    text = json.dumps({"grammars": list(parts)}, ensure_ascii=False)
+    refuse_surrogates(text, "response_format")
+    return text
+
+
+def call_parts(
+    format: ToolFormat,
+    names: Sequence[str],
+    schemas: Sequence[Mapping[str, Any]],
+    choice: ToolChoice,
+    answer: Part | None,
+    special: Mapping[str, int],
+) -> list[Part]:
+    """The grammar of a turn that may or must call tools.
+
+    With mode `auto` the text is free until a call begins, with its opening mark or without; from there on
+    the call is bound to the tool's schema, and nothing but further calls may follow. Beside an answer's
+    grammar only the opening mark makes a call, since an answer may look like one.
+
+    Args:
+        format: how this model writes calls.
+        names: the tools that a call may name; at least one.
+        schemas: of their arguments.
+        choice: whether calls are free, required or of one named tool.
+        answer: the grammar of a turn without calls; None for free text.
+        special: control tokens by text, for formats that use them.
+    """
+    if answer is not None and choice.mode == "auto" and not format.opening:
+        raise Incompatible(
+            f"models that write calls as {format.name!r} cannot choose between a call and a formatted answer",
+            hint="set `tool_choice` to required or none, or leave `response_format` out",
+            param="tool_choice",
+        )
+    main = {"lark_grammar": _calls_lark(format, names, choice, answer, special)}
+    parts = [arguments_part(f"args{i}", schema) for i, schema in enumerate(schemas)]
+    return [main, *([answer] if answer and choice.mode == "auto" else []), *parts]
 
 
 def _calls_lark(
@@ -145,8 +171,6 @@ def _free_text(format: ToolFormat, names: Sequence[str], opening: str, is_token:
     Many models leave the opening out and answer with the bare object, often in a code fence. Such
     an answer is a call too if it names an offered tool: the text rule leaves exactly those out.
     """
-    bare = [i for i, name in enumerate(names) if PLAIN_NAME.fullmatch(name)]
-    lines = []
     starts = ["TEXT"]
     if not format.opening:
         starts.append("calls")
@@ -154,24 +178,23 @@ def _free_text(format: ToolFormat, names: Sequence[str], opening: str, is_token:
         starts.append(f"TEXT {opening} calls")
     else:
         starts.append("head calls")
-        lines.append(f"head[lazy]: TEXT {opening}")
-    text = r"/(.|\n)*/"
-    if bare:
-        # Where calls have no opening, an object with any name is one; elsewhere it may be an answer.
-        listed = "|".join(_escaped(names[i]) for i in bare)
-        named = f'"({listed})"' if format.opening else '"'
-        text += rf" & ~/{BARE_START}{named}(.|\n)*/"
-        starts.append("bare")
-        lines.append("bare: " + " | ".join(f"BARE{i} @args{i} BARE_END" for i in bare))
-        key = format.arguments_key
-        lines += [rf'BARE{i}: /{BARE_START}"{_escaped(names[i])}"\s?,\s{{0,8}}"{key}"\s?:\s?/' for i in bare]
-        lines.append(r"BARE_END: /\s{0,8}\}(\s?```)?/")
-    return [f"start: {' | '.join(starts)}", f"TEXT: {text}", *lines]
+    # Where calls have no opening, an object with any name is one; elsewhere it may be an answer.
+    listed = [_escaped(spelled(name)) for name in names]
+    named = f"({'|'.join(listed)})" if format.opening else '"'
+    key, few = _escaped(spelled(format.arguments_key)), FEW_SPACES
+    return [
+        f"start: {' | '.join(starts)} | bare",
+        rf"TEXT: /(.|\n)*/ & ~/{bare_start(ANY_SPACES)}{named}(.|\n)*/",
+        *([] if is_token or not format.opening else [f"head[lazy]: TEXT {opening}"]),
+        "bare: " + " | ".join(f"BARE{i} @args{i} BARE_END" for i in range(len(names))),
+        *(f"BARE{i}: /{bare_start(few)}{name}{few},{few}{key}{few}:{few}/" for i, name in enumerate(listed)),
+        rf"BARE_END: /({few}\}}){{1,2}}({few}```)?/",
+    ]
 
 
-def _escaped(name: str) -> str:
-    """A plain name within a regular expression within Lark."""
-    return re.sub(r"([./-])", r"\\\1", name)
+def _escaped(text: str) -> str:
+    """Exactly this text within a regular expression within Lark."""
+    return "".join(c if (c.isascii() and c.isalnum()) or c in '_"' else rf"\x{{{ord(c):x}}}" for c in text)
 
 
 def _literal(text: str, special: Mapping[str, int]) -> str:
@@ -185,11 +208,13 @@ def _literal(text: str, special: Mapping[str, int]) -> str:
     )
 
 
-def _schema_part(name: str, schema: Mapping[str, Any], *, compact: bool, lenient: bool) -> Part:
-    options: dict[str, Any] = {"whitespace_flexible": False, "lenient": lenient}
-    if not compact:
-        options |= {"item_separator": ITEM_SEPARATOR, "key_separator": KEY_SEPARATOR}
-    return {"name": name, "json_schema": {**schema, "x-guidance": options}}
+def _schema_part(name: str, schema: Mapping[str, Any], *, lenient: bool) -> Part:
+    options: dict[str, Any] = {
+        "whitespace_flexible": True,
+        "whitespace_pattern": JSON_SPACE,
+        "lenient": lenient,
+    }
+    return {"name": name, "json_schema": {**schema, "x-guidance": {**options, "coerce_one_of": lenient}}}
 
 
 def _regex(pattern: Any, limits: GrammarLimits) -> str:

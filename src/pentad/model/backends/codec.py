@@ -5,6 +5,7 @@ Shared by the backends that generate by token: they differ only in who draws the
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from pentad.types import Clock, Decision, Request, Span, ToolSpec
 
 FORMATS = frozenset({"text", "json_object", "json_schema", "regex", "choice", "grammar"})
 """Output formats that a backend with this codec can enforce."""
+
+_log = logging.getLogger(__name__)
 
 MAX_CHOICES = 128
 """Choices of one request."""
@@ -91,6 +94,9 @@ class ChatCodec:
             eos=self._spelling(files.eos_token),
             presents_tools=self.format == choose_format("auto", source)[0],
         )
+        self._mended = () if isinstance(self._chat, PentadError) else self._chat.mended
+        for note in self._mended:
+            _log.info("the chat template of %r was mended: %s", self._name, note)
         self._reasons = source is not None and END_THINK in source
         marks = (THINK, END_THINK, self.format.opening, self.format.closing)
         self._spelled = frozenset(special[mark] for mark in marks if mark in special)
@@ -179,7 +185,9 @@ class ChatCodec:
         calls = None
         if prepared.tools:
             names = frozenset(tool.name for tool in prepared.tools)
-            calls = CallParser(self.format, names, request.id, choice)
+            # What the grammar calls a call: beside a format of its own, only what has the opening mark.
+            formatted = request.format.kind != "text" and request.tool_choice.mode == "auto"
+            calls = CallParser(self.format, names, request.id, choice, formatted=formatted)
         # A constrained answer starts at once: its grammar leaves no room for reasoning.
         reasons = self._reasons and chat and (prepared.thinking or prepared.constraints[choice] is None)
         return OutputParser(choice, calls, ReasoningSplitter(prepared.thinking) if reasons else None)
@@ -258,17 +266,15 @@ class ChatCodec:
     def _constraints(
         self, request: Request, tools: tuple[ToolSpec, ...]
     ) -> tuple[tuple[Constraint | None, ...], tuple[str, ...]]:
-        made: list[Constraint | None] = []
-        unchecked: tuple[str, ...] = ()
-        for _ in range(request.sampling.n):
-            if tools:
-                constraint, unchecked = self._compiler.for_calls(
-                    self.format, tools, request.tool_choice, request.format
-                )
-                made.append(constraint)
-            else:
-                made.append(self._compiler.for_answer(request.format))
-        return tuple(made), unchecked
+        notes: tuple[str, ...] = ()
+        if tools:
+            first, notes = self._compiler.for_calls(self.format, tools, request.tool_choice, request.format)
+        elif (answer := self._compiler.for_answer(request.format)) is not None:
+            first = answer
+        else:
+            return (None,) * request.sampling.n, ()
+        # Compiled once; every further choice goes its own way from the start.
+        return (first, *(first.fork() for _ in range(request.sampling.n - 1))), notes
 
     def _decisions(
         self,
@@ -290,9 +296,14 @@ class ChatCodec:
             made.append(decide(policy="drawn", subject="seed", chosen=str(seed)))
         if tools:
             made.append(self._format_decision)
-        if unchecked:
-            policy, chosen, bound = "lenient", "keywords left unchecked", "; ".join(unchecked)
-            made.append(decide(policy=policy, subject="tool_schema", chosen=chosen, constraint=bound))
+            made += [
+                decide(policy="mended", subject="chat_template", chosen="mended", constraint=note)
+                for note in self._mended
+            ]
+        made += [
+            decide(policy="lenient", subject="tool_schema", chosen="partly unchecked", constraint=note)
+            for note in unchecked
+        ]
         return tuple(made)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pentad.errors import InvalidRequest, PentadError
 from pentad.model.template.chat import ChatTemplate
+from pentad.model.template.typos import mended
 from pentad.model.toolcalls.base import ToolFormat, described
 from pentad.types import Message, ToolCall, ToolSpec
 
@@ -38,6 +39,8 @@ class Chat:
 
     template: ChatTemplate
     features: TemplateFeatures
+    mended: tuple[str, ...] = ()
+    """What was mended in the file's template, a sentence each."""
 
 
 def open_chat(
@@ -54,6 +57,7 @@ def open_chat(
     """
     if source is None:
         return InvalidRequest("its file has no chat template")
+    source, notes = mended(source)
     try:
         template = ChatTemplate(source, special=tuple(special), bos=bos, eos=eos)
     except PentadError as error:
@@ -61,7 +65,7 @@ def open_chat(
     features = probe(template)
     if not presents_tools:
         features = replace(features, tools=False, calls=False)
-    return Chat(template, features)
+    return Chat(template, features, notes)
 
 
 def probe(template: ChatTemplate) -> TemplateFeatures:

@@ -14,10 +14,6 @@ from typing import Any
 
 from pentad.types import ToolCall, ToolSpec
 
-ITEM_SEPARATOR, KEY_SEPARATOR = ", ", ": "
-"""As in the data that models were trained on, and as templates write calls back into the history:
-a call is generated in the very text that the next prompt holds, so the prefix cache knows it."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolFormat:
@@ -51,7 +47,12 @@ class ToolFormat:
 
     def object_start(self, name: str) -> str:
         """The object up to where the arguments begin."""
-        return f'{{"name": {json.dumps(name, ensure_ascii=False)}, "{self.arguments_key}": '
+        return f'{{"name": {spelled(name)}, "{self.arguments_key}": '
+
+
+def spelled(text: str) -> str:
+    """The text as a JSON string, as calls and their grammar spell it."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def described(tool: ToolSpec) -> dict[str, Any]:

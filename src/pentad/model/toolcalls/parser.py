@@ -6,7 +6,7 @@ import hashlib
 from enum import Enum, auto
 
 from pentad.execution.backend import TextDelta, ToolCallDelta
-from pentad.model.toolcalls.base import ToolFormat
+from pentad.model.toolcalls.base import ToolFormat, spelled
 from pentad.model.toolcalls.scanner import SPACES, WHITESPACE, CallScanner
 
 ID_CHARS = 24
@@ -36,28 +36,44 @@ class CallParser:
     calls belongs to their syntax and is dropped.
 
     Many models leave the opening mark out now and then, so an answer that is just a call object,
-    perhaps in a code fence, is a call too if it names an offered tool.
+    perhaps in a code fence or with its braces doubled, is a call too if it begins with the name of an
+    offered tool. An answer in a format of its own may look like that, so there only the opening mark
+    makes a call, and only where the answer begins. The grammar says the same of both.
 
     Args:
         format: how this model writes calls.
         names: the tools offered.
         request_id: from which, with the choice and the index, ids are made.
         choice: which choice of the request this is.
+        formatted: whether the answer has a format of its own.
     """
 
-    def __init__(self, format: ToolFormat, names: frozenset[str], request_id: str, choice: int = 0) -> None:
+    def __init__(
+        self,
+        format: ToolFormat,
+        names: frozenset[str],
+        request_id: str,
+        choice: int = 0,
+        *,
+        formatted: bool = False,
+    ) -> None:
         self._format = format
-        self._names = names
+        self._spellings = frozenset(spelled(name) for name in names)
+        self._formatted = formatted
         self._request_id = request_id
         self._choice = choice
-        self._in = _In.START
-        self._bare = True
+        self._in = _In.TEXT if formatted else _In.START
+        self._bare = not formatted
         """Whether the section being read has no opening mark."""
         self._held = ""
         """In text: a possible beginning of what may not be passed on yet."""
         self._raw: list[str] = []
         """All characters since the last thing that was given out, to be able to take a call back."""
+        self._spoken = False
+        """Whether any text was given out."""
         self._gap = ""
+        self._extra = 0
+        """Closing braces that may still come, of an object that began with two."""
         self._section_calls = 0
         self._scanner = CallScanner()
         self._announced = False
@@ -108,6 +124,7 @@ class CallParser:
     def _say(self, text: str) -> None:
         if not text:
             return
+        self._spoken = self._spoken or not text.isspace()
         last = self._out[-1] if self._out else None
         if isinstance(last, TextDelta):
             self._out[-1] = TextDelta(text=last.text + text, choice=self._choice)
@@ -128,10 +145,11 @@ class CallParser:
         """Passes text on up to the next opening; holds back what may belong to one."""
         opening = self._format.opening
         whole = self._held + text[at:]
-        if not opening:
+        found = whole.find(opening)
+        if not opening or (self._formatted and not self._may_open(whole, found)):
+            self._held = ""
             self._say(whole)
             return len(text)
-        found = whole.find(opening)
         if found >= 0:
             said = whole[:found].rstrip(SPACES)
             self._say(said)
@@ -145,6 +163,12 @@ class CallParser:
         self._say(whole[: len(whole) - keep])
         self._held = whole[len(whole) - keep :]
         return len(text)
+
+    def _may_open(self, whole: str, found: int) -> bool:
+        """Whether a formatted answer can still turn out to be a call."""
+        before = whole[:found].strip(SPACES) if found >= 0 else ""
+        begun = found >= 0 or self._format.opening.startswith(whole.strip(SPACES))
+        return not self._spoken and not before and begun
 
     def _start(self, char: str) -> None:
         before = "".join(self._raw[:-1]).strip(SPACES)
@@ -160,6 +184,9 @@ class CallParser:
             return
         if not self._gap and char == "{":
             self._open_object()
+            return
+        if not self._gap and char == "}" and self._extra:
+            self._extra -= 1
             return
         self._gap += char
         if closing and closing == self._gap:
@@ -179,10 +206,10 @@ class CallParser:
     def _in_object(self, char: str) -> None:
         scanner = self._scanner
         scanner.feed(char)
+        if self._bare and not self._announced and self._is_no_call():
+            self._take_back()
+            return
         if scanner.name is not None and not self._announced and not scanner.broken:
-            if self._bare and scanner.name not in self._names:
-                self._take_back()
-                return
             self._announce(scanner.name)
         if scanner.broken:
             self._break_off()
@@ -193,6 +220,11 @@ class CallParser:
             if not self._sent_arguments:
                 self._out.append(ToolCallDelta(index=self.calls - 1, choice=self._choice, arguments="{}"))
             self._end_object()
+
+    def _is_no_call(self) -> bool:
+        """Whether an object without a mark does not begin with the name of an offered tool."""
+        scanner = self._scanner
+        return scanner.unlike_call or (scanner.name is not None and scanner.spelling not in self._spellings)
 
     def _announce(self, name: str) -> None:
         self._announced = True
@@ -216,6 +248,7 @@ class CallParser:
 
     def _end_object(self) -> None:
         self._raw = []
+        self._extra = int(self._bare or self._scanner.doubled)
         self._in, self._gap = _In.GAP, ""
 
     def _send_arguments(self) -> None:

@@ -28,10 +28,13 @@ class CallScanner:
     """The state of reading one call object, fed from behind its opening brace.
 
     It follows the outermost level and leaves what is nested alone, so that the text of the
-    arguments can be passed on exactly as generated while it is still being generated.
+    arguments can be passed on exactly as generated while it is still being generated. Doubled
+    braces, which models learn from templates with a typo, are read as single ones.
 
     Attributes:
         name: the name, once its string is complete.
+        spelling: the name as it was written, quotes and all.
+        doubled: whether the object began with two braces, so that a second may follow its end.
         done: whether the closing brace was read.
         broken: whether a character came that no call object has there.
     """
@@ -41,20 +44,30 @@ class CallScanner:
         "_at",
         "_depth",
         "_escaped",
+        "_extra",
+        "_first",
         "_key",
         "_piece",
         "_quoted",
         "broken",
         "done",
+        "doubled",
         "name",
+        "spelling",
     )
 
     def __init__(self) -> None:
         self.name: str | None = None
+        self.spelling = ""
+        self.doubled = False
         self.done = False
         self.broken = False
         self._at = _At.KEY
         self._key = ""
+        self._first = ""
+        """The first key, as it was written."""
+        self._extra = False
+        """Whether the arguments began with two braces, so that one more closes them."""
         self._piece: list[str] = []
         """Characters of the key or value being read."""
         self._arguments: list[str] = []
@@ -62,6 +75,11 @@ class CallScanner:
         self._depth = 0
         self._quoted = False
         self._escaped = False
+
+    @property
+    def unlike_call(self) -> bool:
+        """Whether the first key is not `name` to the letter, as it is in every call without a mark."""
+        return self._first not in ("", f'"{NAME_KEY}"')
 
     def take(self) -> str:
         """The text of the arguments that came since the last call of this method."""
@@ -78,9 +96,14 @@ class CallScanner:
                 self._piece.append(char)
                 if self._string_ends(char):
                     self._key = str(self._decoded())
+                    self._first = self._first or "".join(self._piece)
                     self._at = _At.COLON
             case _ if char in WHITESPACE:
                 return
+            case _At.KEY if char == "{" and not self._first and not self.doubled:
+                self.doubled = True
+            case _At.AFTER_VALUE if char == "}" and self._extra:
+                self._extra = False
             case _At.KEY if char == '"':
                 self._start(char, _At.IN_KEY)
             case _At.KEY | _At.AFTER_VALUE if char == "}":
@@ -125,6 +148,9 @@ class CallScanner:
             if not self.broken:
                 self.feed(char)
             return
+        if char == "{" and self._key in ARGUMENT_KEYS and not self._extra and self._is_opened():
+            self._extra = True
+            return
         self._piece.append(char)
         self._pass_on(char)
         if char == '"':
@@ -136,6 +162,10 @@ class CallScanner:
             if self._depth <= 0:
                 self._value_ends()
 
+    def _is_opened(self) -> bool:
+        """Whether nothing but an opening brace has come of the value."""
+        return len(self._piece) < 64 and "".join(self._piece).strip(SPACES) == "{"
+
     def _pass_on(self, char: str) -> None:
         """Arguments go out as they come if they are an object; else they wait for their end."""
         if self._key in ARGUMENT_KEYS and self._piece[0] == "{":
@@ -146,7 +176,7 @@ class CallScanner:
         if self._key == NAME_KEY:
             value = self._decoded()
             if isinstance(value, str):
-                self.name = value
+                self.name, self.spelling = value, "".join(self._piece)
             else:
                 self.broken = True
         elif self._key in ARGUMENT_KEYS and self._piece[0] != "{":
