@@ -104,3 +104,22 @@ def test_an_unusable_template_is_kept_as_the_reason() -> None:
     assert isinstance(open_chat("{% if %}", (), bos="", eos=""), PentadError)
     assert isinstance(open_chat(None, (), bos="", eos=""), PentadError)
     assert isinstance(open_chat(PLAIN, (), bos="", eos=""), Chat)
+
+
+TYPO = """{% if tools %}{{ "Write\\n{{\\"name\\": <name>, \\"arguments\\": <json>}}\\n" }}
+{% endif %}{{ messages[0].content }}{{ {"name": messages[0].role} }}"""
+
+
+def test_doubled_braces_that_a_template_teaches_are_mended_with_a_notice() -> None:
+    chat = open_chat(TYPO, (), bos="", eos="")
+    assert isinstance(chat, Chat)
+    (note,) = chat.mended
+    assert "doubled" in note
+    shown = "".join(
+        s.text for s in chat.template.render([{"role": "user", "content": "{{x"}], [{"name": "t"}])
+    )
+    assert '\n{"name": <name>, "arguments": <json>}\n' in shown
+    assert shown.endswith("{{x{'name': 'user'}")
+    sound = open_chat(TYPO.replace("{{\\", "{\\").replace("}}\\n", "}\\n"), (), bos="", eos="")
+    assert isinstance(sound, Chat)
+    assert sound.mended == ()

@@ -11,6 +11,7 @@ import pytest
 from chat_support import END, ScriptRunner, answered, ask, engine_backend, tiny_files, tiny_tokenizer
 from pentad.errors import ContextLengthExceeded, InvalidRequest
 from pentad.execution.backend import ChoiceDone, StreamDone, TextDelta, ToolCallDelta
+from pentad.model.constraints import ConstraintCompiler
 from pentad.types import (
     LAYERS,
     Message,
@@ -134,6 +135,65 @@ def test_a_tool_call_is_parsed_and_ends_the_turn_as_one() -> None:
     assert answer.choices[0].reason == "tool_calls"
     assert answered(ask(tools=(ADD,)), "Let me add.\n" + CALL)[0].message.tool_calls[0].id == call.id
     assert sum(isinstance(d, ToolCallDelta) for d in deltas) > 2
+
+
+CALL_LIKE = OutputFormat(
+    kind="json_schema",
+    value={
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "arguments": {"type": "object"}},
+        "required": ["name", "arguments"],
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "calls"), [('{"name": "add", "arguments": {"a": 1}}', 0), (CALL, 1)], ids=["answer", "call"]
+)
+def test_a_formatted_answer_that_looks_like_a_call_is_an_answer(said: str, calls: int) -> None:
+    answer, _ = answered(ask(tools=(ADD,), format=CALL_LIKE), said)
+    assert len(answer.message.tool_calls) == calls
+    assert answer.message.content == ("" if calls else said)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        '{{"name": "add", "arguments": {"a": 1}}}',
+        '```json\n{"name": "add", "arguments": {"a": 1}}\n```',
+        '{"name": "add", "arguments": {"a": 1}}',
+    ],
+)
+def test_calls_without_their_mark_or_with_doubled_braces_are_calls(said: str) -> None:
+    answer, _ = answered(ask(tools=(ADD,)), said)
+    assert [(c.name, c.parsed()) for c in answer.message.tool_calls] == [("add", {"a": 1})]
+    assert answer.message.content == ""
+
+
+def test_a_tool_that_is_not_followed_whole_is_named_in_the_usage() -> None:
+    odd = ToolSpec(name="pay", parameters={"properties": {"a": {"type": "string", "pattern": "(?=1)."}}})
+    answer, _ = answered(ask(tools=(ADD, odd)), CALL)
+    (told,) = [d.constraint for d in answer.usage.decisions if d.subject == "tool_schema"]
+    assert told == "tool 'pay' leaves unchecked: properties.a.pattern: '(?=1).'"
+    assert answer.message.tool_calls[0].name == "add"
+
+
+def test_a_grammar_is_compiled_once_for_all_choices_and_each_goes_its_own_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled: list[str] = []
+    compile = ConstraintCompiler._matcher
+
+    def counted(self: ConstraintCompiler, grammar: str) -> object:
+        compiled.append(grammar)
+        return compile(self, grammar)
+
+    monkeypatch.setattr(ConstraintCompiler, "_matcher", counted)
+    words = [("a" if i % 2 else "b") * (1 + i % 5) for i in range(64)]
+    request = ask(sampling=greedy(n=64), format=OutputFormat(kind="choice", value=sorted(set(words))))
+    answer, _ = answered(request, *words)
+    assert [choice.message.content for choice in answer.choices] == words
+    assert len(compiled) == 1
 
 
 def test_a_required_call_is_made_even_by_a_model_that_wants_to_chat() -> None:

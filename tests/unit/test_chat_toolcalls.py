@@ -12,9 +12,10 @@ from pentad.model.toolcalls import CallParser, call_id, choose_format
 from pentad.types import ToolCall, ToolSpec, Usage
 
 
-def parse(name: str, text: str, cut: int | None = None) -> Completion:
+def parse(name: str, text: str, cut: int | None = None, *, formatted: bool = False) -> Completion:
     """Parsed in one piece, in two, or character by character (cut -1)."""
-    parser = CallParser(choose_format(name, None)[0], frozenset({"add", "find"}), "r1")
+    names = frozenset({"add", "find"})
+    parser = CallParser(choose_format(name, None)[0], names, "r1", formatted=formatted)
     pieces = [text] if cut is None else list(text) if cut < 0 else [text[:cut], text[cut:]]
     deltas: list[TextDelta | ToolCallDelta] = []
     for piece in pieces:
@@ -77,6 +78,26 @@ CASES = [
     ("hermes", "``", "``", []),
     ("hermes", 'text {"name": "add", "arguments": {}}', 'text {"name": "add", "arguments": {}}', []),
     ("hermes", '  <tool_call>{"name": "add", "arguments": {}}', "", [("add", "{}")]),
+    ("hermes", '{{"name": "add", "arguments": {"a": 1}}}', "", [("add", '{"a": 1}')]),
+    ("hermes", ' { {"name": "add", "arguments": {}} } ', "", [("add", "{}")]),
+    ("hermes", '{{"name": "add", "arguments": {{"a": {"b": 1}}}}}', "", [("add", '{"a": {"b": 1}}')]),
+    ("hermes", '{{"name": "add", "arguments": {{}}}}', "", [("add", "{}")]),
+    ("hermes", '{{"name": "add", "arguments": {"a": 1}}', "", [("add", '{"a": 1}')]),
+    ("hermes", '```json\n{{"name": "add", "arguments": {"a": 1}}}\n```', "", [("add", '{"a": 1}')]),
+    (
+        "hermes",
+        '<tool_call>\n{{"name": "add", "arguments": {"a": 1}}}\n</tool_call>\n'
+        '<tool_call>\n{{"name": "find", "arguments": {}}}\n</tool_call>',
+        "",
+        [("add", '{"a": 1}'), ("find", "{}")],
+    ),
+    ("hermes", '{{"name": "sub", "arguments": {}}}', '{{"name": "sub", "arguments": {}}}', []),
+    ("hermes", "{{ no call }}", "{{ no call }}", []),
+    ("hermes", '{{{"name": "add"}}}', '{{{"name": "add"}}}', []),
+    ("hermes", '{"arguments": {}, "name": "add"}', '{"arguments": {}, "name": "add"}', []),
+    ("hermes", '{"n\\u0061me": "add"}', '{"n\\u0061me": "add"}', []),
+    ("hermes", '{"name": "\\u0061dd"}', '{"name": "\\u0061dd"}', []),
+    ("llama3_json", '{{"name": "add", "parameters": {"a": 1}}}', "", [("add", '{"a": 1}')]),
     (
         "mistral",
         'Ok [TOOL_CALLS][{"name": "add", "arguments": {"a": 1}}, {"name": "find", "arguments": {}}]',
@@ -105,6 +126,37 @@ def test_text_and_calls_come_apart_however_the_text_is_cut(
     assert [(c.name, c.arguments) for c in whole.message.tool_calls] == calls
     for cut in range(-1, len(text) + 1):
         assert parse(name, text, cut) == whole
+
+
+FORMATTED = [
+    ('{"name": "add", "arguments": {"a": 1}}', '{"name": "add", "arguments": {"a": 1}}', []),
+    ('{"text": "<tool_call>{}"}', '{"text": "<tool_call>{}"}', []),
+    (
+        '{"text": "<tool_call>{\\"name\\": \\"add\\"}</tool_call>"}',
+        '{"text": "<tool_call>{\\"name\\": \\"add\\"}</tool_call>"}',
+        [],
+    ),
+    ('"<tool_call>"', '"<tool_call>"', []),
+    ("<tool>", "<tool>", []),
+    ('\n<tool_call>\n{"name": "add", "arguments": {}}\n</tool_call>', "", [("add", "{}")]),
+    (
+        '<tool_call>{"name": "add", "arguments": {}}</tool_call> <tool_call>{"name": "find"}</tool_call>',
+        "",
+        [("add", "{}"), ("find", "{}")],
+    ),
+    ("<tool_call>{}</tool_call><tool_call>", "<tool_call>{}</tool_call><tool_call>", []),
+]
+
+
+@pytest.mark.parametrize(("text", "content", "calls"), FORMATTED)
+def test_beside_a_format_of_its_own_only_an_opening_mark_makes_a_call(
+    text: str, content: str, calls: list[tuple[str, str]]
+) -> None:
+    whole = parse("hermes", text, formatted=True)
+    assert whole.message.content == content
+    assert [(c.name, c.arguments) for c in whole.message.tool_calls] == calls
+    for cut in range(-1, len(text) + 1):
+        assert parse("hermes", text, cut, formatted=True) == whole
 
 
 def test_arguments_stream_while_they_are_written() -> None:

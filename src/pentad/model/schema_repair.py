@@ -96,7 +96,19 @@ class _Repair:
             kept = self._keyword(key, value, at)
             if kept is not _OMITTED:
                 out[key] = kept
+        self._count_properties(out, path)
         return out
+
+    def _count_properties(self, out: dict[str, Any], path: str) -> None:
+        """The compiler counts the unlisted properties alone where not all of the listed are required."""
+        listed, required = out.get("properties"), out.get("required")
+        if not self.lenient or not listed or set(listed) <= set(required or ()):
+            return
+        if "minProperties" in out:  # so that none are shut out who are needed
+            out.setdefault("additionalProperties", True)
+        for key in ("minProperties", "maxProperties"):
+            if key in out:
+                self._unusable(f"{path}.{key}" if path else key, out.pop(key))
 
     def _keyword(self, key: str, value: Any, at: str) -> Any:
         if key in NESTED:

@@ -9,10 +9,10 @@ import logging
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from pentad.errors import ContextLengthExceeded, InvalidRequest, PentadError
 from pentad.execution.request import Constraint
+from pentad.model.backends.decisions import resolved
 from pentad.model.backends.parsing import END_THINK, THINK, OutputParser, ReasoningSplitter
 from pentad.model.backends.text import TextStream
 from pentad.model.constraints import ConstraintCompiler
@@ -21,7 +21,7 @@ from pentad.model.template import default_template
 from pentad.model.template.adapting import adapt, open_chat
 from pentad.model.tokenizer import Tokenizer
 from pentad.model.toolcalls import CallParser, ToolFormat, choose_format
-from pentad.types import Clock, Decision, Request, Span, ToolSpec
+from pentad.types import Clock, Request, Span, ToolSpec
 
 FORMATS = frozenset({"text", "json_object", "json_schema", "regex", "choice", "grammar"})
 """Output formats that a backend with this codec can enforce."""
@@ -153,7 +153,15 @@ class ChatCodec:
             thinking=self._reasons and thinking,
             constraints=constraints,
             spans=tuple(spans),
-            decisions=self._decisions(request, max_tokens, drawn, tools, unchecked, ready_s),
+            decisions=resolved(
+                request,
+                max_tokens=max_tokens,
+                seed=drawn,
+                format=self._format_decision if tools else None,
+                mended=self._mended if tools else (),
+                unchecked=unchecked,
+                at_s=ready_s,
+            ),
         )
 
     def tokenize(self, text: str) -> list[int]:
@@ -275,36 +283,6 @@ class ChatCodec:
             return (None,) * request.sampling.n, ()
         # Compiled once; every further choice goes its own way from the start.
         return (first, *(first.fork() for _ in range(request.sampling.n - 1))), notes
-
-    def _decisions(
-        self,
-        request: Request,
-        max_tokens: int,
-        seed: int,
-        tools: Sequence[ToolSpec],
-        unchecked: Sequence[str],
-        at_s: float,
-    ) -> tuple[Decision, ...]:
-        """What was resolved because the request left it open."""
-        decide = partial(Decision, layer="model", at_s=at_s)
-        sampling = request.sampling
-        made: list[Decision] = []
-        if sampling.max_tokens is None:
-            policy, chosen, bound = "rest_of_context", str(max_tokens), "context_length"
-            made.append(decide(policy=policy, subject="max_tokens", chosen=chosen, constraint=bound))
-        if sampling.seed is None and sampling.temperature > 0:
-            made.append(decide(policy="drawn", subject="seed", chosen=str(seed)))
-        if tools:
-            made.append(self._format_decision)
-            made += [
-                decide(policy="mended", subject="chat_template", chosen="mended", constraint=note)
-                for note in self._mended
-            ]
-        made += [
-            decide(policy="lenient", subject="tool_schema", chosen="partly unchecked", constraint=note)
-            for note in unchecked
-        ]
-        return tuple(made)
 
 
 def offered(request: Request) -> tuple[ToolSpec, ...]:
