@@ -21,7 +21,7 @@ from pentad.model.template import default_template
 from pentad.model.template.adapting import adapt, open_chat
 from pentad.model.tokenizer import Tokenizer
 from pentad.model.toolcalls import CallParser, ToolFormat, choose_format
-from pentad.types import Clock, Request, Span, ToolSpec
+from pentad.types import Clock, Decision, Request, Span, ToolSpec
 
 FORMATS = frozenset({"text", "json_object", "json_schema", "regex", "choice", "grammar"})
 """Output formats that a backend with this codec can enforce."""
