@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pentad.ranges import in_range
+
 Clock = Callable[[], float]
 """Returns the current instant in seconds; `time.monotonic` live, a virtual clock when simulated."""
 
@@ -119,6 +121,11 @@ class Objective:
     """0 to 1, in the terms of the model catalogue's quality scores."""
     max_cost: float | None = None
     max_energy_j: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("ttft_s", "inter_token_s", "deadline_s", "max_cost", "max_energy_j"):
+            in_range(name, getattr(self, name), least=0)
+        in_range("min_quality", self.min_quality, least=0, most=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -519,5 +519,5 @@ def test_closing_cancels_everything_and_closes_the_runner() -> None:
 
 
 def test_limits_are_checked() -> None:
-    with pytest.raises(ValueError, match="max_sequences is 0"):
+    with pytest.raises(InvalidRequest, match="max_sequences is 0"):
         EngineLimits(max_sequences=0)

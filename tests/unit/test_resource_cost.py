@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from resource_samples import GPU, LLAMA_1B, measured_device
 
-from pentad.errors import Infeasible
+from pentad.errors import Infeasible, InvalidRequest
 from pentad.execution.device import DeviceProfile, MemoryTier
 from pentad.resource.calibration import fit
 from pentad.resource.cost import ModelForm, StepCost, block_matrices, chunks, software_units
@@ -247,7 +247,7 @@ class TestStepCost:
 
     @pytest.mark.parametrize("bits", [0, 65])
     def test_impossible_precisions_are_refused(self, bits: int) -> None:
-        with pytest.raises(ValueError, match="weight_bits"):
+        with pytest.raises(InvalidRequest, match="weight_bits"):
             ModelForm(weight_bits=bits)
 
 

@@ -9,7 +9,7 @@ import json
 import pytest
 from resource_samples import GPU, LLAMA_1B, TINY, measured_device
 
-from pentad.errors import Infeasible, UnknownName
+from pentad.errors import Infeasible, InvalidRequest, UnknownName
 from pentad.execution.device import Cluster, DeviceProfile, Link, MemoryTier
 from pentad.registry import known
 from pentad.resource.placement import ModelForm, Workload, plan
@@ -210,5 +210,5 @@ class TestUniform:
 
 @pytest.mark.parametrize("field", ["prompt_tokens", "new_tokens", "concurrency"])
 def test_an_empty_workload_is_refused(field: str) -> None:
-    with pytest.raises(ValueError, match=field):
+    with pytest.raises(InvalidRequest, match=field):
         Workload(**{field: 0})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import pathlib
 
 import pytest
@@ -257,6 +258,10 @@ class TestMetrics:
         assert json.loads(json.dumps(run().to_dict()))["requests"] == len(LOAD)
 
 
+AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+MOONCAKE = '{"timestamp": 1500, "input_length": 5, "output_length": 7, "hash_ids": []}'
+
+
 class TestTraces:
     def test_the_azure_format_is_read_with_arrivals_from_zero(self, tmp_path: pathlib.Path) -> None:
         path = tmp_path / "azure.csv"
@@ -269,6 +274,33 @@ class TestTraces:
         assert second.arrival_s == pytest.approx(4.314579, abs=1e-5)
         assert read_trace(path, rate_scale=2.0)[1].arrival_s == pytest.approx(4.314579 / 2, abs=1e-5)
         assert len(read_trace(path, limit=1)) == 1
+
+    @pytest.mark.parametrize("zone", ["+00:00", "Z", ""])
+    def test_marks_blank_lines_and_zones_of_published_traces_are_read(
+        self, tmp_path: pathlib.Path, zone: str
+    ) -> None:
+        path = tmp_path / "azure2024.csv"
+        rows = (
+            f"2024-05-10 00:00:00.009930{zone},2162,5",
+            "",
+            f"2024-05-10 00:00:01.509930{zone},2399,6",
+            "",
+        )
+        path.write_text(AZURE + "\n".join(rows), encoding="utf-8-sig")
+        first, second = read_trace(path)
+        assert (second.arrival_s, second.prompt_tokens) == (pytest.approx(1.5), 2399)
+        assert first.output_tokens == 5
+
+    @pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
+    def test_a_rate_that_no_load_has_is_refused(self, tmp_path: pathlib.Path, scale: float) -> None:
+        path = tmp_path / "mooncake.jsonl"
+        path.write_text(MOONCAKE)
+        for ask in (
+            lambda: read_trace(path, rate_scale=scale),
+            lambda: poisson(3, rate_per_s=scale, prompt_tokens=(1, 2), output_tokens=(1, 2)),
+        ):
+            with pytest.raises(InvalidRequest, match="must be above 0"):
+                ask()
 
     def test_mooncake_hash_ids_become_shared_prefixes(self, tmp_path: pathlib.Path) -> None:
         path = tmp_path / "mooncake.jsonl"
@@ -295,6 +327,16 @@ class TestTraces:
             ("x.jsonl", '{"timestamp": 0}\n', "line 1 of trace 'x.jsonl'"),
             ("x.jsonl", "[1]\n", "line 1"),
             ("x.jsonl", "{broken\n", "line 1"),
+            ("x.csv", f"{AZURE}2023-11-16 18:15:46,1,1\n\n\nnoon,1,2\n", "line 5 of trace"),
+            (
+                "x.csv",
+                f"{AZURE}2023-11-16 18:15:46,1,99999999999\n",
+                "line 2 of .* output_tokens is 9+; it must be",
+            ),
+            ("x.jsonl", f"{MOONCAKE}\n\n[1]\n", "line 3 of trace"),
+            ("x.jsonl", MOONCAKE.replace("1500", "NaN"), "line 1 of .*: arrival_s is nan"),
+            ("x.jsonl", MOONCAKE.replace("1500", "1e999"), "line 1 of .*: arrival_s is inf"),
+            ("x.jsonl", MOONCAKE.replace("7", "Infinity"), "line 1 of trace 'x.jsonl' is malformed"),
             ("x.txt", "hello", "no known format"),
         ],
     )

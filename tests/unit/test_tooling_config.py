@@ -61,6 +61,13 @@ def test_every_leaf_name_stands_for_one_field_only() -> None:
         ("- 1", "holds a list, not keys and values; keys are home, "),
         ("a: [", "does not parse: "),
         ("server: {host: 0.0.0.0}", "'0.0.0.0'"),
+        (
+            "log_level: info\nlog_level: debug",
+            "line 2, column 1: the key 'log_level' stands already in line 1",
+        ),
+        ("engine: {threads: 1, threads: 2}", "the key 'threads' stands already in line 1"),
+        ("a: &a [*a]", "the value holds itself"),
+        ("engine: {kv_bytes: '" + "9" * 400 + "'}", "more than 2^63 bytes"),
         ("models: []", "models and backends are both empty"),
         ("server: {port: 99999}", "port is 99999"),
     ],

@@ -17,6 +17,7 @@ StepOutcome = Literal["planned", "called_tools", "answered", "replanned", "refus
 RunStatus = Literal["answered", "refused", "budget_exceeded", "failed", "cancelled", "out_of_steps"]
 Unfinished = Literal["running", "waiting"]
 """`waiting`: for the answer of a person; nothing is computed meanwhile."""
+RUN_STATES: tuple[str, ...] = (*get_args(Unfinished), *get_args(RunStatus))
 UNFINISHED: tuple[Unfinished, ...] = get_args(Unfinished)
 
 

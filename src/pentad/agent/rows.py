@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from pentad.agent.codec import Malformed, dumps, encode, fit
 from pentad.agent.events import (
+    RUN_STATES,
     ApprovalAnswered,
     ApprovalAsked,
     Record,
@@ -19,7 +20,7 @@ from pentad.agent.events import (
     from_json,
 )
 from pentad.agent.sqlite import storable
-from pentad.errors import PentadError
+from pentad.errors import PentadError, UnknownName
 from pentad.types import Span
 
 EVENT_COLUMNS = "sequence, at_s, clock_s, kind, payload, spans, digest"
@@ -43,6 +44,14 @@ class RunRow:
     ended_s: float | None
     status: str
     """`running` or `waiting` until the run has ended, whether or not a process is at it now."""
+
+
+def check_status(status: str | None) -> None:
+    """Raises UnknownName for what is no state of a run; None asks for all."""
+    if status is not None and status not in RUN_STATES:
+        raise UnknownName(
+            f"no run is ever {status[:100]!r}", hint=f"known: {', '.join(RUN_STATES)}", param="status"
+        )
 
 
 Row = tuple[int, float, float, str, str, str, bytes]

@@ -42,7 +42,7 @@ JOURNAL_FILE, MEMORY_FILE, APPROVALS_FILE = "journal.sqlite3", "memory.db", "mcp
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class EngineSettings(_Section):

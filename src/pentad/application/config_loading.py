@@ -16,12 +16,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from pentad.application.config import Settings, is_list, leaves
 from pentad.choice import Choice, build, check
 from pentad.errors import InvalidRequest
+from pentad.yaml_text import read_yaml
 
 ENV_PREFIX = "PENTAD_"
 FILE_NAMES = ("pentad.yaml", "pentad.yml", "pentad.toml")
@@ -39,7 +39,10 @@ def parse_bytes(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     if not match or match[2].upper() not in _UNITS:
         raise ValueError("no size; write bytes, or a number with kB, MB, GB, KiB, MiB or GiB")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    value = float(match[1]) * _UNITS[match[2].upper()]
+    if value > 2**63:
+        raise ValueError("more than 2^63 bytes")
+    return int(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,13 +106,13 @@ def _find_file(env: Mapping[str, str], folder: pathlib.Path) -> pathlib.Path | N
 
 def _read_file(path: pathlib.Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-        value = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+        text = path.read_text(encoding="utf-8-sig")
+        value = tomllib.loads(text) if path.suffix == ".toml" else read_yaml(text)
     except OSError as e:
         raise InvalidRequest(
             f"settings file {str(path)!r} cannot be read: {e.strerror}", hint="set --config", param="config"
         ) from e
-    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as e:
+    except ValueError as e:  # of TOML, of YAML or of UTF-8
         reason = " ".join(str(e).split())
         raise InvalidRequest(
             f"settings file {str(path)!r} does not parse: {reason}", hint="mend that line", param="config"

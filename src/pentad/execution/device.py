@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pentad.ranges import in_range
+
 Source = Literal["measured", "published", "assumed"]
 
 
@@ -56,6 +58,10 @@ class Link:
     target: str
     bytes_per_s: float
     latency_s: float
+
+    def __post_init__(self) -> None:
+        in_range("link_bytes_per_s", self.bytes_per_s, above=0)
+        in_range("link_latency_s", self.latency_s, least=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

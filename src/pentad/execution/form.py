@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pentad.execution.spec import ModelSpec
+from pentad.ranges import in_range
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,9 +20,7 @@ class ModelForm:
 
     def __post_init__(self) -> None:
         for name in ("weight_bits", "kv_bits", "head_bits"):
-            bits = getattr(self, name)
-            if bits is not None and not 0 < bits <= 64:
-                raise ValueError(f"{name} is {bits}, must be above 0 and at most 64")
+            in_range(name, getattr(self, name), above=0, most=64)
 
     def weight_bytes(self, parameters: float) -> float:
         """Bytes of that many parameters of the layers."""

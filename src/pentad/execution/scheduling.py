@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pentad.ranges import in_range
 from pentad.types import Decision, RunContext
 
 
@@ -22,8 +23,7 @@ class EngineLimits:
 
     def __post_init__(self) -> None:
         for name in ("max_batch_tokens", "max_sequences", "max_waiting"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
+            in_range(name, getattr(self, name), least=1)
 
 
 class SequenceView(Protocol):

@@ -9,7 +9,7 @@ import typer
 
 from pentad.application.cli import bench_load as load_verbs
 from pentad.application.cli.bench_output import Json, Out, finish, numbers
-from pentad.application.cli.options import COMMON, ENGINE, settings_of, with_settings
+from pentad.application.cli.options import COMMON, ENGINE, number, settings_of, with_settings
 from pentad.application.cli.output import note, print_table, progress_bar, size, working
 
 _RUNNER = tuple(
@@ -17,8 +17,8 @@ _RUNNER = tuple(
 )
 """The settings that change what `bench engine` measures."""
 
-PromptTokens = Annotated[int, typer.Option("--prompt-tokens", help="Of the timed prefill.")]
-NewTokens = Annotated[int, typer.Option("--new-tokens", help="Timed decode steps.")]
+PromptTokens = Annotated[int, number("--prompt-tokens", "Of the timed prefill.", least=1)]
+NewTokens = Annotated[int, number("--new-tokens", "Timed decode steps.", least=1)]
 Batch = Annotated[str, typer.Option("--batch", help="Sequences at once, with commas.")]
 
 
@@ -40,10 +40,10 @@ def engine(
     new_tokens: NewTokens = 128,
     context_tokens: Annotated[
         int | None,
-        typer.Option("--context-tokens", help="In the cache when decoding starts. Absent: --prompt-tokens."),
+        number("--context-tokens", "In the cache when decoding starts. Absent: --prompt-tokens.", least=0),
     ] = None,
     batch: Batch = "1,8,32",
-    rounds: Annotated[int, typer.Option("--rounds", help="Medians of so many.")] = 5,
+    rounds: Annotated[int, number("--rounds", "Medians of so many.", least=1)] = 5,
     out: Out = None,
     json: Json = False,
 ) -> None:
@@ -74,10 +74,10 @@ def peers(
     prompt_tokens: PromptTokens = 512,
     new_tokens: NewTokens = 128,
     context_tokens: Annotated[
-        int, typer.Option("--context-tokens", help="In the cache when decoding starts.")
+        int, number("--context-tokens", "In the cache when decoding starts.", least=0)
     ] = 128,
     batch: Batch = "1,8,32",
-    rounds: Annotated[int, typer.Option("--rounds", help="Of all engines in turn; medians.")] = 5,
+    rounds: Annotated[int, number("--rounds", "Of all engines in turn; medians.", least=1)] = 5,
     only: Annotated[
         str | None, typer.Option("--only", help="Peers, with commas: llama.cpp, llama.cpp-q4_0 ...")
     ] = None,

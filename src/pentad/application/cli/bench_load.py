@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pentad.application.cli.bench_output import Json, Out, finish, numbers
-from pentad.application.cli.options import COMMON, ENGINE, settings_of, with_settings
+from pentad.application.cli.options import COMMON, ENGINE, number, settings_of, with_settings
 from pentad.application.cli.output import print_table, size, working
 
 if TYPE_CHECKING:
@@ -46,12 +46,10 @@ Ours = Annotated[bool, typer.Option("--ours", help="Ours too, in turn with those
 Beside = Annotated[
     bool, typer.Option("--llama-cpp", help="llama.cpp's server on the same file too, in turn with ours.")
 ]
-SystemTokens = Annotated[
-    int, typer.Option("--system-tokens", help="About; of the shared system prompt.", min=0)
-]
-Rounds = Annotated[int, typer.Option("--rounds", help="Medians of so many.", min=1)]
-TtftSlo = Annotated[float | None, typer.Option("--ttft-slo", help="Seconds to the first token, for goodput.")]
-ItlSlo = Annotated[float | None, typer.Option("--itl-slo", help="Mean seconds between tokens, for goodput.")]
+SystemTokens = Annotated[int, number("--system-tokens", "About; of the shared system prompt.", least=0)]
+Rounds = Annotated[int, number("--rounds", "Medians of so many.", least=1)]
+TtftSlo = Annotated[float | None, number("--ttft-slo", "Seconds to the first token, for goodput.", least=0)]
+ItlSlo = Annotated[float | None, number("--itl-slo", "Mean seconds between tokens, for goodput.", least=0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +92,15 @@ def serve(
     ours: Ours = False,
     llama_cpp: Beside = False,
     concurrency: Annotated[str, typer.Option("--concurrency", help="Chats at once, with commas.")] = "8,32",
-    per_client: Annotated[int, typer.Option("--per-client", help="Chats of each, one after the other.")] = 2,
+    per_client: Annotated[int, number("--per-client", "Chats of each, one after the other.", least=1)] = 2,
     system_tokens: SystemTokens = 1000,
-    user_tokens: Annotated[int, typer.Option("--user-tokens", help="About; of each question.", min=1)] = 24,
-    new_tokens: Annotated[int, typer.Option("--new-tokens", help="Of each answer.", min=1)] = 128,
+    user_tokens: Annotated[int, number("--user-tokens", "About; of each question.", least=1)] = 24,
+    new_tokens: Annotated[int, number("--new-tokens", "Of each answer.", least=1)] = 128,
     trace: Annotated[
         pathlib.Path | None, typer.Option("--trace", help="Arrivals of an Azure .csv or Mooncake .jsonl.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", help="First requests of the trace.")] = 50,
-    rate: Annotated[float, typer.Option("--rate", help="How many times as fast the trace arrives.")] = 1.0,
+    limit: Annotated[int, number("--limit", "First requests of the trace.", least=1)] = 50,
+    rate: Annotated[float, number("--rate", "How many times as fast the trace arrives.", above=0)] = 1.0,
     ttft_slo: TtftSlo = None,
     itl_slo: ItlSlo = None,
     rounds: Rounds = 3,
@@ -169,8 +167,8 @@ def agents(
     api_key: ApiKey = None,
     ours: Ours = False,
     llama_cpp: Beside = False,
-    runs: Annotated[int, typer.Option("--runs", help="Runs at once.", min=1)] = 6,
-    turns: Annotated[int, typer.Option("--turns", help="Least turns of a run; short traces repeat.")] = 6,
+    runs: Annotated[int, number("--runs", "Runs at once.", least=1)] = 6,
+    turns: Annotated[int, number("--turns", "Least turns of a run; short traces repeat.", least=1)] = 6,
     traces: Annotated[
         pathlib.Path | None,
         typer.Option(

@@ -10,22 +10,22 @@ from typing import Annotated, Any
 
 import typer
 
-from pentad.application.cli.options import COMMON, settings_of, with_settings
+from pentad.application.cli.options import COMMON, number, settings_of, with_settings
 from pentad.application.cli.output import note, print_json, print_table, size, working
 from pentad.application.cli.settings import JsonOption
 from pentad.errors import InvalidRequest
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Stored model, path, or a bare config.json.")]
 WeightBits = Annotated[
-    float | None, typer.Option("--weight-bits", help="Bits per weight. Absent: as measured, else 16.", min=1)
+    float | None, number("--weight-bits", "Bits per weight. Absent: as measured, else 16.", least=1, most=64)
 ]
 KvBits = Annotated[
     float | None,
-    typer.Option("--kv-bits", help="Bits per cached number. Absent: as measured, else 16.", min=1),
+    number("--kv-bits", "Bits per cached number. Absent: as measured, else 16.", least=1, most=64),
 ]
-Ttft = Annotated[float | None, typer.Option("--ttft-s", help="Longest time to first token wished for.")]
-InterToken = Annotated[float | None, typer.Option("--inter-token-s", help="Longest time between tokens.")]
-Deadline = Annotated[float | None, typer.Option("--deadline-s", help="Longest time to the last token.")]
+Ttft = Annotated[float | None, number("--ttft-s", "Longest time to first token wished for.", least=0)]
+InterToken = Annotated[float | None, number("--inter-token-s", "Longest time between tokens.", least=0)]
+Deadline = Annotated[float | None, number("--deadline-s", "Longest time to the last token.", least=0)]
 DeviceHelp = "local, a device of profile --list, or a profile file"
 
 
@@ -99,16 +99,16 @@ def plan(
     model: Model,
     device: Annotated[list[str] | None, typer.Option("--device", help=f"{DeviceHelp}; repeatable.")] = None,
     strategy: Annotated[str, typer.Option("--strategy", help="Placement strategy, by name.")] = "single",
-    prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Per request.")] = 512,
-    new_tokens: Annotated[int, typer.Option("--new-tokens", help="Per request.")] = 128,
-    concurrency: Annotated[int, typer.Option("--concurrency", help="Requests in flight.")] = 1,
+    prompt_tokens: Annotated[int, number("--prompt-tokens", "Per request.", least=1, most=10**7)] = 512,
+    new_tokens: Annotated[int, number("--new-tokens", "Per request.", least=1, most=10**7)] = 128,
+    concurrency: Annotated[int, number("--concurrency", "Requests in flight.", least=1, most=10**6)] = 1,
     weight_bits: WeightBits = None,
     kv_bits: KvBits = None,
     ttft_s: Ttft = None,
     inter_token_s: InterToken = None,
     deadline_s: Deadline = None,
-    link_bytes_per_s: Annotated[float, typer.Option("--link-bytes-per-s", help="Between devices.")] = 125e6,
-    link_latency_s: Annotated[float, typer.Option("--link-latency-s", help="Between devices.")] = 1e-4,
+    link_bytes_per_s: Annotated[float, number("--link-bytes-per-s", "Between devices.", above=0)] = 125e6,
+    link_latency_s: Annotated[float, number("--link-latency-s", "Between devices.", least=0)] = 1e-4,
     json: JsonOption = False,
 ) -> None:
     """Plan where a model runs: memory, predicted times, and what binds. Exit 3 when nothing fits."""
@@ -148,14 +148,12 @@ def simulate(
     model: Annotated[str, typer.Option("--model", help="As for plan.")] = "smollm2-135m",
     device: Annotated[str, typer.Option("--device", help=f"{DeviceHelp}.")] = "local",
     scheduler: Annotated[str, typer.Option("--scheduler", help="Batch scheduler, by name.")] = "sarathi",
-    limit: Annotated[int, typer.Option("--limit", help="First requests of the trace to take.")] = 100,
-    rate_scale: Annotated[
-        float, typer.Option("--rate-scale", help="How many times as fast they come.")
-    ] = 1.0,
-    rate_per_s: Annotated[float, typer.Option("--rate-per-s", help="Of poisson arrivals.", min=1e-6)] = 1.0,
-    max_sequences: Annotated[int, typer.Option("--max-sequences", help="Sequences at once.", min=1)] = 32,
-    max_batch_tokens: Annotated[int, typer.Option("--max-batch-tokens", help="Per step.", min=1)] = 512,
-    kv_blocks: Annotated[int | None, typer.Option("--kv-blocks", help="Absent: what memory leaves.")] = None,
+    limit: Annotated[int, number("--limit", "First requests of the trace to take.", least=1)] = 100,
+    rate_scale: Annotated[float, number("--rate-scale", "How many times as fast they come.", above=0)] = 1.0,
+    rate_per_s: Annotated[float, number("--rate-per-s", "Of poisson arrivals.", above=0)] = 1.0,
+    max_sequences: Annotated[int, number("--max-sequences", "Sequences at once.", least=1)] = 32,
+    max_batch_tokens: Annotated[int, number("--max-batch-tokens", "Per step.", least=1)] = 512,
+    kv_blocks: Annotated[int | None, number("--kv-blocks", "Absent: what memory leaves.", least=1)] = None,
     too_long: Annotated[
         str, typer.Option("--too-long", help="refuse, or clip over-long requests.")
     ] = "refuse",
@@ -164,7 +162,7 @@ def simulate(
     ttft_s: Ttft = None,
     inter_token_s: InterToken = None,
     deadline_s: Deadline = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of made-up prompts and arrivals.")] = 0,
+    seed: Annotated[int, number("--seed", "Of made-up prompts and arrivals.", least=0)] = 0,
     json: JsonOption = False,
 ) -> None:
     """Replay a load on a simulated device: the real scheduler and block pool on a virtual clock."""
@@ -220,8 +218,9 @@ def _explained() -> Iterator[None]:
     """Turns the range checks of dataclasses into errors for people."""
     try:
         yield
-    except ValueError as e:
-        raise InvalidRequest(str(e), hint="change the flag of that name") from None
+    except InvalidRequest as e:
+        hint = e.hint or (f"change --{e.param.replace('_', '-')}" if e.param else None)
+        raise InvalidRequest(e.message, hint=hint, param=e.param) from None
 
 
 def _device_row(device: dict[str, Any]) -> tuple[object, ...]:

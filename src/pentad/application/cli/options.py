@@ -85,6 +85,26 @@ MODELS = (
 )
 
 
+def number(
+    flag: str,
+    help: str,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    **options: Any,
+) -> Any:
+    """An option for a finite number in a range, which its help names. Every numeric flag is made by this."""
+    from pentad.ranges import described, in_range
+
+    def checked(value: float | None) -> float | None:
+        in_range(flag, value, least=least, above=above, most=most, hint=f"change {flag}")
+        return value
+
+    bounds = "" if least is above is most is None else f" ({described(least, above, most)})"
+    return typer.Option(flag, help=f"{help}{bounds}", callback=checked, **options)
+
+
 def settings_of(flags: dict[str, Any], config: pathlib.Path | None, *, quiet: bool = False) -> Settings:
     """The settings that a verb's flags amount to, with logging set up as they say.
 

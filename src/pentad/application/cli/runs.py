@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pentad.application.cli.agents import serving_only
-from pentad.application.cli.options import COMMON, ENGINE, MODELS, settings_of, with_settings
+from pentad.application.cli.options import COMMON, ENGINE, MODELS, number, settings_of, with_settings
 from pentad.application.cli.output import duration, note, plain, print_json, print_table
 from pentad.application.cli.settings import JsonOption
 
@@ -48,12 +48,14 @@ def runs_list(
     flags: dict[str, Any],
     config: pathlib.Path | None,
     status: Annotated[str | None, typer.Option("--status", help="Only runs in this state.")] = None,
-    limit: Annotated[int, typer.Option("--limit", help="Most runs to list.", min=1)] = 50,
+    limit: Annotated[int, number("--limit", "Most runs to list.", least=1)] = 50,
     json: JsonOption = False,
 ) -> None:
     """List agent runs, newest first, of all tenants of this machine's journal."""
+    from pentad.agent.rows import check_status
     from pentad.application.cli.trace import row_summary
 
+    check_status(status)
     with journal_of(flags, config) as journal:
         where, values = ("status = ?", (status,)) if status else ("1", ())
         rows = journal.runs(where=where, values=values, limit=limit)
@@ -242,7 +244,7 @@ def runs_fork(
     flags: dict[str, Any],
     config: pathlib.Path | None,
     run: RunId,
-    step: Annotated[int, typer.Option("--step", help="First step to do anew.", min=1)],
+    step: Annotated[int, number("--step", "First step to do anew.", least=1)],
     goal: Annotated[str | None, typer.Option("--goal", help="In place of the old goal.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="Model to think with.")] = None,
     json: JsonOption = False,

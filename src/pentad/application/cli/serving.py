@@ -8,15 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from pentad.application.cli.options import COMMON, ENGINE, MODELS, SERVER, settings_of, with_settings
+from pentad.application.cli.options import COMMON, ENGINE, MODELS, SERVER, number, settings_of, with_settings
 from pentad.application.cli.output import note, print_json, print_table
 from pentad.application.cli.settings import JsonOption
 from pentad.errors import InvalidRequest
 
 System = Annotated[str | None, typer.Option("--system", help="System prompt.")]
-MaxTokens = Annotated[int | None, typer.Option("--max-tokens", help="Most tokens to generate.")]
-Temperature = Annotated[float, typer.Option("--temperature", help="0 is greedy.", min=0, max=2)]
-Seed = Annotated[int | None, typer.Option("--seed", help="Makes the draws repeatable.")]
+MaxTokens = Annotated[int | None, number("--max-tokens", "Most tokens to generate.", least=1)]
+Temperature = Annotated[float, number("--temperature", "0 is greedy.", least=0, most=2)]
+Seed = Annotated[int | None, number("--seed", "Makes the draws repeatable.", least=0, most=2**63 - 1)]
 
 
 INTERRUPTED = 130

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from pentad.errors import InvalidRequest
+from pentad.ranges import in_range
 
 _HASHED = re.compile(r"^(?:(?P<name>[^:]+):)?sha256:(?P<digest>[0-9a-fA-F]{64})$")
 _NAMED = re.compile(r"^(?P<name>[A-Za-z0-9_.-]{1,64}):(?P<secret>.+)$")
@@ -67,18 +68,18 @@ class TenantPolicy:
     """The most urgent priority that its requests get, whatever they ask for; lower is more urgent."""
 
     def __post_init__(self) -> None:
-        if not -(2**31) <= self.priority < 2**31:
-            raise InvalidRequest(
-                f"priority of tenant {self.name!r} is {self.priority}; it must be -2^31 to 2^31-1",
-                param="tenants",
-            )
+        in_range("priority", self.priority, least=-(2**31), most=2**31 - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySettings:
     """Everything that may be set about the gateway; the defaults suit one person on one machine."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
+    __pydantic_config__: ClassVar = {
+        "extra": "forbid",
+        "allow_inf_nan": False,
+        "use_attribute_docstrings": True,
+    }
     # Read where this is the `server` section of `Settings`, which checks and publishes it.
 
     host: str = "127.0.0.1"
@@ -135,13 +136,11 @@ class GatewaySettings:
             "keep_alive_s slow_client_limit_s send_buffer_bytes health_window_s health_probe_s"
         )
         for name in positive.split():
-            if getattr(self, name) <= 0:
-                raise InvalidRequest(f"{name} is {getattr(self, name)!r}; it must be above 0", param=name)
-        if not 0 < self.tenant_share <= 1:
-            raise InvalidRequest(
-                f"tenant_share is {self.tenant_share!r}; it must be above 0 and at most 1",
-                param="tenant_share",
-            )
+            in_range(name, getattr(self, name), above=0)
+        in_range("drain_s", self.drain_s, least=0)
+        in_range("response_store_bytes", self.response_store_bytes, least=0)
+        in_range("port", self.port, least=0, most=65535)
+        in_range("tenant_share", self.tenant_share, above=0, most=1)
         names = [policy.name for policy in self.tenants]
         for name in names:
             if names.count(name) > 1 or name not in self.tenant_names():
@@ -151,8 +150,6 @@ class GatewaySettings:
                     hint=f"tenants with keys are: {', '.join(self.tenant_names())}",
                     param="tenants",
                 )
-        if not 0 <= self.port <= 65535:
-            raise InvalidRequest(f"port is {self.port}; it must be 0 to 65535", param="port")
         keys = self.keys()
         if not keys and not is_loopback(self.host):
             raise InvalidRequest(

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from pentad.errors import Infeasible
 from pentad.execution.device import Cluster, DeviceProfile
 from pentad.execution.spec import ModelSpec
+from pentad.ranges import in_range
 from pentad.resource.cost import ModelForm, StepCost
 from pentad.resource.matrices import main_memory
 from pentad.types import Decision, Objective
@@ -30,8 +31,7 @@ class Workload:
 
     def __post_init__(self) -> None:
         for name in ("prompt_tokens", "new_tokens", "concurrency", "max_batch_tokens", "block_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
+            in_range(name, getattr(self, name), least=1)
 
     @property
     def slots_per_sequence(self) -> int:
@@ -53,8 +53,7 @@ class PlacementProblem:
     """Share of a device's main memory that a plan may use."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.memory_fraction <= 1:
-            raise ValueError(f"memory_fraction is {self.memory_fraction}, must be above 0 and at most 1")
+        in_range("memory_fraction", self.memory_fraction, above=0, most=1)
         if not self.cluster.devices:
             raise Infeasible("the cluster has no devices", hint="measure this machine with pentad profile")
 

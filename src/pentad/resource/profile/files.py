@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import math
 import os
 import pathlib
 import tempfile
@@ -70,20 +71,24 @@ def load(path: str | pathlib.Path | None = None) -> DeviceProfile:
 def check(profile: DeviceProfile) -> None:
     """Raises InvalidRequest for rates and sizes that no device has."""
     for tier in profile.memory:
-        if tier.capacity_bytes <= 0 or tier.read_bytes_per_s <= 0:
+        if not (_rate(tier.capacity_bytes) and _rate(tier.read_bytes_per_s)):
             _refuse(profile, f"memory tier {tier.name!r} has no size or no rate")
     if not profile.memory:
         _refuse(profile, "it has no memory")
-    if any(rate <= 0 for rate in profile.flops_per_s.values()):
+    if not all(map(_rate, profile.flops_per_s.values())):
         _refuse(profile, "a compute rate is not above 0")
     for point in profile.gemm_points:
-        if any(point.get(name, 0) <= 0 for name in ("m", "n", "k", "bits", "seconds")):
+        if not all(_rate(point.get(name, 0)) for name in ("m", "n", "k", "bits", "seconds")):
             _refuse(profile, f"the matrix point {dict(point)} lacks m, n, k, bits or seconds")
     sizes = [size for size, _ in profile.bandwidth_by_working_set]
-    if sizes != sorted(set(sizes)) or any(rate <= 0 for _, rate in profile.bandwidth_by_working_set):
+    if sizes != sorted(set(sizes)) or not all(_rate(rate) for _, rate in profile.bandwidth_by_working_set):
         _refuse(profile, "bandwidth_by_working_set does not ascend or has a rate that is not above 0")
-    if any(value < 0 for value in profile.extra.values()):
+    if not all(0 <= value < math.inf for value in profile.extra.values()):
         _refuse(profile, "a value in extra is below 0")
+
+
+def _rate(value: float) -> bool:
+    return 0 < value < math.inf
 
 
 def _refuse(profile: DeviceProfile, why: str) -> None:

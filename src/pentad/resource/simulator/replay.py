@@ -12,6 +12,7 @@ from pentad.execution.device import DeviceProfile
 from pentad.execution.engine import Engine
 from pentad.execution.scheduling import BatchScheduler, EngineLimits
 from pentad.execution.spec import ModelSpec
+from pentad.ranges import in_range
 from pentad.resource.cost import ModelForm, StepCost
 from pentad.resource.matrices import main_memory
 from pentad.resource.simulator.clock import VirtualClock
@@ -41,6 +42,11 @@ class SimulationOptions:
     form: ModelForm = field(default_factory=ModelForm)
     seed: int = 0
     """Of the prompts' tokens."""
+
+    def __post_init__(self) -> None:
+        in_range("kv_blocks", self.kv_blocks, least=1)
+        in_range("block_size", self.block_size, least=1)
+        in_range("seed", self.seed, least=0)
 
 
 def simulate(

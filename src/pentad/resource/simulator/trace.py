@@ -6,16 +6,21 @@ import csv
 import json
 import pathlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 import numpy as np
 
 from pentad.errors import InvalidRequest
+from pentad.ranges import in_range
 
 AZURE_COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 MOONCAKE_BLOCK_TOKENS = 512
 """Tokens that one of a Mooncake trace's hash ids stands for."""
+MAX_TOKENS = 10**7
+"""Of one prompt or answer; what is longer is a slip."""
+_FORMATS = "give an Azure LLM trace (.csv) or a Mooncake trace (.jsonl)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +43,10 @@ class TraceItem:
     tenant: str = "default"
 
     def __post_init__(self) -> None:
-        if self.prompt_tokens < 1 or self.output_tokens < 1:
-            raise InvalidRequest(
-                f"trace item {self.id!r} has {self.prompt_tokens} prompt and {self.output_tokens} output "
-                "tokens, both must be at least 1"
-            )
+        in_range("arrival_s", self.arrival_s)
+        in_range("prompt_tokens", self.prompt_tokens, least=1, most=MAX_TOKENS)
+        in_range("output_tokens", self.output_tokens, least=1, most=MAX_TOKENS)
+        in_range("pause_s", self.pause_s, least=0)
 
 
 def prompt_of(item: TraceItem, vocab_size: int, *, seed: int = 0) -> tuple[int, ...]:
@@ -79,31 +83,30 @@ def read_trace(
         InvalidRequest: no such file or not such a format; names the line.
     """
     path = pathlib.Path(path)
-    if rate_scale <= 0:
-        raise InvalidRequest(f"rate scale is {rate_scale}", hint="set --rate-scale above 0")
-    if limit is not None and limit < 1:
-        raise InvalidRequest(f"limit is {limit}", hint="set --limit to at least 1")
+    in_range("rate_scale", rate_scale, above=0, hint="set --rate-scale above 0")
+    in_range("limit", limit, least=1, hint="set --limit to at least 1")
     readers = {".csv": _azure, ".jsonl": _mooncake}
     reader = readers.get(path.suffix)
     if reader is None:
         raise InvalidRequest(
             f"trace {path.name!r} is of no known format",
-            hint="give an Azure LLM trace (.csv) or a Mooncake trace (.jsonl)",
+            hint=_FORMATS,
         )
     try:
-        with path.open(encoding="utf-8", newline="") as lines:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
             items = list(_first(reader(lines, path.name), limit))
     except OSError as error:
-        raise InvalidRequest(f"cannot read trace {str(path)!r}: {error.strerror}") from error
+        raise InvalidRequest(f"cannot read trace {str(path)!r}: {error.strerror}", hint=_FORMATS) from error
     except UnicodeDecodeError as error:
-        raise InvalidRequest(f"trace {path.name!r} is not UTF-8 text") from error
+        raise InvalidRequest(f"trace {path.name!r} is not UTF-8 text", hint=_FORMATS) from error
     if not items:
-        raise InvalidRequest(f"trace {path.name!r} has no requests")
+        raise InvalidRequest(f"trace {path.name!r} has no requests", hint=_FORMATS)
     return rescaled(items, rate_scale)
 
 
 def rescaled(items: Iterable[TraceItem], rate_scale: float) -> tuple[TraceItem, ...]:
     """The items in arrival order, the first arriving at 0, `rate_scale` times as fast."""
+    in_range("rate_scale", rate_scale, above=0)
     ordered = sorted(items, key=lambda item: item.arrival_s)
     start_s = ordered[0].arrival_s
     return tuple(replace(item, arrival_s=(item.arrival_s - start_s) / rate_scale) for item in ordered)
@@ -124,20 +127,22 @@ def _azure(lines: Iterable[str], name: str) -> Iterator[TraceItem]:
             f"trace {name!r} lacks the column {missing[0]!r}", hint=f"its columns must be {AZURE_COLUMNS}"
         )
     for i, row in enumerate(rows):
-        try:
-            whole, _, fraction = row["TIMESTAMP"].partition(".")
-            arrival_s = datetime.fromisoformat(f"{whole}+00:00").timestamp() + float(f"0.{fraction or 0}")
-            prompt, output = int(row["ContextTokens"]), int(row["GeneratedTokens"])
-        except (ValueError, TypeError, AttributeError) as error:
-            raise InvalidRequest(f"line {i + 2} of trace {name!r} is malformed") from error
-        yield TraceItem(id=f"r{i}", arrival_s=arrival_s, prompt_tokens=prompt, output_tokens=output)
+        with _in_line(rows.line_num, name):
+            at = datetime.fromisoformat(row["TIMESTAMP"])
+            item = TraceItem(
+                id=f"r{i}",
+                arrival_s=(at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp(),
+                prompt_tokens=int(row["ContextTokens"]),
+                output_tokens=int(row["GeneratedTokens"]),
+            )
+        yield item
 
 
 def _mooncake(lines: Iterable[str], name: str) -> Iterator[TraceItem]:
     for i, line in enumerate(lines):
         if not line.strip():
             continue
-        try:
+        with _in_line(i + 1, name):
             row = json.loads(line)
             item = TraceItem(
                 id=f"r{i}",
@@ -146,9 +151,19 @@ def _mooncake(lines: Iterable[str], name: str) -> Iterator[TraceItem]:
                 output_tokens=int(row["output_length"]),
                 segments=tuple((int(hash_id), MOONCAKE_BLOCK_TOKENS) for hash_id in row.get("hash_ids", ())),
             )
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InvalidRequest(f"line {i + 1} of trace {name!r} is malformed") from error
         yield item
+
+
+@contextmanager
+def _in_line(number: int, name: str) -> Iterator[None]:
+    """Names the line of whatever is wrong in it."""
+    where = f"line {number} of trace {name!r}"
+    try:
+        yield
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{where}: {error.message}", hint="mend or remove that line") from None
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise InvalidRequest(f"{where} is malformed", hint=_FORMATS) from error
 
 
 def poisson(
@@ -160,6 +175,9 @@ def poisson(
     seed: int = 0,
 ) -> tuple[TraceItem, ...]:
     """Memoryless arrivals with lengths drawn evenly from [low, high]."""
+    in_range("limit", count, least=1)
+    in_range("rate_per_s", rate_per_s, above=0)
+    in_range("seed", seed, least=0)
     draw = np.random.default_rng(seed)
     arrivals = np.cumsum(draw.exponential(1 / rate_per_s, count))
     prompts = draw.integers(*prompt_tokens, size=count, endpoint=True)

@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from pentad.agent.events import Record
 from pentad.agent.loading import agent_from
+from pentad.agent.rows import check_status
 from pentad.agent.runtime import AgentRuntime
 from pentad.agent.spec import AgentSpec
 from pentad.application.gateway.answers import json_response
@@ -99,6 +100,7 @@ class Runs:
         """The caller's runs, newest first."""
         limit = _number(http, "limit", 100, most=MAX_LIST)
         status = http.query_params.get("status")
+        check_status(status)
         rows = await asyncio.to_thread(
             self._runtime.list, tenant=exchange_of(http).tenant, status=status, limit=limit
         )
