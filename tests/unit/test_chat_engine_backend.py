@@ -351,3 +351,20 @@ def test_history_with_calls_reaches_a_plain_template_as_text() -> None:
     assert '"description": "adds"' in prompt
     assert "<|im_start|>assistant\n" + CALL + "<|im_end|>" in prompt
     assert "<|im_start|>user\n<tool_response>\n2\n</tool_response><|im_end|>" in prompt
+
+
+@pytest.mark.parametrize("param", ["messages", "prediction"])
+def test_what_cannot_fit_is_refused_by_its_characters_alone(
+    param: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pentad.model.backends.codec.ChatCodec.prepare", None)
+    huge = "x" * 8_000_000
+    request = ask(huge) if param == "messages" else ask("hello", prediction=huge)
+    with pytest.raises(ContextLengthExceeded, match="8000000 characters has at least") as caught:
+        answered(request, "hi")
+    assert caught.value.param == param
+
+
+def test_a_prompt_is_tokenized_no_further_than_its_error_needs() -> None:
+    with pytest.raises(ContextLengthExceeded, match="more than 2048 tokens, the context of 'tiny' is 1024"):
+        answered(ask("q w " * 1200), "hi")

@@ -79,20 +79,28 @@ class LocalEmbedder:
         """
         if not texts:
             return []
-        tokens = [self._tokens(text) for text in texts]
-        for i, (text, ids) in enumerate(zip(texts, tokens, strict=True)):
+        for i, text in enumerate(texts):
             if not text.strip():
                 raise InvalidRequest(
                     f"text {i} is empty", hint="give every text at least a word", param="input"
                 )
+            if len(text) > self.max_tokens * self._tokenizer.max_token_chars:
+                raise self._too_long(i, f"{len(text)} characters")
+        tokens = []
+        for i, text in enumerate(texts):
+            ids = self._tokens(text)
             if len(ids) > self.max_tokens:
-                raise ContextLengthExceeded(
-                    f"text {i} has {len(ids)} tokens, model {self.name!r} embeds at most {self.max_tokens}",
-                    hint="split the text and embed the parts",
-                    param="input",
-                )
+                raise self._too_long(i, f"{len(ids)} tokens")
+            tokens.append(ids)
         vectors: list[list[float]] = self._encoder.encode(tokens).tolist()
         return vectors
+
+    def _too_long(self, index: int, size: str) -> ContextLengthExceeded:
+        return ContextLengthExceeded(
+            f"text {index} has {size}, model {self.name!r} embeds at most {self.max_tokens} tokens",
+            hint="split the text and embed the parts",
+            param="input",
+        )
 
     def count_tokens(self, texts: Sequence[str]) -> int:
         """Tokens of all texts, those that frame each text included."""

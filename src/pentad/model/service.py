@@ -19,6 +19,7 @@ from pentad.errors import Incompatible, ModelNotFound
 from pentad.execution.backend import Backend, Capabilities, Completion, Delta, Embedder, StreamDone, collect
 from pentad.model.prices import FREE, Price
 from pentad.model.routing.base import ModelRouter, RouterInput
+from pentad.model.workers import in_thread
 from pentad.types import Clock, Decision, Request, Span, Usage
 
 
@@ -170,8 +171,9 @@ class ModelService:
             )
         embedder = self._embedders[model]
         started_s = self._clock()
-        vectors = await asyncio.to_thread(embedder.embed, texts)
-        tokens = await asyncio.to_thread(embedder.count_tokens, texts)
+        chars = sum(map(len, texts))
+        vectors = await in_thread(embedder.embed, texts, chars=chars)
+        tokens = await in_thread(embedder.count_tokens, texts, chars=chars)
         span = Span(layer="execution", name="embed", start_s=started_s, end_s=self._clock())
         return Embeddings(vectors=vectors, usage=Usage(prompt_tokens=tokens, spans=(span,)))
 

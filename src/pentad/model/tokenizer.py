@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 import tokenizers
 
 from pentad.errors import BadModelFile, InvalidRequest
+from pentad.model.text_slices import sliceable, slices
 
 Coding = Literal["byte_level", "sentencepiece", "wordpiece"]
 """How a token's text stands for bytes: GPT-2's byte letters, `▁` for a space with `<0xNN>` for
@@ -79,16 +80,21 @@ class Tokenizer:
         self._forbidden = self._control - {unknown}
         self._plain = _clone(backend, backend.model, added)
         self._inexpressible = _inexpressible(backend) if coding == "byte_level" else None
+        self._sliceable = coding == "byte_level" and sliceable(
+            lambda text: self._ids(text, special=True), [token.content for token in added.values()]
+        )
 
-    def encode(self, text: str, *, special: bool) -> list[int]:
+    def encode(self, text: str, *, special: bool, limit: int | None = None) -> list[int]:
         """The tokens of a text, without the model's prefix and suffix.
 
-        Characters that a byte-level vocabulary lacks become U+FFFD; none is dropped.
+        Characters that a byte-level vocabulary lacks become U+FFFD; none is dropped. Long texts are
+        encoded in slices, between which other threads run.
 
         Args:
             text: any valid Unicode.
             special: whether the text of a control token becomes that token, as in a rendered
                 chat template. False for everything that came from outside.
+            limit: tokens after which the text is too long anyway: not much more is encoded then.
 
         Raises:
             InvalidRequest: the text holds a lone surrogate.
@@ -100,6 +106,26 @@ class Tokenizer:
             )
         if self._inexpressible is not None:
             text = self._inexpressible.sub("\ufffd", text)
+        if not self._sliceable:
+            return self._ids(text, special=special)
+        ids: list[int] = []
+        for piece in slices(text):
+            ids += self._ids(piece, special=special)
+            if limit is not None and len(ids) > limit:
+                break
+        return ids
+
+    @cached_property
+    def max_token_chars(self) -> int:
+        """Characters that one token can stand for at most, as good as always.
+
+        Normalizers join characters and drop white space, so where there is one this is an estimate
+        that no text of words comes near.
+        """
+        longest = max(map(len, self.backend.get_vocab(with_added_tokens=True)))  # a letter is a byte or more
+        return longest if self.backend.normalizer is None else max(128, 4 * longest)
+
+    def _ids(self, text: str, *, special: bool) -> list[int]:
         if special:
             return list(self.backend.encode(text, add_special_tokens=False).ids)
         ids = list(self._plain.encode(text, add_special_tokens=False).ids)

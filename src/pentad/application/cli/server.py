@@ -13,6 +13,9 @@ from pentad.errors import Conflict, InvalidRequest
 
 def serve_forever(settings: Settings) -> None:
     """Serves until a signal ends it. Says on standard error where, once requests are answered."""
+    from pentad.application.gateway.memory import few_arenas
+
+    few_arenas()
     listener = bind(settings.server.host, settings.server.port)
     try:
         asyncio.run(_serve(settings, listener))

@@ -12,6 +12,7 @@ from starlette.requests import Request as HttpRequest
 from pentad.application.gateway.errors import RequestTimeout
 from pentad.application.gateway.exchange import exchange_of
 from pentad.application.gateway.settings import GatewaySettings
+from pentad.application.gateway.structure import check_structure
 from pentad.errors import InvalidRequest, TooLarge
 
 MAX_DEPTH = 64
@@ -75,6 +76,7 @@ class Body(Generic[T]):
     async def read(self, http: HttpRequest, settings: GatewaySettings) -> T:
         """The body of this request; fields that the Struct lacks are noted on the exchange."""
         raw = await read_body(http, settings)
+        check_structure(raw)
         value = self.decode(raw)
         exchange_of(http).ignored.extend(self.unknown(raw))
         return value

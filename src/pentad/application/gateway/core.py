@@ -16,6 +16,7 @@ from pentad.application.gateway.context import explanation
 from pentad.application.gateway.errors import error_body
 from pentad.application.gateway.exchange import Exchange
 from pentad.application.gateway.load import Load
+from pentad.application.gateway.memory import Memory
 from pentad.application.gateway.metering import Pulse, metered
 from pentad.application.gateway.metrics import Metrics
 from pentad.application.gateway.settings import GatewaySettings
@@ -39,6 +40,7 @@ class Gateway:
         self.load = Load(settings)
         self._policies = {name: settings.policy_of(name) for name in settings.tenant_names()}
         self.metrics = Metrics(services.models.stats, compat=settings.metrics_compat)
+        self.memory = Memory()
         self.pulse = Pulse()
         self.watch = StreamWatch(
             keep_alive_s=settings.keep_alive_s,
@@ -87,6 +89,7 @@ class Gateway:
 
     async def close(self) -> None:
         """Ends the background work. The services belong to whoever built them."""
+        await self.memory.close()
         for task in list(self._background):
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)

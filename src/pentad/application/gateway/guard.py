@@ -15,6 +15,7 @@ from pentad.application.gateway.core import Gateway
 from pentad.application.gateway.errors import error_response, internal_error
 from pentad.application.gateway.exchange import SCOPE_KEY, Exchange
 from pentad.application.gateway.intake import Intake
+from pentad.application.gateway.memory import LARGE_BYTES
 from pentad.errors import PentadError, Unauthorized, Unavailable
 
 logger = logging.getLogger("pentad.gateway")
@@ -69,6 +70,8 @@ class Guard:
             await answer.fail(internal_error(exchange.request_id), receive)
         finally:
             self._count(scope, answer.status)
+            if answer.intake is not None and answer.intake.size_bytes >= LARGE_BYTES:
+                self._gateway.memory.give_back()
 
     async def _admit(self, scope: Scope, receive: Receive, answer: _Answer, exchange: Exchange) -> None:
         headers = Headers(scope=scope)

@@ -37,7 +37,8 @@ class Intake:
         self._tenant = tenant
         self._held = held
         self._reading = ExitStack()
-        self._size_bytes = 0
+        self.size_bytes = 0
+        """Of the body, as far as it has come."""
         self._roomy = False
         headers = Headers(scope=scope)
         declared = headers.get("content-length", "0")
@@ -63,10 +64,10 @@ class Intake:
         message = await self._receive()
         if message["type"] != "http.request":
             return message
-        self._size_bytes += len(message.get("body", b""))
-        if self._size_bytes > SMALL_BODY_BYTES and not self._roomy:
+        self.size_bytes += len(message.get("body", b""))
+        if self.size_bytes > SMALL_BODY_BYTES and not self._roomy:
             self._roomy = True
-            size_bytes = max(self._expected_bytes, self._size_bytes)
+            size_bytes = max(self._expected_bytes, self.size_bytes)
             await self._held.enter_async_context(self._load.bodies.hold(self._tenant, size_bytes))
         if not message.get("more_body", False):
             self.complete = True

@@ -56,7 +56,6 @@ def open_choices(
     watched = bool(request.sampling.stop)
     asked: list[TokenRequest] = []
     states: dict[str, ChoiceState] = {}
-    predicted = tuple(codec.tokenizer.encode(request.prediction, special=False))
     for choice in range(request.sampling.n):
         text = codec.text_stream(request)
         tokens = TokenRequest(
@@ -71,7 +70,7 @@ def open_choices(
             cache_salt=request.cache_salt,
             priority=request.priority,
             context=request.context,
-            reference=predicted,
+            reference=prepared.reference,
             constraint=prepared.constraints[choice],
             watcher=text if watched else None,
         )

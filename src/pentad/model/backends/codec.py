@@ -14,6 +14,7 @@ from pentad.errors import ContextLengthExceeded, InvalidRequest, PentadError
 from pentad.execution.request import Constraint
 from pentad.model.backends.decisions import resolved
 from pentad.model.backends.parsing import END_THINK, THINK, OutputParser, ReasoningSplitter
+from pentad.model.backends.sizes import PATIENCE, refuse_by_size, refuse_if_cut
 from pentad.model.backends.text import TextStream
 from pentad.model.constraints import ConstraintCompiler
 from pentad.model.loading import ModelFiles
@@ -48,6 +49,8 @@ class Prepared:
     """Those offered; empty when calls are not wanted."""
     thinking: bool
     """Whether the prompt ends inside the reasoning."""
+    reference: tuple[int, ...]
+    """Tokens of the prediction."""
     constraints: tuple[Constraint | None, ...]
     """One per choice, each at its start."""
     spans: tuple[Span, ...]
@@ -151,6 +154,7 @@ class ChatCodec:
             seed=drawn,
             tools=tools,
             thinking=self._reasons and thinking,
+            reference=self._reference(request),
             constraints=constraints,
             spans=tuple(spans),
             decisions=resolved(
@@ -165,7 +169,8 @@ class ChatCodec:
         )
 
     def tokenize(self, text: str) -> list[int]:
-        """See TokenCodec."""
+        """See TokenCodec. Raises ContextLengthExceeded for more than what could ever be a prompt."""
+        self.refuse_by_size(Request(id="tokenize", model=self._name, text=text))
         return self.tokenizer.encode(text, special=True)
 
     def detokenize(self, ids: Sequence[int]) -> str:
@@ -200,6 +205,10 @@ class ChatCodec:
         reasons = self._reasons and chat and (prepared.thinking or prepared.constraints[choice] is None)
         return OutputParser(choice, calls, ReasoningSplitter(prepared.thinking) if reasons else None)
 
+    def refuse_by_size(self, request: Request) -> None:
+        """Raises ContextLengthExceeded for what cannot fit by its mere number of characters; cheap."""
+        refuse_by_size(request, self.tokenizer, context_length=self.context_length, model=self._name)
+
     def _rendered(self, request: Request) -> tuple[list[tuple[str, bool]], bool]:
         """The prompt as (text, special) pieces, and whether it ends inside the reasoning."""
         if request.text is not None:
@@ -221,7 +230,14 @@ class ChatCodec:
         if request.token_ids is not None:
             self._check_ids("prompt", request.token_ids)
             return tuple(request.token_ids)
-        ids = [id for text, special in pieces for id in self.tokenizer.encode(text, special=special)]
+        limit = PATIENCE * self.context_length
+        ids: list[int] = []
+        for text, special in pieces:
+            ids += self.tokenizer.encode(text, special=special, limit=limit - len(ids))
+            if len(ids) > limit:
+                break
+        param = "prompt" if request.messages is None else "messages"
+        refuse_if_cut(len(ids), param=param, context_length=self.context_length, model=self._name)
         prefix = self.tokenizer.prefix
         if request.text is not None and tuple(ids[: len(prefix)]) != prefix:
             ids = [*prefix, *ids]
@@ -246,6 +262,12 @@ class ChatCodec:
                 param="max_tokens",
             )
         return room if asked is None else asked
+
+    def _reference(self, request: Request) -> tuple[int, ...]:
+        limit = PATIENCE * self.context_length
+        ids = self.tokenizer.encode(request.prediction, special=False, limit=limit)
+        refuse_if_cut(len(ids), param="prediction", context_length=self.context_length, model=self._name)
+        return tuple(ids)
 
     def _check(self, request: Request) -> None:
         if not 1 <= request.sampling.n <= MAX_CHOICES:

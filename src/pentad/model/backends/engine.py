@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import cast
@@ -12,7 +11,9 @@ from pentad.execution.loop import EngineLoop
 from pentad.execution.request import StepOutput
 from pentad.model.backends.choices import open_choices, usage_of
 from pentad.model.backends.codec import FORMATS, ChatCodec, draw_seed
+from pentad.model.backends.sizes import prompt_chars
 from pentad.model.loading import ModelFiles
+from pentad.model.workers import in_thread
 from pentad.types import Request
 
 
@@ -75,7 +76,9 @@ class EngineBackend:
             BackendFailed: the runner, or following the output format, failed on the way.
         """
         # Off the event loop: a long prompt takes a while to tokenize, a hostile template to be stopped.
-        prepared = await asyncio.to_thread(self.codec.prepare, request)
+        self.codec.refuse_by_size(request)
+        chars = prompt_chars(request) + len(request.prediction)
+        prepared = await in_thread(self.codec.prepare, request, chars=chars)
         asked, choices = open_choices(self.codec, request, prepared)
         sent_s = self._clock()
         # The loop's stream is an async generator; its annotation only promises iteration.
@@ -88,6 +91,7 @@ class EngineBackend:
 
     def count_tokens(self, request: Request) -> int:
         """Prompt tokens of the request, tools and template included."""
+        self.codec.refuse_by_size(request)
         return len(self.codec.prompt(request))
 
     def prompt_text(self, request: Request) -> str:

@@ -20,7 +20,9 @@ from pentad.execution.sequence import Sequence as TokenSequence
 from pentad.model.backends.choices import open_choices, usage_of
 from pentad.model.backends.codec import FORMATS, ChatCodec, draw_seed
 from pentad.model.backends.llama_model import LlamaModel, TokenModel
+from pentad.model.backends.sizes import prompt_chars
 from pentad.model.loading import ModelFiles
+from pentad.model.workers import in_thread
 from pentad.types import Clock, Request
 
 MAX_WAITING = 64
@@ -105,7 +107,9 @@ class LlamaCppBackend:
             InvalidRequest, ContextLengthExceeded, Overloaded, Unavailable: before any delta.
             BackendFailed: llama.cpp, or following the output format, failed on the way.
         """
-        prepared = await asyncio.to_thread(self.codec.prepare, request)
+        self.codec.refuse_by_size(request)
+        chars = prompt_chars(request) + len(request.prediction)
+        prepared = await in_thread(self.codec.prepare, request, chars=chars)
         asked, choices = open_choices(self.codec, request, prepared)
         if self._waiting >= MAX_WAITING:
             raise Overloaded(f"{self._waiting} requests are waiting, at most {MAX_WAITING} can")
@@ -134,6 +138,7 @@ class LlamaCppBackend:
 
     def count_tokens(self, request: Request) -> int:
         """Prompt tokens of the request, tools and template included."""
+        self.codec.refuse_by_size(request)
         return len(self.codec.prompt(request))
 
     def prompt_text(self, request: Request) -> str:

@@ -29,6 +29,7 @@ from pentad.application.gateway.translate.completions import (
     merged,
 )
 from pentad.execution.backend import collect
+from pentad.model.workers import in_thread
 
 
 def routes(gateway: Gateway) -> list[Route]:
@@ -63,7 +64,7 @@ def routes(gateway: Gateway) -> list[Route]:
         wire = await tokenize_body.read(http, gateway.settings)
         models = gateway.services.models
         name = gateway.model_name(wire.model)
-        tokens = await asyncio.to_thread(models.tokenize, name, wire.prompt)
+        tokens = await in_thread(models.tokenize, name, wire.prompt, chars=len(wire.prompt))
         length = next((card.context_length for card in models.models() if card.name == name), None)
         return json_response(TokenizeAnswer(count=len(tokens), max_model_len=length, tokens=tokens))
 

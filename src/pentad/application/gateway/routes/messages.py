@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 
 from starlette.requests import Request as HttpRequest
@@ -20,6 +19,8 @@ from pentad.application.gateway.translate.messages import messages_request
 from pentad.application.gateway.translate.messages_answer import MessageEvents, messages_answer
 from pentad.errors import Incompatible, PentadError
 from pentad.execution.backend import collect
+from pentad.model.backends.sizes import prompt_chars
+from pentad.model.workers import in_thread
 from pentad.types import Request, RunContext
 
 
@@ -58,7 +59,7 @@ def routes(gateway: Gateway) -> list[Route]:
     async def _count(request: Request) -> int:
         """Prompt tokens for message_start; models elsewhere report them at the end only."""
         try:
-            return await asyncio.to_thread(models.count_tokens, request)
+            return await in_thread(models.count_tokens, request, chars=prompt_chars(request))
         except Incompatible:
             return 0
 
@@ -68,7 +69,7 @@ def routes(gateway: Gateway) -> list[Route]:
         request = messages_request(
             wire, request_id=new_id("count"), tenant=exchange.tenant, context=RunContext()
         )
-        tokens = await asyncio.to_thread(models.count_tokens, request)
+        tokens = await in_thread(models.count_tokens, request, chars=prompt_chars(request))
         return json_response(TokenCount(input_tokens=tokens))
 
     return [
