@@ -6,6 +6,17 @@ Users meet only `PentadError` and its children; anything else that escapes is a 
 
 from __future__ import annotations
 
+MAX_TEXT = 2000
+"""Characters of a message or hint. What was asked is echoed in them, and may be megabytes."""
+
+
+def bounded(text: str, most: int = MAX_TEXT) -> str:
+    """The text, or its beginning and end with the number of characters between them."""
+    if len(text) <= most:
+        return text
+    head, tail = most * 3 // 5, most // 5
+    return f"{text[:head]} ... ({len(text) - head - tail} characters) ... {text[-tail:]}"
+
 
 class PentadError(Exception):
     """Base of all errors meant for people. `str()` is one line.
@@ -21,10 +32,10 @@ class PentadError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str | None = None, param: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-        self.param = param
+        self.message = bounded(message)
+        super().__init__(self.message)
+        self.hint = None if hint is None else bounded(hint)
+        self.param = None if param is None else bounded(param, 200)
 
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message

@@ -104,7 +104,11 @@ def test_a_python_snippet_runs(text: str, server: Server) -> None:
 
 
 @pytest.mark.parametrize("text", snippets("yaml"))
-def test_a_yaml_snippet_is_an_agent_or_settings(text: str, tmp_path: pathlib.Path) -> None:
+def test_a_yaml_snippet_is_an_agent_or_settings(
+    text: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "keys.txt").write_text("ann:secret\n", encoding="utf-8")
     content = yaml.safe_load(text)
     if "planner" in content:
         agent_from(content)

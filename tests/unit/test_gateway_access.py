@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
+import pathlib
 import re
 
 import pytest
@@ -101,7 +102,7 @@ def test_keys_are_in_no_log_repr_or_answer(caplog: pytest.LogCaptureFixture) -> 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.com"])
 def test_an_address_that_others_reach_is_refused_without_a_key(host: str) -> None:
-    with pytest.raises(InvalidRequest, match=r"--api-key .*--host 127\.0\.0\.1"):
+    with pytest.raises(InvalidRequest, match=r"--api-keys-file, .*--host 127\.0\.0\.1"):
         GatewaySettings(host=host)
     assert GatewaySettings(host=host, api_keys=("k",)).host == host
 
@@ -191,3 +192,83 @@ def test_the_console_page_is_served_with_a_strict_policy() -> None:
 def test_static_files_outside_the_console_are_not_served(name: str) -> None:
     app, _ = scripted_app()
     assert call(app, "GET", f"/console/static/{name}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "[::1]evil.com",
+        "[::1]:80evil",
+        "[::1].evil.com",
+        "localhost@evil.com",
+        "localhost:80:80",
+        "localhost/evil.com",
+        "localhost evil.com",
+        "evil.com#localhost",
+        "localhost%2eevil",
+        "[::1",
+        "[localhost]",
+        "",
+    ],
+)
+def test_a_host_header_that_only_begins_like_ours_is_refused(host: str) -> None:
+    app, backend = scripted_app()
+    response = call(app, "GET", "/v1/models", headers={"host": host})
+    assert response.status_code == 403
+    assert backend.requests == []
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:8000", "localhost.:80", "[::1]", "[::1]:8000", "127.0.0.1:1"]
+)
+def test_every_way_to_write_a_loopback_host_is_answered(host: str) -> None:
+    app, _ = scripted_app()
+    assert call(app, "GET", "/v1/models", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["http://[::1", "http://a@localhost", "null", "http://", "localhost"])
+def test_an_origin_that_is_none_is_refused_and_breaks_nothing(origin: str) -> None:
+    app, _ = scripted_app()
+    headers = {"host": "localhost", "origin": origin}
+    assert call(app, "GET", "/v1/models", headers=headers).status_code == 403
+
+
+def test_keys_come_from_a_file(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"# ann's\nann:{SECRET}\n\nbob:other\n")
+    app, backend = scripted_app(api_keys_file=str(file))
+    assert call(app, "GET", "/v1/models").status_code == 401
+    headers = {"authorization": f"Bearer {SECRET}"}
+    assert call(app, "POST", "/v1/chat/completions", body=CHAT, headers=headers).status_code == 200
+    assert [request.tenant for request in backend.requests] == ["ann"]
+
+
+@pytest.mark.parametrize("text", [None, "", "# none\n"])
+def test_a_file_of_keys_that_holds_none_stops_the_start(tmp_path: pathlib.Path, text: str | None) -> None:
+    file = tmp_path / "keys"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(InvalidRequest, match=r"api_keys_file .* (cannot be read|holds no key)"):
+        GatewaySettings(api_keys_file=str(file))
+
+
+def test_the_access_log_has_one_line_per_request_and_no_content(caplog: pytest.LogCaptureFixture) -> None:
+    app, _ = scripted_app(api_keys=(f"ann:{SECRET}",), access_log=True)
+    headers = {"authorization": f"Bearer {SECRET}", "x-request-id": "req-1"}
+    call(app, "POST", "/v1/chat/completions?q=canary-query", body=CHAT, headers=headers)
+    call(app, "GET", "/a%0Ab", headers=headers)
+    lines = [record.getMessage() for record in caplog.records if record.name == "pentad.access"]
+    assert re.fullmatch(
+        r"\S+ tenant=ann POST /v1/chat/completions 200 bytes=[1-9]\d* s=\d+\.\d{3} id=req-1", lines[0]
+    )
+    assert re.fullmatch(r"\S+ tenant=ann GET /a\?b 404 bytes=\d+ s=\S+ id=req-1", lines[1])
+    assert len(lines) == 2
+    assert SECRET not in caplog.text
+    assert "canary-query" not in caplog.text
+
+
+def test_without_the_setting_there_is_no_access_log(caplog: pytest.LogCaptureFixture) -> None:
+    app, _ = scripted_app()
+    caplog.set_level(logging.DEBUG)
+    call(app, "GET", "/v1/models")
+    assert not [record for record in caplog.records if record.name == "pentad.access"]

@@ -8,6 +8,7 @@ import pytest
 
 from gateway_app import call, chat, param_of, scripted_app
 from pentad.application.gateway.operations import OPERATIONS
+from pentad.errors import InvalidRequest
 
 BODY_PATHS = [operation.path for operation in OPERATIONS if operation.body is not None]
 MALFORMED = {
@@ -184,3 +185,32 @@ def test_errors_on_anthropics_paths_have_its_shape() -> None:
     app, _ = scripted_app()
     body = call(app, "POST", "/v1/messages", raw=b"{").json()
     assert (body["type"], body["error"]["type"]) == ("error", "invalid_request_error")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model": "' + b"m" * 10**6 + b'", "messages": []}',
+        b'{"' + b"k" * 10**6 + b'": 1}',
+        b'{"model": "scripted", "messages": [{"role": "' + b"r" * 10**6 + b'", "content": "x"}]}',
+        b'{"model": "scripted", "messages": [], "tool_choice": {"' + b"k" * 10**6 + b'": 1}}',
+    ],
+    ids=["model", "key", "role", "inner key"],
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
+def test_a_megabyte_of_what_was_asked_does_not_come_back_whole(path: str, body: bytes) -> None:
+    app, _ = scripted_app()
+    response = call(app, "POST", path, raw=body)
+    assert 400 <= response.status_code < 500
+    assert len(response.content) < 10_000
+
+
+def test_what_is_left_out_of_an_error_is_counted() -> None:
+    error = InvalidRequest("x" * 10_000 + " end", hint="y" * 10_000, param="z" * 10_000)
+    assert len(error.message) < 2_100
+    assert "characters) ..." in error.message
+    assert error.message.endswith(" end")
+    assert error.hint is not None
+    assert len(str(error)) < 4_200
+    assert error.param is not None
+    assert len(error.param) < 300

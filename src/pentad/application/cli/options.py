@@ -70,12 +70,19 @@ ENGINE = (
     Flag(name="draft_tokens", help="Tokens drafted per step, at most.", kind=int),
 )
 SERVER = (
-    Flag(name="host", help="Address to listen on; beyond loopback needs --api-key."),
+    Flag(name="host", help="Address to listen on; beyond loopback needs an API key."),
     Flag(name="port", help="Port to listen on; 0 takes a free one.", kind=int),
     Flag(
         name="api_keys", help="Key that clients must present; repeatable.", kind=list[str], option="--api-key"
     ),
+    Flag(name="api_keys_file", help="File of such keys, one per line.", metavar="FILE"),
     Flag(name="allowed_hosts", help="Further Host name to answer to.", kind=list[str]),
+    Flag(name="allowed_origins", help="Web origin that browsers may call from.", kind=list[str]),
+    Flag(name="access_log", help="One line per request on standard error.", kind=bool),
+    Flag(name="max_body_bytes", help="Largest request body, e.g. 8MiB.", metavar="SIZE"),
+    Flag(name="max_concurrent_requests", help="Requests at once; then 429.", kind=int),
+    Flag(name="max_runs", help="Agent runs at once; then 429.", kind=int),
+    Flag(name="max_followers", help="Streams of run events at once; then 429.", kind=int),
     Flag(name="drain_s", help="Seconds that requests may go on after SIGTERM.", kind=float),
     Flag(name="metrics_compat", help="none, or vllm for its metric names too.", metavar="NAMES"),
 )

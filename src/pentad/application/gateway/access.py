@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-from urllib.parse import urlsplit
+import re
 
 from starlette.datastructures import Headers
 
@@ -14,6 +14,11 @@ from pentad.errors import Forbidden, Unauthorized
 
 OPEN_PATHS = frozenset({"/livez"})
 """The only paths that are answered without a key."""
+
+_HOST = re.compile(
+    r"(?:(?P<address>\[[0-9a-f:.]+\])|(?P<name>[0-9a-z_](?:[0-9a-z_.-]*[0-9a-z_])?)\.?)(?::[0-9]{1,5})?"
+)
+"""RFC 3986 host and port in small letters, without userinfo or percent signs."""
 
 
 class Access:
@@ -71,20 +76,22 @@ class Access:
         )
 
     def _known_host(self, host: str) -> bool:
-        name = _without_port(host)
+        name = _name_of(host)
+        if not name:
+            return False
         return name == self._own or is_loopback(name) or name in self._hosts or host in self._hosts
 
     def _known_origin(self, origin: str, host: str) -> bool:
         if origin in self._origins:
             return True
-        parts = urlsplit(origin)
-        return parts.scheme in ("http", "https") and bool(host) and parts.netloc == host
+        scheme, _, rest = origin.partition("://")
+        return scheme in ("http", "https") and rest == host and bool(_name_of(host))
 
 
-def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0]
+def _name_of(host: str) -> str:
+    """The name or address in a Host header, without the port; empty for what is neither."""
+    found = _HOST.fullmatch(host)
+    return (found["address"] or found["name"]) if found else ""
 
 
 def _presented(headers: Headers) -> str:

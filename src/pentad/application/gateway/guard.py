@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pentad.application.gateway.access_log import AccessLog
 from pentad.application.gateway.core import Gateway
 from pentad.application.gateway.errors import error_response, internal_error
 from pentad.application.gateway.exchange import SCOPE_KEY, Exchange
@@ -45,6 +46,7 @@ class Guard:
     def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
         self._app = app
         self._gateway = gateway
+        self._access_log = AccessLog(on=gateway.settings.access_log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -72,6 +74,9 @@ class Guard:
             self._count(scope, answer.status)
             if answer.intake is not None and answer.intake.size_bytes >= LARGE_BYTES:
                 self._gateway.memory.give_back()
+            self._access_log.note(
+                scope, exchange, status=answer.status, sent_bytes=answer.sent_bytes, now_s=clock()
+            )
 
     async def _admit(self, scope: Scope, receive: Receive, answer: _Answer, exchange: Exchange) -> None:
         headers = Headers(scope=scope)
@@ -129,13 +134,14 @@ class _Answer:
         self._scope = scope
         self._exchange = exchange
         self._gateway = gateway
-        self.status = 0
+        self.status = self.sent_bytes = 0
         self.intake: Intake | None = None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self._mark(MutableHeaders(raw=message.setdefault("headers", [])))
+        self.sent_bytes += len(message.get("body", b""))
         await self._send(message)
 
     def _mark(self, headers: MutableHeaders) -> None:

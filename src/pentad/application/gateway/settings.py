@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import pathlib
 import re
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -88,6 +89,10 @@ class GatewaySettings:
     """0 lets the system choose."""
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     """Keys as ApiKey.parse reads them; with any set, every route but /livez needs one."""
+    api_keys_file: str | None = None
+    """File with further keys, one per line as in `api_keys`; lines that begin with # are comments."""
+    access_log: bool = False
+    """Write one line per request to standard error: who, what, status, bytes, seconds; no content."""
     allowed_hosts: tuple[str, ...] = ()
     """Further names that a Host header may carry; `*` allows all."""
     allowed_origins: tuple[str, ...] = ()
@@ -154,7 +159,7 @@ class GatewaySettings:
         if not keys and not is_loopback(self.host):
             raise InvalidRequest(
                 f"host {self.host!r} is reachable from other machines, but no API key is set",
-                hint="set --api-key (PENTAD_API_KEY), or --host 127.0.0.1",
+                hint="set PENTAD_API_KEY or --api-keys-file, or --host 127.0.0.1",
                 param="api_keys",
             )
 
@@ -168,4 +173,23 @@ class GatewaySettings:
 
     def keys(self) -> tuple[ApiKey, ...]:
         """The keys, parsed."""
-        return tuple(ApiKey.parse(text) for text in self.api_keys)
+        filed = () if self.api_keys_file is None else _lines(self.api_keys_file)
+        return tuple(ApiKey.parse(text) for text in (*self.api_keys, *filed))
+
+
+def _lines(path: str) -> list[str]:
+    """The keys in a file. Raises InvalidRequest where it cannot be read or holds none."""
+    try:
+        text = pathlib.Path(path).expanduser().read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else "it is not UTF-8 text"
+        raise InvalidRequest(
+            f"api_keys_file {path!r} cannot be read: {reason}", param="api_keys_file"
+        ) from None
+    lines = [line.strip() for line in text.splitlines()]
+    keys = [line for line in lines if line and not line.startswith("#")]
+    if not keys:
+        raise InvalidRequest(
+            f"api_keys_file {path!r} holds no key", hint="write one per line", param="api_keys_file"
+        )
+    return keys

@@ -25,7 +25,7 @@ def block_count(
         raise Infeasible(
             f"a KV cache of {asked} holds no block of {block_size} tokens, which takes {block_bytes} bytes "
             f"in model {spec.name!r}",
-            hint="raise kv_bytes or num_blocks",
+            hint="raise kv_bytes",
             param="kv_bytes",
         )
     return num_blocks

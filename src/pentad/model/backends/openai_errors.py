@@ -34,7 +34,10 @@ def translated(error: Exception, endpoint: Endpoint) -> PentadError:
             hint="raise timeout_s or try again later",
         )
     if name == "APIConnectionError":
-        return Unavailable(f"{where} cannot be reached", hint="check base_url and whether the server runs")
+        return Unavailable(
+            f"{where} cannot be reached",
+            hint="check its `url` in `backends` of the settings file, and whether the server runs",
+        )
     status = getattr(error, "status_code", None)
     if isinstance(status, int):
         return _by_status(status, error, endpoint, where)
@@ -45,10 +48,13 @@ def translated(error: Exception, endpoint: Endpoint) -> PentadError:
 def _by_status(status: int, error: Any, endpoint: Endpoint, where: str) -> PentadError:
     said = redacted(_message(error), endpoint)
     if status in (401, 403):
-        return BackendFailed(f"{where} refused our key ({status})", hint="check the endpoint's api_key")
+        return BackendFailed(
+            f"{where} refused our key ({status})", hint="check the variable that its `api_key_env` names"
+        )
     if status == 404:
         return BackendFailed(
-            f"{where} has no model {endpoint.model!r}: {said}", hint="check base_url and model"
+            f"{where} has no model {endpoint.model!r}: {said}",
+            hint="check its `url` and `model` in `backends` of the settings file",
         )
     if status in (429, 503):
         kind = Overloaded if status == 429 else Unavailable
