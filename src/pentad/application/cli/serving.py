@@ -97,7 +97,7 @@ def ps(
     """List what a running server serves and how busy it is."""
     from pentad.application.cli.client import ServerClient
 
-    state = ServerClient(url, api_key).get("/console/stats")
+    state = ServerClient(url, api_key).get("/v1/engine")
     if json:
         print_json(state)
         return

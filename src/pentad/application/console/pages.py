@@ -1,37 +1,46 @@
-"""Routes of the console: the page, its files and the gauges that it polls.
+"""Routes of the console: one page under every address that it can show, and its files.
 
-The page holds no data and runs no inline script; what it shows comes from the public API with the
-visitor's own key. Every file is read once and served from memory with an ETag.
+The page and its files hold no data and run no inline script, so they are answered without a key;
+what the page shows comes from the public API with the visitor's own key. Every file is read and
+compressed once, and served from memory with an ETag.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import importlib.resources
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.resources.abc import Traversable
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from pentad import __version__
-
-if TYPE_CHECKING:
-    from pentad.application.services import Services
-
 PAGE = "index.html"
+ADDRESSES = (
+    "/console",
+    "/console/chat",
+    "/console/chat/{id}",
+    "/console/runs",
+    "/console/runs/{id}",
+    "/console/engine",
+)
+"""What a person may bookmark; the page reads its own address and shows it."""
+FILES = "/console/static/{name:path}"
 MEDIA_TYPES = {
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
+    "txt": "text/plain; charset=utf-8",
 }
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 
@@ -41,24 +50,36 @@ class Asset:
     """One file of the page, ready to be sent."""
 
     body: bytes
+    packed: bytes
+    """The body, gzipped."""
     media_type: str
     etag: str
 
 
+def is_page(path: str) -> bool:
+    """Whether the path is the console's own, answered without a key so that the page can ask for one."""
+    return path in ("/", "/console") or path.startswith("/console/")
+
+
 def load_assets() -> Mapping[str, Asset]:
-    """The files of the page by name."""
-    assets = {}
-    for file in (importlib.resources.files(__package__) / "static").iterdir():
-        media_type = MEDIA_TYPES.get(file.name.rpartition(".")[2])
-        if media_type:
+    """The files of the page by their path below `static`."""
+    return MappingProxyType(dict(_assets(importlib.resources.files(__package__) / "static", "")))
+
+
+def _assets(folder: Traversable, prefix: str) -> Iterator[tuple[str, Asset]]:
+    for file in folder.iterdir():
+        name = prefix + file.name
+        if file.is_dir():
+            yield from _assets(file, f"{name}/")
+        elif media_type := MEDIA_TYPES.get(name.rpartition(".")[2]):
             body = file.read_bytes()
             etag = f'"{hashlib.sha256(body).hexdigest()[:20]}"'
-            assets[file.name] = Asset(body=body, media_type=media_type, etag=etag)
-    return MappingProxyType(assets)
+            packed = gzip.compress(body, mtime=0)
+            yield name, Asset(body=body, packed=packed, media_type=media_type, etag=etag)
 
 
-def routes(services: Services) -> list[Route]:
-    """`/` (to the console), `/console`, `/console/static/NAME` and `/console/stats`."""
+def routes() -> list[Route]:
+    """`/` (to the console), the addresses of the page, and its files."""
     assets = load_assets()
 
     async def home(_: Request) -> Response:
@@ -71,41 +92,18 @@ def routes(services: Services) -> list[Route]:
         asset = assets.get(request.path_params["name"])
         return Response(status_code=404) if asset is None else _answer(asset, request)
 
-    async def stats(_: Request) -> Response:
-        return JSONResponse(gauges(services), headers={"Cache-Control": "no-store"})
-
     return [
         Route("/", home, include_in_schema=False),
-        Route("/console", page, include_in_schema=False),
-        Route("/console/static/{name}", static, include_in_schema=False),
-        Route("/console/stats", stats, include_in_schema=False),
+        *(Route(address, page, include_in_schema=False) for address in ADDRESSES),
+        Route(FILES, static, include_in_schema=False),
     ]
 
 
-def gauges(services: Services) -> dict[str, object]:
-    """What the engine page draws and `pentad ps` lists: models with their gauges and counters."""
-    stats = services.models.stats()
-    return {
-        "version": __version__,
-        "at_s": services.clock(),
-        "default": services.models.default,
-        "trouble": services.models.check(),
-        "agents": services.agents is not None,
-        "models": [
-            {
-                "name": card.name,
-                "kind": card.kind,
-                "context_length": card.context_length,
-                "remote": card.capabilities.remote if card.capabilities else False,
-                "stats": stats.get(card.name, {}),
-            }
-            for card in services.models.models()
-        ],
-    }
-
-
 def _answer(asset: Asset, request: Request) -> Response:
-    headers = {**PAGE_HEADERS, "ETag": asset.etag, "Cache-Control": "no-cache"}
+    headers = {**PAGE_HEADERS, "ETag": asset.etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
     if asset.etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    return Response(asset.body, media_type=asset.media_type, headers=headers)
+    body = asset.body
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        body, headers["Content-Encoding"] = asset.packed, "gzip"
+    return Response(body, media_type=asset.media_type, headers=headers)

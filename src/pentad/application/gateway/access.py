@@ -9,11 +9,12 @@ import re
 
 from starlette.datastructures import Headers
 
+from pentad.application.console import is_page
 from pentad.application.gateway.settings import ApiKey, GatewaySettings, digest_of, is_loopback
 from pentad.errors import Forbidden, Unauthorized
 
 OPEN_PATHS = frozenset({"/livez"})
-"""The only paths that are answered without a key."""
+"""The only path besides the console's page and files that is answered without a key."""
 
 _HOST = re.compile(
     r"(?:(?P<address>\[[0-9a-f:.]+\])|(?P<name>[0-9a-z_](?:[0-9a-z_.-]*[0-9a-z_])?)\.?)(?::[0-9]{1,5})?"
@@ -69,7 +70,7 @@ class Access:
                 found = key
         if found is not None:
             return found.name
-        if path in OPEN_PATHS:
+        if path in OPEN_PATHS or is_page(path):
             return "default"
         raise Unauthorized(
             "no valid API key was given", hint="send Authorization: Bearer KEY or x-api-key: KEY"

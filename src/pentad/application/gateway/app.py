@@ -48,7 +48,7 @@ def create_app(services: Services, settings: GatewaySettings) -> Starlette:
 def _routes(gateway: Gateway) -> list[BaseRoute]:
     modules = (chat, completions, embeddings, messages, operations)
     served: list[BaseRoute] = [route for module in modules for route in module.routes(gateway)]
-    return [*served, *Responses(gateway).routes(), *Runs(gateway).routes(), *console.routes(gateway.services)]
+    return [*served, *Responses(gateway).routes(), *Runs(gateway).routes(), *console.routes()]
 
 
 async def _routing_error(http: HttpRequest, raised: Exception) -> Response:

@@ -108,6 +108,9 @@ class Gateway:
             request = replace(request, priority=policy.priority)
         model = request.model or self.services.models.default
         known = self.services.models.stats().keys()
+        objective = request.context.objective
+        if model in known and (objective.ttft_s is not None or objective.inter_token_s is not None):
+            self.metrics.objectives[model] = objective
         return metered(
             self.services.models.stream(request),
             model if model in known else "unknown",

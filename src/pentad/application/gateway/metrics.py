@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from pentad.application.gateway.metrics_vllm import VllmAliases
-from pentad.types import Usage
+from pentad.types import Objective, Usage
 
 Stats = Callable[[], Mapping[str, Mapping[str, float]]]
 """Gauges and counters of every model, as ModelService.stats gives them."""
@@ -86,6 +86,8 @@ class Metrics:
             registry=add,
         )
         self._meters: dict[str, Meter] = {}
+        self.objectives: dict[str, Objective] = {}
+        """By model, the last objective with a latency that a request declared."""
         add.register(_ModelStats(stats))
         if compat == "vllm":
             add.register(VllmAliases(self.registry))

@@ -27,7 +27,13 @@ from pentad.application.gateway.schemas.messages import (
     MessagesRequest,
     TokenCount,
 )
-from pentad.application.gateway.schemas.operations import ErrorBody, MessagesErrorBody, Status, Version
+from pentad.application.gateway.schemas.operations import (
+    EngineReport,
+    ErrorBody,
+    MessagesErrorBody,
+    Status,
+    Version,
+)
 from pentad.application.gateway.schemas.responses import ResponseDeleted, ResponseObject, ResponseRequest
 from pentad.application.gateway.schemas.runs import (
     AgentList,
@@ -109,6 +115,7 @@ OPERATIONS: tuple[Operation, ...] = (
     _get("/readyz", "Whether new work is taken", Status, failure=Status),
     _get("/health", "Whether every model makes tokens", Status, failure=Status),
     _get("/metrics", "Metrics in Prometheus' format", None, media="text/plain"),
+    _get("/v1/engine", "Served models: load, KV memory, latencies", EngineReport),
     _get("/version", "The server's version", Version),
     _get("/openapi.json", "This document", None),
 )

@@ -177,6 +177,7 @@ class KVCache:
             "kv_blocks": self.pool.num_blocks,
             "kv_blocks_held": held,
             "kv_blocks_cached": self.pool.registered,
+            "kv_blocks_reusable": self.pool.idle,
             "kv_usage_fraction": held / self.pool.num_blocks,
             "kv_evictions_total": self.pool.evictions,
             "prefix_query_tokens_total": 0 if prefix is None else prefix.query_tokens,

@@ -52,6 +52,11 @@ class BlockPool:
         return self.num_blocks - self.available
 
     @property
+    def idle(self) -> int:
+        """Blocks that nobody holds and whose content can be found again."""
+        return len(self._idle)
+
+    @property
     def registered(self) -> int:
         """Blocks whose content can be found by key."""
         return len(self._keys)

@@ -1,13 +1,16 @@
 // The public HTTP API as the page uses it: JSON calls and server-sent events with the visitor's key.
 
 const KEY = "pentad-key";
+const SILENCE_MS = 60_000;
+const RETRY_MS = [300, 1000, 2000, 5000];
 
+/** The visitor's key, kept in this tab only. */
 export const key = {
   get: () => sessionStorage.getItem(KEY) ?? "",
   set: (value) => (value ? sessionStorage.setItem(KEY, value) : sessionStorage.removeItem(KEY)),
 };
 
-/** An answer of the server that is an error, with its own words and status. */
+/** An answer of the server that is an error, with its own words and status. 0: no answer at all. */
 export class ApiError extends Error {
   constructor(message, status) {
     super(message);
@@ -15,21 +18,25 @@ export class ApiError extends Error {
   }
 }
 
-function headers() {
-  const secret = key.get();
-  return {
-    "Content-Type": "application/json",
-    ...(secret ? { Authorization: `Bearer ${secret}` } : {}),
-  };
+let locked = () => {};
+
+/** What to do when the server wants a key that it was not given. */
+export function onLocked(act) {
+  locked = act;
 }
 
-async function request(method, path, body, signal) {
+async function request(method, path, { body, signal, headers = {} } = {}) {
+  const secret = key.get();
   let response;
   try {
     // With the origin, since the page's own address may carry credentials, which fetch refuses.
     response = await fetch(location.origin + path, {
       method,
-      headers: headers(),
+      headers: {
+        ...(body === undefined ? {} : { "Content-Type": "application/json" }),
+        ...(secret ? { Authorization: `Bearer ${secret}` } : {}),
+        ...headers,
+      },
       signal,
       cache: "no-store",
       body: body === undefined ? undefined : JSON.stringify(body),
@@ -38,6 +45,7 @@ async function request(method, path, body, signal) {
     if (error.name === "AbortError") throw error;
     throw new ApiError("the server does not answer", 0);
   }
+  if (response.status === 401) locked();
   if (!response.ok) {
     const told = await response.json().catch(() => null);
     throw new ApiError(told?.error?.message ?? `the server answered ${response.status}`, response.status);
@@ -46,21 +54,23 @@ async function request(method, path, body, signal) {
 }
 
 export async function call(method, path, body) {
-  const response = await request(method, path, body);
+  const response = await request(method, path, { body });
   return response.status === 204 ? null : response.json();
 }
 
-/** The events of a stream as {event, data}, data being text. Ends with the stream or its `[DONE]`. */
-export async function* events(method, path, body, signal) {
-  const response = await request(method, path, body, signal);
+/** The events of a stream as {event, id, data}, data being text. Ends with the stream or its `[DONE]`. */
+export async function* events(method, path, given) {
+  const response = await request(method, path, given);
+  if (response.status === 204) return;
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   try {
     for (;;) {
-      const { done, value } = await reader.read();
+      // The server says something every few seconds; a line that is silent for longer is dead.
+      const silence = setTimeout(() => reader.cancel().catch(() => {}), SILENCE_MS);
+      const { done, value } = await reader.read().finally(() => clearTimeout(silence));
       if (done) return;
-      rest += value;
-      const blocks = rest.split(/\r?\n\r?\n/);
+      const blocks = (rest + value).split(/\r?\n\r?\n/);
       rest = blocks.pop();
       for (const block of blocks) {
         const event = parse(block);
@@ -68,17 +78,56 @@ export async function* events(method, path, body, signal) {
         if (event) yield event;
       }
     }
+  } catch (error) {
+    throw error.name === "AbortError" ? error : new ApiError("the connection was cut", 0);
   } finally {
     reader.cancel().catch(() => {});
   }
 }
 
 function parse(block) {
-  const event = { event: "message", data: [] };
+  const event = { event: "message", id: null, data: [] };
   for (const line of block.split(/\r?\n/)) {
     const [, field, value] = /^([^:]*):? ?(.*)$/s.exec(line);
     if (field === "data") event.data.push(value);
-    else if (field === "event") event.event = value;
+    else if (field === "event" || field === "id") event[field] = value;
   }
   return event.data.length ? { ...event, data: event.data.join("\n") } : null;
+}
+
+/**
+ * The events of a run until it has ended, over as many connections as it takes: after a cut it goes
+ * on behind the last event that came. `told(connected)` hears when the line is lost and found again.
+ */
+export async function* follow(runId, signal, told) {
+  let last = null;
+  let tries = 0;
+  while (!signal.aborted) {
+    try {
+      const headers = last === null ? {} : { "Last-Event-ID": last };
+      let any = false;
+      for await (const { event, id, data } of events("GET", `/v1/runs/${runId}/events`, { signal, headers })) {
+        const record = JSON.parse(data);
+        // Only a frame without a name is an error of the stream; events have fields named `error` too.
+        if (event === "message") throw new ApiError(record.error?.message ?? "the stream broke", 503);
+        if (!any) told(true);
+        any = true;
+        tries = 0;
+        last = id ?? last;
+        yield record;
+        if (record.type === "run_ended") return;
+      }
+      if (!any && last !== null && (await ended(runId))) return;
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      if (error.status >= 400 && error.status < 500 && error.status !== 429) throw error;
+    }
+    told(false);
+    const pause = RETRY_MS[Math.min(tries++, RETRY_MS.length - 1)];
+    await new Promise((go) => setTimeout(go, pause));
+  }
+}
+
+async function ended(runId) {
+  return (await call("GET", `/v1/runs/${runId}`)).ended_at !== null;
 }

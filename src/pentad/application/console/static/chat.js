@@ -1,130 +1,207 @@
-// A conversation over /v1/chat/completions, streamed, with a stop button and the usage of each answer.
+// The chat page: saved conversations, the one that is shown, and the panel of its settings.
 
-import { events } from "./api.js";
-import { $, make, seconds, visible } from "./dom.js";
+import { generate } from "./answer.js";
+import { attachments } from "./attach.js";
+import { add, branch, fresh, list, load, remove, save } from "./chats.js";
+import { make, moment, notice, short } from "./dom.js";
+import { drawers } from "./drawer.js";
+import { panel } from "./sampling.js";
+import { server } from "./session.js";
+import { draw, turnItem } from "./turn.js";
 
-const history = [];
-let running = null;
+const DRAW_MS = 80;
+const SAVE_MS = 1000;
+/** Answers that are being made, by chat; they go on while another page is shown. */
+const making = new Map();
 
-export function start() {
-  $("composer").addEventListener("submit", (event) => {
-    event.preventDefault();
-    send();
-  });
-  $("prompt").addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-      event.preventDefault();
-      send();
-    }
-  });
-  $("stop").addEventListener("click", () => running?.abort());
-  $("clear").addEventListener("click", clear);
-}
+const tenant = () => server.report?.tenant ?? "default";
+const keep = (chat) => save(chat).catch((error) => notice(error.message));
 
-export const enter = () => $("prompt").focus();
-
-/** Fills the list of models that can talk. */
-export function offer(state) {
-  const names = state.models.filter((model) => model.kind === "generate").map((model) => model.name);
-  $("model").replaceChildren(...names.map((name) => new Option(name, name)));
-}
-
-function clear() {
-  running?.abort();
-  history.length = 0;
-  $("messages").replaceChildren(make("li", "empty", "Ask something. The answer comes from this machine."));
-  $("prompt").focus();
-}
-
-function add(role, text) {
-  const body = make("div", "body", visible(text));
-  const meta = make("div", "meta");
-  const item = make("li", `message ${role}`, body, meta);
-  $("messages").querySelector(".empty")?.remove();
-  $("messages").append(item);
-  item.scrollIntoView({ block: "end" });
-  return { item, body, meta };
-}
-
-async function send() {
-  const text = $("prompt").value.trim();
-  if (!text || running) return;
-  $("prompt").value = "";
-  history.push({ role: "user", content: text });
-  add("user", text);
-  const view = add("assistant", "");
-  running = new AbortController();
-  busy(true, view);
-  const answer = { text: "", finish: null, usage: null, first: null, begun: performance.now() };
-  try {
-    await stream(answer, view, running.signal);
-    view.meta.textContent = summary(answer);
-    history.push({ role: "assistant", content: answer.text });
-  } catch (error) {
-    if (error.name === "AbortError") {
-      view.meta.textContent = "stopped";
-      history.push({ role: "assistant", content: answer.text });
-    } else {
-      view.item.classList.add("failed");
-      view.body.append(visible(`${answer.text ? "\n" : ""}${error.message}`));
-      history.pop();
-    }
-  }
-  running = null;
-  busy(false, view);
-}
-
-function busy(on, view) {
-  $("send").hidden = on;
-  $("stop").hidden = !on;
-  view.item.classList.toggle("live", on);
-  if (!on) $("prompt").focus();
-}
-
-async function stream(answer, view, signal) {
-  const system = $("system").value.trim();
-  const body = {
-    model: $("model").value,
-    messages: [...(system ? [{ role: "system", content: system }] : []), ...history],
-    temperature: Number($("temperature").value),
-    max_tokens: Number($("max-tokens").value),
-    stream: true,
-    stream_options: { include_usage: true },
+export function open(view, id, go) {
+  document.title = "Chat · Pentad";
+  const page = { view, go, chat: null, items: new Map(), closed: false };
+  build(page);
+  start(page, id);
+  return () => {
+    page.closed = true;
+    if (making.has(page.chat?.id)) making.get(page.chat.id).grown = () => {};
   };
-  for await (const { data } of events("POST", "/v1/chat/completions", body, signal)) {
-    const chunk = JSON.parse(data);
-    if (chunk.error) throw new Error(chunk.error.message);
-    answer.usage = chunk.usage ?? answer.usage;
-    const choice = chunk.choices?.[0];
-    if (!choice) continue;
-    answer.finish = choice.finish_reason ?? answer.finish;
-    const piece = choice.delta?.content;
-    if (!piece) continue;
-    answer.first ??= performance.now();
-    answer.text += piece;
-    view.body.append(visible(piece));
-    follow();
-  }
 }
 
-function follow() {
-  const list = $("messages");
-  if (list.scrollHeight - list.scrollTop - list.clientHeight < 120) list.scrollTop = list.scrollHeight;
+function build(page) {
+  page.messages = make("ol", { class: "messages", "aria-label": "Conversation" });
+  page.said = make("p", { class: "hidden", role: "status" });
+  page.prompt = make("textarea", { id: "prompt", rows: 2, "aria-label": "Message", placeholder: "Message (Enter sends, Shift+Enter: new line)" });
+  page.send = make("button", { id: "send", type: "submit" }, "Send");
+  page.stop = make("button", { id: "stop", class: "danger", type: "button", hidden: true }, "Stop");
+  page.files = attachments();
+  const row = make("div", "row", page.files.button, page.files.input, page.prompt, page.send, page.stop);
+  page.composer = make("form", "composer", page.files.shown, row);
+  page.list = make("ul", { class: "side-list", id: "chat-list" });
+  page.settings = make("aside", { class: "side settings", "aria-label": "Settings of this chat" });
+  const chats = make(
+    "aside",
+    { class: "side chats", "aria-label": "Chats" },
+    make("a", { class: "button", href: "/console/chat", id: "new-chat" }, "New chat"),
+    page.list,
+    make("p", "soft", "Kept in this browser."),
+  );
+  const box = make("div", "chat");
+  page.drawers = drawers(box, [["chats", "Chats"], ["settings", "Settings"]]);
+  const talk = make("div", "talk", page.drawers.bar, make("h1", "hidden", "Chat"), page.messages, page.said, page.composer);
+  box.append(chats, talk, page.settings);
+  page.view.replaceChildren(box);
+  bind(page);
 }
 
-function summary(answer) {
-  const parts = [];
-  const usage = answer.usage;
-  if (usage) {
-    const cached = usage.prompt_tokens_details?.cached_tokens ?? 0;
-    parts.push(`${usage.prompt_tokens} prompt tokens${cached ? ` (${cached} cached)` : ""}`);
-    parts.push(`${usage.completion_tokens} generated`);
+function bind(page) {
+  page.composer.addEventListener("submit", (event) => {
+    event.preventDefault();
+    send(page);
+  });
+  page.prompt.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    send(page);
+  });
+  page.stop.addEventListener("click", () => making.get(page.chat.id)?.control.abort());
+  page.composer.addEventListener("dragover", (event) => event.preventDefault());
+  page.composer.addEventListener("drop", (event) => {
+    event.preventDefault();
+    page.files.add(event.dataTransfer.files);
+  });
+}
+
+async function start(page, id) {
+  let chat = making.get(id)?.chat ?? null;
+  if (id && !chat) chat = await load(id, tenant()).catch((error) => notice(error.message));
+  if (page.closed) return;
+  if (id && !chat) notice(`no chat ${id} is kept in this browser`);
+  page.chat = chat ?? fresh(tenant(), server.report?.default ?? "", {});
+  for (const turn of Object.values(page.chat.turns)) {
+    if (turn.live && !making.has(page.chat.id)) Object.assign(turn, { live: false, made: "stopped: the page was closed" });
   }
-  if (answer.first) {
-    const since = (performance.now() - answer.first) / 1000;
-    parts.push(`first after ${seconds((answer.first - answer.begun) / 1000)}`);
-    if (usage && since > 0.05) parts.push(`${((usage.completion_tokens - 1) / since).toFixed(1)} tokens/s`);
+  if (page.chat.title) document.title = `${page.chat.title} · Pentad`;
+  page.settings.replaceChildren(make("h2", "", "Settings"), panel(page.chat, () => page.chat.leaf && keep(page.chat)));
+  redraw(page);
+  if (making.has(page.chat.id)) attach(page);
+  if (matchMedia("(min-width: 60rem)").matches) page.prompt.focus();
+  await drawList(page);
+}
+
+async function drawList(page) {
+  const chats = await list(tenant()).catch((error) => (notice(error.message), []));
+  const items = chats.map((chat) => {
+    const here = chat.id === page.chat.id;
+    const link = make(
+      "a",
+      { href: `/console/chat/${chat.id}`, "aria-current": here && "page" },
+      make("span", "goal", short(chat.title, 80)),
+      make("span", "soft", moment(chat.used_at / 1000)),
+    );
+    const drop = make("button", { class: "quiet small", type: "button", "aria-label": `Delete chat ${short(chat.title, 40)}` }, "×");
+    drop.addEventListener("click", async () => {
+      if (drop.textContent === "×") {
+        drop.textContent = "Delete?";
+        return;
+      }
+      making.get(chat.id)?.control.abort();
+      await remove(chat.id).catch((error) => notice(error.message));
+      if (here) page.go("/console/chat");
+      else drawList(page);
+    });
+    return make("li", "", link, drop);
+  });
+  if (!page.closed) page.list.replaceChildren(...(items.length ? items : [make("li", "soft", "No chats yet.")]));
+}
+
+function redraw(page) {
+  const acts = {
+    edit: (turn, text) => say(page, turn.parent, text, turn.files),
+    again: (turn) => answer(page, turn.parent),
+    shown: () => {
+      keep(page.chat);
+      redraw(page);
+    },
+  };
+  page.items = new Map(branch(page.chat).map((turn) => [turn.id, turnItem(page.chat, turn, acts)]));
+  const items = [...page.items.values()].map((view) => view.item);
+  const hello = make("li", "hello", make("p", "hello-title", "Ask something."), make("p", "soft", "The answer comes from the machines that this server runs on."));
+  page.messages.replaceChildren(...(items.length ? items : [hello]));
+  page.messages.scrollTop = page.messages.scrollHeight;
+}
+
+function send(page) {
+  const text = page.prompt.value.trim();
+  if (!text || !page.chat || making.has(page.chat.id)) return;
+  page.prompt.value = "";
+  say(page, page.chat.leaf, text, page.files.take());
+}
+
+function say(page, parent, text, files) {
+  if (making.has(page.chat.id)) return;
+  const { chat } = page;
+  const turn = add(chat, parent, { role: "user", text, files: files ?? [] });
+  if (!chat.title) {
+    chat.title = short(text, 60);
+    document.title = `${chat.title} · Pentad`;
+    history.replaceState(null, "", `/console/chat/${chat.id}`);
   }
-  if (answer.finish === "length") parts.push("ended at the token limit");
-  return parts.join(" · ");
+  answer(page, turn.id);
+}
+
+async function answer(page, parent) {
+  const { chat } = page;
+  if (making.has(chat.id)) return;
+  chat.leaf = parent;
+  const turns = branch(chat);
+  const turn = add(chat, parent, { role: "assistant", text: "", live: true });
+  const job = { chat, turn, control: new AbortController(), grown: () => {} };
+  making.set(chat.id, job);
+  redraw(page);
+  attach(page);
+  page.drawers.close();
+  await keep(chat);
+  drawList(page);
+  let saved = performance.now();
+  await generate(chat, turns, turn, job.control.signal, () => {
+    job.grown();
+    if (performance.now() - saved > SAVE_MS) {
+      saved = performance.now();
+      keep(chat);
+    }
+  });
+  making.delete(chat.id);
+  await keep(chat);
+  job.done?.();
+}
+
+/** Lets the page show the answer that is being made for its chat. */
+function attach(page) {
+  const job = making.get(page.chat.id);
+  let due = null;
+  const now = () => {
+    due = null;
+    const view = page.items.get(job.turn.id);
+    if (!view || page.closed) return;
+    const low = page.messages.scrollHeight - page.messages.scrollTop - page.messages.clientHeight < 120;
+    draw(view);
+    if (low) page.messages.scrollTop = page.messages.scrollHeight;
+  };
+  job.grown = () => (due ??= setTimeout(now, DRAW_MS));
+  job.done = () => {
+    clearTimeout(due);
+    if (page.closed || page.chat !== job.chat) return;
+    now();
+    busy(page, false);
+    page.said.textContent = job.turn.error ? "The answer failed." : "The answer is complete.";
+    drawList(page);
+  };
+  busy(page, true);
+}
+
+function busy(page, on) {
+  page.send.hidden = on;
+  page.stop.hidden = !on;
+  if (!on && document.activeElement === document.body) page.prompt.focus();
 }

@@ -1,98 +1,128 @@
-// Gauges of each model's engine, read while this section is open and the page is visible.
+// The engine page: load, KV memory and latencies of each model, read while the page is visible.
 
 import { call } from "./api.js";
-import { $, make, seconds, sparkline } from "./dom.js";
+import { histogram, timeChart } from "./charts.js";
+import { make, seconds, visible } from "./dom.js";
 
 const EVERY_MS = 1000;
-const KEPT = 120;
+const WINDOW_S = 300;
+/** Readings by model, kept while the console is open. */
+const kept = new Map();
 
-/** Label, value from (now, before, elapsed seconds), and how it is written. */
-const CARDS = [
-  ["Running", (now) => now.running, String],
-  ["Waiting", (now) => now.waiting, String],
-  ["Generated tokens/s", (now, then, s) => rate(now, then, "generation_tokens_total", s), (v) => v.toFixed(1)],
-  ["Prompt tokens/s", (now, then, s) => rate(now, then, "prompt_tokens_total", s), (v) => v.toFixed(1)],
-  ["KV cache in use", (now) => now.kv_usage_fraction, percent],
-  ["KV blocks kept for reuse", (now) => now.kv_blocks_cached, String],
-  ["Prompt tokens from cache", (now) => share(now.prefix_hit_tokens_total, now.prefix_query_tokens_total), percent],
-  ["Busy", (now, then, s) => atMostOne(rate(now, then, "step_seconds_total", s)), percent],
-  ["Engine overhead per step", (now) => share(now.overhead_seconds_total, now.steps_total), seconds],
-  ["Preemptions", (now) => now.preemptions_total, String],
-];
-
-const history = new Map();
-const opened = new Set();
-let timer = null;
-let before = null;
-
-export function enter() {
-  timer ??= setInterval(read, EVERY_MS);
-  read();
+export function open(view) {
+  document.title = "Engine · Pentad";
+  const trouble = make("p", { class: "trouble", role: "alert", hidden: true });
+  const models = make("div", "models", make("p", "soft", "Waiting for the first reading."));
+  const page = { trouble, models, shown: new Map(), before: null, closed: false };
+  view.replaceChildren(make("div", "engine", make("h1", "hidden", "Engine"), trouble, models));
+  const timer = setInterval(() => read(page), EVERY_MS);
+  read(page);
+  return () => {
+    page.closed = true;
+    clearInterval(timer);
+    for (const each of page.shown.values()) each.charts.forEach((chart) => chart.close());
+  };
 }
 
-export function leave() {
-  clearInterval(timer);
-  timer = null;
-  before = null;
-}
-
-function percent(value) {
-  return `${(100 * value).toFixed(value < 0.1 ? 1 : 0)}%`;
-}
-
-function share(part, whole) {
-  return whole ? part / whole : part === undefined ? undefined : 0;
-}
-
-function rate(now, then, name, elapsed) {
-  if (now[name] === undefined) return undefined;
-  return then && elapsed > 0 ? Math.max(0, (now[name] - then[name]) / elapsed) : 0;
-}
-
-/** A step counts when it ends, so a reading may hold more step time than passed since the last. */
-function atMostOne(value) {
-  return value === undefined ? undefined : Math.min(1, value);
-}
-
-async function read() {
+async function read(page) {
   if (document.hidden) return;
-  let state;
+  let report;
   try {
-    state = await call("GET", "/console/stats");
+    report = await call("GET", "/v1/engine");
   } catch (error) {
-    $("gauges").replaceChildren(make("p", "empty", error.message));
+    if (!page.closed) say(page, error.message);
     return;
   }
-  const elapsed = before ? state.at_s - before.at_s : 0;
-  $("gauges").replaceChildren(
-    ...(state.trouble ? [make("p", "notice", state.trouble)] : []),
-    ...state.models.map((model) => section(model, before?.models.find((m) => m.name === model.name), elapsed)),
-  );
-  before = state;
-}
-
-function section(model, then, elapsed) {
-  const facts = [model.kind, model.remote ? "remote" : "local"];
-  if (model.context_length) facts.push(`${model.context_length} tokens of context`);
-  const cards = make("div", "cards");
-  for (const [label, value, write] of CARDS) {
-    const number = value(model.stats, then?.stats, elapsed);
-    if (number !== undefined) cards.append(card(`${model.name}/${label}`, label, number, write));
+  if (page.closed) return;
+  say(page, report.trouble);
+  for (const model of report.models) {
+    if (!page.shown.has(model.name)) page.shown.set(model.name, section(model));
   }
-  const heading = make("h2", "", model.name, make("span", "empty", `  ${facts.join(" · ")}`));
-  const rows = Object.entries(model.stats).map(([name, value]) =>
-    make("tr", "", make("td", "", name), make("td", "", String(Math.round(value * 1000) / 1000))),
-  );
-  const whole = make("details", "", make("summary", "", "All counters"), make("table", "", make("tbody", "", ...rows)));
-  whole.open = opened.has(model.name);
-  whole.addEventListener("toggle", () => (whole.open ? opened.add(model.name) : opened.delete(model.name)));
-  return make("section", "", heading, cards, ...(rows.length ? [whole] : []));
+  const sections = report.models.map((model) => page.shown.get(model.name).element);
+  if (page.models.children.length !== sections.length || sections.some((each, i) => page.models.children[i] !== each)) page.models.replaceChildren(...sections);
+  for (const model of report.models) update(page.shown.get(model.name), model, readings(model, report));
 }
 
-function card(id, label, number, write) {
-  const values = history.get(id) ?? [];
-  values.push(number);
-  if (values.length > KEPT) values.shift();
-  history.set(id, values);
-  return make("div", "card", make("div", "name", label), make("div", "value", write(number)), sparkline(values));
+function say(page, text) {
+  page.trouble.hidden = !text;
+  if (page.trouble.textContent !== (text ?? "")) page.trouble.textContent = visible(text ?? "");
+}
+
+/** Adds the present numbers of a model to those kept, and gives those of the window. */
+function readings(model, report) {
+  const all = (kept.get(model.name) ?? []).filter((each) => each.at <= report.at_s && each.at > report.at_s - WINDOW_S);
+  const before = all.at(-1);
+  const elapsed = before ? report.at_s - before.at : 0;
+  if (before && elapsed < EVERY_MS / 2000) return all;
+  const rate = (name) => (before && elapsed > 0 ? Math.max(0, ((model.stats[name] ?? 0) - (before.stats[name] ?? 0)) / elapsed) : 0);
+  all.push({
+    at: report.at_s,
+    stats: model.stats,
+    rates: { generated: rate("generation_tokens_total"), prompt: rate("prompt_tokens_total"), busy: Math.min(1, rate("step_seconds_total")) },
+  });
+  kept.set(model.name, all);
+  return all;
+}
+
+function section(model) {
+  const facts = [model.kind === "embed" ? "embeddings" : "text", model.remote ? "remote" : "local", model.context_length ? `${model.context_length.toLocaleString()} tokens of context` : null];
+  const shown = { tiles: make("dl", "tiles"), charts: [], top: 0, latencies: make("div", "pair"), counters: make("tbody") };
+  const plots = make("div", "pair");
+  if (model.stats.kv_blocks) {
+    const parts = [
+      { label: "held by running requests", colour: "--kv-held" },
+      { label: "reusable prefixes", colour: "--kv-reusable" },
+      { label: "free", colour: "--kv-free" },
+    ];
+    shown.memory = timeChart("KV memory, blocks", parts, { stacked: true, top: () => shown.top, write: (v) => Math.round(v).toLocaleString(), windowS: WINDOW_S });
+    shown.charts.push(shown.memory);
+  }
+  if (model.stats.generation_tokens_total !== undefined) {
+    const parts = [
+      { label: "generated", colour: "--decode" },
+      { label: "prompt", colour: "--prefill" },
+    ];
+    shown.speed = timeChart("Tokens per second", parts, { write: (v) => (v < 10 ? v.toFixed(1) : Math.round(v).toLocaleString()), windowS: WINDOW_S });
+    shown.charts.push(shown.speed);
+  }
+  plots.append(...shown.charts.map((chart) => chart.figure));
+  const counters = make("details", "", make("summary", "", "All counters"), make("table", "", shown.counters));
+  const heading = make("h2", "", visible(model.name), make("span", "soft", `  ${facts.filter(Boolean).join(" · ")}`));
+  shown.element = make("section", { class: "model card", "aria-label": model.name }, heading, shown.tiles, plots, model.kind === "generate" ? shown.latencies : null, counters);
+  return shown;
+}
+
+const percent = (value) => `${(100 * value).toFixed(value > 0 && value < 0.1 ? 1 : 0)}%`;
+const share = (part, whole) => (whole ? part / whole : 0);
+
+/** Label, value, and how it is written; left out where the backend does not count it. */
+const TILES = [
+  ["Running", (s) => s.running, String],
+  ["Waiting", (s) => s.waiting, String],
+  ["Busy", (s, r) => s.step_seconds_total === undefined ? undefined : r.busy, percent],
+  ["KV in use", (s) => s.kv_usage_fraction, percent],
+  ["Prompt from cache", (s) => s.prefix_query_tokens_total === undefined ? undefined : share(s.prefix_hit_tokens_total, s.prefix_query_tokens_total), percent],
+  ["Overhead per step", (s) => s.overhead_seconds_total === undefined ? undefined : share(s.overhead_seconds_total, s.steps_total), seconds],
+  ["Preemptions", (s) => s.preemptions_total, String],
+  ["Requests", (s) => s.requests_total ?? s.requests_finished_total, (v) => v.toLocaleString()],
+];
+
+function update(shown, model, all) {
+  const now = all.at(-1);
+  const tiles = TILES.map(([label, value, write]) => [label, value(now.stats, now.rates), write]).filter(([, value]) => value !== undefined);
+  shown.tiles.replaceChildren(...tiles.map(([label, value, write]) => make("div", "", make("dt", "", label), make("dd", "", write(value)))));
+  shown.top = model.stats.kv_blocks ?? 0;
+  const of = (values) => all.map((each) => ({ at: each.at, values: values(each) }));
+  shown.memory?.show(of(({ stats: s }) => [s.kv_blocks_held, s.kv_blocks_reusable ?? 0, s.kv_blocks - s.kv_blocks_held - (s.kv_blocks_reusable ?? 0)]), now.at);
+  shown.speed?.show(of(({ rates }) => [rates.generated, rates.prompt]), now.at);
+  const key = JSON.stringify([model.ttft, model.inter_token, model.targets]);
+  if (shown.key !== key) {
+    shown.key = key;
+    shown.latencies.replaceChildren(
+      histogram("Time to the first token, since the start", model.ttft, model.targets.ttft_s),
+      histogram("Time between tokens, since the start", model.inter_token, model.targets.inter_token_s),
+    );
+  }
+  const rows = Object.entries(model.stats).map(([name, value]) => make("tr", "", make("th", { scope: "row" }, name), make("td", "number", (Math.round(value * 1000) / 1000).toLocaleString())));
+  shown.counters.replaceChildren(...rows);
 }

@@ -1,52 +1,69 @@
-// Sections, health, theme and key; each section has a module of its own.
+// The shell: which page an address shows, the theme, the server's health, and signing in and out.
 
-import { ApiError, call, key } from "./api.js";
-import * as chat from "./chat.js";
+import { ApiError, call, key, onLocked } from "./api.js";
 import { $, notice } from "./dom.js";
-import * as engine from "./engine.js";
-import * as runs from "./runs.js";
+import { discover, server, signIn, signOut } from "./session.js";
 
-const SECTIONS = { chat, runs, engine };
+/** Each page's addresses and its module, which is loaded when the page is first shown. */
+const PAGES = {
+  runs: [/^\/console\/runs(?:\/([\w-]+))?$/, () => import("./runs.js")],
+  engine: [/^\/console\/engine$/, () => import("./engine.js")],
+  chat: [/^\/console(?:\/chat(?:\/([\w-]+))?)?$/, () => import("./chat.js")],
+};
 const HEALTH_MS = 5000;
+let leave = null;
+let shows = 0;
+let signingIn = false;
 
-function show(name) {
-  for (const section of Object.keys(SECTIONS)) {
-    const chosen = section === name;
-    $(section).hidden = !chosen;
-    $(`tab-${section}`).setAttribute("aria-selected", String(chosen));
-    $(`tab-${section}`).tabIndex = chosen ? 0 : -1;
-    if (!chosen) SECTIONS[section].leave?.();
+/** Shows the page of the present address. */
+async function show() {
+  const turn = ++shows;
+  close();
+  const found = Object.keys(PAGES).find((name) => PAGES[name][0].test(location.pathname));
+  const name = found ?? "chat";
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.dataset.page === name) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
   }
-  SECTIONS[name].enter?.();
-  history.replaceState(null, "", `#${name}`);
+  const [form, load] = PAGES[name];
+  const page = await load();
+  // Another address may have been asked for while the module came.
+  if (turn === shows && !signingIn) leave = page.open($("view"), form.exec(location.pathname)?.[1] ?? null, go);
 }
 
-function bindTabs() {
-  const names = Object.keys(SECTIONS);
-  names.forEach((name) => {
-    $(`tab-${name}`).addEventListener("click", () => show(name));
-    $(`tab-${name}`).addEventListener("keydown", (event) => {
-      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-      if (!step) return;
-      const open = names.filter((each) => !$(`tab-${each}`).hidden);
-      const next = open[(open.indexOf(name) + step + open.length) % open.length];
-      show(next);
-      $(`tab-${next}`).focus();
-    });
+function close() {
+  leave?.();
+  leave = null;
+}
+
+function go(path, { replace = false } = {}) {
+  history[replace ? "replaceState" : "pushState"](null, "", path);
+  show();
+}
+
+function bindLinks() {
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest?.("a[href^='/console']");
+    const plain = !event.ctrlKey && !event.metaKey && !event.shiftKey && !event.altKey && event.button === 0;
+    if (!link || !plain || link.target) return;
+    event.preventDefault();
+    if (link.getAttribute("href") !== location.pathname + location.search) go(link.getAttribute("href"));
   });
+  window.addEventListener("popstate", () => signingIn || show());
 }
 
 async function health() {
+  if (document.hidden) return;
   const pill = $("health");
+  let [text, good] = ["ready", true];
   try {
     await call("GET", "/readyz");
-    pill.textContent = "ready";
-    pill.className = "pill good";
   } catch (error) {
     const needsKey = error instanceof ApiError && error.status === 401;
-    pill.textContent = needsKey ? "key needed" : error.status ? "not ready" : "offline";
-    pill.className = "pill bad";
+    [text, good] = [needsKey ? "signed out" : error.status ? "not ready" : "offline", false];
   }
+  if (pill.textContent !== text) pill.textContent = text;
+  pill.className = `pill ${good ? "good" : "bad"}`;
 }
 
 function bindTheme() {
@@ -58,36 +75,42 @@ function bindTheme() {
     const now = root.dataset.theme ?? (dark ? "dark" : "light");
     root.dataset.theme = now === "dark" ? "light" : "dark";
     localStorage.setItem("pentad-theme", root.dataset.theme);
+    document.dispatchEvent(new Event("themed"));
   });
 }
 
-function bindKey() {
-  $("key").value = key.get();
-  $("key").addEventListener("change", () => {
-    key.set($("key").value.trim());
-    health();
-    discover();
-  });
+function ask() {
+  if (signingIn) return;
+  signingIn = true;
+  close();
+  $("sign-out").hidden = true;
+  signIn($("view"), begin);
 }
 
-/** Asks the server what it has, and lets the sections offer it. */
-async function discover() {
-  try {
-    const state = await call("GET", "/console/stats");
-    chat.offer(state);
-    await runs.offer(state);
-  } catch (error) {
+function begin() {
+  signingIn = false;
+  $("sign-out").hidden = !key.get();
+  $("nav-runs").hidden = !server.report?.agents;
+  show();
+  health();
+}
+
+bindTheme();
+bindLinks();
+onLocked(ask);
+$("notice").lastElementChild.addEventListener("click", () => ($("notice").hidden = true));
+$("sign-out").addEventListener("click", () => {
+  signOut();
+  ask();
+  health();
+});
+try {
+  await discover();
+  begin();
+} catch (error) {
+  if (error.status !== 401) {
     notice(error.message);
+    begin();
   }
 }
-
-bindTabs();
-bindTheme();
-bindKey();
-chat.start();
-runs.start();
-const asked = location.hash.slice(1);
-show(asked in SECTIONS ? asked : "chat");
-health();
-discover();
 setInterval(health, HEALTH_MS);

@@ -10,6 +10,8 @@ from starlette.routing import Route
 import pentad
 from pentad.application.gateway.answers import json_response
 from pentad.application.gateway.core import Gateway
+from pentad.application.gateway.engine_report import engine_report
+from pentad.application.gateway.exchange import exchange_of
 from pentad.application.gateway.health import Health
 from pentad.application.gateway.openapi import document
 
@@ -40,6 +42,9 @@ def routes(gateway: Gateway) -> list[Route]:
     async def metrics(_: HttpRequest) -> Response:
         return Response(gateway.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
+    async def engine(http: HttpRequest) -> Response:
+        return json_response(engine_report(gateway, exchange_of(http).tenant))
+
     async def version(_: HttpRequest) -> Response:
         return json_response({"version": pentad.__version__})
 
@@ -53,5 +58,6 @@ def routes(gateway: Gateway) -> list[Route]:
         Route("/health", health, methods=["GET"]),
         Route("/ping", livez, methods=["GET"]),
         Route("/metrics", metrics, methods=["GET"]),
+        Route("/v1/engine", engine, methods=["GET"]),
         Route("/version", version, methods=["GET"]),
     ]

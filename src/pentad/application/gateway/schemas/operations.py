@@ -40,5 +40,55 @@ class Status(Struct, kw_only=True):
     reason: str | UnsetType = UNSET
 
 
+class Buckets(Struct, kw_only=True):
+    """A histogram since the server's start. `counts` has one entry more than `bounds_s`: those above."""
+
+    bounds_s: list[float]
+    """Upper ends of the buckets in seconds, rising; each counts what is at most this and above the last."""
+    counts: list[int]
+    sum_s: float
+
+
+class Targets(Struct, kw_only=True):
+    """The objective that a client last declared for a model; null where it declared none."""
+
+    ttft_s: float | None
+    inter_token_s: float | None
+
+
+class EngineModel(Struct, kw_only=True):
+    """One served model and how busy it is."""
+
+    name: str
+    kind: str
+    """`generate` or `embed`."""
+    context_length: int | None
+    remote: bool
+    stats: dict[str, float]
+    """The backend's own gauges and counters; names that end in `_total` only grow."""
+    ttft: Buckets | None
+    """From a request's entry to its first piece of answer; null before the first."""
+    inter_token: Buckets | None
+    """Between two pieces of one answer."""
+    targets: Targets
+
+
+class EngineReport(Struct, kw_only=True):
+    """What the console's engine page draws and `pentad ps` lists."""
+
+    version: str
+    tenant: str
+    """Whose key asked."""
+    at_s: float
+    """The server's monotonic clock, for rates between two reports."""
+    default: str
+    """The model of requests that name none."""
+    trouble: str | None
+    """Why a model is not healthy, if one is not."""
+    agents: bool
+    """Whether this server runs agents."""
+    models: list[EngineModel]
+
+
 class Version(Struct, kw_only=True):
     version: str
