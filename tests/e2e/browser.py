@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
+import os
 import pathlib
 import re
 import shutil
@@ -60,14 +62,14 @@ class Browser:
         self._call("POST", f"element/{self._find(selector)}/value", {"text": text})
 
     def count(self, selector: str) -> int:
-        return int(self.script(f"return document.querySelectorAll({selector!r}).length"))
+        return int(self.script(f"return document.querySelectorAll({json.dumps(selector)}).length"))
 
     def wait(self, selector: str, containing: str) -> None:
         """Until the first match's text contains the words."""
         deadline = time.monotonic() + WAIT_S
         seen = ""
         while time.monotonic() < deadline:
-            seen = str(self.script(f"return document.querySelector({selector!r})?.innerText ?? ''"))
+            seen = str(self.script(f"return document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
             if containing in seen:
                 return
             time.sleep(0.05)
@@ -76,6 +78,32 @@ class Browser:
     def complaints(self) -> list[str]:
         """What the page's console says from warning on: script errors, blocked content, failed loads."""
         return [str(entry["message"]) for entry in self._call("POST", "se/log", {"type": "browser"})]
+
+    def viewport(self, width: int, height: int, *, phone: bool = False) -> None:
+        """The size that the page is laid out for, in CSS pixels."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}
+        self.cdp("Emulation.setDeviceMetricsOverride", metrics)
+
+    def scheme(self, name: str) -> None:
+        """What the visitor's system prefers: `light` or `dark`."""
+        self.cdp(
+            "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": name}]}
+        )
+
+    def cdp(self, command: str, parameters: dict[str, Any]) -> Any:
+        """What Chromium answers to a command of its DevTools protocol."""
+        return self._call("POST", "goog/cdp/execute", {"cmd": command, "params": parameters})
+
+    def press(self, *keys: str) -> None:
+        """Keys one after the other, to whatever has the focus."""
+        presses = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+        self._call("POST", "actions", {"actions": [{"type": "key", "id": "keys", "actions": presses}]})
+
+    def focused(self) -> str:
+        """What the focus is on: its id, or its words."""
+        return str(
+            self.script("const a = document.activeElement; return a.id || a.ariaLabel || a.innerText || a.tagName")
+        )
 
     def screenshot(self, path: pathlib.Path) -> None:
         path.write_bytes(base64.b64decode(self._call("GET", "screenshot")))
@@ -96,7 +124,8 @@ def browser() -> Iterator[Browser]:
     """A fresh headless Chromium; skips aloud where Chromium or its driver is missing."""
     driver, chromium = shutil.which("chromedriver"), shutil.which("chromium")
     if driver is None or chromium is None:
-        pytest.skip("chromium and chromedriver are not installed (Debian: chromium chromium-driver)")
+        refuse = pytest.fail if os.environ.get("CI") else pytest.skip
+        refuse("chromium and chromedriver are not installed (Debian: chromium chromium-driver)")
     with tempfile.TemporaryDirectory() as profile, _driver(driver) as port:
         options = {
             "goog:chromeOptions": {"binary": chromium, "args": [*FLAGS, f"--user-data-dir={profile}"]},

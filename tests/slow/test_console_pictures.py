@@ -1,0 +1,158 @@
+"""Pictures of every page of the console, for a person to look at; `scripts/screenshots` runs this."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pathlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx2
+import pytest
+from browser import Browser, browser
+
+from gateway_support import Live, eventually, live
+from pentad.agent.journal import Journal
+from pentad.agent.loading import load_agent
+from pentad.agent.runtime import AgentRuntime
+from pentad.agent.spec import AgentSpec
+from pentad.application.config import EngineSettings
+from pentad.application.services import Services
+from pentad.application.wiring import local_backend
+from pentad.errors import BackendFailed
+from pentad.model.loading import open_model
+from pentad.model.routing.fixed import Fixed
+from pentad.model.service import ModelService
+from pentad.testing.backends import ScriptedBackend
+
+pytestmark = pytest.mark.slow
+
+MODEL = "smollm2-135m"
+SIZES = {"wide": (1400, 900), "phone": (390, 844)}
+TALK = (
+    "Here is a small function:\n\n```python\ndef area(r):\n    return 3.14159 * r ** 2\n```\n\n"
+    "It is **exact enough** for:\n\n1. gardens\n2. pizzas\n\n| radius | area |\n|---|---|\n| 1 | 3.14 |\n| 2 | 12.57 |\n\n"
+    "See [the formula](https://example.com/circle) or ![a circle](https://example.com/circle.png).\n"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """A server with runs in every state."""
+
+    live: Live
+    answered: str
+    failed: str
+    cancelled: str
+
+
+@pytest.fixture(scope="module")
+def window() -> Iterator[Browser]:
+    with browser() as opened:
+        yield opened
+
+
+def _ended(client: httpx2.Client, run_id: str) -> bool:
+    return client.get(f"/v1/runs/{run_id}").json()["status"] not in ("running", "waiting", "stalled")
+
+
+def _start(client: httpx2.Client, agent: str, goal: str) -> str:
+    answer = client.post("/v1/runs", json={"agent": agent, "goal": goal})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+def _load(client: httpx2.Client) -> None:
+    """Some chats with an objective, so that the engine page has something to show."""
+    for i in range(14):
+        body = {
+            "model": MODEL,
+            "messages": [{"role": "user", "content": f"Tell me about the number {i}. " * (1 + 9 * (i % 4))}],
+            "max_tokens": 40,
+            "stream": True,
+            "pentad": {"slo": {"ttft_s": 0.3, "inter_token_s": 0.04}},
+        }
+        with client.stream("POST", "/v1/chat/completions", json=body) as response:
+            assert response.status_code == 200
+            response.read()
+
+
+@pytest.fixture(scope="module")
+def site(smollm2_path: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    settings = EngineSettings(kv_bytes=48 << 20, threads=1)
+    engine = local_backend(open_model(smollm2_path, name=MODEL), settings)
+    never = asyncio.Event()
+    scripts = {
+        "talker": ScriptedBackend([[TALK]], repeat=True),
+        "broken": ScriptedBackend([[BackendFailed("the engine broke", hint="try again")]], repeat=True),
+        "slow": ScriptedBackend([["begun ", never]], repeat=True),
+    }
+    models = ModelService({MODEL: engine, **scripts}, router=Fixed(), default=MODEL)
+    agents = {
+        "demo": load_agent("demo"),
+        "fragile": AgentSpec(name="fragile", model="broken", tools=("calculator",)),
+        "patient": AgentSpec(name="patient", model="slow"),
+    }
+    runtime = AgentRuntime(models, Journal(tmp_path_factory.mktemp("j") / "journal.sqlite3"), agents=agents)
+    with live(Services(models=models, agents=runtime)) as server:
+        with httpx2.Client(base_url=server.url, timeout=60) as client:
+            for goal in ("What is 12 times 31, and which weekday is 2027-03-01?", "What is 5 times 9?"):
+                first = _start(client, "demo", goal)
+                eventually(lambda run=first: _ended(client, run), within_s=60)
+            answered = _start(client, "demo", "What is 347 times 28, and which weekday is 2026-12-25?")
+            eventually(lambda: _ended(client, answered), within_s=60)
+            failed = _start(client, "fragile", "Add up the invoices of last week")
+            eventually(lambda: _ended(client, failed), within_s=60)
+            cancelled = _start(client, "patient", "Watch the build and tell me when it is done")
+            eventually(lambda: client.get(f"/v1/runs/{cancelled}").json()["sequence"] > 1, within_s=60)
+            client.post(f"/v1/runs/{cancelled}/cancel", json={})
+            _load(client)
+        yield Site(live=server, answered=answered, failed=failed, cancelled=cancelled)
+        asyncio.run(runtime.close())
+    asyncio.run(engine.close())
+
+
+def take(window: Browser, name: str) -> None:
+    """One picture of what is in the window, whole."""
+    assert window.script("return document.documentElement.scrollWidth <= innerWidth"), f"{name} is too wide"
+    if folder := os.environ.get("CONSOLE_SCREENSHOTS"):
+        window.screenshot(pathlib.Path(folder) / f"{name}.png")
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_is_drawn_within_its_window(window: Browser, site: Site, scheme: str, size: str) -> None:
+    url = f"{site.live.url}/console"
+    window.viewport(*SIZES[size], phone=size == "phone")
+    window.scheme(scheme)
+    end = f"{scheme}-{size}"
+    pages = {
+        "run": f"/runs/{site.answered}",
+        "run-step": f"/runs/{site.answered}?step=2",
+        "run-failed": f"/runs/{site.failed}",
+        "run-cancelled": f"/runs/{site.cancelled}",
+    }
+    for name, path in pages.items():
+        window.open(url + path)
+        window.wait("#run-status", "answered" if "answered" in site.__slots__ and "run-f" not in name and "run-c" not in name else name.removeprefix("run-"))
+        window.wait(".time-card", "ByLayer" if False else "")
+        eventually(lambda: window.count(".wf-row, .time-card .soft") > 0)
+        take(window, f"{name}-{end}")
+    window.open(f"{url}/runs")
+    window.wait(".agents", "demo")
+    take(window, f"runs-{end}")
+    window.open(f"{url}/engine")
+    window.wait(".models", MODEL)
+    eventually(lambda: window.count(".plot canvas") > 0)
+    window.script("return new Promise(go => setTimeout(go, 4000))")
+    take(window, f"engine-{end}")
+    window.open(f"{url}/chat")
+    window.wait(".settings", "Temperature") if size == "wide" else None
+    take(window, f"chat-empty-{end}")
+    window.script("document.querySelector('#model').value = 'talker'; document.querySelector('#model').dispatchEvent(new Event('change'))")
+    window.type("#prompt", "How do I compute the area of a circle?")
+    window.click("#send")
+    window.wait(".message.assistant .meta", "generated")
+    take(window, f"chat-{end}")
+    assert window.complaints() == []
