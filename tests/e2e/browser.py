@@ -61,6 +61,20 @@ class Browser:
     def type(self, selector: str, text: str) -> None:
         self._call("POST", f"element/{self._find(selector)}/value", {"text": text})
 
+    def choose(self, selector: str, value: str) -> None:
+        """Picks an option of a select by its value."""
+        self.script(
+            f"const s = document.querySelector({json.dumps(selector)}); s.value = {json.dumps(value)}; "
+            "s.dispatchEvent(new Event('change', {bubbles: true}));"
+        )
+
+    def activate(self, selector: str) -> None:
+        """A click on something that WebDriver cannot aim at, such as a part of a picture."""
+        self.script(
+            f"document.querySelector({json.dumps(selector)})"
+            ".dispatchEvent(new MouseEvent('click', {bubbles: true, cancelable: true}))"
+        )
+
     def count(self, selector: str) -> int:
         return int(self.script(f"return document.querySelectorAll({json.dumps(selector)}).length"))
 
@@ -102,7 +116,9 @@ class Browser:
     def focused(self) -> str:
         """What the focus is on: its id, or its words."""
         return str(
-            self.script("const a = document.activeElement; return a.id || a.ariaLabel || a.innerText || a.tagName")
+            self.script(
+                "const a = document.activeElement; return a.id || a.ariaLabel || a.innerText || a.tagName"
+            )
         )
 
     def screenshot(self, path: pathlib.Path) -> None:

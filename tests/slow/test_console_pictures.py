@@ -16,7 +16,7 @@ from gateway_support import Live, eventually, live
 from pentad.agent.journal import Journal
 from pentad.agent.loading import load_agent
 from pentad.agent.runtime import AgentRuntime
-from pentad.agent.spec import AgentSpec
+from pentad.agent.spec import AgentSpec, PlannerChoice
 from pentad.application.config import EngineSettings
 from pentad.application.services import Services
 from pentad.application.wiring import local_backend
@@ -25,6 +25,7 @@ from pentad.model.loading import open_model
 from pentad.model.routing.fixed import Fixed
 from pentad.model.service import ModelService
 from pentad.testing.backends import ScriptedBackend
+from pentad.types import ToolCall
 
 pytestmark = pytest.mark.slow
 
@@ -32,9 +33,11 @@ MODEL = "smollm2-135m"
 SIZES = {"wide": (1400, 900), "phone": (390, 844)}
 TALK = (
     "Here is a small function:\n\n```python\ndef area(r):\n    return 3.14159 * r ** 2\n```\n\n"
-    "It is **exact enough** for:\n\n1. gardens\n2. pizzas\n\n| radius | area |\n|---|---|\n| 1 | 3.14 |\n| 2 | 12.57 |\n\n"
+    "It is **exact enough** for:\n\n1. gardens\n2. pizzas\n\n"
+    "| radius | area |\n|---|---|\n| 1 | 3.14 |\n| 2 | 12.57 |\n\n"
     "See [the formula](https://example.com/circle) or ![a circle](https://example.com/circle.png).\n"
 )
+CALL = ToolCall(id="c1", name="calculator", arguments='{"expression": "1200 * 0.19"}')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,7 @@ class Site:
     answered: str
     failed: str
     cancelled: str
+    waiting: str
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +91,21 @@ def site(smollm2_path: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -
         "talker": ScriptedBackend([[TALK]], repeat=True),
         "broken": ScriptedBackend([[BackendFailed("the engine broke", hint="try again")]], repeat=True),
         "slow": ScriptedBackend([["begun ", never]], repeat=True),
+        "caller": ScriptedBackend([[CALL]], repeat=True),
     }
     models = ModelService({MODEL: engine, **scripts}, router=Fixed(), default=MODEL)
     agents = {
         "demo": load_agent("demo"),
         "fragile": AgentSpec(name="fragile", model="broken", tools=("calculator",)),
         "patient": AgentSpec(name="patient", model="slow"),
+        "careful": AgentSpec(
+            name="careful",
+            description="Asks before it calculates.",
+            model="caller",
+            tools=("calculator",),
+            ask=("calculator",),
+            planner=PlannerChoice(options={"max_plan": 0}),
+        ),
     }
     runtime = AgentRuntime(models, Journal(tmp_path_factory.mktemp("j") / "journal.sqlite3"), agents=agents)
     with live(Services(models=models, agents=runtime)) as server:
@@ -107,10 +120,25 @@ def site(smollm2_path: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -
             cancelled = _start(client, "patient", "Watch the build and tell me when it is done")
             eventually(lambda: client.get(f"/v1/runs/{cancelled}").json()["sequence"] > 1, within_s=60)
             client.post(f"/v1/runs/{cancelled}/cancel", json={})
+            waiting = _start(client, "careful", "How much VAT is in the order of 1200 euros?")
+            eventually(lambda: client.get(f"/v1/runs/{waiting}").json()["status"] == "waiting", within_s=60)
             _load(client)
-        yield Site(live=server, answered=answered, failed=failed, cancelled=cancelled)
+        yield Site(live=server, answered=answered, failed=failed, cancelled=cancelled, waiting=waiting)
         asyncio.run(runtime.close())
     asyncio.run(engine.close())
+
+
+def _measure(window: Browser, site: Site) -> None:
+    """Lets the engine work while its page is looked at."""
+    with httpx2.Client(base_url=site.live.url, timeout=60) as client:
+        _load(client)
+    eventually(lambda: window.count(".plot canvas") > 1, within_s=20)
+
+
+def _choose_in_drawer(window: Browser) -> None:
+    window.click(".drawer-bar button:nth-child(2)")
+    window.choose("#model", "talker")
+    window.click(".drawer-bar button:nth-child(2)")
 
 
 def take(window: Browser, name: str) -> None:
@@ -128,29 +156,22 @@ def test_every_page_is_drawn_within_its_window(window: Browser, site: Site, sche
     window.scheme(scheme)
     end = f"{scheme}-{size}"
     pages = {
-        "run": f"/runs/{site.answered}",
-        "run-step": f"/runs/{site.answered}?step=2",
-        "run-failed": f"/runs/{site.failed}",
-        "run-cancelled": f"/runs/{site.cancelled}",
+        "run": (f"/runs/{site.answered}", ".time-card", "unattributed"),
+        "run-step": (f"/runs/{site.answered}?step=2", ".detail", "bound by"),
+        "run-failed": (f"/runs/{site.failed}", "#run-status", "failed"),
+        "run-cancelled": (f"/runs/{site.cancelled}", "#run-status", "cancelled"),
+        "run-waiting": (f"/runs/{site.waiting}", ".approval", "calculator"),
+        "runs": ("/runs", ".agents", "demo"),
+        "engine": ("/engine", ".models", MODEL),
+        "chat-empty": ("/chat", ".messages", "Ask something"),
     }
-    for name, path in pages.items():
+    for name, (path, selector, words) in pages.items():
         window.open(url + path)
-        window.wait("#run-status", "answered" if "answered" in site.__slots__ and "run-f" not in name and "run-c" not in name else name.removeprefix("run-"))
-        window.wait(".time-card", "ByLayer" if False else "")
-        eventually(lambda: window.count(".wf-row, .time-card .soft") > 0)
+        window.wait(selector, words)
+        if name == "engine":
+            _measure(window, site)
         take(window, f"{name}-{end}")
-    window.open(f"{url}/runs")
-    window.wait(".agents", "demo")
-    take(window, f"runs-{end}")
-    window.open(f"{url}/engine")
-    window.wait(".models", MODEL)
-    eventually(lambda: window.count(".plot canvas") > 0)
-    window.script("return new Promise(go => setTimeout(go, 4000))")
-    take(window, f"engine-{end}")
-    window.open(f"{url}/chat")
-    window.wait(".settings", "Temperature") if size == "wide" else None
-    take(window, f"chat-empty-{end}")
-    window.script("document.querySelector('#model').value = 'talker'; document.querySelector('#model').dispatchEvent(new Event('change'))")
+    window.choose("#model", "talker") if size == "wide" else _choose_in_drawer(window)
     window.type("#prompt", "How do I compute the area of a circle?")
     window.click("#send")
     window.wait(".message.assistant .meta", "generated")

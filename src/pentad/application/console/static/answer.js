@@ -8,7 +8,10 @@ import { asked } from "./sampling.js";
 function messages(chat, turns) {
   const system = (chat.sampling.system ?? "").trim();
   const said = turns.filter((turn) => turn.role === "user" || turn.text);
-  return [...(system ? [{ role: "system", content: system }] : []), ...said.map((t) => ({ role: t.role, content: content(t) }))];
+  return [
+    ...(system ? [{ role: "system", content: system }] : []),
+    ...said.map((t) => ({ role: t.role, content: content(t) })),
+  ];
 }
 
 /** A turn's text behind the files that came with it. */
@@ -22,7 +25,12 @@ function content(turn) {
  * keeps what there is; a failed one has `error`.
  */
 export async function generate(chat, turns, turn, signal, grown) {
-  const body = { ...asked(chat), messages: messages(chat, turns), stream: true, stream_options: { include_usage: true } };
+  const body = {
+    ...asked(chat),
+    messages: messages(chat, turns),
+    stream: true,
+    stream_options: { include_usage: true },
+  };
   const begun = performance.now();
   let first = null;
   let usage = null;
@@ -60,7 +68,8 @@ function summary({ usage, finish, begun, first }) {
   if (first) {
     const since = (performance.now() - first) / 1000;
     parts.push(`first after ${seconds((first - begun) / 1000)}`);
-    if (usage?.completion_tokens > 1 && since > 0.05) parts.push(`${((usage.completion_tokens - 1) / since).toFixed(1)} tokens/s`);
+    if (usage?.completion_tokens > 1 && since > 0.05)
+      parts.push(`${((usage.completion_tokens - 1) / since).toFixed(1)} tokens/s`);
   }
   if (finish === "length") parts.push("ended at the token limit");
   return parts.join(" · ");

@@ -9,14 +9,23 @@ export function approvals(runId, pending, answered) {
 }
 
 function card(runId, asked, answered) {
-  const note = make("input", { type: "text", maxlength: 2000, id: `note-${asked.id}`, placeholder: "optional; the model is told when you deny" });
+  const note = make("input", {
+    type: "text",
+    maxlength: 2000,
+    id: `note-${asked.id}`,
+    placeholder: "optional; the model is told when you deny",
+  });
   const fields = asked.kind === "input" ? inputs(asked) : [];
   const yes = make("button", { type: "submit", class: "approve" }, asked.kind === "input" ? "Send" : "Approve");
   const no = make("button", { type: "button", class: "danger deny" }, "Deny");
   const form = make(
     "form",
     { class: "card approval", "data-key": `approval ${asked.id}`, "aria-label": `Approval of ${visible(asked.tool)}` },
-    make("h2", "", asked.kind === "input" ? `${visible(asked.tool)} asks you` : `May ${visible(asked.tool)} be called?`),
+    make(
+      "h2",
+      "",
+      asked.kind === "input" ? `${visible(asked.tool)} asks you` : `May ${visible(asked.tool)} be called?`,
+    ),
     asked.message ? make("p", "plain", visible(asked.message)) : null,
     block(pretty(asked.arguments), `Arguments of ${visible(asked.tool)}`),
     fields.map((field) => field.label),
@@ -26,7 +35,10 @@ function card(runId, asked, answered) {
   const send = async (approve) => {
     for (const button of [yes, no]) button.disabled = true;
     try {
-      const values = approve && asked.kind === "input" ? { input: Object.fromEntries(fields.flatMap((field) => field.value())) } : {};
+      const values =
+        approve && asked.kind === "input"
+          ? { input: Object.fromEntries(fields.flatMap((field) => field.value())) }
+          : {};
       const path = `/v1/runs/${runId}/approvals/${encodeURIComponent(asked.id)}`;
       answered(await call("POST", path, { approve, note: note.value, ...values }));
     } catch (error) {
@@ -52,16 +64,32 @@ function inputs(asked) {
   const required = new Set(asked.schema?.required ?? []);
   return Object.entries(asked.schema?.properties ?? {}).map(([name, schema], i) => {
     const field = control(schema, `${asked.id}-${i}`, required.has(name));
-    const label = make("label", "", `${visible(schema.title ?? name)} `, field, schema.description ? make("span", "soft", visible(schema.description)) : null);
+    const label = make(
+      "label",
+      "",
+      `${visible(schema.title ?? name)} `,
+      field,
+      schema.description ? make("span", "soft", visible(schema.description)) : null,
+    );
     return { label, value: () => valueOf(name, schema, field) };
   });
 }
 
 function control(schema, id, required) {
-  if (Array.isArray(schema.enum)) return make("select", { id, required }, schema.enum.map((each) => make("option", {}, visible(each))));
+  if (Array.isArray(schema.enum))
+    return make(
+      "select",
+      { id, required },
+      schema.enum.map((each) => make("option", {}, visible(each))),
+    );
   if (schema.type === "boolean") return make("input", { id, type: "checkbox" });
   const numeric = schema.type === "number" || schema.type === "integer";
-  return make("input", { id, required, type: numeric ? "number" : "text", step: schema.type === "number" ? "any" : null });
+  return make("input", {
+    id,
+    required,
+    type: numeric ? "number" : "text",
+    step: schema.type === "number" ? "any" : null,
+  });
 }
 
 function valueOf(name, schema, field) {

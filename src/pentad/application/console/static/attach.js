@@ -8,14 +8,29 @@ const MOST_FILES = 8;
 /** The files chosen for the next message: the button, the list, and what takes them. */
 export function attachments() {
   let kept = [];
-  const input = make("input", { type: "file", multiple: true, class: "hidden", id: "files", tabindex: -1, "aria-label": "Files" });
-  const button = make("button", { class: "quiet", type: "button", "aria-label": "Add text files", onclick: () => input.click() }, "＋ File");
+  const input = make("input", {
+    type: "file",
+    multiple: true,
+    class: "hidden",
+    id: "files",
+    tabindex: -1,
+    "aria-label": "Files",
+  });
+  const button = make(
+    "button",
+    { class: "quiet", type: "button", title: "Text files", onclick: () => input.click() },
+    "Add file",
+  );
   const shown = make("ul", { class: "files", "aria-label": "Files to send" });
 
   function draw() {
     shown.replaceChildren(
       ...kept.map((file) => {
-        const drop = make("button", { class: "quiet small", type: "button", "aria-label": `Leave out ${file.name}` }, "×");
+        const drop = make(
+          "button",
+          { class: "quiet small", type: "button", "aria-label": `Leave out ${file.name}` },
+          "×",
+        );
         drop.addEventListener("click", () => {
           kept = kept.filter((each) => each !== file);
           draw();
@@ -60,7 +75,9 @@ export function attachments() {
 
 async function read(file) {
   if (file.size > MOST_BYTES) {
-    throw new Error(`${file.name} has ${Math.ceil(file.size / 1024)} KiB; files of up to ${MOST_BYTES / 1024} KiB can be sent`);
+    throw new Error(
+      `${file.name} has ${Math.ceil(file.size / 1024)} KiB; files of up to ${MOST_BYTES / 1024} KiB can be sent`,
+    );
   }
   try {
     const text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());

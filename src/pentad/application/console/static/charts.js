@@ -12,7 +12,11 @@ const HEIGHT = 190;
  */
 export function timeChart(label, series, { stacked = false, top = () => null, write = String, windowS }) {
   const box = make("div", { class: "plot", role: "img", "aria-label": label });
-  const legend = make("ul", "legend", series.map((each) => make("li", "", swatch(each.colour), each.label, " ", (each.now = make("b", "", "–")))));
+  const legend = make(
+    "ul",
+    "legend",
+    series.map((each) => make("li", "", swatch(each.colour), each.label, " ", (each.now = make("b", "", "–")))),
+  );
   const figure = make("figure", "", make("figcaption", "", label), box, legend);
   let plot = null;
   let data = [[0], ...series.map(() => [0])];
@@ -30,10 +34,23 @@ export function timeChart(label, series, { stacked = false, top = () => null, wr
         cursor: { show: false },
         scales: { x: { time: false, range: () => [-windowS, 0] }, y: { range: scale } },
         axes: [
-          { ...axis, values: (_, all) => all.map((v) => (v === 0 ? "now" : `−${seconds(-v).replace(".00", "").replace(".0", "").replace(" 0 s", "")}`)), space: 70 },
+          {
+            ...axis,
+            values: (_, all) => all.map((v) => (v === 0 ? "now" : `−${-v / 60} min`)),
+            incrs: [60, 300, 600],
+            space: 50,
+          },
           { ...axis, values: (_, all) => all.map(write), size: 58 },
         ],
-        series: [{}, ...[...series].reverse().map((each) => ({ stroke: colour(each.colour), fill: stacked ? colour(each.colour) : undefined, width: 1.5, points: { show: false } }))],
+        series: [
+          {},
+          ...[...series].reverse().map((each) => ({
+            stroke: colour(each.colour),
+            fill: stacked ? colour(each.colour) : undefined,
+            width: 1.5,
+            points: { show: false },
+          })),
+        ],
       },
       drawn(),
       box,
@@ -43,11 +60,15 @@ export function timeChart(label, series, { stacked = false, top = () => null, wr
   /** What uPlot is given: stacked areas are painted from the whole down to the lowest. */
   function drawn() {
     const [times, ...values] = data;
-    const piled = values.map((each, i) => (stacked ? each.map((_, k) => values.slice(0, i + 1).reduce((sum, column) => sum + column[k], 0)) : each));
+    const piled = values.map((each, i) =>
+      stacked ? each.map((_, k) => values.slice(0, i + 1).reduce((sum, column) => sum + column[k], 0)) : each,
+    );
     return [times, ...piled.reverse()];
   }
 
-  const observer = new ResizeObserver(() => plot && box.clientWidth > 0 && plot.setSize({ width: box.clientWidth, height: HEIGHT }));
+  const observer = new ResizeObserver(
+    () => plot && box.clientWidth > 0 && plot.setSize({ width: box.clientWidth, height: HEIGHT }),
+  );
   observer.observe(box);
   document.addEventListener("themed", build);
   return {
@@ -86,31 +107,74 @@ export function histogram(label, buckets, objective) {
   const x = (i) => BAR.left + i * step;
   const y = (share) => BAR.top + tall * (1 - share);
   const bars = counts.map((each, i) => {
-    const word = i === 0 ? `up to ${seconds(bounds[0])}` : i < bounds.length ? `${seconds(bounds[i - 1])} to ${seconds(bounds[i])}` : `above ${seconds(bounds.at(-1))}`;
-    return svg("rect", { class: "hist-bar", x: x(i) + 1, y: y(each / total), width: Math.max(1, step - 2), height: tall * (each / total) }, svg("title", {}, `${word}: ${each} of ${total}`));
+    const word =
+      i === 0
+        ? `up to ${seconds(bounds[0])}`
+        : i < bounds.length
+          ? `${seconds(bounds[i - 1])} to ${seconds(bounds[i])}`
+          : `above ${seconds(bounds.at(-1))}`;
+    return svg(
+      "rect",
+      {
+        class: "hist-bar",
+        x: x(i) + 1,
+        y: y(each / total),
+        width: Math.max(1, step - 2),
+        height: tall * (each / total),
+      },
+      svg("title", {}, `${word}: ${each} of ${total}`),
+    );
   });
   const levels = [0, 0.25, 0.5, 0.75, 1].map((share) => [
     svg("line", { class: "grid", x1: BAR.left, x2: BAR.width - BAR.right, y1: y(share), y2: y(share) }),
     svg("text", { class: "tick", x: BAR.left - 6, y: y(share) + 4, "text-anchor": "end" }, `${100 * share}%`),
   ]);
   const names = bounds.map((bound, i) => {
-    const place = { class: "tick", "text-anchor": "end", transform: `translate(${x(i + 1) + 4},${BAR.height - BAR.bottom + 12}) rotate(-35)` };
-    return svg("text", place, seconds(bound).replace(/\.?0+ s$/, " s"));
+    const place = {
+      class: "tick",
+      "text-anchor": "end",
+      transform: `translate(${x(i + 1) + 4},${BAR.height - BAR.bottom + 12}) rotate(-35)`,
+    };
+    return svg("text", place, round(bound));
   });
   const mark = objective ? x(position(objective, bounds)) : null;
   const line = objective
-    ? [svg("line", { class: "objective", x1: mark, x2: mark, y1: BAR.top, y2: BAR.height - BAR.bottom }), svg("text", { class: "objective-text", x: mark + (mark > BAR.width * 0.7 ? -5 : 5), y: BAR.top + 11, "text-anchor": mark > BAR.width * 0.7 ? "end" : "start" }, `objective ${seconds(objective)}`)]
+    ? [
+        svg("line", { class: "objective", x1: mark, x2: mark, y1: BAR.top, y2: BAR.height - BAR.bottom }),
+        svg(
+          "text",
+          {
+            class: "objective-text",
+            x: mark + (mark > BAR.width * 0.7 ? -5 : 5),
+            y: BAR.top + 11,
+            "text-anchor": mark > BAR.width * 0.7 ? "end" : "start",
+          },
+          `objective ${seconds(objective)}`,
+        ),
+      ]
     : [];
-  const within = objective ? ` · about ${Math.round(100 * shareWithin(objective, bounds, counts, total))}% within the objective` : "";
+  const within = objective
+    ? ` · about ${Math.round(100 * shareWithin(objective, bounds, counts, total))}% within the objective`
+    : "";
   const summary = `${total} measured · median ${quantile(0.5, bounds, counts, total)} · 95th percentile ${quantile(0.95, bounds, counts, total)} · mean ${seconds(buckets.sum_s / total)}${within}`;
   return make(
     "figure",
     "",
     make("figcaption", "", label),
-    svg("svg", { class: "hist", viewBox: `0 0 ${BAR.width} ${BAR.height}`, role: "img", "aria-label": `${label}: ${summary}` }, levels.flat(), bars, names, line),
+    svg(
+      "svg",
+      { class: "hist", viewBox: `0 0 ${BAR.width} ${BAR.height}`, role: "img", "aria-label": `${label}: ${summary}` },
+      levels.flat(),
+      bars,
+      names,
+      line,
+    ),
     make("p", "soft", summary),
   );
 }
+
+/** The end of a bucket, which is a round number. */
+const round = (value) => (value < 1 ? `${+(value * 1000).toFixed(1)} ms` : `${+value.toFixed(1)} s`);
 
 /** Where a value lies, in buckets from the left. */
 function position(value, bounds) {

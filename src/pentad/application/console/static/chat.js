@@ -31,7 +31,12 @@ export function open(view, id, go) {
 function build(page) {
   page.messages = make("ol", { class: "messages", "aria-label": "Conversation" });
   page.said = make("p", { class: "hidden", role: "status" });
-  page.prompt = make("textarea", { id: "prompt", rows: 2, "aria-label": "Message", placeholder: "Message (Enter sends, Shift+Enter: new line)" });
+  page.prompt = make("textarea", {
+    id: "prompt",
+    rows: 2,
+    "aria-label": "Message",
+    placeholder: "Message (Enter sends, Shift+Enter: new line)",
+  });
   page.send = make("button", { id: "send", type: "submit" }, "Send");
   page.stop = make("button", { id: "stop", class: "danger", type: "button", hidden: true }, "Stop");
   page.files = attachments();
@@ -47,8 +52,19 @@ function build(page) {
     make("p", "soft", "Kept in this browser."),
   );
   const box = make("div", "chat");
-  page.drawers = drawers(box, [["chats", "Chats"], ["settings", "Settings"]]);
-  const talk = make("div", "talk", page.drawers.bar, make("h1", "hidden", "Chat"), page.messages, page.said, page.composer);
+  page.drawers = drawers(box, [
+    ["chats", "Chats"],
+    ["settings", "Settings"],
+  ]);
+  const talk = make(
+    "div",
+    "talk",
+    page.drawers.bar,
+    make("h1", "hidden", "Chat"),
+    page.messages,
+    page.said,
+    page.composer,
+  );
   box.append(chats, talk, page.settings);
   page.view.replaceChildren(box);
   bind(page);
@@ -79,10 +95,14 @@ async function start(page, id) {
   if (id && !chat) notice(`no chat ${id} is kept in this browser`);
   page.chat = chat ?? fresh(tenant(), server.report?.default ?? "", {});
   for (const turn of Object.values(page.chat.turns)) {
-    if (turn.live && !making.has(page.chat.id)) Object.assign(turn, { live: false, made: "stopped: the page was closed" });
+    if (turn.live && !making.has(page.chat.id))
+      Object.assign(turn, { live: false, made: "stopped: the page was closed" });
   }
   if (page.chat.title) document.title = `${page.chat.title} · Pentad`;
-  page.settings.replaceChildren(make("h2", "", "Settings"), panel(page.chat, () => page.chat.leaf && keep(page.chat)));
+  page.settings.replaceChildren(
+    make("h2", "", "Settings"),
+    panel(page.chat, () => page.chat.leaf && keep(page.chat)),
+  );
   redraw(page);
   if (making.has(page.chat.id)) attach(page);
   if (matchMedia("(min-width: 60rem)").matches) page.prompt.focus();
@@ -99,7 +119,11 @@ async function drawList(page) {
       make("span", "goal", short(chat.title, 80)),
       make("span", "soft", moment(chat.used_at / 1000)),
     );
-    const drop = make("button", { class: "quiet small", type: "button", "aria-label": `Delete chat ${short(chat.title, 40)}` }, "×");
+    const drop = make(
+      "button",
+      { class: "quiet small", type: "button", "aria-label": `Delete chat ${short(chat.title, 40)}` },
+      "×",
+    );
     drop.addEventListener("click", async () => {
       if (drop.textContent === "×") {
         drop.textContent = "Delete?";
@@ -126,7 +150,12 @@ function redraw(page) {
   };
   page.items = new Map(branch(page.chat).map((turn) => [turn.id, turnItem(page.chat, turn, acts)]));
   const items = [...page.items.values()].map((view) => view.item);
-  const hello = make("li", "hello", make("p", "hello-title", "Ask something."), make("p", "soft", "The answer comes from the machines that this server runs on."));
+  const hello = make(
+    "li",
+    "hello",
+    make("p", "hello-title", "Ask something."),
+    make("p", "soft", "The answer comes from the machines that this server runs on."),
+  );
   page.messages.replaceChildren(...(items.length ? items : [hello]));
   page.messages.scrollTop = page.messages.scrollHeight;
 }

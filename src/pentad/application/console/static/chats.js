@@ -7,7 +7,8 @@ let opened = null;
 function database() {
   opened ??= new Promise((resolve, reject) => {
     const asked = indexedDB.open("pentad", 1);
-    asked.onupgradeneeded = () => asked.result.createObjectStore(STORE, { keyPath: "id" }).createIndex("tenant", "tenant");
+    asked.onupgradeneeded = () =>
+      asked.result.createObjectStore(STORE, { keyPath: "id" }).createIndex("tenant", "tenant");
     asked.onsuccess = () => resolve(asked.result);
     asked.onerror = () => reject(new Error(`chats cannot be kept in this browser: ${asked.error?.message}`));
   });
@@ -43,7 +44,16 @@ const ident = () => [...crypto.getRandomValues(new Uint8Array(8))].map((b) => b.
 
 /** A chat without turns. */
 export function fresh(tenant, model, sampling) {
-  return { id: ident(), tenant, title: "", model, sampling: { ...sampling }, turns: {}, leaf: null, used_at: Date.now() };
+  return {
+    id: ident(),
+    tenant,
+    title: "",
+    model,
+    sampling: { ...sampling },
+    turns: {},
+    leaf: null,
+    used_at: Date.now(),
+  };
 }
 
 /** Adds a turn below `parent` (null: a first turn) and makes it the last one of the shown branch. */
@@ -71,7 +81,7 @@ export function versions(chat, turn) {
 /** Shows the branch through this turn, to its newest end. */
 export function choose(chat, turn) {
   let leaf = turn;
-  for (let next = leaf; next; ) {
+  for (let next = leaf; next;) {
     leaf = next;
     next = Object.values(chat.turns)
       .filter((each) => each.parent === leaf.id)

@@ -74,7 +74,7 @@ export function block(text, label) {
   return make(
     "div",
     "block",
-    make("pre", { tabindex: 0, role: "region", "aria-label": label }, shown || "(empty)"),
+    make("pre", { tabindex: 0, role: "group", "aria-label": label }, shown || "(empty)"),
     copyButton(() => String(text ?? ""), label),
   );
 }

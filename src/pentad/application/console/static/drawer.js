@@ -13,5 +13,12 @@ export function drawers(box, panels) {
     box.dataset.open = name;
     for (const [each, button] of buttons) button.setAttribute("aria-expanded", String(each === name));
   }
-  return { bar: make("div", "drawer-bar", buttons.map(([, button]) => button)), close: () => show("") };
+  return {
+    bar: make(
+      "div",
+      "drawer-bar",
+      buttons.map(([, button]) => button),
+    ),
+    close: () => show(""),
+  };
 }

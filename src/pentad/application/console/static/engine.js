@@ -39,7 +39,8 @@ async function read(page) {
     if (!page.shown.has(model.name)) page.shown.set(model.name, section(model));
   }
   const sections = report.models.map((model) => page.shown.get(model.name).element);
-  if (page.models.children.length !== sections.length || sections.some((each, i) => page.models.children[i] !== each)) page.models.replaceChildren(...sections);
+  if (page.models.children.length !== sections.length || sections.some((each, i) => page.models.children[i] !== each))
+    page.models.replaceChildren(...sections);
   for (const model of report.models) update(page.shown.get(model.name), model, readings(model, report));
 }
 
@@ -54,19 +55,34 @@ function readings(model, report) {
   const before = all.at(-1);
   const elapsed = before ? report.at_s - before.at : 0;
   if (before && elapsed < EVERY_MS / 2000) return all;
-  const rate = (name) => (before && elapsed > 0 ? Math.max(0, ((model.stats[name] ?? 0) - (before.stats[name] ?? 0)) / elapsed) : 0);
+  const rate = (name) =>
+    before && elapsed > 0 ? Math.max(0, ((model.stats[name] ?? 0) - (before.stats[name] ?? 0)) / elapsed) : 0;
   all.push({
     at: report.at_s,
     stats: model.stats,
-    rates: { generated: rate("generation_tokens_total"), prompt: rate("prompt_tokens_total"), busy: Math.min(1, rate("step_seconds_total")) },
+    rates: {
+      generated: rate("generation_tokens_total"),
+      prompt: rate("prompt_tokens_total"),
+      busy: Math.min(1, rate("step_seconds_total")),
+    },
   });
   kept.set(model.name, all);
   return all;
 }
 
 function section(model) {
-  const facts = [model.kind === "embed" ? "embeddings" : "text", model.remote ? "remote" : "local", model.context_length ? `${model.context_length.toLocaleString()} tokens of context` : null];
-  const shown = { tiles: make("dl", "tiles"), charts: [], top: 0, latencies: make("div", "pair"), counters: make("tbody") };
+  const facts = [
+    model.kind === "embed" ? "embeddings" : "text",
+    model.remote ? "remote" : "local",
+    model.context_length ? `${model.context_length.toLocaleString()} tokens of context` : null,
+  ];
+  const shown = {
+    tiles: make("dl", "tiles"),
+    charts: [],
+    top: 0,
+    latencies: make("div", "pair"),
+    counters: make("tbody"),
+  };
   const plots = make("div", "pair");
   if (model.stats.kv_blocks) {
     const parts = [
@@ -74,7 +90,12 @@ function section(model) {
       { label: "reusable prefixes", colour: "--kv-reusable" },
       { label: "free", colour: "--kv-free" },
     ];
-    shown.memory = timeChart("KV memory, blocks", parts, { stacked: true, top: () => shown.top, write: (v) => Math.round(v).toLocaleString(), windowS: WINDOW_S });
+    shown.memory = timeChart("KV memory, blocks", parts, {
+      stacked: true,
+      top: () => shown.top,
+      write: (v) => Math.round(v).toLocaleString(),
+      windowS: WINDOW_S,
+    });
     shown.charts.push(shown.memory);
   }
   if (model.stats.generation_tokens_total !== undefined) {
@@ -82,13 +103,24 @@ function section(model) {
       { label: "generated", colour: "--decode" },
       { label: "prompt", colour: "--prefill" },
     ];
-    shown.speed = timeChart("Tokens per second", parts, { write: (v) => (v < 10 ? v.toFixed(1) : Math.round(v).toLocaleString()), windowS: WINDOW_S });
+    shown.speed = timeChart("Tokens per second", parts, {
+      write: (v) => (v < 10 ? v.toFixed(1) : Math.round(v).toLocaleString()),
+      windowS: WINDOW_S,
+    });
     shown.charts.push(shown.speed);
   }
   plots.append(...shown.charts.map((chart) => chart.figure));
   const counters = make("details", "", make("summary", "", "All counters"), make("table", "", shown.counters));
   const heading = make("h2", "", visible(model.name), make("span", "soft", `  ${facts.filter(Boolean).join(" · ")}`));
-  shown.element = make("section", { class: "model card", "aria-label": model.name }, heading, shown.tiles, plots, model.kind === "generate" ? shown.latencies : null, counters);
+  shown.element = make(
+    "section",
+    { class: "model card", "aria-label": model.name },
+    heading,
+    shown.tiles,
+    plots,
+    model.kind === "generate" ? shown.latencies : null,
+    counters,
+  );
   return shown;
 }
 
@@ -99,22 +131,47 @@ const share = (part, whole) => (whole ? part / whole : 0);
 const TILES = [
   ["Running", (s) => s.running, String],
   ["Waiting", (s) => s.waiting, String],
-  ["Busy", (s, r) => s.step_seconds_total === undefined ? undefined : r.busy, percent],
+  ["Busy", (s, r) => (s.step_seconds_total === undefined ? undefined : r.busy), percent],
   ["KV in use", (s) => s.kv_usage_fraction, percent],
-  ["Prompt from cache", (s) => s.prefix_query_tokens_total === undefined ? undefined : share(s.prefix_hit_tokens_total, s.prefix_query_tokens_total), percent],
-  ["Overhead per step", (s) => s.overhead_seconds_total === undefined ? undefined : share(s.overhead_seconds_total, s.steps_total), seconds],
+  [
+    "Prompt from cache",
+    (s) =>
+      s.prefix_query_tokens_total === undefined
+        ? undefined
+        : share(s.prefix_hit_tokens_total, s.prefix_query_tokens_total),
+    percent,
+  ],
+  [
+    "Overhead per step",
+    (s) => (s.overhead_seconds_total === undefined ? undefined : share(s.overhead_seconds_total, s.steps_total)),
+    seconds,
+  ],
   ["Preemptions", (s) => s.preemptions_total, String],
   ["Requests", (s) => s.requests_total ?? s.requests_finished_total, (v) => v.toLocaleString()],
 ];
 
 function update(shown, model, all) {
   const now = all.at(-1);
-  const tiles = TILES.map(([label, value, write]) => [label, value(now.stats, now.rates), write]).filter(([, value]) => value !== undefined);
-  shown.tiles.replaceChildren(...tiles.map(([label, value, write]) => make("div", "", make("dt", "", label), make("dd", "", write(value)))));
+  const tiles = TILES.map(([label, value, write]) => [label, value(now.stats, now.rates), write]).filter(
+    ([, value]) => value !== undefined,
+  );
+  shown.tiles.replaceChildren(
+    ...tiles.map(([label, value, write]) => make("div", "", make("dt", "", label), make("dd", "", write(value)))),
+  );
   shown.top = model.stats.kv_blocks ?? 0;
   const of = (values) => all.map((each) => ({ at: each.at, values: values(each) }));
-  shown.memory?.show(of(({ stats: s }) => [s.kv_blocks_held, s.kv_blocks_reusable ?? 0, s.kv_blocks - s.kv_blocks_held - (s.kv_blocks_reusable ?? 0)]), now.at);
-  shown.speed?.show(of(({ rates }) => [rates.generated, rates.prompt]), now.at);
+  shown.memory?.show(
+    of(({ stats: s }) => [
+      s.kv_blocks_held,
+      s.kv_blocks_reusable ?? 0,
+      s.kv_blocks - s.kv_blocks_held - (s.kv_blocks_reusable ?? 0),
+    ]),
+    now.at,
+  );
+  shown.speed?.show(
+    of(({ rates }) => [rates.generated, rates.prompt]),
+    now.at,
+  );
   const key = JSON.stringify([model.ttft, model.inter_token, model.targets]);
   if (shown.key !== key) {
     shown.key = key;
@@ -123,6 +180,13 @@ function update(shown, model, all) {
       histogram("Time between tokens, since the start", model.inter_token, model.targets.inter_token_s),
     );
   }
-  const rows = Object.entries(model.stats).map(([name, value]) => make("tr", "", make("th", { scope: "row" }, name), make("td", "number", (Math.round(value * 1000) / 1000).toLocaleString())));
+  const rows = Object.entries(model.stats).map(([name, value]) =>
+    make(
+      "tr",
+      "",
+      make("th", { scope: "row" }, name),
+      make("td", "number", (Math.round(value * 1000) / 1000).toLocaleString()),
+    ),
+  );
   shown.counters.replaceChildren(...rows);
 }

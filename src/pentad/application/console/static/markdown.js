@@ -9,11 +9,15 @@ const DEPTH = 24;
 const SCHEMES = new Set(["http:", "https:", "mailto:"]);
 const ENTITIES = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00a0" };
 
+/** The level of the last heading in the text that is being built. */
+let heading = 2;
+
 /** The elements of a text; plain text where it is too long or too deep to be read as Markdown. */
 export function markdown(text) {
   const source = String(text ?? "");
   if (source.length > MOST) return [make("p", "plain", visible(source))];
   try {
+    heading = 2;
     return blocks(lexer(source, { gfm: true, breaks: true }), 0);
   } catch {
     return [make("p", "plain", visible(source))];
@@ -28,8 +32,9 @@ function asBlock(token, depth) {
     case "space":
       return null;
     case "heading":
-      // Below the page's own headings.
-      return make(`h${Math.min(6, token.depth + 3)}`, "", inline(token.tokens, depth));
+      // Below the page's own headings, and never more than one level deeper than the one before.
+      heading = Math.min(6, token.depth + 2, heading + 1);
+      return make(`h${heading}`, "", inline(token.tokens, depth));
     case "code":
       return code(token);
     case "hr":
@@ -54,15 +59,25 @@ function code(token) {
   return make(
     "div",
     "code",
-    make("div", "code-bar", make("span", "", language || "code"), copyButton(() => token.text, label)),
-    make("pre", { tabindex: 0, role: "region", "aria-label": label }, make("code", "", visible(token.text))),
+    make(
+      "div",
+      "code-bar",
+      make("span", "", language || "code"),
+      copyButton(() => token.text, label),
+    ),
+    make("pre", { tabindex: 0, role: "group", "aria-label": label }, make("code", "", visible(token.text))),
   );
 }
 
 function list(token, depth) {
   const items = token.items.map((item) => {
     const box = item.task ? make("span", "task", item.checked ? "☑ " : "☐ ") : null;
-    return make("li", "", box, item.tokens.flatMap((each) => loose(each, depth + 1)));
+    return make(
+      "li",
+      "",
+      box,
+      item.tokens.flatMap((each) => loose(each, depth + 1)),
+    );
   });
   const start = token.ordered && Number.isSafeInteger(token.start) && token.start !== 1 ? token.start : null;
   return make(token.ordered ? "ol" : "ul", { start }, items);
@@ -79,12 +94,16 @@ function table(token, depth) {
   const cells = (row, tag) => row.map((cell) => make(tag, "", inline(cell.tokens, depth)));
   return make(
     "div",
-    { class: "table", tabindex: 0, role: "region", "aria-label": "table" },
+    { class: "table", tabindex: 0, role: "group", "aria-label": "table" },
     make(
       "table",
       "",
       make("thead", "", make("tr", "", cells(token.header, "th"))),
-      make("tbody", "", token.rows.map((row) => make("tr", "", cells(row, "td")))),
+      make(
+        "tbody",
+        "",
+        token.rows.map((row) => make("tr", "", cells(row, "td"))),
+      ),
     ),
   );
 }

@@ -25,7 +25,18 @@ export function fresh(id) {
 function stepOf(run, event) {
   const number = event.step ?? 1;
   if (!run.steps.has(number)) {
-    run.steps.set(number, { number, began: event.at_s, ended: null, asks: [], tools: new Map(), recalled: [], outcome: null, detail: "", notes: [], decisions: [] });
+    run.steps.set(number, {
+      number,
+      began: event.at_s,
+      ended: null,
+      asks: [],
+      tools: new Map(),
+      recalled: [],
+      outcome: null,
+      detail: "",
+      notes: [],
+      decisions: [],
+    });
   }
   return run.steps.get(number);
 }
@@ -33,7 +44,17 @@ function stepOf(run, event) {
 function askOf(step, event) {
   let ask = step.asks.findLast((each) => each.attempt === event.attempt);
   if (!ask) {
-    ask = { attempt: event.attempt ?? 0, purpose: event.purpose ?? "act", asked: event.at_s, answered: null, text: "", reasoning: "", calls: [], usage: {}, error: null };
+    ask = {
+      attempt: event.attempt ?? 0,
+      purpose: event.purpose ?? "act",
+      asked: event.at_s,
+      answered: null,
+      text: "",
+      reasoning: "",
+      calls: [],
+      usage: {},
+      error: null,
+    };
     step.asks.push(ask);
   }
   return ask;
@@ -42,26 +63,48 @@ function askOf(step, event) {
 function toolOf(step, event) {
   const index = event.index ?? 0;
   if (!step.tools.has(index)) {
-    step.tools.set(index, { index, tool: event.tool, arguments: "", content: "", status: null, intended: null, returned: null, waits: [] });
+    step.tools.set(index, {
+      index,
+      tool: event.tool,
+      arguments: "",
+      content: "",
+      status: null,
+      intended: null,
+      returned: null,
+      waits: [],
+    });
   }
   return step.tools.get(index);
 }
 
 const ON = {
   run_started(run, event) {
-    Object.assign(run, { goal: event.goal, agent: event.agent ?? {}, began: event.at_s, forked: event.forked_from ?? null });
+    Object.assign(run, {
+      goal: event.goal,
+      agent: event.agent ?? {},
+      began: event.at_s,
+      forked: event.forked_from ?? null,
+    });
   },
   run_resumed(run, event) {
-    if (run.steps.size) [...run.steps.values()].at(-1).notes.push(`taken up again; ${event.in_doubt ?? 0} tool calls in doubt`);
+    if (run.steps.size)
+      [...run.steps.values()].at(-1).notes.push(`taken up again; ${event.in_doubt ?? 0} tool calls in doubt`);
   },
   recalled(run, event) {
     stepOf(run, event).recalled = event.items ?? [];
   },
   compacted(run, event) {
-    stepOf(run, event).notes.push(`left out of the prompt: ${event.reason}, ${event.before_tokens} to ${event.after_tokens} tokens`);
+    stepOf(run, event).notes.push(
+      `left out of the prompt: ${event.reason}, ${event.before_tokens} to ${event.after_tokens} tokens`,
+    );
   },
   model_asked(run, event) {
-    Object.assign(askOf(stepOf(run, event), event), { asked: event.at_s, purpose: event.purpose, request: event.request_id, tokens: event.prompt_tokens });
+    Object.assign(askOf(stepOf(run, event), event), {
+      asked: event.at_s,
+      purpose: event.purpose,
+      request: event.request_id,
+      tokens: event.prompt_tokens,
+    });
   },
   model_answered(run, event) {
     Object.assign(askOf(stepOf(run, event), event), {
@@ -92,11 +135,22 @@ const ON = {
   },
   approval_answered(run, event) {
     const wait = toolOf(stepOf(run, event), event).waits.find((each) => each.id === event.approval_id);
-    if (wait) Object.assign(wait, { answered: event.at_s, approved: event.approved, note: event.note ?? "", by: event.by ?? "" });
+    if (wait)
+      Object.assign(wait, {
+        answered: event.at_s,
+        approved: event.approved,
+        note: event.note ?? "",
+        by: event.by ?? "",
+      });
     run.status = event.waiting ? "waiting" : "running";
   },
   tool_intended(run, event) {
-    Object.assign(toolOf(stepOf(run, event), event), { tool: event.tool, arguments: event.arguments, intended: event.at_s, effects: event.effects });
+    Object.assign(toolOf(stepOf(run, event), event), {
+      tool: event.tool,
+      arguments: event.arguments,
+      intended: event.at_s,
+      effects: event.effects,
+    });
   },
   tool_returned(run, event) {
     Object.assign(toolOf(stepOf(run, event), event), {
@@ -113,7 +167,13 @@ const ON = {
     step.decisions.push(...(event.decisions ?? []));
   },
   run_ended(run, event) {
-    Object.assign(run, { status: event.status, answer: event.answer ?? "", error: event.error ?? null, ended: event.at_s, live: null });
+    Object.assign(run, {
+      status: event.status,
+      answer: event.answer ?? "",
+      error: event.error ?? null,
+      ended: event.at_s,
+      live: null,
+    });
   },
   text_streamed(run, event) {
     const same = run.live?.step === event.step && run.live.attempt === event.attempt;
@@ -145,6 +205,7 @@ const PURPOSE = { plan: "Plan", act: "Act", answer: "Answer", summarise: "Summar
 
 /** What a step is called: its tools, or what the model was asked for. */
 export function stepName(step) {
+  if (step.outcome === "answered") return "Answer";
   if (step.tools.size) return [...step.tools.values()].map((tool) => tool.tool).join(", ");
   return PURPOSE[step.asks.find((ask) => ask.purpose !== "tool")?.purpose] ?? "Step";
 }

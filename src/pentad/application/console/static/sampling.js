@@ -25,7 +25,7 @@ export function modelSelect(id, chosen, empty = null) {
     empty === null ? null : make("option", { value: "" }, empty),
     names.map((name) => make("option", { value: name }, name)),
   );
-  select.value = names.includes(chosen) ? chosen : (empty === null ? (server.report?.default ?? "") : "");
+  select.value = names.includes(chosen) ? chosen : empty === null ? (server.report?.default ?? "") : "";
   return select;
 }
 
@@ -42,14 +42,18 @@ export function panel(chat, changed) {
     "sampling",
     make("label", "", "Model ", model),
     make("label", "", "System prompt ", text(chat, "system", changed, 4)),
-    make("div", "pairs", FIELDS.map(([name, label, limits]) => make("label", "", `${label} `, number(chat, name, limits, changed)))),
+    make(
+      "div",
+      "pairs",
+      FIELDS.map(([name, label, limits]) => make("label", "", `${label} `, number(chat, name, limits, changed))),
+    ),
     make("label", "", "Stop strings, one a line ", text(chat, "stop", changed, 2)),
     make("p", "soft", "Empty fields take the model's default."),
   );
 }
 
 function text(chat, name, changed, rows) {
-  const area = make("textarea", { id: name, rows, placeholder: "none" });
+  const area = make("textarea", { id: name === "stop" ? "stop-strings" : name, rows, placeholder: "none" });
   area.value = chat.sampling[name] ?? "";
   area.addEventListener("change", () => {
     chat.sampling[name] = area.value;

@@ -12,7 +12,15 @@ export function turnItem(chat, turn, acts) {
   const body = make("div", "body");
   const meta = make("div", "meta");
   const tools = make("div", "turn-tools");
-  const item = make("li", { class: `message ${turn.role}`, "data-turn": turn.id }, files(turn), body, meta, tools);
+  const item = make(
+    "li",
+    { class: `message ${turn.role}`, "data-turn": turn.id },
+    make("h2", "hidden", turn.role === "user" ? "You" : "Answer"),
+    files(turn),
+    body,
+    meta,
+    tools,
+  );
   const view = { item, body, meta, tools, turn, chat, acts };
   draw(view);
   return view;
@@ -38,7 +46,11 @@ function thought(turn) {
 
 function files(turn) {
   if (!turn.files?.length) return null;
-  return make("ul", { class: "files", "aria-label": "Files" }, turn.files.map((file) => make("li", "pill", visible(file.name))));
+  return make(
+    "ul",
+    { class: "files", "aria-label": "Files" },
+    turn.files.map((file) => make("li", "pill", visible(file.name))),
+  );
 }
 
 function buttons({ chat, turn, acts, item, body }) {
@@ -65,7 +77,11 @@ function switcher(chat, turn, acts) {
     });
     return button;
   };
-  return [step(-1, "‹", "Version before"), make("span", "soft", `${at + 1} of ${all.length}`), step(1, "›", "Version after")];
+  return [
+    step(-1, "‹", "Version before"),
+    make("span", "soft", `${at + 1} of ${all.length}`),
+    step(1, "›", "Version after"),
+  ];
 }
 
 function edit(turn, item, body, acts) {

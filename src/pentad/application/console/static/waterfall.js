@@ -2,7 +2,17 @@
 
 import { make, seconds, short } from "./dom.js";
 
-const KINDS = { planning: "planning", memory: "memory", queue: "queue", prefill: "prefill", decode: "decode", model: "model, other", tool: "tool", waiting: "waiting", other: "other" };
+const KINDS = {
+  planning: "planning",
+  memory: "memory",
+  queue: "queue",
+  prefill: "prefill",
+  decode: "decode",
+  model: "model",
+  tool: "tool",
+  waiting: "waiting",
+  other: "other",
+};
 /** Kinds that share the row of their step, in the order in which they are painted. */
 const SHARED = ["other", "model", "planning", "memory", "queue", "prefill", "decode"];
 
@@ -17,9 +27,11 @@ function liveBars(run, told, now) {
     if (open || bar.start_s >= known - 0.001) bars.push({ ...bar, end_s: Math.max(bar.start_s, bar.end_s), open });
   };
   for (const step of run.steps.values()) {
-    for (const ask of step.asks) add(step.number, "model", ask.purpose, ask.asked, ask.answered ?? run.ended, ask.attempt);
+    for (const ask of step.asks)
+      add(step.number, "model", ask.purpose, ask.asked, ask.answered ?? run.ended, ask.attempt);
     for (const tool of step.tools.values()) {
-      for (const wait of tool.waits) add(step.number, "waiting", `${tool.tool}: a person`, wait.asked, wait.answered ?? run.ended);
+      for (const wait of tool.waits)
+        add(step.number, "waiting", `${tool.tool}: a person`, wait.asked, wait.answered ?? run.ended);
       add(step.number, "tool", tool.tool, tool.intended, tool.returned ?? run.ended);
     }
   }
@@ -54,16 +66,31 @@ export function ticks(most) {
 /** The picture; `choose(step)` is called for a pressed row. */
 export function waterfall(run, told, now, chosen, choose) {
   const rows = rowsOf(run, told, now);
-  if (!rows.length) return make("p", "soft", run.ended === null ? "Nothing has been timed yet." : "The run ended before anything could be timed.");
-  const most = Math.max(...rows.map((row) => row.end), 1e-6);
+  if (!rows.length)
+    return make(
+      "p",
+      "soft",
+      run.ended === null ? "Nothing has been timed yet." : "The run ended before anything could be timed.",
+    );
+  const most = Math.max(...rows.map((row) => Math.max(row.end, expectation(row)?.end ?? 0)), 1e-6);
   const at = (value) => `${(100 * Math.max(0, value)) / most}%`;
-  const axis = make("div", { class: "wf-axis", "aria-hidden": "true" }, ticks(most).map((tick) => placed(make("span", "", seconds(tick)), at(tick))));
+  const axis = make(
+    "div",
+    { class: "wf-axis", "aria-hidden": "true" },
+    ticks(most).map((tick) => placed(make("span", "", seconds(tick)), at(tick))),
+  );
   const items = rows.map((row) => make("li", "", rowButton(run, row, at, row.step === chosen, choose)));
   const kinds = Object.keys(KINDS).filter((kind) => rows.some((row) => row.bars.some((bar) => bar.kind === kind)));
   const legend = kinds.map((kind) => make("li", "", make("span", `swatch k-${kind}`), KINDS[kind]));
   const marked = rows.some((row) => expectation(row) !== null);
   if (marked) legend.push(make("li", "", make("span", "swatch expected"), "expected end"));
-  return make("div", "waterfall", make("ul", "legend", legend), axis, make("ol", { class: "wf-rows", "aria-label": "Waterfall" }, items));
+  return make(
+    "div",
+    "waterfall",
+    make("ul", "legend", legend),
+    axis,
+    make("ol", { class: "wf-rows", "aria-label": "Waterfall" }, items),
+  );
 }
 
 function placed(element, left, width) {
@@ -77,7 +104,17 @@ function rowButton(run, row, at, here, choose) {
   const name = row.shared ? (purpose ?? row.bars[0].name) : row.bars[0].name;
   const limits = [...new Set(row.bars.map((bar) => bar.limit).filter(Boolean))];
   const expected = expectation(row);
-  const track = make("span", "wf-track", row.bars.map((bar) => placed(make("span", `wf-bar k-${bar.kind}${bar.open ? " open" : ""}`), at(bar.start_s), at(bar.end_s - bar.start_s))));
+  const track = make(
+    "span",
+    "wf-track",
+    row.bars.map((bar) =>
+      placed(
+        make("span", `wf-bar k-${bar.kind}${bar.open ? " open" : ""}`),
+        at(bar.start_s),
+        at(bar.end_s - bar.start_s),
+      ),
+    ),
+  );
   if (expected !== null) track.append(placed(make("span", "wf-expected"), at(expected.end)));
   const spoken = row.bars.map((bar) => `${KINDS[bar.kind]} ${seconds(bar.end_s - bar.start_s)}`).join(", ");
   const title = expected === null ? spoken : `${spoken}; expected ${seconds(expected.seconds)}`;
@@ -89,12 +126,16 @@ function rowButton(run, row, at, here, choose) {
       title,
       "data-key": `wf ${row.key}`,
       "aria-pressed": String(here),
-      "aria-label": `Step ${row.step}, ${name}, ${seconds(row.end - row.start)}: ${title}`,
       onclick: () => choose(row.step),
     },
-    make("span", "wf-name", make("b", "", `${row.step}`), ` ${short(name, 30)}`),
+    make("span", "wf-name", make("span", "hidden", "Step "), make("b", "", `${row.step}`), ` ${short(name, 30)}`),
     track,
-    make("span", "wf-time", seconds(row.end - row.start), limits.length ? make("span", "limit", ` ${short(limits.join(", "), 40)}`) : null),
+    make(
+      "span",
+      "wf-time",
+      seconds(row.end - row.start),
+      limits.length ? make("span", "limit", ` ${short(limits.join(", "), 40)}`) : null,
+    ),
   );
 }
 
@@ -114,7 +155,12 @@ export function stepTimes(told, number) {
     make(
       "tr",
       "",
-      make("td", "", make("span", `swatch k-${bar.kind}`), short(bar.name === bar.kind ? bar.kind : `${bar.kind}: ${bar.name}`, 40)),
+      make(
+        "td",
+        "",
+        make("span", `swatch k-${bar.kind}`),
+        short(bar.name === bar.kind ? bar.kind : `${bar.kind}: ${bar.name}`, 40),
+      ),
       make("td", "number", seconds(bar.end_s - bar.start_s)),
       make("td", "number", bar.expected_s === null || bar.expected_s === undefined ? "–" : seconds(bar.expected_s)),
       make("td", "", short(bar.limit ?? "", 60)),
@@ -123,7 +169,7 @@ export function stepTimes(told, number) {
   const head = ["part", "took", "expected", "bound by"].map((name) => make("th", { scope: "col" }, name));
   return make(
     "div",
-    { class: "table", tabindex: 0, role: "region", "aria-label": "Times of this step" },
+    { class: "table", tabindex: 0, role: "group", "aria-label": "Times of this step" },
     make("table", "", make("thead", "", make("tr", "", head)), make("tbody", "", rows)),
   );
 }
