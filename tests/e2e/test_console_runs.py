@@ -42,7 +42,7 @@ def test_any_agent_is_started_with_a_model_and_followed_to_its_answer(
         window.wait("#run-list", "answered")
         window.wait(".wf-rows", "calculator")
         window.wait(".time-card", "unattributed")
-        nodes = window.script("return [...document.querySelectorAll('.node')].map(n => n.ariaLabel)")
+        nodes = window.script("return [...document.querySelectorAll('.node .hit')].map(n => n.ariaLabel)")
         assert [node.split()[0] for node in nodes] == ["Goal", "calculator", "Answer"]
         assert all(", done" in node for node in nodes)
         assert window.complaints() == []

@@ -123,26 +123,37 @@ function nodePicture(node, chosen, choose) {
   const here = pressable && node.step === chosen;
   const title = short(node.title, Math.floor((node.width - 36) / 7.6));
   const text = short(node.text, Math.floor((node.width - 20) / 6.7));
+  const spoken = `${title} ${text}, ${node.state}${node.step === null ? "" : `, step ${node.step}`}`;
+  const box = { width: node.width, height: HEIGHT, rx: 10 };
   return svg(
     "g",
     {
-      class: `node ${node.state}${here ? " here" : ""}${pressable ? " pressable" : ""}`,
+      class: `node ${node.state}${here ? " here" : ""}`,
       transform: `translate(${node.x - node.width / 2},${node.y - HEIGHT / 2})`,
+    },
+    svg("rect", { class: "box", ...box }),
+    svg(
+      "g",
+      { "aria-hidden": "true" },
+      svg("text", { class: "sign", x: 12, y: 20 }, SIGNS[node.state]),
+      svg("text", { class: "title", x: 28, y: 20 }, title),
+      svg("text", { class: "text", x: 12, y: 38 }, text),
+    ),
+    // Over the words, so that what is pressed has one name.
+    svg("rect", {
+      class: pressable ? "hit pressable" : "hit",
+      ...box,
       role: pressable ? "button" : "img",
       tabindex: pressable ? 0 : null,
       "data-key": `node ${node.id}`,
       "aria-pressed": pressable ? String(here) : null,
-      "aria-label": `${title} ${text}, ${node.state}${node.step === null ? "" : `, step ${node.step}`}`,
+      "aria-label": spoken,
       onclick: act,
       onkeydown: (event) => {
         if (event.key !== "Enter" && event.key !== " ") return;
         event.preventDefault();
         act();
       },
-    },
-    svg("rect", { width: node.width, height: HEIGHT, rx: 10 }),
-    svg("text", { class: "sign", x: 12, y: 20, "aria-hidden": "true" }, SIGNS[node.state]),
-    svg("text", { class: "title", x: 28, y: 20, "aria-hidden": "true" }, title),
-    svg("text", { class: "text", x: 12, y: 38, "aria-hidden": "true" }, text),
+    }),
   );
 }
