@@ -50,9 +50,32 @@ class InvalidRequest(PentadError):
 
 
 class ContextLengthExceeded(InvalidRequest):
-    """Prompt plus requested tokens do not fit the model's context; nothing was cut."""
+    """Prompt plus requested tokens do not fit the model's context; nothing was cut.
+
+    The numbers, where they are known, let each dialect say so in the words that its clients look for.
+
+    Args:
+        prompt_tokens: of the prompt alone.
+        answer_tokens: asked for beside it; 0 where the prompt alone is too long.
+        context_tokens: what both have together at most.
+    """
 
     code = "context_length_exceeded"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        param: str | None = None,
+        prompt_tokens: int | None = None,
+        answer_tokens: int = 0,
+        context_tokens: int | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, param=param)
+        self.prompt_tokens = prompt_tokens
+        self.answer_tokens = answer_tokens
+        self.context_tokens = context_tokens
 
 
 class UnknownName(InvalidRequest):

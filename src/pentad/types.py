@@ -100,13 +100,17 @@ class Sampling:
     """Draws depend only on (seed, choice, position): not on batching, preemption or load."""
     n: int = 1
     max_tokens: int | None = None
-    """None means up to the end of the context."""
+    """None means up to the end of the context. 0 computes the prompt and generates nothing."""
+    fit_max_tokens: bool = False
+    """Whether more `max_tokens` than the context leaves are lowered to that, and said so, or refused."""
     min_tokens: int = 0
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     logprobs: int | None = None
     """How many alternatives to report per token; 0 reports the drawn token only, None nothing."""
+    prompt_logprobs: int | None = None
+    """The same for each token of the prompt, which is then computed whole: no cached prefix is used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +170,8 @@ class Request:
     id: str
     model: str
     messages: tuple[Message, ...] | None = None
+    continues: bool = False
+    """Whether the answer goes on with the last message, the assistant's, in the place of a new turn."""
     text: str | None = None
     token_ids: tuple[int, ...] | None = None
     tools: tuple[ToolSpec, ...] = ()
@@ -190,6 +196,8 @@ class Request:
             raise ValueError(
                 f"request {self.id!r} has {len(prompts)} prompts; give messages, text or token_ids"
             )
+        if self.continues and not (self.messages and self.messages[-1].role == "assistant"):
+            raise ValueError(f"request {self.id!r} goes on with a last message that is not the assistant's")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +225,8 @@ class Decision:
     constraint: str | None = None
     """The limit that bound the choice, e.g. `free_blocks`."""
     at_s: float = 0.0
+    notice: str | None = None
+    """A sentence for the caller, where something else is done than was asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

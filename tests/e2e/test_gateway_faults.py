@@ -375,3 +375,11 @@ def test_answers_longer_than_the_drain_end_with_an_error() -> None:
         assert "retry-after" in plain[0].headers
         assert json.loads(lines[-2].removeprefix("data: "))["error"]["code"] == "unavailable"
         assert server.wait(10) == 0
+
+
+def test_a_target_in_absolute_form_is_answered_and_names_the_host() -> None:
+    with scripted(["hello"]) as live:
+        for host, status in ((live.url.removeprefix("http://"), b"200"), ("evil.example", b"403")):
+            with socket.create_connection(address(live.url)) as client:
+                client.sendall(f"GET http://{host}/v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+                assert client.recv(4096).split(b" ", 2)[1] == status

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from gateway_support import Live, eventually, scripted
 from pentad.errors import BackendFailed
 from pentad.execution.backend import ChoiceDone, TextDelta
-from pentad.types import ToolCall, Usage
+from pentad.types import Request, ToolCall, Usage
 
 ADD: Any = {
     "type": "function",
@@ -151,8 +151,9 @@ def test_responses_that_are_not_stored_or_deleted_are_not_found() -> None:
         for response_id in (hidden.id, deleted.id, "resp_none"):
             with pytest.raises(openai.NotFoundError):
                 client.responses.retrieve(response_id)
-            with pytest.raises(openai.NotFoundError):
+            with pytest.raises(openai.BadRequestError) as refused:
                 client.responses.create(model="scripted", input="Hi", previous_response_id=response_id)
+            assert refused.value.code == "previous_response_not_found"
 
 
 def test_another_tenant_does_not_find_a_stored_response() -> None:
@@ -165,8 +166,11 @@ def test_another_tenant_does_not_find_a_stored_response() -> None:
         assert ann.responses.retrieve(made.id).id == made.id
         with pytest.raises(openai.NotFoundError):
             bob.responses.retrieve(made.id)
-        with pytest.raises(openai.NotFoundError):
+        with pytest.raises(openai.BadRequestError, match="not found"):
             bob.responses.create(model="scripted", input="Hi", previous_response_id=made.id)
+        reference: Any = [{"type": "item_reference", "id": made.output[0].id}]
+        with pytest.raises(openai.NotFoundError, match="not found"):
+            bob.responses.create(model="scripted", input=reference)
 
 
 def test_a_background_response_is_polled_and_can_be_cancelled() -> None:
@@ -194,3 +198,122 @@ def test_hosted_tools_are_left_out_and_reported() -> None:
         assert live.backend is not None
         assert [tool.name for tool in live.backend.requests[0].tools] == ["add"]
     assert raw.headers["x-pentad-ignored"] == "tools[0].type=web_search"
+
+
+def test_a_reference_stands_for_the_stored_item_that_it_names() -> None:
+    call = ToolCall(id="call_1", name="add", arguments='{"a": 1}')
+    with scripted(["I will ask.", call], ["2"], ["3"]) as live, client_of(live) as client:
+        first = client.responses.create(model="scripted", input="Add", tools=[ADD])
+        items: list[Any] = [{"type": "item_reference", "id": item.id} for item in first.output[:1]]
+        items += [{"id": item.id} for item in first.output[1:]]
+        answer = {"type": "function_call_output", "call_id": "call_1", "output": "2"}
+        client.responses.create(model="scripted", input=[{"role": "user", "content": "Add"}, *items, answer])
+        assert live.backend is not None
+        turns = live.backend.requests[1].messages or ()
+        with pytest.raises(openai.NotFoundError, match="Item with id 'msg_none' not found"):
+            client.responses.create(model="scripted", input=[{"type": "item_reference", "id": "msg_none"}])
+        client.responses.delete(first.id)
+        with pytest.raises(openai.NotFoundError, match="send the item itself"):
+            client.responses.create(model="scripted", input=items)
+    assert [turn.role for turn in turns] == ["user", "assistant", "tool"]
+    assert (turns[1].content, turns[1].tool_calls[0].id) == ("I will ask.", "call_1")
+
+
+@pytest.mark.parametrize("field", [{"conversation": "conv_1"}, {"prompt": {"id": "pmpt_1"}}])
+def test_state_that_is_not_kept_here_is_refused_and_told_what_to_send(field: dict[str, Any]) -> None:
+    with scripted() as live, client_of(live) as client:
+        with pytest.raises(openai.BadRequestError, match="kept here; send"):
+            client.responses.create(model="scripted", input="Hi", **field)
+        assert live.backend is not None
+        assert live.backend.requests == []
+
+
+def test_a_stored_response_is_read_again_as_the_events_that_it_was() -> None:
+    call = ToolCall(id="call_1", name="add", arguments='{"a": 1}')
+    turn: list[Any] = [TextDelta(text="hm", kind="reasoning"), "Hel", "lo", call]
+    with scripted(turn) as live, client_of(live) as client:
+        made = client.responses.create(model="scripted", input="Hi", tools=[ADD])
+        events = list(client.responses.retrieve(made.id, stream=True))
+        later = list(client.responses.retrieve(made.id, stream=True, starting_after=3))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert later == events[4:]
+    assert [events[0].type, events[1].type] == ["response.created", "response.in_progress"]
+    last = events[-1]
+    assert last.type == "response.completed"
+    assert last.response.output == made.output
+    assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == "Hello"
+    assert [e.item.type for e in events if e.type == "response.output_item.done"] == [
+        "reasoning",
+        "message",
+        "function_call",
+    ]
+
+
+def test_a_background_response_is_followed_to_its_end() -> None:
+    go_on, loops = asyncio.Event(), []
+
+    def turn(_: Request) -> list[Any]:
+        loops.append(asyncio.get_running_loop())
+        return ["qui", go_on, "ck"]
+
+    with scripted(turn) as live, client_of(live) as client:
+        stream = client.responses.create(model="scripted", input="Hi", background=True, stream=True)
+        first = next(stream)
+        assert (first.type, first.response.status) == ("response.created", "in_progress")
+        eventually(lambda: loops)
+        loops[0].call_soon_threadsafe(go_on.set)
+        *_, last = stream
+    assert last.type == "response.completed"
+    assert last.response.output_text == "quick"
+
+
+def test_the_prompt_of_a_response_is_counted_without_generating() -> None:
+    with scripted() as live, client_of(live) as client:
+        count = client.responses.input_tokens.count(
+            model="scripted", instructions="one two", input="three four five"
+        )
+        assert live.backend is not None
+        assert live.backend.requests == []
+    assert count.input_tokens == 5
+
+
+def test_functions_in_namespaces_are_called_and_name_their_namespace() -> None:
+    def search(namespace: str) -> dict[str, Any]:
+        function = {"type": "function", "name": "search", "parameters": {"type": "object", "properties": {}}}
+        only = {**function, "name": f"only_{namespace}"}
+        return {"type": "namespace", "name": namespace, "description": "", "tools": [function, only]}
+
+    calls = [
+        ToolCall(id=f"c{i}", name=name, arguments="{}") for i, name in enumerate(("a__search", "only_b"))
+    ]
+    tools: Any = [search("a"), search("b")]
+    with scripted(calls, ["done"]) as live, client_of(live) as client:
+        made = client.responses.create(model="scripted", input="Hi", tools=tools)
+        items: Any = [item.to_dict() for item in made.output]
+        results = [
+            {"type": "function_call_output", "call_id": item.call_id, "output": "x"}
+            for item in made.output
+            if item.type == "function_call"
+        ]
+        client.responses.create(model="scripted", input=[*items, *results], tools=tools)
+        assert live.backend is not None
+        requests = live.backend.requests
+    assert [tool.name for tool in requests[0].tools] == ["a__search", "only_a", "b__search", "only_b"]
+    named = [(item["name"], item["namespace"]) for item in items]
+    assert named == [("search", "a"), ("only_b", "b")]
+    again = (requests[1].messages or ())[0].tool_calls
+    assert [call.name for call in again] == ["a__search", "only_b"]
+
+
+def test_only_allowed_tools_are_offered() -> None:
+    other = {**ADD, "name": "other"}
+    choice: Any = {
+        "type": "allowed_tools",
+        "mode": "required",
+        "tools": [{"type": "function", "name": "add"}],
+    }
+    with scripted(["a"]) as live, client_of(live) as client:
+        client.responses.create(model="scripted", input="Hi", tools=[ADD, other], tool_choice=choice)
+        assert live.backend is not None
+        request = live.backend.requests[0]
+    assert ([tool.name for tool in request.tools], request.tool_choice.mode) == (["add"], "required")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pentad.application.gateway.schemas.responses import ResponseObject
 from pentad.application.gateway.translate.chat_answer import ChatChunks, chat_answer
-from pentad.application.gateway.translate.completions import CompletionChunks, completion_answer
+from pentad.application.gateway.translate.completions_answer import CompletionChunks, completion_answer
 from pentad.application.gateway.translate.messages_answer import MessageEvents, messages_answer
 from pentad.application.gateway.translate.responses_answer import ResponseBuilder
 from pentad.execution.backend import ChoiceDone, Delta, StreamDone, TextDelta, ToolCallDelta, fold

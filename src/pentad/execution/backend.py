@@ -34,6 +34,22 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NoticeDelta:
+    """Something else is done than was asked, known before the first token. No part of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptDelta:
+    """The prompt's tokens, where their log probabilities were asked for; before any text."""
+
+    tokens: tuple[TokenLogprob, ...]
+    """The first has nothing before it: its log probability is 0 and means nothing."""
+    choice: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCallDelta:
     """A piece of a tool call. The first delta of a call carries `id` and `name`."""
 
@@ -63,7 +79,9 @@ class StreamDone:
     usage: Usage
 
 
-Delta = TextDelta | ToolCallDelta | ChoiceDone | StreamDone
+ChoiceDelta = PromptDelta | TextDelta | ToolCallDelta | ChoiceDone
+"""What belongs to one choice."""
+Delta = NoticeDelta | ChoiceDelta | StreamDone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +93,8 @@ class Choice:
     reasoning: str = ""
     stop: str | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
+    prompt: tuple[TokenLogprob, ...] = ()
+    """The prompt's tokens, where their log probabilities were asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +116,7 @@ class _Folding:
     reasoning: list[str] = field(default_factory=list)
     calls: dict[int, tuple[str, str, list[str]]] = field(default_factory=dict)
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    prompt: tuple[TokenLogprob, ...] = ()
     done: ChoiceDone | None = None
 
 
@@ -107,11 +128,15 @@ def fold(deltas: Iterable[Delta]) -> Completion:
     choices: dict[int, _Folding] = {}
     usage: Usage | None = None
     for delta in deltas:
+        if isinstance(delta, NoticeDelta):
+            continue
         if isinstance(delta, StreamDone):
             usage = delta.usage
             continue
         state = choices.setdefault(delta.choice, _Folding())
         match delta:
+            case PromptDelta():
+                state.prompt = delta.tokens
             case TextDelta():
                 (state.text if delta.kind == "text" else state.reasoning).append(delta.text)
                 state.logprobs.extend(delta.logprobs)
@@ -136,6 +161,7 @@ def _choice(state: _Folding, index: int) -> Choice:
         reasoning="".join(state.reasoning),
         stop=state.done.stop,
         logprobs=tuple(state.logprobs),
+        prompt=state.prompt,
     )
 
 

@@ -87,6 +87,8 @@ class StepOutput:
 
     id: str
     drawn: tuple[Drawn, ...] = ()
+    prompt: tuple[Drawn, ...] = ()
+    """The prompt's tokens behind its first, where `prompt_logprobs` asks for them; with the first draw."""
     finish: FinishReason | None = None
     error: PentadError | None = None
     """Why the sequence failed; set in the place of `finish`. An EngineLoop raises it instead."""

@@ -19,6 +19,7 @@ from pentad.errors import Incompatible, ModelNotFound
 from pentad.execution.backend import Backend, Capabilities, Completion, Delta, Embedder, StreamDone, collect
 from pentad.model.prices import FREE, Price
 from pentad.model.routing.base import ModelRouter, RouterInput
+from pentad.model.tokenizer_facts import TokenizerFacts
 from pentad.model.workers import in_thread
 from pentad.types import Clock, Decision, Request, Span, Usage
 
@@ -51,12 +52,19 @@ class Embeddings:
 class TokenCodec(Protocol):
     """A backend whose tokenizer is here."""
 
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids of raw text; special-token text becomes the special token."""
+    def tokenize(self, text: str, *, prefix: bool = False) -> list[int]:
+        """Token ids of raw text; special-token text becomes the special token.
+
+        With `prefix` behind the tokens that the model expects before every text, unless it starts so.
+        """
         ...
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens included."""
+        ...
+
+    def tokenizer_facts(self) -> TokenizerFacts:
+        """What a program must know to format prompts itself."""
         ...
 
 
@@ -151,13 +159,17 @@ class ModelService:
         fields = {name: getattr(request, name) for name in ("messages", "text", "token_ids", "tools")}
         return msgspec.json.encode({name: value for name, value in fields.items() if value}).decode()
 
-    def tokenize(self, model: str, text: str) -> list[int]:
+    def tokenize(self, model: str, text: str, *, prefix: bool = False) -> list[int]:
         """Token ids of raw text. Raises Incompatible when the model's tokenizer is not here."""
-        return self._codec(model).tokenize(text)
+        return self._codec(model).tokenize(text, prefix=prefix)
 
     def detokenize(self, model: str, ids: Sequence[int]) -> str:
         """The text of token ids. Raises Incompatible when the model's tokenizer is not here."""
         return self._codec(model).detokenize(ids)
+
+    def tokenizer_facts(self, model: str) -> TokenizerFacts:
+        """The model's vocabulary and template. Raises Incompatible when they are not here."""
+        return self._codec(model).tokenizer_facts()
 
     async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
         """One unit vector per text, computed off the event loop.

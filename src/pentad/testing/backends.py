@@ -8,15 +8,18 @@ from dataclasses import replace
 
 from pentad.execution.backend import (
     Capabilities,
+    ChoiceDelta,
     ChoiceDone,
     Delta,
+    NoticeDelta,
+    PromptDelta,
     StreamDone,
     TextDelta,
     ToolCallDelta,
 )
 from pentad.types import Request, ToolCall, Usage
 
-Item = str | ToolCall | TextDelta | ToolCallDelta | ChoiceDone | Usage | Exception | asyncio.Event
+Item = str | ToolCall | NoticeDelta | ChoiceDelta | Usage | Exception | asyncio.Event
 """One thing of a turn: text, a whole call, a raw delta, an error to raise or an event to wait for."""
 
 Turn = Sequence[Item] | Callable[[Request], Sequence[Item]]
@@ -52,7 +55,7 @@ class ScriptedBackend:
     ) -> None:
         self._turns = list(turns)
         self._capabilities = capabilities or Capabilities(
-            model=model, context_length=8192, formats=ALL_FORMATS, token_prompts=True
+            model=model, context_length=8192, formats=ALL_FORMATS, logprobs=True, token_prompts=True
         )
         self._repeat = repeat
         self._tokens_per_word = tokens_per_word
@@ -102,7 +105,9 @@ class ScriptedBackend:
                     for piece in _pieces(item, calls):
                         yield piece
                     calls += 1
-                case ToolCallDelta() | TextDelta():
+                case NoticeDelta():
+                    yield item
+                case ToolCallDelta() | TextDelta() | PromptDelta():
                     choices.add(item.choice)
                     calls += isinstance(item, ToolCallDelta) and item.id is not None
                     yield item

@@ -50,7 +50,10 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     async with build(settings) as services:
         if services.agents is not None and (resumed := await services.agents.resume_all()):
             note(f"going on with {len(resumed)} interrupted runs")
-        server = make_server(create_app(services, settings.server), settings.server)
+        app = create_app(services, settings.server)
+        load = app.state.gateway.load
+        load.starting = True
+        server = make_server(app, settings.server)
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         while not (server.started or serving.done()):  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)
@@ -61,4 +64,5 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
             note(f"pentad serves {models}")
             note(f"  API      http://{host}:{port}/v1")
             note(f"  console  http://{host}:{port}/console")
+            load.starting = False
         await serving

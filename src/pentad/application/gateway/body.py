@@ -11,6 +11,7 @@ from starlette.requests import Request as HttpRequest
 
 from pentad.application.gateway.errors import RequestTimeout
 from pentad.application.gateway.exchange import exchange_of
+from pentad.application.gateway.fields import unread
 from pentad.application.gateway.settings import GatewaySettings
 from pentad.application.gateway.structure import check_structure
 from pentad.errors import InvalidRequest, TooLarge
@@ -23,7 +24,6 @@ MAX_QUOTE = 200
 """Characters of the client's own text that an error repeats."""
 
 T = TypeVar("T", bound=msgspec.Struct)
-_KEYS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _PATH = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 
 
@@ -71,20 +71,20 @@ class Body(Generic[T]):
     def __init__(self, kind: type[T]) -> None:
         self.kind = kind
         self._decoder = msgspec.json.Decoder(kind)
-        self._known = frozenset(field.encode_name for field in msgspec.structs.fields(kind))
 
     async def read(self, http: HttpRequest, settings: GatewaySettings) -> T:
         """The body of this request; fields that the Struct lacks are noted on the exchange."""
         raw = await read_body(http, settings)
         check_structure(raw)
-        value = self.decode(raw)
-        exchange_of(http).ignored.extend(self.unknown(raw))
+        value, unknown = self.decode(raw)
+        exchange_of(http).ignored.extend(unknown)
         return value
 
-    def decode(self, raw: bytes) -> T:
-        """The Struct. Raises InvalidRequest for anything but a valid one."""
+    def decode(self, raw: bytes) -> tuple[T, list[str]]:
+        """The Struct, and the fields that it lacks. Raises InvalidRequest for anything but a valid one."""
         try:
-            return self._decoder.decode(raw)
+            # The Struct's decoder skips what it does not know without looking at its text.
+            return self._decoder.decode(raw), unread(msgspec.json.decode(raw), self.kind)
         except msgspec.ValidationError as error:
             raise _invalid(str(error)) from None
         except RecursionError:
@@ -93,10 +93,6 @@ class Body(Generic[T]):
             raise InvalidRequest(
                 "the body is not valid JSON", hint="send one JSON object in UTF-8", param="body"
             ) from None
-
-    def unknown(self, raw: bytes) -> list[str]:
-        """Top-level field names of a decodable body that the Struct does not have."""
-        return [name for name in _KEYS.decode(raw) if name not in self._known]
 
 
 def _invalid(text: str) -> InvalidRequest:

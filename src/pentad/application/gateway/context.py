@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from starlette.datastructures import Headers
 
 from pentad.application.gateway.body import check_free_form
@@ -90,7 +91,13 @@ def wire_usage(usage: Usage) -> WireUsage:
         total_tokens=usage.total_tokens,
         prompt_tokens_details=PromptDetails(cached_tokens=usage.cached_tokens),
         completion_tokens_details=CompletionDetails(reasoning_tokens=usage.reasoning_tokens),
+        notices=notices(usage),
     )
+
+
+def notices(usage: Usage) -> list[str] | UnsetType:
+    """What was done otherwise than asked, for the usage of any dialect; absent where nothing was."""
+    return [one.notice for one in usage.decisions if one.notice is not None] or UNSET
 
 
 def explanation(usage: Usage, own: tuple[Span, ...], request_id: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ from pentad.application.gateway.sse import EventStream, StreamWatch, until_disco
 from pentad.application.gateway.store import ResponseStore
 from pentad.application.services import Services
 from pentad.errors import PentadError, Unavailable
-from pentad.execution.backend import Delta
+from pentad.execution.backend import Delta, NoticeDelta
 from pentad.types import Request, Span, Usage
 
 T = TypeVar("T")
@@ -98,8 +99,8 @@ class Gateway:
         """The name that an answer carries."""
         return asked or self.services.models.default
 
-    def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
-        """The one stream of this request, metered on its way up.
+    def generate(self, request: Request, exchange: Exchange) -> AsyncGenerator[Delta, None]:
+        """The one stream of this request, metered on its way up; its notices go to the exchange.
 
         Its priority is no more urgent than the policy of its tenant allows.
         """
@@ -112,7 +113,7 @@ class Gateway:
         if model in known and (objective.ttft_s is not None or objective.inter_token_s is not None):
             self.metrics.objectives[model] = objective
         return metered(
-            self.services.models.stream(request),
+            _noticed(self.services.models.stream(request), exchange),
             model if model in known else "unknown",
             metrics=self.metrics,
             pulse=self.pulse,
@@ -151,6 +152,16 @@ class Gateway:
             error_frame=error_frame or data_event,
             request_id=exchange.request_id,
         )
+
+
+async def _noticed(deltas: AsyncGenerator[Delta, None], exchange: Exchange) -> AsyncGenerator[Delta, None]:
+    """The deltas without the notices, which the answer's header tells."""
+    async with aclosing(deltas) as stream:
+        async for delta in stream:
+            if isinstance(delta, NoticeDelta):
+                exchange.notices.append(delta.text)
+            else:
+                yield delta
 
 
 def _shutting_down() -> Unavailable:

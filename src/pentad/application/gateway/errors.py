@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
 
 import msgspec
 from starlette.responses import Response
 
-from pentad.errors import InvalidRequest, Overloaded, PentadError
+from pentad.errors import ContextLengthExceeded, InvalidRequest, Overloaded, PentadError
 
 Dialect = Literal["openai", "anthropic"]
 
@@ -26,6 +26,19 @@ class MethodNotAllowed(InvalidRequest):
 
     status = 405
     code = "method_not_allowed"
+
+
+class ThreadUnsupported(InvalidRequest):
+    """No conversation is kept here; Anthropic's SDKs then send the whole of it, without `thread`."""
+
+    code = "thread_unsupported_request"
+    details: ClassVar = {"error_code": "thread_unsupported_request"}
+
+
+class PreviousResponseNotFound(InvalidRequest):
+    """The response to go on from is not kept, or no longer; clients then send the whole conversation."""
+
+    code = "previous_response_not_found"
 
 
 _OPENAI_TYPES = {
@@ -52,14 +65,41 @@ def openai_error(error: PentadError) -> dict[str, Any]:
     """`{"error": {message, type, param, code}}`."""
     fallback = "server_error" if error.status >= 500 else "invalid_request_error"
     kind = _OPENAI_TYPES.get(error.status, fallback)
-    return {"error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}}
+    message = _worded(error, _openai_context)
+    return {"error": {"message": message, "type": kind, "param": error.param, "code": error.code}}
 
 
 def anthropic_error(error: PentadError, request_id: str) -> dict[str, Any]:
     """`{"type": "error", "error": {type, message}, "request_id"}`."""
     fallback = "api_error" if error.status >= 500 else "invalid_request_error"
     kind = _ANTHROPIC_TYPES.get(error.status, fallback)
-    return {"type": "error", "error": {"type": kind, "message": str(error)}, "request_id": request_id}
+    detail: dict[str, Any] = {"type": kind, "message": _worded(error, _anthropic_context)}
+    if isinstance(error, ThreadUnsupported):
+        detail["details"] = error.details
+    return {"type": "error", "error": detail, "request_id": request_id}
+
+
+def _worded(error: PentadError, context: Callable[[int, int, int], str]) -> str:
+    """The error's text. Programs look for a vendor's sentence on the context: it comes first, ours behind."""
+    if not isinstance(error, ContextLengthExceeded) or not (error.prompt_tokens and error.context_tokens):
+        return str(error)
+    return f"{context(error.prompt_tokens, error.answer_tokens, error.context_tokens)}. Here: {error}"
+
+
+def _openai_context(prompt: int, answer: int, context: int) -> str:
+    """The sentence by which LiteLLM and others know that the prompt must become shorter."""
+    limit = f"This model's maximum context length is {context} tokens. However, "
+    if not answer:
+        return f"{limit}your messages resulted in {prompt} tokens"
+    asked = f"you requested {prompt + answer} tokens ({prompt} in the messages, {answer} in the completion)"
+    return limit + asked
+
+
+def _anthropic_context(prompt: int, answer: int, context: int) -> str:
+    """The sentences by which Claude Code asks for a shorter answer, or compacts the conversation."""
+    if not answer:
+        return f"prompt is too long: {prompt} tokens > {context} maximum"
+    return f"input length and `max_tokens` exceed context limit: {prompt} + {answer} > {context}"
 
 
 def error_body(error: PentadError, dialect: Dialect, request_id: str) -> bytes:

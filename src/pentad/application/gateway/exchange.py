@@ -13,7 +13,7 @@ from starlette.types import Scope
 from pentad.application.gateway.errors import Dialect
 
 SCOPE_KEY = "pentad.exchange"
-_REQUEST_ID = re.compile(r"^[A-Za-z0-9_.:/-]{1,128}$")
+_REQUEST_ID = re.compile(r"^[A-Za-z0-9_.:/-]{1,512}$")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,19 +26,28 @@ class Exchange:
     dialect: Dialect = "openai"
     ignored: list[str] = field(default_factory=list)
     """Names of request fields that nobody here reads."""
+    notices: list[str] = field(default_factory=list)
+    """What was done otherwise than asked."""
 
     @classmethod
     def of(cls, scope: Scope, arrived_s: float) -> Exchange:
         """Reads the caller's x-request-id if it is a plain one, else makes one."""
-        given = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.match(given) else f"req_{uuid.uuid4().hex}"
-        dialect: Dialect = "anthropic" if scope.get("path", "").startswith("/v1/messages") else "openai"
+        path = scope.get("path", "")
+        shared = path.startswith("/v1/models") and "anthropic-version" in headers
+        dialect: Dialect = "anthropic" if shared or path.startswith("/v1/messages") else "openai"
         return cls(request_id=request_id, arrived_s=arrived_s, dialect=dialect)
 
     def ignored_header(self) -> str:
         """The ignored fields as a header value: plain characters only, at most 32 names."""
         names = (re.sub(r"[^A-Za-z0-9_.\[\]=-]", "?", name)[:64] or "?" for name in self.ignored[:32])
         return ", ".join(names)
+
+    def notice_header(self) -> str:
+        """The notices as a header value: printable ASCII, at most 1,000 characters."""
+        return re.sub(r"[^ -~]", "?", "; ".join(self.notices))[:1000]
 
 
 def exchange_of(http: HttpRequest) -> Exchange:

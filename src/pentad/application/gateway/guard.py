@@ -8,15 +8,16 @@ from contextlib import AsyncExitStack, suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pentad.application.gateway.access_log import AccessLog
 from pentad.application.gateway.core import Gateway
+from pentad.application.gateway.cors import expose, preflight
 from pentad.application.gateway.errors import error_response, internal_error
 from pentad.application.gateway.exchange import SCOPE_KEY, Exchange
 from pentad.application.gateway.intake import Intake
 from pentad.application.gateway.memory import LARGE_BYTES
+from pentad.application.gateway.target import to_origin_form
 from pentad.errors import PentadError, Unauthorized, Unavailable
 
 logger = logging.getLogger("pentad.gateway")
@@ -55,6 +56,7 @@ class Guard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
+        to_origin_form(scope)
         clock = self._gateway.services.clock
         exchange = Exchange.of(scope, clock())
         scope[SCOPE_KEY] = exchange
@@ -84,7 +86,7 @@ class Guard:
         access.check_host(headers)
         origin = access.cors_origin(headers)
         if origin is not None and scope["method"] == "OPTIONS":
-            await _preflight(origin)(scope, receive, answer)
+            await preflight(origin, headers)(scope, receive, answer)
             return
         exchange.tenant = access.tenant(headers, scope["path"])
         if scope["path"] in PROBES:
@@ -104,17 +106,6 @@ class Guard:
 def _method(scope: Scope) -> str:
     method: str = scope["method"]
     return method if method in ("GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS") else "other"
-
-
-def _preflight(origin: str) -> Response:
-    allowed = {
-        "access-control-allow-origin": origin,
-        "access-control-allow-methods": "GET, POST, DELETE",
-        "access-control-allow-headers": "authorization, content-type, x-api-key, x-request-id",
-        "access-control-max-age": "600",
-        "vary": "origin",
-    }
-    return Response(status_code=204, headers=allowed)
 
 
 async def _discard(receive: Receive) -> None:
@@ -146,6 +137,8 @@ class _Answer:
 
     def _mark(self, headers: MutableHeaders) -> None:
         headers["x-request-id"] = self._exchange.request_id
+        if self._exchange.dialect == "anthropic":
+            headers["request-id"] = self._exchange.request_id
         for name, value in SECURITY_HEADERS.items():
             headers.setdefault(name, value)
         if headers.get("content-type", "").startswith("text/html"):
@@ -153,10 +146,11 @@ class _Answer:
         headers.setdefault("cache-control", "no-store")
         if self._exchange.ignored:
             headers["x-pentad-ignored"] = self._exchange.ignored_header()
+        if self._exchange.notices:
+            headers["x-pentad-notice"] = self._exchange.notice_header()
         origin = self._gateway.access.cors_origin(Headers(scope=self._scope))
         if origin is not None:
-            headers["access-control-allow-origin"] = origin
-            headers.add_vary_header("origin")
+            expose(headers, origin)
         if self._gateway.load.draining:
             headers["connection"] = "close"
 

@@ -34,6 +34,8 @@ class Load:
             shares("bytes of bodies", "server.body_memory_bytes", settings.body_memory_bytes)
         )
         self.draining = False
+        self.starting = False
+        """Whether the server has yet to say where it listens."""
 
     @property
     def active(self) -> int:

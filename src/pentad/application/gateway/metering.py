@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from pentad.application.gateway.metrics import Metrics
-from pentad.execution.backend import ChoiceDone, Delta, StreamDone
+from pentad.execution.backend import ChoiceDone, Delta, NoticeDelta, PromptDelta, StreamDone
 from pentad.types import Clock
 
 
@@ -32,7 +32,7 @@ async def metered(
                 now = clock()
                 if isinstance(delta, StreamDone):
                     meter.usage(delta.usage)
-                else:
+                elif not isinstance(delta, (NoticeDelta, PromptDelta)):
                     pulse.last_s[model] = now
                     if not before:
                         meter.first_token(now - started_s)

@@ -19,6 +19,7 @@ from pentad.application.gateway.schemas.completions import (
     DetokenizeRequest,
     TokenizeAnswer,
     TokenizeRequest,
+    TokenizerInfo,
 )
 from pentad.application.gateway.schemas.embeddings import EmbeddingAnswer, EmbeddingRequest
 from pentad.application.gateway.schemas.messages import (
@@ -34,7 +35,12 @@ from pentad.application.gateway.schemas.operations import (
     Status,
     Version,
 )
-from pentad.application.gateway.schemas.responses import ResponseDeleted, ResponseObject, ResponseRequest
+from pentad.application.gateway.schemas.responses import (
+    InputTokens,
+    ResponseDeleted,
+    ResponseObject,
+    ResponseRequest,
+)
 from pentad.application.gateway.schemas.runs import (
     AgentList,
     ApprovalRequest,
@@ -48,6 +54,11 @@ from pentad.application.gateway.schemas.runs import (
 
 Query = tuple[tuple[str, dict[str, Any]], ...]
 _AFTER: Query = (("after", {"type": "integer", "minimum": 0, "maximum": 2**53}),)
+_FOLLOW: Query = (
+    ("stream", {"type": "boolean"}),
+    ("starting_after", {"type": "integer", "minimum": 0, "maximum": 2**53}),
+)
+_MODEL: Query = (("model", {"type": "string", "minLength": 1}),)
 _LIST: Query = (
     ("limit", {"type": "integer", "minimum": 0, "maximum": 1000}),
     ("status", {"type": "string"}),
@@ -89,7 +100,8 @@ OPERATIONS: tuple[Operation, ...] = (
     _post("/v1/chat/completions", "Answer a chat", ChatRequest, ChatAnswer, streams=True),
     _post("/v1/completions", "Complete raw prompts", CompletionRequest, CompletionAnswer, streams=True),
     _post("/v1/responses", "Create a response", ResponseRequest, ResponseObject, streams=True),
-    _get(_RESPONSE, "Read a stored response", ResponseObject),
+    _post("/v1/responses/input_tokens", "Count a prompt", ResponseRequest, InputTokens),
+    _get(_RESPONSE, "Read or follow a stored response", ResponseObject, streams=True, query=_FOLLOW),
     Operation(method="delete", path=_RESPONSE, summary="Forget a stored response", answer=ResponseDeleted),
     _post(f"{_RESPONSE}/cancel", "Cancel a background response", None, ResponseObject),
     _post("/v1/embeddings", "Turn texts into vectors", EmbeddingRequest, EmbeddingAnswer),
@@ -109,6 +121,7 @@ OPERATIONS: tuple[Operation, ...] = (
     _post(f"{_RUN}/fork", "Start a run from a step of another", ForkRequest, RunObject, status=201),
     _post(f"{_RUN}/approvals/{{approval_id}}", "Answer a waiting run", ApprovalRequest, RunObject),
     _post("/tokenize", "Token ids of a text", TokenizeRequest, TokenizeAnswer),
+    _get("/tokenizer_info", "Vocabulary, end tokens and chat template", TokenizerInfo, query=_MODEL),
     _post("/detokenize", "Text of token ids", DetokenizeRequest, DetokenizeAnswer),
     _get("/livez", "Whether the process answers; needs no key", Status),
     _get("/ping", "As /livez, with a key", Status),

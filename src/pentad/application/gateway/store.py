@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -38,6 +39,8 @@ class ResponseStore:
         self._most_bytes = int(limit_bytes * share)
         self._entries: dict[str, OrderedDict[str, tuple[bytes, bytes]]] = {}
         self._sizes: Counter[str] = Counter()
+        self._holders: dict[tuple[str, str], str] = {}
+        """Tenant and id of an output item to the response that holds it."""
 
     def __len__(self) -> int:
         return sum(map(len, self._entries.values()))
@@ -55,6 +58,7 @@ class ResponseStore:
         if size > self._most_bytes:
             return
         self._entries.setdefault(tenant, OrderedDict())[response.id] = entry
+        self._holders |= {(tenant, item["id"]): response.id for item in response.output}
         self._sizes[tenant] += size
         while self._sizes[tenant] > self._most_bytes:
             self._forget_oldest(tenant)
@@ -76,6 +80,13 @@ class ResponseStore:
             turns=msgspec.json.decode(turns, type=tuple[Message, ...]),
         )
 
+    def item(self, tenant: str, item_id: str) -> dict[str, Any] | None:
+        """An item of a kept response's output, if it is this tenant's."""
+        held = self._holders.get((tenant, item_id))
+        stored = None if held is None else self.get(tenant, held)
+        output = [] if stored is None else stored.response.output
+        return next((item for item in output if item["id"] == item_id), None)
+
     def remove(self, tenant: str, response_id: str) -> bool:
         """Forgets a response. Returns whether it was there."""
         own = self._entries.get(tenant)
@@ -83,6 +94,8 @@ class ResponseStore:
         if own is None or entry is None:
             return False
         self._sizes[tenant] -= _size(entry)
+        for item in msgspec.json.decode(entry[0], type=ResponseObject).output:
+            self._holders.pop((tenant, item["id"]), None)
         if not own:
             del self._entries[tenant], self._sizes[tenant]
         return True

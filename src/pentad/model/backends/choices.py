@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pentad.execution.backend import ChoiceDone, Delta
+from pentad.execution.backend import ChoiceDone, Delta, PromptDelta
 from pentad.execution.request import SequenceStats, StepOutput, TokenRequest
 from pentad.model.backends.codec import ChatCodec, Prepared
 from pentad.model.backends.parsing import OutputParser
@@ -22,11 +22,31 @@ class ChoiceState:
     parser: OutputParser
     watched: bool
     """Whether whoever draws the tokens also makes the text, because of stop strings."""
+    first: int = 0
+    """The prompt's first token."""
+    silent: bool = False
+    """Whether only the prompt was asked for; the one token drawn behind it is dropped."""
     reasoning_tokens: int = 0
     stats: SequenceStats | None = None
 
     def take(self, output: StepOutput) -> list[Delta]:
         """The deltas of one output; the last one of a sequence ends its choice."""
+        scored: list[Delta] = []
+        if output.prompt:
+            scored.append(
+                PromptDelta(tokens=self.text.prompt_logprobs(self.first, output.prompt), choice=self.choice)
+            )
+        if self.silent:
+            return scored + self._end_silent(output)
+        return scored + self._take(output)
+
+    def _end_silent(self, output: StepOutput) -> list[Delta]:
+        if output.finish is None:
+            return []
+        self.stats = None if output.stats is None else replace(output.stats, completion_tokens=0)
+        return [ChoiceDone(reason="length", choice=self.choice)]
+
+    def _take(self, output: StepOutput) -> list[Delta]:
         if not self.watched:
             for drawn in output.drawn:
                 self.text.accept(drawn)
@@ -62,7 +82,7 @@ def open_choices(
             id=f"{request.id}/{choice}",
             prompt=prepared.prompt,
             sampling=request.sampling,
-            max_tokens=prepared.max_tokens,
+            max_tokens=max(1, prepared.max_tokens),
             end_tokens=codec.end_tokens,
             choice=choice,
             seed=prepared.seed,
@@ -75,7 +95,10 @@ def open_choices(
             watcher=text if watched else None,
         )
         asked.append(tokens)
-        states[tokens.id] = ChoiceState(choice, text, codec.parser(request, prepared, choice), watched)
+        parser = codec.parser(request, prepared, choice)
+        states[tokens.id] = ChoiceState(
+            choice, text, parser, watched, first=prepared.prompt[0], silent=prepared.max_tokens == 0
+        )
     return asked, states
 
 

@@ -10,10 +10,13 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from pentad.errors import ContextLengthExceeded, InvalidRequest, PentadError
+from pentad.errors import InvalidRequest, PentadError
+from pentad.execution.backend import NoticeDelta
 from pentad.execution.request import Constraint
 from pentad.model.backends.decisions import resolved
 from pentad.model.backends.parsing import END_THINK, THINK, OutputParser, ReasoningSplitter
+from pentad.model.backends.prefill import ResumedCalls, advance, prefill_of
+from pentad.model.backends.room import answer_room
 from pentad.model.backends.sizes import PATIENCE, refuse_by_size, refuse_if_cut
 from pentad.model.backends.text import TextStream
 from pentad.model.constraints import ConstraintCompiler
@@ -21,6 +24,7 @@ from pentad.model.loading import ModelFiles
 from pentad.model.template import default_template
 from pentad.model.template.adapting import adapt, open_chat
 from pentad.model.tokenizer import Tokenizer
+from pentad.model.tokenizer_facts import TokenizerFacts
 from pentad.model.toolcalls import CallParser, ToolFormat, choose_format
 from pentad.types import Clock, Decision, Request, Span, ToolSpec
 
@@ -56,6 +60,11 @@ class Prepared:
     spans: tuple[Span, ...]
     decisions: tuple[Decision, ...]
 
+    @property
+    def notices(self) -> list[NoticeDelta]:
+        """What the caller is told before anything is computed."""
+        return [NoticeDelta(text=one.notice) for one in self.decisions if one.notice is not None]
+
 
 class ChatCodec:
     """Renders, tokenizes and constrains requests for one model; makes the parsers of its answers.
@@ -90,6 +99,12 @@ class ChatCodec:
         self.format: ToolFormat
         self.format, self._format_decision = choose_format(tool_format, source)
         self._compiler = ConstraintCompiler(files.tokenizer, files.end_tokens or {0})
+        self.facts = TokenizerFacts(
+            vocab_size=files.tokenizer.vocab_size,
+            bos_token=self._spelling(files.bos_token) or None,
+            eos_token=self._spelling(files.eos_token) or None,
+            chat_template=source,
+        )
         self._chat = open_chat(
             source,
             special,
@@ -135,10 +150,13 @@ class ChatCodec:
         pieces, thinking = self._rendered(request)
         rendered_s = self._clock()
         prompt = self._tokenized(request, pieces)
-        max_tokens = self._max_tokens(request, len(prompt))
         tokenized_s = self._clock()
+        max_tokens, fitted = answer_room(
+            request, len(prompt), context=self.context_length, model=self._name, at_s=tokenized_s
+        )
         tools = offered(request)
         constraints, unchecked = self._constraints(request, tools)
+        advance(constraints, self.tokenizer.encode(prefill_of(request), special=False))
         ready_s = self._clock()
         seed = request.sampling.seed
         drawn = self._seeds() if seed is None else seed
@@ -159,7 +177,7 @@ class ChatCodec:
             spans=tuple(spans),
             decisions=resolved(
                 request,
-                max_tokens=max_tokens,
+                fitted=fitted,
                 seed=drawn,
                 format=self._format_decision if tools else None,
                 mended=self._mended if tools else (),
@@ -168,10 +186,11 @@ class ChatCodec:
             ),
         )
 
-    def tokenize(self, text: str) -> list[int]:
+    def tokenize(self, text: str, *, prefix: bool = False) -> list[int]:
         """See TokenCodec. Raises ContextLengthExceeded for more than what could ever be a prompt."""
         self.refuse_by_size(Request(id="tokenize", model=self._name, text=text))
-        return self.tokenizer.encode(text, special=True)
+        ids = self.tokenizer.encode(text, special=True)
+        return self._prefixed(ids) if prefix else ids
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """See TokenCodec. Raises InvalidRequest for an unknown id."""
@@ -195,14 +214,19 @@ class ChatCodec:
     def parser(self, request: Request, prepared: Prepared, choice: int) -> OutputParser:
         """A fresh parser for one choice's text."""
         chat = request.messages is not None
-        calls = None
+        prefill = prefill_of(request)
+        calls: CallParser | ResumedCalls | None = None
         if prepared.tools:
             names = frozenset(tool.name for tool in prepared.tools)
             # What the grammar calls a call: beside a format of its own, only what has the opening mark.
             formatted = request.format.kind != "text" and request.tool_choice.mode == "auto"
             calls = CallParser(self.format, names, request.id, choice, formatted=formatted)
-        # A constrained answer starts at once: its grammar leaves no room for reasoning.
-        reasons = self._reasons and chat and (prepared.thinking or prepared.constraints[choice] is None)
+            if prefill:
+                calls = ResumedCalls(calls, prefill)
+        # A constrained answer starts at once: its grammar leaves no room for reasoning. Nor can an
+        # answer that has begun.
+        starts = prepared.constraints[choice] is None and not prefill
+        reasons = self._reasons and chat and (prepared.thinking or starts)
         return OutputParser(choice, calls, ReasoningSplitter(prepared.thinking) if reasons else None)
 
     def refuse_by_size(self, request: Request) -> None:
@@ -222,9 +246,14 @@ class ChatCodec:
                 param="messages",
             ) from self._chat
         rows, tools = adapt(request.messages, offered(request), self._chat.features, self.format)
-        segments = self._chat.template.render(rows, tools, request.template_options)
+        segments = self._chat.template.render(
+            rows, tools, request.template_options, continues=request.continues
+        )
         end = segments[-1].text.rstrip() if segments else ""
-        return [(s.text, s.is_control) for s in segments], end.endswith(THINK)
+        thinking = end.endswith(THINK)
+        if prefill := prefill_of(request):
+            thinking = prefill.rfind(THINK) > prefill.rfind(END_THINK)
+        return [(s.text, s.is_control) for s in segments], thinking
 
     def _tokenized(self, request: Request, pieces: Sequence[tuple[str, bool]]) -> tuple[int, ...]:
         if request.token_ids is not None:
@@ -238,30 +267,12 @@ class ChatCodec:
                 break
         param = "prompt" if request.messages is None else "messages"
         refuse_if_cut(len(ids), param=param, context_length=self.context_length, model=self._name)
-        prefix = self.tokenizer.prefix
-        if request.text is not None and tuple(ids[: len(prefix)]) != prefix:
-            ids = [*prefix, *ids]
-        return tuple(ids)
+        return tuple(ids if request.text is None else self._prefixed(ids))
 
-    def _max_tokens(self, request: Request, prompt_tokens: int) -> int:
-        """The answer's limit: as asked, or what the context leaves."""
-        context, asked = self.context_length, request.sampling.max_tokens
-        param = "messages" if request.messages is not None else "prompt"
-        if prompt_tokens >= context:
-            raise ContextLengthExceeded(
-                f"the prompt has {prompt_tokens} tokens, the context of {self._name!r} is {context}",
-                hint=f"shorten it by at least {prompt_tokens - context + 1} tokens",
-                param=param,
-            )
-        room = context - prompt_tokens
-        if asked is not None and asked > room:
-            raise ContextLengthExceeded(
-                f"the prompt has {prompt_tokens} tokens and max_tokens is {asked}, together "
-                f"{prompt_tokens + asked}; the context of {self._name!r} is {context}",
-                hint=f"shorten the prompt by {asked - room} tokens or lower max_tokens to at most {room}",
-                param="max_tokens",
-            )
-        return room if asked is None else asked
+    def _prefixed(self, ids: list[int]) -> list[int]:
+        """The tokens behind those that the model expects before every text."""
+        prefix = self.tokenizer.prefix
+        return ids if tuple(ids[: len(prefix)]) == prefix else [*prefix, *ids]
 
     def _reference(self, request: Request) -> tuple[int, ...]:
         limit = PATIENCE * self.context_length

@@ -11,7 +11,7 @@ from pentad.types import Decision, Request
 def resolved(
     request: Request,
     *,
-    max_tokens: int,
+    fitted: Decision | None,
     seed: int,
     format: Decision | None,
     mended: Sequence[str],
@@ -22,7 +22,7 @@ def resolved(
 
     Args:
         request: as it came.
-        max_tokens: the answer's limit.
+        fitted: the answer's limit, where the request did not set it itself.
         seed: of its draws.
         format: how the model writes tool calls; None without tools.
         mended: what was mended in the chat template that presents the tools.
@@ -31,18 +31,18 @@ def resolved(
     """
     decide = partial(Decision, layer="model", at_s=at_s)
     sampling = request.sampling
-    made: list[Decision] = []
-    if sampling.max_tokens is None:
-        policy, chosen, bound = "rest_of_context", str(max_tokens), "context_length"
-        made.append(decide(policy=policy, subject="max_tokens", chosen=chosen, constraint=bound))
+    made = [] if fitted is None else [fitted]
     if sampling.seed is None and sampling.temperature > 0:
         made.append(decide(policy="drawn", subject="seed", chosen=str(seed)))
     if format is not None:
         made.append(format)
-    for policy, subject, notes in (
-        ("mended", "chat_template", mended),
-        ("lenient", "tool_schema", unchecked),
-    ):
-        chosen = "mended" if policy == "mended" else "partly unchecked"
-        made += [decide(policy=policy, subject=subject, chosen=chosen, constraint=note) for note in notes]
+    made += [
+        decide(policy="mended", subject="chat_template", chosen="mended", constraint=note) for note in mended
+    ]
+    made += [
+        decide(
+            policy="lenient", subject="tool_schema", chosen="partly unchecked", constraint=note, notice=note
+        )
+        for note in unchecked
+    ]
     return tuple(made)

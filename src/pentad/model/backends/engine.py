@@ -13,6 +13,7 @@ from pentad.model.backends.choices import open_choices, usage_of
 from pentad.model.backends.codec import FORMATS, ChatCodec, draw_seed
 from pentad.model.backends.sizes import prompt_chars
 from pentad.model.loading import ModelFiles
+from pentad.model.tokenizer_facts import TokenizerFacts
 from pentad.model.workers import in_thread
 from pentad.types import Request
 
@@ -79,6 +80,8 @@ class EngineBackend:
         self.codec.refuse_by_size(request)
         chars = prompt_chars(request) + len(request.prediction)
         prepared = await in_thread(self.codec.prepare, request, chars=chars)
+        for notice in prepared.notices:
+            yield notice
         asked, choices = open_choices(self.codec, request, prepared)
         sent_s = self._clock()
         # The loop's stream is an async generator; its annotation only promises iteration.
@@ -98,13 +101,17 @@ class EngineBackend:
         """The prompt as the model sees it, control tokens spelled out."""
         return self.codec.prompt_text(request)
 
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids of raw text; special-token text becomes the special token."""
-        return self.codec.tokenize(text)
+    def tokenize(self, text: str, *, prefix: bool = False) -> list[int]:
+        """See TokenCodec."""
+        return self.codec.tokenize(text, prefix=prefix)
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens spelled out."""
         return self.codec.detokenize(ids)
+
+    def tokenizer_facts(self) -> TokenizerFacts:
+        """See TokenCodec."""
+        return self.codec.facts
 
     def stats(self) -> dict[str, float]:
         """The engine's gauges and counters."""

@@ -22,6 +22,7 @@ from pentad.model.backends.codec import FORMATS, ChatCodec, draw_seed
 from pentad.model.backends.llama_model import LlamaModel, TokenModel
 from pentad.model.backends.sizes import prompt_chars
 from pentad.model.loading import ModelFiles
+from pentad.model.tokenizer_facts import TokenizerFacts
 from pentad.model.workers import in_thread
 from pentad.types import Clock, Request
 
@@ -110,6 +111,8 @@ class LlamaCppBackend:
         self.codec.refuse_by_size(request)
         chars = prompt_chars(request) + len(request.prediction)
         prepared = await in_thread(self.codec.prepare, request, chars=chars)
+        for notice in prepared.notices:
+            yield notice
         asked, choices = open_choices(self.codec, request, prepared)
         if self._waiting >= MAX_WAITING:
             raise Overloaded(f"{self._waiting} requests are waiting, at most {MAX_WAITING} can")
@@ -145,13 +148,17 @@ class LlamaCppBackend:
         """The prompt as the model sees it, control tokens spelled out."""
         return self.codec.prompt_text(request)
 
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids of raw text; special-token text becomes the special token."""
-        return self.codec.tokenize(text)
+    def tokenize(self, text: str, *, prefix: bool = False) -> list[int]:
+        """See TokenCodec."""
+        return self.codec.tokenize(text, prefix=prefix)
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens spelled out."""
         return self.codec.detokenize(ids)
+
+    def tokenizer_facts(self) -> TokenizerFacts:
+        """See TokenCodec."""
+        return self.codec.facts
 
     def stats(self) -> dict[str, float]:
         return {"running": float(self._running), "waiting": float(self._waiting), **self._counts}

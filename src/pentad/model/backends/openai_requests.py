@@ -26,6 +26,13 @@ def request_fields(request: Request, endpoint: Endpoint) -> tuple[dict[str, Any]
             param="prompt",
         )
     sampling = request.sampling
+    if sampling.prompt_logprobs is not None or sampling.max_tokens == 0:
+        asked = "max_tokens 0" if sampling.prompt_logprobs is None else "echo with logprobs"
+        raise Incompatible(
+            f"endpoint model {endpoint.model!r} only generates; {asked} needs a model on this machine",
+            hint="choose a local model",
+            param="model",
+        )
     if request.text is not None and sampling.logprobs is not None:
         raise Incompatible(
             f"endpoint model {endpoint.model!r} reports log probabilities in conversations only",
@@ -65,6 +72,8 @@ def request_fields(request: Request, endpoint: Endpoint) -> tuple[dict[str, Any]
     fields |= _format(request.format)
     if request.messages is not None and "reasoning_effort" in request.template_options:
         fields["reasoning_effort"] = request.template_options["reasoning_effort"]
+    if request.continues and endpoint.vllm_fields:
+        further |= {"continue_final_message": True, "add_generation_prompt": False}
     return {**fields, **endpoint.extra_body, **further}, notes
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum, auto
 
 from pentad.execution.backend import TextDelta, TokenLogprob, ToolCallDelta
+from pentad.model.backends.prefill import ResumedCalls
 from pentad.model.backends.text import Piece
 from pentad.model.toolcalls.parser import CallParser, overlap
 
@@ -97,7 +98,9 @@ class OutputParser:
         reasoning: takes reasoning apart; None where the model has none.
     """
 
-    def __init__(self, choice: int, calls: CallParser | None, reasoning: ReasoningSplitter | None) -> None:
+    def __init__(
+        self, choice: int, calls: CallParser | ResumedCalls | None, reasoning: ReasoningSplitter | None
+    ) -> None:
         self._choice = choice
         self._calls = calls
         self._reasoning = reasoning

@@ -38,6 +38,8 @@ def refuse_by_size(request: Request, tokenizer: Tokenizer, *, context_length: in
                 f"the context of {model!r} is {context_length}",
                 hint="shorten it, or split the work over several requests",
                 param=param,
+                prompt_tokens=tokens,
+                context_tokens=context_length,
             )
 
 
@@ -49,6 +51,8 @@ def refuse_if_cut(tokens: int, *, param: str, context_length: int, model: str) -
             f"the context of {model!r} is {context_length}",
             hint="shorten it to less than half, or split the work over several requests",
             param=param,
+            prompt_tokens=tokens,
+            context_tokens=context_length,
         )
 
 

@@ -128,6 +128,10 @@ class TextStream:
             entries.append(self._waiting.popleft()[1])
         return Piece(shown, tuple(entries))
 
+    def prompt_logprobs(self, first: int, scored: Sequence[Drawn]) -> tuple[TokenLogprob, ...]:
+        """The prompt's tokens as they are reported; the first has no log probability."""
+        return (self._logprob(Drawn(token=first)), *map(self._logprob, scored))
+
     def _logprob(self, drawn: Drawn) -> TokenLogprob:
         data = self._tokenizer.token_bytes(drawn.token)
         alternatives = []

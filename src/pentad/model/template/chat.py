@@ -96,13 +96,16 @@ class ChatTemplate:
         messages: Sequence[Mapping[str, Any]],
         tools: Sequence[Mapping[str, Any]] | None = None,
         options: Mapping[str, Any] | None = None,
+        *,
+        continues: bool = False,
     ) -> list[Segment]:
-        """The prompt up to where the assistant's answer begins.
+        """The prompt up to where the assistant's answer begins, or goes on.
 
         Args:
             messages: plain data, in the shape templates expect (role, content, tool_calls ...).
             tools: plain data in OpenAI's shape, or None.
             options: further variables for the template.
+            continues: end behind the last message's content in the place of beginning a turn.
 
         Raises:
             InvalidRequest: the template refuses the conversation (its own words follow), cannot
@@ -115,7 +118,18 @@ class ChatTemplate:
             mark += MARK
         protected: list[str] = []
         fenced = _mapped(values, lambda text: self._fence(text, mark, protected))
-        text = self._run({**self._variables, "add_generation_prompt": True, **fenced})
+        end = f"{mark}/{mark}"
+        if continues:
+            fenced["messages"][-1]["content"] += end
+        text = self._run({**self._variables, "add_generation_prompt": not continues, **fenced})
+        if continues:
+            text, found, _ = text.rpartition(end)
+            if not found:
+                raise InvalidRequest(
+                    "the model's chat template leaves the last message out, so no answer can continue it",
+                    hint="end `messages` with the user's turn",
+                    param="messages",
+                )
         pieces = re.split(f"{mark}(\\d+){mark}", text) if protected else [text]
         segments = [
             Segment(protected[int(piece)] if i % 2 else piece, is_control=not i % 2)

@@ -39,7 +39,7 @@ def routes(gateway: Gateway) -> list[Route]:
             wire, request_id=answer_id, tenant=exchange.tenant, context=run_context(options)
         )
         explain = gateway.explain(exchange, gateway.translated(exchange), options.explain)
-        deltas = gateway.generate(request)
+        deltas = gateway.generate(request, exchange)
         if wire.stream:
 
             async def prompt_tokens() -> int:

@@ -28,7 +28,9 @@ def routes(gateway: Gateway) -> list[Route]:
         return json_response({"status": "alive"})
 
     async def readyz(_: HttpRequest) -> Response:
-        reason = "draining" if gateway.load.draining else gateway.services.models.check()
+        load = gateway.load
+        reason = "draining" if load.draining else "starting" if load.starting else None
+        reason = reason or gateway.services.models.check()
         if reason is None:
             return json_response({"status": "ready"})
         return json_response({"status": "not ready", "reason": reason}, 503)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncGenerator
 
@@ -15,16 +16,30 @@ from pentad.application.gateway.answers import json_response
 from pentad.application.gateway.body import Body
 from pentad.application.gateway.context import options_of, run_context
 from pentad.application.gateway.core import Gateway
-from pentad.application.gateway.errors import internal_error
+from pentad.application.gateway.errors import PreviousResponseNotFound, internal_error
 from pentad.application.gateway.exchange import Exchange, exchange_of, new_id
-from pentad.application.gateway.schemas.responses import ResponseDeleted, ResponseObject, ResponseRequest
+from pentad.application.gateway.schemas.responses import (
+    InputItem,
+    InputTokens,
+    ResponseDeleted,
+    ResponseObject,
+    ResponseRequest,
+)
 from pentad.application.gateway.store import Stored
+from pentad.application.gateway.translate.frames import event_frame
 from pentad.application.gateway.translate.options import given
-from pentad.application.gateway.translate.responses import input_messages, response_request
+from pentad.application.gateway.translate.response_tools import shown_names
+from pentad.application.gateway.translate.responses import (
+    check_kept,
+    input_messages,
+    resolved,
+    response_request,
+)
 from pentad.application.gateway.translate.responses_answer import ResponseBuilder
+from pentad.application.gateway.translate.responses_replay import opening_events, remaining_events
 from pentad.errors import Conflict, InvalidRequest, NotFound, PentadError
 from pentad.execution.backend import Delta
-from pentad.types import Message
+from pentad.types import Message, RunContext
 
 
 class Responses:
@@ -40,6 +55,7 @@ class Responses:
         one = "/v1/responses/{response_id}"
         return [
             Route("/v1/responses", self.create, methods=["POST"]),
+            Route("/v1/responses/input_tokens", self.input_tokens, methods=["POST"]),
             Route(one, self.read, methods=["GET"]),
             Route(one, self.delete, methods=["DELETE"]),
             Route(f"{one}/cancel", self.cancel, methods=["POST"]),
@@ -49,12 +65,9 @@ class Responses:
         """Answers streamed, plain or, with `background`, at once and later."""
         exchange = exchange_of(http)
         wire = await self._body.read(http, self._gateway.settings)
-        if wire.background and wire.stream:
-            raise InvalidRequest(
-                "background and stream together are not served", hint="poll the response", param="background"
-            )
         if wire.background and wire.store is False:
             raise InvalidRequest("background needs store", hint="leave store out", param="store")
+        wire = self._complete(wire, exchange.tenant)
         options = options_of(wire.pentad, http.headers)
         before = self._before(exchange.tenant, wire.previous_response_id)
         request = response_request(
@@ -74,17 +87,46 @@ class Responses:
                 self._gateway.responses.put(exchange.tenant, builder.response, turns)
 
         start = self._start(wire, request.id)
-        builder = ResponseBuilder(start, explain=explain, on_end=keep)
-        deltas = self._gateway.generate(request)
+        shown = shown_names(wire.tools or ())
+        builder = ResponseBuilder(start, explain=explain, on_end=keep, shown=shown)
+        deltas = self._gateway.generate(request, exchange)
         if wire.background:
-            return self._in_background(exchange, builder, deltas, history)
+            self._in_background(exchange, builder, deltas, history)
+            if wire.stream:
+                return self._followed(exchange, builder.response.id, 0)
+            return json_response(builder.response)
         if wire.stream:
             return self._gateway.events(builder.frames(deltas), exchange, error_frame=builder.failed)
         return json_response(await self._gateway.plain(http, builder.run(deltas)))
 
     async def read(self, http: HttpRequest) -> Response:
-        """A stored response as it is now."""
-        return json_response(self._stored(http).response)
+        """A stored response as it is now, or with `stream=true` as events until its end."""
+        stored = self._stored(http)
+        if http.query_params.get("stream", "false").lower() not in ("true", "1"):
+            return json_response(stored.response)
+        after = http.query_params.get("starting_after", "-1")
+        if not after.removeprefix("-").isdigit() or len(after) > 18:
+            raise InvalidRequest(
+                f"starting_after is {after[:32]!r}",
+                hint="give the sequence_number of the last event that came",
+                param="starting_after",
+            )
+        return self._followed(exchange_of(http), stored.response.id, int(after) + 1)
+
+    async def input_tokens(self, http: HttpRequest) -> Response:
+        """Tokens of the prompt that this request would have."""
+        exchange = exchange_of(http)
+        wire = self._complete(await self._body.read(http, self._gateway.settings), exchange.tenant)
+        request = response_request(
+            wire,
+            request_id=new_id("count"),
+            tenant=exchange.tenant,
+            context=RunContext(),
+            before=self._before(exchange.tenant, wire.previous_response_id),
+            ignored=exchange.ignored,
+        )
+        tokens = await asyncio.to_thread(self._gateway.services.models.count_tokens, request)
+        return json_response(InputTokens(input_tokens=tokens))
 
     async def delete(self, http: HttpRequest) -> Response:
         """Forgets a stored response."""
@@ -106,13 +148,44 @@ class Responses:
         await asyncio.gather(task, return_exceptions=True)
         return json_response(self._stored(http).response)
 
+    def _complete(self, wire: ResponseRequest, tenant: str) -> ResponseRequest:
+        """The request with what it refers to. Raises for what is not kept here."""
+        check_kept(wire)
+
+        def stored(item_id: str) -> InputItem | None:
+            item = self._gateway.responses.item(tenant, item_id)
+            return None if item is None else msgspec.convert(item, InputItem)
+
+        return resolved(wire, stored)
+
+    def _followed(self, exchange: Exchange, response_id: str, first: int) -> Response:
+        """The events of a kept response from number `first` on; those of one in progress when it ends."""
+
+        async def frames() -> AsyncGenerator[bytes, None]:
+            key = (exchange.tenant, response_id)
+            stored = self._gateway.responses.get(*key)
+            numbers = itertools.count()
+            for name, fields in () if stored is None else opening_events(stored.response):
+                if (number := next(numbers)) >= first:
+                    yield event_frame(name, {"type": name, "sequence_number": number, **fields})
+            if (task := self._running.get(key)) is not None:
+                await asyncio.wait({task})
+            stored = self._gateway.responses.get(*key)
+            if stored is None:
+                raise NotFound(f"response {response_id!r} was forgotten meanwhile", param="response_id")
+            for name, fields in remaining_events(stored.response):
+                if (number := next(numbers)) >= first:
+                    yield event_frame(name, {"type": name, "sequence_number": number, **fields})
+
+        return self._gateway.events(frames(), exchange)
+
     def _before(self, tenant: str, response_id: str | None) -> tuple[Message, ...]:
         if response_id is None:
             return ()
         stored = self._gateway.responses.get(tenant, response_id)
         if stored is None or stored.response.status in ("queued", "in_progress"):
-            raise NotFound(
-                f"no finished response {response_id[:80]!r} is stored here",
+            raise PreviousResponseNotFound(
+                f"Previous response with id {response_id[:80]!r} not found",
                 hint="send the whole conversation as input",
                 param="previous_response_id",
             )
@@ -155,7 +228,7 @@ class Responses:
         builder: ResponseBuilder,
         deltas: AsyncGenerator[Delta, None],
         history: tuple[Message, ...],
-    ) -> Response:
+    ) -> None:
         store, key = self._gateway.responses, (exchange.tenant, builder.response.id)
         store.put(exchange.tenant, builder.response, history)
 
@@ -176,4 +249,3 @@ class Responses:
                 self._running.pop(key, None)
 
         self._running[key] = self._gateway.background(work())
-        return json_response(builder.response)

@@ -10,6 +10,7 @@ from pentad.application.gateway.schemas.common import (
     Choices,
     Count,
     Fraction,
+    Id,
     LogitBias,
     Name,
     Penalty,
@@ -36,6 +37,9 @@ class ContentPart(Struct, kw_only=True):
     type: str
     text: str | None = None
     refusal: str | None = None
+    # Sent back as we wrote them; they say nothing about the text.
+    annotations: list[Any] | None = None
+    logprobs: list[Any] | None = None
 
 
 class FunctionCall(Struct, kw_only=True):
@@ -44,17 +48,22 @@ class FunctionCall(Struct, kw_only=True):
 
 
 class MessageToolCall(Struct, kw_only=True):
-    id: Name
+    id: Id
     function: FunctionCall
     type: Literal["function"] = "function"
 
 
 class ChatMessage(Struct, kw_only=True):
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[ContentPart] | None = None
     name: Short | None = None
     tool_calls: Annotated[list[MessageToolCall], Meta(max_length=256)] | None = None
-    tool_call_id: Short | None = None
+    tool_call_id: Id | None = None
+    function_call: FunctionCall | None = None
+    """The call of a client that sends `functions`; role `function` answers it."""
+    refusal: str | None = None
+    audio: dict[str, Any] | None = None
+    """Names an answer that the server would have kept; refused."""
 
 
 class FunctionSpec(Struct, kw_only=True):
@@ -73,9 +82,24 @@ class NamedFunction(Struct, kw_only=True):
     name: Name
 
 
-class NamedToolChoice(Struct, kw_only=True):
+class AllowedTool(Struct, kw_only=True):
     function: NamedFunction
     type: Literal["function"] = "function"
+
+
+class AllowedTools(Struct, kw_only=True):
+    """Some of the tools sent, of which one may or must be called."""
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[AllowedTool], Meta(min_length=1, max_length=256)]
+
+
+class ObjectToolChoice(Struct, kw_only=True):
+    """One function to call, or the tools that are allowed."""
+
+    type: Literal["function", "allowed_tools"] = "function"
+    function: NamedFunction | None = None
+    allowed_tools: AllowedTools | None = None
 
 
 class JsonSchemaFormat(Struct, kw_only=True):
@@ -88,6 +112,8 @@ class JsonSchemaFormat(Struct, kw_only=True):
 class ResponseFormat(Struct, kw_only=True):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchemaFormat | None = None
+    schema: dict[str, Any] | None = None
+    """The schema of a `json_object`, as llama.cpp's and Together's clients send it."""
 
 
 class Prediction(Struct, kw_only=True):
@@ -117,8 +143,11 @@ class ChatRequest(Struct, kw_only=True):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     tools: Annotated[list[ChatTool], Meta(max_length=256)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
+    tool_choice: Literal["none", "auto", "required"] | ObjectToolChoice | None = None
     parallel_tool_calls: bool | None = None
+    functions: Annotated[list[FunctionSpec], Meta(max_length=256)] | None = None
+    """The predecessor of `tools`; answered with `function_call`."""
+    function_call: Literal["none", "auto"] | NamedFunction | None = None
     response_format: ResponseFormat | None = None
     reasoning_effort: Short | None = None
     user: Short | None = None
@@ -138,6 +167,10 @@ class ChatRequest(Struct, kw_only=True):
     priority: Priority | None = None
     cache_salt: Short | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    continue_final_message: bool | None = None
+    """Whether the answer continues a last message of the assistant. It does unless this is false."""
+    add_generation_prompt: bool | None = None
+    """True begins a new turn behind a last message of the assistant."""
     structured_outputs: StructuredOutputs | None = None
     pentad: PentadOptions | None = None
 
@@ -151,6 +184,7 @@ class AnswerCall(Struct, kw_only=True):
 class AnswerMessage(Struct, kw_only=True):
     content: str | None
     tool_calls: list[AnswerCall] | UnsetType = UNSET
+    function_call: FunctionCall | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET
     reasoning: str | UnsetType = UNSET
     refusal: None = None

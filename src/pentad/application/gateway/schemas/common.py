@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Short = Annotated[str, Meta(max_length=512)]
+Id = Annotated[str, Meta(min_length=1, max_length=1024)]
+"""A name that some program made up: of a call, an item, a response."""
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
-TopP = Annotated[float, Meta(gt=0, le=1)]
+TopP = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Tokens = Annotated[int, Meta(ge=1, le=10_000_000)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Choices = Annotated[int, Meta(ge=1, le=128)]
 Priority = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
-StopText = Annotated[str, Meta(min_length=1, max_length=256)]
-StopList = Annotated[list[StopText], Meta(max_length=16)]
+StopText = Annotated[str, Meta(max_length=1024)]
+StopList = Annotated[list[StopText], Meta(max_length=64)]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
 LogitBias = Annotated[dict[str, Bias], Meta(max_length=1024)]
 Positive = Annotated[float, Meta(gt=0)]
@@ -92,6 +94,8 @@ class WireUsage(Struct, kw_only=True):
     total_tokens: int
     prompt_tokens_details: PromptDetails
     completion_tokens_details: CompletionDetails
+    notices: list[str] | UnsetType = UNSET
+    """What was done otherwise than asked, in sentences."""
 
 
 class Card(Struct, kw_only=True):

@@ -36,7 +36,8 @@ class CompletionRequest(Struct, kw_only=True):
 
     prompt: str | Annotated[list[str | TokenId | IdList], Meta(min_length=1, max_length=2**20)]
     model: Name | None = None
-    max_tokens: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
+    max_tokens: Annotated[int, Meta(ge=0, le=10_000_000)] | None = None
+    """0 with `echo` and `logprobs` scores the prompt alone."""
     temperature: Temperature | None = None
     top_p: TopP | None = None
     n: Choices | None = None
@@ -69,9 +70,11 @@ class LegacyLogprobs(Struct, kw_only=True):
     """Log probabilities as completions report them: parallel lists."""
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    """None for the first token of a prompt, which has nothing before it."""
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
+    """Characters before the token; a token that is a part of a character has that character's place."""
 
 
 class CompletionChoice(Struct, kw_only=True):
@@ -96,12 +99,27 @@ class TokenizeRequest(Struct, kw_only=True):
 
     prompt: Annotated[str, Meta(max_length=2**22)]
     model: Name | None = None
+    add_special_tokens: bool | None = None
+    """Whether the tokens that the model puts before every text come too; they do unless this is false."""
 
 
 class TokenizeAnswer(Struct, kw_only=True):
     count: int
     max_model_len: int | None
     tokens: list[int]
+
+
+class TokenizerInfo(Struct, kw_only=True):
+    """What a program needs to format prompts itself, in the fields of tokenizer_config.json."""
+
+    tokenizer_class: str
+    model: str
+    vocab_size: int
+    model_max_length: int | None
+    bos_token: str | None
+    eos_token: str | None
+    pad_token: str | None
+    chat_template: str | None
 
 
 class DetokenizeRequest(Struct, kw_only=True):

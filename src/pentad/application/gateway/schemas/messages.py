@@ -8,26 +8,45 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from pentad.application.gateway.schemas.common import (
     Fraction,
+    Id,
     Name,
     PentadOptions,
     Short,
     StopList,
-    Tokens,
     TopP,
 )
 
 
+class DocumentSource(Struct, kw_only=True):
+    """Where a document's text is; other kinds than text and blocks of text are refused by name."""
+
+    type: str
+    media_type: Short | None = None
+    data: str | None = None
+    content: str | Annotated[list[Block], Meta(max_length=4096)] | None = None
+
+
 class Block(Struct, kw_only=True):
-    """A content block. Text, tool_use and tool_result are served; images are refused by name."""
+    """A content block. Texts, documents of text, calls and results are served; others refused by name."""
 
     type: str
     text: str | None = None
-    id: Name | None = None
+    id: Id | None = None
     name: Name | None = None
     input: dict[str, Any] | None = None
-    tool_use_id: Name | None = None
-    content: str | list[dict[str, Any]] | None = None
+    tool_use_id: Id | None = None
+    content: str | Annotated[list[Block], Meta(max_length=4096)] | None = None
     is_error: bool | None = None
+    source: str | DocumentSource | None = None
+    """Of a document its text; of a search result where it was found."""
+    title: str | None = None
+    context: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    data: str | None = None
+    citations: Any = None
+    cache_control: dict[str, Any] | None = None
+    """Every prefix is kept for the next request anyway."""
 
 
 class TurnMessage(Struct, kw_only=True):
@@ -40,6 +59,7 @@ class MessagesTool(Struct, kw_only=True):
     input_schema: dict[str, Any] | None = None
     description: str | None = None
     type: Short | None = None
+    cache_control: dict[str, Any] | None = None
 
 
 class MessagesToolChoice(Struct, kw_only=True):
@@ -74,12 +94,18 @@ class CountTokensRequest(Struct, kw_only=True):
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
     cache_control: dict[str, Any] | None = None
+    # State that a server would keep. None is kept here, so these are refused.
+    thread: dict[str, Any] | None = None
+    container: Any = None
+    mcp_servers: list[Any] | None = None
+    compaction: dict[str, Any] | None = None
 
 
 class MessagesRequest(CountTokensRequest, kw_only=True):
     """A turn to answer, with our `pentad` object beside Anthropic's fields."""
 
-    max_tokens: Tokens
+    max_tokens: Annotated[int, Meta(ge=0, le=10_000_000)]
+    """0 computes the prompt for the prefix cache and answers nothing."""
     stop_sequences: StopList | None = None
     stream: bool | None = None
     temperature: Fraction | None = None
@@ -88,6 +114,26 @@ class MessagesRequest(CountTokensRequest, kw_only=True):
     metadata: dict[str, Any] | None = None
     service_tier: Short | None = None
     pentad: PentadOptions | None = None
+
+
+class ModelInfo(Struct, kw_only=True):
+    """One served model, for clients that send `anthropic-version`."""
+
+    id: str
+    display_name: str
+    created_at: str
+    """RFC 3339."""
+    max_input_tokens: int | None
+    max_tokens: int | None
+    lifecycle: Literal["active"] = "active"
+    type: Literal["model"] = "model"
+
+
+class ModelPage(Struct, kw_only=True):
+    data: list[ModelInfo]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
 
 
 class TokenCount(Struct, kw_only=True):
@@ -101,6 +147,8 @@ class MessagesUsage(Struct, kw_only=True):
     output_tokens: int
     cache_creation_input_tokens: int = 0
     cache_read_input_tokens: int = 0
+    notices: list[str] | UnsetType = UNSET
+    """What was done otherwise than asked, in sentences."""
 
 
 class AnswerBlock(Struct, kw_only=True, omit_defaults=True):

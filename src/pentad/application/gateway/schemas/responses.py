@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from pentad.application.gateway.schemas.chat import ContentPart
 from pentad.application.gateway.schemas.common import (
+    Id,
     Name,
     PentadOptions,
     Short,
@@ -18,15 +19,23 @@ from pentad.application.gateway.schemas.common import (
 
 
 class InputItem(Struct, kw_only=True):
-    """One item of the input: a message, a function call, its output, or reasoning."""
+    """One item of the input: a message, a function call, its output, reasoning, or the name of one."""
 
-    type: Short = "message"
+    type: Short | None = None
+    """Absent: a message if there is a role, else a reference."""
     role: Literal["system", "developer", "user", "assistant"] | None = None
     content: str | list[ContentPart] | None = None
-    call_id: Name | None = None
+    call_id: Id | None = None
     name: Name | None = None
+    namespace: Short | None = None
     arguments: str | None = None
     output: str | list[ContentPart] | None = None
+    id: Id | None = None
+    """Of a stored item that a reference stands for; of other items what we once called them."""
+    # Sent back as we wrote them.
+    status: Short | None = None
+    summary: list[Any] | None = None
+    encrypted_content: str | None = None
 
 
 class ResponseTool(Struct, kw_only=True):
@@ -37,11 +46,16 @@ class ResponseTool(Struct, kw_only=True):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
+    tools: Annotated[list[ResponseTool], Meta(max_length=256)] | None = None
+    """The functions of a `namespace`."""
 
 
 class ResponseToolChoice(Struct, kw_only=True):
     type: Short
     name: Name | None = None
+    mode: Literal["auto", "required"] | None = None
+    tools: Annotated[list[ResponseTool], Meta(max_length=256)] | None = None
+    """Of `allowed_tools`: which of the tools sent may be called."""
 
 
 class TextFormat(Struct, kw_only=True):
@@ -74,7 +88,11 @@ class ResponseRequest(Struct, kw_only=True):
     stream: bool | None = None
     store: bool | None = None
     background: bool | None = None
-    previous_response_id: Name | None = None
+    previous_response_id: Id | None = None
+    conversation: Any = None
+    """A conversation that a server would keep; refused."""
+    prompt: dict[str, Any] | None = None
+    """A prompt that a server would keep; refused."""
     reasoning: Reasoning | None = None
     text: TextConfig | None = None
     truncation: Literal["auto", "disabled"] | None = None
@@ -92,6 +110,11 @@ class ResponseRequest(Struct, kw_only=True):
     pentad: PentadOptions | None = None
 
 
+class InputTokens(Struct, kw_only=True):
+    input_tokens: int
+    object: Literal["response.input_tokens"] = "response.input_tokens"
+
+
 class InputDetails(Struct, kw_only=True):
     cached_tokens: int
     cache_write_tokens: int = 0
@@ -107,6 +130,8 @@ class ResponseUsage(Struct, kw_only=True):
     total_tokens: int
     input_tokens_details: InputDetails
     output_tokens_details: OutputDetails
+    notices: list[str] | UnsetType = UNSET
+    """What was done otherwise than asked, in sentences."""
 
 
 class ResponseFailure(Struct, kw_only=True):

@@ -5,34 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from pentad.application.gateway.body import check_free_form
-from pentad.application.gateway.schemas.chat import (
-    ChatMessage,
-    ChatRequest,
-    ChatTool,
-    ContentPart,
-    NamedToolChoice,
-    ResponseFormat,
-)
-from pentad.application.gateway.schemas.common import StructuredOutputs
+from pentad.application.gateway.schemas.chat import ChatMessage, ChatRequest, ContentPart, FunctionCall
+from pentad.application.gateway.translate.formats import output_format
 from pentad.application.gateway.translate.options import sampling
+from pentad.application.gateway.translate.tools import chat_tools
 from pentad.errors import InvalidRequest
-from pentad.types import Message, OutputFormat, Request, RunContext, Sampling, ToolCall, ToolChoice, ToolSpec
+from pentad.types import Message, Request, RunContext, Sampling, ToolCall
 
 TEXT_PARTS = ("text", "input_text", "output_text")
 
 
 def chat_request(body: ChatRequest, *, request_id: str, tenant: str, context: RunContext) -> Request:
     """The one request that goes down. Raises InvalidRequest naming the field at fault."""
-    tools = tool_specs(body.tools or ())
+    tools, choice = chat_tools(body)
+    turns = messages(body.messages)
+    goes_on = body.continue_final_message is not False and not body.add_generation_prompt
     return Request(
         id=request_id,
         model=body.model or "",
-        messages=messages(body.messages),
+        messages=turns,
+        continues=goes_on and ends_open(turns),
         tools=tools,
-        tool_choice=tool_choice(body.tool_choice, tools, parallel=body.parallel_tool_calls is not False),
+        tool_choice=choice,
         format=output_format(body.response_format, body.structured_outputs),
         sampling=chat_sampling(body),
         tenant=tenant,
@@ -44,35 +39,73 @@ def chat_request(body: ChatRequest, *, request_id: str, tenant: str, context: Ru
     )
 
 
+def ends_open(turns: Sequence[Message]) -> bool:
+    """Whether the last turn is text of the assistant that an answer can go on with."""
+    return bool(turns) and turns[-1].role == "assistant" and not turns[-1].tool_calls
+
+
 def messages(wire: Sequence[ChatMessage]) -> tuple[Message, ...]:
     """The turns, with parts joined."""
-    return tuple(_message(one, f"messages[{index}]") for index, one in enumerate(wire))
+    turns: list[Message] = []
+    for index, one in enumerate(wire):
+        turns.append(_message(one, f"messages[{index}]", turns))
+    return tuple(turns)
 
 
-def _message(wire: ChatMessage, where: str) -> Message:
+def _message(wire: ChatMessage, where: str, before: Sequence[Message]) -> Message:
     if wire.role == "tool" and not wire.tool_call_id:
         raise InvalidRequest(
             f"{where} has role 'tool' but no tool_call_id",
             hint="give the id of the call that it answers",
             param=f"{where}.tool_call_id",
         )
-    if wire.tool_calls and wire.role != "assistant":
+    for name in ("tool_calls", "function_call"):
+        if getattr(wire, name) and wire.role != "assistant":
+            raise InvalidRequest(
+                f"{where} has role {wire.role!r} and {name}; only 'assistant' may call tools",
+                param=f"{where}.{name}",
+            )
+    if wire.audio is not None:
         raise InvalidRequest(
-            f"{where} has role {wire.role!r} and tool_calls; only 'assistant' may call tools",
-            param=f"{where}.tool_calls",
+            f"{where} refers to stored audio; no audio is kept here",
+            hint="send its transcript as content",
+            param=f"{where}.audio",
         )
-    if wire.content is None and wire.role != "assistant":
+    if wire.content is None and wire.role not in ("assistant", "function"):
         raise InvalidRequest(f"{where} has no content", param=f"{where}.content")
+    text = text_of(wire.content, f"{where}.content") or (wire.refusal or "")
+    if wire.role == "function":
+        return Message(role="tool", content=text, tool_call_id=_answered(wire, where, before))
     calls = tuple(
         ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
         for call in wire.tool_calls or ()
     )
+    if wire.function_call is not None:
+        calls = (*calls, _legacy_call(wire.function_call, len(before)))
     return Message(
         role=wire.role,
-        content=text_of(wire.content, f"{where}.content"),
+        content=text,
         name=wire.name,
         tool_calls=calls,
         tool_call_id=wire.tool_call_id if wire.role == "tool" else None,
+    )
+
+
+def _legacy_call(call: FunctionCall, turn: int) -> ToolCall:
+    """A call from before calls had ids; its place names it."""
+    return ToolCall(id=f"call_{turn}", name=call.name, arguments=call.arguments)
+
+
+def _answered(wire: ChatMessage, where: str, before: Sequence[Message]) -> str:
+    """The id of the latest call of the function whose result this is."""
+    for turn in reversed(before):
+        for call in reversed(turn.tool_calls):
+            if call.name == wire.name:
+                return call.id
+    raise InvalidRequest(
+        f"{where} is the result of function {(wire.name or '')[:64]!r}, which no turn before it calls",
+        hint="send the assistant's turn with its function_call before the result",
+        param=f"{where}.name",
     )
 
 
@@ -94,117 +127,6 @@ def _part(part: ContentPart, where: str) -> str:
     if text is None:
         raise InvalidRequest(f"{where} has no text", param=f"{where}.text")
     return text
-
-
-def tool_specs(wire: Sequence[ChatTool]) -> tuple[ToolSpec, ...]:
-    """The tools as the model sees them."""
-    return tuple(
-        tool_spec(tool.function.name, tool.function.description, tool.function.parameters, f"tools[{index}]")
-        for index, tool in enumerate(wire)
-    )
-
-
-def tool_spec(name: str, description: str | None, schema: dict[str, Any] | None, where: str) -> ToolSpec:
-    """One tool; its schema is bounded before anything walks it."""
-    if schema is None:
-        return ToolSpec(name=name, description=description or "")
-    check_free_form(schema, f"{where}.parameters")
-    return ToolSpec(name=name, description=description or "", parameters=schema)
-
-
-def tool_choice(
-    wire: str | NamedToolChoice | None, tools: Sequence[ToolSpec], *, parallel: bool
-) -> ToolChoice:
-    """Whether tools may, must or must not be called; `required` and names need tools."""
-    if isinstance(wire, NamedToolChoice):
-        return named_tool(wire.function.name, tools, parallel=parallel)
-    if wire == "required" and not tools:
-        raise InvalidRequest(
-            "tool_choice 'required' without tools",
-            hint="send tools, or tool_choice 'auto'",
-            param="tool_choice",
-        )
-    match wire:
-        case "none" | "required":
-            return ToolChoice(mode=wire, parallel=parallel)
-        case _:
-            return ToolChoice(parallel=parallel)
-
-
-def named_tool(name: str, tools: Sequence[ToolSpec], *, parallel: bool) -> ToolChoice:
-    """The choice of exactly one tool, which must be among those sent."""
-    known = [tool.name for tool in tools]
-    if name not in known:
-        raise InvalidRequest(
-            f"tool_choice names {name[:64]!r}",
-            hint=f"tools sent: {', '.join(known[:10]) or 'none'}",
-            param="tool_choice",
-        )
-    return ToolChoice(mode="named", name=name, parallel=parallel)
-
-
-def output_format(wire: ResponseFormat | None, extra: StructuredOutputs | None) -> OutputFormat:
-    """The constraint on the text, from response_format or vLLM's structured_outputs."""
-    if extra is not None:
-        return structured(extra)
-    if wire is None or wire.type == "text":
-        return OutputFormat()
-    if wire.type == "json_object":
-        return OutputFormat(kind="json_object")
-    if wire.json_schema is None:
-        raise InvalidRequest(
-            "response_format 'json_schema' without json_schema", param="response_format.json_schema"
-        )
-    where = "response_format.json_schema.schema"
-    return json_schema(wire.json_schema.schema, where, strict=wire.json_schema.strict)
-
-
-def json_schema(schema: dict[str, Any] | None, where: str, *, strict: bool | None = None) -> OutputFormat:
-    """The constraint to one schema; without a schema, to any object."""
-    if schema is None:
-        return OutputFormat(kind="json_object")
-    check_free_form(schema, where)
-    return OutputFormat(kind="json_schema", value=schema, strict=strict)
-
-
-def structured(wire: StructuredOutputs) -> OutputFormat:
-    """vLLM's object; exactly one of its fields may be set."""
-    given = {
-        name: value
-        for name in ("json", "regex", "choice", "grammar", "json_object")
-        if (value := getattr(wire, name)) not in (None, False)
-    }
-    if len(given) != 1:
-        raise InvalidRequest(
-            f"structured_outputs has {len(given)} constraints; it takes exactly one of json, regex, "
-            "choice, grammar, json_object",
-            param="structured_outputs",
-        )
-    match next(iter(given)):
-        case "json":
-            return json_schema(_schema_object(wire.json), "structured_outputs.json")
-        case "regex":
-            return OutputFormat(kind="regex", value=wire.regex)
-        case "choice":
-            return OutputFormat(kind="choice", value=wire.choice)
-        case "grammar":
-            return OutputFormat(kind="grammar", value=wire.grammar)
-        case _:
-            return OutputFormat(kind="json_object")
-
-
-def _schema_object(value: dict[str, Any] | str | None) -> dict[str, Any]:
-    if isinstance(value, dict):
-        return value
-    try:
-        parsed = msgspec.json.decode(value or "")
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        parsed = None
-    if not isinstance(parsed, dict):
-        raise InvalidRequest(
-            "structured_outputs.json is no JSON Schema object", param="structured_outputs.json"
-        )
-    return parsed
 
 
 def chat_sampling(body: ChatRequest) -> Sampling:

@@ -29,6 +29,8 @@ from pentad.execution.backend import (
     ChoiceDone,
     Completion,
     Delta,
+    NoticeDelta,
+    PromptDelta,
     StreamDone,
     TextDelta,
     ToolCallDelta,
@@ -48,6 +50,8 @@ class ChatChunks:
     model: str
     include_usage: bool
     explain: Explain
+    functions: bool = False
+    """Whether a call is written as `function_call`, for clients that sent `functions`."""
 
     async def frames(self, deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[bytes, None]:
         """The events: role first, then pieces, finish reason, usage if asked, `[DONE]`."""
@@ -60,6 +64,8 @@ class ChatChunks:
                     if end := self._usage(delta.usage):
                         yield end
                     continue
+                if isinstance(delta, (NoticeDelta, PromptDelta)):
+                    continue  # no part of a chat's answer
                 index = delta.choice
                 before = b'%s,"choices":[{"index":%d,"delta":' % (head, index)
                 lead = b""
@@ -67,7 +73,7 @@ class ChatChunks:
                     opened.add(index)
                     role = b'{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]'
                     lead = before + role + tail
-                yield lead + before + _piece(delta) + tail
+                yield lead + before + self._piece(delta) + tail
         yield DONE
 
     def _head(self) -> bytes:
@@ -95,9 +101,23 @@ class ChatChunks:
             chunk["pentad"] = explained
         return data_frame(chunk)
 
+    def _piece(self, delta: TextDelta | ToolCallDelta | ChoiceDone) -> bytes:
+        """The rest of a choice after `"delta":`, closing the choice and the list."""
+        if self.functions and isinstance(delta, ToolCallDelta):
+            return _function_piece(delta)
+        if self.functions and isinstance(delta, ChoiceDone) and delta.reason == "tool_calls":
+            return b'{},"logprobs":null,"finish_reason":"function_call"}]'
+        return _piece(delta)
+
+
+def _function_piece(delta: ToolCallDelta) -> bytes:
+    name = {} if delta.name is None else {"name": delta.name}
+    return b'{"function_call":%s},"logprobs":null,"finish_reason":null}]' % encode(
+        {**name, "arguments": delta.arguments}
+    )
+
 
 def _piece(delta: TextDelta | ToolCallDelta | ChoiceDone) -> bytes:
-    """The rest of a choice after `"delta":`, closing the choice and the list."""
     match delta:
         case TextDelta():
             text = encode(delta.text)
@@ -120,20 +140,40 @@ def _piece(delta: TextDelta | ToolCallDelta | ChoiceDone) -> bytes:
             return b'{},"logprobs":null,"finish_reason":%s%s}]' % (encode(finish_reason(delta.reason)), stop)
 
 
-def chat_answer(completion: Completion, *, id: str, created: int, model: str, explain: Explain) -> ChatAnswer:
-    """The plain answer."""
+def chat_answer(
+    completion: Completion,
+    *,
+    id: str,
+    created: int,
+    model: str,
+    explain: Explain,
+    functions: bool = False,
+    logprobs: bool = False,
+) -> ChatAnswer:
+    """The plain answer.
+
+    Args:
+        completion: what came up.
+        id: of the answer; created: Unix time; model: the name that it carries.
+        explain: makes its `pentad` object.
+        functions: whether a call is written as `function_call`.
+        logprobs: whether log probabilities were asked for: an empty answer has an empty list of them.
+    """
     explained = explain(completion.usage)
     return ChatAnswer(
         id=id,
         created=created,
         model=model,
-        choices=[_choice(choice, index) for index, choice in enumerate(completion.choices)],
+        choices=[
+            _choice(choice, index, functions=functions, logprobs=logprobs)
+            for index, choice in enumerate(completion.choices)
+        ],
         usage=wire_usage(completion.usage),
         pentad=UNSET if explained is None else explained,
     )
 
 
-def _choice(choice: Choice, index: int) -> AnswerChoice:
+def _choice(choice: Choice, index: int, *, functions: bool, logprobs: bool) -> AnswerChoice:
     calls = [
         AnswerCall(id=call.id, function=FunctionCall(name=call.name, arguments=call.arguments))
         for call in choice.message.tool_calls
@@ -143,11 +183,12 @@ def _choice(choice: Choice, index: int) -> AnswerChoice:
         index=index,
         message=AnswerMessage(
             content=None if calls and not content else content,
-            tool_calls=calls or UNSET,
+            tool_calls=UNSET if functions else calls or UNSET,
+            function_call=calls[0].function if functions and calls else UNSET,
             reasoning_content=choice.reasoning or UNSET,
             reasoning=choice.reasoning or UNSET,
         ),
-        finish_reason=finish_reason(choice.reason),
-        logprobs=logprob_content(choice.logprobs) if choice.logprobs else None,
+        finish_reason="function_call" if functions and calls else finish_reason(choice.reason),
+        logprobs=logprob_content(choice.logprobs) if choice.logprobs or logprobs else None,
         stop_reason=UNSET if choice.stop is None else choice.stop,
     )

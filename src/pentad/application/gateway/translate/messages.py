@@ -8,38 +8,53 @@ from typing import Any
 import msgspec
 
 from pentad.application.gateway.body import check_free_form
+from pentad.application.gateway.errors import ThreadUnsupported
 from pentad.application.gateway.schemas.messages import (
     Block,
     CountTokensRequest,
+    DocumentSource,
     MessagesRequest,
+    MessagesTool,
     MessagesToolChoice,
     OutputConfig,
     TurnMessage,
 )
-from pentad.application.gateway.translate.chat import json_schema, named_tool, tool_spec
-from pentad.application.gateway.translate.options import given
+from pentad.application.gateway.translate.chat import ends_open
+from pentad.application.gateway.translate.client_tools import FAMILIES, client_tool
+from pentad.application.gateway.translate.formats import json_schema
+from pentad.application.gateway.translate.options import given, nucleus, stops
+from pentad.application.gateway.translate.tools import named_tool, tool_spec
 from pentad.errors import InvalidRequest
 from pentad.types import Message, OutputFormat, Request, RunContext, Sampling, ToolCall, ToolChoice, ToolSpec
 
 _UNREAD = frozenset({"thinking", "redacted_thinking"})
 """Blocks of earlier turns that no model here needs back."""
 
+_KEPT = {
+    "container": "run code in tools of your own",
+    "mcp_servers": "connect to them yourself and declare their tools",
+    "compaction": "summarize the conversation with a request of its own",
+}
+"""Fields that name something that the server would keep or do, and what to do instead."""
+
 
 def messages_request(
     body: CountTokensRequest, *, request_id: str, tenant: str, context: RunContext
 ) -> Request:
-    """The one request that goes down; of a MessagesRequest also how to sample."""
-    tools = tuple(
-        tool_spec(tool.name, tool.description, _schema(tool.input_schema, tool.type, i), f"tools[{i}]")
-        for i, tool in enumerate(body.tools or ())
-    )
-    system = _text(body.system, "system")
+    """The one request that goes down; of a MessagesRequest also how to sample.
+
+    A last turn of the assistant is the beginning of the answer.
+    """
+    _check_kept(body)
+    tools = tuple(_tool(tool, f"tools[{i}]") for i, tool in enumerate(body.tools or ()))
+    system = _texts(body.system, "system")
     turns = [m for i, turn in enumerate(body.messages) for m in _turn(turn, f"messages[{i}]")]
     first = (Message(role="system", content=system),) if system else ()
     return Request(
         id=request_id,
         model=body.model,
         messages=(*first, *turns),
+        continues=ends_open(turns),
         tools=tools,
         tool_choice=_choice(body.tool_choice, tools),
         format=_format(body.output_config),
@@ -50,16 +65,30 @@ def messages_request(
     )
 
 
-def _schema(schema: dict[str, Any] | None, kind: str | None, index: int) -> dict[str, Any]:
-    if kind not in (None, "custom"):
-        raise InvalidRequest(
-            f"tools[{index}] is of type {kind[:40]!r}, which runs at its vendor",
-            hint="declare it as your own tool with input_schema",
-            param=f"tools[{index}].type",
+def _check_kept(body: CountTokensRequest) -> None:
+    if body.thread is not None:
+        raise ThreadUnsupported(
+            "threads are not kept here", hint="send the whole conversation, without thread", param="thread"
         )
+    for name, instead in _KEPT.items():
+        if getattr(body, name):
+            raise InvalidRequest(f"{name} is not served here", hint=instead, param=name)
+
+
+def _tool(tool: MessagesTool, where: str) -> ToolSpec:
+    description, schema = tool.description, tool.input_schema
+    if tool.type not in (None, "custom"):
+        known = client_tool(tool.type)
+        if known is None:
+            raise InvalidRequest(
+                f"{where} is of type {tool.type[:40]!r}, which runs at its vendor",
+                hint=f"declare it as your own tool with input_schema; known by type: {', '.join(FAMILIES)}",
+                param=f"{where}.type",
+            )
+        description, schema = known
     if schema is None:
-        raise InvalidRequest(f"tools[{index}] has no input_schema", param=f"tools[{index}].input_schema")
-    return schema
+        raise InvalidRequest(f"{where} has no input_schema", param=f"{where}.input_schema")
+    return tool_spec(tool.name, description, schema, where)
 
 
 def _turn(turn: TurnMessage, where: str) -> Iterator[Message]:
@@ -76,7 +105,7 @@ def _turn(turn: TurnMessage, where: str) -> Iterator[Message]:
         elif block.type == "tool_use" and turn.role == "assistant":
             calls.append(_call(block, at))
         elif block.type not in _UNREAD:
-            text.append(_block_text(block.type, block.text, at))
+            text.append(_block_text(block, at))
     if text or calls:
         yield Message(role=turn.role, content="\n".join(text), tool_calls=tuple(calls))
 
@@ -84,14 +113,9 @@ def _turn(turn: TurnMessage, where: str) -> Iterator[Message]:
 def _result(block: Block, where: str) -> Message:
     if block.tool_use_id is None:
         raise InvalidRequest(f"{where} has no tool_use_id", param=f"{where}.tool_use_id")
-    content = block.content
-    if content is not None and not isinstance(content, str):
-        content = "\n".join(
-            _block_text(str(part.get("type")), part.get("text"), f"{where}.content[{i}]")
-            for i, part in enumerate(content)
-        )
     failed = "error: " if block.is_error else ""
-    return Message(role="tool", content=failed + (content or ""), tool_call_id=block.tool_use_id)
+    text = _texts(block.content, f"{where}.content")
+    return Message(role="tool", content=failed + text, tool_call_id=block.tool_use_id)
 
 
 def _call(block: Block, where: str) -> ToolCall:
@@ -102,22 +126,50 @@ def _call(block: Block, where: str) -> ToolCall:
     return ToolCall(id=block.id, name=block.name, arguments=arguments)
 
 
-def _block_text(kind: str, text: Any, where: str) -> str:
-    if kind != "text":
+def _block_text(block: Block, where: str) -> str:
+    match block.type:
+        case "text":
+            if block.text is None:
+                raise InvalidRequest(f"{where} has no text", param=f"{where}.text")
+            return block.text
+        case "document":
+            return _document(block, where)
+        case "search_result":
+            found = block.source if isinstance(block.source, str) else ""
+            text = _texts(block.content, f"{where}.content")
+            return _tagged("search_result", {"title": block.title, "source": found}, text)
+    raise InvalidRequest(
+        f"{where}: blocks of type {block.type[:40]!r} are not served here",
+        hint="send text, document, search_result, tool_use and tool_result",
+        param=f"{where}.type",
+    )
+
+
+def _document(block: Block, where: str) -> str:
+    source = block.source
+    if not isinstance(source, DocumentSource) or source.type not in ("text", "content"):
+        kind = source.type if isinstance(source, DocumentSource) else "none"
         raise InvalidRequest(
-            f"{where}: blocks of type {kind[:40]!r} are not served here",
-            hint="send text, tool_use and tool_result",
-            param=f"{where}.type",
+            f"{where}.source: documents of source type {kind[:40]!r} are not served here",
+            hint="send its text, as a source of type text or content",
+            param=f"{where}.source.type",
         )
-    if not isinstance(text, str):
-        raise InvalidRequest(f"{where} has no text", param=f"{where}.text")
-    return text
+    text = source.data if source.type == "text" else _texts(source.content, f"{where}.source.content")
+    if text is None:
+        raise InvalidRequest(f"{where}.source has no data", param=f"{where}.source.data")
+    return _tagged("document", {"title": block.title, "context": block.context}, text)
 
 
-def _text(content: str | Sequence[Block] | None, where: str) -> str:
+def _tagged(tag: str, facts: dict[str, str | None], text: str) -> str:
+    """Text between tags, as models are used to it, with what is known about it in front."""
+    known = [f"<{name}>{value}</{name}>" for name, value in facts.items() if value]
+    return "\n".join([f"<{tag}>", *known, text, f"</{tag}>"])
+
+
+def _texts(content: str | Sequence[Block] | None, where: str) -> str:
     if content is None or isinstance(content, str):
         return content or ""
-    return "\n".join(_block_text(block.type, block.text, f"{where}[{i}]") for i, block in enumerate(content))
+    return "\n".join(_block_text(block, f"{where}[{i}]") for i, block in enumerate(content))
 
 
 def _choice(wire: MessagesToolChoice | None, tools: Sequence[ToolSpec]) -> ToolChoice:
@@ -155,8 +207,8 @@ def _options(body: CountTokensRequest) -> dict[str, Any]:
 def _sampling(body: MessagesRequest) -> Sampling:
     return Sampling(
         temperature=given(body.temperature, 1.0),
-        top_p=given(body.top_p, 1.0),
-        top_k=body.top_k or 0,
+        **nucleus(body.top_p, body.top_k),
         max_tokens=body.max_tokens,
-        stop=tuple(body.stop_sequences or ()),
+        fit_max_tokens=True,
+        stop=stops(body.stop_sequences),
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import UNSET
 
+from pentad.application.gateway.context import notices
 from pentad.application.gateway.schemas.messages import AnswerBlock, MessagesAnswer, MessagesUsage
 from pentad.application.gateway.translate.chat_answer import Explain
 from pentad.application.gateway.translate.frames import encode, event_frame, finish_reason
@@ -26,11 +27,13 @@ from pentad.types import ToolCall, Usage
 _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
-def stop_reason(done: ChoiceDone | Choice) -> str:
+def stop_reason(done: ChoiceDone | Choice, usage: Usage) -> str:
     """Why the turn ended, in Anthropic's words."""
     if done.stop is not None:
         return "stop_sequence"
-    return _REASONS[finish_reason(done.reason)]
+    reason = _REASONS[finish_reason(done.reason)]
+    fitted = any(one.subject == "max_tokens" and one.policy == "fitted" for one in usage.decisions)
+    return "model_context_window_exceeded" if fitted and reason == "max_tokens" else reason
 
 
 def messages_usage(usage: Usage) -> MessagesUsage:
@@ -39,6 +42,7 @@ def messages_usage(usage: Usage) -> MessagesUsage:
         input_tokens=usage.prompt_tokens - usage.cached_tokens,
         output_tokens=usage.completion_tokens,
         cache_read_input_tokens=usage.cached_tokens,
+        notices=notices(usage),
     )
 
 
@@ -59,7 +63,7 @@ def messages_answer(completion: Completion, *, id: str, model: str, explain: Exp
         id=id,
         model=model,
         content=blocks,
-        stop_reason=stop_reason(choice),
+        stop_reason=stop_reason(choice, completion.usage),
         stop_sequence=choice.stop,
         usage=messages_usage(completion.usage),
         pentad=UNSET if explained is None else explained,
@@ -133,7 +137,7 @@ class MessageEvents:
                             yield closing
                     case StreamDone():
                         yield self._stop(end, delta.usage)
-                    case _:
+                    case TextDelta() | ToolCallDelta():
                         if piece := b"".join(self._piece(delta)):
                             yield piece
         yield event_frame("message_stop", {"type": "message_stop"})
@@ -175,7 +179,7 @@ class MessageEvents:
         assert end is not None, "a stream ends its choice before itself"
         event: dict[str, Any] = {
             "type": "message_delta",
-            "delta": {"stop_reason": stop_reason(end), "stop_sequence": end.stop},
+            "delta": {"stop_reason": stop_reason(end, usage), "stop_sequence": end.stop},
             "usage": messages_usage(usage),
         }
         explained = self.explain(usage)

@@ -51,8 +51,7 @@ def sampling(body: SamplingFields, *, max_tokens: int | None, logprobs: int | No
         )
     return Sampling(
         temperature=given(body.temperature, 1.0),
-        top_p=given(body.top_p, 1.0),
-        top_k=max(0, body.top_k or 0),
+        **nucleus(body.top_p, body.top_k),
         min_p=body.min_p or 0.0,
         presence_penalty=body.presence_penalty or 0.0,
         frequency_penalty=body.frequency_penalty or 0.0,
@@ -61,6 +60,7 @@ def sampling(body: SamplingFields, *, max_tokens: int | None, logprobs: int | No
         seed=None if body.seed is None else body.seed & _SEED_MASK,
         n=body.n or 1,
         max_tokens=max_tokens,
+        fit_max_tokens=True,
         min_tokens=body.min_tokens or 0,
         stop=stops(body.stop),
         stop_token_ids=tuple(body.stop_token_ids or ()),
@@ -74,9 +74,17 @@ def given(value: Any, default: Any) -> Any:
     return default if value is None else value
 
 
+def nucleus(top_p: float | None, top_k: int | None) -> dict[str, Any]:
+    """top_p and top_k; a nucleus of no mass holds the most probable token, so it is a top_k of 1."""
+    if top_p == 0:
+        return {"top_p": 1.0, "top_k": 1}
+    return {"top_p": given(top_p, 1.0), "top_k": max(0, top_k or 0)}
+
+
 def stops(value: str | list[str] | None) -> tuple[str, ...]:
-    """The stop strings."""
-    return (value,) if isinstance(value, str) else tuple(value or ())
+    """The stop strings; an empty one, as some forms send it, stops nothing."""
+    listed = (value,) if isinstance(value, str) else value or ()
+    return tuple(stop for stop in listed if stop)
 
 
 def logit_bias(wire: dict[str, float] | None) -> dict[int, float]:

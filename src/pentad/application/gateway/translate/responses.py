@@ -2,20 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+
+from msgspec import structs
 
 from pentad.application.gateway.schemas.responses import (
     InputItem,
     ResponseRequest,
-    ResponseTool,
     ResponseToolChoice,
     TextConfig,
 )
-from pentad.application.gateway.translate.chat import json_schema, named_tool, text_of, tool_spec
-from pentad.application.gateway.translate.options import given
-from pentad.errors import InvalidRequest
+from pentad.application.gateway.translate.chat import text_of
+from pentad.application.gateway.translate.formats import json_schema
+from pentad.application.gateway.translate.options import given, nucleus
+from pentad.application.gateway.translate.response_tools import ShownNames, function_tools, shown_names
+from pentad.application.gateway.translate.tools import allowed_tools, named_tool, tool_choice
+from pentad.errors import InvalidRequest, NotFound
 from pentad.types import Message, OutputFormat, Request, RunContext, Sampling, ToolCall, ToolChoice, ToolSpec
+
+Stored = Callable[[str], InputItem | None]
+"""Finds an item of the caller's stored responses by its id."""
+
+_KEPT = {
+    "conversation": "send the whole conversation as input, or previous_response_id",
+    "prompt": "send its text as instructions and input",
+}
+"""Fields that name what a server would keep, and what to send instead."""
+
+
+def check_kept(body: ResponseRequest) -> None:
+    """Raises InvalidRequest for state that is not kept here: an answer without it would be another."""
+    for name, instead in _KEPT.items():
+        if getattr(body, name):
+            raise InvalidRequest(f"no {name} is kept here", hint=instead, param=name)
+
+
+def resolved(body: ResponseRequest, stored: Stored) -> ResponseRequest:
+    """The request with each reference replaced by the item that it names.
+
+    Raises:
+        NotFound: no such item is stored for this caller.
+    """
+    if isinstance(body.input, str):
+        return body
+    items = [_resolved(item, f"input[{index}]", stored) for index, item in enumerate(body.input)]
+    return structs.replace(body, input=items)
+
+
+def _resolved(item: InputItem, where: str, stored: Stored) -> InputItem:
+    if item_type(item) != "item_reference":
+        return item
+    found = None if item.id is None else stored(item.id)
+    if found is None:
+        raise NotFound(
+            f"Item with id {(item.id or '')[:80]!r} not found",
+            hint="items are kept only while their response is: send the item itself",
+            param=where,
+        )
+    return found
+
+
+def item_type(item: InputItem) -> str:
+    """What an item is; those without a type are messages if they have a role."""
+    return item.type or ("message" if item.role is not None or item.id is None else "item_reference")
 
 
 def response_request(
@@ -37,7 +87,7 @@ def response_request(
         before: the stored turns that it continues, without their instructions.
         ignored: takes the names of tools that are not served.
     """
-    tools = _tools(body.tools or (), ignored)
+    tools, choice = _chosen(body, function_tools(body.tools or (), ignored))
     options = {}
     if body.reasoning is not None and body.reasoning.effort is not None:
         options["reasoning_effort"] = body.reasoning.effort
@@ -47,12 +97,13 @@ def response_request(
         model=body.model or "",
         messages=(*first, *before, *input_messages(body)),
         tools=tools,
-        tool_choice=_choice(body.tool_choice, tools, parallel=body.parallel_tool_calls is not False),
+        tool_choice=choice,
         format=_format(body.text),
         sampling=Sampling(
             temperature=given(body.temperature, 1.0),
-            top_p=given(body.top_p, 1.0),
+            **nucleus(body.top_p, None),
             max_tokens=body.max_output_tokens,
+            fit_max_tokens=True,
             logprobs=body.top_logprobs or (0 if wants_logprobs(body) else None),
         ),
         tenant=tenant,
@@ -71,13 +122,14 @@ def input_messages(body: ResponseRequest) -> list[Message]:
     if isinstance(body.input, str):
         return [Message(role="user", content=body.input)]
     turns: list[Message] = []
+    shown = shown_names(body.tools or ())
     for index, item in enumerate(body.input):
-        _add(turns, item, f"input[{index}]")
+        _add(turns, item, f"input[{index}]", shown)
     return turns
 
 
-def _add(turns: list[Message], item: InputItem, where: str) -> None:
-    match item.type:
+def _add(turns: list[Message], item: InputItem, where: str, shown: ShownNames) -> None:
+    match item_type(item):
         case "message":
             if item.role is None:
                 raise InvalidRequest(f"{where} has no role", param=f"{where}.role")
@@ -85,7 +137,7 @@ def _add(turns: list[Message], item: InputItem, where: str) -> None:
                 raise InvalidRequest(f"{where} has no content", param=f"{where}.content")
             turns.append(Message(role=item.role, content=text_of(item.content, f"{where}.content")))
         case "function_call":
-            add_call(turns, _call(item, where))
+            add_call(turns, _call(item, where, shown))
         case "function_call_output":
             if item.call_id is None or item.output is None:
                 raise InvalidRequest(f"{where} needs call_id and output", param=where)
@@ -93,18 +145,19 @@ def _add(turns: list[Message], item: InputItem, where: str) -> None:
             turns.append(Message(role="tool", content=text, tool_call_id=item.call_id))
         case "reasoning":
             pass  # of an earlier turn; no model here needs it back
-        case _:
+        case kind:
             raise InvalidRequest(
-                f"{where}: items of type {item.type[:40]!r} are not served here",
+                f"{where}: items of type {kind[:40]!r} are not served here",
                 hint="send message, function_call, function_call_output and reasoning items",
                 param=f"{where}.type",
             )
 
 
-def _call(item: InputItem, where: str) -> ToolCall:
+def _call(item: InputItem, where: str, shown: ShownNames) -> ToolCall:
     if item.call_id is None or item.name is None:
         raise InvalidRequest(f"{where} needs call_id and name", param=where)
-    return ToolCall(id=item.call_id, name=item.name, arguments=item.arguments or "{}")
+    name = shown.get((item.namespace, item.name), item.name)
+    return ToolCall(id=item.call_id, name=name, arguments=item.arguments or "{}")
 
 
 def add_call(turns: list[Message], call: ToolCall) -> None:
@@ -115,36 +168,20 @@ def add_call(turns: list[Message], call: ToolCall) -> None:
         turns.append(Message(role="assistant", tool_calls=(call,)))
 
 
-def _tools(wire: Sequence[ResponseTool], ignored: list[str]) -> tuple[ToolSpec, ...]:
-    specs: list[ToolSpec] = []
-    for index, tool in enumerate(wire):
-        if tool.type != "function":
-            ignored.append(f"tools[{index}].type={tool.type}")
-        elif not tool.name:
-            raise InvalidRequest(f"tools[{index}] has no name", param=f"tools[{index}].name")
-        else:
-            specs.append(tool_spec(tool.name, tool.description, tool.parameters, f"tools[{index}]"))
-    return tuple(specs)
-
-
-def _choice(
-    wire: str | ResponseToolChoice | None, tools: Sequence[ToolSpec], *, parallel: bool
-) -> ToolChoice:
-    if isinstance(wire, ResponseToolChoice):
-        if wire.type != "function":
-            raise InvalidRequest(
-                f"tool_choice of type {wire.type[:40]!r} is not served here",
-                hint="choose auto, none, required or a function",
-                param="tool_choice",
-            )
-        return named_tool(wire.name or "", tools, parallel=parallel)
-    if wire == "none":
-        return ToolChoice(mode="none")
-    if wire == "required":
-        if not tools:
-            raise InvalidRequest("tool_choice 'required' without tools", param="tool_choice")
-        return ToolChoice(mode="required", parallel=parallel)
-    return ToolChoice(parallel=parallel)
+def _chosen(body: ResponseRequest, tools: tuple[ToolSpec, ...]) -> tuple[tuple[ToolSpec, ...], ToolChoice]:
+    wire, parallel = body.tool_choice, body.parallel_tool_calls is not False
+    if not isinstance(wire, ResponseToolChoice):
+        return tools, tool_choice(wire, tools, parallel=parallel)
+    if wire.type == "allowed_tools":
+        names = [tool.name or "" for tool in wire.tools or () if tool.type == "function"]
+        return allowed_tools(names, wire.mode or "auto", tools, parallel=parallel)
+    if wire.type != "function":
+        raise InvalidRequest(
+            f"tool_choice of type {wire.type[:40]!r} is not served here",
+            hint="choose auto, none, required, a function or allowed_tools",
+            param="tool_choice",
+        )
+    return tools, named_tool(wire.name or "", tools, parallel=parallel)
 
 
 def _format(text: TextConfig | None) -> OutputFormat:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from pentad.application.gateway.context import notices
 from pentad.application.gateway.exchange import new_id
 from pentad.application.gateway.schemas.chat import ContentLogprob
 from pentad.application.gateway.schemas.responses import (
@@ -20,6 +21,7 @@ from pentad.application.gateway.schemas.responses import (
 )
 from pentad.application.gateway.translate.chat_answer import Explain
 from pentad.application.gateway.translate.frames import encode, event_frame, finish_reason, logprob_content
+from pentad.application.gateway.translate.response_tools import ShownNames
 from pentad.application.gateway.translate.responses import add_call
 from pentad.errors import PentadError
 from pentad.execution.backend import ChoiceDone, Delta, StreamDone, TextDelta, ToolCallDelta
@@ -36,6 +38,7 @@ def response_usage(usage: Usage) -> ResponseUsage:
         total_tokens=usage.total_tokens,
         input_tokens_details=InputDetails(cached_tokens=usage.cached_tokens),
         output_tokens_details=OutputDetails(reasoning_tokens=usage.reasoning_tokens),
+        notices=notices(usage),
     )
 
 
@@ -46,14 +49,22 @@ class ResponseBuilder:
         start: the response as it is at first, `in_progress` and empty.
         explain: makes its `pentad` object.
         on_end: told of the finished response, before its last event is sent.
+        shown: how the model calls the functions, where that is not by their own names.
     """
 
     def __init__(
-        self, start: ResponseObject, *, explain: Explain, on_end: Callable[[ResponseBuilder], None]
+        self,
+        start: ResponseObject,
+        *,
+        explain: Explain,
+        on_end: Callable[[ResponseBuilder], None],
+        shown: ShownNames | None = None,
     ) -> None:
         self.response = start
         self._explain = explain
         self._on_end = on_end
+        self._shown = shown or {}
+        self._called = {name: function for function, name in self._shown.items()}
         self._number = 0
         self._item: dict[str, Any] | None = None
         self._key: object = None
@@ -105,7 +116,8 @@ class ResponseBuilder:
                 text = "".join(part["text"] for part in item["content"])
                 turns.append(Message(role="assistant", content=text))
             elif item["type"] == "function_call":
-                call = ToolCall(id=item["call_id"], name=item["name"], arguments=item["arguments"])
+                name = self._shown.get((item.get("namespace"), item["name"]), item["name"])
+                call = ToolCall(id=item["call_id"], name=name, arguments=item["arguments"])
                 add_call(turns, call)
         return turns
 
@@ -162,7 +174,7 @@ class ResponseBuilder:
                 "type": "function_call",
                 "id": new_id("fc"),
                 "call_id": delta.id,
-                "name": delta.name,
+                **self._function(delta.name or ""),
                 "arguments": "",
                 "status": "in_progress",
             }
@@ -170,6 +182,11 @@ class ResponseBuilder:
         if delta.arguments:
             self._pieces.append(delta.arguments)
             yield "response.function_call_arguments.delta", {**self._place(), "delta": delta.arguments}
+
+    def _function(self, shown: str) -> dict[str, str]:
+        """The fields that name a called function to the client."""
+        namespace, name = self._called.get(shown, (None, shown))
+        return {"name": name} if namespace is None else {"name": name, "namespace": namespace}
 
     def _place(self) -> dict[str, Any]:
         assert self._item is not None, "pieces belong to an open item"
