@@ -59,25 +59,15 @@ def test_unread_fields_are_reported_wherever_they_stand_and_once() -> None:
 
 
 @pytest.mark.parametrize("path", BODY_PATHS)
-@pytest.mark.parametrize(
-    "raw", [b'{"\xff": 1}', b'{"x": "\xff"}', b'{"x": {"\xc3": [1]}}'], ids=["key", "value", "nested key"]
-)
-def test_invalid_utf8_in_what_nobody_reads_is_400(path: str, raw: bytes) -> None:
+def test_invalid_utf8_in_what_nobody_reads_is_400(path: str) -> None:
+    known: dict[str, Any] = {"model": "scripted", "messages": [ASK], "max_tokens": 1, "tokens": [1]}
+    known |= {"input": {} if "approvals" in path else "x", "prompt": {} if "responses" in path else "x"}
+    known |= {"goal": "x", "agent": "x", "step": 1, "approve": True}
     app, _ = scripted_app()
-    known = {
-        "model": "scripted",
-        "messages": [ASK],
-        "max_tokens": 1,
-        "input": "x",
-        "prompt": {} if "responses" in path else "x",
-        "tokens": [1],
-    }
-    body = json.dumps({**known, "goal": "x", "agent": "x"}).encode()[:-1] + b"," + raw[1:]
-    response = call(app, "POST", path, raw=body)
-    assert (response.status_code, response.json()["error"]["message"][:26]) == (
-        400,
-        "the body is not valid JSON",
-    )
+    for unread in (b'"\xff": 1', b'"x": "\xff"', b'"x": {"\xc3": [1]}'):
+        response = call(app, "POST", path, raw=json.dumps(known).encode()[:-1] + b", " + unread + b"}")
+        assert response.status_code == 400
+        assert response.json()["error"]["message"].startswith("the body is not valid JSON")
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses"])
