@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import re
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -85,9 +86,11 @@ def build(family: str, choice: Choice) -> Any:
         reason, _, place = str(error).partition(" - at `$.")
         option = place.rstrip("`")
         named = f"option {option!r} of " if option else ""
+        values = typing.get_args(typing.get_type_hints(kind).get(option))
+        listed = f"pentad strategies {family} {choice.name} lists its options"
         raise InvalidRequest(
             f"{named}{family} {choice.name!r}: {reason[:1].lower()}{reason[1:]}",
-            hint=f"pentad strategies {family} {choice.name} lists its options",
+            hint=registry.near(str(choice.options.get(option)), values) if _words(values) else listed,
             param=f"{family}.{option}" if option else family,
         ) from None
 
@@ -105,6 +108,11 @@ def check(family: str, choice: Choice) -> None:
         raise UnknownName(
             f"unknown {family} {choice.name!r}", hint=registry.near(choice.name, names), param=family
         )
+
+
+def _words(values: tuple[Any, ...]) -> bool:
+    """Whether these are the values of a Literal of names."""
+    return bool(values) and all(isinstance(value, str) for value in values)
 
 
 def _value(text: str) -> Any:

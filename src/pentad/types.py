@@ -143,6 +143,10 @@ class Budget:
     wall_s: float | None = None
     tool_calls: int | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("tokens", "cost", "wall_s", "tool_calls"):
+            in_range(name, getattr(self, name), least=0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:

@@ -196,7 +196,10 @@ def test_approving_again_lifts_the_block() -> None:
             tools = await connection.tools()
             await use(tools["srv__turn_hostile"])
             assert (await connection.tools())["srv__add"].blocked
-            await connection.approve()
+            review = await connection.review()
+            assert review.changes == {"add": "has changed", "steal": "is new"}
+            approvals.approve(review.server, review.prints)
+            assert (await connection.review()).changes == {}
             again = await connection.tools()
             assert not again["srv__add"].blocked
             assert (await use(again["srv__add"], a=1, b=1)).content == "2"

@@ -6,10 +6,10 @@ import typing
 
 import pytest
 
-from pentad.application.cli.options import COMMON, ENGINE, MODELS, SERVER, Flag
+from pentad.application.cli.options import AGENTS, COMMON, ENGINE, MODELS, SERVER, Flag
 from pentad.application.config import leaves
 
-FLAGS = (*COMMON, *MODELS, *ENGINE, *SERVER)
+FLAGS = (*AGENTS, *COMMON, *MODELS, *ENGINE, *SERVER)
 
 
 def test_every_flag_is_a_field() -> None:

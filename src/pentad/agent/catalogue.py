@@ -6,11 +6,12 @@ import glob
 import logging
 import pathlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pentad.agent.loading import SUFFIXES, load_agent
+from pentad.agent.loading import SUFFIXES, load_agent, ready
 from pentad.agent.spec import AgentSpec
+from pentad.agent.tools.files import Stamp, ToolFiles, references, stamp
 from pentad.errors import InvalidRequest, PentadError, UnknownName
 
 BUILT_IN = "built-in"
@@ -30,12 +31,16 @@ class AgentEntry:
     """Why the file as it is now cannot be used."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _File:
     """What is known of one file."""
 
-    stamp: tuple[int, int, int] | None
+    stamps: Mapping[pathlib.Path, Stamp]
+    """Of the file and of the Python files that it takes tools from."""
     entry: AgentEntry
+
+    def changed(self) -> bool:
+        return any(stamp(path) != before for path, before in self.stamps.items())
 
 
 @dataclass(slots=True)
@@ -50,6 +55,10 @@ class AgentCatalogue:
     built_in: Mapping[str, AgentSpec] = field(default_factory=dict)
     patterns: Sequence[str] = ()
     """Files, folders or globs; relative ones count from the working directory."""
+    tool_files: ToolFiles = field(default_factory=ToolFiles)
+    """Where the agents' Python tools come from."""
+    check: Callable[[AgentSpec], None] | None = None
+    """Raises for an agent that cannot be run here: an unknown tool or planner, a bad option."""
     _files: dict[pathlib.Path, _File] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -89,20 +98,28 @@ class AgentCatalogue:
         for gone in [path for path in self._files if path not in paths]:
             del self._files[gone]
         for path in paths:
-            stamp, known = _stamp(path), self._files.get(path)
-            if known is None or known.stamp != stamp:
-                self._files[path] = _File(stamp, self._read(path, known.entry if known else None))
+            known = self._files.get(path)
+            if known is None or known.changed():
+                self._files[path] = self._read(path, known.entry if known else None)
         self._files = {path: self._files[path] for path in paths}
 
-    def _read(self, path: pathlib.Path, before: AgentEntry | None) -> AgentEntry:
+    def _read(self, path: pathlib.Path, before: AgentEntry | None) -> _File:
+        stamps = {path: stamp(path)}
         try:
             spec = load_agent(path)
+            # Before they are loaded: what is saved meanwhile is seen the next time.
+            stamps |= {file: stamp(file) for file in references(spec)}
+            self.tool_files.allow(spec)
+            if self.check is not None:
+                self.check(spec)
         except PentadError as error:
             _LOG.warning("agent file %s: %s", path, error)
             name = before.name if before else path.stem
             good = before.spec if before else None
-            return AgentEntry(name=name, source=str(path), spec=good, error=str(error))
-        return AgentEntry(name=spec.name, source=str(path), spec=spec)
+            return _File(
+                stamps=stamps, entry=AgentEntry(name=name, source=str(path), spec=good, error=str(error))
+            )
+        return _File(stamps=stamps, entry=AgentEntry(name=spec.name, source=str(path), spec=spec))
 
     def _paths(self) -> list[pathlib.Path]:
         found: dict[pathlib.Path, None] = {}
@@ -118,9 +135,6 @@ class AgentCatalogue:
         return list(found)
 
 
-def _stamp(path: pathlib.Path) -> tuple[int, int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+def catalogue_of(patterns: Sequence[str]) -> AgentCatalogue:
+    """The agents that come with Pentad and those of the files that the patterns name."""
+    return AgentCatalogue(built_in={name: load_agent(name) for name in ready()}, patterns=patterns)

@@ -15,10 +15,14 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, Union
 
+from pentad.errors import InvalidRequest
+
 T = TypeVar("T")
+_MAX_QUOTE = 80
+"""Characters of somebody else's text that an error repeats."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -71,9 +75,7 @@ def decode(kind: type[T], value: Any, path: str = "") -> T:
     hints = _hints(typing.cast(Any, kind))
     for name in value:
         if name not in hints:
-            near = difflib.get_close_matches(str(name), hints, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(hints)}"
-            raise Malformed(_join(path, str(name)), f"unknown field{hint}")
+            raise unknown(path, str(name), hints)
     for item in dataclasses.fields(kind):  # type: ignore[arg-type]
         required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
         if required and item.name not in value:
@@ -81,6 +83,8 @@ def decode(kind: type[T], value: Any, path: str = "") -> T:
     arguments = {name: fit(hints[name], item, _join(path, name)) for name, item in value.items()}
     try:
         return kind(**arguments)
+    except InvalidRequest as error:
+        raise Malformed(_join(path, error.param) if error.param else path, error.message) from None
     except (TypeError, ValueError) as error:
         raise Malformed(path, str(error)) from None
 
@@ -100,7 +104,10 @@ def fit(hint: Any, value: Any, path: str) -> Any:
         return _fit_union(arguments, value, path)
     if origin is Literal:
         if value not in arguments or isinstance(value, bool) is not isinstance(arguments[0], bool):
-            raise Malformed(path, f"is {value!r}, not one of {', '.join(map(repr, arguments))}")
+            near = difflib.get_close_matches(str(value), [a for a in arguments if isinstance(a, str)], n=1)
+            guess = f"; did you mean {near[0]!r}?" if near else ""
+            known = ", ".join(map(repr, arguments))
+            raise Malformed(path, f"is {_quoted(value)}, not one of {known}{guess}")
         return value
     if origin in (tuple, frozenset):
         return _fit_sequence(origin, arguments, value, path)
@@ -146,6 +153,19 @@ def _fit_scalar(hint: Any, value: Any, path: str) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise Malformed(path, f"is {value!r}, not a finite number")
     return value
+
+
+def unknown(path: str, name: str, known: Iterable[str]) -> Malformed:
+    """The error for a field that is none of the known ones, with the nearest of them."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names) or 'none'}"
+    return Malformed(_join(path, name[:_MAX_QUOTE]), f"unknown field{hint}")
+
+
+def _quoted(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_QUOTE else f"{text[:_MAX_QUOTE]}..."
 
 
 def _called(value: Any) -> str:

@@ -8,11 +8,11 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
-from pentad.agent.codec import Malformed, decode
+from pentad.agent.codec import Malformed, decode, encode
 from pentad.agent.spec import AgentSpec
+from pentad.agent.tools.files import anchored
 from pentad.errors import InvalidRequest, NotFound
+from pentad.yaml_text import read_yaml
 
 SUFFIXES = (".yaml", ".yml", ".toml", ".json")
 _MAX_BYTES = 1 << 20
@@ -35,7 +35,7 @@ def load_agent(path: pathlib.Path | str) -> AgentSpec:
         raise NotFound(f"no agent file {str(path)!r}", hint=f"give a file, or one of: {', '.join(ready())}")
     if file.stat().st_size > _MAX_BYTES:
         raise InvalidRequest(f"agent file {file.name!r} is over {_MAX_BYTES >> 20} MiB")
-    return agent_from(_parse(file), where=file.name)
+    return anchored(agent_from(_parse(file), where=file.name), file.absolute().parent)
 
 
 def ready() -> tuple[str, ...]:
@@ -49,6 +49,23 @@ def agent_from(data: Any, *, where: str = "agent") -> AgentSpec:
         return decode(AgentSpec, _as_fields(data))
     except Malformed as error:
         raise InvalidRequest(f"{where}: {error}", param=error.path or None) from None
+
+
+def written(spec: AgentSpec) -> dict[str, Any]:
+    """The spec as a file would say it, without what is as by default; `agent_from` reads it back."""
+    whole, plain = encode(spec), encode(AgentSpec(name=spec.name))
+    found = {"name": spec.name} | {k: v for k, v in whole.items() if v != plain[k]}
+    return {
+        "mcpServers" if name == "mcp_servers" else name: _without(v, plain.get(name))
+        for name, v in found.items()
+    }
+
+
+def _without(value: Any, plain: Any) -> Any:
+    """A mapping less what is equal in `plain`, at any depth."""
+    if not isinstance(value, dict) or not isinstance(plain, dict):
+        return value
+    return {k: _without(v, plain.get(k)) for k, v in value.items() if k not in plain or v != plain[k]}
 
 
 def _as_fields(data: Any) -> Any:
@@ -72,12 +89,12 @@ def _parse(file: pathlib.Path) -> Any:
         text = file.read_text(encoding="utf-8")
         match file.suffix:
             case ".yaml" | ".yml":
-                return yaml.safe_load(text)
+                return read_yaml(text)
             case ".toml":
                 return tomllib.loads(text)
             case ".json":
                 return json.loads(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         problem = " ".join(str(error).split())
         raise InvalidRequest(f"agent file {file.name!r} cannot be read: {problem[:200]}") from None
     raise InvalidRequest(

@@ -88,9 +88,11 @@ class AgentRuntime(RunReader):
             self.toolbox,
             models,
             memory,
-            approvals=ToolPins(self._limits.approvals_path),
+            pins=ToolPins(self._limits.approvals_path),
             commands=self._limits.mcp_commands,
+            files=self.agents.tool_files,
         )
+        self.agents.check = self._check
         self._worker = Worker(self._tools, memory, self._limits.deny_tools)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._runs: dict[str, Run] = {}
@@ -253,10 +255,6 @@ class AgentRuntime(RunReader):
             return
         self._worker.cancel(run_id, task)
         await asyncio.wait([task])
-
-    async def approve_tools(self, agent: AgentSpec | str) -> None:
-        """Accepts what the agent's MCP servers list now, also tools that changed since last time."""
-        await self._tools.approve(await self._spec(agent))
 
     @property
     def active(self) -> int:

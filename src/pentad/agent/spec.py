@@ -8,9 +8,22 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pentad.agent.memory.window import Window
+from pentad.ranges import in_range
 from pentad.types import Budget, Objective
 
-_SECRET_NAME = re.compile(r"authorization|cookie|key|token|secret|password", re.IGNORECASE)
+_SECRET_WORDS = re.compile(
+    r"authorization|cookie|(api|access|private)?key|token|secret|passw(or)?d|passphrase|credentials?"
+)
+_ABOUT = re.compile(r"file|path|dir|folder|url|name|type|format|limit|count|ttl|length|size")
+"""Last words of names that speak about a secret without being one: TOKEN_FILE."""
+
+
+def _holds_secret(name: str, value: str) -> bool:
+    """Whether a variable or header of that name would hold a secret in so many words."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
+    words = re.findall(r"[a-z0-9]+", spaced.lower())
+    named = any(map(_SECRET_WORDS.fullmatch, words)) and not _ABOUT.fullmatch(words[-1])
+    return named and bool(value) and "${" not in value and value.lower() not in ("true", "false", "0", "1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +45,9 @@ class McpServer:
     def __post_init__(self) -> None:
         if (self.command is None) == (self.url is None):
             raise ValueError("an MCP server has either a command or a url")
+        in_range("timeout_s", self.timeout_s, above=0)
         for name, value in (*self.env.items(), *self.headers.items()):
-            if _SECRET_NAME.search(name) and value and "${" not in value:
+            if _holds_secret(name, value):
                 raise ValueError(
                     f"the value of {name!r} looks like a secret; write ${{NAME}} and set that variable"
                 )
@@ -61,6 +75,11 @@ class LongTermChoice:
     """An episode's text is kept up to this length."""
     shared: bool = False
     """Whether it also recalls what other agents of the same tenant remembered."""
+
+    def __post_init__(self) -> None:
+        in_range("k", self.k, least=0)
+        in_range("max_tokens", self.max_tokens, least=1)
+        in_range("episode_characters", self.episode_characters, least=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,15 +132,11 @@ class AgentSpec:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.name):
             raise ValueError(f"name {self.name!r} must be 1 to 64 letters, digits, dots, dashes, underscores")
-        for name, least in (("max_steps", 1), ("max_tokens", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be at least {least}")
-        if self.ask_timeout_s is not None and self.ask_timeout_s <= 0:
-            raise ValueError(
-                f"ask_timeout_s is {self.ask_timeout_s:g}, must be above 0, or null to wait for ever"
-            )
-        if not 0 <= self.temperature <= 2:
-            raise ValueError(f"temperature is {self.temperature}, must be 0 to 2")
+        for name in ("max_steps", "max_tokens", "max_result_bytes"):
+            in_range(name, getattr(self, name), least=1)
+        in_range("seed", self.seed, least=-(2**63), most=2**63 - 1)
+        in_range("temperature", self.temperature, least=0, most=2)
+        in_range("ask_timeout_s", self.ask_timeout_s, above=0, hint="null waits for ever")
         for server in self.mcp_servers:
             if not re.fullmatch(r"[A-Za-z0-9]+([_-][A-Za-z0-9]+)*", server):
                 raise ValueError(f"MCP server name {server!r} must be letters and digits, joined by - or _")

@@ -7,14 +7,16 @@ from collections.abc import Collection, Mapping
 
 from pentad.agent.loop import FindTools
 from pentad.agent.memory.base import Memory
+from pentad.agent.options import checked_options
 from pentad.agent.ports import ModelPort
 from pentad.agent.run import Run
 from pentad.agent.spec import AgentSpec
 from pentad.agent.tools.base import Tool, Toolbox, ToolServices
+from pentad.agent.tools.files import ToolFiles, is_reference
 from pentad.agent.tools.mcp import McpConnection
 from pentad.agent.tools.pins import ToolPins
 from pentad.errors import InvalidRequest, ToolFailed, UnknownName
-from pentad.registry import known, load
+from pentad.registry import known, load, near
 
 
 class Toolset:
@@ -23,8 +25,9 @@ class Toolset:
     Args:
         toolbox: registered tools; looked up afresh each time.
         models, memory: for built-in tools that need them.
-        approvals: pinned tool lists of MCP servers.
+        pins: tool lists of MCP servers that were accepted, and servers that may be started.
         commands: executables that stdio servers may be.
+        files: Python files that tools may be taken from.
     """
 
     def __init__(
@@ -33,17 +36,22 @@ class Toolset:
         models: ModelPort,
         memory: Memory | None,
         *,
-        approvals: ToolPins,
+        pins: ToolPins,
         commands: Collection[str],
+        files: ToolFiles,
     ) -> None:
         self._toolbox = toolbox
         self._services = ToolServices(models=models, memory=memory)
-        self._approvals = approvals
+        self._pins = pins
         self._commands = commands
+        self._files = files
         self._open: dict[str, dict[str, McpConnection]] = {}
 
     def check(self, spec: AgentSpec) -> None:
-        """Raises UnknownName for a tool that does not exist; a pattern may match none yet."""
+        """Raises UnknownName for a tool that does not exist; a pattern may match none yet.
+
+        Raises InvalidRequest for options that a tool does not take, and for two tools of one name.
+        """
         self._local(spec)
 
     def finder(self, run: Run) -> FindTools:
@@ -65,16 +73,6 @@ class Toolset:
         for connection in self._open.pop(run_id, {}).values():
             await connection.close()
 
-    async def approve(self, spec: AgentSpec) -> None:
-        """Accepts the tools of all the agent's MCP servers as they are now."""
-        for name, server in spec.mcp_servers.items():
-            connection = McpConnection(name, server, self._approvals, self._commands)
-            await connection.open()
-            try:
-                await connection.approve()
-            finally:
-                await connection.close()
-
     async def close(self) -> None:
         """Closes everything."""
         for run_id in list(self._open):
@@ -94,21 +92,31 @@ class Toolset:
                     continue
                 except ToolFailed:
                     await opened.pop(name).close()
-            opened[name] = McpConnection(name, server, self._approvals, self._commands)
+            opened[name] = McpConnection(name, server, self._pins, self._commands)
             await opened[name].open()
             found |= await opened[name].tools()
         return found
 
     def _local(self, spec: AgentSpec) -> dict[str, Tool]:
-        """The built-in tools that the spec names, made once per run. Raises UnknownName."""
+        """The built-in tools and functions that the spec names, by their entries; made once per run."""
         built: dict[str, Tool] = {}
         for name in spec.tools:
+            if is_reference(name):
+                _put(built, name, self._files.tool(name))
+                continue
             if name in self._toolbox.names() or any(c in name for c in "*?["):
                 continue
             if name not in known("tool"):
                 names = [*known("tool"), *self._toolbox.names()]
-                raise UnknownName(f"no tool {name!r}", hint=f"known: {', '.join(names)}", param="tools")
-            built[name] = self._build(name, spec)
+                raise UnknownName(f"no tool {name!r:.200}", hint=near(name, names), param="tools")
+            _put(built, name, self._build(name, spec))
+        unused = [name for name in spec.tool_options if name not in spec.tools]
+        if unused:
+            raise InvalidRequest(
+                f"tool_options has {unused[0]!r}, which is none of tools",
+                hint=f"tools: {', '.join(spec.tools) or 'none'}",
+                param=f"tool_options.{unused[0]}",
+            )
         return built
 
     def _registered(self, spec: AgentSpec, built: Mapping[str, Tool]) -> dict[str, Tool]:
@@ -116,17 +124,20 @@ class Toolset:
         found: dict[str, Tool] = {}
         for name in spec.tools:
             if name in built:
-                found[name] = built[name]
+                found[built[name].name] = built[name]
             for match in self._toolbox.names():
                 if fnmatch.fnmatchcase(match, name):
                     found[match] = self._toolbox.get(match)
         return found
 
     def _build(self, name: str, spec: AgentSpec) -> Tool:
-        try:
-            tool: Tool = load("tool", name)(self._services, **dict(spec.tool_options.get(name, {})))
-        except TypeError as error:
-            raise InvalidRequest(
-                f"tool {name!r} does not take these options: {error}", param=f"tool_options.{name}"
-            ) from None
-        return tool
+        factory = load("tool", name)
+        options = checked_options(factory, spec.tool_options.get(name, {}), f"tool_options.{name}")
+        made: Tool = factory(self._services, **options)
+        return made
+
+
+def _put(built: dict[str, Tool], entry: str, made: Tool) -> None:
+    if any(made.name == other.name for other in built.values()):
+        raise InvalidRequest(f"two of tools are called {made.name!r}", hint="rename one", param="tools")
+    built[entry] = made

@@ -16,8 +16,8 @@ from pentad.agent.spec import AgentSpec
 from pentad.agent.state import RunState
 from pentad.agent.tools.calling import ToolRules
 from pentad.agent.toolset import Toolset
-from pentad.errors import BudgetExceeded, InvalidRequest, PentadError
-from pentad.registry import load
+from pentad.choice import Choice, build
+from pentad.errors import BudgetExceeded, PentadError
 
 _LOG = logging.getLogger(__name__)
 
@@ -87,13 +87,7 @@ class Worker:
 
 def planner_for(spec: AgentSpec) -> Planner:
     """The planner that the spec names, with its options. Raises UnknownName, InvalidRequest."""
-    kind = load("planner", spec.planner.name)
-    try:
-        planner: Planner = kind(**spec.planner.options)
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest(
-            f"planner {spec.planner.name!r} does not take these options: {error}", param="planner"
-        ) from None
+    planner: Planner = build("planner", Choice(name=spec.planner.name, options=spec.planner.options))
     return planner
 
 

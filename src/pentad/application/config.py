@@ -139,6 +139,10 @@ class Settings(_Section):
     """Remote models served beside the local ones, each under a name of its own."""
     prices: tuple[ModelPrice, ...] = ()
     """What served models cost; one without a price costs nothing. Budgets of money count by these."""
+    agents: tuple[str, ...] = ()
+    """Agents to offer besides the built-in ones: files, folders or globs. Changes are picked up."""
+    mcp_commands: tuple[str, ...] = ()
+    """Executables that agent files may start as MCP servers, as they write them, e.g. npx."""
     prompt_days: float = Field(default=30.0, ge=0, allow_inf_nan=False)
     """Days that the exact prompts of agent runs are kept in the journal; 0 keeps none."""
     prompt_labels: tuple[str, ...] = ()
@@ -194,7 +198,7 @@ class Settings(_Section):
 
     @property
     def approvals_path(self) -> pathlib.Path:
-        """Which tools of MCP servers a person has approved."""
+        """What persons allowed MCP servers: their tools as they were seen, and their command lines."""
         return self.data_root / APPROVALS_FILE
 
     @property

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from pentad import choice, registry
+from pentad.agent.catalogue import catalogue_of
 from pentad.agent.journal import Journal
 from pentad.agent.limits import RuntimeLimits
-from pentad.agent.loading import load_agent, ready
 from pentad.agent.memory.store import LongTerm
 from pentad.agent.prompt_store import PromptRetention
 from pentad.agent.runtime import AgentRuntime
@@ -88,17 +88,20 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
                 clock=clock,
                 retention=PromptRetention(days=settings.prompt_days, labels=settings.prompt_labels),
             ),
-            agents={name: load_agent(name) for name in ready()},
+            agents=catalogue_of(settings.agents),
             memory=memory,
             limits=RuntimeLimits(
                 max_runs=settings.server.max_runs,
                 tenants=len(settings.server.tenant_names()),
                 tenant_share=settings.server.tenant_share,
                 approvals_path=settings.approvals_path,
+                mcp_commands=frozenset(settings.mcp_commands),
             ),
             clock=clock,
         )
         undo.push_async_callback(agents.close)
+        # Looked at before any run is taken up: it may need tools that these files bring.
+        await asyncio.to_thread(agents.agents.entries)
         yield Services(models=models, agents=agents, clock=clock)
 
 

@@ -28,6 +28,7 @@ from pentad.agent.planning.prompts import (
     tool_lines,
 )
 from pentad.agent.state import Exchange, RunState
+from pentad.ranges import in_range
 from pentad.types import Decision, Message, OutputFormat, ToolChoice
 
 
@@ -72,6 +73,8 @@ class React:
             raise ValueError(
                 f"min_plan {self.min_plan} and max_plan {self.max_plan} must be 0 or more, in order"
             )
+        for name, least in (("max_repairs", 0), ("replans", 0), ("plan_tokens", 1), ("call_tokens", 1)):
+            in_range(name, getattr(self, name), least=least)
         if self.mode == "guided" and self.max_plan < 1:
             raise ValueError("mode 'guided' needs a plan; set max_plan to 1 or more")
 

@@ -9,6 +9,7 @@ import os
 import re
 import unicodedata
 from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pentad.agent.spec import McpServer
@@ -23,22 +24,31 @@ KEY_META = "io.pentad/idempotency-key"
 _CLOSE_S = 10.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """A server's tools as a person judges them, each by its own name there."""
+
+    server: McpServer
+    prints: Mapping[str, str]
+    changes: Mapping[str, str]
+    """Those that differ from what was accepted: `is new` or `has changed`."""
+    descriptions: Mapping[str, str]
+
+
 class McpConnection:
     """One connection to one server. A task of its own holds it open; calls come from any task.
 
     Args:
         name: as the agent calls the server; tools are named `name__tool`.
         server: how to reach it.
-        approvals: pinned tool lists.
+        pins: tool lists that were accepted, and servers that may be started.
         commands: executables that may be started; others are refused.
     """
 
-    def __init__(
-        self, name: str, server: McpServer, approvals: ToolPins, commands: Collection[str] = ()
-    ) -> None:
+    def __init__(self, name: str, server: McpServer, pins: ToolPins, commands: Collection[str] = ()) -> None:
         self.name = name
         self._server = server
-        self._approvals = approvals
+        self._pins = pins
         self._commands = commands
         self._client: Any = None
         self._task: asyncio.Task[None] | None = None
@@ -63,7 +73,7 @@ class McpConnection:
         """The server's tools now, by prefixed name. Changed ones are blocked; see ToolPins."""
         listed = await self._listed()
         prints = {name: fingerprint(tool.model_dump(mode="json")) for name, tool in listed.items()}
-        blocked = self._approvals.blocked(self._server, prints)
+        blocked = self._pins.blocked(self._server, prints)
         found: dict[str, Tool] = {}
         for name, tool in listed.items():
             called = f"{self.name}__{re.sub(r'[^A-Za-z0-9_-]', '_', name)}"
@@ -73,11 +83,17 @@ class McpConnection:
             found[called] = self._tool(called, tool, reason)
         return found
 
-    async def approve(self) -> None:
-        """Accepts the server's tools as they are now."""
+    async def review(self) -> Review:
+        """What the server lists now, for a person to look at; pins nothing."""
         listed = await self._listed()
         prints = {name: fingerprint(tool.model_dump(mode="json")) for name, tool in listed.items()}
-        self._approvals.approve(self._server, prints)
+        changes = self._pins.changes(self._server, prints)
+        return Review(
+            server=self._server,
+            prints=prints,
+            changes=changes,
+            descriptions={name: harmless(tool.description or "") for name, tool in listed.items()},
+        )
 
     async def close(self) -> None:
         """Ends the connection, and with it a server process that it started."""
@@ -107,11 +123,11 @@ class McpConnection:
 
     def _target(self) -> Any:
         server = self._server
-        if server.command is not None and server.command not in self._commands:
+        if not may_start(server, self._commands, self._pins):
             allowed = ", ".join(sorted(self._commands)) or "none"
             raise Forbidden(
                 f"MCP server {self.name!r} wants to start {server.command!r}; allowed commands: {allowed}",
-                hint="add it to mcp_commands",
+                hint="add it to mcp_commands (--mcp-command), or allow it with pentad agent approve",
             )
         return _target(self.name, server)
 
@@ -153,7 +169,7 @@ class McpConnection:
 
         return Tool(
             name=called,
-            description=_harmless(tool.description or ""),
+            description=harmless(tool.description or ""),
             parameters=schema,
             call=call,
             # A server's own hints are not to be trusted; the user may say which are repeatable.
@@ -179,6 +195,11 @@ class McpConnection:
         if result.is_error:
             raise ToolFailed(text[:2000] or f"{name} failed and did not say why")
         return text
+
+
+def may_start(server: McpServer, commands: Collection[str], pins: ToolPins) -> bool:
+    """Whether a connection to the server starts nothing that was not allowed."""
+    return server.command is None or server.command in commands or pins.may_start(server)
 
 
 @contextlib.asynccontextmanager
@@ -228,7 +249,7 @@ def expanded(value: str) -> str:
     return re.sub(r"\$\{(\w+)\}", found, value)
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """A description without invisible characters, which can hide instructions, and of bounded length."""
     kept = "".join(
         c for c in text if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cn", "Cs")

@@ -1,4 +1,4 @@
-"""Verbs about agents: agent run, list."""
+"""Verbs about agents: agent run, list, show, check, approve."""
 
 from __future__ import annotations
 
@@ -9,61 +9,198 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pentad.application.cli.options import COMMON, ENGINE, MODELS, settings_of, with_settings
-from pentad.application.cli.output import print_json, print_table
+from pentad.application.cli.options import AGENTS, COMMON, ENGINE, MODELS, settings_of, with_settings
+from pentad.application.cli.output import note, plain, print_json, print_table
 from pentad.application.cli.settings import JsonOption
 from pentad.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from pentad.agent.catalogue import AgentEntry
     from pentad.application.config import Settings
+
+Agent = Annotated[
+    str, typer.Argument(metavar="FILE|NAME", help="Agent file, or name of an agent that agent list shows.")
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Allow everything without asking.")]
 
 
 def register(app: typer.Typer) -> None:
-    agent = typer.Typer(help="Run an agent in this process.", no_args_is_help=True)
+    agent = typer.Typer(help="Run agents in this process, and look after their files.", no_args_is_help=True)
     agent.command("run")(agent_run)
     agent.command("list")(agent_list)
+    agent.command("show")(agent_show)
+    agent.command("check")(agent_check)
+    agent.command("approve")(agent_approve)
     app.add_typer(agent, name="agent", rich_help_panel="Agents")
 
 
-@with_settings(COMMON, MODELS, ENGINE)
+@with_settings(COMMON, MODELS, AGENTS, ENGINE)
 def agent_run(
     flags: dict[str, Any],
     config: pathlib.Path | None,
-    agent: Annotated[str, typer.Argument(metavar="FILE|NAME", help="Agent file, or a shipped agent's name.")],
+    agent: Agent,
     goal: Annotated[str | None, typer.Argument(help="What to do; read from stdin when absent.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="Model to think with.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Run an agent until it answers, showing each step. Exit 1 when it ends without an answer.
 
-    Ctrl-C leaves the run as it is; runs resume goes on with it.
+    Ctrl-C leaves the run as it is; runs resume goes on with it. Where a person must approve a call, or
+    a program must be started for the first time, the terminal is asked; without one the run is left
+    waiting, and the program is not started.
     """
     import asyncio
 
-    from pentad.agent.loading import load_agent
+    from pentad.application.cli.approving import allow_programs
     from pentad.application.cli.running import run_agent
 
-    spec = load_agent(agent)
+    settings = settings_of(flags, config, quiet=True)
+    chosen = chosen_agent(settings, agent)
     if goal is None:
         if sys.stdin.isatty():
             raise InvalidRequest("no goal", hint="give it after the agent, or pipe it in", param="goal")
         goal = sys.stdin.read()
-    settings = serving_only(settings_of(flags, config, quiet=True), model or spec.model)
+    allow_programs(settings, chosen.spec, agent)
+    settings = serving_only(chosen.settings, model or chosen.spec.model)
     # What is served alone is the default, by whatever name it was asked for.
-    spec = dataclasses.replace(spec, model="")
+    spec = dataclasses.replace(chosen.spec, model="")
     raise typer.Exit(asyncio.run(run_agent(settings, spec, goal, as_json=json)))
 
 
-def agent_list(json: JsonOption = False) -> None:
-    """List the agents that come with Pentad."""
-    from pentad.agent.loading import load_agent, ready
-
-    agents = [load_agent(name) for name in ready()]
+@with_settings(COMMON, AGENTS)
+def agent_list(flags: dict[str, Any], config: pathlib.Path | None, json: JsonOption = False) -> None:
+    """List the agents that can be started by name, and files that should hold one but do not."""
+    entries = _entries(settings_of(flags, config, quiet=True))
     if json:
-        print_json([{"name": a.name, "tools": list(a.tools), "planner": a.planner.name} for a in agents])
+        print_json([entry_summary(entry) for entry in entries])
+        return
+    rows = []
+    for entry in entries:
+        spec = entry.spec
+        tools = ", ".join(_short(tool) for tool in spec.tools) if spec else ""
+        about = f"error: {entry.error}" if entry.error else spec.description if spec else ""
+        rows.append((entry.name, spec.planner.name if spec else None, tools, _short(entry.source), about))
+    print_table(("name", "planner", "tools", "source", "about"), rows, empty="no agents")
+
+
+@with_settings(COMMON, AGENTS)
+def agent_show(
+    flags: dict[str, Any], config: pathlib.Path | None, agent: Agent, json: JsonOption = False
+) -> None:
+    """Print an agent as a file would say it: what differs from the defaults; with --json all of it."""
+    import yaml
+
+    from pentad.agent.codec import encode
+    from pentad.agent.loading import written
+
+    spec = chosen_agent(settings_of(flags, config, quiet=True), agent).spec
+    if json:
+        print_json(encode(spec))
     else:
-        rows = [(a.name, a.planner.name, ", ".join(a.tools)) for a in agents]
-        print_table(("name", "planner", "tools"), rows, empty="none is shipped")
+        typer.echo(plain(yaml.safe_dump(written(spec), sort_keys=False, allow_unicode=True)), nl=False)
+
+
+def agent_check(
+    files: Annotated[list[pathlib.Path], typer.Argument(metavar="FILE...", help="Agent files.")],
+    json: JsonOption = False,
+) -> None:
+    """Check agent files: every key, planner and tool options, Python tools. Exit 1 when one is wrong.
+
+    MCP servers are not started; agent approve shows what those offer.
+    """
+    from pentad.agent.checking import check_agent
+    from pentad.agent.loading import load_agent
+    from pentad.agent.tools.files import ToolFiles
+    from pentad.errors import PentadError
+
+    found = []
+    for file in files:
+        name = error = None
+        try:
+            spec = load_agent(file)
+            name = spec.name
+            check_agent(spec, ToolFiles())
+        except PentadError as problem:
+            error = str(problem)
+        found.append({"file": str(file), "name": name, "error": error})
+    if json:
+        print_json(found)
+    else:
+        for one in found:
+            typer.echo(plain(f"{one['file']}: {one['error'] or 'agent ' + str(one['name']) + ' is sound'}"))
+    if any(one["error"] for one in found):
+        raise typer.Exit(1)
+
+
+@with_settings(COMMON, AGENTS)
+def agent_approve(
+    flags: dict[str, Any],
+    config: pathlib.Path | None,
+    agent: Agent,
+    tools: Annotated[
+        list[str] | None, typer.Argument(metavar="[TOOL]...", help="Only these, named server__tool.")
+    ] = None,
+    yes: Yes = False,
+    json: JsonOption = False,
+) -> None:
+    """Look at what an agent's MCP servers offer and accept it: new and changed tools, programs to start."""
+    from pentad.application.cli.approving import approve
+
+    settings = settings_of(flags, config, quiet=True)
+    reviewed = approve(settings, chosen_agent(settings, agent).spec, agent, tools or [], yes=yes, quiet=json)
+    if json:
+        print_json(reviewed)
+    elif not reviewed:
+        note("the agent has no MCP servers; nothing to approve")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """An agent that a person named, and the settings under which its file may bring its tools."""
+
+    spec: Any
+    settings: Any
+
+
+def chosen_agent(settings: Settings, agent: str) -> Chosen:
+    """The agent of a file, or of a name that the settings know. Raises NotFound, InvalidRequest."""
+    from pentad.agent.catalogue import catalogue_of
+    from pentad.agent.loading import SUFFIXES, load_agent
+
+    path = pathlib.Path(agent)
+    if path.suffix in SUFFIXES or path.is_file():
+        with_file = settings.model_copy(update={"agents": (*settings.agents, str(path.absolute()))})
+        return Chosen(spec=load_agent(path), settings=with_file)
+    return Chosen(spec=catalogue_of(settings.agents).get(agent), settings=settings)
+
+
+def entry_summary(entry: AgentEntry) -> dict[str, Any]:
+    """An agent, or a file that should hold one, as data."""
+    spec = entry.spec
+    return {
+        "name": entry.name,
+        "description": spec.description if spec else "",
+        "model": spec.model if spec else "",
+        "tools": list(spec.tools) if spec else [],
+        "planner": spec.planner.name if spec else None,
+        "source": entry.source,
+        "error": entry.error,
+    }
+
+
+def _entries(settings: Settings) -> list[AgentEntry]:
+    from pentad.agent.catalogue import catalogue_of
+    from pentad.agent.checking import check_agent
+
+    catalogue = catalogue_of(settings.agents)
+    catalogue.check = lambda spec: check_agent(spec, catalogue.tool_files)
+    return catalogue.entries()
+
+
+def _short(path: str) -> str:
+    """A path below the working directory as it would be typed there."""
+    here = f"{pathlib.Path().absolute()}/"
+    return f"./{path.removeprefix(here)}" if path.startswith(here) else path
 
 
 def serving_only(settings: Settings, model: str) -> Settings:

@@ -86,6 +86,16 @@ SERVER = (
     Flag(name="drain_s", help="Seconds that requests may go on after SIGTERM.", kind=float),
     Flag(name="metrics_compat", help="none, or vllm for its metric names too.", metavar="NAMES"),
 )
+AGENTS = (
+    Flag(name="agents", help="Agent file, folder or glob; repeatable.", kind=list[str], metavar="FILES"),
+    Flag(
+        name="mcp_commands",
+        help="Program that agent files may start as an MCP server; repeatable.",
+        kind=list[str],
+        option="--mcp-command",
+        metavar="NAME",
+    ),
+)
 MODELS = (
     Flag(name="embedding_model", help="Model for embeddings; null for none.", metavar="MODEL"),
     Flag(name="router", help="Which served model answers; `pentad strategies router`.", metavar="NAME"),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from contextlib import aclosing
 
-from pentad.agent.events import UNFINISHED, ApprovalAsked
+from pentad.agent.events import UNFINISHED, ApprovalAsked, Record
 from pentad.agent.journal import Journal
 from pentad.agent.runtime import AgentRuntime
 from pentad.agent.spec import AgentSpec
 from pentad.agent.state import fold
+from pentad.agent.tools.functions import in_thread
 from pentad.agent.unattended import answer_unattended, cancel_unattended
 from pentad.application import wiring
+from pentad.application.cli.approving import confirmed
 from pentad.application.cli.client import ServerClient
 from pentad.application.cli.output import note, print_json
 from pentad.application.cli.trace import ending, explanation_summary, printer, run_summary
@@ -125,6 +128,8 @@ async def _follow(agents: AgentRuntime, run_id: str, tenant: str, as_json: bool)
             async for record in records:
                 if not as_json:
                     show(record)
+                if isinstance(record.event, ApprovalAsked) and not await _answered(agents, record, tenant):
+                    break
     except BaseException:
         note(f"\n{run_id} stops here; pentad runs resume {run_id} goes on with it")
         raise
@@ -133,4 +138,22 @@ async def _follow(agents: AgentRuntime, run_id: str, tenant: str, as_json: bool)
         print_json(run_summary(state) | {"explain": explanation_summary(explanation)})
     else:
         sys.stdout.write(ending(state, explanation) + "\n")
+    if not state.ended:
+        note(f"{run_id} waits for a person; pentad runs approve {run_id} (or deny) answers")
+        note(f"then pentad runs resume {run_id} goes on with it")
     return 0 if state.status == "answered" else 1
+
+
+async def _answered(agents: AgentRuntime, record: Record, tenant: str) -> bool:
+    """Asks the person at the terminal, if there is one; False when nobody can be asked."""
+    asked = record.event
+    assert isinstance(asked, ApprovalAsked), "only questions come here"
+    pending = agents.show(record.run_id, tenant=tenant).pending
+    if asked.approval_id not in pending:
+        return True
+    if not sys.stdin.isatty():
+        return False
+    approved = await in_thread(lambda: confirmed(f"Allow {asked.tool}({asked.arguments})?"))
+    with contextlib.suppress(Conflict):  # it may have expired meanwhile
+        await agents.answer(record.run_id, asked.approval_id, approved=approved, tenant=tenant)
+    return True

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pentad.application.cli.agents import serving_only
-from pentad.application.cli.options import COMMON, ENGINE, MODELS, number, settings_of, with_settings
+from pentad.application.cli.options import AGENTS, COMMON, ENGINE, MODELS, number, settings_of, with_settings
 from pentad.application.cli.output import duration, note, plain, print_json, print_table
 from pentad.application.cli.settings import JsonOption
 
@@ -148,7 +148,7 @@ def runs_explain(
             typer.echo(f"  {decision_line(decision)}")
 
 
-@with_settings(COMMON, MODELS, ENGINE)
+@with_settings(COMMON, MODELS, AGENTS, ENGINE)
 def runs_resume(
     flags: dict[str, Any],
     config: pathlib.Path | None,
@@ -239,7 +239,7 @@ def _answer(
         note(f"no process works on it; pentad runs resume {run} goes on with it")
 
 
-@with_settings(COMMON, MODELS, ENGINE)
+@with_settings(COMMON, MODELS, AGENTS, ENGINE)
 def runs_fork(
     flags: dict[str, Any],
     config: pathlib.Path | None,

@@ -8,7 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from pentad.application.cli.options import COMMON, ENGINE, MODELS, SERVER, number, settings_of, with_settings
+from pentad.application.cli.options import (
+    AGENTS,
+    COMMON,
+    ENGINE,
+    MODELS,
+    SERVER,
+    number,
+    settings_of,
+    with_settings,
+)
 from pentad.application.cli.output import note, print_json, print_table
 from pentad.application.cli.settings import JsonOption
 from pentad.errors import InvalidRequest
@@ -30,7 +39,7 @@ def register(app: typer.Typer) -> None:
     app.command("ps", rich_help_panel=panel)(ps)
 
 
-@with_settings(COMMON, SERVER, MODELS, ENGINE)
+@with_settings(COMMON, SERVER, MODELS, AGENTS, ENGINE)
 def serve(
     flags: dict[str, Any],
     config: pathlib.Path | None,

@@ -16,6 +16,7 @@ from pentad.agent.loading import agent_from
 from pentad.agent.rows import check_status
 from pentad.agent.runtime import AgentRuntime
 from pentad.agent.spec import AgentSpec
+from pentad.agent.tools.files import is_reference
 from pentad.application.gateway.answers import json_response
 from pentad.application.gateway.body import Body, check_free_form
 from pentad.application.gateway.context import options_of, run_context
@@ -199,10 +200,18 @@ def _described(data: dict[str, Any]) -> AgentSpec:
         if data.get(name):
             raise Forbidden(
                 f"an agent sent over HTTP may not bring {name}",
-                hint="declare the agent in a file on the server and start it by name",
+                hint="declare the agent in a file on the server (agents, --agents) and start it by name",
                 param=f"agent.{name}",
             )
-    return agent_from(data)
+    spec = agent_from(data)
+    files = [tool for tool in spec.tools if is_reference(tool)]
+    if files:
+        raise Forbidden(
+            f"an agent sent over HTTP may not bring the Python file of {files[0][:200]!r}",
+            hint="declare the agent in a file on the server (agents, --agents) and start it by name",
+            param="agent.tools",
+        )
+    return spec
 
 
 def _run_id(http: HttpRequest) -> str:
