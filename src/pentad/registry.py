@@ -61,6 +61,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             chosen_by=("engine.speculation",),
             about="who drafts tokens ahead, for several to be verified in one step",
         ),
+        "transform": Family(
+            layer="model",
+            interface="pentad.model.transforms.base:ModelTransform",
+            baseline="round-to-nearest",
+            chosen_by=("compress --method",),
+            about="how a model is made smaller or otherwise another form of itself",
+        ),
         "scheduler": Family(
             layer="resource",
             interface="pentad.execution.scheduling:BatchScheduler",
@@ -122,7 +129,13 @@ _TABLE: dict[str, dict[str, str]] = {
         "openai": "pentad.model.backends.openai:OpenAIBackend",
         "llamacpp": "pentad.model.backends.llamacpp:LlamaCppBackend",
     },
+    # execution layer: what carries a calibration text through a model
+    "walk": {
+        "torch": "pentad.execution.torch.taps:LayerWalk",
+    },
     "transform": {
+        "round-to-nearest": "pentad.model.transforms.round_to_nearest:RoundToNearest",
+        "wanda": "pentad.model.transforms.wanda:Wanda",
         "kv-pooling": "pentad.model.transforms.kv_pooling:KVPooling",
     },
     "speculator": {

@@ -16,6 +16,7 @@ from pentad.execution.spec import ModelSpec, Rope
 from pentad.execution.torch.runner import TorchRunner
 from pentad.execution.weights import WeightSource
 from pentad.model.loading import open_model
+from pentad.model.transforms.base import apply
 from pentad.model.transforms.kv_pooling import KVPooling
 from ragged_batches import whole
 from torch_reference import DATA, llama_name
@@ -109,12 +110,12 @@ def test_tuning_wins_back_half_of_what_pooling_three_heads_into_one_costs(
     files = open_model(smollm2_path)
     tokens = files.tokenizer.encode(text, special=False)
     held_out, training = tokens[: 16 * WINDOW + 1], tokens[20 * WINDOW :]
-    pooled = KVPooling(kv_heads=1).apply(files.spec, files.weights)
-    assert pooled.spec.kv_bytes_per_token() * 3 == files.spec.kv_bytes_per_token()
+    pooled_spec, pooled_weights = apply(KVPooling(kv_heads=1), files.spec, files.weights)
+    assert pooled_spec.kv_bytes_per_token() * 3 == files.spec.kv_bytes_per_token()
 
     before = _perplexity(files.spec, files.weights, held_out)
-    after = _perplexity(pooled.spec, pooled.weights, held_out)
-    model = _trainable(pooled.spec, pooled.weights)
+    after = _perplexity(pooled_spec, pooled_weights, held_out)
+    model = _trainable(pooled_spec, pooled_weights)
     assert _hf_perplexity(model, held_out) == pytest.approx(after, rel=1e-3)
     _tune(model, training)
     tuned = _hf_perplexity(model, held_out)

@@ -13,13 +13,11 @@ disk interrupts, every file that has its final name is whole.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import os
 import pathlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 
 from pentad.errors import BadModelFile, Infeasible, InvalidRequest, ModelNotFound
 from pentad.model.catalogue import CATALOGUE, CatalogueEntry
@@ -35,6 +33,7 @@ from pentad.model.sources.base import (
 )
 from pentad.model.sources.choice import name_of, source_of
 from pentad.model.sources.local import LocalSource
+from pentad.model.store_folders import StoreFolders
 from pentad.model.stored import (
     Format,
     ModelCard,
@@ -66,6 +65,7 @@ class ModelStore:
         self, home: pathlib.Path | None = None, *, catalogue: Mapping[str, CatalogueEntry] = CATALOGUE
     ) -> None:
         self.root = (home or default_root()).absolute() / "models"
+        self.folders = StoreFolders(self.root)
         self.catalogue = catalogue
 
     def pull(self, ref: str, progress: Progress | None = None, *, name: str | None = None) -> StoredModel:
@@ -86,11 +86,11 @@ class ModelStore:
         parsed = parse_ref(target)
         name = checked_name(name or (entry.name if entry else name_of(parsed)))
         key = hashlib.sha256(target.encode()).hexdigest()[:32]
-        with self._lock("pull-" + key):
+        with self.folders.lock("pull-" + key):
             stored = self._read(name)
             if stored is not None and stored.ref == target and self._whole(stored):
                 return stored
-            work = self._folder("partial") / key
+            work = self.folders.folder("partial") / key
             work.mkdir(exist_ok=True)
             wanted = frozenset(entry.sha256) if entry and entry.sha256 else None
             try:
@@ -100,7 +100,7 @@ class ModelStore:
                 raise
             try:
                 with disk_full_is_infeasible(self.root):
-                    return self._adopt(name, target, fetched, entry)
+                    return self.adopt(name, target, fetched, entry)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
 
@@ -161,15 +161,25 @@ class ModelStore:
                     hint=f"remove and pull it again: pentad rm {name}",
                 )
 
+    def digest(self, model: StoredModel) -> str:
+        """The SHA-256 of a model as its manifest has it; files that were only looked at are read."""
+        files = {
+            name: dataclasses.replace(file, sha256=file.sha256 or sha256_of(self._location(model, name)))
+            for name, file in model.files.items()
+        }
+        found = dataclasses.replace(model, files=files).sha256
+        assert found is not None, "every file has its digest now"
+        return found
+
     def remove(self, ref: str) -> StoredModel:
         """Forgets a model and deletes the blobs that no other model uses. Raises ModelNotFound."""
         name = next((model.name for model in self._all() if model.ref == ref), ref)
-        with self._lock("manifests"):
+        with self.folders.lock("manifests"):
             stored = self._read(name)
             if stored is None:
                 raise self._unknown(ref)
             self._manifest(name).unlink()
-            shutil.rmtree(self._folder("views") / name, ignore_errors=True)
+            shutil.rmtree(self.folders.folder("views") / name, ignore_errors=True)
             self._sweep(stored)
             return stored
 
@@ -180,8 +190,21 @@ class ModelStore:
             if file.sha256 is not None and file.sha256 not in used:
                 self._blob(file.sha256).unlink(missing_ok=True)
 
-    def _adopt(self, name: str, ref: str, fetched: Fetched, entry: CatalogueEntry | None) -> StoredModel:
-        """Checks the fetched files, gives them their final names and writes the manifest last."""
+    def adopt(
+        self,
+        name: str,
+        ref: str,
+        fetched: Fetched,
+        entry: CatalogueEntry | None = None,
+        *,
+        of: StoredModel | None = None,
+    ) -> StoredModel:
+        """Checks the fetched files, gives them their final names and writes the manifest last.
+
+        Args:
+            entry: what the catalogue says of the model, its digests among it.
+            of: the model that it was derived from, for what no file says.
+        """
         digests = {file: sha256_of(path) for file, path in fetched.files.items()}
         for file, digest in (entry.sha256 if entry else {}).items():
             if (found := digests.get(file)) != digest:
@@ -198,15 +221,15 @@ class ModelStore:
             format=format_,
             files=files,
             owned=fetched.owned,
-            kind=entry.kind if entry else "chat",
-            licence=entry.licence if entry else None,
+            kind=entry.kind if entry else of.kind if of else "chat",
+            licence=entry.licence if entry else of.licence if of else None,
             details=fetched.details,
         )
-        with self._lock("manifests"):
+        with self.folders.lock("manifests"):
             former = self._read(name)
             if fetched.owned:
                 self._keep((source, self._blob(digests[file])) for file, source in fetched.files.items())
-                self._link(self._folder("views") / name, digests)
+                self._link(self.folders.folder("views") / name, digests)
             write_manifest(self._manifest(name), model)
             if former is not None:
                 self._sweep(former)
@@ -216,7 +239,7 @@ class ModelStore:
         for source, blob in moves:
             source.chmod(0o400)
             source.replace(blob)
-        sync_folder(self._folder("blobs"))
+        sync_folder(self.folders.folder("blobs"))
 
     def _link(self, view: pathlib.Path, digests: Mapping[str, str]) -> None:
         shutil.rmtree(view, ignore_errors=True)
@@ -226,7 +249,7 @@ class ModelStore:
             link.symlink_to(os.path.relpath(self._blob(digest), link.parent))
 
     def _manifest(self, name: str) -> pathlib.Path:
-        return self._folder("manifests") / f"{name}.json"
+        return self.folders.folder("manifests") / f"{name}.json"
 
     def _read(self, name: str) -> StoredModel | None:
         model = read_manifest(self._manifest(name)) if is_name(name) else None
@@ -236,11 +259,11 @@ class ModelStore:
         return dataclasses.replace(model, path=self._opened_at(name, model.files, model.format))
 
     def _opened_at(self, name: str, files: Iterable[str], format_: Format) -> pathlib.Path:
-        view = self._folder("views") / name
+        view = self.folders.folder("views") / name
         return view / next(iter(files)) if format_ == "gguf" else view
 
     def _all(self) -> Iterator[StoredModel]:
-        for path in sorted(self._folder("manifests").glob("*.json")):
+        for path in sorted(self.folders.folder("manifests").glob("*.json")):
             if (model := self._read(path.stem)) is not None:
                 yield model
 
@@ -256,7 +279,7 @@ class ModelStore:
 
     def _location(self, model: StoredModel, name: str) -> pathlib.Path:
         if model.owned:
-            return self._folder("views") / model.name / name
+            return self.folders.folder("views") / model.name / name
         return model.path / name if model.path.is_dir() else model.path
 
     def _in_place(self, path: pathlib.Path) -> StoredModel:
@@ -283,23 +306,4 @@ class ModelStore:
 
     def _blob(self, digest: str) -> pathlib.Path:
         assert is_digest(digest)
-        return self._folder("blobs") / f"sha256-{digest}"
-
-    def _folder(self, name: str) -> pathlib.Path:
-        folder = self.root / name
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as e:
-            raise InvalidRequest(
-                f"the model store {str(self.root)!r} cannot be used: {e.strerror}",
-                hint="set --home (PENTAD_HOME) to a folder that you can write",
-                param="home",
-            ) from None
-        return folder
-
-    @contextmanager
-    def _lock(self, name: str) -> Iterator[None]:
-        """Held by one process and thread at a time; released by the system if the holder dies."""
-        with (self._folder("locks") / name).open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        return self.folders.folder("blobs") / f"sha256-{digest}"

@@ -8,7 +8,17 @@ import sys
 import typer
 from typer.completion import completion_init  # type: ignore[attr-defined]
 
-from pentad.application.cli import agents, bench, machine, models, runs, serving, settings, strategies
+from pentad.application.cli import (
+    agents,
+    bench,
+    compress,
+    machine,
+    models,
+    runs,
+    serving,
+    settings,
+    strategies,
+)
 from pentad.application.cli.output import note, show_error
 from pentad.errors import PentadError
 
@@ -23,7 +33,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for module in (serving, models, agents, runs, machine, bench, settings, strategies):
+    for module in (serving, models, compress, agents, runs, machine, bench, settings, strategies):
         module.register(app)
     return app
 

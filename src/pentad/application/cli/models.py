@@ -48,7 +48,7 @@ def pull(
         raise InvalidRequest(
             f"one --name for {len(models)} models", hint="pull them one by one", param="name"
         )
-    store = _store(flags, config, write=True)
+    store = model_store(flags, config, write=True)
     cards = []
     for model in models:
         with progress_bar(f"pull {model}", in_bytes=True) as bar:
@@ -63,7 +63,7 @@ def pull(
 @with_settings(COMMON)
 def list_models(flags: dict[str, Any], config: pathlib.Path | None, json: JsonOption = False) -> None:
     """List the models in the local store."""
-    models = [_card(model) for model in _store(flags, config).list()]
+    models = [_card(model) for model in model_store(flags, config).list()]
     if json:
         print_json(models)
         return
@@ -80,7 +80,7 @@ def show(
     flags: dict[str, Any], config: pathlib.Path | None, model: ModelArgument, json: JsonOption = False
 ) -> None:
     """Show what a stored model is: origin, digest, geometry, memory."""
-    card = _store(flags, config).show(model)
+    card = model_store(flags, config).show(model)
     spec = card.spec
     details = _card(card.stored) | {
         "parameters": spec.parameters,
@@ -101,7 +101,7 @@ def show(
 @with_settings(COMMON)
 def remove(flags: dict[str, Any], config: pathlib.Path | None, model: ModelArgument) -> None:
     """Remove a model from the local store."""
-    _store(flags, config, write=True).remove(model)
+    model_store(flags, config, write=True).remove(model)
     note(f"removed {model}")
 
 
@@ -117,7 +117,7 @@ def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, object]:
     return flat
 
 
-def _store(flags: dict[str, Any], config: pathlib.Path | None, *, write: bool = False) -> ModelStore:
+def model_store(flags: dict[str, Any], config: pathlib.Path | None, *, write: bool = False) -> ModelStore:
     from pentad.application.folders import use_home
     from pentad.model.store import ModelStore
 

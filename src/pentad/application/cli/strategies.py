@@ -103,7 +103,14 @@ def _plain_needs(needs: Any) -> Any:
 
 
 def _field_docs(kind: Any) -> dict[str, str]:
-    """The text under each field of a class; empty where its source cannot be had."""
+    """The text under each field of a class and its bases; none where a source cannot be had."""
+    found: dict[str, str] = {}
+    for each in reversed(inspect.getmro(kind)) if inspect.isclass(kind) else ():
+        found |= _own_field_docs(each)
+    return found
+
+
+def _own_field_docs(kind: type) -> dict[str, str]:
     try:
         (node,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     except (OSError, TypeError, SyntaxError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -78,6 +78,13 @@ class WeightLoader:
 
     def load(self) -> Weights:
         """All weights. Raises BadModelFile on the first tensor that does not fit the spec."""
+        outside = self.outside()
+        layers = tuple(self.layer(i) for i in range(self._spec.layers))
+        self._reader.check_all_read()
+        return replace(outside, layers=layers, nbytes=self._nbytes)
+
+    def outside(self) -> Weights:
+        """What lies outside the layers."""
         spec = self._spec
         learned = spec.positions if isinstance(spec.positions, Learned) else None
         rows = learned.max_positions + learned.offset if learned else 0
@@ -85,24 +92,24 @@ class WeightLoader:
         positions = self._matrix("positions", rows, spec.width) if learned else None
         types = self._matrix("token_types", spec.token_types, spec.width) if spec.token_types else None
         embed_norm = self._norm("embed_norm") if spec.norm.embedding else None
-        layers = tuple(self._layer(f"layers.{i}.") for i in range(spec.layers))
         final_norm = self._norm("final_norm") if spec.norm.placement == "pre" else None
         separate = spec.causal and not spec.tied_head
         head = self._linear("head", spec.vocab_size, spec.width, bias=False) if separate else None
-        self._reader.check_all_read()
         return Weights(
             embed=embed,
             positions=positions,
             token_types=types,
             embed_norm=embed_norm,
-            layers=layers,
+            layers=(),
             final_norm=final_norm,
             head=head,
             nbytes=self._nbytes,
         )
 
-    def _layer(self, prefix: str) -> LayerWeights:
+    def layer(self, index: int) -> LayerWeights:
+        """One block."""
         spec = self._spec
+        prefix = f"layers.{index}."
         ffn_bias = "ffn" in spec.biases
         heads_width = spec.heads * spec.head_dim
         return LayerWeights(

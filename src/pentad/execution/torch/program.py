@@ -34,11 +34,10 @@ class Program:
 
     def hidden(self, tokens: torch.Tensor, positions: torch.Tensor, attend: Attend) -> torch.Tensor:
         """Final hidden states [N, E] of token ids [N] at positions [N]."""
-        x = self._embedded(tokens, positions)
-        tables = self._rotation.tables(positions) if self._rotation else None
-        block = self._pre_norm_block if self.spec.norm.placement == "pre" else self._post_norm_block
+        x = self.embedded(tokens, positions)
+        tables = self.tables(positions)
         for i, layer in enumerate(self.weights.layers):
-            x = block(i, layer, x, tables, attend)
+            x = self.block(i, layer, x, tables, attend)
         return x if self.weights.final_norm is None else self._normed(x, self.weights.final_norm)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -49,7 +48,20 @@ class Program:
             return torch.mv(self.weights.embed, hidden[0]).unsqueeze(0)
         return F.linear(hidden, self.weights.embed)
 
-    def _embedded(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    def tables(self, positions: torch.Tensor) -> Tables | None:
+        """The rotations at positions [N]; None where positions do not turn heads."""
+        return self._rotation.tables(positions) if self._rotation else None
+
+    def block(
+        self, i: int, layer: LayerWeights, x: torch.Tensor, tables: Tables | None, attend: Attend
+    ) -> torch.Tensor:
+        """Layer i over hidden states [N, E]."""
+        if self.spec.norm.placement == "pre":
+            return self._pre_norm_block(i, layer, x, tables, attend)
+        return self._post_norm_block(i, layer, x, tables, attend)
+
+    def embedded(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """What enters the first layer: [N, E]."""
         weights = self.weights
         x = F.embedding(tokens, weights.embed)
         if weights.positions is not None:

@@ -55,6 +55,8 @@ _FORMATS: Final[Mapping[int, TensorFormat]] = MappingProxyType(
         30: "BF16",
     }
 )
+FORMAT_NUMBERS: Final[Mapping[TensorFormat, int]] = MappingProxyType({f: n for n, f in _FORMATS.items()})
+"""Format to its number in the table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +99,8 @@ class GgufFile:
             cursor.fail(f"{reason}; little-endian versions 2 and 3 are readable", 4)
         tensor_count = cursor.count("tensor count", 24)
         pair_count = cursor.count("metadata count", 13)
-        self.metadata: Mapping[str, Any] = MappingProxyType(_pairs(cursor, pair_count))
+        pairs, self._spans = _pairs(cursor, pair_count)
+        self.metadata: Mapping[str, Any] = MappingProxyType(pairs)
         self.tensors: Mapping[str, TensorInfo] = MappingProxyType(self._infos(cursor, tensor_count))
 
     def _infos(self, cursor: Cursor, count: int) -> dict[str, TensorInfo]:
@@ -127,6 +130,10 @@ class GgufFile:
         _check_disjoint(cursor, infos)
         return infos
 
+    def raw_pairs(self) -> dict[str, bytes]:
+        """Metadata key to its type and value as they stand in the file, for writing them again."""
+        return {key: bytes(self._file.data[begin:end]) for key, (begin, end) in self._spans.items()}
+
     def values(self, array: GgufArray) -> list[Any]:
         """The elements of an array of this file's metadata, decoded now."""
         cursor = Cursor(self._file)
@@ -148,15 +155,19 @@ class GgufFile:
         self._file.close()
 
 
-def _pairs(cursor: Cursor, count: int) -> dict[str, Any]:
+def _pairs(cursor: Cursor, count: int) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
+    """The metadata, and from where to where the type and value of each entry stand."""
     pairs: dict[str, Any] = {}
+    spans: dict[str, tuple[int, int]] = {}
     for _ in range(count):
         start = cursor.position
         key = cursor.text("metadata key", MAX_KEY_BYTES)
         if key in pairs:
             cursor.fail(f"metadata key {key!r} appears twice", start)
+        begin = cursor.position
         pairs[key] = _value(cursor, int(cursor.number("I", "value type")), f"value of {key!r}")
-    return pairs
+        spans[key] = (begin, cursor.position)
+    return pairs, spans
 
 
 def _value(cursor: Cursor, kind: int, what: str) -> Any:
