@@ -62,20 +62,22 @@ def test_raw_rows_get_their_logits_and_their_neighbours_a_token() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "row", "message"),
+    ("value", "row", "fault"),
     [
-        (np.nan, SampleRow(temperature=0), "the logits hold nan"),
-        (np.inf, SampleRow(seed=1, top_p=0.5, top_k=3), "the logits hold inf"),
-        (0.0, SampleRow(seed=1, mask=np.zeros(2, np.uint32)), "no token is allowed"),
-        (0.0, SampleRow(temperature=0, banned=tuple(range(40))), "no token is allowed"),
+        (np.nan, SampleRow(temperature=0), "not_finite"),
+        (np.inf, SampleRow(seed=1, top_p=0.5, top_k=3), "not_finite"),
+        (np.nan, SampleRow(seed=1, banned=(7,), logprobs=1), "not_finite"),
+        (9.0, SampleRow(seed=1, repetition_penalty=5e-324, seen={7}), "overflow"),
+        (0.0, SampleRow(seed=1, mask=np.zeros(2, np.uint32)), "none_allowed"),
+        (0.0, SampleRow(temperature=0, banned=tuple(range(40))), "none_allowed"),
     ],
 )
-def test_what_cannot_be_drawn_from_is_refused_like_by_the_reference(
-    value: float, row: SampleRow, message: str
+def test_a_row_that_cannot_be_drawn_from_says_why_like_the_reference_and_spares_the_others(
+    value: float, row: SampleRow, fault: str
 ) -> None:
-    logits = np.zeros((2, 40), np.float32)
+    logits = np.zeros((3, 40), np.float32)
     logits[1, 7] = value
-    rows = [SampleRow(temperature=0), row]
-    for draw in (lambda: draw_rows(torch.from_numpy(logits), rows), lambda: draw_batch(logits, rows)):
-        with pytest.raises(ValueError, match=message):
-            draw()
+    rows = [SampleRow(temperature=0), row, SampleRow(seed=2, temperature=1e-320)]
+    found = draw_rows(torch.from_numpy(logits), rows)
+    assert found == draw_batch(logits, rows)
+    assert [drawn.fault for drawn in found] == [None, fault, None]

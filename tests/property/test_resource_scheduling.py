@@ -28,6 +28,8 @@ class Seq:
     num_cached: int = 0
     num_draft: int = 0
     num_generated: int = 0
+    chunk_s: float = 0.0
+    chunk_ended_s: float = 0.0
     num_computed: int = 0
     num_blocks: int = 0
     shared: int = 0
@@ -55,6 +57,7 @@ schedulers = st.one_of(
         token_budget=st.none() | st.integers(1, 40),
         aging_s=st.none() | st.floats(0.5, 50),
         headroom_blocks=st.integers(0, 2),
+        short_slowdown=st.none() | st.floats(1.5, 10),
     ),
 )
 arrivals = st.lists(
@@ -105,6 +108,7 @@ class ToyEngine:
                 self.waiting.remove(seq)
                 self.running.append(seq)
             seq.num_computed += tokens
+            seq.chunk_s, seq.chunk_ended_s = 1.0, self.now + 1.0
             seq.num_blocks = -(-seq.num_computed // BLOCK)
             assert self.free >= 0, "the plan took more blocks than there are"
             if seq.num_computed == seq.num_tokens:

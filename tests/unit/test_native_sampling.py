@@ -12,7 +12,7 @@ from native_support import HERE
 from pentad.execution.batch import Drawn, SampleRow
 from pentad.execution.native.drawing import DrawPlan
 from pentad.execution.native.library import open_library
-from pentad.execution.sampling import draw, is_plain
+from pentad.execution.sampling import draw, draw_batch, is_plain
 
 pytestmark = pytest.mark.skipif(not HERE, reason="no native kernels are built")
 
@@ -113,21 +113,36 @@ def test_a_nucleus_of_nearly_all_tokens_is_the_reference_s(name: str) -> None:
 
 @pytest.mark.parametrize("name", HERE)
 @pytest.mark.parametrize(
-    ("values", "changes", "message"),
+    ("values", "changes", "fault"),
     [
-        ([1.0, np.nan, 0.0], {}, "hold nan or inf"),
-        ([1.0, np.inf, 0.0], {}, "hold nan or inf"),
-        ([1.0, np.nan, 0.0], {"temperature": 0, "logprobs": 1}, "hold nan or inf"),
-        ([1.0, 2.0, 0.0], {"mask": np.zeros(1, np.uint32)}, "no token is allowed"),
-        ([1.0, 2.0, 0.0], {"banned": (0, 1, 2)}, "no token is allowed"),
-        ([1.0, 2.0, 0.0], {"banned": (0, 1, 2), "temperature": 0}, "no token is allowed"),
+        ([1.0, np.nan, 0.0], {}, "not_finite"),
+        ([1.0, np.inf, 0.0], {}, "not_finite"),
+        ([1.0, np.nan, 0.0], {"temperature": 0, "logprobs": 1}, "not_finite"),
+        ([1.0, np.nan, 0.0], {"banned": (1,), "logprobs": 1}, "not_finite"),
+        ([1.0, 2.0, 0.0], {"repetition_penalty": 5e-324, "seen": {1}}, "overflow"),
+        ([1.0, 2.0, 0.0], {"logit_bias": {1: 1e300}, "temperature": 0}, "overflow"),
+        ([1.0, 2.0, 0.0], {"mask": np.zeros(1, np.uint32)}, "none_allowed"),
+        ([1.0, 2.0, 0.0], {"banned": (0, 1, 2)}, "none_allowed"),
+        ([1.0, 2.0, 0.0], {"banned": (0, 1, 2), "temperature": 0}, "none_allowed"),
     ],
 )
-def test_logits_that_allow_no_draw_are_an_error(
-    name: str, values: list[float], changes: dict[str, Any], message: str
+def test_a_row_that_allows_no_draw_says_why_and_its_neighbours_are_drawn(
+    name: str, values: list[float], changes: dict[str, Any], fault: str
 ) -> None:
-    with pytest.raises(ValueError, match=message):
-        native(name, np.array([values], np.float32), [SampleRow(**changes)])
+    logits = np.array([[3.0, 1.0, 2.0], values, [0.0, 1.0, 2.0]], np.float32)
+    rows = [SampleRow(temperature=0, logprobs=0), SampleRow(**changes), SampleRow(temperature=0, logprobs=0)]
+    found = native(name, logits, rows)
+    assert found[1] == Drawn(token=-1, fault=fault)  # type: ignore[arg-type]
+    assert [found[0].token, found[2].token] == [0, 2]
+    assert draw_batch(logits, rows)[1] == found[1]
+
+
+@pytest.mark.parametrize("name", HERE)
+@pytest.mark.parametrize("temperature", [5e-324, 1e-308, 1e-300, 9e-7])
+def test_the_smallest_temperatures_draw_the_most_probable_token(name: str, temperature: float) -> None:
+    logits = np.array([[0.0, 3.0, 2.0, 1.0]], np.float32)
+    row = SampleRow(temperature=temperature, mask=np.array([0b1101], np.uint32), seed=5)
+    assert [native(name, logits, [row])[0].token, draw(logits[0], row).token] == [2, 2]
 
 
 def test_a_token_under_no_mask_bit_is_never_drawn_even_where_all_else_is_improbable() -> None:

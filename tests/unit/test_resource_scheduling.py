@@ -21,6 +21,8 @@ class Seq:
     num_cached: int = 0
     num_draft: int = 0
     num_generated: int = 0
+    chunk_s: float = 0.0
+    chunk_ended_s: float = 0.0
     num_blocks: int = 0
     num_private_blocks: int = 0
     priority: int = 0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from pentad.errors import BackendFailed, Incompatible
+from pentad.errors import BackendFailed, Incompatible, InvalidRequest
 from pentad.execution.batch import Drawn, RaggedBatch
 from pentad.execution.request import TokenRequest
 from pentad.execution.speculation.stage import Speculation
@@ -229,7 +229,7 @@ def test_a_format_that_allows_nothing_ends_its_sequence_alone() -> None:
 
     requests = [token_request("a", range(5), 9, constraint=Nothing(3)), token_request("b", range(5), 9)]
     answers = run(speculating(Draft(least_confidence=0)), *requests)
-    assert isinstance(answers["a"].error, BackendFailed)
+    assert isinstance(answers["a"].error, InvalidRequest)
     assert answers["b"].tokens == greedy(range(5), 9)
 
 
@@ -349,7 +349,7 @@ def test_a_runner_that_fails_to_copy_slots_fails_the_step_and_nothing_else() -> 
     assert engine.failures_in_a_row == 0
 
 
-def test_logits_that_are_no_numbers_fail_the_step() -> None:
+def test_logits_that_are_no_numbers_fail_their_sequence() -> None:
     class Nan(ToyRunner):
         def logits(self, batch: RaggedBatch) -> np.ndarray:
             return super().logits(batch) * (np.nan if len(batch.token_ids) == 4 else 1.0)
@@ -357,6 +357,7 @@ def test_logits_that_are_no_numbers_fail_the_step() -> None:
     engine = speculating(Draft(least_confidence=0), runner=Nan(), most_tokens=3)
     answer = run(engine, token_request("a", range(9), 20, sampling=Sampling(temperature=1.0)))["a"]
     assert isinstance(answer.error, BackendFailed)
+    assert engine.failures_in_a_row == 0
 
 
 def test_narrow_windows_and_speculation_do_not_go_together() -> None:

@@ -22,6 +22,7 @@ from pentad.execution.native.packed import PackedCache, file_identity
 from pentad.execution.runner import Runner
 from pentad.execution.scheduling import EngineLimits
 from pentad.model.loading import ModelFiles
+from pentad.model.stored import check_blobs
 from pentad.resource.sizing import kv_cache_bytes
 from pentad.types import Clock
 
@@ -135,7 +136,9 @@ def load_runner(
     _log.info("%s runs on %s%s", files.name, where, f" ({reason})" if reason else "")
     options: dict[str, object] = {"dtype": settings.weight_dtype, "kv_dtype": settings.kv_dtype}
     if choice.runner == "native":
-        cache = packed_folder and PackedCache(folder=packed_folder, identity=file_identity(files.path))
+        cache = packed_folder and PackedCache(
+            folder=packed_folder, identity=file_identity(files.path), check=partial(check_blobs, files.path)
+        )
         options |= {"kernels": choice.kernels, "cache": cache}
     else:
         options["device"] = choice.device

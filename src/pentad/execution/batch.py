@@ -33,11 +33,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 Int32 = npt.NDArray[np.int32]
+
+RowFault = Literal["not_finite", "overflow", "none_allowed", "no_memory"]
+"""Why no token can be drawn from a row: the model's logits hold NaN or infinity; penalties or bias made
+infinities of finite ones; every token is excluded; or memory to draw in ran out."""
+GREEDY_BELOW: Final = 1e-6
+"""Temperatures below are greedy: what is not the most probable token would have no weight left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +110,11 @@ class Drawn:
     """The outcome for one row."""
 
     token: int
-    """-1 where the row asked for raw logits."""
+    """-1 where the row asked for raw logits, and where no token could be drawn."""
     logprob: float | None = None
     """Natural log of the probability under the untempered, unpenalised model; None if not asked."""
     alternatives: tuple[tuple[int, float], ...] = ()
     logits: npt.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     """[V] raw logits, where the row asked for them; the receiver may keep them."""
+    fault: RowFault | None = None
+    """Why no token could be drawn. The other rows of the step are not affected."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
 
 from pentad.errors import Conflict, ContextLengthExceeded, Incompatible, InvalidRequest, Overloaded
 from pentad.execution.counters import Counters
@@ -12,6 +14,24 @@ from pentad.execution.scheduling import EngineLimits, StepPlan
 from pentad.execution.sequence import Sequence as EngineSequence
 from pentad.execution.spec import ModelSpec
 from pentad.execution.speculation.tree import MAX_NODES
+from pentad.types import Sampling
+
+_MOST_TOKEN: Final = 2**31 - 1
+_MOST_BIAS: Final = 1e6
+_RANGES: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
+    {
+        "temperature": (0, 1e6),
+        "top_p": (0, 1),
+        "top_k": (0, _MOST_TOKEN),
+        "min_p": (0, 1),
+        "presence_penalty": (-100, 100),
+        "frequency_penalty": (-100, 100),
+        "repetition_penalty": (0.01, 10),
+        "min_tokens": (0, _MOST_TOKEN),
+    }
+)
+"""Field of Sampling to its least and greatest value: what keeps finite logits finite, with the widest room.
+The gateway's are narrower."""
 
 
 def max_sequence_tokens(runner: Runner) -> int:
@@ -23,8 +43,8 @@ def check_requests(requests: Sequence[TokenRequest], runner: Runner, limits: Eng
     """Raises for requests that no amount of waiting would help.
 
     Raises:
-        InvalidRequest: an empty prompt, an unknown token, no token asked, or more choices than
-            the queue can hold.
+        InvalidRequest: an empty prompt, an unknown token, no token asked, a number of the sampling out
+            of range, or more choices than the queue can hold.
         ContextLengthExceeded: prompt and answer together fit neither context nor KV cache.
         Conflict: two requests bear one id.
     """
@@ -39,6 +59,31 @@ def check_requests(requests: Sequence[TokenRequest], runner: Runner, limits: Eng
     for request in requests:
         _check_tokens(request, runner.spec.vocab_size)
         _check_length(request, runner)
+        check_sampling(request.sampling)
+
+
+def check_sampling(sampling: Sampling) -> None:
+    """Raises InvalidRequest for a number that no draw can be made with, whatever came before this door."""
+    for name, (least, most) in _RANGES.items():
+        value = getattr(sampling, name)
+        if not least <= value <= most:  # NaN is not
+            raise InvalidRequest(
+                f"{name} is {value!r}", hint=f"set {name} to {least:g} to {most:g}", param=name
+            )
+    for token, bias in sampling.logit_bias.items():
+        if not (0 <= token <= _MOST_TOKEN and abs(bias) <= _MOST_BIAS):
+            raise InvalidRequest(
+                f"logit_bias has {bias!r} for token {token!r}",
+                hint=f"biases are {-_MOST_BIAS:g} to {_MOST_BIAS:g}, tokens 0 to {_MOST_TOKEN}",
+                param="logit_bias",
+            )
+    for token in sampling.stop_token_ids:
+        if not 0 <= token <= _MOST_TOKEN:
+            raise InvalidRequest(
+                f"stop_token_ids has {token!r}",
+                hint=f"token ids are 0 to {_MOST_TOKEN}",
+                param="stop_token_ids",
+            )
 
 
 def check_queue_room(

@@ -6,6 +6,7 @@ from pentad.execution.batch import Drawn, SampleRow
 from pentad.execution.batching import Work, ragged_batch
 from pentad.execution.counters import Counters
 from pentad.execution.kv.cache import Copy, KVCache
+from pentad.execution.pace import Pace
 from pentad.execution.runner import Runner
 from pentad.execution.speculation.stage import Speculation
 from pentad.types import Clock
@@ -17,7 +18,7 @@ Taken = list[tuple[Drawn, ...]]
 class Computing:
     """Runs steps and verifies drafts. Whatever the runner raises passes through."""
 
-    __slots__ = ("_clock", "_counters", "_kv", "_runner", "_speculation")
+    __slots__ = ("_clock", "_counters", "_kv", "_runner", "_speculation", "pace")
 
     def __init__(
         self, runner: Runner, kv: KVCache, speculation: Speculation | None, counters: Counters, clock: Clock
@@ -27,6 +28,8 @@ class Computing:
         self._speculation = speculation
         self._counters = counters
         self._clock = clock
+        self.pace = Pace()
+        """How long steps took lately."""
 
     def run(self, work: Work, rows: list[SampleRow], copies: list[Copy]) -> list[Drawn]:
         """One draw per row; the time that it takes teaches what drafts cost."""
@@ -46,6 +49,7 @@ class Computing:
         if self._speculation is not None and len(rows) == len(batch.token_ids):
             self._speculation.costs.observe(len(rows), spent_s)
         self._counters.steps += 1
+        self.pace = self.pace.after(len(batch.token_ids), spent_s)
         return drawn
 
     def verify(self, work: Work, drawn: list[Drawn]) -> Taken:

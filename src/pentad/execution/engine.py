@@ -154,7 +154,7 @@ class Engine:
         except Exception as error:
             self._fail(work, error)
         else:
-            self._commit(work, taken)
+            self._commit(work, taken, started_s)
         self._counters.step_seconds += self.clock() - started_s
         if self._check_invariants:
             self.check_integrity()
@@ -172,6 +172,7 @@ class Engine:
             free_blocks=self._kv.pool.available,
             block_size=self.runner.block_size,
             limits=self.limits,
+            pace=self._computing.pace,
         )
         plan = self._scheduler.plan(state)
         self._counters.scheduler_seconds += self.clock() - now_s
@@ -229,7 +230,7 @@ class Engine:
         for seq, _ in work:
             self._end(seq, error=runner_failure(seq, error))
 
-    def _commit(self, work: Work, taken: Taken) -> None:
+    def _commit(self, work: Work, taken: Taken, started_s: float) -> None:
         """Advances every sequence of the step and hands out what it got."""
         now_s = self.clock()
         if work:
@@ -240,13 +241,14 @@ class Engine:
                 self._waiting.free_followers(seq)
                 self._take(seq, drawn, now_s)
             else:
+                seq.chunk_s, seq.chunk_ended_s = now_s - started_s, now_s
                 self._kv.register(seq)
 
     def _take(self, seq: Sequence, drawn: tuple[Drawn, ...], now_s: float) -> None:
         """Appends tokens to their sequence, which may end with one of them."""
-        if seq.first_token_s is None:
-            seq.first_token_s = now_s
         given, finish, raised = seq.extend(drawn)
+        if seq.first_token_s is None and given:
+            seq.first_token_s = now_s
         self._counters.generation_tokens += len(given)
         if finish is not None or raised is not None:  # what was accepted behind the end is not part of it
             seq.num_computed = min(seq.num_computed, len(seq.tokens))

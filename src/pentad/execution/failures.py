@@ -7,11 +7,40 @@ to the log.
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
-from pentad.errors import BackendFailed, PentadError
-from pentad.execution.sequence import Sequence
+from pentad.errors import BackendFailed, InvalidRequest, PentadError, Unavailable
+from pentad.execution.batch import RowFault
+
+if TYPE_CHECKING:
+    from pentad.execution.sequence import Sequence
 
 _log = logging.getLogger(__name__)
+
+
+def row_failure(id: str, fault: RowFault) -> PentadError:
+    """The error for a sequence that no token can be drawn for; what the request can change is its own."""
+    if fault == "overflow":
+        return InvalidRequest(
+            f"the penalties or the logit_bias of request {id!r} make infinite scores",
+            hint="bring repetition_penalty nearer to 1 and logit_bias nearer to 0",
+            param="repetition_penalty",
+        )
+    if fault == "none_allowed":
+        return InvalidRequest(
+            f"request {id!r} excludes every token: output format, min_tokens and logit_bias leave none",
+            hint="loosen the output format or lower min_tokens",
+        )
+    if fault == "no_memory":
+        return Unavailable(
+            f"memory ran out while a token of request {id!r} was drawn",
+            hint="try again later, or start with a smaller --kv-bytes or --max-sequences",
+        )
+    _log.error("the model computed NaN or infinity for request %s", id)
+    return BackendFailed(
+        f"the model's scores for request {id!r} are no numbers",
+        hint="try another prompt; if every prompt fails, pull the model again",
+    )
 
 
 def runner_failure(seq: Sequence, error: Exception) -> PentadError:

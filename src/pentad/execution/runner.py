@@ -36,7 +36,10 @@ class Runner(Protocol):
         ...
 
     def step(self, batch: RaggedBatch, rows: Sequence[SampleRow]) -> list[Drawn]:
-        """Computes the batch, writes its keys and values, draws one token per logit row."""
+        """Computes the batch, writes its keys and values, draws one token per logit row.
+
+        A row that no token can be drawn from says so in its `Drawn`. What raises fails the whole step.
+        """
         ...
 
     def logits(self, batch: RaggedBatch) -> npt.NDArray[np.float32]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pentad.execution.batch import Drawn, SampleRow
+from pentad.execution.batch import GREEDY_BELOW, Drawn, RowFault, SampleRow
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -21,6 +21,26 @@ Ids = npt.NDArray[np.intp]
 _WORD = 0xFFFF_FFFF_FFFF_FFFF
 _NUCLEUS_GUESS = 1024
 """Tokens sorted at first for top-p; all are sorted only when these hold too little mass."""
+
+
+class Undrawable(ValueError):
+    """No token can be drawn from a row.
+
+    Args:
+        fault: why.
+    """
+
+    def __init__(self, fault: RowFault) -> None:
+        super().__init__(_FAULTS[fault])
+        self.fault = fault
+
+
+_FAULTS: dict[RowFault, str] = {
+    "not_finite": "the logits hold nan or inf",
+    "overflow": "penalties or bias made infinities of the logits",
+    "none_allowed": "no token is allowed",
+    "no_memory": "memory to draw in ran out",
+}
 
 
 def draw(logits: Float32, row: SampleRow) -> Drawn:
@@ -33,19 +53,21 @@ def draw(logits: Float32, row: SampleRow) -> Drawn:
         row: how to draw.
 
     Raises:
-        ValueError: the logits hold NaN or infinity, or mask, bans and bias leave no token.
+        Undrawable: the logits hold NaN or infinity, or get them by penalties or bias, or mask, bans and
+            bias leave no token.
     """
     if is_plain(row):
         token = int(logits.argmax())
-        check_best(logits[token])
+        check_best(logits[token], logits)
         return Drawn(token=token)
     if row.raw:
         return Drawn(token=-1, logits=logits)
     scores = _adjusted(logits, row)
-    if row.temperature <= 0:
+    if row.temperature < GREEDY_BELOW:
         token = int(scores.argmax())
-        check_best(scores[token])
+        check_best(scores[token], logits)
     else:
+        check_best(scores.max(), logits)
         weights, kept = _weights(scores, row)
         token = pick(weights, uniform(row.seed, row.choice, row.position))
         token = token if kept is None else int(kept[token])
@@ -53,9 +75,10 @@ def draw(logits: Float32, row: SampleRow) -> Drawn:
 
 
 def reported(logits: Float32, token: int, row: SampleRow) -> Drawn:
-    """The token with the log probabilities that the row asks for."""
+    """The token with the log probabilities that the row asks for. Raises Undrawable where they are none."""
     if row.logprobs is None:
         return Drawn(token=token)
+    check_best(logits.max(), logits)
     logprob, alternatives = logprobs(logits, token, row.logprobs)
     return Drawn(token=token, logprob=logprob, alternatives=alternatives)
 
@@ -64,14 +87,13 @@ def distribution(logits: Float32, row: SampleRow) -> Float64:
     """[V] the probabilities with which `draw` draws; all on one token when the row is greedy.
 
     Raises:
-        ValueError: as `draw`.
+        Undrawable: as `draw`.
     """
     scores = _adjusted(logits, row)
+    check_best(scores.max(), logits)
     probabilities = np.zeros(scores.size, dtype=np.float64)
-    if row.temperature <= 0:
-        token = int(scores.argmax())
-        check_best(scores[token])
-        probabilities[token] = 1.0
+    if row.temperature < GREEDY_BELOW:
+        probabilities[int(scores.argmax())] = 1.0
         return probabilities
     weights, kept = _weights(scores, row)
     weights /= weights.sum()
@@ -91,7 +113,7 @@ def pick(weights: Float64, u: float) -> int:
 
 
 def draw_batch(logits: Float32, rows: Sequence[SampleRow]) -> list[Drawn]:
-    """One token per row; equal to `draw` row by row.
+    """One token per row; equal to `draw` row by row, but where that raises, the row has the fault.
 
     Args:
         logits: [R, V] raw logits.
@@ -99,16 +121,27 @@ def draw_batch(logits: Float32, rows: Sequence[SampleRow]) -> list[Drawn]:
     """
     if rows and all(map(is_plain, rows)):
         tokens = logits.argmax(axis=1)
-        for score in logits[np.arange(len(rows)), tokens]:
-            check_best(score)
-        return [Drawn(token=token) for token in tokens.tolist()]
-    return [draw(logits[i], row) for i, row in enumerate(rows)]
+        if np.isfinite(logits[np.arange(len(rows)), tokens]).all():
+            return [Drawn(token=token) for token in tokens.tolist()]
+    return [_drawn_or_fault(logits[i], row) for i, row in enumerate(rows)]
+
+
+def _drawn_or_fault(logits: Float32, row: SampleRow) -> Drawn:
+    try:
+        return draw(logits, row)
+    except Undrawable as error:
+        return faulty(error.fault)
+
+
+def faulty(fault: RowFault) -> Drawn:
+    """The outcome for a row that no token can be drawn from."""
+    return Drawn(token=-1, fault=fault)
 
 
 def is_plain(row: SampleRow) -> bool:
     """Whether the row asks for nothing but the most probable token."""
     return (
-        row.temperature <= 0
+        row.temperature < GREEDY_BELOW
         and row.mask is None
         and not row.banned
         and not row.logit_bias
@@ -158,14 +191,23 @@ def allowed_tokens(mask: npt.NDArray[np.uint32], vocab_size: int) -> npt.NDArray
     return allowed
 
 
-def check_best(best: np.float32 | np.float64) -> None:
-    """Raises ValueError unless the best score is a number."""
-    if not -np.inf < best < np.inf:
-        raise ValueError("no token is allowed" if best == -np.inf else f"the logits hold {best}")
+def check_best(best: float | np.float32 | np.float64, logits: Float32) -> None:
+    """Raises Undrawable unless the best score, which these logits led to, is a number."""
+    if -np.inf < best < np.inf:
+        return
+    top = logits.max()
+    if not -np.inf < top < np.inf:
+        raise Undrawable("none_allowed" if top == -np.inf else "not_finite")
+    raise Undrawable("none_allowed" if best == -np.inf else "overflow")
 
 
 def _adjusted(logits: Float32, row: SampleRow) -> Float32:
     """The logits after penalties, bias, bans and mask; the same array when none applies."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what comes of it is checked
+        return _penalised(logits, row)
+
+
+def _penalised(logits: Float32, row: SampleRow) -> Float32:
     scores = logits
     if row.repetition_penalty != 1.0 and row.seen:
         ids = known_ids(row.seen, logits.size)
@@ -203,7 +245,6 @@ def _weights(scores: Float32, row: SampleRow) -> tuple[Float64, Ids | None]:
     """
     wide = scores.astype(np.float64)
     top = wide.max()
-    check_best(top)
     weights = np.exp((wide - top) / row.temperature)  # [V], the largest is 1
     if row.min_p > 0:
         weights[weights < row.min_p] = 0

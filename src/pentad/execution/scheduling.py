@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from pentad.execution.pace import Pace
 from pentad.ranges import in_range
 from pentad.types import Decision, RunContext
 
@@ -65,6 +66,16 @@ class SequenceView(Protocol):
     def num_generated(self) -> int: ...
 
     @property
+    def chunk_s(self) -> float:
+        """How long the latest step took that computed a part of its prompt, not the last; 0 before."""
+        ...
+
+    @property
+    def chunk_ended_s(self) -> float:
+        """When that step ended."""
+        ...
+
+    @property
     def num_draft(self) -> int:
         """Drafted tokens that could be verified together with its last token; 0 unless it decodes."""
         ...
@@ -93,6 +104,8 @@ class SchedulerInput:
     """Blocks free now or freed by evicting unused cache entries."""
     block_size: int
     limits: EngineLimits
+    pace: Pace = field(default_factory=Pace)
+    """How long steps take; nothing is known of it at first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pentad.errors import BackendFailed
-from pentad.execution.batch import Drawn, SampleRow
+from pentad.errors import InvalidRequest
+from pentad.execution.batch import GREEDY_BELOW, Drawn, SampleRow
+from pentad.execution.failures import row_failure
 from pentad.execution.kv.cache import KVCache
 from pentad.execution.kv.pool import Key
 from pentad.execution.request import Constraint, SequenceStats, TokenRequest
@@ -49,8 +50,11 @@ class Sequence:
         "_remembered",
         "_seen",
         "_steady_row",
+        "_temperature",
         "arrived_s",
         "blocks",
+        "chunk_ended_s",
+        "chunk_s",
         "context",
         "first_token_s",
         "id",
@@ -104,6 +108,7 @@ class Sequence:
         """Tokens that the cache supplied at the first admission."""
         self.scheduled_s: float | None = None
         self.first_token_s: float | None = None
+        self.chunk_s = self.chunk_ended_s = 0.0
         self.num_preemptions = 0
         self._cache = cache
         self._remembered = (-1, 0)
@@ -115,6 +120,7 @@ class Sequence:
         self._output_counts: Counter[int] | None = Counter() if counts else None
         self._seen: set[int] | None = set(request.prompt) if sampling.repetition_penalty != 1.0 else None
         self._steady_row: SampleRow | None = None
+        self._temperature = 0.0 if sampling.temperature < GREEDY_BELOW else sampling.temperature
 
     @property
     def num_tokens(self) -> int:
@@ -172,7 +178,7 @@ class Sequence:
         """How to draw the next token.
 
         Raises:
-            BackendFailed: the constraint allows no token.
+            InvalidRequest: the constraint allows no token.
         """
         if self._steady_row is not None:
             return self._steady_row
@@ -186,7 +192,7 @@ class Sequence:
         """How to draw behind further tokens, with the constraint as they leave it.
 
         Raises:
-            BackendFailed: the constraint allows no token.
+            InvalidRequest: the constraint allows no token.
         """
         request, sampling = self.request, self.request.sampling
         generated = self.num_generated + len(path)
@@ -195,9 +201,10 @@ class Sequence:
         if constraint is not None:
             mask = constraint.mask()
             if not mask.any():
-                raise BackendFailed(
+                raise InvalidRequest(
                     f"the output format of request {self.id!r} allows no token after {generated}",
                     hint="simplify the schema, pattern or grammar",
+                    param="response_format",
                 )
             if banned and not _leaves_any(mask, banned):
                 banned = ()  # the format is complete: it decides, not min_tokens
@@ -206,7 +213,7 @@ class Sequence:
             counts = None if counts is None else counts + Counter(path)
             seen = None if seen is None else seen | set(path)
         return SampleRow(
-            temperature=sampling.temperature,
+            temperature=self._temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
             min_p=sampling.min_p,
@@ -233,7 +240,8 @@ class Sequence:
     ) -> tuple[tuple[Drawn, ...], FinishReason | None, Exception | None]:
         """Takes a step's tokens as far as the sequence goes.
 
-        Returns those that it got, why it is complete if it is, and what constraint or watcher raised.
+        Returns those that it got, why it is complete if it is, and what constraint or watcher raised or
+        why there is no token.
         """
         tokens, request = self.tokens, self.request
         constraint, watcher = request.constraint, request.watcher
@@ -241,6 +249,9 @@ class Sequence:
         try:
             for one in drawn:
                 token = one.token
+                if token < 0:
+                    assert one.fault is not None, "a row without a token has no fault"
+                    return drawn[:given], None, row_failure(self.id, one.fault)
                 tokens.append(token)
                 if self._output_counts is not None:
                     self._output_counts[token] += 1

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
-from pentad.errors import InvalidRequest
+from pentad.errors import BadModelFile, InvalidRequest
 from pentad.execution.spec import ModelSpec
+from pentad.model.sources.base import sha256_of
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
@@ -70,6 +71,24 @@ class ModelCard:
     spec: ModelSpec
     chat_template: bool
     end_tokens: tuple[str, ...]
+
+
+def check_blobs(path: pathlib.Path) -> None:
+    """Reads a model's files that lie under their own digest. Raises BadModelFile for one with other bytes.
+
+    Args:
+        path: a file, or a folder whose files count. What lies elsewhere has no digest to be held to.
+    """
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        blob = file.resolve()
+        kind, _, digest = blob.name.partition("-")
+        if kind != "sha256" or not is_digest(digest):
+            continue
+        if (found := sha256_of(blob)) != digest:
+            raise BadModelFile(
+                f"{str(blob)!r} has SHA-256 {found}, not the one that it is named by",
+                hint="remove the model with `pentad rm` and pull it again",
+            )
 
 
 def checked_name(name: str) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from pentad.execution.batch import Drawn, SampleRow
+from pentad.execution.batch import Drawn, RowFault, SampleRow
 from pentad.execution.native.structs import Draws
-from pentad.execution.sampling import is_plain
+from pentad.execution.sampling import faulty, is_plain
 
 ROW: Final = struct.Struct("<6d3QQQ14i")
 """pentad_draw_row: written at once, since ctypes takes ten times as long field by field."""
@@ -19,7 +20,10 @@ RESULT: Final = struct.Struct("<4id")
 """pentad_drawn"""
 
 _WORD: Final = 0xFFFF_FFFF_FFFF_FFFF
-_NONE_ALLOWED: Final = 1
+_FAULTS: Final[Mapping[int, RowFault]] = MappingProxyType(
+    {1: "none_allowed", 2: "not_finite", 3: "overflow", 4: "no_memory"}
+)
+"""Status of pentad_drawn that is none of a token."""
 
 
 class DrawPlan:
@@ -71,9 +75,6 @@ class DrawPlan:
 
         Args:
             greedy: the most probable token of every row, -1 where the logits hold NaN or infinity.
-
-        Raises:
-            ValueError: the logits of a row hold NaN or infinity, or no token is allowed.
         """
         drawn = []
         at = 0
@@ -143,9 +144,7 @@ class DrawPlan:
             return Drawn(token=-1, logits=raw)
         token, status, count, _, logprob = RESULT.unpack_from(self._results.data, line * RESULT.size)
         if status:
-            raise ValueError(
-                "no token is allowed" if status == _NONE_ALLOWED else "the logits hold nan or inf"
-            )
+            return faulty(_FAULTS[status])
         if self._logprobs[line] is None:
             return Drawn(token=token)
         tokens, logprobs = (part[at : at + count].tolist() for part in self._alternatives)
@@ -166,7 +165,5 @@ class DrawPlan:
 
 
 def greedy_drawn(token: int) -> Drawn:
-    """The most probable token as a draw. Raises ValueError where there is none."""
-    if token < 0:
-        raise ValueError("the logits hold nan or inf")
-    return Drawn(token=token)
+    """The most probable token as a draw; a fault where there is none."""
+    return Drawn(token=token) if token >= 0 else faulty("not_finite")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from pentad.errors import BadModelFile
 from pentad.execution.native.library import KernelLibrary
-from pentad.execution.native.packed import PackedCache, anonymous, forget_pages
+from pentad.execution.native.packed import PackedCache, anonymous, forget_pages, mapped_file
 from pentad.execution.native.structs import FORMATS, TENSORS
 from pentad.execution.quant import dequantize
 from pentad.execution.reading import WeightReader
@@ -64,6 +65,10 @@ class NativeLoader:
             BadModelFile: a tensor that does not fit the spec or a format that is not packed.
         """
         matrices = list(self._matrices())
+        with watched_files(self._library, (matrix.stored.data for matrix in matrices)):
+            return self._load(matrices, cache)
+
+    def _load(self, matrices: list[_Matrix], cache: PackedCache | None) -> tuple[npt.NDArray[np.uint8], bool]:
         for name, layer, size in self._vectors():
             self._set_vector(name, layer, size)
         self._reader.check_all_read()
@@ -84,7 +89,12 @@ class NativeLoader:
             rows, columns = matrix.shape
             place = memory.ctypes.data + matrix.offset
             code, format = TENSORS[matrix.name], FORMATS[matrix.stored.format]
-            self._functions.pentad_attach(self._model, code, matrix.layer, format, rows, columns, place)
+            if self._functions.pentad_attach(self._model, code, matrix.layer, format, rows, columns, place):
+                raise BadModelFile(
+                    f"model {self._spec.name!r}: tensor {matrix.stored.name!r} has an odd shape"
+                )
+        if mapped_file(memory) is not None:
+            self._functions.pentad_watch_weights(self._model, memory.ctypes.data, memory.nbytes)
         if self._functions.pentad_ready(self._model):
             raise BadModelFile(f"model {self._spec.name!r} lacks tensors that the kernels need")
         return memory, found
@@ -113,9 +123,10 @@ class NativeLoader:
         values = np.ascontiguousarray(dequantize(self._reader.stored(_canonical(name, layer), (size,))))
         turned = self._interleaved and name in ("q.bias", "k.bias")
         address = values.ctypes.data
-        self._functions.pentad_set(
+        if self._functions.pentad_set(
             self._model, TENSORS[name], layer, FORMATS["F32"], address, 1, size, int(turned)
-        )
+        ):
+            raise BadModelFile(f"model {self._spec.name!r}: tensor {name!r} of layer {layer} cannot be kept")
 
     def _pack(self, matrix: _Matrix, memory: npt.NDArray[np.uint8]) -> None:
         data = np.ascontiguousarray(matrix.stored.data)
@@ -143,6 +154,30 @@ class NativeLoader:
 
     def _checksum(self, data: npt.NDArray[np.uint8]) -> int:
         return int(self._functions.pentad_checksum(data.ctypes.data, data.nbytes))
+
+
+@contextlib.contextmanager
+def watched_files(library: KernelLibrary, parts: Iterable[npt.NDArray[np.uint8]]) -> Iterator[None]:
+    """While it lasts, a mapped model file that is cut short ends in an error, and not the process.
+
+    Args:
+        parts: arrays, some of which may lie in mapped files.
+
+    Raises:
+        BadModelFile: behind the block, where a file was cut short in it.
+    """
+    functions: Any = library.functions
+    files = {whole.ctypes.data: whole for part in parts if (whole := mapped_file(part)) is not None}
+    watches = [functions.pentad_watch_file(address, whole.nbytes) for address, whole in files.items()]
+    try:
+        yield
+        if any(functions.pentad_watch_lost(watch) for watch in watches):
+            raise BadModelFile(
+                "the model file was cut short while it was read", hint="remove the model and pull it again"
+            )
+    finally:
+        for watch in watches:
+            functions.pentad_watch_end(watch)
 
 
 def _canonical(name: str, layer: int) -> str:

@@ -39,14 +39,19 @@ _PAGE: Final = 4096
 
 
 def file_identity(path: pathlib.Path) -> str:
-    """What tells one state of a model's weight files from another: path, size and time of change.
+    """What tells one state of a model's weight files from another: path, size and times of change.
+
+    The time of the inode's change is one that no program can set back, as it can the contents'.
 
     Args:
         path: a file, or a folder whose safetensors files count.
     """
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     states = ((file.resolve(), file.stat()) for file in files)
-    return "|".join(f"{file}:{state.st_size}:{state.st_mtime_ns}" for file, state in states)
+    return "|".join(
+        f"{file}:{state.st_size}:{state.st_mtime_ns}:{state.st_ctime_ns}:{state.st_ino}"
+        for file, state in states
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +61,8 @@ class PackedCache:
     folder: pathlib.Path
     identity: str
     """Of the weights; see `file_identity`."""
+    check: Callable[[], None] | None = None
+    """Called before weights are packed; raises where the model file's bytes are not what they should be."""
 
     def weights(
         self, model: str, description: str, nbytes: int, fill: Fill, checksum: Checksum
@@ -78,6 +85,8 @@ class PackedCache:
         found = _mapped(path, digest, nbytes, checksum)
         if found is not None:
             return found, True
+        if self.check is not None:
+            self.check()
         try:
             _write(path, digest, nbytes, fill, checksum)
             self._remove_others(stem, path)
@@ -109,20 +118,33 @@ def anonymous(nbytes: int) -> Bytes:
 
 def forget_pages(data: npt.NDArray[np.uint8]) -> None:
     """Gives the memory of a mapped file's part back; it is read again when touched. Else nothing."""
-    owner: object = data
-    while isinstance(owner, np.ndarray | memoryview):
-        owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
-    if not isinstance(owner, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+    whole = mapped_file(data)
+    if whole is None or not hasattr(mmap, "MADV_DONTNEED"):
         return
-    whole = np.frombuffer(owner, np.uint8)
-    if whole.flags.writeable:  # private changes would be lost
-        return
+    owner = _owner(whole)
+    assert isinstance(owner, mmap.mmap)
     begin = data.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
     first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
     last = (begin + data.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
     if last > first:
         with contextlib.suppress(OSError):
             owner.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+def mapped_file(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
+    """The whole read-only mapping that the array is a part of; None where it lies in other memory."""
+    owner = _owner(data)
+    if not isinstance(owner, mmap.mmap):
+        return None
+    whole = np.frombuffer(owner, np.uint8)
+    return None if whole.flags.writeable else whole  # anonymous memory, or private changes
+
+
+def _owner(data: npt.NDArray[np.uint8]) -> object:
+    owner: object = data
+    while isinstance(owner, np.ndarray | memoryview):
+        owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
+    return owner
 
 
 def _mapped(path: pathlib.Path, digest: bytes, nbytes: int, checksum: Checksum) -> Bytes | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import math
 import os
 import time
@@ -38,6 +39,8 @@ from pentad.execution.spec import ModelSpec, Rope
 from pentad.execution.threads import ThreadChoice
 from pentad.execution.weights import WeightSource
 
+_log = logging.getLogger(__name__)
+
 _WRONG: Final = (
     "",
     "token id",
@@ -45,13 +48,21 @@ _WRONG: Final = (
     "slot",
     "block table",
     "logit row",
-    "size: memory ran out",
+    "size",
     "tree",
 )
 """What pentad_step finds wrong with a batch."""
+_NO_MEMORY: Final = 6
+_FILE_CUT: Final = 8
+MOST_THREADS: Final = 1024
+"""Threads of a team, as the kernels bound it."""
 _PHASES: Final = ("embed", "qkv", "attention", "output", "gate_up", "down", "head")
 """Phases of a step, as pentad_times gives them; the head's includes drawing."""
 _PHASE_PLACES: Final = 8
+
+
+class WeightsLost(RuntimeError):
+    """A part of the weights is gone, so that no step is right any more."""
 
 
 class NativeRunner:
@@ -117,8 +128,8 @@ class NativeRunner:
             kv_dtype: what keys and values are kept in: `auto` and `bfloat16`, or `int8` codes
                 (docs/execution.md).
             block_size: only 16.
-            threads: of a step; None chooses between one per core and half of that as the machine's
-                other work allows (see threads.py).
+            threads: of a step, at most 1024; None chooses between one per core and half of that as the
+                machine's other work allows (see threads.py).
             kernels: the instruction set by name; `auto` takes the fastest that this CPU has.
             cache: where packed weights are kept between starts; None packs into memory.
             attention_scores: whether to count what each KV slot is attended to with, for
@@ -135,8 +146,11 @@ class NativeRunner:
         library = open_library(name)
         element_bytes = kv_element_bytes(spec, kv_dtype, attention_scores)
         blocks = block_count(spec, kv_bytes, num_blocks, block_size, element_bytes)
-        most = threads or default_threads()
+        most = min(threads or default_threads(), MOST_THREADS)
         model = _create(library, spec, blocks, most, kv_bits(kv_dtype), attention_scores)
+        if (started := library.functions.pentad_threads(model)) < most:
+            _log.warning("the system started %d of %d threads for model %r", started, most, spec.name)
+            most = started
         try:
             memory, found = NativeLoader(library, model, spec, weights).load(cache)
         except BaseException:
@@ -273,13 +287,23 @@ class NativeRunner:
         self._model = self._weights = None
 
     def _run(self, tokens: int, draws: DrawPlan | None = None) -> None:
-        """One call of the kernels over what the inputs hold. Raises ValueError for a broken batch."""
+        """One call of the kernels over what the inputs hold.
+
+        Raises:
+            ValueError: a broken batch.
+            MemoryError: the step found no memory; a smaller one may.
+            WeightsLost: the file that the weights are mapped from was cut short.
+        """
         model, batch = self._open(), ctypes.byref(self._inputs.struct)
         with self._threads.step(tokens) if self._threads else contextlib.nullcontext():
             if draws is None:
                 wrong = self._functions.pentad_step(model, batch)
             else:
                 wrong = self._functions.pentad_step_draw(model, batch, ctypes.byref(draws.struct))
+        if wrong == _NO_MEMORY:
+            raise MemoryError(f"no memory for a step of {tokens} tokens")
+        if wrong == _FILE_CUT:
+            raise WeightsLost("the file of packed weights was cut short while in use; restart the server")
         if wrong:
             raise ValueError(f"the batch has an impossible {_WRONG[wrong]}")
 
@@ -327,8 +351,8 @@ def _check_options(spec: ModelSpec, dtype: str, block_size: int, threads: int | 
         raise InvalidRequest(
             f"block_size is {block_size}; the native kernels take {BLOCK_SIZE}", param="block_size"
         )
-    if threads is not None and threads < 1:
-        raise InvalidRequest(f"threads is {threads}, must be at least 1", param="threads")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise InvalidRequest(f"threads is {threads}, must be 1 to {MOST_THREADS}", param="threads")
 
 
 def _create(
@@ -365,5 +389,7 @@ def _create(
             hint="lower kv_bytes",
             param="kv_bytes",
         )
-    library.functions.pentad_set_windows(model, windows.ctypes.data)
+    if library.functions.pentad_set_windows(model, windows.ctypes.data):
+        library.functions.pentad_destroy(model)
+        raise Infeasible(f"memory does not hold model {spec.name!r}", hint="choose a smaller model")
     return model

@@ -6,7 +6,7 @@ import ctypes
 from types import MappingProxyType
 from typing import Final
 
-INTERFACE: Final = 5
+INTERFACE: Final = 6
 """PENTAD_INTERFACE of native.h. A library built from another one is refused."""
 
 _i32, _u64, _f64, _address = ctypes.c_int32, ctypes.c_uint64, ctypes.c_double, ctypes.c_void_p

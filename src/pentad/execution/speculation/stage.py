@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pentad.execution.batch import Drawn, SampleRow
 from pentad.execution.kv.cache import Copy, KVCache
+from pentad.execution.sampling import Undrawable, faulty
 from pentad.execution.scheduling import EngineLimits
 from pentad.execution.speculation.base import Ask, DraftPlan, Speculator, Verdict
 from pentad.execution.speculation.control import Controller, Room, Standing
@@ -143,7 +144,10 @@ class Speculation:
 
     def _verify(self, seq: Sequence, draft: Draft, drawn: Seq[Drawn]) -> Verdict:
         seq.draft = None
-        verdict = self._speculator.verify(draft.tree, draft.rows, drawn)
+        try:
+            verdict = self._speculator.verify(draft.tree, draft.rows, drawn)
+        except Undrawable as error:  # of logits that were handed back to draw from
+            return Verdict(path=(), drawn=(faulty(error.fault),))
         self._controller.note(self._standing(seq), draft.tree, verdict.path)
         self.verified += 1
         self.drafted += len(draft.tree)

@@ -175,7 +175,8 @@ def _single_group(batch: RaggedBatch, cache: KVCache, window: int | None, member
     return _Group(
         rows=_member_rows(batch, cache, members),
         sequences=len(members),
-        blocks=_block_rows(np.maximum(blocks, 0).reshape(-1), cache.device),
+        # Padded with a block of its own: a number that is not one would show through any mask.
+        blocks=_block_rows(np.where(blocks < 0, blocks[:, :1], blocks).reshape(-1), cache.device),
         length=length,
         single=True,
         mask=mask,

@@ -13,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
+from pentad.execution.batch import Int32
 from pentad.execution.spec import ModelSpec
 
 Rows: TypeAlias = slice | torch.Tensor
@@ -63,6 +64,16 @@ class KVCache:
     def write(self, layer: int, slots: torch.Tensor, keys_values: torch.Tensor) -> None:
         """Stores rows [N, 2K, D] at slots [N]."""
         self._slots[layer].index_copy_(0, slots, keys_values.flatten(1))
+
+    def clear_begun(self, slots: Int32) -> None:
+        """Zeros the blocks whose first slot is among those that are about to be written.
+
+        What is not written yet has no weight, but another sequence may have left NaN there, and 0 times
+        NaN is NaN.
+        """
+        begun = slots[slots % self.block_size == 0] // self.block_size
+        if len(begun):
+            self._data.index_fill_(1, torch.from_numpy(begun.astype(np.int64)).to(self.device), 0)
 
     def read(
         self, layer: int, blocks: Rows, sequences: int, length: int

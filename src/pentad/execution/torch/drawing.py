@@ -8,14 +8,15 @@ leaves the device.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from pentad.execution.batch import Drawn, SampleRow
-from pentad.execution.sampling import check_best, known_ids, uniform
+from pentad.execution.batch import GREEDY_BELOW, Drawn, SampleRow
+from pentad.execution.sampling import Undrawable, check_best, faulty, known_ids, uniform
 
 _NUCLEUS_GUESS = 1024
 """Tokens sorted at first for top-p; all are sorted only when these hold too little mass."""
@@ -30,11 +31,8 @@ def draw_rows(logits: torch.Tensor, rows: Sequence[SampleRow]) -> list[Drawn]:
     Args:
         logits: [R, V] raw logits on any device; left as they are.
         rows: R ways to draw.
-
-    Raises:
-        ValueError: as `draw`.
     """
-    sampled = [i for i, row in enumerate(rows) if row.temperature > 0 and not row.raw]
+    sampled = [i for i, row in enumerate(rows) if row.temperature >= GREEDY_BELOW and not row.raw]
     shares = [uniform(rows[i].seed, rows[i].choice, rows[i].position) for i in sampled]
     scores = _adjusted(logits, rows)
     best, tokens = scores.max(dim=-1)
@@ -43,11 +41,25 @@ def draw_rows(logits: torch.Tensor, rows: Sequence[SampleRow]) -> list[Drawn]:
         tokens[index] = _sampled(scores[index], [rows[i] for i in sampled], shares)
     asked = [i for i, row in enumerate(rows) if row.logprobs is not None and not row.raw]
     found = torch.stack((tokens.double(), best.double())).cpu().numpy()
-    for i, row in enumerate(rows):
-        if not row.raw:
-            check_best(found[1, i])
     logprobs = dict(zip(asked, _logprobs(logits, tokens, rows, asked), strict=True)) if asked else {}
-    return [_drawn(i, row, int(found[0, i]), logits, logprobs) for i, row in enumerate(rows)]
+    return [
+        _drawn(i, row, int(found[0, i]), logits, logprobs)
+        if row.raw or _finite(found[1, i], logprobs.get(i))
+        else _fault(found[1, i], logits[i])
+        for i, row in enumerate(rows)
+    ]
+
+
+def _finite(best: float, logprob: tuple[float, Alternatives] | None) -> bool:
+    return math.isfinite(best) and (logprob is None or not math.isnan(logprob[0]))
+
+
+def _fault(best: float, logits: torch.Tensor) -> Drawn:
+    try:
+        check_best(best, logits.float().cpu().numpy())
+    except Undrawable as error:
+        return faulty(error.fault)
+    return faulty("not_finite")  # the draw was sound, but not the raw model's log probabilities
 
 
 def _drawn(

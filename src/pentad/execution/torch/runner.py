@@ -189,6 +189,7 @@ class TorchRunner:
     def _compute(self, batch: RaggedBatch) -> torch.Tensor | None:
         """Logits [R, V] on the device, good until the next step; None where none are wanted."""
         program, cache = self._open()
+        cache.clear_begun(batch.slots)
         if self._steps is not None and self._steps.takes(batch):
             return self._steps.logits(batch)
         tokens = torch.from_numpy(batch.token_ids).to(self._device)

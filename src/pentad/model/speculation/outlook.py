@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pentad.execution.batch import Drawn, SampleRow
-from pentad.execution.sampling import distribution, largest, pick, uniform
+from pentad.execution.sampling import Undrawable, distribution, largest, pick, uniform
 from pentad.execution.speculation.tree import Distribution
 from pentad.execution.speculation.verify import drafting, without
 
@@ -39,7 +39,7 @@ def draft_row(row: SampleRow, children: int, *, confidence: bool) -> SampleRow:
 def choose(
     drawn: Drawn, row: SampleRow, planned: Sequence[int], *, replacement: bool, least_confidence: float = 0.0
 ) -> list[Choice]:
-    """Tokens for planned children; fewer where there are not so many.
+    """Tokens for planned children; fewer where there are not so many, none where nothing can be drawn.
 
     Args:
         drawn: the draft model's answer to `draft_row`.
@@ -48,6 +48,17 @@ def choose(
         replacement: whether several children are drawn independently, or all different.
         least_confidence: where the most probable token has less, nothing is expected.
     """
+    if drawn.fault is not None:
+        return []
+    try:
+        return _choices(drawn, row, planned, replacement, least_confidence)
+    except Undrawable:
+        return []
+
+
+def _choices(
+    drawn: Drawn, row: SampleRow, planned: Sequence[int], replacement: bool, least_confidence: float
+) -> list[Choice]:
     if row.temperature <= 0:
         ranked = _ranked(drawn, row, len(planned))
         if ranked and ranked[0][1] < least_confidence:

@@ -45,6 +45,7 @@ class Draft:
         "_policy",
         "alive",
         "block_size",
+        "budget",
         "decodes",
         "drafts",
         "free_blocks",
@@ -64,7 +65,7 @@ class Draft:
         self.now_s = state.now_s
         self.block_size = state.block_size
         self.max_sequences = state.limits.max_sequences
-        self.tokens = token_budget
+        self.budget = self.tokens = token_budget
         self.free_blocks = state.free_blocks
         self.reserved_blocks = 0
         """Blocks that admitted prompts need to their end and do not hold yet."""

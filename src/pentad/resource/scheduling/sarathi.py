@@ -8,13 +8,16 @@ from operator import attrgetter
 
 from pentad.execution.scheduling import SchedulerInput, SequenceView, StepPlan
 from pentad.resource.scheduling.base import Draft, growth_blocks, todo_tokens
+from pentad.resource.scheduling.share import chunk_tokens, is_short, pauses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sarathi:
     """Every decoding sequence advances each step; prompts fill what the token budget leaves.
 
-    Drafted tokens get what is left behind the prompts.
+    Drafted tokens get what is left behind the prompts. A short request does not wait for long prompts
+    that came before it: it takes up to half of a step first, and their chunks are cut and pause as it
+    needs (share.py).
 
     Order among prompts, and the order in which sequences lose their blocks, is by urgency: lower
     priority number first, then arrival. A waiting request of a lower priority number takes the
@@ -22,7 +25,7 @@ class Sarathi:
     running sequences, plus a heap over the waiting ones while there is room. Exactness: lossless.
 
     Source: Sarathi-Serve (Agrawal et al., OSDI'24, algorithm 3). Our difference: priorities,
-    preemption and ageing; admission needs blocks for the whole prompt.
+    preemption and ageing; admission needs blocks for the whole prompt; the share of short requests.
     """
 
     token_budget: int | None = None
@@ -32,6 +35,9 @@ class Sarathi:
     after it, so waiting is bounded; None means strict priorities, which may starve."""
     headroom_blocks: int = 1
     """Blocks per running sequence that an ordinary admission leaves free for their growth."""
+    short_slowdown: float | None = 3.0
+    """How many times its time alone a short request takes behind long prompts, at most and about; None
+    means that prompts fill every step in their order."""
 
     def __post_init__(self) -> None:
         if self.token_budget is not None and self.token_budget < 1:
@@ -40,6 +46,10 @@ class Sarathi:
             raise ValueError(f"aging_s is {self.aging_s}, must be above 0, or None for strict priorities")
         if self.headroom_blocks < 0:
             raise ValueError(f"headroom_blocks is {self.headroom_blocks}, must be at least 0")
+        if self.short_slowdown is not None and not 1 < self.short_slowdown <= 1000:
+            raise ValueError(
+                f"short_slowdown is {self.short_slowdown}, must be above 1, at most 1000, or None"
+            )
 
     @property
     def name(self) -> str:
@@ -84,22 +94,79 @@ class Sarathi:
         return budget
 
     def _add_prompts(self, draft: Draft, started: list[SequenceView], state: SchedulerInput) -> None:
-        """Chunks for prompts in progress and admissions, in one order of urgency."""
-        in_progress = {seq.id for seq in started}
-        for seq in heapq.merge(started, self._admissible(draft, state), key=self._urgency):
-            if draft.tokens <= 0:
-                return
-            if seq.id in in_progress:
-                in_progress.remove(seq.id)
-                draft.continue_prefill(seq, draft.tokens)
-            elif self._has_room(draft, seq):
-                draft.admit(seq, draft.tokens)
+        """Chunks for prompts in progress and admissions, in one order of urgency, but for the short."""
+        prompts = list(heapq.merge(started, self._admissible(draft, state), key=self._urgency))
+        waiting = {seq.id for seq in prompts} - {seq.id for seq in started}
+        first_long = len(prompts)
+        if self.short_slowdown is not None:
+            first_long = next((i for i, seq in enumerate(prompts) if not is_short(seq)), first_long)
+        fits = self._add(draft, prompts[:first_long], waiting, draft.budget)
+        rest = prompts[first_long:]
+        if not rest:
+            return
+        assert self.short_slowdown is not None
+        if fits:
+            given = self._overtake(draft, rest, waiting)
+            rest = [seq for seq in rest if seq.id not in given]
+        else:  # nobody overtakes the first that does not fit; prompts in progress still go on
+            rest = [seq for seq in rest if seq.id not in waiting]
+        tokens = chunk_tokens(state.pace, draft.budget, self.short_slowdown)
+        beside = (*(seq for seq, _ in draft.decodes.values()), *(seq for seq, _ in draft.prefills))
+        if any(map(is_short, beside)):
+            longs = (seq for seq in prompts[first_long:] if not is_short(seq))
+            if pauses(longs, state.now_s, self.short_slowdown):
+                tokens = 0
+        self._add(draft, rest, waiting, tokens)
+
+    def _add(self, draft: Draft, prompts: list[SequenceView], waiting: set[str], long_tokens: int) -> bool:
+        """Goes through prompts in their order; whether all had room.
+
+        Args:
+            waiting: the ids of those that would be admitted.
+            long_tokens: what those that are not short may take together.
+        """
+        fits = True
+        for seq in prompts:
+            most = draft.budget if is_short(seq) else long_tokens
+            given = 0
+            if min(most, draft.tokens) <= 0:
+                fits = fits and seq.id not in waiting
+            elif seq.id not in waiting:
+                given = draft.continue_prefill(seq, min(most, draft.tokens))
+            elif fits := fits and self._has_room(draft, seq):
+                given = draft.admit(seq, min(most, draft.tokens))
+            if not is_short(seq):
+                long_tokens -= given
+        return fits
+
+    def _overtake(self, draft: Draft, prompts: list[SequenceView], waiting: set[str]) -> set[str]:
+        """Gives short prompts up to half of the step before long ones that came first; the ids of the short.
+
+        The long lose some time to them, but neither blocks nor a place in the batch: what those that wait
+        will need is kept, and who has a lower priority overtakes nobody.
+        """
+        given: set[str] = set()
+        tokens = (draft.tokens + 1) // 2
+        blocks = places = 0
+        least = min(seq.priority for seq in prompts if not is_short(seq))
+        for seq in prompts:
+            if not is_short(seq):
+                if seq.id in waiting:
+                    places += 1
+                    blocks += -(-seq.num_tokens // draft.block_size)
+                continue
+            if tokens <= 0 or seq.priority > least:
+                continue
+            if seq.id not in waiting:
+                tokens -= draft.continue_prefill(seq, tokens)
+            elif len(draft.alive) + places < draft.max_sequences and draft.fits(
+                seq, self.headroom_blocks * len(draft.alive) + blocks
+            ):
+                tokens -= draft.admit(seq, tokens)
             else:
-                # Nobody overtakes the first that does not fit; prompts in progress still go on.
-                for other in started:
-                    if other.id in in_progress:
-                        draft.continue_prefill(other, draft.tokens)
-                return
+                break
+            given.add(seq.id)
+        return given
 
     def _admissible(self, draft: Draft, state: SchedulerInput) -> list[SequenceView]:
         """The waiting sequences that have any prospect of starting, most urgent first."""

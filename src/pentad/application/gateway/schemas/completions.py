@@ -14,8 +14,8 @@ from pentad.application.gateway.schemas.common import (
     Name,
     Penalty,
     PentadOptions,
-    Positive,
     Priority,
+    RepetitionPenalty,
     Seed,
     Short,
     StopList,
@@ -56,7 +56,7 @@ class CompletionRequest(Struct, kw_only=True):
     # vLLM's extras
     top_k: Annotated[int, Meta(ge=-1, le=1_000_000)] | None = None
     min_p: Fraction | None = None
-    repetition_penalty: Annotated[Positive, Meta(le=10)] | None = None
+    repetition_penalty: RepetitionPenalty | None = None
     min_tokens: Annotated[Count, Meta(le=10_000_000)] | None = None
     stop_token_ids: Annotated[list[TokenId], Meta(max_length=256)] | None = None
     ignore_eos: bool | None = None

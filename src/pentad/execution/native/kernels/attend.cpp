@@ -1,12 +1,12 @@
 // Attention of one head alone, so that it can be held against the formula.
 #include <algorithm>
 #include <cmath>
-#include <new>
 #include <numeric>
 #include <vector>
 
 #include "attention.h"
 #include "attention_tiles.h"
+#include "guard.h"
 #include "native.h"
 #include "products.h"
 
@@ -87,7 +87,7 @@ size_t attend_in_tiles(const float* queries, const Pages& pages, int count, int 
 extern "C" int64_t pentad_attend(const float* queries, const float* keys, const float* values, int32_t count,
                                  int32_t context, int32_t dim, int32_t window, int32_t tiled, float* out) {
   if (count < 1 || count > context || window < 0 || dim < 32 || dim > 256 || dim % 32) return -1;
-  try {
+  return pentad::guarded<int64_t>(-1, [&]() -> int64_t {
     const pentad::Cache cache(keys, values, context, dim);
     const pentad::Pages pages = cache.pages();
     if (!tiled) return static_cast<int64_t>(pentad::attend_in_rows(queries, pages, count, context, window, out));
@@ -96,7 +96,5 @@ extern "C" int64_t pentad_attend(const float* queries, const float* keys, const 
       return static_cast<int64_t>(pentad::attend_in_tiles(queries, pages, count, context, window, out));
 #endif
     return -1;
-  } catch (const std::bad_alloc&) {
-    return -1;
-  }
+  });
 }

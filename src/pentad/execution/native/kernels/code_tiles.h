@@ -241,7 +241,6 @@ template <typename Epilogue>
 void multiply_tiles(const Matrix& m, const Quantized& x, int tokens, int begin, int end, TileWork& work, Epilogue&& epilogue) {
   const int each = x.panel;
   work.shape.products(each);
-  work.group.reserve(m.cols);
   with_layout(m.layout, [&]<int kBits, bool kMinima, bool kHalves>() {
     switch (each) {
       case 4: return groups_tiles<4, kBits, kMinima, kHalves>(m, x, tokens, begin, end, work, epilogue);

@@ -281,7 +281,7 @@ PENTAD_INLINE void group_dot(const uint8_t* p, const Layout& layout, const Quant
 template <int kBits, bool kMinima, bool kHalves, typename Epilogue>
 void groups_dot(const Matrix& m, const Quantized& x, int tokens, int begin, int end, Epilogue&& epilogue) {
   for (int group = begin; group < end; group++) {
-    const uint8_t* p = m.data + m.group_bytes() * group;
+    const uint8_t* p = m.data + m.group_bytes() * static_cast<size_t>(group);
     f32x16 out[kTokenTile];
     int t = 0;
     for (; t + kTokenTile <= tokens; t += kTokenTile) {

@@ -4,11 +4,10 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
-#include <new>
-#include <stdexcept>
 #include <vector>
 
 #include "dot.h"
+#include "guard.h"
 #include "native.h"
 #include "pack.h"
 #include "products.h"
@@ -107,7 +106,7 @@ class Encoder {
     const size_t group_bytes = w->matrix.group_bytes();
     team_.run([&](int rank) {
       auto [begin, end] = share(w->matrix.rows / kRows, rank);
-      pack_rows(format, data, cols, order.data() + begin * kRows, (end - begin) * kRows,
+      pack_rows(format, data, cols, order.data() + static_cast<size_t>(begin) * kRows, (end - begin) * kRows,
                 w->memory.get() + group_bytes * static_cast<size_t>(begin));
     });
     return 0;
@@ -123,6 +122,7 @@ class Encoder {
   int encode(const int32_t* tokens, const int32_t* starts, int texts, float* vectors) {
     if (!complete()) return 6;
     const int n = starts[texts];
+    if (texts < 1 || starts[0]) return 2;
     for (int i = 0; i < texts; i++)
       if (starts[i + 1] <= starts[i] || starts[i + 1] - starts[i] > c_.max_tokens) return 2;
     for (int t = 0; t < n; t++)
@@ -133,7 +133,9 @@ class Encoder {
     qkv_.resize(rows * 3 * dim_);
     attended_.resize(rows * dim_);
     hidden_.resize(rows * c_.ffn_width);
-    inputs_.reserve(n, std::max({c_.width, dim_, c_.ffn_width}));
+    const int cols = std::max({c_.width, dim_, c_.ffn_width});
+    inputs_.reserve(n, cols);
+    products_.reserve(cols);
     team_.run([this, vectors](int rank) { work(rank, vectors); });
     return 0;
   }
@@ -180,10 +182,7 @@ class Encoder {
     });
   }
 
-  std::pair<int, int> share(int n, int rank) const {
-    const int64_t k = team_.active();
-    return {static_cast<int>(n * rank / k), static_cast<int>(n * (rank + 1) / k)};
-  }
+  std::pair<int, int> share(int n, int rank) const { return share_of(n, rank, team_.active()); }
 
   // use(first column, token, 16 values) for this member's share of the rows of m.
   template <typename Use>
@@ -357,27 +356,17 @@ struct pentad_encoder {
 extern "C" {
 
 pentad_encoder* pentad_encoder_create(const pentad_encoder_config* c) {
-  try {
-    return new pentad_encoder{pentad::Encoder(*c)};
-  } catch (const std::exception&) {
-    return nullptr;
-  }
+  return pentad::guarded<pentad_encoder*>(nullptr, [&] { return new pentad_encoder{pentad::Encoder(*c)}; });
 }
 void pentad_encoder_destroy(pentad_encoder* e) { delete e; }
 int pentad_encoder_set(pentad_encoder* e, int32_t tensor, int32_t layer, int32_t format, const void* data, int32_t rows,
                        int32_t cols) {
-  try {
+  return pentad::guarded(-1, [&] {
     return e->encoder.set(tensor, layer, static_cast<pentad::Format>(format), static_cast<const uint8_t*>(data), rows, cols);
-  } catch (const std::bad_alloc&) {
-    return -1;
-  }
+  });
 }
 int pentad_encode(pentad_encoder* e, const int32_t* token_ids, const int32_t* starts, int32_t texts, float* vectors) {
-  try {
-    return e->encoder.encode(token_ids, starts, texts, vectors);
-  } catch (const std::bad_alloc&) {
-    return 6;
-  }
+  return pentad::guarded(6, [&] { return e->encoder.encode(token_ids, starts, texts, vectors); });
 }
 size_t pentad_encoder_weight_bytes(const pentad_encoder* e) { return e->encoder.weight_bytes(); }
 }

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <functional>
 
+#include "guard.h"
 #include "native.h"
 #include "simd.h"
 #include "threads.h"
@@ -125,27 +126,33 @@ void multiply_tiles() {}
 
 extern "C" {
 
-void pentad_probe_read(const void* data, size_t bytes, int32_t threads, int32_t passes, double* bytes_per_s) {
-  pentad::Team team(threads);
-  std::vector<uint64_t> seen(static_cast<size_t>(team.size()) * 8);
-  const size_t share = bytes / static_cast<size_t>(team.size());
-  for (int i = 0; i < passes; i++)
-    bytes_per_s[i] = static_cast<double>(share * static_cast<size_t>(team.size())) / pentad::seconds_of([&] {
-      team.run([&](int rank) {
-        seen[static_cast<size_t>(rank) * 8] ^=
-            pentad::read_all(static_cast<const uint8_t*>(data) + share * static_cast<size_t>(rank), share);
+int32_t pentad_probe_read(const void* data, size_t bytes, int32_t threads, int32_t passes, double* bytes_per_s) {
+  return pentad::guarded(-1, [&] {
+    pentad::Team team(threads);
+    std::vector<uint64_t> seen(static_cast<size_t>(team.size()) * 8);
+    const size_t share = bytes / static_cast<size_t>(team.size());
+    for (int i = 0; i < passes; i++)
+      bytes_per_s[i] = static_cast<double>(share * static_cast<size_t>(team.size())) / pentad::seconds_of([&] {
+        team.run([&](int rank) {
+          seen[static_cast<size_t>(rank) * 8] ^=
+              pentad::read_all(static_cast<const uint8_t*>(data) + share * static_cast<size_t>(rank), share);
+        });
       });
-    });
-  volatile uint64_t sink = 0;
-  for (uint64_t word : seen) sink = sink ^ word;
+    volatile uint64_t sink = 0;
+    for (uint64_t word : seen) sink = sink ^ word;
+    return 0;
+  });
 }
 
-void pentad_probe_products(int32_t threads, int32_t tiles, int32_t passes, double* operations_per_s) {
-  pentad::Team team(threads);
-  const double each = tiles ? pentad::kTileOperations : pentad::kInt8Operations;
-  for (int i = 0; i < passes; i++)
-    operations_per_s[i] = each == 0 ? 0 : each * team.size() / pentad::seconds_of([&] {
-      team.run([&](int) { tiles ? pentad::multiply_tiles() : pentad::multiply_int8(); });
-    });
+int32_t pentad_probe_products(int32_t threads, int32_t tiles, int32_t passes, double* operations_per_s) {
+  return pentad::guarded(-1, [&] {
+    pentad::Team team(threads);
+    const double each = tiles ? pentad::kTileOperations : pentad::kInt8Operations;
+    for (int i = 0; i < passes; i++)
+      operations_per_s[i] = each == 0 ? 0 : each * team.size() / pentad::seconds_of([&] {
+        team.run([&](int) { tiles ? pentad::multiply_tiles() : pentad::multiply_int8(); });
+      });
+    return 0;
+  });
 }
 }

@@ -1,4 +1,5 @@
-// The C interface. One model, driven by one thread at a time; the team of threads is inside.
+// The C interface. One model, driven by one thread at a time; the team of threads is inside. No exception leaves it:
+// what fails for lack of memory returns null, or the number that says so.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -10,7 +11,7 @@
 extern "C" {
 #endif
 
-#define PENTAD_INTERFACE 5  // raise it with every change of this file; structs.py holds the same number
+#define PENTAD_INTERFACE 6  // raise it with every change of this file; structs.py holds the same number
 
 typedef struct pentad_model pentad_model;
 
@@ -70,7 +71,8 @@ typedef struct {
 
 typedef struct {
   int32_t token;
-  int32_t status;                                 // 0: drawn, 1: no token is allowed, 2: NaN or infinity
+  int32_t status;                                 // 0: drawn, 1: no token is allowed, 2: NaN or infinity,
+                                                  // 3: infinity by penalties or bias, 4: memory ran out
   int32_t alternatives;                           // how many were found
   int32_t reserved;
   double logprob;
@@ -108,16 +110,25 @@ const char* pentad_layout(void);
 int32_t pentad_interface(void);
 int32_t pentad_struct_bytes(int32_t which);
 uint64_t pentad_checksum(const void* data, size_t bytes);
-void pentad_set_windows(pentad_model*, const int32_t* windows /* [layers], 0: none */);
-int pentad_ready(pentad_model*);  // builds fused matrices; 0 when complete
-// 0, or what is wrong with the batch: 1 token id, 2 position, 3 slot, 4 block, 5 row, 6 memory, 7 tree.
+int pentad_set_windows(pentad_model*, const int32_t* windows /* [layers], 0: none */);
+// Says that attached weights lie in a mapped file: should it be cut short, steps return 8 and the process lives.
+int pentad_watch_weights(pentad_model*, const void* begin, size_t bytes);
+int pentad_ready(pentad_model*);  // takes the memory that steps need; 0 when complete
+// The same for any mapped file that is read for a while: how many pages were missing so far.
+typedef struct pentad_watch pentad_watch;
+pentad_watch* pentad_watch_file(const void* begin, size_t bytes);
+uint32_t pentad_watch_lost(const pentad_watch*);
+void pentad_watch_end(pentad_watch*);
+// 0, or what is wrong with the batch: 1 token id, 2 position, 3 slot, 4 block, 5 row, 7 tree; or 6: memory ran out,
+// 8: a part of the weights' file is gone.
 int pentad_step(pentad_model*, const pentad_batch*);
 // The same, then draws one token for every row that has a line; the others are left to argmax.
 int pentad_step_draw(pentad_model*, const pentad_batch*, const pentad_draws*);
 // Draws from given logits [count][vocab], without a model.
-void pentad_draw(const float* logits, int32_t vocab, const pentad_draws*);
-void pentad_copy_block(pentad_model*, int32_t source, int32_t target);
-void pentad_copy_slots(pentad_model*, const int32_t* pairs /* [count][source, target] */, int32_t count);
+int32_t pentad_draw(const float* logits, int32_t vocab, const pentad_draws*);
+// 0, or -1: a block or slot out of range.
+int pentad_copy_block(pentad_model*, int32_t source, int32_t target);
+int pentad_copy_slots(pentad_model*, const int32_t* pairs /* [count][source, target] */, int32_t count);
 // Encoders of the BERT kind: learned positions, layer norms after each half of a block, biases
 // everywhere, attention in both directions.
 typedef struct pentad_encoder pentad_encoder;
@@ -174,6 +185,7 @@ int pentad_attention_scores(const pentad_model*, int32_t block, double* out);
 // The 8-bit codes [dim] of one token's key or value and their step in bf16.
 void pentad_code_row(const float* x, int32_t dim, int8_t* codes, uint16_t* step);
 const char* pentad_kernels(void);  // e.g. "avx512-vnni+amx-bf16"
+int32_t pentad_threads(pentad_model*);  // that there are: fewer than asked where the system starts no more
 void pentad_set_threads(pentad_model*, int32_t active);
 // Seconds per phase over the steps that were timed: embedding, QKV, attention, output, gate and up,
 // down, head and drawing. Steps are not timed until asked for.
@@ -182,8 +194,8 @@ void pentad_times(const pentad_model*, double* seconds /* [8] */);
 // Limits of this machine, one number per pass: bytes read per second by all threads, each its share;
 // int8 operations per second, or bf16 ones on tiles, 0 where the build has no instruction for them.
 // pentad_probe_products with tiles only after a model was created, which asks for their use.
-void pentad_probe_read(const void* data, size_t bytes, int32_t threads, int32_t passes, double* bytes_per_s);
-void pentad_probe_products(int32_t threads, int32_t tiles, int32_t passes, double* operations_per_s);
+int32_t pentad_probe_read(const void* data, size_t bytes, int32_t threads, int32_t passes, double* bytes_per_s);
+int32_t pentad_probe_products(int32_t threads, int32_t tiles, int32_t passes, double* operations_per_s);
 
 #ifdef __cplusplus
 }

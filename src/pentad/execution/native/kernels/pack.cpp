@@ -188,7 +188,7 @@ void pack_rows(Format format, const uint8_t* raw, int cols, const int32_t* sourc
       for (int r = 0; r < kRows; r++) {
         int source = source_row[group * kRows + r];
         if (source >= 0) {
-          decode(format, raw + row_bytes * source, block, d[r]);
+          decode(format, raw + row_bytes * static_cast<size_t>(source), block, d[r]);
         } else {
           std::memset(d[r].code, layout.offset, kBlock);
           d[r].scale[0] = d[r].scale[1] = d[r].minimum = 0;

@@ -51,8 +51,8 @@ struct Matrix {
   int rows = 0;          // padded to a multiple of 16 with zero rows
   int cols = 0;          // a multiple of 32
   const uint8_t* data = nullptr;
-  size_t group_bytes() const { return layout.block_bytes() * (cols / kBlock); }
-  size_t bytes() const { return group_bytes() * (rows / kRows); }
+  size_t group_bytes() const { return layout.block_bytes() * static_cast<size_t>(cols / kBlock); }
+  size_t bytes() const { return group_bytes() * static_cast<size_t>(rows / kRows); }
 };
 
 // Packs stored rows [begin, end) of `raw` into `out`; source_row[i] is the stored row of packed row i

@@ -79,6 +79,14 @@ inline void code_value(uint8_t* block, int dim, int offset, const float* v) {
   for (int d = 0; d < dim; d++) line[d * 2] = static_cast<uint8_t>(codes[d]);
 }
 
+// Zeros for the values that a block has yet to get: their weight is 0, but what another sequence has left there may
+// be NaN, which 0 times is NaN still. Scores with keys that are not there are never used.
+inline void clear_values(uint8_t* block, int dim, bool coded) {
+  const size_t size = static_cast<size_t>(dim) * kPage * (coded ? 1 : 2);
+  std::memset(block + size, 0, size);
+  if (coded) std::memset(block + 2 * size + kPage * sizeof(uint16_t), 0, kPage * sizeof(uint16_t));
+}
+
 // Sums in the lanes whose number has no bit kStep, differences in the others.
 template <int kStep>
 PENTAD_INLINE f32x16 turn_lanes(f32x16 v) {
@@ -271,8 +279,9 @@ inline Pages along_path(const Pages& pages, int first, uint64_t path, uint8_t* t
   seen.tail_from = first / kPage;
   seen.tail = tail;
   const size_t bytes = head_bytes(pages.dim, pages.coded);
-  if (first % kPage) std::memcpy(tail, pages.block(first / kPage), bytes);
   int place = first % kPage;
+  clear_values(tail + bytes * static_cast<size_t>((place + std::popcount(path) - 1) / kPage), pages.dim, pages.coded);
+  if (place) std::memcpy(tail, pages.block(first / kPage), bytes);
   for (; path; path &= path - 1, place++) {
     const int slot = first + std::countr_zero(path);
     copy_slot(pages.block(slot / kPage), slot % kPage, tail + bytes * static_cast<size_t>(place / kPage),

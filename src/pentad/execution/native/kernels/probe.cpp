@@ -2,10 +2,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <new>
 #include <vector>
 
 #include "dot.h"
+#include "guard.h"
 #include "native.h"
 #include "pack.h"
 #include "products.h"
@@ -17,11 +17,6 @@ namespace {
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-std::pair<int, int> share(int n, int rank, int parts) {
-  return {static_cast<int>(static_cast<int64_t>(n) * rank / parts),
-          static_cast<int>(static_cast<int64_t>(n) * (rank + 1) / parts)};
 }
 
 // Packed weights of no model: codes of every size, scales and minima of about 1/256.
@@ -44,7 +39,7 @@ class ProductTimer {
     stride_ = (matrix_.bytes() + 63) / 64 * 64;
     weights_.resize(stride_ * static_cast<size_t>(copies) + 64);
     make_up(matrix_, weights_.data());
-    for (int i = 1; i < copies; i++) std::memcpy(weights_.data() + stride_ * i, weights_.data(), matrix_.bytes());
+    for (int i = 1; i < copies; i++) std::memcpy(weights_.data() + stride_ * static_cast<size_t>(i), weights_.data(), matrix_.bytes());
   }
 
   void set_tokens(int tokens) {
@@ -55,6 +50,7 @@ class ProductTimer {
     out_.resize(static_cast<size_t>(tokens) * matrix_.rows);
     codes_.resize(n), scale_.resize(n / 32), total_.resize(n / 32), sum_.resize(n / 16);
     values_.resize(products_.tiles() ? n : 0);
+    products_.reserve(cols);
     split_.clear();
     split_.add(products_.wide(tokens), tokens);
     for (int t = 0; t < tokens; t++) input().put(x.data(), t, 0, cols / kBlock);
@@ -87,7 +83,7 @@ class ProductTimer {
             .split = &split_};
   }
   void product(const Matrix& m, int rank) {
-    auto [begin, end] = share(m.rows / kRows, rank, team_.active());
+    auto [begin, end] = share_of(m.rows / kRows, rank, team_.active());
     const auto keep = [&](int group, int t, f32x16 v) { store(out_.data() + static_cast<size_t>(t) * m.rows + group * kRows, v); };
     products_.multiply(m, input(), begin, end, rank, keep);
   }
@@ -118,7 +114,7 @@ extern "C" {
 int32_t pentad_time_products(int32_t format, int32_t rows, int32_t cols, int32_t threads, int32_t repeats, int32_t count,
                              const int32_t* tokens, const int32_t* copies, double* seconds) {
   if (rows % pentad::kRows || cols % pentad::kBlock || count < 1) return -1;
-  try {
+  return pentad::guarded(-1, [&] {
     const int most = *std::max_element(copies, copies + count);
     pentad::ProductTimer products(static_cast<pentad::Format>(format), rows, cols, most, threads);
     for (int i = 0; i < count; i++) {
@@ -129,13 +125,11 @@ int32_t pentad_time_products(int32_t format, int32_t rows, int32_t cols, int32_t
       seconds[i] = pentad::median(runs);
     }
     return 0;
-  } catch (const std::bad_alloc&) {
-    return -1;
-  }
+  });
 }
 
 double pentad_time_read(size_t bytes, int32_t passes, int32_t threads, int32_t repeats) {
-  try {
+  return pentad::guarded(-1.0, [&] {
     pentad::Team team(threads);
     std::vector<int32_t> data(bytes / 64 * 16, 1);
     std::vector<int32_t> sums(static_cast<size_t>(team.size()));
@@ -143,7 +137,7 @@ double pentad_time_read(size_t bytes, int32_t passes, int32_t threads, int32_t r
     for (int i = -1; i < repeats; i++) {
       const double begin = pentad::now();
       team.run([&](int rank) {
-        auto [from, to] = pentad::share(static_cast<int>(data.size() / 64), rank, team.active());
+        auto [from, to] = pentad::share_of(static_cast<int>(data.size() / 64), rank, team.active());
         pentad::i32x16 a{}, b{}, c{}, d{};
         for (int pass = 0; pass < passes; pass++) {
           for (int line = from; line < to; line++) {
@@ -161,8 +155,6 @@ double pentad_time_read(size_t bytes, int32_t passes, int32_t threads, int32_t r
     volatile int32_t kept = sums[0];
     (void)kept;
     return pentad::median(seconds) / passes;
-  } catch (const std::bad_alloc&) {
-    return -1;
-  }
+  });
 }
 }

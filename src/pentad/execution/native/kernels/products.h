@@ -45,7 +45,7 @@ struct Input {
   }
 };
 
-// What the threads of a team need for their products.
+// What the threads of a team need for their products. They allocate nothing: reserve() comes first.
 class Products {
  public:
   explicit Products([[maybe_unused]] int threads) {
@@ -56,6 +56,13 @@ class Products {
 #endif
   }
   bool tiles() const { return tiles_; }
+  // Takes the memory that products with up to so many columns are computed in.
+  void reserve([[maybe_unused]] int cols) {
+#if PENTAD_TILES
+    for (TileWork& work : work_) work.group.reserve(cols);
+    for (WidePair& pair : pairs_) pair.reserve(cols);
+#endif
+  }
   // Whether tokens that come so many at once are better computed in bf16.
   bool wide(int tokens) const { return tiles_ && tokens >= kWideFrom; }
   // Tokens of a panel of Quantized, for products of so many.
@@ -79,7 +86,7 @@ class Products {
     multiply_exact(m, x, begin, end, rank, epilogue);
 #if PENTAD_TILES
     if (x.split->wide.empty()) return;
-    WidePair& pair = widened(m.cols, rank);
+    WidePair& pair = widened(rank);
     for (int group = begin; group < end; group += 2) {
       const bool two = group + 1 < end;
       pair.fill(0, m, group);
@@ -105,7 +112,7 @@ class Products {
   void multiply_wide([[maybe_unused]] const Matrix& a, [[maybe_unused]] const Matrix& b, [[maybe_unused]] const Input& x,
                      [[maybe_unused]] int group, [[maybe_unused]] int rank, [[maybe_unused]] Epilogue&& epilogue) {
 #if PENTAD_TILES
-    WidePair& pair = widened(a.cols, rank);
+    WidePair& pair = widened(rank);
     pair.fill(0, a, group);
     pair.fill(1, b, group);
     pair.multiply(x.wide, static_cast<int>(x.split->wide.size()), epilogue);
@@ -126,11 +133,9 @@ class Products {
 
   bool tiles_ = false;
 #if PENTAD_TILES
-  WidePair& widened(int cols, int rank) {
+  WidePair& widened(int rank) {
     shape(rank).wide();
-    WidePair& pair = pairs_[static_cast<size_t>(rank)];
-    pair.reserve(cols);
-    return pair;
+    return pairs_[static_cast<size_t>(rank)];
   }
   std::vector<TileWork> work_;
   std::vector<WidePair> pairs_;

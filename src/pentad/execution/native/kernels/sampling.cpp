@@ -20,7 +20,8 @@ constexpr int kSpan = 64;            // scores that share one peak, weights that
 constexpr int kNucleusGuess = 256;   // most probable tokens looked at first for top-p
 constexpr float kNone = -std::numeric_limits<float>::infinity();
 
-enum Status : int32_t { kDrawn = 0, kNoneAllowed = 1, kNotANumber = 2 };
+enum Status : int32_t { kDrawn = 0, kNoneAllowed = 1, kNotANumber = 2, kOverflow = 3, kNoMemory = 4 };
+constexpr double kGreedyBelow = 1e-6;  // temperatures
 
 PENTAD_INLINE f64x8 all(double x) { return f64x8{x, x, x, x, x, x, x, x}; }
 
@@ -65,7 +66,16 @@ double uniform(uint64_t seed, uint64_t choice, uint64_t position) {
   return static_cast<double>(counter[0] >> 11) * 0x1p-53;
 }
 
-pentad_drawn Sampler::draw(const float* logits, int vocab, const pentad_draw_row& row, const pentad_draws& shared) {
+pentad_drawn Sampler::draw(const float* logits, int vocab, const pentad_draw_row& row,
+                           const pentad_draws& shared) noexcept {
+  try {
+    return drawn(logits, vocab, row, shared);
+  } catch (...) {
+    return {-1, kNoMemory, 0, 0, 0.0};
+  }
+}
+
+pentad_drawn Sampler::drawn(const float* logits, int vocab, const pentad_draw_row& row, const pentad_draws& shared) {
   pentad_drawn drawn{-1, kDrawn, 0, 0, 0.0};
   if (row.raw) {
     std::memcpy(row.raw, logits, sizeof(float) * static_cast<size_t>(vocab));
@@ -74,14 +84,14 @@ pentad_drawn Sampler::draw(const float* logits, int vocab, const pentad_draw_row
   const float* scores = adjusted(logits, vocab, row, shared);
   float top;
   if (!find_peaks(scores, vocab, top)) {
-    drawn.status = kNotANumber;
+    drawn.status = scores != logits && find_peaks(logits, vocab, top) ? kOverflow : kNotANumber;
     return drawn;
   }
   if (top == kNone) {
     drawn.status = kNoneAllowed;
     return drawn;
   }
-  drawn.token = row.temperature <= 0 ? first_at(scores, vocab, top) : sample(scores, vocab, top, row);
+  drawn.token = row.temperature < kGreedyBelow ? first_at(scores, vocab, top) : sample(scores, vocab, top, row);
   if (row.alternatives >= 0) log_probabilities(logits, vocab, row, shared, drawn);
   return drawn;
 }

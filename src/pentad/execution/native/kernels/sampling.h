@@ -13,7 +13,7 @@ class Sampler {
  public:
   // Draws from one row of `vocab` logits, which stay as they are. `alternative_tokens` and
   // `alternative_logprobs` hold row.alternatives entries where that is positive.
-  pentad_drawn draw(const float* logits, int vocab, const pentad_draw_row& row, const pentad_draws& shared);
+  pentad_drawn draw(const float* logits, int vocab, const pentad_draw_row& row, const pentad_draws& shared) noexcept;
 
  private:
   struct Candidate {
@@ -22,6 +22,7 @@ class Sampler {
     double weight;
   };
 
+  pentad_drawn drawn(const float* logits, int vocab, const pentad_draw_row& row, const pentad_draws& shared);
   const float* adjusted(const float* logits, int vocab, const pentad_draw_row& row, const pentad_draws& shared);
   bool find_peaks(const float* scores, int vocab, float& top);
   int first_at(const float* scores, int vocab, float value) const;

@@ -12,6 +12,7 @@
 #include "attention.h"
 #include "attention_tiles.h"
 #include "dot.h"
+#include "guard.h"
 #include "native.h"
 #include "pack.h"
 #include "products.h"
@@ -103,8 +104,9 @@ class Model {
   // Makes room for steps of so many tokens.
   void reserve(int tokens) {
     if (tokens <= capacity_) return;
-    capacity_ = pad(std::max(tokens, 32), 32);
-    const size_t n = static_cast<size_t>(capacity_);
+    // A step of one token takes one row per thread; see norm_tokens.
+    const int capacity = pad(std::max({tokens, 32, team_.size()}), 32);
+    const size_t n = static_cast<size_t>(capacity);
     x_.resize(n * c_.width);
     qkv_.resize(n * (q_dim_ + 2 * kv_dim_));
     attended_.resize(n * q_dim_);
@@ -112,7 +114,7 @@ class Model {
     scale_.resize(n * wide_ / 32);
     total_.resize(n * wide_ / 32);
     sum_.resize(n * wide_ / 16);
-    const size_t ffn = n * pad(c_.ffn_width, 32);
+    const size_t ffn = n * static_cast<size_t>(pad(c_.ffn_width, 32));
     hidden_codes_.resize(ffn);
     hidden_scale_.resize(ffn / 32);
     hidden_total_.resize(ffn / 32);
@@ -122,6 +124,7 @@ class Model {
       hidden_values_.resize(ffn);
     }
     for (auto& h : hidden_) h.resize(n * kBlock);
+    capacity_ = capacity;  // last: what could not be had must be asked for again
   }
 
   int set(int tensor, int layer, Format format, const uint8_t* data, int rows, int cols, bool interleaved) {
@@ -146,7 +149,7 @@ class Model {
     const size_t group_bytes = pentad_packed_bytes(static_cast<int32_t>(format), kRows, cols);
     team_.run([&](int rank) {
       auto [begin, end] = share(groups, rank);
-      pack_rows(format, data, cols, order.data() + begin * kRows, (end - begin) * kRows,
+      pack_rows(format, data, cols, order.data() + static_cast<size_t>(begin) * kRows, (end - begin) * kRows,
                 out + group_bytes * static_cast<size_t>(begin));
     });
     return 0;
@@ -156,15 +159,27 @@ class Model {
     matrix_of(tensor, layer).matrix = {layout_of(format), pad(rows, kRows), cols, packed};
     return 0;
   }
-  void set_windows(const int32_t* windows) { windows_.assign(windows, windows + c_.layers); }
+  int set_windows(const int32_t* windows) {
+    windows_.assign(windows, windows + c_.layers);
+    return 0;
+  }
+  int watch(const void* begin, size_t bytes) {
+    watch_ = std::make_unique<FileWatch>(begin, bytes);
+    return 0;
+  }
 
   int ready() {
-    if (!embed_.matrix.data || final_norm_.empty()) return -1;
-    for (auto& l : layers_)
+    if (!embed_.matrix.data || final_norm_.size() != static_cast<size_t>(c_.width)) return -1;
+    for (auto& l : layers_) {
       for (Weights* w : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down})
         if (!w->matrix.data) return -1;
-    centres_.clear();
-    for (auto& l : layers_) centres_.push_back(slow_part(l.k_bias));
+      for (auto* norm : {&l.attn_norm, &l.ffn_norm})
+        if (norm->size() != static_cast<size_t>(c_.width)) return -1;
+    }
+    std::vector<std::vector<float>> centres;
+    for (auto& l : layers_) centres.push_back(slow_part(l.k_bias));
+    centres_ = std::move(centres);
+    products_.reserve(std::max({c_.width, q_dim_, pad(c_.ffn_width, 32)}));
     return 0;
   }
 
@@ -179,10 +194,14 @@ class Model {
       for (const Weights* w : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}) n += w->matrix.bytes();
     return n;
   }
-  void copy_block(int source, int target) {
+  int copy_block(int source, int target) {
+    for (int block : {source, target})
+      if (block < 0 || block >= c_.num_blocks) return -1;
+    if (source == target) return 0;
     std::memcpy(kv_.data() + kv_block_bytes() * static_cast<size_t>(target),
                 kv_.data() + kv_block_bytes() * static_cast<size_t>(source), kv_block_bytes());
     std::copy_n(tallies(0, source), tallies_of_block(), tallies(0, target));
+    return 0;
   }
   int attention_scores(int block, double* out) const {
     if (!tallies_of_block() || block < 0 || block >= c_.num_blocks) return -1;
@@ -190,7 +209,9 @@ class Model {
       for (int slot = 0; slot < kPage; slot++) *out++ = tallies(static_cast<int>(i), block)->at(slot);
     return 0;
   }
-  void copy_slots(const int32_t* pairs, int count) {
+  int copy_slots(const int32_t* pairs, int count) {
+    for (int64_t i = 0; i < 2 * static_cast<int64_t>(count); i++)
+      if (pairs[i] < 0 || pairs[i] / kPage >= c_.num_blocks) return -1;
     team_.run([&](int rank) {
       auto [begin, end] = share(c_.layers * c_.kv_heads, rank);
       for (int i = begin; i < end; i++)
@@ -202,11 +223,12 @@ class Model {
             tallies(i, to / kPage)->slot[to % kPage] = tallies(i, from / kPage)->slot[from % kPage];
         }
     });
+    return 0;
   }
   // The keys and values of one block as attention reads them, were it block `place` of its text.
   int read_block(int layer, int head, int block, int place, uint16_t* out) {
     if (layer < 0 || layer >= c_.layers || head < 0 || head >= c_.kv_heads || block < 0 || block >= c_.num_blocks) return -1;
-    if (place < 0 || place * kPage >= c_.max_context) return -1;
+    if (place < 0 || place >= (c_.max_context + kPage - 1) / kPage) return -1;
     grow_turns((place + 1) * kPage);
     const std::vector<int32_t> table(static_cast<size_t>(place) + 1, block);
     const Pages pages = pages_of(table.data(), layer, head);
@@ -226,6 +248,8 @@ class Model {
 
   // What is wrong with a batch; see native.h.
   int check(const pentad_batch& b) const {
+    if (b.tokens < 0 || b.sequences < 0 || b.table_width < 0) return 2;
+    if (b.rows < 0 || b.rows > b.tokens) return 5;
     for (int t = 0; t < b.tokens; t++) {
       if (b.token_ids[t] < 0 || b.token_ids[t] >= c_.vocab) return 1;
       if (b.positions[t] < 0 || b.positions[t] >= c_.max_context) return 2;
@@ -266,19 +290,10 @@ class Model {
     batch_ = &b;
     draws_ = draws && draws->count ? draws : nullptr;
     try {
-      reserve(b.tokens);
-      const size_t kept = draws_ ? static_cast<size_t>(draws->count) * c_.vocab : 0;
-      if (kept > kept_.size()) kept_.resize(kept);
-      if (coded() && products_.tiles()) reserve_unpacked(b);
-    } catch (const std::bad_alloc&) {
+      prepare();
+    } catch (const std::exception&) {  // nothing is allocated behind this, but by draw(), which sees to it
       return 6;
     }
-    split_tokens();
-    plan_attention();
-    int limit = 0;
-    for (int t = 0; t < b.tokens; t++) limit = std::max(limit, b.positions[t] + 1);
-    grow_turns(limit);
-    if (b.argmax) best_.assign(static_cast<size_t>(b.rows) * team_.size(), {-INFINITY, -1});
     team_.run([this](int rank) { work(rank); });
     if (b.argmax) {
       for (int r = 0; r < b.rows; r++) {
@@ -290,7 +305,7 @@ class Model {
         b.argmax[r] = std::isfinite(top.value) ? top.token : -1;
       }
     }
-    return 0;
+    return watch_ && watch_->lost() ? 8 : 0;
   }
 
   Team& team() { return team_; }
@@ -319,6 +334,21 @@ class Model {
     int32_t rows_begin, rows_end;   // of all rows
     int64_t row_cost;
   };
+
+  // Takes all memory that the step will need, and plans it.
+  void prepare() {
+    const pentad_batch& b = *batch_;
+    reserve(b.tokens);
+    const size_t kept = draws_ ? static_cast<size_t>(draws_->count) * static_cast<size_t>(c_.vocab) : 0;
+    if (kept > kept_.size()) kept_.resize(kept);
+    if (coded() && products_.tiles()) reserve_unpacked(b);
+    split_tokens();
+    plan_attention();
+    int limit = 0;
+    for (int t = 0; t < b.tokens; t++) limit = std::max(limit, b.positions[t] + 1);
+    grow_turns(limit);
+    if (b.argmax) best_.assign(static_cast<size_t>(b.rows) * team_.size(), {-INFINITY, -1});
+  }
 
   bool coded() const { return c_.kv_bits == 8; }
   size_t kv_head_bytes() const { return head_bytes(c_.head_dim, coded()); }
@@ -404,10 +434,7 @@ class Model {
     }
   }
 
-  std::pair<int, int> share(int n, int rank) const {
-    const int64_t k = team_.active();
-    return {static_cast<int>(n * rank / k), static_cast<int>(n * (rank + 1) / k)};
-  }
+  std::pair<int, int> share(int n, int rank) const { return share_of(n, rank, team_.active()); }
 
   // Activations as the dot kernels read them. A step of one token is normalised by every thread for
   // itself, into copy `rank`, which costs less than a barrier.
@@ -582,19 +609,21 @@ class Model {
 
   // Cosines and sines of positions [0, limit), computed once.
   void grow_turns(int limit) {
-    const int half = c_.rope_dim / 2, known = static_cast<int>(turns_.size()) / c_.rope_dim;
+    const int half = c_.rope_dim / 2, known = turns_known_;
     if (limit <= known) return;
     limit = pad(limit, 256);
+    constexpr int kSpanned = kPage * kPage;  // tokens of one page of centres
+    const bool centred = !std::all_of(centres_.begin(), centres_.end(), [](auto& bias) { return bias.empty(); });
     turns_.resize(static_cast<size_t>(limit) * c_.rope_dim);
+    if (centred) centre_pages_.resize(centres_stride() * static_cast<size_t>(limit / kSpanned));
+    turns_known_ = limit;
     for (int p = known; p < limit; p++)
       for (int i = 0; i < half; i++) {
         const double angle = static_cast<double>(p) * static_cast<double>(frequencies_[static_cast<size_t>(i)]);
         turns_[static_cast<size_t>(p) * c_.rope_dim + i] = static_cast<float>(std::cos(angle));
         turns_[static_cast<size_t>(p) * c_.rope_dim + half + i] = static_cast<float>(std::sin(angle));
       }
-    if (std::all_of(centres_.begin(), centres_.end(), [](auto& bias) { return bias.empty(); })) return;
-    constexpr int kSpanned = kPage * kPage;  // tokens of one page of centres
-    centre_pages_.resize(centres_stride() * static_cast<size_t>(limit / kSpanned));
+    if (!centred) return;
     for (int page = known / kSpanned; page < limit / kSpanned; page++)
       for (int layer = 0; layer < c_.layers; layer++)
         for (int head = 0; head < c_.kv_heads && !centres_[static_cast<size_t>(layer)].empty(); head++)
@@ -683,6 +712,7 @@ class Model {
       uint8_t* block = kv_head(layer, head, b.slots[t] / kPage);
       if (key && tallies_of_block()) tallies(layer * c_.kv_heads + head, b.slots[t] / kPage)->slot[b.slots[t] % kPage] = 0;
       const int offset = b.slots[t] % kPage;
+      if (!key && !offset) clear_values(block, dim, coded());
       if (centre.bias) {
         if (const int place = b.positions[t] / kPage; place != last) centre.at(last = place, middle);
         for (int d = 0; d < dim; d += 16) store(x + d, load(x + d) - load(middle + d));
@@ -859,8 +889,8 @@ class Model {
     team_.barrier();
     auto [begin, end] = share(draws_->count, rank);
     for (int i = begin; i < end; i++)
-      draws_->drawn[i] = samplers_[static_cast<size_t>(rank)].draw(kept_.data() + static_cast<size_t>(i) * c_.vocab,
-                                                                   c_.vocab, draws_->rows[i], *draws_);
+      draws_->drawn[i] = samplers_[static_cast<size_t>(rank)].draw(
+          kept_.data() + static_cast<size_t>(i) * static_cast<size_t>(c_.vocab), c_.vocab, draws_->rows[i], *draws_);
   }
   void work(int rank) {
     const bool timed = timed_ && rank == 0;
@@ -902,6 +932,8 @@ class Model {
   Weights embed_, head_;
   std::vector<float> final_norm_;
   Arena kv_, tallies_;
+  std::unique_ptr<FileWatch> watch_;
+  int turns_known_ = 0;  // positions whose turns are known
   int capacity_ = 0, q_dim_ = 0, kv_dim_ = 0, wide_ = 0, score_stride_ = 0;
   const pentad_batch* batch_ = nullptr;
   const pentad_draws* draws_ = nullptr;
@@ -942,37 +974,50 @@ struct pentad_model {
 extern "C" {
 
 pentad_model* pentad_create(const pentad_config* c) {
-  try {
-    return new pentad_model{pentad::Model(*c)};
-  } catch (const std::exception&) {
-    return nullptr;
-  }
+  return pentad::guarded<pentad_model*>(nullptr, [&] { return new pentad_model{pentad::Model(*c)}; });
 }
 void pentad_destroy(pentad_model* m) { delete m; }
 int pentad_set(pentad_model* m, int32_t tensor, int32_t layer, int32_t format, const void* data, int32_t rows,
                int32_t cols, int32_t interleaved) {
-  return m->model.set(tensor, layer, static_cast<pentad::Format>(format), static_cast<const uint8_t*>(data), rows, cols,
-                      interleaved != 0);
+  return pentad::guarded(-1, [&] {
+    return m->model.set(tensor, layer, static_cast<pentad::Format>(format), static_cast<const uint8_t*>(data), rows, cols,
+                        interleaved != 0);
+  });
 }
 int pentad_pack(pentad_model* m, int32_t format, const void* data, int32_t rows, int32_t cols, int32_t interleaved,
                 void* out) {
-  return m->model.pack(static_cast<pentad::Format>(format), static_cast<const uint8_t*>(data), rows, cols,
-                       interleaved != 0, static_cast<uint8_t*>(out));
+  return pentad::guarded(-1, [&] {
+    return m->model.pack(static_cast<pentad::Format>(format), static_cast<const uint8_t*>(data), rows, cols,
+                         interleaved != 0, static_cast<uint8_t*>(out));
+  });
 }
 int pentad_attach(pentad_model* m, int32_t tensor, int32_t layer, int32_t format, int32_t rows, int32_t cols,
                   const void* packed) {
-  return m->model.attach(tensor, layer, static_cast<pentad::Format>(format), rows, cols,
-                         static_cast<const uint8_t*>(packed));
+  return pentad::guarded(-1, [&] {
+    return m->model.attach(tensor, layer, static_cast<pentad::Format>(format), rows, cols,
+                           static_cast<const uint8_t*>(packed));
+  });
 }
-void pentad_set_windows(pentad_model* m, const int32_t* windows) { m->model.set_windows(windows); }
-int pentad_ready(pentad_model* m) { return m->model.ready(); }
-int pentad_step(pentad_model* m, const pentad_batch* b) { return m->model.step(*b); }
-int pentad_step_draw(pentad_model* m, const pentad_batch* b, const pentad_draws* d) { return m->model.step(*b, d); }
-void pentad_copy_block(pentad_model* m, int32_t s, int32_t t) { m->model.copy_block(s, t); }
-void pentad_copy_slots(pentad_model* m, const int32_t* pairs, int32_t n) { m->model.copy_slots(pairs, n); }
+int pentad_set_windows(pentad_model* m, const int32_t* windows) {
+  return pentad::guarded(-1, [&] { return m->model.set_windows(windows); });
+}
+int pentad_watch_weights(pentad_model* m, const void* begin, size_t bytes) {
+  return pentad::guarded(-1, [&] { return m->model.watch(begin, bytes); });
+}
+int pentad_ready(pentad_model* m) {
+  return pentad::guarded(-1, [&] { return m->model.ready(); });
+}
+int pentad_step(pentad_model* m, const pentad_batch* b) {
+  return pentad::guarded(6, [&] { return m->model.step(*b); });
+}
+int pentad_step_draw(pentad_model* m, const pentad_batch* b, const pentad_draws* d) {
+  return pentad::guarded(6, [&] { return m->model.step(*b, d); });
+}
+int pentad_copy_block(pentad_model* m, int32_t s, int32_t t) { return m->model.copy_block(s, t); }
+int pentad_copy_slots(pentad_model* m, const int32_t* pairs, int32_t n) { return m->model.copy_slots(pairs, n); }
 size_t pentad_weight_bytes(const pentad_model* m) { return m->model.weight_bytes(); }
 int pentad_read_block(pentad_model* m, int32_t layer, int32_t head, int32_t block, int32_t place, uint16_t* out) {
-  return m->model.read_block(layer, head, block, place, out);
+  return pentad::guarded(-1, [&] { return m->model.read_block(layer, head, block, place, out); });
 }
 void pentad_code_row(const float* x, int32_t dim, int8_t* codes, uint16_t* step) {
   *step = pentad::code_row(x, dim, codes);
@@ -981,6 +1026,7 @@ size_t pentad_block_bytes(const pentad_model* m) { return m->model.block_bytes()
 int pentad_attention_scores(const pentad_model* m, int32_t block, double* out) {
   return m->model.attention_scores(block, out);
 }
+int32_t pentad_threads(pentad_model* m) { return m->model.team().size(); }
 void pentad_set_threads(pentad_model* m, int32_t n) { m->model.team().set_active(n); }
 void pentad_set_timed(pentad_model* m, int32_t timed) { m->model.set_timed(timed != 0); }
 void pentad_times(const pentad_model* m, double* s) { std::copy(m->model.times(), m->model.times() + 8, s); }

@@ -10,6 +10,7 @@ extern "C" {
 size_t pentad_packed_bytes(int32_t format, int32_t rows, int32_t cols) {
   pentad::Matrix m;
   m.layout = pentad::layout_of(static_cast<pentad::Format>(format));
+  if (rows < 0 || cols < 0 || rows > INT32_MAX - pentad::kRows) return 0;
   m.rows = (rows + pentad::kRows - 1) / pentad::kRows * pentad::kRows;
   m.cols = cols;
   return m.bytes();
@@ -47,9 +48,11 @@ uint64_t pentad_checksum(const void* data, size_t bytes) {
   return sum ^ sum >> 32;
 }
 
-void pentad_draw(const float* logits, int32_t vocab, const pentad_draws* draws) {
+int32_t pentad_draw(const float* logits, int32_t vocab, const pentad_draws* draws) {
   pentad::Sampler sampler;
   for (int32_t i = 0; i < draws->count; i++)
-    draws->drawn[i] = sampler.draw(logits + static_cast<size_t>(i) * vocab, vocab, draws->rows[i], *draws);
+    draws->drawn[i] =
+        sampler.draw(logits + static_cast<size_t>(i) * static_cast<size_t>(vocab), vocab, draws->rows[i], *draws);
+  return 0;
 }
 }

@@ -1,5 +1,8 @@
 #include "threads.h"
 
+#include <algorithm>
+#include <system_error>
+
 #if defined(__linux__)
 #include <sched.h>
 #endif
@@ -19,6 +22,8 @@ inline void pause_cpu() {
 }
 constexpr int kSpins = 4000;   // about 50 microseconds: longer than any phase imbalance
 constexpr int kYields = 50;
+constexpr uint32_t kRun = 4096;  // a generation counts runs above, and has the number of members below
+static_assert(kMostThreads < static_cast<int>(kRun));
 
 thread_local int own_rank = 0;  // the caller of run() is 0
 
@@ -31,14 +36,19 @@ int core() {
 }
 }  // namespace
 
-Team::Team(int size) : size_(size < 1 ? 1 : size), active_(size_), cores_(static_cast<size_t>(size_)) {
+Team::Team(int size) : size_(std::clamp(size, 1, kMostThreads)), cores_(static_cast<size_t>(size_)) {
   for (auto& place : cores_) place = -1;
-  for (int rank = 1; rank < size_; rank++) members_.emplace_back([this, rank] { member(rank); });
+  members_.reserve(static_cast<size_t>(size_));
+  try {
+    for (int rank = 1; rank < size_; rank++) members_.emplace_back([this, rank] { member(rank); });
+  } catch (const std::system_error&) {  // a limit on threads, or no memory for a stack
+  }
+  size_ = active_ = static_cast<int>(members_.size()) + 1;
 }
 
 Team::~Team() {
   stop_ = true;
-  generation_.fetch_add(256, std::memory_order_release);
+  generation_.fetch_add(kRun, std::memory_order_release);
   generation_.notify_all();
   for (auto& m : members_) m.join();
 }
@@ -85,24 +95,25 @@ void Team::member(int rank) {
     wait_change(generation_, seen);
     seen = generation_.load(std::memory_order_acquire);
     if (stop_) return;
-    if (rank < static_cast<int>(seen & 255u)) {
+    if (rank < static_cast<int>(seen & (kRun - 1))) {
       cores_[static_cast<size_t>(rank)] = core();
-      (*work_)(rank);
+      call_(work_, rank);
       barrier();
     }
   }
 }
 
-void Team::run(const std::function<void(int)>& work) {
-  if (active_ == 1) return work(0);
-  work_ = &work;
+void Team::run_erased(Call call, void* work) {
+  if (active_ == 1) return call(work, 0);
+  call_ = call;
+  work_ = work;
   own_rank = 0;
   cores_[0] = core();
   // The generation carries the number of members: a late, idle member cannot mistake the run.
-  uint32_t next = (generation_.load(std::memory_order_relaxed) & ~255u) + 256u;
+  uint32_t next = (generation_.load(std::memory_order_relaxed) & ~(kRun - 1)) + kRun;
   generation_.store(next | static_cast<uint32_t>(active_), std::memory_order_release);
   generation_.notify_all();
-  work(0);
+  call(work, 0);
   barrier();
 }
 

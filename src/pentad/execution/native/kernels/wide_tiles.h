@@ -74,11 +74,11 @@ class WidePair {
   void reserve(int cols) {
     const size_t elements = static_cast<size_t>(kRows) * cols;
     if (elements <= elements_) return;
-    elements_ = elements;
     memory_.resize(2 * elements);
+    elements_ = elements;
   }
   void fill(int which, const Matrix& m, int group) {
-    const uint8_t* p = m.data + m.group_bytes() * group;
+    const uint8_t* p = m.data + m.group_bytes() * static_cast<size_t>(group);
     with_layout(m.layout, [&]<int kBits, bool kMinima, bool kHalves>() {
       widen<kBits, kMinima, kHalves>(p, m.layout, m.cols / kBlock, weights(which));
     });
@@ -129,7 +129,7 @@ class WidePair {
   }
 
  private:
-  uint16_t* weights(int which) { return memory_.data() + which * elements_; }
+  uint16_t* weights(int which) { return memory_.data() + static_cast<size_t>(which) * elements_; }
   size_t elements_ = 0;
   Aligned<uint16_t> memory_;
   alignas(64) float sums_[2][2][16][kRows];
