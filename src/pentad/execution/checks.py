@@ -14,6 +14,7 @@ from pentad.execution.scheduling import EngineLimits, StepPlan
 from pentad.execution.sequence import Sequence as EngineSequence
 from pentad.execution.spec import ModelSpec
 from pentad.execution.speculation.tree import MAX_NODES
+from pentad.ranges import in_range
 from pentad.types import Sampling
 
 _MOST_TOKEN: Final = 2**31 - 1
@@ -65,11 +66,7 @@ def check_requests(requests: Sequence[TokenRequest], runner: Runner, limits: Eng
 def check_sampling(sampling: Sampling) -> None:
     """Raises InvalidRequest for a number that no draw can be made with, whatever came before this door."""
     for name, (least, most) in _RANGES.items():
-        value = getattr(sampling, name)
-        if not least <= value <= most:  # NaN is not
-            raise InvalidRequest(
-                f"{name} is {value!r}", hint=f"set {name} to {least:g} to {most:g}", param=name
-            )
+        in_range(name, getattr(sampling, name), least=least, most=most, hint=f"change {name}")
     for token, bias in sampling.logit_bias.items():
         if not (0 <= token <= _MOST_TOKEN and abs(bias) <= _MOST_BIAS):
             raise InvalidRequest(
