@@ -135,6 +135,7 @@ _TABLE: dict[str, dict[str, str]] = {
     },
     "transform": {
         "round-to-nearest": "pentad.model.transforms.round_to_nearest:RoundToNearest",
+        "magnitude": "pentad.model.transforms.magnitude:Magnitude",
         "wanda": "pentad.model.transforms.wanda:Wanda",
         "kv-pooling": "pentad.model.transforms.kv_pooling:KVPooling",
     },
