@@ -179,6 +179,12 @@ class Infeasible(PentadError):
     exit_code = 3
 
 
+class DeadlineExceeded(Infeasible):
+    """Nothing of the answer was made before the request's deadline; trying again is no remedy."""
+
+    code = "deadline_exceeded"
+
+
 class BudgetExceeded(PentadError):
     """The next step would pass a hard limit of the run, so it was not started."""
 

@@ -199,14 +199,13 @@ def test_vllm_names_are_added_on_request_with_the_same_values() -> None:
 
 def test_the_pentad_object_and_its_headers_reach_the_model() -> None:
     app, backend = scripted_app()
-    body = {"run_id": "r1", "step": 2, "graph": {"b": ["a"]}, "slo": {"ttft_s": 0.5}, "quality": 0.7}
+    body = {"run_id": "r1", "step": 2, "graph": {"b": ["a"]}, "slo": {"ttft_s": 0.5}}
     chat(app, pentad={**body, "budget": {"tokens": 100}, "data_label": "local"})
     headers = {
         "x-pentad-run-id": "r1",
         "x-pentad-step": "2",
         "x-pentad-graph": '{"b": ["a"]}',
         "x-pentad-slo": '{"ttft_s": 0.5}',
-        "x-pentad-quality": "0.7",
         "x-pentad-budget": '{"tokens": 100}',
         "x-pentad-data-label": "local",
     }
@@ -216,7 +215,6 @@ def test_the_pentad_object_and_its_headers_reach_the_model() -> None:
     assert first.run_id == "r1"
     assert first.graph == {"b": ("a",)}
     assert first.objective.ttft_s == 0.5
-    assert first.objective.min_quality == 0.7
     assert first.budget.tokens == 100
     assert first.data_label == "local"
 

@@ -121,7 +121,9 @@ class Asker:
             # Off the event loop: rendering a long conversation takes a while.
             prompt = await asyncio.to_thread(self._run.around.models.prompt_text, request)
             asked = replace(asked, prompt_sha256=fingerprint(prompt))
-            await self._run.reserve(Amount(tokens=asked.reserved_tokens), asked, prompt=prompt)
+            await self._run.reserve(
+                Amount(tokens=asked.reserved_tokens, cost=asked.reserved_cost), asked, prompt=prompt
+            )
             started: list[Delta] = []
             try:
                 completion = await self._stream(request, asked, started)
@@ -151,6 +153,18 @@ class Asker:
                     param="budget.tokens",
                 )
             max_tokens = min(max_tokens, left - prompt_tokens)
+        price = self._run.around.models.price(request.model)
+        money = self._run.state.budget_left.cost
+        if money is not None:
+            affordable = price.affordable(money, prompt_tokens)
+            if affordable is not None and affordable < 1:
+                raise BudgetExceeded(
+                    f"the next model call has {prompt_tokens} prompt tokens, {money:g} of "
+                    f"{self._run.state.ledger.budget.cost:g} money are left",
+                    hint="raise budget.cost",
+                    param="budget.cost",
+                )
+            max_tokens = max_tokens if affordable is None else min(max_tokens, affordable)
         asked = ModelAsked(
             step=self._run.state.step,
             attempt=attempt,
@@ -158,6 +172,7 @@ class Asker:
             request_id=f"{self._run.state.run_id}.{self._run.state.step}.{attempt}",
             prompt_tokens=prompt_tokens,
             reserved_tokens=prompt_tokens + max_tokens,
+            reserved_cost=price.at_most(prompt_tokens, max_tokens),
         )
         sampling = replace(request.sampling, max_tokens=max_tokens)
         return replace(request, id=asked.request_id, sampling=sampling), asked

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from pentad.execution.backend import Capabilities, Completion, Delta
+from pentad.model.prices import Price
 from pentad.types import Request, Usage
 
 
@@ -49,3 +50,5 @@ class ModelPort(Protocol):
     async def embed(self, model: str, texts: Sequence[str]) -> Vectors: ...
 
     def models(self) -> Sequence[Card]: ...
+
+    def price(self, model: str) -> Price: ...

@@ -37,6 +37,7 @@ from pentad.errors import (
     PentadError,
     Unavailable,
 )
+from pentad.model.objectives import refuse_unenforced
 from pentad.resource.shares import Shares
 from pentad.types import Budget, Clock, Message, Objective
 
@@ -129,13 +130,17 @@ class AgentRuntime(RunReader):
         self._check_goal(goal)
         self._check(spec)
         run_id = _new_id()
+        aim = objective or spec.objective
+        refuse_unenforced(aim)
         limit = narrower(narrower(spec.budget, self._limits.budget), budget or Budget())
+        # What a run aims for in whole binds it as a budget does.
+        limit = narrower(limit, Budget(wall_s=aim.deadline_s, cost=aim.max_cost))
         started = RunStarted(
             agent=encode(spec),
             goal=goal,
             tenant=tenant,
             history=tuple(history),
-            objective=objective or spec.objective,
+            objective=aim,
             budget=limit,
             data_label=data_label or spec.data_label,
         )

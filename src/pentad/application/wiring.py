@@ -30,6 +30,7 @@ from pentad.model.loading import ModelFiles, open_model
 from pentad.model.prices import Price
 from pentad.model.service import ModelService
 from pentad.model.store import ModelStore
+from pentad.resource.turns import Turns
 from pentad.types import Clock
 
 
@@ -72,6 +73,7 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
             backends,
             embedders=vectors,
             router=choice.build("router", settings.router),
+            turns=_turns(settings, [stored.name for stored in stored_models], clock),
             prices={p.model: _price(p) for p in settings.prices},
             clock=clock,
         )
@@ -148,6 +150,15 @@ def _check_names(settings: Settings, local: Sequence[str]) -> None:
                 hint=f"served are: {', '.join(sorted(served))}",
                 param="prices",
             )
+
+
+def _turns(settings: Settings, local: Sequence[str], clock: Clock) -> dict[str, Turns]:
+    """Tenants take turns at each engine, where there are several."""
+    tenants = frozenset(settings.server.tenant_names())
+    if len(tenants) < 2:
+        return {}
+    most, contended = settings.engine.max_sequences, settings.engine.tenant_sequences
+    return {name: Turns(tenants, sequences=most, contended=contended, clock=clock) for name in local}
 
 
 def _price(setting: ModelPrice) -> Price:

@@ -9,18 +9,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol, cast, runtime_checkable
 
 import msgspec
 
 from pentad.errors import Incompatible, ModelNotFound
 from pentad.execution.backend import Backend, Capabilities, Completion, Delta, Embedder, StreamDone, collect
+from pentad.model.backends.openai_usage import estimated_tokens, prompt_bytes
+from pentad.model.backends.sizes import prompt_chars
+from pentad.model.objectives import fitted, marked, needs_count, refuse_unenforced, time_limit, within
 from pentad.model.prices import FREE, Price
 from pentad.model.routing.base import ModelRouter, RouterInput
 from pentad.model.tokenizer_facts import TokenizerFacts
 from pentad.model.workers import in_thread
+from pentad.resource.turns import Turns
 from pentad.types import Clock, Decision, Request, Span, Usage
 
 
@@ -84,6 +89,7 @@ class ModelService:
         backends: name served under to backend; at least one.
         embedders: name served under to embedder.
         router: chooses among `backends`.
+        turns: name served under to who may go into its engine next; absent: whoever comes.
         prices: name served under to price; a model without one costs nothing.
         default: the model of requests that name none, listed first; None takes the first backend.
         clock: monotonic, for spans and decisions.
@@ -96,6 +102,7 @@ class ModelService:
         *,
         embedders: Mapping[str, Embedder] | None = None,
         router: ModelRouter,
+        turns: Mapping[str, Turns] | None = None,
         prices: Mapping[str, Price] | None = None,
         default: str | None = None,
         clock: Clock = time.monotonic,
@@ -110,6 +117,7 @@ class ModelService:
         self._backends = {name: backends[name] for name in order}
         self._embedders = dict(embedders or {})
         self._router = router
+        self._turns = dict(turns or {})
         self._prices = dict(prices or {})
         self._clock = clock
         self._created_s = int(wall_clock())
@@ -121,13 +129,18 @@ class ModelService:
 
         Raises:
             ModelNotFound, Incompatible, Forbidden: no backend may serve this request.
+            BudgetExceeded, DeadlineExceeded: its limits leave no room for an answer; one that has begun
+                ends with `length`, and a decision on the subject `limit` says where.
             InvalidRequest, Overloaded, BackendFailed: as the backend says.
         """
         started_s = self._clock()
         backend, decision = self._route(request)
+        refuse_unenforced(request.context.objective)
         span = Span(layer="model", name="route", start_s=started_s, end_s=self._clock())
-        # Every backend's stream is an async generator; the protocol only promises iteration.
-        async with aclosing(cast("AsyncGenerator[Delta, None]", backend.stream(request))) as deltas:
+        answer = self._admitted(backend, request)
+        if (limit := time_limit(request.context)) is not None:
+            answer = within(answer, limit, request, partial(self._count_partial, backend))
+        async with aclosing(answer) as deltas:
             async for delta in deltas:
                 if isinstance(delta, StreamDone):
                     usage = delta.usage
@@ -140,6 +153,48 @@ class ModelService:
                         )
                     )
                 yield delta
+
+    async def _admitted(self, backend: Backend, request: Request) -> AsyncGenerator[Delta, None]:
+        """The backend's stream, begun when it is the tenant's turn, within the request's budgets."""
+        turns = self._turns.get(request.model or self.default)
+        arrived_s = self._clock()
+        async with AsyncExitStack() as held:
+            if turns is not None:
+                sampling = request.sampling
+                await held.enter_async_context(turns.turn(request.tenant, sampling.n, request.priority))
+            span = Span(layer="resource", name="admission", start_s=arrived_s, end_s=self._clock())
+            limit = None
+            if needs_count(request.context):
+                request, limit = fitted(
+                    request,
+                    prompt_tokens=await self._prompt_tokens(backend, request),
+                    price=self.price(request.model),
+                    context_length=backend.capabilities.context_length,
+                )
+            # Every backend's stream is an async generator; the protocol only promises iteration.
+            stream = cast("AsyncGenerator[Delta, None]", backend.stream(request))
+            deltas = await held.enter_async_context(aclosing(marked(stream, limit)))
+            async for delta in deltas:
+                if isinstance(delta, StreamDone) and turns is not None:
+                    usage = delta.usage
+                    delta = StreamDone(usage=replace(usage, spans=(span, *usage.spans)))
+                yield delta
+
+    async def _prompt_tokens(self, backend: Backend, request: Request) -> int:
+        """Counted where the tokenizer is here, else estimated from its bytes."""
+        try:
+            return await in_thread(backend.count_tokens, request, chars=prompt_chars(request))
+        except Incompatible:
+            return estimated_tokens(prompt_bytes(request))
+
+    async def _count_partial(self, backend: Backend, request: Request, texts: list[str]) -> Usage:
+        """The usage of an answer that was cut: its text, tokenized once more."""
+        if isinstance(backend, TokenCodec):
+            counts = [await in_thread(backend.tokenize, text, chars=len(text)) for text in texts]
+            completion = sum(map(len, counts))
+        else:
+            completion = sum(estimated_tokens(len(text.encode())) for text in texts)
+        return Usage(prompt_tokens=await self._prompt_tokens(backend, request), completion_tokens=completion)
 
     async def complete(self, request: Request) -> Completion:
         """The whole answer: the fold of `stream`."""

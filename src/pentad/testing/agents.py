@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from pentad.errors import ContextLengthExceeded
 from pentad.execution.backend import Capabilities
+from pentad.model.prices import FREE, Price
 from pentad.model.routing.fixed import Fixed
 from pentad.model.service import ModelService
 from pentad.testing.backends import ALL_FORMATS, ScriptedBackend, Turn
@@ -46,7 +47,12 @@ class WordEmbedder:
 
 
 def scripted_models(
-    turns: Sequence[Turn], *, context_length: int = 8192, repeat: bool = False, embedder: bool = False
+    turns: Sequence[Turn],
+    *,
+    context_length: int = 8192,
+    repeat: bool = False,
+    embedder: bool = False,
+    price: Price = FREE,
 ) -> tuple[ModelService, ScriptedBackend]:
     """A model service whose only model plays `turns`, and that model, which records its requests."""
     capabilities = Capabilities(
@@ -54,4 +60,7 @@ def scripted_models(
     )
     backend = ScriptedBackend(turns, capabilities=capabilities, repeat=repeat)
     embedders = {"words": WordEmbedder()} if embedder else {}
-    return ModelService({"scripted": backend}, embedders=embedders, router=Fixed()), backend
+    models = ModelService(
+        {"scripted": backend}, embedders=embedders, router=Fixed(), prices={"scripted": price}
+    )
+    return models, backend

@@ -52,6 +52,7 @@ ENGINE = (
     Flag(name="scheduler", help="Batch scheduler; `pentad strategies` lists them.", metavar="NAME"),
     Flag(name="max_batch_tokens", help="Tokens computed per step.", kind=int),
     Flag(name="max_sequences", help="Sequences running at once.", kind=int),
+    Flag(name="tenant_sequences", help="Of one tenant, while others are active.", kind=int),
     Flag(name="max_waiting", help="Requests queued before 429.", kind=int),
     Flag(name="prefix_cache", help="Share blocks of equal prompt beginnings.", kind=bool),
     Flag(name="check_invariants", help="Verify block accounting after every step.", kind=bool),

@@ -24,8 +24,9 @@ from pentad.application.gateway.settings import GatewaySettings
 from pentad.application.gateway.sse import EventStream, StreamWatch, until_disconnected
 from pentad.application.gateway.store import ResponseStore
 from pentad.application.services import Services
-from pentad.errors import PentadError, Unavailable
+from pentad.errors import InvalidRequest, PentadError, Unavailable
 from pentad.execution.backend import Delta, NoticeDelta
+from pentad.model.objectives import LIMIT
 from pentad.types import Request, Span, Usage
 
 T = TypeVar("T")
@@ -104,6 +105,12 @@ class Gateway:
 
         Its priority is no more urgent than the policy of its tenant allows.
         """
+        if request.context.budget.tool_calls is not None:
+            raise InvalidRequest(
+                "budget.tool_calls is of agent runs; here the client calls the tools",
+                hint="leave it out",
+                param="budget.tool_calls",
+            )
         policy = self._policies.get(request.tenant)
         if policy is not None and request.priority < policy.priority:
             request = replace(request, priority=policy.priority)
@@ -114,6 +121,7 @@ class Gateway:
             self.metrics.objectives[model] = objective
         return metered(
             _noticed(self.services.models.stream(request), exchange),
+            objective,
             model if model in known else "unknown",
             metrics=self.metrics,
             pulse=self.pulse,
@@ -129,10 +137,14 @@ class Gateway:
     def explain(
         self, exchange: Exchange, span: Span, asked: bool
     ) -> Callable[[Usage], dict[str, Any] | None]:
-        """How this answer's `pentad` object is made, if it was asked for."""
-        if not asked:
-            return lambda _: None
-        return lambda usage: explanation(usage, (span,), exchange.request_id)
+        """How this answer's `pentad` object is made: if asked for, or if a limit has cut the answer."""
+
+        def made(usage: Usage) -> dict[str, Any] | None:
+            limits = [d.constraint for d in usage.decisions if d.subject == LIMIT]
+            told = explanation(usage, (span,), exchange.request_id) if asked else {}
+            return {**told, "limits": limits} if limits else told or None
+
+        return made
 
     def events(
         self,

@@ -8,7 +8,43 @@ from dataclasses import dataclass, field
 
 from pentad.application.gateway.metrics import Metrics
 from pentad.execution.backend import ChoiceDone, Delta, NoticeDelta, PromptDelta, StreamDone
-from pentad.types import Clock
+from pentad.model.objectives import LIMIT
+from pentad.types import Clock, Objective, Usage
+
+
+@dataclass(slots=True)
+class Attainment:
+    """Whether one answer keeps what its objective wishes; one that failed or was cut misses its deadline."""
+
+    objective: Objective
+    first_s: float | None = None
+    _gaps: int = 0
+    _gaps_s: float = 0.0
+    _ended: tuple[Usage, float] | None = None
+
+    def gap(self, seconds: float) -> None:
+        """Notes the time between two pieces."""
+        self._gaps += 1
+        self._gaps_s += seconds
+
+    def ended(self, usage: Usage, seconds: float) -> None:
+        """Notes the whole answer."""
+        self._ended = (usage, seconds)
+
+    def met(self) -> dict[str, bool]:
+        """Each objective that was given, and whether it was met; inter-token times on the average."""
+        aim, ended = self.objective, self._ended
+        cut = ended is not None and any(d.subject == LIMIT for d in ended[0].decisions)
+        found: dict[str, bool] = {}
+        if aim.ttft_s is not None:
+            found["ttft"] = self.first_s is not None and self.first_s <= aim.ttft_s
+        if aim.inter_token_s is not None:
+            found["inter_token"] = ended is not None and self._gaps_s <= aim.inter_token_s * self._gaps
+        if aim.deadline_s is not None:
+            found["deadline"] = ended is not None and not cut and ended[1] <= aim.deadline_s
+        if aim.max_cost is not None:
+            found["cost"] = ended is not None and not cut and ended[0].cost <= aim.max_cost
+        return found
 
 
 @dataclass(slots=True)
@@ -19,12 +55,19 @@ class Pulse:
 
 
 async def metered(
-    deltas: AsyncGenerator[Delta, None], model: str, *, metrics: Metrics, pulse: Pulse, clock: Clock
+    deltas: AsyncGenerator[Delta, None],
+    objective: Objective,
+    model: str,
+    *,
+    metrics: Metrics,
+    pulse: Pulse,
+    clock: Clock,
 ) -> AsyncGenerator[Delta, None]:
-    """The same deltas. Times run from the first call, on one clock."""
+    """The same deltas. Times run from the first call, on one clock; objectives are met or missed by them."""
     started_s = clock()
     meter = metrics.generation(model)
     before: dict[int, float] = {}
+    attainment = Attainment(objective)
     outcome = "error"
     try:
         async with aclosing(deltas) as stream:
@@ -32,15 +75,18 @@ async def metered(
                 now = clock()
                 if isinstance(delta, StreamDone):
                     meter.usage(delta.usage)
+                    attainment.ended(delta.usage, now - started_s)
                 elif not isinstance(delta, (NoticeDelta, PromptDelta)):
                     pulse.last_s[model] = now
                     if not before:
                         meter.first_token(now - started_s)
+                        attainment.first_s = now - started_s
                     previous = before.get(delta.choice)
                     if isinstance(delta, ChoiceDone):
                         outcome = delta.reason
                     elif previous is not None:
                         meter.inter_token(now - previous)
+                        attainment.gap(now - previous)
                     before[delta.choice] = now
                 yield delta
     except GeneratorExit:
@@ -51,3 +97,5 @@ async def metered(
         raise
     finally:
         meter.done(outcome, clock() - started_s)
+        if outcome != "cancelled":
+            meter.attained(attainment.met())

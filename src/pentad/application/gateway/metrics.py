@@ -75,6 +75,12 @@ class Metrics:
         self.requests = Counter(
             "pentad_requests", "Ended requests by how they ended.", [*model, "outcome"], registry=add
         )
+        self.attainment = Counter(
+            "pentad_objectives",
+            "Objectives of ended requests by whether they were met.",
+            [*model, "objective", "outcome"],
+            registry=add,
+        )
         self.http = Counter(
             "pentad_http_requests", "HTTP answers.", ["route", "method", "status"], registry=add
         )
@@ -123,6 +129,11 @@ class Meter:
         metrics.request_completion_tokens.labels(model).observe(usage.completion_tokens)
         for span in usage.spans:
             metrics.phase.labels(model, span.layer, span.name).observe(span.end_s - span.start_s)
+
+    def attained(self, met: Mapping[str, bool]) -> None:
+        """Counts the objectives of one ended request."""
+        for name, kept in met.items():
+            self._metrics.attainment.labels(self._model, name, "met" if kept else "missed").inc()
 
     def done(self, outcome: str, seconds: float) -> None:
         """Counts one ended request."""
