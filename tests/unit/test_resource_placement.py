@@ -42,12 +42,35 @@ def test_llama_3_2_1b_needs_its_weights_and_kv_and_activations() -> None:
 
 
 @pytest.mark.parametrize("name", known("placement"))
-def test_every_registered_strategy_is_named_as_registered_and_its_plan_is_plain_data(name: str) -> None:
-    found = plan(name, TINY, Cluster(devices=(GPU,)))
-    assert found.strategy == name
-    data = json.loads(json.dumps(found.to_dict()))
-    assert data["stages"][0]["total_bytes"] == found.stages[0].total_bytes
-    assert data["stages"][0]["end_layer"] == TINY.layers
+class TestEveryStrategy:
+    cluster = ring(dataclasses.replace(GPU, name="one"), dataclasses.replace(GPU, name="two"))
+    load = Workload(concurrency=4)
+
+    def test_replicas_hold_every_layer_once_and_their_shares_add_up(self, name: str) -> None:
+        found = plan(name, TINY, self.cluster, self.load)
+        assert found.strategy == name
+        assert sum(replica.weight for replica in found.replicas) == pytest.approx(1)
+        for replica in found.replicas:
+            bounds = [(stage.first_layer, stage.end_layer) for stage in replica.stages]
+            assert [first for first, _ in bounds] == [0, *(end for _, end in bounds[:-1])]
+            assert bounds[-1][1] == TINY.layers
+            assert all(stage.total_bytes <= stage.usable_bytes for stage in replica.stages)
+
+    def test_equal_problems_get_equal_plans_which_are_plain_data(self, name: str) -> None:
+        found = plan(name, TINY, self.cluster, self.load)
+        assert plan(name, TINY, self.cluster, self.load) == found
+        data = json.loads(json.dumps(found.to_dict()))
+        assert [stage["total_bytes"] for stage in data["stages"]] == [s.total_bytes for s in found.stages]
+        assert data["replicas"][0]["stages"][0] == data["stages"][0]
+
+    def test_a_plan_says_what_was_chosen_and_an_impossible_one_what_would_help(self, name: str) -> None:
+        (decision,) = plan(name, TINY, self.cluster, self.load).decisions
+        assert decision.policy == name
+        assert decision.candidates
+        small = ring(*(edge(each, 0.001) for each in ("one", "two")))
+        with pytest.raises(Infeasible) as caught:
+            plan(name, TINY, small, self.load)
+        assert caught.value.hint
 
 
 class TestSingle:

@@ -12,10 +12,19 @@ from pentad.choice import Choice, build
 from pentad.execution.device import Cluster
 from pentad.execution.spec import ModelSpec
 from pentad.resource.cost import ModelForm
-from pentad.resource.placement.base import PlacementPlanner, PlacementProblem, Plan, Stage, Workload
+from pentad.resource.placement.base import PlacementPlanner, PlacementProblem, Plan, Replica, Stage, Workload
 from pentad.types import Objective
 
-__all__ = ["ModelForm", "PlacementPlanner", "PlacementProblem", "Plan", "Stage", "Workload", "plan"]
+__all__ = [
+    "ModelForm",
+    "PlacementPlanner",
+    "PlacementProblem",
+    "Plan",
+    "Replica",
+    "Stage",
+    "Workload",
+    "plan",
+]
 
 
 def plan(

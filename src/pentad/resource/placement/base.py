@@ -77,15 +77,30 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Replica:
+    """A whole copy of the model: a pipeline of stages that serves its share of the requests."""
+
+    stages: tuple[Stage, ...]
+    weight: float = 1.0
+    """Share of the requests that flow to it; those of a plan's replicas add up to 1."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight <= 1:
+            raise ValueError(f"weight is {self.weight}, must be above 0 and at most 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Where a model's layers run and what is predicted to come of it."""
+    """Where a model runs and what is predicted to come of it: a graph of replicas and their stages."""
 
     strategy: str
     model: str
-    stages: tuple[Stage, ...]
+    replicas: tuple[Replica, ...]
     ttft_s: float
-    """Predicted time to the first token of a request that arrives while the others decode."""
+    """Predicted time to the first token of a request that arrives while the others decode; of several
+    replicas the slowest one's."""
     inter_token_s: float
+    """Of several replicas the slowest one's."""
     throughput_tokens_per_s: float
     """Generated tokens of all requests together, prompts included in the time."""
     binding: str
@@ -98,12 +113,18 @@ class Plan:
     """Where the rates came from: measured, published or assumed; the weakest of all devices."""
     decisions: tuple[Decision, ...] = ()
 
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Those of all replicas, in order."""
+        return tuple(stage for replica in self.replicas for stage in replica.stages)
+
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain data for JSON."""
         data = asdict(self)
-        for stage, plain in zip(self.stages, data["stages"], strict=True):
-            plain["total_bytes"] = stage.total_bytes
-        return data
+        for replica, plain in zip(self.replicas, data["replicas"], strict=True):
+            for stage, entry in zip(replica.stages, plain["stages"], strict=True):
+                entry["total_bytes"] = stage.total_bytes
+        return data | {"stages": [stage for replica in data["replicas"] for stage in replica["stages"]]}
 
 
 Layout = Callable[[PlacementProblem], Sequence[Stage]]
@@ -123,6 +144,12 @@ class PlacementPlanner(Protocol):
             Infeasible: no such plan; names the limit that binds, with numbers and a remedy.
         """
         ...
+
+
+def replica_load(problem: PlacementProblem, weight: float) -> PlacementProblem:
+    """The problem as a replica sees it that serves this share of the requests: at least one at a time."""
+    concurrency = max(1, round(problem.workload.concurrency * weight))
+    return replace(problem, workload=replace(problem.workload, concurrency=concurrency))
 
 
 def stage_on(problem: PlacementProblem, device: DeviceProfile, first_layer: int, end_layer: int) -> Stage:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from pentad.errors import Infeasible
-from pentad.execution.device import Link
+from pentad.execution.device import DeviceProfile, Link
 from pentad.resource.cost import StepCost, chunks
-from pentad.resource.placement.base import PlacementProblem, Plan, Stage, stage_cost
+from pentad.resource.placement.base import (
+    PlacementProblem,
+    Plan,
+    Replica,
+    Stage,
+    replica_load,
+    stage_cost,
+)
 from pentad.resource.shape import StepShape
 from pentad.types import Decision
 
@@ -27,7 +34,7 @@ class Prediction:
     throughput_tokens_per_s: float
     completion_s: float
     device_s: float
-    """A request's share of the devices' time: theirs while all are served, divided by all."""
+    """A request's share of its pipeline's time: the time while all are served, divided by all."""
     binding_term: str
 
 
@@ -90,22 +97,35 @@ def _link(problem: PlacementProblem, source: str, target: str) -> Link:
     )
 
 
-def finish(strategy: str, problem: PlacementProblem, stages: tuple[Stage, ...]) -> Plan:
-    """The plan of stages that fit, once the objective is met.
+def together(found: Sequence[Prediction]) -> Prediction:
+    """What replicas do side by side: the slowest one's latencies, the sum of what they generate."""
+    slowest = max(found, key=lambda one: one.completion_s)
+    return replace(
+        slowest,
+        ttft_s=max(one.ttft_s for one in found),
+        inter_token_s=max(one.inter_token_s for one in found),
+        throughput_tokens_per_s=sum(one.throughput_tokens_per_s for one in found),
+    )
+
+
+def finish(strategy: str, problem: PlacementProblem, *replicas: Replica) -> Plan:
+    """The plan of replicas whose stages fit, once the objective is met.
 
     Raises:
         Infeasible: a limit of the objective cannot be met, or not be checked.
     """
-    prediction = predict(problem, stages)
+    stages = [stage for replica in replicas for stage in replica.stages]
+    found = [predict(replica_load(problem, replica.weight), replica.stages) for replica in replicas]
+    prediction = together(found)
     profiles = [problem.cluster.device(stage.device) for stage in stages]
-    cost = _per_request(prediction, [profile.price_per_hour for profile in profiles], 1 / 3600)
-    energy_j = _per_request(prediction, [profile.power_w for profile in profiles], 1.0)
+    cost = _per_request(problem, replicas, found, lambda device: device.price_per_hour, 1 / 3600)
+    energy_j = _per_request(problem, replicas, found, lambda device: device.power_w, 1.0)
     pressures = _pressures(problem, stages, prediction, cost, energy_j)
     nearest = max(pressures, key=pressures.__getitem__)
     return Plan(
         strategy=strategy,
         model=problem.spec.name,
-        stages=stages,
+        replicas=replicas,
         ttft_s=prediction.ttft_s,
         inter_token_s=prediction.inter_token_s,
         throughput_tokens_per_s=prediction.throughput_tokens_per_s,
@@ -120,12 +140,17 @@ def finish(strategy: str, problem: PlacementProblem, stages: tuple[Stage, ...]) 
                 layer="resource",
                 policy=strategy,
                 subject="placement",
-                chosen=", ".join(f"{s.device}:{s.first_layer}-{s.end_layer}" for s in stages),
+                chosen="; ".join(_written(replica, len(replicas)) for replica in replicas),
                 candidates=tuple((name, round(value, 4)) for name, value in pressures.items()),
                 constraint=nearest,
             ),
         ),
     )
+
+
+def _written(replica: Replica, count: int) -> str:
+    stages = ", ".join(f"{s.device}:{s.first_layer}-{s.end_layer}" for s in replica.stages)
+    return stages if count == 1 else f"{stages} for {replica.weight:.0%}"
 
 
 def _pressures(
@@ -167,10 +192,25 @@ def _pressures(
     return pressures
 
 
-def _per_request(prediction: Prediction, per_second: Sequence[float | None], scale: float) -> float | None:
-    """What a request takes of something that every device spends by time; None if one does not tell."""
-    known = [value for value in per_second if value is not None]
-    return sum(known) * scale * prediction.device_s if len(known) == len(per_second) else None
+def _per_request(
+    problem: PlacementProblem,
+    replicas: Sequence[Replica],
+    found: Sequence[Prediction],
+    rate: Callable[[DeviceProfile], float | None],
+    scale: float,
+) -> float | None:
+    """What a request takes of something that its replica's devices spend by time, in the mean over requests.
+
+    None if one of the devices does not tell.
+    """
+    total = 0.0
+    for replica, prediction in zip(replicas, found, strict=True):
+        for stage in replica.stages:
+            value = rate(problem.cluster.device(stage.device))
+            if value is None:
+                return None
+            total += replica.weight * value * scale * prediction.device_s
+    return total
 
 
 def _remedy(name: str, concurrency: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pentad.errors import Infeasible
-from pentad.resource.placement.base import PlacementProblem, Plan, Stage, check_memory, stage_on
+from pentad.resource.placement.base import PlacementProblem, Plan, Replica, Stage, check_memory, stage_on
 from pentad.resource.placement.predict import finish
 
 
@@ -30,7 +30,7 @@ class SingleDevice:
                 return (stage_on(changed, changed.cluster.device(name), 0, changed.spec.layers),)
 
             try:
-                plans.append(finish(self.name, problem, check_memory(problem, whole)))
+                plans.append(finish(self.name, problem, Replica(stages=check_memory(problem, whole))))
             except Infeasible as refusal:
                 refusals.append(refusal)
         if not plans:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pentad.errors import Infeasible
-from pentad.resource.placement.base import PlacementProblem, Plan, Stage, check_memory, stage_on
+from pentad.resource.placement.base import PlacementProblem, Plan, Replica, Stage, check_memory, stage_on
 from pentad.resource.placement.predict import finish
 
 
@@ -32,7 +32,7 @@ class UniformPipeline:
                 hint=f"use at most {problem.spec.layers} devices",
                 param="devices",
             )
-        return finish(self.name, problem, check_memory(problem, equal_stages))
+        return finish(self.name, problem, Replica(stages=check_memory(problem, equal_stages)))
 
 
 def equal_stages(problem: PlacementProblem) -> Sequence[Stage]:
