@@ -95,6 +95,7 @@ _TABLE: dict[str, dict[str, str]] = {
     "placement": {
         "single": "pentad.resource.placement.single:SingleDevice",
         "uniform": "pentad.resource.placement.uniform:UniformPipeline",
+        "replicated": "pentad.resource.placement.replicated:Replicated",
     },
     # execution layer: who runs a step
     "runner": {
