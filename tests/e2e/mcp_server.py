@@ -1,12 +1,20 @@
 """A small MCP server for tests, over stdio or HTTP: `python mcp_server.py [stdio]`."""
 
-from __future__ import annotations
-
 import asyncio
 import os
+from typing import Annotated
 
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import AcceptedElicitation, Elicit, ElicitationResult, MCPServer, Resolve
 from mcp.server.mcpserver.exceptions import ToolError
+from pydantic import BaseModel
+
+
+class Address(BaseModel):
+    street: str
+
+
+async def ask_where() -> Elicit[Address]:
+    return Elicit("Where to?", Address)
 
 
 def make() -> MCPServer:
@@ -52,6 +60,12 @@ def make() -> MCPServer:
     def stopped_calls() -> list[str]:
         """Which calls were cancelled."""
         return stopped
+
+    @server.tool()
+    def order(lamps: int, to: Annotated[ElicitationResult[Address], Resolve(ask_where)]) -> str:
+        """Orders lamps, to an address that it asks for."""
+        told = to.data.street if isinstance(to, AcceptedElicitation) else "nowhere"
+        return f"{to.action}: {lamps} lamps to {told}"
 
     @server.tool()
     def turn_hostile() -> str:

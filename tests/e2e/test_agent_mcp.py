@@ -10,15 +10,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import uvicorn
 from mcp_server import make
 
 from agent_support import call, context, harness, run, spec
-from pentad.agent.events import ToolReturned
+from pentad.agent.events import ApprovalAsked, ToolReturned
 from pentad.agent.limits import RuntimeLimits
 from pentad.agent.spec import McpServer
 from pentad.agent.tools.base import Tool
@@ -313,3 +314,85 @@ def test_a_secret_filled_in_from_the_environment_is_nowhere_in_the_journal(
     run(scenario(), 60)
     for file in tmp_path.iterdir():
         assert b"canary-7f3a" not in file.read_bytes()
+
+
+CARELESS = McpServer(command=sys.executable, args=(str(pathlib.Path(__file__).with_name("mcp_careless.py")),))
+
+
+def test_one_careless_tool_spoils_neither_its_server_nor_the_others() -> None:
+    async def scenario() -> None:
+        async with connected(CARELESS) as connection:
+            tools = await connection.tools()
+            blocked = {
+                name.removeprefix("srv__"): tool.blocked for name, tool in tools.items() if tool.blocked
+            }
+            assert set(tools) - {f"srv__{name}" for name in blocked} == {
+                "srv__good",
+                "srv__only_text",
+                "srv__patterns",
+                "srv__whispers",
+                "srv__odd_answer",
+                "srv__order",
+            }
+            assert "inputSchema is no schema of type object" in blocked["no_schema"]
+            assert "inputSchema is no schema of type object" in blocked["a_list"]
+            assert "annotations" in blocked["odd_hints"]
+            assert "it is no object" in blocked["tool8"]
+            assert "stands for more than 4000 schemas" in blocked["doubling"]
+            assert "invisible characters" in blocked["hides"]
+            assert {"null_schema", "tool7"} <= set(blocked)
+            assert (await use(tools["srv__good"], x="a")).content == "good says hello"
+            # An output schema and no structured content: what it says is taken as it is.
+            assert (await use(tools["srv__only_text"], x="a")).content == "only_text says hello"
+            whispers = tools["srv__whispers"].parameters["properties"]["x"]["description"]
+            assert whispers == "A word."
+            # Neither hangs nor is refused; the pattern is the server's own to check.
+            assert (await use(tools["srv__patterns"], **{"a" * 60 + "!": "x"})).status == "ok"
+            odd = await use(tools["srv__odd_answer"], x="a")
+            assert odd.status == "unknown"
+            assert "no form that MCP knows" in odd.content
+
+    run(scenario(), 60)
+
+
+@pytest.mark.parametrize(
+    ("server", "reply", "says"),
+    [
+        (STDIO, {"approved": True, "content": {"street": "Elm Street"}}, "accept: 3 lamps to Elm Street"),
+        (STDIO, {"approved": False}, "decline: 3 lamps to nowhere"),
+        (STDIO, None, "cancel: 3 lamps to nowhere"),
+        (CARELESS, {"approved": True, "content": {"street": "Elm Street"}}, "accept: 3 lamps to Elm Street"),
+    ],
+    ids=["accept", "decline", "nobody", "in the middle of a call"],
+)
+def test_what_a_server_asks_is_put_to_a_person(
+    tmp_path: pathlib.Path, server: McpServer, reply: dict[str, Any] | None, says: str
+) -> None:
+    turns = [[call("srv__order", lamps=3)], ["ordered"]]
+
+    async def scenario() -> None:
+        limits = RuntimeLimits(mcp_commands=ALLOWED)
+        agent = spec(mcp_servers={"srv": server}, ask_timeout_s=None if reply else 0.2)
+        async with harness(tmp_path, turns, limits=limits) as h:
+            run_id = await h.runtime.start(agent, "order")
+            async with aclosing(h.runtime.events(run_id)) as records:
+                async for record in records:
+                    if isinstance(record.event, ApprovalAsked):
+                        break
+            asked = record.event
+            assert isinstance(asked, ApprovalAsked)
+            assert (asked.kind, asked.message, asked.tool) == ("input", "Where to?", "srv__order")
+            assert asked.schema is not None
+            assert asked.schema["properties"]["street"]["type"] == "string"
+            if reply:
+                with pytest.raises(InvalidRequest, match="give input with street"):
+                    await h.runtime.answer(run_id, asked.approval_id, approved=True)
+                with pytest.raises(InvalidRequest, match="invalid input"):
+                    await h.runtime.answer(run_id, asked.approval_id, approved=True, content={"street": 7})
+                assert h.runtime.show(run_id).status == "waiting"
+                await h.runtime.answer(run_id, asked.approval_id, **reply)
+            state = await h.runtime.wait(run_id)
+            assert state.exchanges[0].results[0].content == says
+            assert state.status == "answered"
+
+    run(scenario(), 60)

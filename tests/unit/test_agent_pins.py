@@ -7,8 +7,9 @@ import pathlib
 import pytest
 
 from pentad.agent.spec import McpServer
-from pentad.agent.tools.mcp import expanded, harmless
+from pentad.agent.tools.mcp_transport import expanded
 from pentad.agent.tools.pins import ToolPins, fingerprint, identity
+from pentad.agent.tools.schema import harmless
 from pentad.errors import Conflict, InvalidRequest
 
 SERVER = McpServer(command="srv", args=("--x",))

@@ -15,12 +15,12 @@ import pytest
 from pydantic import Field
 
 from agent_support import context, run
-from pentad.agent.tools.base import InDoubt, Tool, Toolbox, ToolContext
+from pentad.agent.tools.base import InDoubt, Reply, Tool, Toolbox, ToolContext
 from pentad.agent.tools.calling import Outcome, ToolRules, parse
 from pentad.agent.tools.calling import call as carry_out
 from pentad.agent.tools.command import command_tool
 from pentad.agent.tools.functions import tool
-from pentad.agent.tools.schema import check_arguments, check_schema
+from pentad.agent.tools.schema import check_arguments, check_schema, harmless_schema
 from pentad.errors import Forbidden, InvalidRequest, ToolFailed, UnknownName
 
 
@@ -285,7 +285,7 @@ def test_patterns_of_others_are_not_run_here() -> None:
 
 def test_endless_references_are_the_tools_failure() -> None:
     schema = {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}
-    with pytest.raises(ToolFailed, match="unusable"):
+    with pytest.raises(ToolFailed, match="too costly"):
         check_arguments("t", schema, {})
 
 
@@ -304,3 +304,90 @@ def test_a_toolbox_keeps_names_unique_and_lists_them() -> None:
         box.add(book)
     with pytest.raises(UnknownName, match="known: book"):
         box.get("cook")
+
+
+DOUBLING = {f"d{i}": {"allOf": [{"$ref": f"#/$defs/d{i - 1}"}] * 2} for i in range(1, 30)}
+NESTING = {"n": {"properties": {"x": {"allOf": [{"$ref": "#/$defs/n"}, {"$ref": "#/$defs/n"}]}}}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        ({"allOf": [{"$ref": "#/$defs/d29"}], "$defs": {**DOUBLING, "d0": {}}}, "more than 4000 schemas"),
+        ({"properties": {"x": {"$ref": "#/$defs/d29"}}, "$defs": {**DOUBLING, "d0": {}}}, "more than 4000"),
+        ({"$ref": "#"}, "refers to itself without end"),
+        ({"$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}]}}}, "refers to itself without end"),
+        ({"$ref": "#/a/0", "a": [{"$ref": f"#/a/{i + 1}"} for i in range(2400)]}, "too long a chain"),
+        ({"x": {1, 2}}, "is no JSON"),
+    ],
+)
+def test_schemas_that_multiply_are_refused_when_they_are_listed(schema: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        check_schema("t", schema)
+
+
+def test_schemas_of_recursive_data_are_none_of_those() -> None:
+    check_schema("t", {"$ref": "#/$defs/n", "$defs": NESTING})
+    tree = {"type": "object", "properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}}}
+    check_schema("t", tree)
+    check_arguments("t", tree, {"left": {"left": {}}})
+    with pytest.raises(ToolFailed, match=r"left\.left: 7 is not of type 'object'"):
+        check_arguments("t", tree, {"left": {"left": 7}})
+
+
+def test_arguments_that_make_a_schema_costly_are_given_up() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(40):
+        deep = {"x": deep}
+    with pytest.raises(ToolFailed, match="too costly"):
+        check_arguments("t", {"$ref": "#/$defs/n", "$defs": NESTING}, deep)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "any"},
+        {"required": None},
+        {"properties": {"a": {"$ref": "#/nowhere"}}},
+        {"properties": 3},
+        {"minProperties": "x"},
+        {"properties": {"a": {"enum": None}}},
+        {"properties": {"a": {"items": [{"type": "string"}]}}},
+        {"patternProperties": {"^(a+)+$": {}}, "additionalProperties": False},
+        {"patternProperties": {"^(a+)+$": {}}, "unevaluatedProperties": False},
+        {"propertyNames": {"pattern": "^(a+)+$"}},
+    ],
+)
+def test_what_is_no_json_schema_is_not_enforced(schema: dict[str, Any]) -> None:
+    check_arguments("t", schema, {"a": 1, "a" * 60 + "!": 2})
+    with pytest.raises(ToolFailed, match="'b' is a required property"):
+        check_arguments("t", {"allOf": [schema, {"required": ["b"]}]}, {"a": 1})
+
+
+def test_prose_of_schemas_loses_what_cannot_be_seen_and_the_rest_may_have_none() -> None:
+    hidden = "\u200b\U000e0041"
+    schema = {"properties": {"x": {"description": f"A{hidden} word.", "enum": ["a", "b"]}}, "title": hidden}
+    clean = harmless_schema("t", schema)
+    assert clean == {"properties": {"x": {"description": "A word.", "enum": ["a", "b"]}}, "title": ""}
+    for bad in ({"properties": {f"x{hidden}": {}}}, {"enum": [f"a{hidden}"]}, {"default": hidden}):
+        with pytest.raises(InvalidRequest, match="invisible characters in"):
+            harmless_schema("t", bad)
+
+
+def test_a_question_to_a_person_stops_the_clock_of_the_call() -> None:
+    async def question(text: str, _: Any) -> Reply:
+        await asyncio.sleep(0.5)
+        return Reply(action="accept", content={"said": text})
+
+    @tool(timeout_s=0.3)
+    async def slow(context: ToolContext) -> str:
+        """Asks."""
+        assert context.question is not None
+        reply = await context.question("well?", None)
+        return f"{reply.action} {reply.content}"
+
+    async def scenario() -> None:
+        outcome = await carry_out(slow, {}, context(question=question))
+        assert outcome.content == "accept {'said': 'well?'}"
+
+    run(scenario())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from pentad.agent.asking import Asker
@@ -11,7 +11,7 @@ from pentad.agent.budget import Amount
 from pentad.agent.events import ApprovalAnswered, ToolIntended, ToolReturned, ToolStatus
 from pentad.agent.run import Run
 from pentad.agent.state import Exchange
-from pentad.agent.tools.base import Tool, ToolContext
+from pentad.agent.tools.base import Question, Reply, Tool, ToolContext
 from pentad.agent.tools.calling import Outcome, ToolRules, call, in_doubt, parse
 from pentad.errors import Forbidden, PentadError
 from pentad.types import ToolCall
@@ -48,7 +48,8 @@ class Actor:
                 await self._returned(exchange, index, Outcome(status="unknown", content=text))
                 continue
             with self._run.span("agent", "check"):
-                checked = self._check(wanted, tools)
+                # In a thread: a stranger's schema may take a while.
+                checked = await asyncio.to_thread(self._check, wanted, tools)
             if isinstance(checked, Outcome):
                 await self._returned(exchange, index, checked)
             else:
@@ -74,7 +75,7 @@ class Actor:
                 if self._run.state.answer_to(step, index) is None:
                     await desk.ask(step, index, tool.name, exchange.calls[index].arguments)
             waited = [i for i, question in self._run.state.pending.items() if question.step == step]
-            await asyncio.gather(*(desk.wait(i) for i in waited))
+            await together(desk.wait(i) for i in waited)
         denied = set()
         for index, tool in asked:
             answer = self._run.state.answer_to(step, index)
@@ -122,13 +123,7 @@ class Actor:
                     )
                 await self._returned(exchange, index, outcome, cost=tool.cost)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for item in ready:
-                    group.create_task(one(*item))
-        except ExceptionGroup as errors:
-            # One reason is enough to end the run; the others are of the same kind.
-            raise errors.exceptions[0] from None
+        await together(one(*item) for item in ready)
 
     def _context(self, step: int, index: int, tool: Tool) -> ToolContext:
         around, left_s = self._run.around, self._run.wall_left_s()
@@ -142,7 +137,22 @@ class Actor:
             clock=around.clock,
             wall=around.wall,
             ask=self._asker.tool_ask,
+            question=self._question(step, index, tool),
         )
+
+    def _question(self, step: int, index: int, tool: Tool) -> Question:
+        async def ask(text: str, schema: Mapping[str, Any] | None) -> Reply:
+            desk = self._run.approvals
+            arguments = next(e for e in self._run.state.exchanges if e.step == step).calls[index].arguments
+            asked = await desk.ask(
+                step, index, tool.name, arguments, kind="input", message=text, schema=schema
+            )
+            answer = await desk.wait(asked)
+            if answer.by == "timeout":
+                return Reply(action="cancel")
+            return Reply(action="accept" if answer.approved else "decline", content=answer.content)
+
+        return ask
 
     def _key(self, step: int, index: int) -> str:
         return f"{self._run.state.run_id}:{step}:{index}"
@@ -162,6 +172,17 @@ class Actor:
                 cost=cost,
             )
         )
+
+
+async def together(work: Iterable[Coroutine[Any, Any, Any]]) -> None:
+    """Does all of it at once; the first error ends the rest and is raised alone."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for part in work:
+                group.create_task(part)
+    except ExceptionGroup as errors:
+        # One reason is enough to end the run; the others are of the same kind.
+        raise errors.exceptions[0] from None
 
 
 def _refusal(tool: str, answer: ApprovalAnswered) -> Outcome:

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pentad.agent.events import ApprovalAnswered, ApprovalAsked
-from pentad.errors import Conflict, Forbidden, InvalidRequest, NotFound
+from pentad.agent.tools.schema import check_arguments
+from pentad.errors import Conflict, Forbidden, InvalidRequest, NotFound, ToolFailed
 
 if TYPE_CHECKING:
     from pentad.agent.run import Run
@@ -36,7 +37,7 @@ class ApprovalDesk:
     async def ask(self, step: int, index: int, tool: str, arguments: str, **question: Any) -> str:
         """Journals the question; its approval id. The same call is asked about once, over restarts too."""
         for asked in self._run.state.pending.values():
-            if (asked.step, asked.index, asked.kind) == (step, index, question.get("kind", "tool")):
+            if not question and (asked.step, asked.index, asked.kind) == (step, index, "tool"):
                 return asked.approval_id
         limit_s, now_s = self._run.state.spec.ask_timeout_s, self._run.around.wall()
         event = ApprovalAsked(
@@ -149,6 +150,8 @@ def answered(
         raise NotFound(
             f"run {state.run_id!r} does not wait for approval {approval_id[:64]!r}", hint=f"pending: {known}"
         )
+    if asked.kind == "input" and approved:
+        _check_content(asked, content)
     return ApprovalAnswered(
         step=asked.step,
         index=asked.index,
@@ -159,3 +162,18 @@ def answered(
         content=content,
         waiting=len(state.pending) - 1,
     )
+
+
+def _check_content(asked: ApprovalAsked, content: Mapping[str, Any] | None) -> None:
+    """Raises InvalidRequest unless the values are those that were asked for."""
+    if asked.schema is None:
+        return
+    if content is None:
+        names = ", ".join(map(str, asked.schema.get("properties", {}))) or "none"
+        raise InvalidRequest(
+            f"{asked.tool!r} asks for values", hint=f"give input with {names}, or deny", param="input"
+        )
+    try:
+        check_arguments(asked.tool, asked.schema, content)
+    except ToolFailed as error:
+        raise InvalidRequest(error.message.replace("arguments", "input", 1), param="input") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pentad.agent.events import Effects
 from pentad.agent.memory.base import Memory
@@ -14,6 +14,20 @@ from pentad.errors import ToolFailed, UnknownName
 from pentad.types import Clock, ToolSpec
 
 Ask = Callable[[str, str, int], Awaitable[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What a person answered to a tool's question."""
+
+    action: Literal["accept", "decline", "cancel"]
+    """`cancel`: nobody answered."""
+    content: Mapping[str, Any] | None = None
+    """The values asked for."""
+
+
+Question = Callable[[str, Mapping[str, Any] | None], Awaitable[Reply]]
+"""Puts a question to a person while a call is under way: what is asked, and the values' JSON Schema."""
 
 
 class InDoubt(ToolFailed):
@@ -35,6 +49,8 @@ class ToolContext:
     wall: Clock = time.time
     ask: Ask | None = None
     """Asks the run's model: (system, user text, max_tokens). Counts against the run's budget."""
+    question: Question | None = None
+    """Asks a person; the call's time limit pauses meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

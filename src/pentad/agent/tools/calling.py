@@ -7,12 +7,12 @@ import fnmatch
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pentad.agent.codec import readable
 from pentad.agent.events import ToolStatus
-from pentad.agent.tools.base import InDoubt, Tool, ToolContext, Truncated
+from pentad.agent.tools.base import InDoubt, Reply, Tool, ToolContext, Truncated
 from pentad.agent.tools.schema import check_arguments
 from pentad.errors import Forbidden, PentadError, ToolFailed
 
@@ -65,8 +65,8 @@ async def call(
     left_s = context.deadline_s - context.clock()
     timeout_s = min(tool.timeout_s, left_s)
     try:
-        async with asyncio.timeout(max(0.0, timeout_s)):
-            result = await tool.call(arguments, context)
+        async with asyncio.timeout(max(0.0, timeout_s)) as limit:
+            result = await tool.call(arguments, _pausing(context, limit))
     except TimeoutError:
         return _timed_out(tool, timeout_s)
     except Forbidden as error:
@@ -89,6 +89,25 @@ async def call(
         return capped(as_text(result), most)
     except (TypeError, ValueError, RecursionError) as error:
         return Outcome(status="failed", content=f"tool {tool.name!r} returned no text: {str(error)[:200]}")
+
+
+def _pausing(context: ToolContext, limit: asyncio.Timeout) -> ToolContext:
+    """The context with questions to a person that stop the clock of the call."""
+    question = context.question
+    if question is None:
+        return context
+
+    async def ask(text: str, schema: Mapping[str, Any] | None) -> Reply:
+        loop, ends_s = asyncio.get_running_loop(), limit.when()
+        left_s = None if ends_s is None else ends_s - loop.time()
+        limit.reschedule(None)
+        try:
+            return await question(text, schema)
+        finally:
+            if left_s is not None and not limit.expired():
+                limit.reschedule(loop.time() + left_s)
+
+    return replace(context, question=ask)
 
 
 def _timed_out(tool: Tool, timeout_s: float) -> Outcome:

@@ -5,23 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import re
-import unicodedata
 from collections.abc import AsyncIterator, Collection, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 from pentad.agent.spec import McpServer
 from pentad.agent.tools.base import InDoubt, Tool, ToolContext
+from pentad.agent.tools.mcp_transport import Listings, transport
 from pentad.agent.tools.pins import ToolPins, fingerprint
-from pentad.agent.tools.schema import check_schema
-from pentad.errors import Forbidden, InvalidRequest, ToolFailed
+from pentad.agent.tools.schema import check_schema, harmless, harmless_schema
+from pentad.errors import Forbidden, InvalidRequest, PentadError, ToolFailed
 
 MAX_TOOLS = 256
-MAX_DESCRIPTION = 1024
+_MAX_NAME = 64
 KEY_META = "io.pentad/idempotency-key"
 _CLOSE_S = 10.0
+_NEVER_S = 1e9
+"""The SDK's own limit of a call; ours stands around it, and pauses while a person is asked."""
+_calling: ContextVar[ToolContext | None] = ContextVar("calling", default=None)
+"""The call on whose behalf a server asks, where the SDK asks in the call's own task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,14 +55,16 @@ class McpConnection:
         self._pins = pins
         self._commands = commands
         self._client: Any = None
+        self._listings = Listings()
+        self._under_way: list[ToolContext] = []
         self._task: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
 
     async def open(self) -> None:
         """Connects. Raises Forbidden for a command that is not allowed, ToolFailed when it fails."""
-        target = self._target()
+        self._check_start()
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._hold(target, ready), name=f"mcp {self.name}")
+        self._task = asyncio.create_task(self._hold(ready), name=f"mcp {self.name}")
         try:
             async with asyncio.timeout(self._server.timeout_s):
                 await asyncio.shield(ready)
@@ -72,21 +78,35 @@ class McpConnection:
     async def tools(self) -> dict[str, Tool]:
         """The server's tools now, by prefixed name. Changed ones are blocked; see ToolPins."""
         listed = await self._listed()
-        prints = {name: fingerprint(tool.model_dump(mode="json")) for name, tool in listed.items()}
-        blocked = self._pins.blocked(self._server, prints)
+        blocked = self._pins.blocked(self._server, self._prints(listed))
         found: dict[str, Tool] = {}
         for name, tool in listed.items():
-            called = f"{self.name}__{re.sub(r'[^A-Za-z0-9_-]', '_', name)}"
-            reason = f"{called!r} {blocked[name]} since it was approved" if name in blocked else ""
+            called = self._called(name)
+            reason = ""
+            if name in blocked:
+                reason = f"{called!r} {blocked[name]} since it was approved; pentad agent approve accepts it"
             if called in found:
                 reason = f"{called!r} is the name of two tools"
             found[called] = self._tool(called, tool, reason)
+        for name, problem in self._listings.faults.items():
+            called = self._called(name)
+            found.setdefault(called, _broken(called, problem))
         return found
+
+    def _called(self, name: str) -> str:
+        return f"{self.name}__{re.sub(r'[^A-Za-z0-9_-]', '_', name)[:_MAX_NAME]}"
+
+    def _prints(self, listed: Mapping[str, Any]) -> dict[str, str]:
+        whole = {
+            name: tool.model_copy(update={"output_schema": self._listings.outputs.get(name)})
+            for name, tool in listed.items()
+        }
+        return {name: fingerprint(tool.model_dump(mode="json")) for name, tool in whole.items()}
 
     async def review(self) -> Review:
         """What the server lists now, for a person to look at; pins nothing."""
         listed = await self._listed()
-        prints = {name: fingerprint(tool.model_dump(mode="json")) for name, tool in listed.items()}
+        prints = self._prints(listed)
         changes = self._pins.changes(self._server, prints)
         return Review(
             server=self._server,
@@ -105,31 +125,63 @@ class McpConnection:
             task.cancel()
             await asyncio.wait([task])
 
-    async def _hold(self, target: Any, ready: asyncio.Future[None]) -> None:
+    async def _hold(self, ready: asyncio.Future[None]) -> None:
         try:
-            async with _connected(target, self._server) as client:
+            async with self._connected() as client:
                 self._client = client
                 if not ready.done():
                     ready.set_result(None)
                 await self._closing.wait()
         except BaseException as error:
             if not ready.done():
-                cause = _innermost(error)
-                ready.set_exception(ToolFailed(f"MCP server {self.name!r} cannot be reached: {cause}"))
+                ready.set_exception(self._unreached(error))
             elif isinstance(error, asyncio.CancelledError):
                 raise
         finally:
             self._client = None
 
-    def _target(self) -> Any:
-        server = self._server
-        if not may_start(server, self._commands, self._pins):
+    def _unreached(self, error: BaseException) -> PentadError:
+        cause = _innermost(error)
+        if isinstance(cause, PentadError):
+            return cause
+        return ToolFailed(f"MCP server {self.name!r} cannot be reached: {_worded(cause)}")
+
+    @contextlib.asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Any]:
+        from mcp import Client
+
+        elicited: Any = self._elicited
+        client = Client(
+            transport(self.name, self._server, self._listings),
+            read_timeout_seconds=self._server.timeout_s,
+            elicitation_callback=elicited,
+        )
+        async with client:
+            yield client
+
+    async def _elicited(self, _: Any, params: Any) -> Any:
+        """What the server asks while a call is under way, put to a person."""
+        from mcp_types import ElicitResult
+
+        # A server that asks outside the call's task does not say for which; most have one under way.
+        context = _calling.get() or (self._under_way[-1] if self._under_way else None)
+        if context is None or context.question is None:
+            return ElicitResult(action="cancel")
+        url = getattr(params, "url", None)
+        schema = getattr(params, "requested_schema", None)
+        text = harmless(params.message if url is None else f"{params.message}\n{url}")
+        reply = await context.question(text, None if schema is None else dict(schema))
+        content = None if reply.content is None else dict(reply.content)
+        return ElicitResult(action=reply.action, content=content)
+
+    def _check_start(self) -> None:
+        if not may_start(self._server, self._commands, self._pins):
             allowed = ", ".join(sorted(self._commands)) or "none"
             raise Forbidden(
-                f"MCP server {self.name!r} wants to start {server.command!r}; allowed commands: {allowed}",
+                f"MCP server {self.name!r} wants to start {self._server.command!r}; "
+                f"allowed commands: {allowed}",
                 hint="add it to mcp_commands (--mcp-command), or allow it with pentad agent approve",
             )
-        return _target(self.name, server)
 
     async def _listed(self) -> dict[str, Any]:
         client = self._open_client()
@@ -150,7 +202,7 @@ class McpConnection:
         except ToolFailed:
             raise
         except Exception as error:
-            raise ToolFailed(f"MCP server {self.name!r} cannot list its tools: {_innermost(error)}") from None
+            raise ToolFailed(f"MCP server {self.name!r} cannot list its tools: {_worded(error)}") from None
 
     def _open_client(self) -> Any:
         if self._client is None:
@@ -161,6 +213,7 @@ class McpConnection:
         schema = tool.input_schema
         try:
             check_schema(called, schema)
+            schema = harmless_schema(called, schema)
         except InvalidRequest as error:
             reason, schema = str(error), {"type": "object", "properties": {}}
 
@@ -181,80 +234,46 @@ class McpConnection:
     async def _call(self, name: str, arguments: Mapping[str, Any], context: ToolContext) -> str:
         from mcp import MCPError
         from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT
+        from pydantic import ValidationError
 
         client = self._open_client()
+        token = _calling.set(context)
+        self._under_way.append(context)
         try:
-            result = await client.call_tool(name, dict(arguments), meta={KEY_META: context.key})
+            result = await client.call_tool(
+                name, dict(arguments), meta={KEY_META: context.key}, read_timeout_seconds=_NEVER_S
+            )
         except MCPError as error:
             # Sent, but the answer will not come: it may have happened.
             kind = InDoubt if error.code in (CONNECTION_CLOSED, REQUEST_TIMEOUT) else ToolFailed
             raise kind(f"MCP server {self.name!r}: {str(error)[:500]}") from None
         except (OSError, RuntimeError) as error:
             raise InDoubt(f"MCP server {self.name!r} was lost during the call: {error}") from None
+        except ValidationError:
+            raise InDoubt(f"MCP server {self.name!r} answered in no form that MCP knows") from None
+        finally:
+            self._under_way.remove(context)
+            _calling.reset(token)
         text = _text(result)
         if result.is_error:
             raise ToolFailed(text[:2000] or f"{name} failed and did not say why")
         return text
 
 
+def _broken(called: str, problem: str) -> Tool:
+    """A tool that its server lists in no usable form: shown as such, never called."""
+
+    async def call(_: Mapping[str, Any], __: ToolContext) -> str:
+        raise ToolFailed(f"{called!r} cannot be called: {problem}")
+
+    nothing = {"type": "object", "properties": {}}
+    reason = f"{called!r} cannot be used: {harmless(problem)}"
+    return Tool(name=called, description="", parameters=nothing, call=call, blocked=reason)
+
+
 def may_start(server: McpServer, commands: Collection[str], pins: ToolPins) -> bool:
     """Whether a connection to the server starts nothing that was not allowed."""
     return server.command is None or server.command in commands or pins.may_start(server)
-
-
-@contextlib.asynccontextmanager
-async def _connected(target: Any, server: McpServer) -> AsyncIterator[Any]:
-    from mcp import Client
-    from mcp.client.streamable_http import streamable_http_client
-    from mcp.shared._httpx_utils import create_mcp_http_client
-
-    async with contextlib.AsyncExitStack() as stack:
-        if isinstance(target, str):
-            headers = {name: expanded(value) for name, value in server.headers.items()}
-            http = await stack.enter_async_context(create_mcp_http_client(headers=headers))
-            target = streamable_http_client(target, http_client=http)
-        yield await stack.enter_async_context(Client(target, read_timeout_seconds=server.timeout_s))
-
-
-def _target(name: str, server: McpServer) -> Any:
-    if server.url is not None:
-        if not re.match(r"https?://", server.url):
-            raise InvalidRequest(f"the url of MCP server {name!r} is not http or https", param="mcpServers")
-        return server.url
-    from mcp.client.stdio import StdioServerParameters, stdio_client
-
-    environment = {key: expanded(value) for key, value in server.env.items()}
-    parameters = StdioServerParameters(
-        command=str(server.command), args=list(server.args), env=environment or None
-    )
-    return _quiet(stdio_client, parameters)
-
-
-@contextlib.asynccontextmanager
-async def _quiet(stdio_client: Any, parameters: Any) -> AsyncIterator[Any]:
-    """The stdio transport with the server's own log lines kept off our standard error."""
-    with open(os.devnull, "w", encoding="utf-8") as sink:  # noqa: ASYNC230
-        async with stdio_client(parameters, errlog=sink) as streams:
-            yield streams
-
-
-def expanded(value: str) -> str:
-    """`${NAME}` replaced from our environment. Raises InvalidRequest for a variable that is not set."""
-
-    def found(match: re.Match[str]) -> str:
-        if match[1] not in os.environ:
-            raise InvalidRequest(f"the environment variable {match[1]!r} is not set", param="mcpServers")
-        return os.environ[match[1]]
-
-    return re.sub(r"\$\{(\w+)\}", found, value)
-
-
-def harmless(text: str) -> str:
-    """A description without invisible characters, which can hide instructions, and of bounded length."""
-    kept = "".join(
-        c for c in text if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cn", "Cs")
-    )
-    return kept if len(kept) <= MAX_DESCRIPTION else f"{kept[:MAX_DESCRIPTION]} [cut]"
 
 
 def _text(result: Any) -> str:
@@ -276,7 +295,12 @@ def _text(result: Any) -> str:
     return "\n".join(parts)
 
 
-def _innermost(error: BaseException) -> str:
+def _innermost(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return f"{type(error).__name__}: {str(error)[:200]}" if str(error) else type(error).__name__
+    return error
+
+
+def _worded(error: BaseException) -> str:
+    inner = _innermost(error)
+    return f"{type(inner).__name__}: {str(inner)[:200]}" if str(inner) else type(inner).__name__
