@@ -90,7 +90,7 @@ function section(model) {
       { label: "reusable prefixes", colour: "--kv-reusable" },
       { label: "free", colour: "--kv-free" },
     ];
-    shown.memory = timeChart("KV memory, blocks", parts, {
+    shown.memory = timeChart(`KV memory: ${model.stats.kv_blocks.toLocaleString()} blocks`, parts, {
       stacked: true,
       top: () => shown.top,
       write: (v) => Math.round(v).toLocaleString(),
@@ -104,7 +104,7 @@ function section(model) {
       { label: "prompt", colour: "--prefill" },
     ];
     shown.speed = timeChart("Tokens per second", parts, {
-      write: (v) => (v < 10 ? v.toFixed(1) : Math.round(v).toLocaleString()),
+      write: (v) => (v > 0 && v < 10 ? v.toFixed(1) : Math.round(v).toLocaleString()),
       windowS: WINDOW_S,
     });
     shown.charts.push(shown.speed);

@@ -158,11 +158,21 @@ function draw(page) {
   const bars = page.told?.waterfall ?? [];
   const press = (step) => choose(page, step);
   refill(page.plan, planGraph(run, page.plan.clientWidth, page.chosen, press));
+  showNode(page.plan);
   page.plan.tabIndex = page.plan.scrollWidth > page.plan.clientWidth ? 0 : -1;
   refill(page.time, [waterfall(run, bars, now(page), page.chosen, press)]);
   refill(page.layers, layers(page.told));
   refill(page.steps, [stepList(page, press)]);
   if (page.chosen !== null) drawDetail(page);
+}
+
+/** Brings what is chosen or under way into the part of a long plan that is seen. */
+function showNode(box) {
+  const node = box.querySelector(".node.here, .node.active, .node.waiting");
+  if (!node || box.scrollWidth <= box.clientWidth) return;
+  const place = node.getBoundingClientRect();
+  const seen = box.getBoundingClientRect();
+  box.scrollLeft += place.left + place.width / 2 - seen.left - seen.width / 2;
 }
 
 /** Replaces what a box shows and leaves the focus where it was. */

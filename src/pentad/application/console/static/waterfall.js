@@ -30,8 +30,7 @@ function liveBars(run, told, now) {
     for (const ask of step.asks)
       add(step.number, "model", ask.purpose, ask.asked, ask.answered ?? run.ended, ask.attempt);
     for (const tool of step.tools.values()) {
-      for (const wait of tool.waits)
-        add(step.number, "waiting", `${tool.tool}: a person`, wait.asked, wait.answered ?? run.ended);
+      for (const wait of tool.waits) add(step.number, "waiting", "a person", wait.asked, wait.answered ?? run.ended);
       add(step.number, "tool", tool.tool, tool.intended, tool.returned ?? run.ended);
     }
   }
@@ -90,6 +89,7 @@ export function waterfall(run, told, now, chosen, choose) {
     make("ul", "legend", legend),
     axis,
     make("ol", { class: "wf-rows", "aria-label": "Waterfall" }, items),
+    limitList(rows),
   );
 }
 
@@ -102,7 +102,6 @@ function placed(element, left, width) {
 function rowButton(run, row, at, here, choose) {
   const purpose = run.steps.get(row.step)?.asks.find((ask) => ask.purpose !== "tool")?.purpose;
   const name = row.shared ? (purpose ?? row.bars[0].name) : row.bars[0].name;
-  const limits = [...new Set(row.bars.map((bar) => bar.limit).filter(Boolean))];
   const expected = expectation(row);
   const track = make(
     "span",
@@ -130,13 +129,18 @@ function rowButton(run, row, at, here, choose) {
     },
     make("span", "wf-name", make("span", "hidden", "Step "), make("b", "", `${row.step}`), ` ${short(name, 30)}`),
     track,
-    make(
-      "span",
-      "wf-time",
-      seconds(row.end - row.start),
-      limits.length ? make("span", "limit", ` ${short(limits.join(", "), 40)}`) : null,
-    ),
+    make("span", "wf-time", seconds(row.end - row.start)),
   );
+}
+
+/** What bound any of the calls, in words. */
+function limitList(rows) {
+  const told = rows.flatMap((row) =>
+    row.bars.filter((bar) => bar.limit).map((bar) => `step ${row.step}, ${bar.name}: ${bar.limit}`),
+  );
+  if (!told.length) return null;
+  const items = [...new Set(told)].map((each) => make("li", "", short(each, 300)));
+  return make("details", { class: "limits", open: true }, make("summary", "", "Bound by"), make("ul", "", items));
 }
 
 /** When the row would have ended had its parts taken what they were expected to; null if unknown. */
@@ -149,7 +153,16 @@ function expectation(row) {
 
 /** Expected against actual and what bound each part of one step, as a table. */
 export function stepTimes(told, number) {
-  const bars = told.filter((bar) => bar.step === number);
+  const parts = new Map();
+  for (const bar of told.filter((each) => each.step === number)) {
+    const key = `${bar.kind} ${bar.name} ${bar.attempt ?? ""}`;
+    const part = parts.get(key) ?? { ...bar, took: 0, expected: null, limit: null };
+    part.took += bar.end_s - bar.start_s;
+    if (bar.expected_s !== null) part.expected = (part.expected ?? 0) + bar.expected_s;
+    part.limit ??= bar.limit;
+    parts.set(key, part);
+  }
+  const bars = [...parts.values()];
   if (!bars.length) return null;
   const rows = bars.map((bar) =>
     make(
@@ -161,8 +174,8 @@ export function stepTimes(told, number) {
         make("span", `swatch k-${bar.kind}`),
         short(bar.name === bar.kind ? bar.kind : `${bar.kind}: ${bar.name}`, 40),
       ),
-      make("td", "number", seconds(bar.end_s - bar.start_s)),
-      make("td", "number", bar.expected_s === null || bar.expected_s === undefined ? "–" : seconds(bar.expected_s)),
+      make("td", "number", seconds(bar.took)),
+      make("td", "number", bar.expected === null ? "–" : seconds(bar.expected)),
       make("td", "", short(bar.limit ?? "", 60)),
     ),
   );
