@@ -8,7 +8,7 @@ import json
 import pathlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ import httpx2
 from browser import Browser
 
 from gateway_support import Live, address, live, model_service
+from pentad.agent.catalogue import AgentCatalogue
 from pentad.agent.journal import Journal
 from pentad.agent.runtime import AgentRuntime
 from pentad.agent.spec import AgentSpec, PlannerChoice
@@ -38,14 +39,13 @@ HOSTILE = (
 
 @contextmanager
 def with_agents(
-    folder: pathlib.Path, agents: list[AgentSpec], *turns: Turn, **settings: Any
+    folder: pathlib.Path, agents: list[AgentSpec], *turns: Turn, files: Sequence[str] = (), **settings: Any
 ) -> Iterator[Live]:
-    """A server with these agents over a scripted model."""
+    """A server with these agents, and those of the files, over a scripted model."""
     backend = ScriptedBackend(list(turns))
     models = model_service(backend)
-    runtime = AgentRuntime(
-        models, Journal(folder / "journal.sqlite3"), agents={agent.name: agent for agent in agents}
-    )
+    known = AgentCatalogue(built_in={agent.name: agent for agent in agents}, patterns=files)
+    runtime = AgentRuntime(models, Journal(folder / "journal.sqlite3"), agents=known)
     try:
         with live(Services(models=models, agents=runtime), backend=backend, **settings) as server:
             yield server

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import pathlib
 from collections.abc import Iterator
-from dataclasses import replace
 
 import httpx2
 import pytest
@@ -189,8 +188,17 @@ def test_an_unknown_run_is_named_as_such_and_a_bent_address_reaches_no_other_rou
         assert "get /v1/models " not in asked
 
 
-def test_a_broken_agent_file_shows_its_error(window: Browser, tmp_path: pathlib.Path) -> None:
-    with with_agents(tmp_path, [replace(HELPER, description="Kept as it was.")]) as server:
+def test_agents_come_from_files_as_they_are_now_and_a_broken_one_shows_why(
+    window: Browser, tmp_path: pathlib.Path
+) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("name: mine\ndescription: My own.\n", encoding="utf-8")
+    with with_agents(tmp_path, [HELPER], ["Hello."], files=[str(mine)]) as server:
         window.open(f"{server.url}/console/runs")
-        window.wait(".agents", "built-in")
-        window.wait(".agents", "Kept as it was.")
+        window.wait(".agents", "My own.")
+        mine.write_text("name: mine\nmode: gided\n", encoding="utf-8")
+        window.open(f"{server.url}/console/runs?agent=mine&goal=Say+hello")
+        window.wait(".agents .trouble", "mode")
+        assert window.script("return document.querySelector('#goal').value") == "Say hello"
+        window.click("#start-run")
+        window.wait("#run-status", "answered")

@@ -67,13 +67,13 @@ def _start(client: httpx2.Client, agent: str, goal: str) -> str:
     return str(answer.json()["id"])
 
 
-def _load(client: httpx2.Client) -> None:
+def _load(client: httpx2.Client, chats: int) -> None:
     """Some chats with an objective, so that the engine page has something to show."""
-    for i in range(14):
+    for i in range(chats):
         body = {
             "model": MODEL,
             "messages": [{"role": "user", "content": f"Tell me about the number {i}. " * (1 + 9 * (i % 4))}],
-            "max_tokens": 40,
+            "max_tokens": 24,
             "stream": True,
             "pentad": {"slo": {"ttft_s": 0.3, "inter_token_s": 0.04}},
         }
@@ -122,7 +122,7 @@ def site(smollm2_path: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -
             client.post(f"/v1/runs/{cancelled}/cancel", json={})
             waiting = _start(client, "careful", "How much VAT is in the order of 1200 euros?")
             eventually(lambda: client.get(f"/v1/runs/{waiting}").json()["status"] == "waiting", within_s=60)
-            _load(client)
+            _load(client, 12)
         yield Site(live=server, answered=answered, failed=failed, cancelled=cancelled, waiting=waiting)
         asyncio.run(runtime.close())
     asyncio.run(engine.close())
@@ -131,7 +131,7 @@ def site(smollm2_path: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -
 def _measure(window: Browser, site: Site) -> None:
     """Lets the engine work while its page is looked at."""
     with httpx2.Client(base_url=site.live.url, timeout=60) as client:
-        _load(client)
+        _load(client, 4)
     eventually(lambda: window.count(".plot canvas") > 1, within_s=20)
 
 
