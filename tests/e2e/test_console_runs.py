@@ -153,6 +153,43 @@ def test_a_cut_line_is_found_again_behind_the_last_event(window: Browser, tmp_pa
         assert all("last-event-id: " in head for head in resumed)
 
 
+def test_a_tab_that_nobody_sees_gives_its_connection_up_and_takes_it_again(
+    window: Browser, tmp_path: pathlib.Path
+) -> None:
+    see = (
+        "Object.defineProperty(document, 'hidden', {configurable: true, get: () => HIDDEN});"
+        "document.dispatchEvent(new Event('visibilitychange'));"
+    )
+    with with_agents(tmp_path, [ASKING], [CALCULATION], ["It is 42."]) as server, line(server) as cable:
+        run = start(server, "asking", "What is 6 times 7?")
+        window.open(f"{cable.url}/console/runs/{run}")
+        window.wait(".approval", "6*7")
+        streams = server.gateway.watch
+        eventually(lambda: len(streams) == 1)
+        window.script("const later = setTimeout; window.setTimeout = (f, ms) => later(f, Math.min(ms, 20));")
+        window.script(see.replace("HIDDEN", "true"))
+        eventually(lambda: len(streams) == 0, within_s=15)
+        cable.heads.clear()
+        window.script(see.replace("HIDDEN", "false"))
+        eventually(lambda: any(f"/{run}/events" in head for head in cable.heads), within_s=15)
+        assert any("last-event-id: " in head for head in cable.heads if "/events" in head)
+        window.click(".approve")
+        window.wait("#run-status", "answered")
+
+
+def test_a_run_that_nobody_works_on_is_resumed(window: Browser, tmp_path: pathlib.Path) -> None:
+    with with_agents(tmp_path, [HELPER], ["begun ", asyncio.Event()], drain_s=0.1) as before:
+        run = start(before, "helper", "Say hello")
+    with with_agents(tmp_path, [HELPER], ["Hello again."]) as server:
+        window.open(f"{server.url}/console/runs/{run}")
+        window.wait("#run-status", "running")
+        assert window.count("#resume") == 0
+        window.script("const now = Date.now; Date.now = () => now() + 60000;")
+        window.click("#resume")
+        window.wait("#run-status", "answered")
+        window.wait(".answer .body", "Hello again.")
+
+
 def test_nothing_that_a_run_says_can_act(window: Browser, tmp_path: pathlib.Path) -> None:
     call = ToolCall(
         id="c1", name="calculator", arguments='{"expression": "<img src=x onerror=window.hacked=1>"}'

@@ -49,6 +49,7 @@ class Site:
     failed: str
     cancelled: str
     waiting: str
+    running: str
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +123,16 @@ def site(smollm2_path: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -
             client.post(f"/v1/runs/{cancelled}/cancel", json={})
             waiting = _start(client, "careful", "How much VAT is in the order of 1200 euros?")
             eventually(lambda: client.get(f"/v1/runs/{waiting}").json()["status"] == "waiting", within_s=60)
+            running = _start(client, "patient", "Tell me about every bridge over the river")
             _load(client, 12)
-        yield Site(live=server, answered=answered, failed=failed, cancelled=cancelled, waiting=waiting)
+        yield Site(
+            live=server,
+            answered=answered,
+            failed=failed,
+            cancelled=cancelled,
+            waiting=waiting,
+            running=running,
+        )
         asyncio.run(runtime.close())
     asyncio.run(engine.close())
 
@@ -161,6 +170,7 @@ def test_every_page_is_drawn_within_its_window(window: Browser, site: Site, sche
         "run-failed": (f"/runs/{site.failed}", "#run-status", "failed"),
         "run-cancelled": (f"/runs/{site.cancelled}", "#run-status", "cancelled"),
         "run-waiting": (f"/runs/{site.waiting}", ".approval", "calculator"),
+        "run-running": (f"/runs/{site.running}", "#run-status", "running"),
         "runs": ("/runs", ".agents", "demo"),
         "engine": ("/engine", ".models", MODEL),
         "chat-empty": ("/chat", ".messages", "Ask something"),

@@ -3,6 +3,8 @@
 const KEY = "pentad-key";
 const SILENCE_MS = 60_000;
 const RETRY_MS = [300, 1000, 2000, 5000];
+/** A browser opens six connections to a server at most; tabs that nobody sees give theirs up. */
+const UNSEEN_MS = 30_000;
 
 /** The visitor's key, kept in this tab only. */
 export const key = {
@@ -103,10 +105,15 @@ export async function* follow(runId, signal, told) {
   let last = null;
   let tries = 0;
   while (!signal.aborted) {
+    await seen(signal);
+    const line = whileSeen(signal);
     try {
       const headers = last === null ? {} : { "Last-Event-ID": last };
       let any = false;
-      for await (const { event, id, data } of events("GET", `/v1/runs/${runId}/events`, { signal, headers })) {
+      for await (const { event, id, data } of events("GET", `/v1/runs/${runId}/events`, {
+        signal: line.signal,
+        headers,
+      })) {
         const record = JSON.parse(data);
         // Only a frame without a name is an error of the stream; events have fields named `error` too.
         if (event === "message") throw new ApiError(record.error?.message ?? "the stream broke", 503);
@@ -119,13 +126,47 @@ export async function* follow(runId, signal, told) {
       }
       if (!any && last !== null && (await ended(runId))) return;
     } catch (error) {
-      if (error.name === "AbortError") throw error;
+      if (signal.aborted) throw error;
+      if (error.name === "AbortError") continue;
       if (error.status >= 400 && error.status < 500 && error.status !== 429) throw error;
+    } finally {
+      line.end();
     }
     told(false);
     const pause = RETRY_MS[Math.min(tries++, RETRY_MS.length - 1)];
     await new Promise((go) => setTimeout(go, pause));
   }
+}
+
+/** Resolves when somebody sees the page, or the signal comes. */
+function seen(signal) {
+  return new Promise((go) => {
+    if (!document.hidden) return go();
+    document.addEventListener("visibilitychange", go, { once: true });
+    signal.addEventListener("abort", go, { once: true });
+  });
+}
+
+/** A signal that comes with `outer`, or when the page has not been seen for a while. */
+function whileSeen(outer) {
+  const inner = new AbortController();
+  let timer = null;
+  const look = () => {
+    clearTimeout(timer);
+    if (document.hidden) timer = setTimeout(() => inner.abort(), UNSEEN_MS);
+  };
+  const stop = () => inner.abort();
+  document.addEventListener("visibilitychange", look);
+  outer.addEventListener("abort", stop);
+  if (outer.aborted) stop();
+  return {
+    signal: inner.signal,
+    end() {
+      clearTimeout(timer);
+      document.removeEventListener("visibilitychange", look);
+      outer.removeEventListener("abort", stop);
+    },
+  };
 }
 
 async function ended(runId) {
