@@ -174,7 +174,6 @@ def schema_format(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 CANNOT: dict[str, tuple[dict[str, Any], str]] = {
-    "more tokens than fit": ({"max_tokens": 10_000_000}, "context_length_exceeded"),
     "a prompt too long": (
         {"messages": [{"role": "user", "content": "word " * 60_000}]},
         "context_length_exceeded",
@@ -243,3 +242,77 @@ def test_nothing_is_held_when_all_is_answered(server: Live) -> None:
     eventually(lambda: server.gateway.load.active == 0)
     eventually(lambda: blocks_held(server) == 0)
     assert server.gateway.services.models.check() is None
+
+
+def test_an_answer_goes_on_from_its_beginning_in_every_dialect_that_has_it(
+    client: OpenAI, claude: Anthropic
+) -> None:
+    turns: Any = [*HELLO, {"role": "assistant", "content": "The capital of France is"}]
+    chat = client.chat.completions.create(messages=turns, **GREEDY).choices[0].message.content or ""
+    message = claude.messages.create(
+        model=MODEL, max_tokens=24, messages=turns, extra_body={"temperature": 0}
+    )
+    assert chat.startswith(" Paris")
+    assert [block.text for block in message.content if block.type == "text"] == [chat]
+
+
+def test_what_claude_code_asks_for_is_fitted_to_the_context_and_said(claude: Anthropic) -> None:
+    raw = claude.messages.with_raw_response.create(
+        model=MODEL,
+        max_tokens=32_000,
+        messages=HELLO,
+        stop_sequences=["."],
+        extra_body={"temperature": 0},
+    )
+    message = raw.parse()
+    assert raw.headers["x-pentad-notice"].startswith("max_tokens lowered from 32000 to ")
+    assert message.usage.model_extra is not None
+    assert message.usage.model_extra["notices"] == [raw.headers["x-pentad-notice"]]
+    assert message.stop_reason == "stop_sequence"
+
+
+def test_a_prompt_that_is_echoed_is_scored_as_it_would_be_generated(client: OpenAI) -> None:
+    text = "The capital of France is"
+    made = client.completions.create(prompt=text, logprobs=1, **GREEDY).choices[0]
+    scored = client.completions.create(
+        prompt=text + made.text, echo=True, logprobs=1, model=MODEL, max_tokens=0
+    ).choices[0]
+    assert made.logprobs is not None
+    assert scored.logprobs is not None
+    assert scored.text == text + made.text
+    tokens, logprobs = scored.logprobs.tokens or [], scored.logprobs.token_logprobs or []
+    generated = made.logprobs.token_logprobs or []
+    assert "".join(tokens) == scored.text
+    assert logprobs[0] is None
+    # Long chunks of a prompt are multiplied in another precision than single tokens.
+    assert logprobs[-len(generated) :] == pytest.approx(generated, abs=0.1)
+    offsets = scored.logprobs.text_offset or []
+    assert [scored.text[at : at + len(token)] for at, token in zip(offsets, tokens, strict=True)] == tokens
+
+
+def test_of_several_continuations_the_right_one_is_the_most_probable(client: OpenAI) -> None:
+    context, ends = "The capital of France is", [" Paris", " Berlin", " a banana"]
+
+    def ids(text: str) -> list[int]:
+        url = str(client.base_url).removesuffix("v1/") + "tokenize"
+        answer = httpx2.post(url, json={"prompt": text, "add_special_tokens": False}).json()
+        return list(answer["tokens"])
+
+    start = len(ids(context))
+    prompts = [ids(context + end) for end in ends]
+    answer = client.completions.create(
+        prompt=prompts, echo=True, logprobs=1, model=MODEL, max_tokens=1, temperature=0
+    )
+    sums = []
+    for choice in sorted(answer.choices, key=lambda one: one.index):
+        assert choice.logprobs is not None
+        values = (choice.logprobs.token_logprobs or [])[start:-1]
+        tops = (choice.logprobs.top_logprobs or [])[start:-1]
+        sums.append(sum(values))
+        # How lm-eval tells whether the greedy answer is this one.
+        greedy = all(value == max(top.values()) for value, top in zip(values, tops, strict=True))
+        assert greedy == (choice.index == 0)
+    assert sums[0] == max(sums)
+    info = httpx2.get(str(client.base_url).removesuffix("v1/") + "tokenizer_info").json()
+    assert (info["eos_token"], info["vocab_size"]) == ("<|im_end|>", 49152)
+    assert "add_generation_prompt" in info["chat_template"]

@@ -61,6 +61,8 @@ def ragged_batch(work: Work, tables: npt.NDArray[np.int32], block_size: int) -> 
         starts.append(len(tokens))
         context_lens.append(end)
         table_rows.append(seq.row)
+        if seq.scores is not None:
+            logit_rows += [starts[-2] - begin + position for position in seq.scores.wanted(begin, count)]
         if end == len(seq.tokens):
             logit_rows.append(len(tokens) - 1)
         elif end > len(seq.tokens):

@@ -8,6 +8,7 @@ from pentad.execution.counters import Counters
 from pentad.execution.kv.cache import Copy, KVCache
 from pentad.execution.pace import Pace
 from pentad.execution.runner import Runner
+from pentad.execution.scoring import keep_scores
 from pentad.execution.speculation.stage import Speculation
 from pentad.types import Clock
 
@@ -50,7 +51,7 @@ class Computing:
             self._speculation.costs.observe(len(rows), spent_s)
         self._counters.steps += 1
         self.pace = self.pace.after(len(batch.token_ids), spent_s)
-        return drawn
+        return keep_scores(work, drawn)
 
     def verify(self, work: Work, drawn: list[Drawn]) -> Taken:
         """What each sequence gets of the draws.

@@ -80,7 +80,9 @@ class Consumer:
         else:
             before = self._unread.get(output.id)
             if before is not None:
-                output = replace(output, drawn=before.drawn + output.drawn)
+                output = replace(
+                    output, drawn=before.drawn + output.drawn, prompt=before.prompt + output.prompt
+                )
             self._unread[output.id] = output
             self._unread_tokens += len(output.drawn) - (0 if before is None else len(before.drawn))
             # A reader that waits is not slow: its event loop was, and it reads on as soon as that turns.

@@ -23,6 +23,7 @@ from pentad.execution.kv.cache import KVCache
 from pentad.execution.request import StepOutput, TokenRequest
 from pentad.execution.runner import Runner
 from pentad.execution.scheduling import BatchScheduler, EngineLimits, SchedulerInput, StepPlan
+from pentad.execution.scoring import bounded, take_scores
 from pentad.execution.sequence import Sequence, note_decisions
 from pentad.execution.speculation.stage import Speculation
 from pentad.execution.waiting import WaitingQueue
@@ -207,12 +208,14 @@ class Engine:
                 todo += seq.num_draft
             # A choice finds more than was planned when its leader has just resumed in this step.
             work.append((seq, min(count, todo)))
-        return work
+        return bounded(work)
 
     def _rows(self, work: Work) -> list[SampleRow]:
         """How to draw behind each last and each drafted token; ends those whose constraint breaks."""
         rows: list[SampleRow] = []
         for seq, count in tuple(work):
+            if seq.scores is not None:
+                rows += seq.scores.rows(seq.num_computed, count)
             if seq.num_computed + count >= len(seq.tokens):
                 try:
                     if seq.num_draft and seq.draft is not None:
@@ -254,7 +257,7 @@ class Engine:
             seq.num_computed = min(seq.num_computed, len(seq.tokens))
         self._kv.register(seq)
         if finish is None and raised is None:
-            self._outputs.append(StepOutput(id=seq.id, drawn=given))
+            self._outputs.append(StepOutput(id=seq.id, drawn=given, prompt=take_scores(seq)))
         else:
             error = None if raised is None else sequence_failure(seq, raised)
             self._end(seq, finish=finish, error=error, drawn=given)
@@ -279,7 +282,11 @@ class Engine:
             self._speculation.forget(seq.id)
         stats = seq.stats(now_s := self.clock())
         self._counters.ended(finish, now_s)
-        self._outputs.append(StepOutput(id=seq.id, drawn=drawn, finish=finish, error=error, stats=stats))
+        self._outputs.append(
+            StepOutput(
+                id=seq.id, drawn=drawn, prompt=take_scores(seq), finish=finish, error=error, stats=stats
+            )
+        )
 
     def stats(self) -> dict[str, float]:
         """Gauges and counters by name; sums since the start, times in seconds of the engine's clock."""

@@ -15,6 +15,7 @@ from pentad.execution.failures import row_failure
 from pentad.execution.kv.cache import KVCache
 from pentad.execution.kv.pool import Key
 from pentad.execution.request import Constraint, SequenceStats, TokenRequest
+from pentad.execution.scoring import PromptScores
 from pentad.types import Decision, FinishReason, RunContext
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Sequence:
         "row",
         "running",
         "scheduled_s",
+        "scores",
         "supplied_tokens",
         "tenant",
         "tokens",
@@ -110,6 +112,9 @@ class Sequence:
         self.first_token_s: float | None = None
         self.chunk_s = self.chunk_ended_s = 0.0
         self.num_preemptions = 0
+        asked = request.sampling.prompt_logprobs
+        self.scores = None if asked is None else PromptScores(request.prompt, asked)
+        """Set until they are handed out with the first token."""
         self._cache = cache
         self._remembered = (-1, 0)
         self._decisions: list[Decision] = []

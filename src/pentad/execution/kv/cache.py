@@ -78,7 +78,7 @@ class KVCache:
         return len(self._known(seq)) * self._block_size
 
     def _known(self, seq: Sequence) -> list[int]:
-        if self.prefix is None:
+        if self.prefix is None or seq.scores is not None:  # what is scored is computed
             return []
         most = (seq.num_tokens - 1) // self._block_size
         self.prefix.extend(seq.keys, seq.root, seq.tokens, most)

@@ -22,8 +22,7 @@ class ChoiceState:
     parser: OutputParser
     watched: bool
     """Whether whoever draws the tokens also makes the text, because of stop strings."""
-    first: int = 0
-    """The prompt's first token."""
+    prompt: Sequence[int] = ()
     silent: bool = False
     """Whether only the prompt was asked for; the one token drawn behind it is dropped."""
     reasoning_tokens: int = 0
@@ -34,7 +33,7 @@ class ChoiceState:
         scored: list[Delta] = []
         if output.prompt:
             scored.append(
-                PromptDelta(tokens=self.text.prompt_logprobs(self.first, output.prompt), choice=self.choice)
+                PromptDelta(tokens=self.text.prompt_logprobs(self.prompt, output.prompt), choice=self.choice)
             )
         if self.silent:
             return scored + self._end_silent(output)
@@ -81,7 +80,8 @@ def open_choices(
         tokens = TokenRequest(
             id=f"{request.id}/{choice}",
             prompt=prepared.prompt,
-            sampling=request.sampling,
+            # The prompt is scored once, by the choice that computes it.
+            sampling=request.sampling if choice == 0 else replace(request.sampling, prompt_logprobs=None),
             max_tokens=max(1, prepared.max_tokens),
             end_tokens=codec.end_tokens,
             choice=choice,
@@ -97,7 +97,7 @@ def open_choices(
         asked.append(tokens)
         parser = codec.parser(request, prepared, choice)
         states[tokens.id] = ChoiceState(
-            choice, text, parser, watched, first=prepared.prompt[0], silent=prepared.max_tokens == 0
+            choice, text, parser, watched, prompt=prepared.prompt, silent=prepared.max_tokens == 0
         )
     return asked, states
 

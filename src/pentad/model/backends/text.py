@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from pentad.errors import BackendFailed
 from pentad.execution.backend import TokenLogprob
 from pentad.execution.batch import Drawn
 from pentad.model.tokenizer import Detokenizer, Tokenizer
@@ -128,9 +129,15 @@ class TextStream:
             entries.append(self._waiting.popleft()[1])
         return Piece(shown, tuple(entries))
 
-    def prompt_logprobs(self, first: int, scored: Sequence[Drawn]) -> tuple[TokenLogprob, ...]:
-        """The prompt's tokens as they are reported; the first has no log probability."""
-        return (self._logprob(Drawn(token=first)), *map(self._logprob, scored))
+    def prompt_logprobs(self, prompt: Sequence[int], scored: Sequence[Drawn]) -> tuple[TokenLogprob, ...]:
+        """The prompt's tokens as they are reported; the first has no log probability.
+
+        Raises:
+            BackendFailed: the model has no number for one of them.
+        """
+        if any(one.logprob is None for one in scored):
+            raise BackendFailed("the model's logits behind a token of the prompt are no numbers")
+        return (self._logprob(Drawn(token=prompt[0])), *map(self._logprob, scored))
 
     def _logprob(self, drawn: Drawn) -> TokenLogprob:
         data = self._tokenizer.token_bytes(drawn.token)
