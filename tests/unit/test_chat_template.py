@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import time
 from typing import Any
 
@@ -106,11 +107,18 @@ def test_options_cannot_replace_what_the_server_sets(name: str) -> None:
         "{{ messages.append(1) }}",
         "{{ messages[0].update({'role': 'x'}) }}",
         "{{ messages[0].__getitem__('role') }}",
-        "{{ '%s' % messages }}",
+        "{{ '%s' % namespace }}",
+        "{{ '%s' % [1] | map('string') }}",
+        "{{ '%(a).99999f' % {'a': 1} }}",
+        "{{ '{0[0].__class__}'.format(['']) }}",
+        "{{ '{0!r}'.format(namespace) }}",
+        "{{ '{}'.format(namespace) }}",
+        "{{ '{a}'.format(a=joiner()) }}",
         "{{ '{0.__class__}'.format('') }}",
         "{{ '{0.__class__}'.format_map({'0': ''}) }}",
         "{{ 'x'.encode }}",
-        "{{ 'a' | format('b') }}",
+        "{{ '%s' | format(range) }}",
+        "{{ raise_exception(namespace()) }}",
         "{{ loop._iterable }}{% for x in 'a' %}{{ loop._recurse.__globals__ }}{% endfor %}",
         "{% macro m() %}{% endmacro %}{{ m._func.__globals__ }}{{ m.name }}",
         "{% macro m() %}{% endmacro %}{{ m }}",
@@ -141,7 +149,88 @@ def test_no_escape_of_the_corpus_reaches_python(source: str) -> None:
     assert text in ("", "[Undefined]")
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "{{ X }}",
+        "{{ X ~ '' }}",
+        "{{ X | string }}",
+        "{{ X | title }}",
+        "{{ X | trim }}",
+        "{{ X | e }}",
+        "{{ X | replace('a', 'b') }}",
+        "{{ X | indent }}",
+        "{{ X | wordcount }}",
+        "{{ X | truncate(99) }}",
+        "{{ [X] | string }}",
+        "{{ {'a': X} }}",
+        "{{ dict(a=X) }}",
+        "{{ [[X]] | join }}",
+        "{{ '{}'.format(X) }}",
+        "{{ '%s' % X }}",
+        "{{ '%s' % [X] }}",
+        "{{ '%s' | format(X) }}",
+        "{{ raise_exception(X) }}",
+        "{{ raise_exception([X]) }}",
+        "{{ [[1]] | sum(start=X) }}",
+        "{{ (X | batch(2) | list) }}",
+        "{{ {}[X] }}",
+        "{{ X.nothing }}",
+        "{{ X + 1 }}",
+        "{{ X | tojson }}",
+        "{{ range(X) }}",
+        "{{ [3, X] | sort }}",
+        "{{ X | abs }}{{ X | int }}{{ X | float }}",
+    ],
+)
+@pytest.mark.parametrize("made", ["[1] | map('string')", "joiner()", "loop", "namespace()", "'a'.upper"])
+def test_no_template_prints_an_address_of_memory(written: str, made: str) -> None:
+    source = "{% for x in [1] %}" + written.replace("X", f"({made})") + "{% endfor %}"
+    try:
+        text = rendered(source)
+    except (InvalidRequest, BadModelFile) as error:
+        text = str(error)
+    assert not re.search("0x[0-9a-f]{6}", text)
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("{% for m in messages %}{{ m.content.replace('l', 'L') }}{% endfor %}", "heLLo"),
+        ("{% for m in messages %}{{ '-'.join([m.role, m.content]) }}{% endfor %}", "user-hello"),
+        ("{% block b %}{{ 'a b'.replace(' ', '') }}{{ ','.join(['x', 'y']) }}{% endblock %}", "abx,y"),
+        ("{% for x in [1] %}{% if x %}{{ 'aa'.replace('a', 'b', 1) }}{% endif %}{% endfor %}", "ba"),
+        ("{% for x in [1] %}{{ '{} of {n:>3}'.format(x, n=2) }}{% endfor %}", "1 of   2"),
+        ("{{ '{1}{0}{{}}'.format('a', 'b') }}{{ '{:.2f}|{:,}'.format(1.005, 12345) }}", "ba{}1.00|12,345"),
+        ("{{ '%s and %05.1f%%' % ('a', 2) }}{{ '%(k)s' % {'k': 'v'} }}{{ 'x%d' % 3 }}", "a and 002.0%vx3"),
+        ("{{ '%s is %d' | format('a', 2) }}{{ '%(k)s' | format(k='v') }}", "a is 2v"),
+        ("{{ '%s' % messages[0] }}", "{'role': 'user', 'content': 'hello'}"),
+        ("{{ [1, 2.5] | sum }}{{ [{'a': 1}, {'a': 2}] | sum('a') }}", "3.53"),
+        ("{{ [[1], [2]] | sum(start=[]) }}", "[1, 2]"),
+        ("{{ [1, 2, 3] | batch(2, 0) | list }}{{ 'a b c' | wordcount }}", "[[1, 2], [3, 0]]3"),
+        ("{% for l in [1, 2, 3] | batch(2) %}{{ l | length }}{% endfor %}", "21"),
+        ("{{ 'a'.center(3, '*') }}{{ '7'.zfill(3) }}{{ 'a'.ljust(2) }}|{{ 'a'.rjust(2) }}", "*a*007a | a"),
+        ("{{ 10 % 3 }}{{ 'ß'.casefold() }}{{ '12'.isnumeric() }}", "1ssTrue"),
+        ("{{ 'a&b' | urlencode }}{{ '<' | forceescape }}", "a%26b&lt;"),
+    ],
+)  # fmt: skip
+def test_what_published_templates_do_to_texts_works(source: str, text: str) -> None:
+    assert rendered(source) == text
+
+
 BOMBS = {
+    "format width": "{{ '{:1000000000}'.format(1) }}",
+    "format nested width": "{{ '{:{}}'.format(1, 1000000000) }}",
+    "percent width": "{{ '%1000000000d' % 1 }}",
+    "percent star": "{{ '%*d' % (1000000000, 1) }}",
+    "percent places": "{{ '%.1000000000f' % 1 }}",
+    "format doubling": "{% set n = namespace(x='ab') %}{% for i in range(99) %}"
+    "{% set n.x = '{0}{0}'.format(n.x) %}{% endfor %}",
+    "percent doubling": "{% set n = namespace(x='ab') %}{% for i in range(99) %}"
+    "{% set n.x = '%s%s' % (n.x, n.x) %}{% endfor %}",
+    "summing lists": "{{ ([[1] * 1000] * 99999) | sum(start=[]) }}",
+    "summing numbers": "{{ [9 ** 60, 9 ** 60] | sum * 9 ** 60 }}",
+    "batch filling": "{{ [1] | batch(1000000000, 0) | list }}",
     "nested loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
     "loop over filter": "{% for a in range(99999) | map('string') | list %}"
     "{% for b in range(99999) %}x{% endfor %}{% endfor %}",

@@ -25,6 +25,8 @@ MARK = "\ue0f1"
 """A private-use character; repeated until no client text contains the run, it fences protected text."""
 
 RESERVED = frozenset({"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"})
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+"""As Python writes functions and objects in its messages; nobody outside is to learn it."""
 MAX_DEPTH = 64
 MAX_STRFTIME_CHARS = 64
 
@@ -182,13 +184,16 @@ def default_template(special: Mapping[str, int]) -> str | None:
 
 
 def _raise(message: object = "") -> None:
-    raise _Rejected(str(message)[:500])
+    # An object's text may be its address in memory.
+    told = isinstance(message, (str, int, float, list, tuple, dict))
+    raise _Rejected(str(message)[:500] if told else f"a {type(message).__name__}")
 
 
 def _one_line(error: BaseException) -> str:
     if isinstance(error, TemplateSyntaxError):
         return f"{error.message} (line {error.lineno})"
-    return " ".join(str(error).split())[:500] or type(error).__name__
+    text = _ADDRESS.sub("", " ".join(str(error).split())[:500])
+    return text or type(error).__name__
 
 
 def _checked(options: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -8,21 +8,21 @@ literal and piece of output passes a Meter, so no template can run long or grow 
 from __future__ import annotations
 
 import functools
-import json
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError, TemplateSyntaxError
 from jinja2.ext import Extension, loopcontrols
-from jinja2.filters import FILTERS, make_attrgetter
+from jinja2.filters import FILTERS
 from jinja2.parser import Parser
-from jinja2.runtime import Context, LoopContext, Macro, Undefined
+from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import Joiner, Namespace, pass_context, pass_environment
+from jinja2.utils import Joiner, Namespace, pass_context
 
+from pentad.model.template.filters import Filters, check_plain, check_text
 from pentad.model.template.meter import Meter
 from pentad.model.template.rewrite import BUILT, JOINED, METERED, SCANNED, WRITTEN, rewrite
 
@@ -33,8 +33,8 @@ def _names(text: str) -> frozenset[str]:
 
 STR_METHODS = _names(
     "strip lstrip rstrip split rsplit splitlines startswith endswith upper lower title capitalize "
-    "replace join find rfind index count isdigit isalpha isalnum isspace isupper islower "
-    "removeprefix removesuffix partition rpartition"
+    "replace join find rfind index count isdigit isalpha isalnum isspace isupper islower isnumeric isdecimal "
+    "isascii casefold swapcase removeprefix removesuffix partition rpartition format center ljust rjust zfill"
 )
 DICT_METHODS = _names("items keys values get")
 LIST_METHODS = _names("index count")
@@ -44,10 +44,14 @@ LOOP_ATTRIBUTES = _names(
 BUILTIN_FILTERS = _names(
     "abs capitalize count length d default dictsort e escape first float groupby int items last list lower "
     "map max min reject rejectattr reverse round safe select selectattr sort string title trim truncate "
-    "unique upper"
+    "unique upper wordcount forceescape urlencode"
 )
-PLAIN = (str, int, float, bool, type(None), list, tuple, dict, Undefined)
-MAX_INDENT = 16
+OF_ITEMS = _names(
+    "count d default dictsort first groupby items last length list map max min reject rejectattr select "
+    "selectattr sort unique"
+)
+"""Filters that go through items or pass a value on. All others write their value out as text, and must
+not get what has no text of its own but an address in memory."""
 
 
 def _at_run_time(filter_: Callable[[Any], Any]) -> Callable[..., Any]:
@@ -86,16 +90,14 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         self._local = threading.local()
         ranged = self.globals["range"]
         self.globals = {"range": ranged, "dict": dict, "namespace": Namespace, "joiner": Joiner, **extra}
-        self.filters = {name: self._guarded(FILTERS[name]) for name in BUILTIN_FILTERS}
+        self.filters = {name: self._guarded(name) for name in BUILTIN_FILTERS}
+        self._own = Filters(self, lambda: self.meter, self._built, self._plus)
+        self.filters |= self._own.by_name
         self.filters |= {
-            "tojson": self._tojson,
-            "join": self._join,
-            "replace": self._replace,
-            "indent": self._indent,
-            METERED: _at_run_time(self._metered),
+            METERED: _at_run_time(self._own.metered),
             BUILT: _at_run_time(self._built),
             WRITTEN: _at_run_time(self._written),
-            JOINED: _at_run_time(lambda parts: self._join(self, parts)),
+            JOINED: _at_run_time(self._own.join),
             SCANNED: _at_run_time(self._scanned),
         }
 
@@ -132,6 +134,8 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         """Like the sandbox's, but `message.update` means the key of a mapping, not Python's method."""
         if isinstance(obj, dict) and attribute not in DICT_METHODS:
             return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+        if isinstance(obj, str) and attribute == "format":  # not Jinja's wrapper: calls come to us
+            return obj.format
         return super().getattr(obj, attribute)
 
     def is_safe_callable(self, obj: Any) -> bool:
@@ -148,20 +152,19 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         """Every call of a template comes here."""
         self.meter.charge(1)
         owner, name = getattr(obj, "__self__", None), getattr(obj, "__name__", "")
-        if isinstance(owner, str) and name in ("replace", "join"):
-            guarded = (
-                self._replace if name == "replace" else lambda text, items: self._join(self, items, text)
-            )
-            return guarded(owner, *args, **kwargs)
+        if isinstance(owner, str) and name in self._own.of_text:
+            for given in ("_loop_vars", "_block_vars"):  # Jinja's own, inside loops and blocks
+                kwargs.pop(given, None)
+            return self._own.of_text[name](owner, *args, **kwargs)
         if isinstance(owner, str):
             self.meter.charge_chars(len(owner))
         return self._built(super().call(context, obj, *args, **kwargs))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Arithmetic on small numbers, concatenation, bounded repetition; no `%` formatting."""
+        """Arithmetic on small numbers, concatenation, bounded repetition, `%` with plain values."""
         numbers = isinstance(left, (int, float)) and isinstance(right, (int, float))
         if isinstance(left, str) and operator == "%":
-            raise SecurityError("text formatting with % is not available")
+            return self._own.percent(left, right)
         if operator == "**" and not (numbers and abs(right) <= 64):
             raise SecurityError("only powers up to 64 are available")
         self.meter.charge(1)
@@ -175,36 +178,35 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             self.meter.charge((self.meter.weigh(left) + self.meter.weigh(right)) // 4)
         return self._built(super().call_binop(context, operator, left, right))
 
-    def _guarded(self, filter_: Callable[..., Any]) -> Callable[..., Any]:
-        """A filter that pays for its input and has its result weighed."""
+    def _plus(self, left: Any, right: Any) -> Any:
+        return self.call_binop(cast("Context", None), "+", left, right)
+
+    def _guarded(self, name: str) -> Callable[..., Any]:
+        """A filter of Jinja's that pays for its input and has its result weighed."""
+        filter_ = FILTERS[name]
+        check = check_plain if name in OF_ITEMS else check_text
         skip = int(hasattr(filter_, "jinja_pass_arg"))
 
         @functools.wraps(filter_)
         def run(*args: Any, **kwargs: Any) -> Any:
             value = args[skip]
             self.meter.charge(1 + (len(value) if isinstance(value, (str, list, dict, tuple)) else 0) // 16)
+            check(value)
             if isinstance(value, Iterator):
-                args = (*args[:skip], self._metered(value), *args[skip + 1 :])
-            self._check_plain(value)
+                args = (*args[:skip], self._own.metered(value), *args[skip + 1 :])
             return self._built(filter_(*args, **kwargs))
 
         return run
-
-    def _metered(self, items: Iterable[Any]) -> Iterator[Any]:
-        meter = self.meter
-        for item in items:
-            meter.charge(1)
-            yield item
 
     def _built(self, value: Any) -> Any:
         self.meter.weigh(value)
         if isinstance(value, (list, tuple, dict)):
             for child in value.values() if isinstance(value, dict) else value:
-                self._check_plain(child)
+                check_text(child)
         return value
 
     def _written(self, value: Any) -> str:
-        self._check_plain(value)
+        check_text(value)
         self.meter.charge(self.meter.weigh(value))
         text = value if isinstance(value, str) else str(value)
         self.meter.emit(len(text))
@@ -214,57 +216,6 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         if isinstance(value, (str, list, tuple, dict)):
             self.meter.charge(1 + len(value) // 16)
         return value
-
-    def _check_plain(self, value: Any) -> None:
-        """Objects of the template engine must not be written out: their text shows our insides."""
-        if not isinstance(
-            value, (*PLAIN, Iterator, type({}.keys()), type({}.values()), type({}.items()), range)
-        ):
-            raise SecurityError(f"a {type(value).__name__} is not data")
-
-    # Filters of our own, where the library's could grow without bound or escapes for HTML.
-
-    def _tojson(
-        self, value: Any, indent: int | None = None, ensure_ascii: bool = False, **options: Any
-    ) -> str:
-        if unknown := set(options) - {"separators", "sort_keys"}:
-            raise SecurityError(f"tojson has no option {sorted(unknown)[0]!r}")
-        if indent is not None and not 0 <= int(indent) <= MAX_INDENT:
-            raise SecurityError(f"tojson indents by 0 to {MAX_INDENT} spaces")
-        self._check_plain(value)
-        self.meter.charge(4 * self.meter.weigh(value))
-        return json.dumps(value, indent=indent, ensure_ascii=ensure_ascii, **options)
-
-    @staticmethod
-    @pass_environment
-    def _join(env: TemplateSandbox, value: Iterable[Any], d: str = "", attribute: str | None = None) -> str:
-        items: Iterable[Any] = env._metered(value)
-        if attribute is not None:
-            items = map(make_attrgetter(env, attribute), items)
-        texts = [env._text(item) for item in items]
-        env.meter.charge_chars(sum(map(len, texts)) + len(str(d)) * len(texts))
-        return str(d).join(texts)
-
-    def _text(self, value: Any) -> str:
-        self._check_plain(value)
-        self.meter.charge(self.meter.weigh(value))
-        return str(value)
-
-    def _replace(self, text: Any, old: Any, new: Any, count: int | None = None) -> str:
-        source, old, new = self._text(text), str(old), str(new)
-        found = source.count(old) if count is None else min(count, source.count(old))
-        self.meter.charge_chars(len(source) + max(found, 0) * len(new))
-        return source.replace(old, new, -1 if count is None else count)
-
-    def _indent(self, text: Any, width: int = 4, first: bool = False, blank: bool = False) -> str:
-        source = self._text(text)
-        if not 0 <= int(width) <= MAX_INDENT:
-            raise SecurityError(f"indent takes 0 to {MAX_INDENT} spaces")
-        self.meter.charge_chars(len(source) + (source.count("\n") + 1) * int(width))
-        lines = source.split("\n")
-        pad = " " * int(width)
-        out = [pad + line if (blank or line) and (i or first) else line for i, line in enumerate(lines)]
-        return "\n".join(out)
 
     # Where the meter is put in.
 
