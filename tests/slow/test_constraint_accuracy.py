@@ -39,8 +39,8 @@ RESULTS = pathlib.Path(__file__).parent.parent.parent / "benchmarks" / "results"
 MODELS = {"smollm2-135m": "smollm2_path", "qwen-0.5b": "qwen_path", "qwen-1.5b": "qwen_large_path"}
 CASES = 200
 """Of each kind."""
-AT_ONCE = 16
-MAX_TOKENS = 96
+AT_ONCE = 32
+MAX_TOKENS = 64
 NOISE = 0.01
 """How unlikely a fair coin must be to have dealt so badly before a loss counts."""
 
@@ -50,7 +50,7 @@ class Asking:
 
     def __init__(self, path: pathlib.Path) -> None:
         files = open_model(path)
-        runner = NativeRunner.load(files.spec, files.weights, num_blocks=1024, threads=2)
+        runner = NativeRunner.load(files.spec, files.weights, num_blocks=2048, threads=2)
         engine = Engine(runner, Sarathi(), limits=EngineLimits(max_sequences=AT_ONCE))
         self.backend = EngineBackend(files, EngineLoop(engine))
         files.close()
@@ -162,7 +162,9 @@ async def measured(asking: Asking, count: int) -> list[Pair]:
     ) -> tuple[bool, ...]:
         requests = [request(case, i, form(case), choice) for i, case in enumerate(cases)]
         answers = await asking.all(requests, free=free)
-        return tuple(right(case, answer) for case, answer in zip(cases, answers, strict=True))
+        found = tuple(right(case, answer) for case, answer in zip(cases, answers, strict=True))
+        print(f"{form(cases[0]).kind}, {choice.mode}, free {free}: {sum(found)} of {count}", flush=True)
+        return found
 
     objects, made = extractions(count), calls(count)
     text = OutputFormat()

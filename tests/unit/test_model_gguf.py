@@ -233,6 +233,22 @@ def test_description_that_contradicts_itself_is_refused(
         open_model(write(tmp_path, data))
 
 
+def test_what_a_file_tells_of_itself_need_not_be_utf8(tmp_path: pathlib.Path) -> None:
+    author = make.pair("general.author", make.STR, "Jürgen").replace(
+        "Jürgen".encode(), "Jürgen!".encode("latin-1")
+    )
+    data = make.f32_gguf(
+        [*make.llama_pairs(), *make.tokenizer_pairs(), author], make.tensors(make.llama_gguf_shapes())
+    )
+    files = open_model(write(tmp_path, data))
+    assert GgufFile(files.path).metadata["general.author"] == "Jürgen!"
+    files.close()
+    template = make.pair("tokenizer.chat_template", make.STR, "ü").replace("ü".encode(), b"\xfc!")
+    pairs = change([*make.llama_pairs(), *make.tokenizer_pairs()], "tokenizer.chat_template", template)
+    with pytest.raises(BadModelFile, match="not valid UTF-8"):
+        open_model(write(tmp_path, make.f32_gguf(pairs, make.tensors(make.llama_gguf_shapes()))))
+
+
 def test_sound_tiny_model_opens_whole(tmp_path: pathlib.Path) -> None:
     files = open_model(write(tmp_path, make.tiny_llama_gguf()), name="tiny")
     assert files.spec == make.tiny_llama()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import time
 import unicodedata
 from typing import Any
 
@@ -13,6 +14,7 @@ from tokenizers import Tokenizer as Backend
 
 import model_fixtures as make
 from pentad.errors import BadModelFile, InvalidRequest
+from pentad.model import tokenizer_gguf
 from pentad.model.files.gguf import GgufFile
 from pentad.model.tokenizer import Detokenizer, Tokenizer, from_json
 from pentad.model.tokenizer_gguf import PRE_TOKENIZERS, from_gguf
@@ -202,6 +204,61 @@ def test_bos_is_added_or_not_as_the_file_says(tmp_path: pathlib.Path) -> None:
     assert gguf_tokenizer(tmp_path, spm_pairs(flag=flag)).prefix == ()
     assert gguf_tokenizer(tmp_path, make.tokenizer_pairs("llama-bpe")).prefix == (0,)
     assert gguf_tokenizer(tmp_path, make.tokenizer_pairs("qwen2")).prefix == ()
+
+
+@pytest.mark.parametrize("kind", [make.U8, make.U32, make.I32])
+def test_a_flag_written_as_a_number_is_read_as_one(kind: int, tmp_path: pathlib.Path) -> None:
+    for value, prefix in ((0, ()), (1, (1,))):
+        flag = make.pair("tokenizer.ggml.add_bos_token", kind, value)
+        assert gguf_tokenizer(tmp_path, spm_pairs(flag=flag)).prefix == prefix
+    with pytest.raises(BadModelFile, match="add_bos_token' is 2, must be true or false"):
+        gguf_tokenizer(tmp_path, spm_pairs(flag=make.pair("tokenizer.ggml.add_bos_token", kind, 2)))
+
+
+def long_vocabulary(words: list[str]) -> dict[str, bytes]:
+    tokens = [*SPM, *SPM_WORDS, *words]
+    kinds = [2, 3, 3, *[6] * 256, *[1] * (len(tokens) - len(SPM))]
+    return {
+        "tokens": make.pair("tokenizer.ggml.tokens", make.ARR, (make.STR, tokens)),
+        "kinds": make.pair("tokenizer.ggml.token_type", make.ARR, (make.I32, kinds)),
+        "scores": make.pair("tokenizer.ggml.scores", make.ARR, (make.F32, [0.0] * len(tokens))),
+    }
+
+
+def test_a_long_vocabulary_entry_costs_no_more_than_its_length(tmp_path: pathlib.Path) -> None:
+    started = time.thread_time()
+    tokenizer = gguf_tokenizer(tmp_path, spm_pairs(**long_vocabulary(["ab" * 80_000])))
+    assert time.thread_time() - started < 2  # took 8 s when every cut of it was looked up
+    assert tokenizer.decode(tokenizer.encode("hello", special=False)) == " hello"
+
+
+def test_a_vocabulary_of_ever_longer_entries_is_refused(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizer_gguf, "MAX_HALVING_CHARS", 1 << 20)
+    words = ["x" * length for length in range(1, 400)]
+    with pytest.raises(BadModelFile, match="too many long tokens"):
+        gguf_tokenizer(tmp_path, spm_pairs(**long_vocabulary(words)))
+
+
+@pytest.mark.parametrize("where", ["vocab", "added"])
+def test_an_id_beyond_the_table_is_refused_and_gaps_are_padding(where: str) -> None:
+    state = json.loads(make.tokenizer_json())
+    size = len(state["model"]["vocab"])
+    if where == "vocab":
+        state["model"]["vocab"]["zq"] = size + 50
+    else:
+        state["model"]["vocab"]["<far>"] = size + 50
+        state["added_tokens"].append({**state["added_tokens"][0], "id": size + 50, "content": "<far>"})
+    text = json.dumps(state)
+    with pytest.raises(
+        BadModelFile, match=f"ids up to {size + 50}, but the embedding table has {size + 50} rows"
+    ):
+        from_json(text, size=size + 50)
+    tokenizer = from_json(text)
+    assert tokenizer.vocab_size == size + 51
+    assert tokenizer.token_bytes(size + 3) == b""
+    assert tokenizer.token_bytes(size + 50) == (b"zq" if where == "vocab" else b"<far>")
 
 
 def test_wordpiece_of_a_gguf_file_frames_and_splits_words(tmp_path: pathlib.Path) -> None:

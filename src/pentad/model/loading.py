@@ -147,7 +147,8 @@ def _open_folder(folder: pathlib.Path, name: str) -> ModelFiles:
         generation = read_json(folder / "generation_config.json")
         bos = _special(settings, "bos_token", tokenizer)
         eos = _special(settings, "eos_token", tokenizer)
-        ends = _ids(generation, "eos_token_id") or _ids(config, "eos_token_id")
+        size = tokenizer.vocab_size
+        ends = _ids(generation, "eos_token_id", size) or _ids(config, "eos_token_id", size)
         return ModelFiles(
             name=name,
             path=folder,
@@ -210,11 +211,11 @@ def _special(settings: Fields, key: str, tokenizer: Tokenizer) -> int | None:
     return id
 
 
-def _ids(fields: Fields, key: str) -> tuple[int, ...]:
+def _ids(fields: Fields, key: str, size: int) -> tuple[int, ...]:
     value: Any = fields.values.get(key)
     ids = value if isinstance(value, list) else [] if value is None else [value]
-    if not all(type(id) is int and id >= 0 for id in ids):
-        fields.fail(key, "must be a token id or a list of them")
+    if not all(type(id) is int and 0 <= id < size for id in ids):
+        fields.fail(key, f"must be a token id from 0 to {size - 1} or a list of them")
     return tuple(ids)
 
 

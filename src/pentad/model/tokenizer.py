@@ -48,6 +48,7 @@ class Tokenizer:
         suffix: tokens that the model expects after every text ([SEP]); never added here.
         unknown: the token for what the vocabulary cannot express.
         size: rows of the embedding table; ids from the vocabulary up to it are padding.
+        highest: the highest id of the vocabulary, where ids are not known to follow one another.
     """
 
     def __init__(
@@ -59,10 +60,13 @@ class Tokenizer:
         suffix: tuple[int, ...] = (),
         unknown: int | None = None,
         size: int | None = None,
+        highest: int = -1,
     ) -> None:
-        known = backend.get_vocab_size(with_added_tokens=True)
+        known = max(backend.get_vocab_size(with_added_tokens=True), highest + 1)
         if size is not None and size < known:
-            raise BadModelFile(f"the tokenizer has {known} tokens, but the embedding table has {size} rows")
+            raise BadModelFile(
+                f"the tokenizer has ids up to {known - 1}, but the embedding table has {size} rows"
+            )
         self.backend = backend
         self.coding: Coding = coding
         self.prefix = prefix
@@ -237,7 +241,15 @@ def from_json(text: str, *, size: int | None = None, source: str = "tokenizer.js
         suffix=tuple(framed[start + len(bare) :]),
         unknown=model.get("unk_id") if unknown is None else backend.token_to_id(unknown),
         size=size,
+        highest=_highest(model, state.get("added_tokens") or []),
     )
+
+
+def _highest(model: Mapping[str, Any], added: Sequence[Mapping[str, Any]]) -> int:
+    """The highest id, which a vocabulary with gaps has beyond its number of tokens."""
+    vocab = model["vocab"]
+    last = max(vocab.values(), default=-1) if isinstance(vocab, dict) else len(vocab) - 1
+    return max(last, max((token["id"] for token in added), default=-1))
 
 
 def _coding(decoder: Mapping[str, Any] | None, source: str) -> Coding:

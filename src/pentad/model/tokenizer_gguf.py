@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
@@ -17,6 +17,8 @@ from pentad.model.files.gguf import GgufArray, GgufFile
 from pentad.model.tokenizer import SPACE_MARK, Coding, Tokenizer
 
 _KEY: Final = "tokenizer.ggml."
+MAX_HALVING_CHARS: Final = 1 << 30
+"""Characters of halves that are looked up in a vocabulary: a hundred times what published ones need."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,10 +192,7 @@ def _sentencepiece(source: _Vocabulary) -> tuple[Backend, Coding]:
     vocab = {token: i for i, token in enumerate(tokens)}
     normal = {t for t, kind in zip(tokens, kinds, strict=True) if kind in (Kind.NORMAL, Kind.USER_DEFINED)}
     pairs = [
-        (-scores[vocab[token]], vocab[left], vocab[right])
-        for token in normal
-        for i in range(1, len(token))
-        if (left := token[:i]) in normal and (right := token[i:]) in normal
+        (-scores[vocab[token]], vocab[left], vocab[right]) for token, left, right in _halves(normal, fields)
     ]
     pairs.sort()
     unknown = named_token(fields, "unknown_token_id", len(tokens))
@@ -214,6 +213,24 @@ def _sentencepiece(source: _Vocabulary) -> tuple[Backend, Coding]:
         [decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
     )
     return backend, "sentencepiece"
+
+
+def _halves(normal: set[str], fields: Fields) -> Iterator[tuple[str, str, str]]:
+    """Every token that two tokens make together, with the two.
+
+    Cost: a token is cut only where both halves have the length of some token.
+    """
+    lengths = {len(token) for token in normal}
+    ordered = sorted(lengths)
+    left_chars = MAX_HALVING_CHARS
+    for token in normal:
+        cuts = [i for i in ordered if i < len(token) and len(token) - i in lengths]
+        left_chars -= len(token) * len(cuts)
+        if left_chars < 0:
+            fields.fail(_KEY + "tokens", f"holds too many long tokens, one of {len(token)} characters")
+        for i in cuts:
+            if (left := token[:i]) in normal and (right := token[i:]) in normal:
+                yield token, left, right
 
 
 def _wordpiece(source: _Vocabulary) -> tuple[Backend, Coding]:

@@ -50,15 +50,19 @@ class Cursor:
             self.fail(f"{what} is {value}, but only {self.left} bytes are left", start)
         return value
 
-    def text(self, what: str, limit: int | None = None) -> str:
+    def text(self, what: str, limit: int | None = None, *, lenient: bool = False) -> str:
+        """The next string. `lenient` reads what is no UTF-8 as Latin-1, which older tools wrote."""
         start = self.position
         length = self.count(f"length of {what}", 1)
         if limit is not None and length > limit:
             self.fail(f"{what} is {length} bytes long, at most {limit} are allowed", start)
         begin = self.take(length, what)
+        data = self.file.data[begin : begin + length]
         try:
-            return self.file.data[begin : begin + length].decode("utf-8")
+            return data.decode("utf-8")
         except UnicodeDecodeError:
+            if lenient:
+                return data.decode("latin-1")
             self.fail(f"{what} is not valid UTF-8", start)
 
     def strings(self, count: int, what: str, decode: bool) -> list[str]:

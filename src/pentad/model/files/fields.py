@@ -48,7 +48,10 @@ class Fields:
         return float(value)
 
     def flag(self, key: str, default: bool | None = None) -> bool:
+        """True or false, which some tools write as 1 and 0."""
         value = self._value(key, default)
+        if type(value) is int and value in (0, 1):
+            return value == 1
         if not isinstance(value, bool):
             self.fail(key, f"is {_short(value)}, must be true or false")
         return value

@@ -33,6 +33,8 @@ MAX_DEPTH: Final = 4
 MAX_ELEMENTS: Final = 1 << 23
 """Strings and inner arrays in all arrays of a file: far above any vocabulary, little enough to walk."""
 
+_ABOUT: Final = "general."
+"""Where a file tells about itself; the architecture's name among it is looked up in a table."""
 _STRING: Final = 8
 _ARRAY: Final = 9
 _SCALARS: Final[Mapping[int, str]] = MappingProxyType(
@@ -165,16 +167,19 @@ def _pairs(cursor: Cursor, count: int) -> tuple[dict[str, Any], dict[str, tuple[
         if key in pairs:
             cursor.fail(f"metadata key {key!r} appears twice", start)
         begin = cursor.position
-        pairs[key] = _value(cursor, int(cursor.number("I", "value type")), f"value of {key!r}")
+        kind = int(cursor.number("I", "value type"))
+        # Names of people and licences: nothing is computed with them, so their bytes refuse no model.
+        about = key.startswith(_ABOUT)
+        pairs[key] = _value(cursor, kind, f"value of {key!r}", lenient=about)
         spans[key] = (begin, cursor.position)
     return pairs, spans
 
 
-def _value(cursor: Cursor, kind: int, what: str) -> Any:
+def _value(cursor: Cursor, kind: int, what: str, *, lenient: bool) -> Any:
     if kind in _SCALARS:
         return cursor.number(_SCALARS[kind], what)
     if kind == _STRING:
-        return cursor.text(what)
+        return cursor.text(what, lenient=lenient)
     if kind == _ARRAY:
         return _array(cursor, what, 1)
     return cursor.fail(f"{what} has the unknown type {kind}", cursor.position - 4)
