@@ -15,6 +15,7 @@ import msgspec
 
 from pentad import registry
 from pentad.errors import InvalidRequest, UnknownName
+from pentad.json_text import parse_json
 
 _WRITTEN = "write it as NAME, NAME:OPTION=VALUE,... or {name: NAME, options: {OPTION: VALUE}}"
 
@@ -117,6 +118,6 @@ def _words(values: tuple[Any, ...]) -> bool:
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         return text.strip()

@@ -6,11 +6,11 @@ hold it. Instants are seconds on one process's monotonic clock; durations are se
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pentad.json_text import parse_json
 from pentad.ranges import in_range
 
 Clock = Callable[[], float]
@@ -33,7 +33,7 @@ class ToolCall:
 
     def parsed(self) -> dict[str, Any]:
         """The arguments as an object. Raises ValueError when they are no JSON object."""
-        value = json.loads(self.arguments or "{}")
+        value = parse_json(self.arguments or "{}")
         if not isinstance(value, dict):
             raise ValueError(f"arguments of {self.name!r} are a {type(value).__name__}, not an object")
         return value

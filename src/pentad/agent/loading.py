@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 import tomllib
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from pentad.agent.codec import Malformed, decode, encode
 from pentad.agent.spec import AgentSpec
 from pentad.agent.tools.files import anchored
 from pentad.errors import InvalidRequest, NotFound
+from pentad.json_text import parse_json
 from pentad.yaml_text import read_yaml
 
 SUFFIXES = (".yaml", ".yml", ".toml", ".json")
@@ -93,7 +93,7 @@ def _parse(file: pathlib.Path) -> Any:
             case ".toml":
                 return tomllib.loads(text)
             case ".json":
-                return json.loads(text)
+                return parse_json(text)
     except (ValueError, RecursionError) as error:
         problem = " ".join(str(error).split())
         raise InvalidRequest(f"agent file {file.name!r} cannot be read: {problem[:200]}") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pentad.agent.events import (
 )
 from pentad.agent.sqlite import storable
 from pentad.errors import PentadError, UnknownName
+from pentad.json_text import parse_json
 from pentad.types import Span
 
 EVENT_COLUMNS = "sequence, at_s, clock_s, kind, payload, spans, digest"
@@ -78,12 +78,12 @@ def from_row(run_id: str, number: int, row: Sequence[object], tail: bytes) -> Re
             sequence=number,
             at_s=fit(float, at_s, "at_s"),
             clock_s=fit(float, clock_s, "clock_s"),
-            event=from_json(str(kind), json.loads(str(payload))),
-            spans=fit(tuple[Span, ...], json.loads(str(spans)), "spans"),
+            event=from_json(str(kind), parse_json(str(payload))),
+            spans=fit(tuple[Span, ...], parse_json(str(spans)), "spans"),
         )
         if digest != _digest(tail, record, str(payload), str(spans)):
             raise Malformed("digest", "does not match the row")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise JournalDamaged(
             f"event {number} of run {run_id!r} is damaged: {str(error)[:200]}",
             hint="restore the journal from a backup; the run is left as it is",

@@ -7,7 +7,6 @@ variable (`PENTAD_THREADS`) need no section, since leaf names are unique.
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import pathlib
 import re
@@ -21,6 +20,7 @@ from pydantic import ValidationError
 from pentad.application.config import Settings, is_list, leaves
 from pentad.choice import Choice, build, check
 from pentad.errors import InvalidRequest
+from pentad.json_text import parse_json
 from pentad.yaml_text import read_yaml
 
 ENV_PREFIX = "PENTAD_"
@@ -151,7 +151,7 @@ def _from_text(text: str) -> Any:
         return None
     if text[:1] in "[{":
         try:
-            return json.loads(text)
+            return parse_json(text)
         except ValueError:
             return text
     return text

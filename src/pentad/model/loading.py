@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, Final, Literal
 from pentad.errors import BadModelFile
 from pentad.execution.spec import ModelSpec
 from pentad.execution.weights import WeightSource
+from pentad.json_text import parse_json
 from pentad.model.families import family_of
 from pentad.model.families.base import bind, check_geometry
 from pentad.model.files.fields import Fields
@@ -193,7 +193,7 @@ def read_json(path: pathlib.Path, *, required: bool = False) -> Fields:
     if not required and not path.exists():
         return Fields(source=str(path), values={})
     try:
-        value = json.loads(_text(path))
+        value = parse_json(_text(path))
     except (ValueError, RecursionError) as error:
         raise BadModelFile(f"{str(path)!r} is not valid JSON: {error}") from error
     if not isinstance(value, dict):

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 from pentad.errors import BadModelFile, InvalidRequest
 from pentad.execution.spec import ModelSpec
+from pentad.json_text import parse_json
 from pentad.model.sources.base import sha256_of
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
@@ -115,7 +116,7 @@ def is_digest(text: str) -> bool:
 def read_manifest(path: pathlib.Path) -> StoredModel | None:
     """The model that a manifest describes; None when there is none or it is no manifest of ours."""
     try:
-        value: dict[str, Any] = json.loads(path.read_bytes())
+        value: dict[str, Any] = parse_json(path.read_bytes())
         value.pop("version")
         files = {file: StoredFile(**entry) for file, entry in value.pop("files").items()}
         model = StoredModel(**(value | {"path": pathlib.Path(value["path"]), "files": files}))

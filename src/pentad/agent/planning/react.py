@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -28,6 +27,7 @@ from pentad.agent.planning.prompts import (
     tool_lines,
 )
 from pentad.agent.state import Exchange, RunState
+from pentad.json_text import parse_json
 from pentad.ranges import in_range
 from pentad.types import Decision, Message, OutputFormat, ToolChoice
 
@@ -222,7 +222,7 @@ class React:
 
 def planned_goals(answer: Exchange) -> tuple[tuple[str, str], ...]:
     """The sub-goals in a plan's text, as (tool, task). Raises ValueError, TypeError or KeyError."""
-    items: Any = json.loads(answer.text)["plan"]
+    items: Any = parse_json(answer.text)["plan"]
     return tuple((str(item["tool"]), str(item["task"])) for item in items)
 
 

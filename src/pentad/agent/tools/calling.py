@@ -15,6 +15,7 @@ from pentad.agent.events import ToolStatus
 from pentad.agent.tools.base import InDoubt, Reply, Tool, ToolContext, Truncated
 from pentad.agent.tools.schema import check_arguments
 from pentad.errors import Forbidden, PentadError, ToolFailed
+from pentad.json_text import parse_json
 
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
@@ -46,8 +47,8 @@ class ToolRules:
 def parse(tool: Tool, text: str) -> dict[str, Any]:
     """The arguments object in the model's JSON. Raises ToolFailed, worded for the model."""
     try:
-        value = json.loads(text or "{}")
-    except (ValueError, RecursionError) as error:
+        value = parse_json(text or "{}")
+    except ValueError as error:
         raise ToolFailed(f"the arguments for {tool.name!r} are no JSON: {str(error)[:120]}") from None
     if not isinstance(value, dict):
         raise ToolFailed(f"the arguments for {tool.name!r} are no JSON object")

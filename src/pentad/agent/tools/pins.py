@@ -21,6 +21,7 @@ from typing import Any
 from pentad.agent.codec import dumps, encode
 from pentad.agent.spec import McpServer
 from pentad.errors import Conflict
+from pentad.json_text import parse_json
 
 _LAUNCHES = "launches"
 """Beside the servers' identities, which are hexadecimal."""
@@ -150,7 +151,7 @@ def _launch(server: McpServer) -> str:
 
 def _loaded(path: pathlib.Path) -> dict[str, dict[str, str]]:
     try:
-        data = json.loads(path.read_text("ascii"))
+        data = parse_json(path.read_text("ascii"))
         return {str(s): {str(t): str(h) for t, h in pins.items()} for s, pins in data.items()}
     except (ValueError, AttributeError) as error:
         # Starting afresh would approve whatever the servers show now.

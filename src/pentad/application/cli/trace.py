@@ -30,6 +30,7 @@ from pentad.agent.prompt_store import Prompt
 from pentad.agent.rows import RunRow
 from pentad.agent.state import RunState
 from pentad.application.cli.output import duration, plain
+from pentad.json_text import parse_json
 from pentad.types import Decision
 
 _MOST_SHOWN = 500
@@ -188,7 +189,7 @@ def decision_line(decision: Decision) -> str:
 
 def _arguments(text: str) -> str:
     try:
-        value = json.loads(text or "{}")
+        value = parse_json(text or "{}")
     except ValueError:
         return _short(text)
     if not isinstance(value, dict):

@@ -8,6 +8,7 @@ from typing import Any
 
 from pentad.errors import BackendFailed
 from pentad.execution.backend import ToolCallDelta
+from pentad.json_text import parse_json
 from pentad.model.backends.openai_text import TextCleaner, cleaned
 from pentad.model.toolcalls import call_id
 
@@ -99,7 +100,7 @@ def _whole(arguments: str) -> bool:
     if not arguments.rstrip().endswith("}"):
         return False
     try:
-        return isinstance(json.loads(arguments), dict)
+        return isinstance(parse_json(arguments), dict)
     except (ValueError, RecursionError):
         return False
 

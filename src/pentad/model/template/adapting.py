@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pentad.errors import InvalidRequest, PentadError
+from pentad.json_text import parse_json
 from pentad.model.template.chat import ChatTemplate
 from pentad.model.template.typos import mended
 from pentad.model.toolcalls.base import ToolFormat, described
@@ -17,6 +17,8 @@ from pentad.types import Message, ToolCall, ToolSpec
 Row = dict[str, Any]
 """A message as templates see it."""
 
+MAX_ARGUMENT_DEPTH = 48
+"""Less than what a template is given may nest."""
 SHORT_ID_CHARS = 9
 """Mistral's templates accept call ids of exactly this length."""
 
@@ -145,8 +147,8 @@ def _row(message: Message) -> Row:
 
 def _call(call: ToolCall) -> Row:
     arguments: Any = call.arguments
-    with contextlib.suppress(ValueError):  # a call that was cut off stays the text that it is
-        arguments = json.loads(call.arguments or "{}")
+    with contextlib.suppress(ValueError):  # a call that was cut off, or is no data, stays its text
+        arguments = parse_json(call.arguments or "{}", depth=MAX_ARGUMENT_DEPTH)
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 

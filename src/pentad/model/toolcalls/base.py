@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pentad.json_text import parse_json
 from pentad.types import ToolCall, ToolSpec
 
 
@@ -73,6 +74,6 @@ def _plain(value: Any) -> Any:
 def _spaced(arguments: str) -> str:
     """The arguments with the usual separators; as they are if they are no JSON."""
     try:
-        return json.dumps(json.loads(arguments or "{}"), ensure_ascii=False)
+        return json.dumps(parse_json(arguments or "{}"), ensure_ascii=False)
     except ValueError:
         return arguments

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from enum import Enum, auto
+
+from pentad.json_text import parse_json
 
 SPACES = " \t\r\n"
 """White space as JSON has it; any other, such as U+00A0, is text."""
@@ -187,7 +188,7 @@ class CallScanner:
 
     def _decoded(self) -> object:
         try:
-            value: object = json.loads("".join(self._piece), strict=False)
+            value: object = parse_json("".join(self._piece), strict=False)
         except ValueError:
             self.broken = True
             return ""
