@@ -14,7 +14,7 @@ from pentad.agent.tools.base import ToolServices
 from pentad.agent.tools.builtin.calculator import build
 from pentad.agent.tools.calling import parse
 from pentad.errors import ContextLengthExceeded, ToolFailed
-from pentad.execution.backend import TextDelta
+from pentad.execution.backend import ToolCallDelta
 from pentad.json_text import MAX_DEPTH, parse_json
 from pentad.model.toolcalls import CallParser, choose_format
 from pentad.types import Message, ToolCall, ToolSpec
@@ -64,7 +64,8 @@ def in_history() -> None:
         Message(role="tool", content="1", tool_call_id="c1"),
     )
     native = (
-        "{% for m in messages %}{{ m.content }}{{ m.tool_calls | tojson }}{% endfor %}{{ tools | tojson }}"
+        "{% for m in messages %}{{ m.content }}{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}"
+        "{% endfor %}{% if tools %}{{ tools | tojson }}{% endif %}"
     )
     for template in (None, native):
         # Rendered and tokenized: what refuses it is its length.
@@ -75,7 +76,8 @@ def in_history() -> None:
 def in_an_answer() -> None:
     said = '<tool_call>\n{"name": "add", "other": ' + nested(990) + "}\n</tool_call>"
     parser = CallParser(choose_format("hermes", None)[0], frozenset({"add"}), "r1")
-    assert "".join(d.text for d in [*parser.feed(said), *parser.finish()] if isinstance(d, TextDelta))
+    deltas = [*parser.feed(said), *parser.finish()]
+    assert [d.name for d in deltas if isinstance(d, ToolCallDelta) and d.name] == ["add"]
 
 
 def in_a_call() -> None:
