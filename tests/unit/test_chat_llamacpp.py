@@ -56,7 +56,7 @@ def test_a_required_call_parses() -> None:
     backend, model = backend_that_says("no")
     model.script = lambda length: 5
     answer = asyncio.run(collect(backend.stream(request)))
-    assert [(c.name, c.arguments) for c in answer.message.tool_calls] == [("add", "{}")]
+    assert [(c.name, c.parsed()) for c in answer.message.tool_calls] == [("add", {})]
     assert answer.choices[0].reason == "tool_calls"
 
 

@@ -22,7 +22,7 @@ from pentad.types import OutputFormat, ToolChoice, ToolSpec
 
 ANSWER = "answer"
 MAX_PARALLEL_CALLS = 8
-JSON_SPACE = r" {1,2}|\r?\n[ \t]{0,40}"
+JSON_SPACE = r" {1,2}|\r?\n( {0,40}|\t{0,10})"
 """White space that may stand between the parts of a JSON text: what models write by themselves, a space or
 a new line with its indentation, and no more, so that a weak model cannot lose itself in it."""
 ANY_SPACES, FEW_SPACES = r"[ \t\r\n]*", r"[ \t\r\n]{0,8}"

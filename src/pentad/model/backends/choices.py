@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from pentad.execution.backend import ChoiceDone, Delta, PromptDelta
 from pentad.execution.request import SequenceStats, StepOutput, TokenRequest
-from pentad.model.backends.codec import ChatCodec, Prepared
+from pentad.model.backends.codec import ChatCodec
 from pentad.model.backends.parsing import OutputParser
+from pentad.model.backends.prepared import Prepared
 from pentad.model.backends.text import TextStream
 from pentad.types import FinishReason, Layer, Request, Span, Usage
 

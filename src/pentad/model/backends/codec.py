@@ -8,14 +8,13 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from pentad.errors import InvalidRequest, PentadError
-from pentad.execution.backend import NoticeDelta
 from pentad.execution.request import Constraint
 from pentad.model.backends.decisions import resolved
 from pentad.model.backends.parsing import END_THINK, THINK, OutputParser, ReasoningSplitter
 from pentad.model.backends.prefill import ResumedCalls, advance, prefill_of
+from pentad.model.backends.prepared import Grammar, Prepared, offered
 from pentad.model.backends.room import answer_room
 from pentad.model.backends.sizes import PATIENCE, refuse_by_size, refuse_if_cut
 from pentad.model.backends.text import TextStream
@@ -26,7 +25,7 @@ from pentad.model.template.adapting import adapt, open_chat
 from pentad.model.tokenizer import Tokenizer
 from pentad.model.tokenizer_facts import TokenizerFacts
 from pentad.model.toolcalls import CallParser, ToolFormat, choose_format
-from pentad.types import Clock, Decision, Request, Span, ToolSpec
+from pentad.types import Clock, Request, Span
 
 FORMATS = frozenset({"text", "json_object", "json_schema", "regex", "choice", "grammar"})
 """Output formats that a backend with this codec can enforce."""
@@ -40,30 +39,6 @@ MAX_CHOICES = 128
 def draw_seed() -> int:
     """A fresh seed for a request that gives none."""
     return secrets.randbits(63)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A request as tokens, with everything resolved that it left open."""
-
-    prompt: tuple[int, ...]
-    max_tokens: int
-    seed: int
-    tools: tuple[ToolSpec, ...]
-    """Those offered; empty when calls are not wanted."""
-    thinking: bool
-    """Whether the prompt ends inside the reasoning."""
-    reference: tuple[int, ...]
-    """Tokens of the prediction."""
-    constraints: tuple[Constraint | None, ...]
-    """One per choice, each at its start."""
-    spans: tuple[Span, ...]
-    decisions: tuple[Decision, ...]
-
-    @property
-    def notices(self) -> list[NoticeDelta]:
-        """What the caller is told before anything is computed."""
-        return [NoticeDelta(text=one.notice) for one in self.decisions if one.notice is not None]
 
 
 class ChatCodec:
@@ -138,15 +113,36 @@ class ChatCodec:
             return self.detokenize(request.token_ids)
         return "".join(text for text, _ in self._rendered(request)[0])
 
-    def prepare(self, request: Request) -> Prepared:
+    def grammar(self, request: Request) -> Grammar:
+        """What answers of the request follow. Costly where the client wants it to be.
+
+        Raises:
+            InvalidRequest: a format that cannot be enforced, or tools that are not there.
+        """
+        started_s = self._clock()
+        self._check(request)
+        tools, format = offered(request), request.format
+        notes: tuple[str, ...] = ()
+        first: Constraint | None
+        if tools:
+            first, notes = self._compiler.for_calls(self.format, tools, request.tool_choice, format)
+        else:
+            first = self._compiler.for_answer(format)
+        return Grammar(first, notes, started_s)
+
+    def prepare(self, request: Request, grammar: Grammar | None = None) -> Prepared:
         """The request as tokens, its limits checked and its open ends resolved.
+
+        Args:
+            request: to prepare.
+            grammar: of this request, if it was made before.
 
         Raises:
             InvalidRequest: see `prompt`; a token id out of range, or a format that cannot be enforced.
             ContextLengthExceeded: the prompt, or prompt and answer together, do not fit.
         """
+        grammar = grammar or self.grammar(request)
         started_s = self._clock()
-        self._check(request)
         pieces, thinking = self._rendered(request)
         rendered_s = self._clock()
         prompt = self._tokenized(request, pieces)
@@ -155,17 +151,15 @@ class ChatCodec:
             request, len(prompt), context=self.context_length, model=self._name, at_s=tokenized_s
         )
         tools = offered(request)
-        constraints, unchecked = self._constraints(request, tools)
-        advance(constraints, self.tokenizer.encode(prefill_of(request), special=False))
-        ready_s = self._clock()
+        advance(grammar.first, self.tokenizer.encode(prefill_of(request), special=False))
         seed = request.sampling.seed
         drawn = self._seeds() if seed is None else seed
         spans = [
             Span(layer="model", name="render", start_s=started_s, end_s=rendered_s),
             Span(layer="model", name="tokenize", start_s=rendered_s, end_s=tokenized_s),
         ]
-        if constraints[0] is not None:
-            spans.append(Span(layer="model", name="constrain", start_s=tokenized_s, end_s=ready_s))
+        if grammar.first is not None:
+            spans.insert(0, Span(layer="model", name="constrain", start_s=grammar.started_s, end_s=started_s))
         return Prepared(
             prompt=prompt,
             max_tokens=max_tokens,
@@ -173,7 +167,7 @@ class ChatCodec:
             tools=tools,
             thinking=self._reasons and thinking,
             reference=self._reference(request),
-            constraints=constraints,
+            constraints=grammar.for_choices(request.sampling.n),
             spans=tuple(spans),
             decisions=resolved(
                 request,
@@ -181,8 +175,8 @@ class ChatCodec:
                 seed=drawn,
                 format=self._format_decision if tools else None,
                 mended=self._mended if tools else (),
-                unchecked=unchecked,
-                at_s=ready_s,
+                unchecked=grammar.notes,
+                at_s=tokenized_s,
             ),
         )
 
@@ -303,21 +297,3 @@ class ChatCodec:
                     hint=f"leave it out of `{param}`",
                     param=param,
                 )
-
-    def _constraints(
-        self, request: Request, tools: tuple[ToolSpec, ...]
-    ) -> tuple[tuple[Constraint | None, ...], tuple[str, ...]]:
-        notes: tuple[str, ...] = ()
-        if tools:
-            first, notes = self._compiler.for_calls(self.format, tools, request.tool_choice, request.format)
-        elif (answer := self._compiler.for_answer(request.format)) is not None:
-            first = answer
-        else:
-            return (None,) * request.sampling.n, ()
-        # Compiled once; every further choice goes its own way from the start.
-        return (first, *(first.fork() for _ in range(request.sampling.n - 1))), notes
-
-
-def offered(request: Request) -> tuple[ToolSpec, ...]:
-    """The tools that the model is shown: none if it shall not call any."""
-    return () if request.tool_choice.mode == "none" else request.tools

@@ -11,10 +11,9 @@ from pentad.execution.loop import EngineLoop
 from pentad.execution.request import StepOutput
 from pentad.model.backends.choices import open_choices, usage_of
 from pentad.model.backends.codec import FORMATS, ChatCodec, draw_seed
-from pentad.model.backends.sizes import prompt_chars
+from pentad.model.backends.preparation import prepare
 from pentad.model.loading import ModelFiles
 from pentad.model.tokenizer_facts import TokenizerFacts
-from pentad.model.workers import in_thread
 from pentad.types import Request
 
 
@@ -76,10 +75,7 @@ class EngineBackend:
             InvalidRequest, ContextLengthExceeded, Overloaded, Unavailable: before any delta.
             BackendFailed: the runner, or following the output format, failed on the way.
         """
-        # Off the event loop: a long prompt takes a while to tokenize, a hostile template to be stopped.
-        self.codec.refuse_by_size(request)
-        chars = prompt_chars(request) + len(request.prediction)
-        prepared = await in_thread(self.codec.prepare, request, chars=chars)
+        prepared = await prepare(self.codec, request)
         for notice in prepared.notices:
             yield notice
         asked, choices = open_choices(self.codec, request, prepared)

@@ -20,10 +20,9 @@ from pentad.execution.sequence import Sequence as TokenSequence
 from pentad.model.backends.choices import open_choices, usage_of
 from pentad.model.backends.codec import FORMATS, ChatCodec, draw_seed
 from pentad.model.backends.llama_model import LlamaModel, TokenModel
-from pentad.model.backends.sizes import prompt_chars
+from pentad.model.backends.preparation import prepare
 from pentad.model.loading import ModelFiles
 from pentad.model.tokenizer_facts import TokenizerFacts
-from pentad.model.workers import in_thread
 from pentad.types import Clock, Request
 
 MAX_WAITING = 64
@@ -108,9 +107,7 @@ class LlamaCppBackend:
             InvalidRequest, ContextLengthExceeded, Overloaded, Unavailable: before any delta.
             BackendFailed: llama.cpp, or following the output format, failed on the way.
         """
-        self.codec.refuse_by_size(request)
-        chars = prompt_chars(request) + len(request.prediction)
-        prepared = await in_thread(self.codec.prepare, request, chars=chars)
+        prepared = await prepare(self.codec, request)
         for notice in prepared.notices:
             yield notice
         asked, choices = open_choices(self.codec, request, prepared)

@@ -16,24 +16,23 @@ def prefill_of(request: Request) -> str:
     return request.messages[-1].content if request.continues and request.messages else ""
 
 
-def advance(constraints: Sequence[Constraint | None], tokens: Sequence[int]) -> None:
-    """Takes each constraint past the beginning of its answer.
+def advance(constraint: Constraint | None, tokens: Sequence[int]) -> None:
+    """Takes a constraint past the beginning of its answer.
 
     Raises:
         InvalidRequest: no answer in this format begins so.
     """
-    for constraint in constraints:
-        if constraint is None:
-            continue
-        try:
-            for token in tokens:
-                constraint.accept(token)
-        except ValueError:
-            raise InvalidRequest(
-                "the last message, the assistant's, begins no answer in the output format or tool choice",
-                hint="leave it out, or change it",
-                param="messages",
-            ) from None
+    if constraint is None:
+        return
+    try:
+        for token in tokens:
+            constraint.accept(token)
+    except ValueError:
+        raise InvalidRequest(
+            "the last message, the assistant's, begins no answer in the output format or tool choice",
+            hint="leave it out, or change it",
+            param="messages",
+        ) from None
 
 
 class ResumedCalls:
