@@ -93,7 +93,6 @@ class TenantWorkers:
                 for tenant, line in self._lines.items():
                     if line.waiting and not line.running:
                         line.running = True
-                        self._lines.move_to_end(tenant)
                         return tenant, line.waiting.popleft()
                 self._change.wait()
 
@@ -101,6 +100,7 @@ class TenantWorkers:
         with self._change:
             line = self._lines[tenant]
             line.running = False
+            self._lines.move_to_end(tenant)
             if not line.waiting:
                 del self._lines[tenant]
             self._change.notify()

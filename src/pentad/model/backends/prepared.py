@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pentad.execution.backend import NoticeDelta
 from pentad.execution.request import Constraint
 from pentad.types import Decision, Request, Span, ToolSpec
 
