@@ -6,13 +6,14 @@ import json
 import pathlib
 import resource
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 
 import httpx2
 import pytest
 
-from process_support import Server, home_with, pentad, serving, started
+from process_support import PENTAD, Server, environment, home_with, pentad, serving, started
 
 HELP_MS = 300
 
@@ -123,3 +124,13 @@ def test_cancel_reaches_a_run_through_its_server(server: Server, home: pathlib.P
 def test_sigterm_ends_the_server_with_status_0(home: pathlib.Path) -> None:
     with serving(home, "--embedding-model", "null") as running:
         assert running.stop() == 0
+
+
+def test_a_hub_out_of_reach_is_said_at_once_in_two_lines(tmp_path: pathlib.Path) -> None:
+    env = environment(tmp_path) | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hub")}
+    words = [PENTAD, "pull", "hf:org/name"]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    first, second = done.stderr.splitlines()
+    assert first.startswith("error: the hub cannot be asked for 'org/name'")
+    assert second.startswith("hint: ")

@@ -110,3 +110,69 @@ def test_simulate_refuses_an_unknown_trace_and_choice(pentad_: Pentad, bare_conf
     words = ["--model", bare_config, "--device", "h100-sxm"]
     assert pentad_("simulate", "trace.parquet", *words).status == 2
     assert "'cut'" in pentad_("simulate", "poisson", *words, "--too-long", "cut").err
+
+
+def test_plan_fills_a_matrix_of_models_by_devices(pentad_: Pentad, bare_config: str) -> None:
+    words = ["plan", "--models", bare_config, "--devices", "h100-sxm,jetson-orin-nano-super-8gb"]
+    big, small = json.loads(pentad_(*words, "--json").out)
+    assert big["plan"]["stages"][0]["device"] == "h100-sxm"
+    assert small["binding"] == "memory"
+    assert small["hint"] == "set --weight-bits 4 or add a device"
+    table = pentad_(*words).out
+    assert "tok/s, first in" in table
+    assert "no: memory" in table
+    fits = pentad_("plan", bare_config, "--devices", "all", "--weight-bits", "4", "--json")
+    assert all("plan" in pair for pair in json.loads(fits.out))
+
+
+SWEEP = ("simulate", "poisson", "--model", "CONFIG", "--device", "h100-sxm", "--rates")
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["plan"], 2, "give one MODEL"),
+        (["plan", "m", "--models", "a"], 2, "give one MODEL"),
+        (["plan", "--models", "all"], 2, "the store has no models"),
+        (["plan", "--models", ","], 2, "--models is ','"),
+        (["plan", "CONFIG", "--device", "h100-sxm", "--devices", "h100-sxm"], 2, "leave one out"),
+        (["plan", "CONFIG", "--devices", "abacus"], 2, "unknown device 'abacus'"),
+        ([*SWEEP, "1"], 2, "none is set"),
+        ([*SWEEP, "1,x", "--ttft-s", "1"], 2, "'1,x'"),
+        ([*SWEEP, "1,nan", "--ttft-s", "1"], 2, "nan"),
+    ],
+)
+def test_plan_and_simulate_refuse_what_makes_no_sense(
+    pentad_: Pentad, bare_config: str, words: list[str], status: int, message: str
+) -> None:
+    outcome = pentad_(*(bare_config if word == "CONFIG" else word for word in words))
+    assert outcome.status == status
+    assert message in outcome.err
+    assert len(outcome.err.splitlines()) <= 2
+
+
+def test_plan_exits_3_where_no_pair_fits(pentad_: Pentad, bare_config: str) -> None:
+    words = ["plan", bare_config, "--devices", "h100-sxm", "--ttft-s", "0"]
+    assert pentad_(*words).status == 3
+
+
+def test_simulate_at_several_rates_finds_the_knee(pentad_: Pentad, bare_config: str) -> None:
+    words = ["simulate", "poisson", "--model", bare_config, "--device", "rtx-4090", "--limit", "12"]
+    sweep = [*words, "--rates", "1,64", "--ttft-s", "0.5"]
+    found = json.loads(pentad_(*sweep, "--json").out)
+    assert [point["rate_per_s"] for point in found["rates"]] == [1, 64]
+    assert 1 < found["knee_per_s"] < 64
+    assert f"knee  {found['knee_per_s']:.3g} requests/s" in pentad_(*sweep).out
+
+
+def test_rate_scale_acts_on_poisson_arrivals_too(pentad_: Pentad, bare_config: str) -> None:
+    words = ["simulate", "poisson", "--model", bare_config, "--device", "h100-sxm", "--limit", "20", "--json"]
+    plain, fast = (json.loads(pentad_(*words, "--rate-scale", scale).out)["span_s"] for scale in ("1", "10"))
+    assert fast < plain / 5
+
+
+def test_simulate_names_a_precision_only_if_it_helps(pentad_: Pentad, bare_config: str) -> None:
+    words = ["simulate", "poisson", "--model", bare_config, "--limit", "2", "--device"]
+    outcome = pentad_(*words, "jetson-orin-nano-super-8gb")
+    assert (outcome.status, outcome.err.splitlines()[-1]) == (3, "hint: set --weight-bits 4")
+    assert pentad_(*words, "jetson-orin-nano-super-8gb", "--weight-bits", "4").status == 0

@@ -8,6 +8,7 @@ import pathlib
 import re
 from typing import Any
 
+import httpx2
 import pytest
 
 import index_double as double
@@ -318,7 +319,10 @@ def hub(folder: pathlib.Path, remote: list[str], asked: list[Any], ref: str = "h
     parsed = parse_ref(ref)
     assert isinstance(parsed, HubRef)
     return HubSource(
-        ref=parsed, snapshot=snapshot(folder, remote, asked), list_files=lambda repo, revision: remote
+        ref=parsed,
+        snapshot=snapshot(folder, remote, asked),
+        list_files=lambda repo, revision: remote,
+        reach=lambda: None,
     )
 
 
@@ -364,11 +368,32 @@ def test_hub_switched_off_is_served_from_its_cache_or_explained(tmp_path: pathli
         ref=HubRef(repo="org/name"),
         snapshot=snapshot(tmp_path, ["config.json", "model.safetensors"], []),
         list_files=offline,
+        reach=offline,
     )
     assert cached.fetch(tmp_path, None, lambda d, t: None).root == tmp_path
-    empty = HubSource(ref=HubRef(repo="org/name"), snapshot=offline, list_files=offline)
+    empty = HubSource(ref=HubRef(repo="org/name"), snapshot=offline, list_files=offline, reach=offline)
     with pytest.raises(Unavailable, match="HF_HUB_OFFLINE"):
         empty.fetch(tmp_path, None, lambda d, t: None)
+
+
+def test_a_hub_out_of_reach_is_asked_once_and_the_cache_alone_after(tmp_path: pathlib.Path) -> None:
+    asked: list[Any] = []
+
+    def unreachable() -> None:
+        raise httpx2.ConnectError("no such name")
+
+    def never(*_: Any) -> Any:
+        raise AssertionError("the hub was asked again")
+
+    source = HubSource(
+        ref=HubRef(repo="org/name", file="b.gguf"),
+        snapshot=snapshot(tmp_path, ["b.gguf"], asked),
+        list_files=never,
+        reach=unreachable,
+    )
+    assert source.fetch(tmp_path, None, lambda d, t: None).root == tmp_path / "b.gguf"
+    assert asked[0]["local_files_only"] is True
+    assert asked[0]["allow_patterns"] == ["b.gguf"]
 
 
 def test_no_registry_host_is_named_in_the_product() -> None:

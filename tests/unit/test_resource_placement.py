@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import re
 
 import pytest
 from resource_samples import GPU, LLAMA_1B, TINY, measured_device
@@ -235,3 +236,54 @@ class TestUniform:
 def test_an_empty_workload_is_refused(field: str) -> None:
     with pytest.raises(InvalidRequest, match=field):
         Workload(**{field: 0})
+
+
+class TestRemedies:
+    """A hint of a plan that misses its objective is a change that was tried."""
+
+    def refused(self, load: Workload, objective: Objective, device: DeviceProfile = GPU) -> str:
+        with pytest.raises(Infeasible) as caught:
+            plan("single", LLAMA_1B, Cluster(devices=(device,)), load, objective)
+        return str(caught.value.hint)
+
+    def test_fewer_bits_are_named_where_they_are_enough(self) -> None:
+        own = plan("single", LLAMA_1B, Cluster(devices=(GPU,)))
+        objective = Objective(inter_token_s=own.inter_token_s * 0.7)
+        assert self.refused(Workload(), objective) == "set --weight-bits 8"
+        plan(
+            "single", LLAMA_1B, Cluster(devices=(GPU,)), Workload(), objective, form=ModelForm(weight_bits=8)
+        )
+
+    def test_a_smaller_load_is_named_where_it_is_enough(self) -> None:
+        load = Workload(concurrency=64)
+        objective = Objective(ttft_s=plan("single", LLAMA_1B, Cluster(devices=(GPU,)), load).ttft_s * 0.9)
+        hint = self.refused(load, objective)
+        found = re.fullmatch(r"set (--weight-bits (\d) ?)?(and )?(--concurrency (\d+))?", hint)
+        assert found is not None
+        plan(
+            "single",
+            LLAMA_1B,
+            Cluster(devices=(GPU,)),
+            Workload(concurrency=int(found[5] or 64)),
+            objective,
+            form=ModelForm(weight_bits=int(found[2] or 16)),
+        )
+
+    def test_cost_falls_with_more_requests_at_once(self) -> None:
+        device = dataclasses.replace(GPU, price_per_hour=3.6)
+        cost = plan(
+            "single", LLAMA_1B, Cluster(devices=(device,)), form=ModelForm(weight_bits=4)
+        ).cost_per_request
+        assert cost is not None
+        objective = Objective(max_cost=cost / 2)
+        hint = self.refused(Workload(), objective, device)
+        assert hint.startswith("set --concurrency ")
+        load = Workload(concurrency=int(hint.split()[-1]))
+        plan("single", LLAMA_1B, Cluster(devices=(device,)), load, objective)
+
+    def test_where_nothing_helps_the_hint_is_what_the_device_can_do(self) -> None:
+        hint = self.refused(Workload(), Objective(ttft_s=1e-9, deadline_s=1e-9))
+        found = re.fullmatch(r"relax ttft_s to (\S+) and deadline_s to (\S+), or choose another device", hint)
+        assert found is not None
+        relaxed = Objective(ttft_s=float(found[1]), deadline_s=float(found[2]))
+        plan("single", LLAMA_1B, Cluster(devices=(GPU,)), Workload(), relaxed)

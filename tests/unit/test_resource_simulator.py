@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import pathlib
+from collections.abc import Callable, Sequence
 
 import pytest
 from resource_samples import GPU, LLAMA_1B, TINY, measured_device
@@ -29,6 +30,7 @@ from pentad.resource.simulator import (
     poisson,
     read_trace,
     simulate,
+    sweep,
 )
 from pentad.resource.simulator.events import Arrival, Step, World, request_of
 from pentad.resource.simulator.trace import prompt_of
@@ -384,3 +386,40 @@ def test_chunked_prefills_lower_the_p99_token_gap_at_least_threefold_at_equal_lo
     assert [r.tokens for r in stall_free.records] == [r.tokens for r in prefill_first.records]
     assert prefill_first.inter_token.p99 >= 3 * stall_free.inter_token.p99
     assert stall_free.throughput_tokens_per_s >= 0.95 * prefill_first.throughput_tokens_per_s
+
+
+class TestSweep:
+    def replay(self, allowed_s: float) -> Callable[[Sequence[TraceItem]], SimulationReport]:
+        """On a small device, so that a replay takes a moment."""
+        return lambda items: simulate(
+            items, TINY, measured_device(), options=OPTIONS, objective=Objective(ttft_s=allowed_s)
+        )
+
+    def test_goodput_falls_behind_the_rate_beyond_the_knee_and_not_before(self) -> None:
+        found = sweep(LOAD, [1.0, 10.0, 100.0, 1000.0], self.replay(0.2))
+        assert found.bounded
+        assert found.knee_per_s is not None
+        for rate, report in found.points:
+            assert (report.attainment >= found.share) == (rate <= found.knee_per_s)
+        again = sweep(LOAD, [found.knee_per_s], self.replay(0.2))
+        assert again.points[0][1].attainment >= found.share
+
+    def test_a_knee_outside_the_rates_is_said_to_be_outside(self) -> None:
+        none = sweep(LOAD, [1.0, 2.0], self.replay(1e-9))
+        assert (none.knee_per_s, none.bounded) == (None, True)
+        above = sweep(LOAD, [1.0, 2.0], self.replay(1e9))
+        assert (above.knee_per_s, above.bounded) == (2.0, False)
+
+    def test_the_load_comes_at_the_rate_that_was_asked_for(self) -> None:
+        seen: list[float] = []
+
+        def replay(items: Sequence[TraceItem]) -> SimulationReport:
+            seen.append((len(items) - 1) / (items[-1].arrival_s - items[0].arrival_s))
+            return simulate(items, TINY, measured_device(), options=OPTIONS)
+
+        sweep(LOAD, [2.0, 8.0], replay)
+        assert seen == [pytest.approx(2.0), pytest.approx(8.0)]
+
+    def test_a_load_without_a_duration_is_refused(self) -> None:
+        with pytest.raises(InvalidRequest, match="all arrive at once"):
+            sweep(LOAD[:1], [1.0], self.replay(1.0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pentad.execution.spec import ModelSpec
 from pentad.ranges import in_range
@@ -21,6 +21,10 @@ class ModelForm:
     def __post_init__(self) -> None:
         for name in ("weight_bits", "kv_bits", "head_bits"):
             in_range(name, getattr(self, name), above=0, most=64)
+
+    def with_weight_bits(self, bits: float) -> ModelForm:
+        """The same with all weights, the head's too, in that precision."""
+        return replace(self, weight_bits=bits, head_bits=None)
 
     def weight_bytes(self, parameters: float) -> float:
         """Bytes of that many parameters of the layers."""

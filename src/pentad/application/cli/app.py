@@ -12,11 +12,13 @@ from pentad.application.cli import (
     agents,
     bench,
     compress,
+    demo,
     machine,
     models,
     runs,
     serving,
     settings,
+    simulation,
     strategies,
 )
 from pentad.application.cli.output import note, show_error
@@ -33,7 +35,19 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for module in (serving, models, compress, agents, runs, machine, bench, settings, strategies):
+    for module in (
+        demo,
+        serving,
+        models,
+        compress,
+        agents,
+        runs,
+        machine,
+        simulation,
+        bench,
+        settings,
+        strategies,
+    ):
         module.register(app)
     return app
 

@@ -13,7 +13,7 @@ from pentad.execution.device import Cluster, DeviceProfile, Link
 from pentad.execution.form import ModelForm
 from pentad.execution.spec import ModelSpec
 from pentad.resource import profile as profiles
-from pentad.resource.placement.base import Plan
+from pentad.resource.placement.base import PlacementPlanner, PlacementProblem, Plan, Workload
 from pentad.resource.simulator import Distribution, SimulationReport
 from pentad.types import Objective
 
@@ -78,6 +78,36 @@ def cluster_of(
         for a, b in itertools.permutations(devices, 2)
     )
     return Cluster(devices=tuple(devices), links=links)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What plans are asked for, whatever the model and the devices."""
+
+    planner: PlacementPlanner
+    workload: Workload
+    objective: Objective
+    weight_bits: float | None
+    kv_bits: float | None
+    link_bytes_per_s: float
+    link_latency_s: float
+
+    def plan(self, model: Described, devices: Sequence[str], settings: Settings) -> Plan:
+        """The plan of a model on these devices together. Raises Infeasible."""
+        cluster = cluster_of(
+            devices,
+            settings,
+            link_bytes_per_s=self.link_bytes_per_s,
+            link_latency_s=self.link_latency_s,
+        )
+        problem = PlacementProblem(
+            spec=model.spec,
+            cluster=cluster,
+            workload=self.workload,
+            objective=self.objective,
+            form=form_for(model, cluster.devices[0], self.weight_bits, self.kv_bits),
+        )
+        return self.planner.plan(problem)
 
 
 def form_for(

@@ -11,6 +11,8 @@ from pentad.errors import InvalidRequest, ModelNotFound, Unavailable
 from pentad.model.sources.base import MODEL_SUFFIXES, Fetched, HubRef, Progress
 
 Snapshot = Callable[..., str]
+REACH_S = 10.0
+"""How long the hub may take to answer at all before the cache is asked."""
 
 
 def _snapshot_download(**arguments: Any) -> str:
@@ -27,6 +29,22 @@ def _list_files(repo: str, revision: str | None) -> list[str]:
     return names
 
 
+def _reach() -> None:
+    """One request without retries, so that a machine without a network learns it at once.
+
+    Raises what `_offline` knows.
+    """
+    import httpx2
+    from huggingface_hub import constants, errors
+    from huggingface_hub.utils import logging
+
+    # What it would warn of, again and again, is in the error that we raise.
+    logging.set_verbosity_error()
+    if constants.HF_HUB_OFFLINE:
+        raise errors.OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
+    httpx2.head(constants.ENDPOINT, timeout=REACH_S)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubSource:
     """Takes GGUF or safetensors files of a repository; HF_HOME, HF_HUB_OFFLINE and HF_TOKEN count.
@@ -37,18 +55,22 @@ class HubSource:
     ref: HubRef
     snapshot: Snapshot = _snapshot_download
     list_files: Callable[[str, str | None], list[str]] = _list_files
+    reach: Callable[[], None] = _reach
 
     def fetch(self, _work: pathlib.Path, wanted: frozenset[str] | None, progress: Progress, /) -> Fetched:
         """See `Source.fetch`."""
         names = [self.ref.file] if self.ref.file else sorted(wanted) if wanted else None
+        cached_only = False
         try:
+            self.reach()
             patterns = names or self._choose(self.list_files(self.ref.repo, self.ref.revision))
         except InvalidRequest:
             raise
         except Exception as error:
             if not _offline(error):
                 raise self._explain(error) from error
-            patterns = ["*" + suffix for suffix in MODEL_SUFFIXES]
+            patterns = names or ["*" + suffix for suffix in MODEL_SUFFIXES]
+            cached_only = True
         try:
             folder = pathlib.Path(
                 self.snapshot(
@@ -57,6 +79,7 @@ class HubSource:
                     allow_patterns=patterns,
                     ignore_patterns=["*/*"] if names is None else None,
                     tqdm_class=_bar(progress),
+                    local_files_only=cached_only,
                 )
             )
         except Exception as error:

@@ -234,7 +234,7 @@ def _memory_remedy(problem: PlacementProblem, layout: Layout) -> str:
         return all(stage.total_bytes <= stage.usable_bytes for stage in layout(changed))
 
     for bits in (8, 4):
-        form = replace(problem.form, weight_bits=bits)
+        form = problem.form.with_weight_bits(bits)
         if bits < problem.form.weight_bits and fits(replace(problem, form=form)):
             return f"set --weight-bits {bits} or add a device"
     low, high = 0, problem.workload.concurrency

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pentad.errors import Infeasible
@@ -16,6 +16,7 @@ from pentad.resource.placement.base import (
     Stage,
     replica_load,
     stage_cost,
+    stage_on,
 )
 from pentad.resource.shape import StepShape
 from pentad.types import Decision
@@ -112,15 +113,15 @@ def finish(strategy: str, problem: PlacementProblem, *replicas: Replica) -> Plan
     """The plan of replicas whose stages fit, once the objective is met.
 
     Raises:
-        Infeasible: a limit of the objective cannot be met, or not be checked.
+        Infeasible: a limit of the objective cannot be met, or not be checked; the hint was tried.
     """
+    judged = _judge(problem, replicas)
+    _refuse_excess(problem, replicas, judged)
+    prediction = judged.prediction
     stages = [stage for replica in replicas for stage in replica.stages]
-    found = [predict(replica_load(problem, replica.weight), replica.stages) for replica in replicas]
-    prediction = together(found)
     profiles = [problem.cluster.device(stage.device) for stage in stages]
-    cost = _per_request(problem, replicas, found, lambda device: device.price_per_hour, 1 / 3600)
-    energy_j = _per_request(problem, replicas, found, lambda device: device.power_w, 1.0)
-    pressures = _pressures(problem, stages, prediction, cost, energy_j)
+    pressures = {f"memory of {stage.device!r}": stage.total_bytes / stage.usable_bytes for stage in stages}
+    pressures |= {limit.name: limit.predicted / limit.allowed for limit in judged.limits if limit.allowed}
     nearest = max(pressures, key=pressures.__getitem__)
     return Plan(
         strategy=strategy,
@@ -132,8 +133,8 @@ def finish(strategy: str, problem: PlacementProblem, *replicas: Replica) -> Plan
         binding=nearest
         if len(pressures) > len(stages) or pressures[nearest] > 0.8
         else prediction.binding_term,
-        cost_per_request=cost,
-        energy_j_per_request=energy_j,
+        cost_per_request=judged.cost,
+        energy_j_per_request=judged.energy_j,
         source=max((profile.source for profile in profiles), key=_SOURCES.index),
         decisions=(
             Decision(
@@ -153,43 +154,112 @@ def _written(replica: Replica, count: int) -> str:
     return stages if count == 1 else f"{stages} for {replica.weight:.0%}"
 
 
-def _pressures(
-    problem: PlacementProblem,
-    stages: Sequence[Stage],
-    prediction: Prediction,
-    cost: float | None,
-    energy_j: float | None,
-) -> dict[str, float]:
-    """How near the plan is to each limit: used over allowed, memory first. Raises Infeasible beyond 1."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Limit:
+    """A wish of the objective and what is predicted for it."""
+
+    name: str
+    predicted: float
+    allowed: float
+
+    @property
+    def exceeded(self) -> bool:
+        return self.predicted > self.allowed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judged:
+    prediction: Prediction
+    cost: float | None
+    energy_j: float | None
+    limits: tuple[_Limit, ...]
+
+
+def _judge(problem: PlacementProblem, replicas: Sequence[Replica]) -> _Judged:
+    """The prediction beside every limit that was asked for. Raises Infeasible where one can't be checked."""
     wishes = problem.objective
-    pressures = {f"memory of {stage.device!r}": stage.total_bytes / stage.usable_bytes for stage in stages}
-    limits = (
+    found = [predict(replica_load(problem, replica.weight), replica.stages) for replica in replicas]
+    prediction = together(found)
+    cost = _per_request(problem, replicas, found, lambda device: device.price_per_hour, 1 / 3600)
+    energy_j = _per_request(problem, replicas, found, lambda device: device.power_w, 1.0)
+    asked = (
         ("ttft_s", prediction.ttft_s, wishes.ttft_s),
         ("inter_token_s", prediction.inter_token_s, wishes.inter_token_s),
         ("deadline_s", prediction.completion_s, wishes.deadline_s),
         ("max_cost", cost, wishes.max_cost),
         ("max_energy_j", energy_j, wishes.max_energy_j),
     )
-    where = ", ".join(repr(stage.device) for stage in stages)
-    for name, predicted, limit in limits:
-        if limit is None:
+    limits = []
+    for name, predicted, allowed in asked:
+        if allowed is None:
             continue
         if predicted is None:
             raise Infeasible(
-                f"{name} of {limit:.3g} cannot be checked: not every device of {where} has "
+                f"{name} of {allowed:.3g} cannot be checked: not every device of {_names(replicas)} has "
                 f"{_NEEDED[name]} in its profile",
                 hint=f"add {_NEEDED[name]} to the profile or drop {name}",
                 param=name,
             )
-        if predicted > limit:
-            raise Infeasible(
-                f"model {problem.spec.name!r} on {where} has a predicted {name} of {predicted:.3g}, "
-                f"asked is at most {limit:.3g}",
-                hint=_remedy(name, problem.workload.concurrency),
-                param=name,
-            )
-        pressures[name] = predicted / limit
-    return pressures
+        limits.append(_Limit(name=name, predicted=predicted, allowed=allowed))
+    return _Judged(prediction=prediction, cost=cost, energy_j=energy_j, limits=tuple(limits))
+
+
+def _refuse_excess(problem: PlacementProblem, replicas: Sequence[Replica], judged: _Judged) -> None:
+    exceeded = [limit for limit in judged.limits if limit.exceeded]
+    if exceeded:
+        first = exceeded[0]
+        raise Infeasible(
+            f"model {problem.spec.name!r} on {_names(replicas)} has a predicted {first.name} of "
+            f"{first.predicted:.3g}, asked is at most {first.allowed:.3g}",
+            hint=_remedy(problem, replicas, exceeded),
+            param=first.name,
+        )
+
+
+def _remedy(problem: PlacementProblem, replicas: Sequence[Replica], exceeded: Sequence[_Limit]) -> str:
+    """The mildest change under which the same stages keep every limit; each was tried."""
+    for words, changed in _milder(problem):
+        moved = [_under(changed, replica) for replica in replicas]
+        fits = all(stage.total_bytes <= stage.usable_bytes for replica in moved for stage in replica.stages)
+        if fits and not any(limit.exceeded for limit in _judge(changed, moved).limits):
+            return f"set {words}"
+    relaxed = " and ".join(f"{limit.name} to {_up(limit.predicted)}" for limit in exceeded)
+    return f"relax {relaxed}, or choose another device"
+
+
+def _under(problem: PlacementProblem, replica: Replica) -> Replica:
+    """The same layers on the same devices, with the memory that they need under this problem."""
+    load = replica_load(problem, replica.weight)
+    stages = (
+        stage_on(load, load.cluster.device(s.device), s.first_layer, s.end_layer) for s in replica.stages
+    )
+    return replace(replica, stages=tuple(stages))
+
+
+def _milder(problem: PlacementProblem) -> Iterator[tuple[str, PlacementProblem]]:
+    """The problem with fewer bits, fewer or more requests at once, or both, the mildest first."""
+    own = problem.workload.concurrency
+    bits = [(f"--weight-bits {b}", problem.form.with_weight_bits(b)) for b in (8, 4)]
+    bits = [(words, form) for words, form in bits if form.weight_bits < problem.form.weight_bits]
+    halves = [own >> i for i in range(1, own.bit_length())]
+    loads = [
+        (f"--concurrency {n}", replace(problem.workload, concurrency=n))
+        for n in (*halves, *(own << i for i in range(1, 7)))
+    ]
+    yield from ((words, replace(problem, form=form)) for words, form in bits)
+    yield from ((words, replace(problem, workload=load)) for words, load in loads)
+    for (some, form), (more, load) in itertools.product(bits, loads):
+        yield f"{some} and {more}", replace(problem, form=form, workload=load)
+
+
+def _up(value: float) -> str:
+    """Three digits, never below the value."""
+    shown = float(f"{value:.3g}")
+    return f"{value:.3g}" if shown >= value else f"{float(f'{value * 1.006:.3g}'):g}"
+
+
+def _names(replicas: Sequence[Replica]) -> str:
+    return ", ".join(repr(stage.device) for replica in replicas for stage in replica.stages)
 
 
 def _per_request(
@@ -211,11 +281,3 @@ def _per_request(
                 return None
             total += replica.weight * value * scale * prediction.device_s
     return total
-
-
-def _remedy(name: str, concurrency: int) -> str:
-    if name in ("max_cost", "max_energy_j"):
-        return f"raise --concurrency, set --weight-bits 4, use another device or relax {name}"
-    if concurrency > 1:
-        return f"lower --concurrency, set --weight-bits 4, use a faster device or relax {name}"
-    return f"set --weight-bits 4, use a faster device or relax {name}"

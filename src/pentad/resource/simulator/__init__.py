@@ -9,6 +9,7 @@ from pentad.resource.simulator.clock import VirtualClock
 from pentad.resource.simulator.replay import SimulationOptions, simulate
 from pentad.resource.simulator.report import Distribution, RequestRecord, SimulationReport
 from pentad.resource.simulator.runner import SimulatedRunner
+from pentad.resource.simulator.sweep import Sweep, sweep
 from pentad.resource.simulator.trace import TraceItem, agent_run, poisson, read_trace, rescaled
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "SimulatedRunner",
     "SimulationOptions",
     "SimulationReport",
+    "Sweep",
     "TraceItem",
     "VirtualClock",
     "agent_run",
@@ -24,4 +26,5 @@ __all__ = [
     "read_trace",
     "rescaled",
     "simulate",
+    "sweep",
 ]

@@ -130,13 +130,20 @@ def _default_blocks(cost: StepCost, options: SimulationOptions) -> int:
     """KV blocks for what the weights leave; at least one, or the model does not fit."""
     spec, form = cost.spec, cost.form
     memory = main_memory(cost.profile).capacity_bytes * MEMORY_FRACTION
-    weights = form.weight_bytes(spec.parameters)
-    blocks = int((memory - weights) // form.kv_bytes(spec, options.block_size))
+
+    def left(form: ModelForm) -> int:
+        free = memory - form.weight_bytes(spec.parameters)
+        return int(free // form.kv_bytes(spec, options.block_size))
+
+    blocks = left(form)
     if blocks < 1:
+        milder = [b for b in (8, 4) if b < form.weight_bits and left(form.with_weight_bits(b)) >= 1]
         raise Infeasible(
             f"device {cost.profile.name!r} has {memory / GIB:.1f} GiB free, model {spec.name!r} in "
-            f"{form.weight_bits:g} bits takes {weights / GIB:.1f} GiB for weights and leaves none for KV",
-            hint="set --weight-bits 4 or choose a larger device",
+            f"{form.weight_bits:g} bits takes {form.weight_bytes(spec.parameters) / GIB:.1f} GiB for weights "
+            "and leaves none for KV",
+            hint=f"set --weight-bits {milder[0]}" if milder else "choose a larger device or a smaller model",
+            param="memory",
         )
     # More blocks than all sequences at full length can use would only cost simulation memory.
     most = options.limits.max_sequences * -(-spec.context_length // options.block_size)
