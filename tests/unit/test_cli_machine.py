@@ -158,10 +158,10 @@ def test_plan_exits_3_where_no_pair_fits(pentad_: Pentad, bare_config: str) -> N
 
 def test_simulate_at_several_rates_finds_the_knee(pentad_: Pentad, bare_config: str) -> None:
     words = ["simulate", "poisson", "--model", bare_config, "--device", "rtx-4090", "--limit", "12"]
-    sweep = [*words, "--rates", "1,64", "--ttft-s", "0.5"]
+    sweep = [*words, "--rates", "0.5,64", "--ttft-s", "0.5"]
     found = json.loads(pentad_(*sweep, "--json").out)
-    assert [point["rate_per_s"] for point in found["rates"]] == [1, 64]
-    assert 1 < found["knee_per_s"] < 64
+    assert [point["rate_per_s"] for point in found["rates"]] == [0.5, 64]
+    assert 0.5 < found["knee_per_s"] < 64
     assert f"knee  {found['knee_per_s']:.3g} requests/s" in pentad_(*sweep).out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from pentad.resource.simulator.report import SimulationReport
 from pentad.resource.simulator.trace import TraceItem, rescaled
 
 REFINEMENTS = 5
-"""Halvings of the interval in which the knee lies; each is one more replay."""
+"""Halvings, by ratio, of the interval in which the knee lies; each is one more replay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +78,6 @@ def sweep(
     low = max((rate for rate in served if high is None or rate < high), default=None)
     if low is not None and high is not None:
         for _ in range(REFINEMENTS):
-            middle = (low + high) / 2
+            middle = math.sqrt(low * high)
             low, high = (middle, high) if at(middle).attainment >= share else (low, middle)
     return Sweep(points=points, share=share, knee_per_s=low, bounded=high is not None)
