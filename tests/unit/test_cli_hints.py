@@ -35,8 +35,8 @@ WRITTEN = [
 ]
 """Where the fields are declared that settings, bodies, agent files and profiles have."""
 OTHER_PROGRAMS = {"HF_TOKEN", "HF_HUB_OFFLINE"}
-NO_FIELDS = {"check_embedding_ctx_length", "tool_use", "tool_result", "function_call", "function_call_output"}
-"""Names of other programs and kinds of content, which are no fields of ours."""
+NO_FIELDS = {"check_embedding_ctx_length"}
+"""Names of other programs, which are no fields of ours."""
 
 
 def verbs(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -64,6 +64,11 @@ def fields() -> set[str]:
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 found.add(node.target.id)
+    # What bodies and events are read and written by: names that the gateway spells as keys.
+    for file in SOURCE.glob("application/gateway/**/*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value)
     return found
 
 
