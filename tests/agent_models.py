@@ -19,10 +19,14 @@ from pentad.model.service import ModelService
 
 @asynccontextmanager
 async def real_runtime(
-    model: pathlib.Path, folder: pathlib.Path, embedder: pathlib.Path | None = None
+    model: pathlib.Path,
+    folder: pathlib.Path,
+    embedder: pathlib.Path | None = None,
+    *,
+    threads: int | None = None,
 ) -> AsyncIterator[tuple[AgentRuntime, ModelService, LongTerm | None]]:
     """A runtime on our engine with one model, and with long-term memory where an embedder is given."""
-    backend = local_backend(open_model(model), EngineSettings(kv_bytes=384 << 20))
+    backend = local_backend(open_model(model), EngineSettings(kv_bytes=384 << 20, threads=threads))
     embedders = {} if embedder is None else {"minilm": LocalEmbedder.open(embedder, name="minilm")}
     models = ModelService({"model": backend}, embedders=embedders, router=Fixed())
     memory = LongTerm(folder / "memory.db", models) if embedders else None

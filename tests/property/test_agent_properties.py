@@ -185,7 +185,7 @@ def test_the_calculator_answers_or_says_why_not(text: str) -> None:
 def test_whole_arithmetic_is_exact(a: int, b: int, c: int) -> None:
     assert evaluate(f"({a}) * ({b}) + {c}") == str(a * b + c)
     assert evaluate(f"({a}) // {c}") == str(a // c)
-    assert evaluate(f"({a}) % {c}") == str(a % c)
+    assert evaluate(f"({a}) mod {c}") == str(a % c)
 
 
 def test_a_compaction_is_an_event_like_any_other() -> None:

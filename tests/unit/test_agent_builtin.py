@@ -45,12 +45,18 @@ def use(tool: Tool, ask: Any = None, **arguments: Any) -> Outcome:
         ("2**0.5", "1.4142135623731"),
         ("(1 + 2) * (3 - 4.5)", "-4.5"),
         ("-2 ^ 2", "-4"),
-        ("17 // 5 + 17 % 5", "5"),
+        ("17 // 5 + 17 mod 5", "5"),
         ("sqrt(144) + abs(-3)", "15"),
         ("max(1,234, 7)", "234"),
         ("1,234 + 1", "1235"),
         ("15% * 200", "30"),
         ("5!", "120"),
+        ("12.5% of 640", "80"),
+        ("12.5 percent of 640", "80"),
+        ("5% + 3%", "0.08"),
+        ("640 + 10% of 640", "704"),
+        ("3 * 10% of 20% of 500", "30"),
+        ("17 modulo 5", "2"),
         ("round(2.5) + round(-2.5)", "0"),
         ("gcd(84, 36) * lcm(4, 6)", "144"),
         ("900 divided by 36 =", "25"),
@@ -63,6 +69,19 @@ def use(tool: Tool, ask: Any = None, **arguments: Any) -> Outcome:
 def test_calculator(expression: str, value: str) -> None:
     outcome = use(built("calculator"), expression=expression)
     assert outcome == Outcome(status="ok", content=f"{expression} = {value}")
+
+
+@pytest.mark.parametrize(
+    ("expression", "result"),
+    [
+        ("12.5 % 640", "12.5 % of 640 = 80"),
+        ("15 % (200 + 60)", "15 % of (200 + 60) = 39"),
+        ("8%sqrt(100)", "8% of sqrt(100) = 0.8"),
+        ("640 * 12.5%", "640 * 12.5% = 80"),
+    ],
+)
+def test_a_percentage_of_something_is_told_as_it_was_read(expression: str, result: str) -> None:
+    assert use(built("calculator"), expression=expression).content == result
 
 
 @pytest.mark.parametrize(
@@ -83,6 +102,11 @@ def test_calculator(expression: str, value: str) -> None:
         ("", "empty"),
         ("1" * 600, "600 characters"),
         ("(-8) ^ 0.5", "undefined"),
+        ("17 % 5", "17% of 5, or 17 mod 5"),
+        ("640 + 10%", "not said of what"),
+        ("100 - 5%", "not said of what"),
+        ("% 5", "'%' is not expected"),
+        ("2027-03-14", "is a date"),
     ],
 )
 def test_calculator_says_what_it_cannot_do(expression: str, says: str) -> None:

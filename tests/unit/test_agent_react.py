@@ -11,7 +11,8 @@ import pytest
 from agent_support import spec
 from pentad.agent.events import ToolReturned
 from pentad.agent.planning.base import Answers, MadePlan, Refuses, Unusable, View, WantsTools
-from pentad.agent.planning.prompts import answer_shots, call_shots, grounded, plan_shots
+from pentad.agent.planning.intent import asks_for_change, parts
+from pentad.agent.planning.prompts import answer_shots, call_shots, grounded, plan_shots, unavailable
 from pentad.agent.planning.react import React
 from pentad.agent.state import Exchange, RunState
 from pentad.agent.tools.base import Tool, ToolServices
@@ -132,9 +133,11 @@ def test_free_mode_shows_the_whole_transcript_and_lets_the_model_choose() -> Non
         ["user"],
         ["user"],
         ["assistant", "tool"],
+        ["user"],
     ]
-    assert [turn.pinned for turn in draft.turns] == [False, True, False]
-    assert "1. 3 * 4" in draft.system
+    assert [turn.pinned for turn in draft.turns] == [False, True, False, True]
+    assert "1. 3 * 4" in draft.turns[1].messages[0].content
+    assert draft.turns[-1].messages[0].content == "Next: which weekday is 2026-12-25 (with calendar)"
 
 
 def test_a_model_that_only_repeats_itself_is_asked_for_the_answer() -> None:
@@ -154,8 +157,11 @@ def test_without_tools_or_with_no_plan_wanted_it_answers_at_once() -> None:
 
 def test_worked_examples_come_from_the_tools_in_every_order() -> None:
     shots = plan_shots(TOOLS)
-    firsts = [json.loads(m.content)["plan"][0]["tool"] for m in shots if m.role == "assistant"]
-    assert set(firsts) == {"calculator", "calendar"}
+    plans = [json.loads(m.content)["plan"] for m in shots if m.role == "assistant"]
+    assert {plan[0]["tool"] for plan in plans} == {"calculator", "calendar"}
+    assert {len(plan) for plan in plans} == {1, 2}
+    empty = [m.content for m in plan_shots(TOOLS, may_be_empty=True) if m.content == '{"plan":[]}']
+    assert len(empty) == 2
     # Spelled as the constraint spells it.
     assert all(": " not in m.content for m in shots if m.role == "assistant")
     assert [m.role for m in call_shots(TOOLS[0])] == ["user", "assistant"] * len(TOOLS[0].examples)
@@ -190,3 +196,182 @@ def test_a_grounded_answer_is_made_of_what_the_tools_said() -> None:
 def test_options_are_checked(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="min_plan"):
         React(**wrong)  # type: ignore[arg-type]
+
+
+class TestWhatCameOfThePlan:
+    """A sub-goal that keeps failing is given up; the others go on, and the answer says what failed."""
+
+    def test_after_its_tries_the_next_sub_goal_has_its_turn(self) -> None:
+        done = acted(2, "calculator", "3 * 4 = 12")
+        lost = [acted(i, "calendar", "no such date", "failed") for i in (3, 4, 5)]
+        draft = GUIDED.draft(view(PLANNED, done, *lost))
+        assert draft.purpose == "answer"
+        asked = draft.turns[-1].messages[-1].content
+        assert asked.startswith(
+            "Facts:\n- 3 * 4 = 12\n- which weekday is 2026-12-25: failed (calendar: no such date)\n\n"
+        )
+        first = [acted(i, "calculator", "no", "failed") for i in (2, 3, 4)]
+        again = replace(GUIDED, replans=0).draft(view(PLANNED, *first))
+        assert (again.purpose, again.tool_choice.name) == ("act", "calendar")
+        assert not GUIDED.exhausted(view(PLANNED, *first).state)
+
+    def test_what_has_been_done_is_not_planned_and_done_again(self) -> None:
+        lost = [acted(i, "calendar", "no", "failed") for i in (3, 4)]
+        assert GUIDED.draft(view(PLANNED, acted(2, "calculator", "12"), *lost)).purpose == "act"
+
+    def test_free_answers_from_what_it_knows_before_it_gives_up(self) -> None:
+        free = React(max_plan=0)
+        lost = [acted(i, "calendar", "no", "failed") for i in (2, 3, 4)]
+        state = view(acted(1, "calculator", "3 * 4 = 12"), *lost)
+        assert not free.exhausted(state.state)
+        draft = free.draft(state)
+        assert draft.purpose == "answer"
+        asked = draft.turns[-1].messages[-1].content
+        assert asked.startswith("Facts:\n- 3 * 4 = 12\n- calendar failed: no\n")
+        assert free.exhausted(view(*lost).state)
+
+    def test_a_failure_that_was_mended_is_no_fact(self) -> None:
+        tries = (
+            acted(1, "calculator", "no", "failed"),
+            acted(2, "calculator", "12"),
+            acted(3, "calculator", "12"),
+        )
+        draft = React(max_plan=0).draft(view(*tries))
+        assert "failed" not in draft.turns[-1].messages[-1].content
+
+
+class TestPlansOfSmallModels:
+    def read(self, planner: React, goal: str, *goals: tuple[str, str]) -> object:
+        text = json.dumps({"plan": [{"task": task, "tool": tool} for tool, task in goals]})
+        return planner.read(view(goal=goal), Exchange(step=1, purpose="plan", text=text))
+
+    def test_a_task_copied_from_an_example_is_left_out(self) -> None:
+        shots = " ".join(m.content for m in plan_shots(TOOLS))
+        date = re.search(r"\d{4}-\d{2}-\d{2}", shots)
+        assert date is not None
+        copied = ("calendar", f"which weekday is {date[0]}")
+        planner = React(mode="guided", min_plan=1)
+        made = self.read(planner, "What is 17 times 23?", ("calculator", "17 times 23"), copied)
+        assert isinstance(made, MadePlan)
+        assert made.goals == (("calculator", "17 times 23"),)
+        assert isinstance(self.read(planner, "What is 17 times 23?", copied), Unusable)
+        own = self.read(planner, f"Which weekday is {date[0]}?", copied)
+        assert isinstance(own, MadePlan)
+
+    def test_a_task_is_planned_once(self) -> None:
+        task = ("calculator", "17 times 23")
+        made = self.read(React(mode="guided"), "What is 17 times 23?", task, task)
+        assert isinstance(made, MadePlan)
+        assert made.goals == (task,)
+
+    def test_arguments_copied_from_an_example_are_not_called(self) -> None:
+        def read(expression: str) -> object:
+            call = ToolCall(id="c", name="calculator", arguments=json.dumps({"expression": expression}))
+            return GUIDED.read(view(PLANNED), Exchange(step=2, purpose="act", calls=(call,)))
+
+        assert isinstance(read("3 * 4"), WantsTools)
+        example = TOOLS[0].examples[0].arguments["expression"]
+        assert isinstance(read(example), Unusable)
+
+
+class TestAnswersOfSmallModels:
+    WORK = (acted(1, "calculator", "17 * 23 = 391"), acted(2, "calendar", "2026-12-25 is a Friday"))
+
+    def read(self, text: str, *more: Exchange, purpose: str = "answer") -> object:
+        answer = Exchange(step=9, purpose=purpose, text=text)  # type: ignore[arg-type]
+        return React().read(view(PLANNED, *self.WORK, *more), answer)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '{{"name": "calculator", "arguments": {"expression": "1"}}}',
+            '```json\n{"name": "calculator", "arguments": {}}\n```',
+            '<tool_call>\n{"name": "oracle"}\n</tool_call>',
+            "<tool_response>\n391\n</tool_response>",
+            'I will call it: {"name": "calendar", "arguments": {"operation": "today"}}',
+        ],
+    )
+    def test_a_call_written_as_text_is_no_answer(self, text: str) -> None:
+        read = self.read(text)
+        assert isinstance(read, Unusable)
+        assert "tool call" in read.problem
+
+    def test_text_about_a_name_is_an_answer(self) -> None:
+        text = '391 on Friday; a call is {"name": "other", "arguments": {}}'
+        assert self.read(text) == Answers(text=text)
+
+    def test_a_fact_that_the_answer_leaves_out_is_asked_for_once(self) -> None:
+        read = self.read("It is a Friday.")
+        assert read == Unusable(problem="it leaves out: 17 * 23 = 391")
+        asked = Exchange(step=3, purpose="answer", text="It is a Friday.", outcome="failed", detail="x")
+        assert self.read("It is a Friday.", asked) == Answers(text="It is a Friday.")
+        assert self.read("391, a Friday.") == Answers(text="391, a Friday.")
+
+    def test_what_the_plan_still_has_is_asked_for_once(self) -> None:
+        state = view(PLANNED, acted(2, "calculator", "3 * 4 = 12"))
+        read = React().read(state, Exchange(step=3, purpose="act", text="12, and a Friday."))
+        assert read == Unusable(problem="still to be done with a tool: which weekday is 2026-12-25")
+
+
+class TestQuestionsChangeNothing:
+    ORDER = replace(TOOLS[0], name="order_lamps", effects="unkeyed")
+
+    @pytest.mark.parametrize(
+        ("goal", "changes"),
+        [
+            ("How many lamps are there?", False),
+            ("how many lamps do we have", False),
+            ("Could you tell me how many lamps there are?", False),
+            ("Please list the lamps.", False),
+            ("What is 3 times 4, and which weekday is 2026-12-25?", False),
+            ("Is there a lamp? If so, how many?", False),
+            ("Wie viele Lampen gibt es?", False),
+            ("ランプはいくつありますか？", False),
+            ("Order ten lamps.", True),
+            ("Could you please order ten lamps?", True),
+            ("Would you order ten lamps?", True),
+            ("How many lamps are there, and then order two more.", True),
+            ("How many lamps are there? Order two more.", True),
+            ("I need ten lamps by Monday.", True),
+            ("Remember that I like tea", True),
+        ],
+    )
+    def test_a_goal_that_only_asks_is_told_from_one_that_may_want_something_done(
+        self, goal: str, changes: bool
+    ) -> None:
+        assert asks_for_change(goal) is changes
+
+    @pytest.mark.parametrize(
+        ("goal", "count"),
+        [
+            ("What is 17 times 23?", 1),
+            ("What is 347 times 28, and which weekday is 2026-12-25?", 2),
+            ("What is 3 + 4 and how much is 5 * 6?", 2),
+            ("How tall is it, who built it, and what is 3 times 4?", 3),
+            ("Compute 5 / 4. Compute 19 * 19. On which day?", 2),
+            ("I like tea and rice.", 1),
+            ("", 1),
+        ],
+    )
+    def test_the_parts_of_a_goal_are_counted(self, goal: str, count: int) -> None:
+        assert parts(goal) == count
+        schema = React(mode="guided", min_plan=1).draft(view(goal=goal)).format.value
+        assert schema["properties"]["plan"]["minItems"] == count
+        free = React(mode="guided").draft(view(goal=goal)).format.value
+        assert free["properties"]["plan"]["minItems"] == 0
+
+    def test_guided_withholds_tools_with_effects_from_a_question_and_free_leaves_it_to_the_model(
+        self,
+    ) -> None:
+        state = view(goal="How many lamps are there?").state
+        tools = (*TOOLS, self.ORDER)
+        assert list(GUIDED.withholds(state, tools)) == ["order_lamps"]
+        assert React().withholds(state, tools) == {}
+        assert GUIDED.withholds(view(goal="Order ten lamps.").state, tools) == {}
+
+    def test_what_is_not_available_is_said_with_the_reason(self) -> None:
+        seen = replace(view(), withheld=(("order_lamps", "it may change something"),))
+        for planner in (GUIDED, React(), React(max_plan=0)):
+            assert "Not available now: order_lamps (it may change something)." in planner.draft(seen).system
+        many = tuple((f"t{i}", "w") for i in range(9))
+        assert unavailable(many).endswith("t5 (w), and 3 more.")

@@ -6,6 +6,7 @@ import asyncio
 import json
 import pathlib
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
@@ -18,6 +19,7 @@ from pentad.agent.events import (
     TextStreamed,
     ToolIntended,
     ToolReturned,
+    ToolsWithheld,
 )
 from pentad.agent.limits import RuntimeLimits
 from pentad.agent.memory.window import Window
@@ -147,7 +149,102 @@ def test_a_tool_that_raises_is_an_observation(tmp_path: pathlib.Path) -> None:
             state = await h.work(spec(tools=("broken",)))
             result = state.exchanges[0].results[0]
             assert (result.status, result.content) == ("failed", "ZeroDivisionError: by zero")
-            assert state.status == "answered"
+            seen = h.backend.requests[1].messages
+            assert seen is not None
+            assert seen[-1].content == "ZeroDivisionError: by zero"
+            assert (state.status, state.answer) == ("failed", "I could not.")
+            assert state.error == "the last tools called had no success: ZeroDivisionError: by zero"
+
+    run(scenario())
+
+
+def test_a_run_whose_last_tools_were_of_use_is_answered_whatever_failed_before(
+    tmp_path: pathlib.Path,
+) -> None:
+    async def scenario() -> None:
+        turns = [[call("add", a="x")], [call("add", a=2, b=3)], ["It is 5."]]
+        async with harness(tmp_path, turns, [add]) as h:
+            state = await h.work(spec(tools=("add",)))
+            assert [e.outcome for e in state.exchanges] == ["failed", "called_tools", "answered"]
+            assert (state.status, state.error) == ("answered", None)
+
+    run(scenario())
+
+
+def test_a_tool_that_may_not_be_used_is_said_to_the_model_and_in_the_record(tmp_path: pathlib.Path) -> None:
+    async def scenario() -> None:
+        stale = replace(add, name="stale", blocked="it has changed since it was approved")
+        async with harness(tmp_path, [["No tool is left for that."]], [add, stale, echo]) as h:
+            state = await h.work(spec(tools=("add", "stale", "echo"), deny=("ec*",)))
+            (event,) = [r.event for r in h.records(state.run_id) if isinstance(r.event, ToolsWithheld)]
+            assert dict(event.tools) == {
+                "stale": "it has changed since it was approved",
+                "echo": "policy denies tool 'echo'",
+            }
+            (request,) = h.backend.requests
+            assert [tool.name for tool in request.tools] == ["add"]
+            assert request.messages is not None
+            assert "stale (it has changed since it was approved)" in request.messages[0].content
+
+    run(scenario())
+
+
+def test_a_question_orders_nothing_in_guided_mode(tmp_path: pathlib.Path) -> None:
+    ordered: list[int] = []
+
+    @tool()
+    def order_lamps(count: int) -> str:
+        """Orders lamps."""
+        ordered.append(count)
+        return f"{count} lamps ordered"
+
+    guided = PlannerChoice(options={"mode": "guided", "min_plan": 1, "max_plan": 2})
+    plan = '{"plan":[{"task":"order 10 lamps","tool":"order_lamps"}]}'
+
+    async def scenario() -> None:
+        turns = [
+            ["I have no tool that counts lamps."],
+            [plan],
+            [call("order_lamps", count=10)],
+            ["10 ordered."],
+        ]
+        async with harness(tmp_path, turns, [order_lamps]) as h:
+            agent = spec(tools=("order_lamps",), planner=guided)
+            asked = await h.work(agent, "How many lamps are there?")
+            assert (asked.status, asked.answer) == ("answered", "I have no tool that counts lamps.")
+            assert asked.withheld == (("order_lamps", "it may change something, and the goal only asks"),)
+            assert ordered == []
+            told = await h.work(agent, "Order 10 lamps.")
+            assert (told.status, ordered) == ("answered", [10])
+
+    run(scenario())
+
+
+def test_a_call_written_as_text_is_never_the_answer_nor_remembered(tmp_path: pathlib.Path) -> None:
+    written = '{{"name": "add", "arguments": {"a": 1}}}'
+
+    async def scenario() -> None:
+        async with harness(tmp_path, [[written]], [add], repeat=True) as h:
+            state = await h.work(spec(tools=("add",)))
+            assert state.status == "failed"
+            assert state.answer == ""
+            assert state.error is not None
+            assert "tool call written as text" in state.error
+
+    run(scenario())
+
+
+def test_facts_are_answered_from_when_the_model_gets_no_further(tmp_path: pathlib.Path) -> None:
+    junk = ['{"name": "nothing"']
+
+    async def scenario() -> None:
+        turns = [[call("add", a=2, b=3)], junk, junk, junk, ["It is 5."]]
+        async with harness(tmp_path, turns, [add]) as h:
+            state = await h.work(spec(tools=("add",), max_steps=9), "What is 2 + 3?")
+            assert (state.status, state.answer) == ("answered", "It is 5.")
+            asked = h.backend.requests[-1].messages
+            assert asked is not None
+            assert asked[-1].content.startswith("Facts:\n- 5\n\nQuestion: What is 2 + 3?")
 
     run(scenario())
 
@@ -274,7 +371,7 @@ def test_wall_time_is_a_budget_too(tmp_path: pathlib.Path) -> None:
     async def scenario() -> None:
         never = asyncio.Event()
         async with harness(tmp_path, [["partial ", never]]) as h:
-            state = await h.work(spec(budget=Budget(wall_s=0.05)))
+            state = await h.work(spec(budget=Budget(wall_s=1.0)))
             assert state.status == "budget_exceeded"
             assert "wall" in (state.error or "")
             assert h.backend.closed_early == 1

@@ -100,7 +100,7 @@ def assemble(draft: Draft, state: RunState, kept: Sequence[Turn], summary: str) 
             out -= 1
             continue
         group = list(turn.messages)
-        if turn.pinned and notes:
+        if turn.noted and notes:
             group[0] = replace(group[0], content=f"{notes}\n\n{group[0].content}")
             notes = ""
         messages += group

@@ -163,6 +163,14 @@ class ApprovalAnswered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolsWithheld:
+    """Tools of the agent that may not be called from now on, as (name, why); the others may."""
+
+    step: int
+    tools: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolIntended:
     """Journaled before the effect. After a crash without ToolReturned the call is in doubt."""
 
@@ -235,6 +243,7 @@ Event = (
     | ModelAnswered
     | ModelFailed
     | Planned
+    | ToolsWithheld
     | ApprovalAsked
     | ApprovalAnswered
     | ToolIntended
@@ -252,6 +261,7 @@ JOURNALED: Mapping[str, type[Event]] = {
     "model_answered": ModelAnswered,
     "model_failed": ModelFailed,
     "planned": Planned,
+    "tools_withheld": ToolsWithheld,
     "approval_asked": ApprovalAsked,
     "approval_answered": ApprovalAnswered,
     "tool_intended": ToolIntended,

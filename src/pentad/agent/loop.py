@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from pentad.agent.acting import Actor, worst
 from pentad.agent.asking import Asker
-from pentad.agent.events import Planned, RunEnded, StepEnded, StepOutcome
+from pentad.agent.events import Planned, RunEnded, StepEnded, StepOutcome, ToolsWithheld
 from pentad.agent.memory.base import Memory
 from pentad.agent.planning.base import (
     Answers,
@@ -18,11 +18,13 @@ from pentad.agent.planning.base import (
     View,
     WantsTools,
 )
+from pentad.agent.planning.progress import call_shaped, problem_of, unsuccessful
 from pentad.agent.remembering import Remembering
 from pentad.agent.run import Run
 from pentad.agent.state import Exchange
 from pentad.agent.tools.base import Tool
 from pentad.agent.tools.calling import ToolRules, shown
+from pentad.errors import Forbidden
 from pentad.types import Decision
 
 FindTools = Callable[[], Awaitable[Mapping[str, Tool]]]
@@ -38,6 +40,7 @@ class Loop:
         self._run = run
         self._remembering = Remembering(run, memory)
         self._planner = planner
+        self._rules = rules
         self._find_tools = find_tools
         self._asker = Asker(run)
         self._actor = Actor(run, rules, self._asker)
@@ -57,8 +60,12 @@ class Loop:
         self._run.start_step()
         with self._run.span("agent", "tools"):
             tools = await self._find_tools()
-        offered = tuple(tool for tool in tools.values() if not tool.blocked)
-        view = View(state=self._run.state, tools=offered)
+            withheld = self._withheld(tools)
+        if tuple(withheld.items()) != self._run.state.withheld:
+            event = ToolsWithheld(step=self._run.state.step, tools=tuple(withheld.items()))
+            await self._run.append(event)
+        offered = tuple(tool for tool in tools.values() if tool.name not in withheld)
+        view = View(state=self._run.state, tools=offered, withheld=self._run.state.withheld)
         answer = self._run.state.current or await self._ask(view)
         with self._run.span("agent", "planner"):
             reading = self._planner.read(view, answer)
@@ -67,6 +74,19 @@ class Loop:
         await self._run.append(
             StepEnded(step=answer.step, outcome=outcome, detail=detail, decisions=decisions)
         )
+
+    def _withheld(self, tools: Mapping[str, Tool]) -> dict[str, str]:
+        """Which of the agent's tools may not be called now, and why: said to the model and in the record."""
+        reasons: dict[str, str] = {}
+        for tool in tools.values():
+            if tool.blocked:
+                reasons[tool.name] = tool.blocked
+            try:
+                self._rules.check(tool.name)
+            except Forbidden as error:
+                reasons[tool.name] = str(error)
+        others = [tool for tool in tools.values() if tool.name not in reasons]
+        return reasons | dict(self._planner.withholds(self._run.state, others))
 
     async def _ask(self, view: View) -> Exchange:
         with self._run.span("agent", "planner"):
@@ -117,12 +137,17 @@ class Loop:
         last = state.closed[-1] if state.closed else None
         if last is None or state.current is not None:
             return None
+        lost = unsuccessful(state) if last.outcome == "answered" else ""
+        if lost:
+            error = f"the last tools called had no success: {lost}"
+            return RunEnded(status="failed", answer=last.text.strip(), error=error)
         if last.outcome == "answered":
             return RunEnded(status="answered", answer=last.text.strip(), error=last.detail or None)
         if last.outcome == "refused":
-            return RunEnded(status="refused", answer=last.text.strip(), error=last.detail)
-        if state.failures > self._planner.max_repairs:
-            return RunEnded(status="failed", answer=partial(state.closed), error=_problem(last))
+            return RunEnded(status="refused", answer=partial(state.closed), error=last.detail)
+        if self._planner.exhausted(state):
+            error = problem_of(last) or "the step failed"
+            return RunEnded(status="failed", answer=partial(state.closed), error=shown(error))
         if state.step > state.spec.max_steps:
             error = f"no answer within {state.spec.max_steps} steps; raise max_steps"
             return RunEnded(status="out_of_steps", answer=partial(state.closed), error=error)
@@ -132,12 +157,8 @@ class Loop:
 def partial(exchanges: tuple[Exchange, ...]) -> str:
     """The best that an unfinished run has: its last text, or else what its tools returned."""
     for exchange in reversed(exchanges):
-        if exchange.purpose in ("act", "answer") and exchange.text.strip():
-            return exchange.text.strip()
+        said = exchange.text.strip() if exchange.purpose in ("act", "answer") else ""
+        if said and not call_shaped(said):
+            return said
     found = [r.content for e in exchanges for _, r in sorted(e.results.items()) if r.status == "ok"]
     return shown("\n".join(found))
-
-
-def _problem(last: Exchange) -> str:
-    told = [r.content for _, r in sorted(last.results.items()) if r.status != "ok"]
-    return shown("; ".join([*told, last.detail]).strip("; ")) or "the step failed"

@@ -29,6 +29,7 @@ from pentad.agent.events import (
     StepOutcome,
     ToolIntended,
     ToolReturned,
+    ToolsWithheld,
     Unfinished,
 )
 from pentad.agent.spec import AgentSpec
@@ -99,6 +100,8 @@ class RunState:
     """Model calls begun in this step."""
     plan: tuple[tuple[str, str], ...] | None = None
     """Sub-goals as (tool or "", task); None before planning."""
+    withheld: tuple[tuple[str, str], ...] = ()
+    """Tools that may not be called now, as (name, why)."""
     exchanges: tuple[Exchange, ...] = ()
     intents: Mapping[tuple[int, int], ToolIntended] = field(default_factory=dict)
     """Tool calls begun and without a result, by (step, index)."""
@@ -185,6 +188,8 @@ class RunState:
                 return replace(self, dropped_turns=event.dropped_turns, summary=event.summary or self.summary)
             case ModelAsked() | ModelAnswered() | ModelFailed():
                 return self._after_model(event)
+            case ToolsWithheld():
+                return replace(self, withheld=event.tools)
             case Planned():
                 return replace(self, plan=event.goals)
             case ToolIntended() | ToolReturned():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,6 +18,9 @@ class View:
 
     state: RunState
     tools: tuple[Tool, ...]
+    """Those that may be used now."""
+    withheld: tuple[tuple[str, str], ...] = ()
+    """The others, each with the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +30,8 @@ class Turn:
     messages: tuple[Message, ...]
     pinned: bool = False
     """Whether it must stay whatever the budget; the others are left out oldest first."""
+    noted: bool = False
+    """Whether memories and summaries are put before it; one turn of a draft is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +41,7 @@ class Draft:
     purpose: Purpose
     system: str
     turns: tuple[Turn, ...]
-    """In order. The first pinned turn is where memories and summaries are noted."""
+    """In order."""
     tools: tuple[ToolSpec, ...] = ()
     tool_choice: ToolChoice = field(default_factory=lambda: ToolChoice(mode="none"))
     format: OutputFormat = field(default_factory=OutputFormat)
@@ -89,9 +95,12 @@ class Planner(Protocol):
     @property
     def name(self) -> str: ...
 
-    @property
-    def max_repairs(self) -> int:
-        """Failed steps in a row after which the run is given up."""
+    def withholds(self, state: RunState, tools: Sequence[Tool]) -> Mapping[str, str]:
+        """Tools that this planner will not have called in this run, each with the reason."""
+        ...
+
+    def exhausted(self, state: RunState) -> bool:
+        """Whether so many steps have failed that the run is given up."""
         ...
 
     def draft(self, view: View) -> Draft:

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from pentad.agent.tools.base import Example, Tool
 from pentad.types import Message, ToolCall
 
-_SHOTS = 3
+_SHOTS = 4
 _MAX_PATTERN = 3000
-_NO_TOOLS = ("What is my name?", "Which of the two is older, the castle or the bridge?")
+_MAX_NAMED = 6
+_NO_TOOLS = ("What is my name?", "My cat is called Momo.")
+_NOTED = "Notes from memory:\n- My cat is called Momo.\n\n"
 
 
 def tool_lines(tools: Sequence[Tool]) -> str:
@@ -25,20 +27,34 @@ def _sentence(text: str) -> str:
 
 
 def plan_shots(tools: Sequence[Tool], *, may_be_empty: bool = False) -> tuple[Message, ...]:
-    """Worked plans made of the tools' own examples, in changing order; none if they bring none.
+    """Worked plans of one and two tasks, made of the tools' own examples; none if they bring none.
 
-    With `may_be_empty` two goals that need no tool stand among them.
+    With `may_be_empty` goals that need no tool, or only for a part of them, stand among them.
     """
     messages = []
-    goals_without_tools = list(_NO_TOOLS)
-    for tasks in _combined(tools):
-        plan = [{"task": example.task, "tool": name} for name, example in tasks]
-        # Written as the constraint writes it: a small model copies the spelling too.
-        answer = json.dumps({"plan": plan}, separators=(",", ":"), ensure_ascii=False)
-        messages += _shot(f"Goal: {asked(e.task for _, e in tasks)}", answer)
-        if may_be_empty and goals_without_tools:
-            messages += _shot(f"Goal: {goals_without_tools.pop(0)}", '{"plan":[]}')
+    extra = [_shot(f"Goal: {goal}", '{"plan":[]}') for goal in _NO_TOOLS] if may_be_empty else []
+    combined = _combined(tools)
+    for tasks in combined:
+        messages += _shot(f"Goal: {asked(e.task for _, e in tasks)}", _written(tasks))
+        messages += extra.pop(0) if extra else []
+    if combined and may_be_empty:
+        last = combined[0][-1:]
+        goal = asked(["what is my cat called", last[0][1].task])
+        messages += _shot(f"{_NOTED}Goal: {goal}", _written(last))
     return tuple(messages)
+
+
+def _written(tasks: Sequence[tuple[str, Example]]) -> str:
+    # As the constraint writes it: a small model copies the spelling too.
+    plan = [{"task": example.task, "tool": name} for name, example in tasks]
+    return json.dumps({"plan": plan}, separators=(",", ":"), ensure_ascii=False)
+
+
+def unavailable(withheld: Sequence[tuple[str, str]]) -> str:
+    """A line about the tools that may not be used now, and why; empty when there are none."""
+    named = [f"{name} ({why})" for name, why in withheld[:_MAX_NAMED]]
+    more = f", and {len(withheld) - _MAX_NAMED} more" if len(withheld) > _MAX_NAMED else ""
+    return f"Not available now: {'; '.join(named)}{more}." if named else ""
 
 
 def answer_shots(tools: Sequence[Tool]) -> tuple[Message, ...]:
@@ -108,11 +124,16 @@ def _shot(question: str, answer: str) -> list[Message]:
 
 
 def _combined(tools: Sequence[Tool]) -> list[tuple[tuple[str, Example], ...]]:
-    """Up to three goals of two tasks each, so that every tool comes first and comes second once."""
+    """Goals of two tasks and of one in turn, so that every tool comes, and the number of tasks varies."""
     brought = [tool for tool in tools if tool.examples]
     if not brought:
         return []
-    pairs = list(itertools.permutations(brought, 2)) or [(brought[0], brought[0])]
     taken: dict[str, Iterator[Example]] = {t.name: itertools.cycle(t.examples) for t in brought}
-    goals = [tuple((t.name, next(taken[t.name])) for t in pair) for pair in (*pairs, pairs[0])]
-    return goals[: max(_SHOTS, 0)]
+    around = itertools.cycle(brought)
+    goals = []
+    for number in range(_SHOTS):
+        group = [next(around) for _ in range(1 if number % 2 else 2)]
+        goals.append(tuple((t.name, next(taken[t.name])) for t in group))
+        if number % 2 and len(brought) % 3 == 0:
+            next(around)  # else the same tool would always come first
+    return goals

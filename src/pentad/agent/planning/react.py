@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from pentad.agent.planning import progress
 from pentad.agent.planning.base import (
     Answers,
     Draft,
@@ -17,6 +18,8 @@ from pentad.agent.planning.base import (
     View,
     WantsTools,
 )
+from pentad.agent.planning.intent import asks_for_change, parts
+from pentad.agent.planning.plan import own_goals, plan_schema, planned_goals
 from pentad.agent.planning.prompts import (
     answer_shots,
     call_shots,
@@ -25,11 +28,14 @@ from pentad.agent.planning.prompts import (
     plan_shots,
     question,
     tool_lines,
+    unavailable,
 )
 from pentad.agent.state import Exchange, RunState
-from pentad.json_text import parse_json
+from pentad.agent.tools.base import Tool
 from pentad.ranges import in_range
 from pentad.types import Decision, Message, OutputFormat, ToolChoice
+
+_ONLY_ASKS = "it may change something, and the goal only asks"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +53,14 @@ class React:
 
     mode: Literal["free", "guided"] = "free"
     """`guided` narrows each answer to one short question, for models below a billion parameters."""
-    min_plan: int = 1
+    min_plan: int = 0
     """Fewest sub-goals of a plan; 0 lets a goal be answered at once."""
     max_plan: int = 5
     """Most sub-goals of a plan; 0 plans nothing (mode `free` only)."""
     parallel: bool = True
     """Whether one turn may hold several calls (mode `free`)."""
     max_repairs: int = 2
-    """Failed steps in a row after which the run is given up."""
+    """Times that a failed step is tried again; then the answer is made of what is known."""
     replans: int = 1
     """New plans after failed ones, at most."""
     show_known: bool = False
@@ -78,6 +84,24 @@ class React:
         if self.mode == "guided" and self.max_plan < 1:
             raise ValueError("mode 'guided' needs a plan; set max_plan to 1 or more")
 
+    def withholds(self, state: RunState, tools: Sequence[Tool]) -> Mapping[str, str]:
+        """In mode `guided`, which must call something: tools with effects, where the goal only asks."""
+        if self.mode == "free" or asks_for_change(state.goal):
+            return {}
+        return {tool.name: _ONLY_ASKS for tool in tools if tool.effects != "none"}
+
+    def exhausted(self, state: RunState) -> bool:
+        """Whether steps of one kind failed so often that nothing is left to try."""
+        if not state.closed or progress.failures(state) <= self.max_repairs:
+            return False
+        match state.closed[-1].purpose:
+            case "plan":
+                return self.mode == "guided"
+            case "act":
+                return self.mode == "free" and not progress.known(state)
+            case _:
+                return True
+
     def draft(self, view: View) -> Draft:
         """The next question: plan, act or answer."""
         state = view.state
@@ -85,9 +109,9 @@ class React:
         if not last_step and self._plans(view):
             return self._draft_plan(view)
         if self.mode == "guided":
-            goal = None if last_step else _next_goal(state)
+            goal = None if last_step else self._next_goal(view)
             return self._draft_answer(view) if goal is None else self._draft_call(view, *goal)
-        settled = last_step or _repeats(state)
+        settled = last_step or self._settled(state)
         return self._draft_answer(view) if settled and state.closed else self._draft_turn(view, settled)
 
     def read(self, view: View, answer: Exchange) -> Reading:
@@ -95,54 +119,90 @@ class React:
         if answer.purpose == "plan":
             return self._read_plan(view, answer)
         if answer.calls:
-            return WantsTools(calls=answer.calls)
+            return self._read_calls(view, answer)
         if answer.purpose == "act" and self.mode == "guided":
             return Unusable(problem="no tool was called")
-        if answer.text.strip():
-            return Answers(text=answer.text.strip())
-        repeated = view.state.failures > 0
-        return (
-            Refuses(why="the model gave no answer") if repeated else Unusable(problem="the answer is empty")
-        )
+        text, again = answer.text.strip(), progress.failures(view.state) > 0
+        if not text and again and not progress.known(view.state):
+            return Refuses(why="the model gave no answer")
+        if not text:
+            return Unusable(problem="the answer is empty")
+        if progress.call_shaped(text, [tool.name for tool in view.tools]):
+            return Unusable(problem="it is a tool call written as text, and no answer")
+        missing = "" if again else self._missing(view, answer)
+        return Unusable(problem=missing) if missing else Answers(text=text)
+
+    def _missing(self, view: View, answer: Exchange) -> str:
+        """What a first answer to a plan leaves undone or unsaid; asked once, for it may have its reasons."""
+        state, offered = view.state, {tool.name for tool in view.tools}
+        if state.plan is None:
+            return ""
+        undone = [g.task for g in progress.by_tool(state) if g.status == "open" and g.tool in offered]
+        if answer.purpose == "act" and undone and state.closed[-1].purpose == "act":
+            return f"still to be done with a tool: {'; '.join(undone)}"
+        lost = progress.left_out(state, answer.text)
+        return f"it leaves out: {'; '.join(lost)}" if lost else ""
 
     def _plans(self, view: View) -> bool:
         state = view.state
         if self.max_plan == 0 or not view.tools:
             return False
         if state.plan is None:
-            return True
+            return progress.failures(state) <= self.max_repairs
         made = sum(e.outcome in ("planned", "replanned") for e in state.closed)
-        return state.failures == self.max_repairs and made <= self.replans
+        # Once something has been done it is not planned anew: that would do it twice.
+        stuck = state.closed[-1].purpose == "act" and progress.failures(state) == self.max_repairs
+        return stuck and made <= self.replans and not progress.known(state)
+
+    def _next_goal(self, view: View) -> tuple[str, str] | None:
+        offered = {tool.name for tool in view.tools}
+        goals = progress.in_turn(view.state, self.max_repairs + 1)
+        return next(((g.tool, g.task) for g in goals if g.status == "open" and g.tool in offered), None)
+
+    def _settled(self, state: RunState) -> bool:
+        """Whether mode `free` has come to where the answer is due: it repeats itself, or gets no further."""
+        if not state.closed or state.closed[-1].purpose == "plan":
+            return False
+        last = state.closed[-1]
+        if last.purpose == "answer" or progress.repeats(state):
+            return True
+        if not progress.known(state):
+            return False
+        undone = any(goal.status == "open" for goal in progress.by_tool(state))
+        silent = last.outcome == "failed" and not last.calls
+        return (silent and not undone) or progress.failures(state) > self.max_repairs
+
+    def _plan_shots(self, view: View) -> tuple[Message, ...]:
+        return plan_shots(view.tools, may_be_empty=self.min_plan == 0)
+
+    def _fewest(self, state: RunState) -> int:
+        """Tasks of a plan at least: where it may not be empty, a small model forgets parts of the goal."""
+        if self.mode == "free" or self.min_plan == 0:
+            return self.min_plan
+        return min(self.max_plan, max(self.min_plan, parts(state.goal)))
 
     def _draft_plan(self, view: View) -> Draft:
         state = view.state
-        names = [tool.name for tool in view.tools]
-        item = {
-            "type": "object",
-            "properties": {"task": {"type": "string"}, "tool": {"enum": names}},
-            "required": ["task", "tool"],
-            "additionalProperties": False,
-        }
-        plan = {"type": "array", "items": item, "minItems": self.min_plan, "maxItems": self.max_plan}
-        schema = {
-            "type": "object",
-            "properties": {"plan": plan},
-            "required": ["plan"],
-            "additionalProperties": False,
-        }
         system = _joined(
             state.spec.instructions if self.mode == "free" else "",
             "You split a goal into tasks. Each task uses one tool. Answer in JSON.",
             "Tools:\n" + tool_lines(view.tools),
+            unavailable(view.withheld),
         )
-        shots = plan_shots(view.tools, may_be_empty=self.min_plan == 0) if self.mode == "guided" else ()
-        problem = f"\nThe last plan failed: {_last_problem(state)}" if state.plan is not None else ""
-        asked = Message(role="user", content=f"Goal: {state.goal}{problem}")
+        problem = progress.last_problem(state)
+        told = f"\nThe last plan failed: {problem}" if problem else ""
+        asked = Message(role="user", content=f"Goal: {state.goal}{told}")
         return Draft(
             purpose="plan",
             system=system,
-            turns=(*_history(state, self.mode), Turn(messages=(*shots, asked), pinned=True)),
-            format=OutputFormat(kind="json_schema", value=schema),
+            turns=(
+                *_history(state, self.mode),
+                *_shown(self._plan_shots(view)),
+                Turn(messages=(asked,), pinned=True, noted=True),
+            ),
+            format=OutputFormat(
+                kind="json_schema", value=plan_schema(view.tools, self._fewest(state), self.max_plan)
+            ),
             max_tokens=self.plan_tokens,
             next_hint="model",
         )
@@ -150,14 +210,17 @@ class React:
     def _draft_call(self, view: View, tool_name: str, task: str) -> Draft:
         state = view.state
         tool = next(tool for tool in view.tools if tool.name == tool_name)
-        problem = f"\nThe last try failed: {_last_problem(state)}" if state.failures else ""
-        known = facts(_known(state)) if self.show_known else ""
-        content = _joined(f"Known so far:\n{known}" if known else "", f"{task}{problem}")
-        task_turn = Message(role="user", content=content)
+        problem = progress.last_problem(state)
+        told = f"\nThe last try failed: {problem}" if problem else ""
+        known = facts(progress.known(state)) if self.show_known else ""
+        content = _joined(f"Known so far:\n{known}" if known else "", f"{task}{told}")
         return Draft(
             purpose="act",
             system=f"You call the tool {tool.name} to do the task.",
-            turns=(Turn(messages=(*call_shots(tool), task_turn), pinned=True),),
+            turns=(
+                *_shown(call_shots(tool)),
+                Turn(messages=(Message(role="user", content=content),), pinned=True, noted=True),
+            ),
             tools=(tool.spec,),
             tool_choice=ToolChoice(mode="named", name=tool.name, parallel=False),
             max_tokens=self.call_tokens,
@@ -167,16 +230,26 @@ class React:
     def _draft_answer(self, view: View) -> Draft:
         state = view.state
         guided = self.mode == "guided"
-        shots = answer_shots(view.tools) if guided else ()
-        pattern = grounded(_known(state)) if guided and self.grounded else None
-        asked = Message(role="user", content=question(facts(_known(state)), state.goal))
-        system = _joined(state.spec.instructions, "Answer the question from the facts.")
+        goals = progress.in_turn(state, self.max_repairs + 1) if guided else ()
+        known = [*progress.known(state), *progress.failed(state, goals)]
+        pattern = grounded(known) if guided and self.grounded else None
+        problem = (
+            progress.last_problem(state) if state.closed and state.closed[-1].purpose == "answer" else ""
+        )
+        told = f"\nThe last answer was of no use: {problem}" if problem else ""
+        asked = Message(role="user", content=question(facts(known), state.goal) + told)
+        system = _joined(
+            state.spec.instructions,
+            "Answer every part of the question from the facts.",
+            unavailable(view.withheld),
+        )
         return Draft(
             purpose="answer",
             system=system,
             turns=(
                 *_history(state, self.mode),
-                Turn(messages=(*shots, asked), pinned=True),
+                *_shown(answer_shots(view.tools) if guided else ()),
+                Turn(messages=(asked,), pinned=True, noted=True),
             ),
             format=OutputFormat(kind="regex", value=pattern) if pattern else OutputFormat(),
             max_tokens=state.spec.max_tokens,
@@ -186,18 +259,38 @@ class React:
     def _draft_turn(self, view: View, settled: bool) -> Draft:
         state = view.state
         plan = "\n".join(f"{i}. {task}" for i, (_, task) in enumerate(state.plan or (), 1))
-        system = _joined(state.spec.instructions, f"Plan:\n{plan}" if plan else "")
-        goal = Turn(messages=(Message(role="user", content=state.goal),), pinned=True)
-        choice = ToolChoice(mode="none" if settled or not view.tools else "auto", parallel=self.parallel)
+        offered = () if settled else tuple(tool.spec for tool in view.tools)
+        system = _joined(
+            state.spec.instructions,
+            "Call a tool for what it can find out or compute; do not guess." if offered and plan else "",
+            unavailable(view.withheld),
+        )
+        # The plan stands behind the goal, so that system text and tools are the same in every run.
+        task = _joined(state.goal, f"Plan:\n{plan}" if plan else "")
+        goal = Turn(messages=(Message(role="user", content=task),), pinned=True, noted=True)
+        mode: Literal["auto", "none"] = "auto" if offered else "none"
         return Draft(
             purpose="answer" if settled else "act",
             system=system,
-            turns=(*_history(state, self.mode), goal, *_work(state)),
-            tools=() if settled else tuple(tool.spec for tool in view.tools),
-            tool_choice=choice,
+            turns=(*_history(state, self.mode), goal, *_work(state), *self._next(state)),
+            tools=offered,
+            tool_choice=ToolChoice(mode=mode, parallel=self.parallel),
             max_tokens=state.spec.max_tokens,
             next_hint="end" if settled else "tool",
         )
+
+    def _next(self, state: RunState) -> tuple[Turn, ...]:
+        """What the plan has next, or that it is done; a small model loses its place without."""
+        last = state.closed[-1] if state.closed else None
+        if not state.plan or last is None or (last.purpose != "plan" and not last.calls):
+            return ()
+        undone = [goal for goal in progress.by_tool(state) if goal.status == "open"]
+        text = (
+            f"Next: {undone[0].task} (with {undone[0].tool})"
+            if undone
+            else "The plan is done. Answer every part of the goal now, or call a tool for what is missing."
+        )
+        return (Turn(messages=(Message(role="user", content=text),), pinned=True),)
 
     def _read_plan(self, view: View, answer: Exchange) -> Reading:
         names = {tool.name for tool in view.tools}
@@ -209,65 +302,38 @@ class React:
         unknown = [tool for tool, _ in goals if tool not in names]
         if unknown or not self.min_plan <= len(goals) <= self.max_plan:
             return Unusable(problem=f"the plan has {len(goals)} tasks, unknown tools: {unknown}")
+        own = own_goals(goals, self._plan_shots(view), _given(view.state))
+        if goals and len(own) < max(1, self.min_plan):
+            return Unusable(problem="the plan is that of an example, not of the goal")
         decision = Decision(
             layer="agent",
             policy="react",
             subject="plan",
-            chosen=", ".join(tool for tool, _ in goals),
+            chosen=", ".join(tool for tool, _ in own),
             candidates=tuple((name, None) for name in sorted(names)),
             constraint=f"{self.min_plan} to {self.max_plan} tasks",
         )
-        return MadePlan(goals=goals, decisions=(decision,))
+        return MadePlan(goals=own, decisions=(decision,))
+
+    def _read_calls(self, view: View, answer: Exchange) -> Reading:
+        tool = next((t for t in view.tools if t.name == answer.calls[0].name), None)
+        if self.mode == "guided" and tool is not None:
+            goal = self._next_goal(view)
+            given = " ".join([_given(view.state), *progress.known(view.state), goal[1] if goal else ""])
+            if progress.leaked(answer.calls[0].arguments, call_shots(tool), given):
+                return Unusable(problem="the arguments are those of an example, not of the task")
+        return WantsTools(calls=answer.calls)
 
 
-def planned_goals(answer: Exchange) -> tuple[tuple[str, str], ...]:
-    """The sub-goals in a plan's text, as (tool, task). Raises ValueError, TypeError or KeyError."""
-    items: Any = parse_json(answer.text)["plan"]
-    return tuple((str(item["tool"]), str(item["task"])) for item in items)
+def _given(state: RunState) -> str:
+    """All that the user and earlier runs have said, from which a plan or a call may take its numbers."""
+    notes = [text for _, text, _ in state.recalled or ()]
+    return " ".join([state.goal, state.spec.instructions, *(m.content for m in state.history), *notes])
 
 
-def _next_goal(state: RunState) -> tuple[str, str] | None:
-    """The first sub-goal of the newest plan that no tool call has answered yet."""
-    done = 0
-    for exchange in state.closed:
-        if exchange.outcome in ("planned", "replanned"):
-            done = 0
-        elif exchange.outcome == "called_tools":
-            done += 1
-    goals = state.plan or ()
-    return goals[done] if done < len(goals) else None
-
-
-def _repeats(state: RunState) -> bool:
-    """Whether the last step only asked again for what it had been told: small models do, for ever."""
-    if not state.closed or not state.closed[-1].calls:
-        return False
-    before = {
-        (e.calls[i].name, e.calls[i].arguments)
-        for e in state.closed[:-1]
-        for i, result in e.results.items()
-        if result.status == "ok"
-    }
-    return all((c.name, c.arguments) in before for c in state.closed[-1].calls)
-
-
-def _known(state: RunState) -> list[str]:
-    """What the tools have said so far, in order."""
-    said = [
-        result.content
-        for exchange in state.closed
-        for _, result in sorted(exchange.results.items())
-        if result.status in ("ok", "unknown")
-    ]
-    return list(dict.fromkeys(said))
-
-
-def _last_problem(state: RunState) -> str:
-    last = state.closed[-1] if state.closed else None
-    if last is None:
-        return ""
-    told = [r.content for _, r in sorted(last.results.items()) if r.status != "ok"]
-    return " ".join([*told, last.detail]).strip()[:300]
+def _shown(shots: Sequence[Message]) -> tuple[Turn, ...]:
+    """Worked examples, which are never left out."""
+    return (Turn(messages=tuple(shots), pinned=True),) if shots else ()
 
 
 def _history(state: RunState, mode: str) -> tuple[Turn, ...]:
@@ -288,7 +354,9 @@ def _work(state: RunState) -> Sequence[Turn]:
     for exchange in state.closed:
         if exchange.purpose == "plan":
             continue
-        messages = [Message(role="assistant", content=exchange.text, tool_calls=exchange.calls)]
+        # A call that was written as text is shown as the call that it was read as, only.
+        text = "" if exchange.calls and progress.call_shaped(exchange.text) else exchange.text
+        messages = [Message(role="assistant", content=text, tool_calls=exchange.calls)]
         for index, result in sorted(exchange.results.items()):
             call = exchange.calls[index]
             messages.append(

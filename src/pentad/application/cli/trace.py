@@ -24,6 +24,7 @@ from pentad.agent.events import (
     TextStreamed,
     ToolIntended,
     ToolReturned,
+    ToolsWithheld,
 )
 from pentad.agent.explain import Explanation
 from pentad.agent.prompt_store import Prompt
@@ -66,6 +67,8 @@ def line_of(record: Record) -> str | None:
             who = "" if e.by == "person" else " (no answer in time)"
             said = f": {_short(e.note)}" if e.note and e.by == "person" else ""
             text = f"asked   {'approved' if e.approved else 'denied'}{who}{said}"
+        case ToolsWithheld() as e if e.tools:
+            text = "\n".join(f"without {name}: {_short(why)}" for name, why in e.tools)
         case ToolIntended() as e:
             text = f"call    {e.tool}({_arguments(e.arguments)})"
         case ToolReturned() as e:

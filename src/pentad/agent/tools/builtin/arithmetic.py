@@ -12,6 +12,7 @@ MAX_BITS = 20_000
 MAX_DEPTH = 50
 DIGITS = 15
 
+_DATE = re.compile(r"\b\d{4}-\d{2}-\d{2}\b")
 _TOKEN = re.compile(r"\s*(?:(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+\.?\d*|\.\d+)|([a-z]+)|(\*\*|//|[-+*/%^(),!]))")
 _WORDS = (
     (r"\bdivided by\b|÷", "/"),
@@ -19,6 +20,8 @@ _WORDS = (
     (r"\bplus\b", "+"),
     (r"\bminus\b|[−–]", "-"),
     (r"\bto the power of\b", "^"),
+    (r"\bper ?cent\b", "%"),
+    (r"\bmodulo\b", "mod"),
     (r"[$€£]|=\s*\??\s*$", ""),
 )
 
@@ -30,17 +33,26 @@ class BadExpression(ValueError):
 def evaluate(text: str) -> str:
     """The value as a decimal: exact where it has at most 15 digits after the point, else rounded.
 
-    Knows + - * / // % ^ ** ! ( ), pi, e and the functions of `FUNCTIONS`.
+    Knows + - * / // mod ^ ** ! ( ), pi, e and the functions of `FUNCTIONS`. `%` always means per
+    cent: `12.5%`, `12.5% of 640`, and `12.5 % 640` for the same. Where it may have been meant as a
+    remainder (`17 % 5`), or it is not said of what (`640 + 10%`), nothing is guessed.
 
     Raises BadExpression.
     """
     if len(text) > MAX_CHARACTERS:
         raise BadExpression(f"the expression has {len(text)} characters, at most {MAX_CHARACTERS} are read")
+    if date := _DATE.search(text):
+        raise BadExpression(f"{date[0]} is a date, no number")
     lowered = text.lower()
     for pattern, symbol in _WORDS:
         lowered = re.sub(pattern, symbol, lowered)
     parser = _Parser(_tokens(lowered))
     return written(parser.whole())
+
+
+def read_aloud(text: str) -> str:
+    """The expression in one line, with the `of` that a percentage may leave out."""
+    return re.sub(rf"%\s*(?=[\d.($€£]|(?:{'|'.join(FUNCTIONS)})\()", "% of ", " ".join(text.split()))
 
 
 def written(value: Fraction) -> str:
@@ -74,6 +86,11 @@ def _tokens(text: str) -> list[str]:
     return found
 
 
+_ENDS = ("", "+", "-", ")", ",")
+"""What may follow a whole term."""
+_SIGNS = ("*", "/", "//", "^", "**", "mod")
+
+
 class _Parser:
     """Recursive descent; one method per level of precedence."""
 
@@ -93,6 +110,9 @@ class _Parser:
     def _peek(self) -> str:
         return self._tokens[self._at] if self._at < len(self._tokens) else ""
 
+    def _after(self) -> str:
+        return self._tokens[self._at + 1] if self._at + 1 < len(self._tokens) else ""
+
     def _take(self, *wanted: str) -> str:
         token = self._peek()
         if token and token in wanted:
@@ -104,20 +124,45 @@ class _Parser:
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise BadExpression(f"nested deeper than {MAX_DEPTH}")
-        value = self._product()
+        value, share = self._term()
         while sign := self._take("+", "-"):
-            other = self._product()
+            other, also = self._term()
+            if share != also:
+                raise BadExpression(
+                    "it is not said of what a percentage is added or taken; write 10% of 640, or 0.1"
+                )
             value = _bounded(value + other if sign == "+" else value - other)
         self._depth -= 1
         return value
 
-    def _product(self) -> Fraction:
+    def _term(self) -> tuple[Fraction, bool]:
+        """A product, and whether it is a bare percentage."""
         value = self._signed()
-        while sign := self._take("*", "/", "//", "%"):
-            if sign == "%" and (not self._peek() or self._peek() in "+-*/),"):
-                value /= 100
+        if self._peek() == "%" and self._after() in _ENDS:
+            self._take("%")
+            return value / 100, True
+        return self._product(value), False
+
+    def _percent(self, value: Fraction) -> Fraction:
+        """What stands before `%`, as a share of what follows if anything does."""
+        if self._take("of"):
+            return _bounded(value / 100 * self._signed())
+        if self._peek() in _ENDS or self._peek() in _SIGNS:
+            return value / 100
+        whole = self._signed()
+        if value.denominator == 1 and whole.denominator == 1 and value >= whole:
+            a, b = written(value), written(whole)
+            raise BadExpression(f"{a} % {b} has two meanings; write {a}% of {b}, or {a} mod {b}")
+        return _bounded(value / 100 * whole)
+
+    def _product(self, value: Fraction) -> Fraction:
+        while sign := self._take("*", "/", "//", "%", "mod"):
+            if sign == "%":
+                value = self._percent(value)
                 continue
             other = self._signed()
+            while self._take("%"):
+                other = self._percent(other)
             if sign != "*" and other == 0:
                 raise BadExpression("division by zero")
             match sign:
@@ -167,6 +212,8 @@ class _Parser:
                 arguments.append(self._sum())
             self._close()
             return _apply(token, arguments)
+        if token and not token[0].isalpha():
+            raise BadExpression(f"{token!r} is not expected there")
         if token:
             raise BadExpression(f"{token!r} is not known; functions: {', '.join(FUNCTIONS)}")
         raise BadExpression("the expression ends too early")

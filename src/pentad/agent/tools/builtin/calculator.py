@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pentad.agent.tools.base import Example, Tool, ToolContext, ToolServices
-from pentad.agent.tools.builtin.arithmetic import BadExpression, evaluate
+from pentad.agent.tools.builtin.arithmetic import BadExpression, evaluate, read_aloud
 from pentad.errors import ToolFailed
 
 
@@ -16,17 +16,23 @@ def build(_: ToolServices) -> Tool:
     async def call(arguments: Mapping[str, Any], _: ToolContext) -> str:
         try:
             # With the expression: the model that reads it may have several results before it.
-            return f"{' '.join(arguments['expression'].split())} = {evaluate(arguments['expression'])}"
+            return f"{read_aloud(arguments['expression'])} = {evaluate(arguments['expression'])}"
         except BadExpression as error:
             raise ToolFailed(f"cannot compute {arguments['expression'][:80]!r}: {error}") from None
 
     return Tool(
         name="calculator",
-        description="Computes an arithmetic expression exactly. For example 12 * (3 + 4.5) or sqrt(2).",
+        description=(
+            "Computes an arithmetic expression exactly. The sign % is always per cent, as in `% of`, never "
+            "a remainder, which is written `mod`."
+        ),
         parameters={
             "type": "object",
             "properties": {
-                "expression": {"type": "string", "description": "Numbers and + - * / ^ ( ), e.g. 23 * 4"}
+                "expression": {
+                    "type": "string",
+                    "description": "Numbers with + - * / ^ ( ) sqrt, `% of`, mod",
+                }
             },
             "required": ["expression"],
             "additionalProperties": False,
@@ -46,9 +52,14 @@ def build(_: ToolServices) -> Tool:
                 result="75 - 31 = 44",
             ),
             Example(
-                task="what is 900 divided by 36",
-                arguments={"expression": "900 / 36"},
-                result="900 / 36 = 25",
+                task="what is 8 percent of 450",
+                arguments={"expression": "8% of 450"},
+                result="8% of 450 = 36",
+            ),
+            Example(
+                task="what is 700 divided by 28",
+                arguments={"expression": "700 / 28"},
+                result="700 / 28 = 25",
             ),
         ),
     )

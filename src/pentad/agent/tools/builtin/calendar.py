@@ -72,6 +72,11 @@ def build(_: ToolServices) -> Tool:
                 arguments={"operation": "days_between", "start": "2021-05-01", "end": "2021-06-11"},
                 result="from 2021-05-01 to 2021-06-11 there are 41 days",
             ),
+            Example(
+                task="which date is 30 days after 2022-02-10",
+                arguments={"operation": "add_days", "date": "2022-02-10", "days": 30},
+                result="2022-02-10 plus 30 days is 2022-03-12 (Saturday)",
+            ),
         ),
     )
 
