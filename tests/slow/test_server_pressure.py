@@ -1,0 +1,263 @@
+"""A real server under pressure: one tenant takes all it can get, or a hundred hostile bodies come at once.
+
+nice .venv/bin/pytest -m slow tests/slow/test_server_pressure.py
+
+Each outcome becomes a line of benchmarks/results/server-pressure.jsonl.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx2
+import psutil
+import pytest
+
+from process_support import Server, home_with, serving
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "server-pressure.jsonl"
+MODEL = "smollm2-135m"
+CHATS = 8
+ROUNDS = 3
+MB = 10**6
+
+pytestmark = pytest.mark.slow
+
+
+def recorded(benchmark: str, **values: Any) -> None:
+    """Appends what was found, with commit and machine."""
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    line = {
+        "benchmark": benchmark,
+        **values,
+        "load_average": psutil.getloadavg()[0],
+        "commit": git.stdout.strip()[:12],
+        "machine": f"{platform.machine()} {psutil.cpu_count()} cores",
+    }
+    with RESULTS.open("a", encoding="utf-8") as out:
+        out.write(json.dumps(line) + "\n")
+    print(json.dumps(line))
+
+
+def chat_s(url: str, key: str) -> float:
+    """Seconds of one short chat."""
+    body = {
+        "messages": [{"role": "user", "content": "Name three colours of the sea."}],
+        "max_tokens": 64,
+        "ignore_eos": True,
+        "seed": 1,
+    }
+    began = time.perf_counter()
+    answer = httpx2.post(f"{url}/v1/chat/completions", json=body, headers={"x-api-key": key}, timeout=300)
+    assert answer.status_code == 200, answer.text
+    return time.perf_counter() - began
+
+
+@contextlib.contextmanager
+def pressed(url: str, key: str) -> Iterator[dict[str, int]]:
+    """While another tenant takes all it can get; afterwards, what it got."""
+    program = ROOT / "tests" / "pressure_client.py"
+    process = subprocess.Popen(
+        [sys.executable, program, url, key], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    got: dict[str, int] = {}
+    try:
+        time.sleep(8)
+        yield got
+    finally:
+        out, _ = process.communicate(timeout=120)
+        got |= json.loads(out)
+
+
+def test_a_greedy_tenant_slows_another_by_at_most_twice(
+    smollm2_path: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    home = home_with(tmp_path / "home", {MODEL: smollm2_path})
+    keys = ("--api-key", "ann:one", "--api-key", "bob:two", "--data-home", str(tmp_path / "data"))
+    alone: list[float] = []
+    beside: list[float] = []
+    got: Counter[str] = Counter()
+    with serving(home, MODEL, "--embedding-model", "null", *keys) as server:
+        chat_s(server.url, "two")
+        for _ in range(ROUNDS):
+            alone += [chat_s(server.url, "two") for _ in range(CHATS)]
+            with pressed(server.url, "one") as taken:
+                beside += [chat_s(server.url, "two") for _ in range(CHATS)]
+            got.update(taken)
+            idle(server.url, "two")
+    ratio = statistics.median(beside) / statistics.median(alone)
+    recorded(
+        "greedy tenant",
+        alone_s=statistics.median(alone),
+        beside_s=statistics.median(beside),
+        beside_worst_s=max(beside),
+        ratio=ratio,
+        mean_ratio=statistics.mean(beside) / statistics.mean(alone),
+        greedy_got=dict(got),
+    )
+    assert got["chats 200"] > 0
+    assert got["withheld 429"] > 0
+    assert ratio <= 2
+
+
+def idle(url: str, key: str) -> None:
+    """Waits until nothing is running any more."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        stats = httpx2.get(f"{url}/console/stats", headers={"x-api-key": key}, timeout=30).json()
+        if not any(model["stats"].get("running") for model in stats["models"]):
+            return
+        time.sleep(0.5)
+    raise AssertionError("the server did not come to rest")
+
+
+# Hostile bodies
+
+
+def hostile_bodies() -> list[tuple[str, bytes]]:
+    """A hundred of them: path and body."""
+    chat = "/v1/chat/completions"
+    texts = ["word " * 1_600_000, "a" * 8_000_000, "\u4f60\u597d\u4e16\u754c" * 660_000, "7 1 " * 2_000_000]
+    bodies: list[tuple[str, bytes]] = []
+
+    def add(path: str, body: dict[str, Any]) -> None:
+        raw = json.dumps(body, ensure_ascii=False).encode()
+        assert len(raw) <= 8 * 2**20
+        bodies.append((path, raw))
+
+    def say(content: str, **more: Any) -> dict[str, Any]:
+        return {"messages": [{"role": "user", "content": content}], "max_tokens": 8, **more}
+
+    for index in range(24):
+        add(chat, say(texts[index % 4]))
+    for index in range(4):
+        add(chat, say("hi", prediction={"type": "content", "content": texts[index]}))
+        add("/v1/completions", {"prompt": texts[index], "max_tokens": 8})
+        add("/v1/embeddings", {"input": texts[index]})
+        add("/tokenize", {"prompt": texts[index]})
+        add("/v1/messages", say(texts[index]))
+    for index in range(20):
+        bomb = {"regex": "(" * 20 + "a+" + ")+" * 20} if index % 2 else {"regex": f"(a|b){{{3000 + index}}}"}
+        add(chat, say("hi", structured_outputs=bomb))
+    lists = b'{"messages": [{"role": "user", "content": "hi"}], "tools": [' + b"[]," * 2_600_000 + b"[]]}"
+    deep = (
+        b'{"messages": [{"role": "user", "content": "hi"}], "tools": ' + b"[" * 2_000_000 + b"]" * 2_000_000
+    )
+    bodies.extend([(chat, lists)] * 8 + [(chat, deep + b"}")] * 4)
+    for index in range(12):
+        options = {"enum": [f"value {index} {i}" for i in range(4000)]}
+        schema = {"type": "object", "properties": {f"p{i}": options for i in range(4)}}
+        add(
+            chat,
+            say(
+                "hi", response_format={"type": "json_schema", "json_schema": {"name": "b", "schema": schema}}
+            ),
+        )
+    while len(bodies) < 100:
+        pattern = {"regex": f"[a-z]{{1,{500 + len(bodies)}}}x"}
+        add(chat, say("hi", n=128, structured_outputs=pattern))
+    return bodies
+
+
+class Watch(threading.Thread):
+    """Asks /livez all the time, and adds up the memory of the server's processes."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(daemon=True)
+        self._url = server.url
+        self._process = psutil.Process(server.process.pid)
+        self._ended = threading.Event()
+        self.worst_s = 0.0
+        self.asked = 0
+        self.peak_bytes = 0
+
+    def run(self) -> None:
+        with httpx2.Client(base_url=self._url, timeout=60) as client:
+            while not self._ended.wait(0.02):
+                began = time.perf_counter()
+                assert client.get("/livez").status_code == 200
+                self.worst_s = max(self.worst_s, time.perf_counter() - began)
+                self.asked += 1
+                self.peak_bytes = max(self.peak_bytes, self.memory())
+
+    def memory(self) -> int:
+        """Resident bytes of the server and its children."""
+        total = 0
+        for process in (self._process, *self._process.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += process.memory_info().rss
+        return total
+
+    def stop(self) -> None:
+        """Ends it."""
+        self._ended.set()
+        self.join(60)
+
+
+def test_a_hundred_hostile_bodies_take_little_memory_and_give_it_back(
+    smollm2_path: pathlib.Path, minilm_path: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    home = home_with(tmp_path / "home", {MODEL: smollm2_path, "minilm": minilm_path})
+    bodies = hostile_bodies()
+    statuses: Counter[int] = Counter()
+    with serving(home, MODEL, "--data-home", str(tmp_path / "data")) as server:
+        warm(server.url)
+        watch = Watch(server)
+        before = watch.memory()
+        watch.start()
+        began = time.monotonic()
+
+        def send(item: tuple[str, bytes]) -> int:
+            path, body = item
+            return httpx2.post(f"{server.url}{path}", content=body, timeout=600).status_code
+
+        with ThreadPoolExecutor(100) as pool:
+            statuses.update(pool.map(send, bodies))
+        seconds = time.monotonic() - began
+        peak = watch.peak_bytes
+        deadline = time.monotonic() + 30
+        while watch.memory() - before > 50 * MB and time.monotonic() < deadline:
+            time.sleep(0.5)
+        watch.stop()
+        after = watch.memory()
+        assert chat_s(server.url, "") < 60
+    recorded(
+        "hostile bodies",
+        seconds=seconds,
+        statuses={str(status): count for status, count in sorted(statuses.items())},
+        grown_mb=(peak - before) / MB,
+        left_mb=(after - before) / MB,
+        livez_worst_ms=1000 * watch.worst_s,
+        livez_asked=watch.asked,
+    )
+    assert statuses.total() == 100
+    assert not [status for status in statuses if status >= 500 and status != 503]
+    assert peak - before < 500 * MB
+    assert after - before < 50 * MB
+    assert watch.worst_s < 0.25
+
+
+def warm(url: str) -> None:
+    """Everything once, so that what is made on first use is there."""
+    chat_s(url, "")
+    format = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
+    body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 8, "response_format": format}
+    for path, more in (
+        ("/v1/chat/completions", body),
+        ("/v1/embeddings", {"input": "hi"}),
+        ("/v1/chat/completions", {**body, "n": 8}),
+    ):
+        assert httpx2.post(f"{url}{path}", json=more, timeout=120).status_code == 200
