@@ -31,7 +31,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "server-pressure.jsonl"
 MODEL = "smollm2-135m"
 CHATS = 8
-ROUNDS = 3
+ROUNDS = 2
 MB = 10**6
 
 pytestmark = pytest.mark.slow
@@ -127,6 +127,10 @@ def idle(url: str, key: str) -> None:
 # Hostile bodies
 
 
+def say(content: str, **more: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": content}], "max_tokens": 8, **more}
+
+
 def hostile_bodies() -> list[tuple[str, bytes]]:
     """A hundred of them: path and body."""
     chat = "/v1/chat/completions"
@@ -137,9 +141,6 @@ def hostile_bodies() -> list[tuple[str, bytes]]:
         raw = json.dumps(body, ensure_ascii=False).encode()
         assert len(raw) <= 8 * 2**20
         bodies.append((path, raw))
-
-    def say(content: str, **more: Any) -> dict[str, Any]:
-        return {"messages": [{"role": "user", "content": content}], "max_tokens": 8, **more}
 
     for index in range(24):
         add(chat, say(texts[index % 4]))
@@ -259,5 +260,8 @@ def warm(url: str) -> None:
         ("/v1/chat/completions", body),
         ("/v1/embeddings", {"input": "hi"}),
         ("/v1/chat/completions", {**body, "n": 8}),
+        # Grammars of this size are compiled by processes that then stay.
+        ("/v1/chat/completions", {**say("hi"), "structured_outputs": {"regex": "(a|b){2000}"}}),
+        ("/v1/chat/completions", {**say("hi"), "structured_outputs": {"regex": "(a|b){2100}"}}),
     ):
         assert httpx2.post(f"{url}{path}", json=more, timeout=120).status_code == 200

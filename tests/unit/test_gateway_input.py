@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
+from starlette.requests import Request as HttpRequest
 
 from gateway_app import call, chat, param_of, scripted_app
+from pentad.application.gateway.core import Gateway
 from pentad.application.gateway.operations import OPERATIONS
 from pentad.errors import InvalidRequest
 
@@ -212,3 +217,35 @@ def test_what_is_left_out_of_an_error_is_counted() -> None:
     assert len(str(error)) < 4_200
     assert error.param is not None
     assert len(error.param) < 300
+
+
+def test_what_a_refused_request_held_is_free_without_the_garbage_collector() -> None:
+    class Text:
+        """Stands for a large body."""
+
+    app, _ = scripted_app()
+    gateway: Gateway = app.state.gateway
+
+    async def refused(text: Text) -> None:
+        await asyncio.sleep(0)
+        raise InvalidRequest(f"too long: {type(text).__name__}")
+
+    async def receive() -> dict[str, str]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def run() -> None:
+        http = HttpRequest({"type": "http", "headers": []}, receive)
+        text = Text()
+        gone = weakref.ref(text)
+        try:
+            await gateway.plain(http, refused(text))
+        except InvalidRequest:
+            del text
+        assert gone() is None
+
+    gc.disable()
+    try:
+        asyncio.run(run())
+    finally:
+        gc.enable()

@@ -88,6 +88,8 @@ class Gateway:
             for one in (task, gone, ending):
                 one.cancel()
             await asyncio.gather(task, gone, ending, return_exceptions=True)
+            # An error holds this frame: did the frame hold the error's task, large bodies would stay.
+            del task, gone, ending, one
 
     async def close(self) -> None:
         """Ends the background work. The services belong to whoever built them."""
