@@ -193,6 +193,8 @@ class Request:
     template_options: Mapping[str, Any] = field(default_factory=dict)
     """Extra variables for the chat template."""
     context: RunContext = field(default_factory=RunContext)
+    routed: Decision | None = None
+    """The router's choice, once it has been made: `model` is served, counted, billed and reported."""
 
     def __post_init__(self) -> None:
         prompts = [p for p in (self.messages, self.text, self.token_ids) if p is not None]

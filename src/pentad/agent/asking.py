@@ -75,10 +75,10 @@ class Asker:
     def _request(self, draft: Draft, max_tokens: int) -> Request:
         state = self._run.state
         spec = state.spec
-        return Request(
+        request = Request(
             id=f"{state.run_id}.{state.step}",
             model=spec.model,
-            messages=(),
+            messages=tuple(message for turn in draft.turns for message in turn.messages),
             tools=draft.tools,
             tool_choice=draft.tool_choice,
             format=draft.format,
@@ -88,13 +88,13 @@ class Asker:
             tenant=state.tenant,
             context=self._run.context(draft.next_hint),
         )
+        return self._run.around.models.routed(request)
 
     def _prompt_limit(self, request: Request) -> int:
         """Prompt tokens that the model's context leaves beside the answer."""
-        return max(1, self._context_length() - (request.sampling.max_tokens or 0))
+        return max(1, self._context_length(request.model) - (request.sampling.max_tokens or 0))
 
-    def _context_length(self) -> int:
-        model = self._run.state.spec.model
+    def _context_length(self, model: str) -> int:
         lengths = [
             card.context_length
             for card in self._run.around.models.models()

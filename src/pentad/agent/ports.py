@@ -39,6 +39,15 @@ class Vectors(Protocol):
 class ModelPort(Protocol):
     """Text, tokens and vectors from models."""
 
+    @property
+    def enforces(self) -> frozenset[str]:
+        """Fields of an objective that the choice of the model keeps."""
+        ...
+
+    def routed(self, request: Request) -> Request:
+        """The request with its model chosen; asked once, before anything is counted or reserved for it."""
+        ...
+
     def stream(self, request: Request) -> AsyncGenerator[Delta, None]: ...
 
     async def complete(self, request: Request) -> Completion: ...

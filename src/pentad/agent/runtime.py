@@ -131,7 +131,7 @@ class AgentRuntime(RunReader):
         self._check(spec)
         run_id = _new_id()
         aim = objective or spec.objective
-        refuse_unenforced(aim)
+        refuse_unenforced(aim, self._around.models.enforces)
         limit = narrower(narrower(spec.budget, self._limits.budget), budget or Budget())
         # What a run aims for in whole binds it as a budget does.
         limit = narrower(limit, Budget(wall_s=aim.deadline_s, cost=aim.max_cost))

@@ -99,6 +99,8 @@ class RemoteBackend(_Section):
     """Environment variable that holds the key."""
     context_length: int = Field(default=8192, ge=1)
     """Context window of the remote model in tokens."""
+    quality: float | None = Field(default=None, ge=0, le=1)
+    """How good its answers are, 0 to 1, on the scale of the catalogue; for routers that go by it."""
     remote: bool = True
     """Whether prompts leave this machine; false only for a server on this machine."""
     vllm_fields: bool = False

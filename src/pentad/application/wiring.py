@@ -6,7 +6,7 @@ import asyncio
 import os
 import pathlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from pentad import choice, registry
@@ -75,6 +75,7 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
             router=choice.build("router", settings.router),
             turns=_turns(settings, [stored.name for stored in stored_models], clock),
             prices={p.model: _price(p) for p in settings.prices},
+            qualities=_qualities(settings, store, backends),
             clock=clock,
         )
         undo.pop_all()
@@ -159,6 +160,12 @@ def _turns(settings: Settings, local: Sequence[str], clock: Clock) -> dict[str, 
         return {}
     most, contended = settings.engine.max_sequences, settings.engine.tenant_sequences
     return {name: Turns(tenants, sequences=most, contended=contended, clock=clock) for name in local}
+
+
+def _qualities(settings: Settings, store: ModelStore, served: Iterable[str]) -> dict[str, float]:
+    """What is said of the quality of served models: by the settings of remote ones, else by the catalogue."""
+    known = {name: store.catalogue[name].quality for name in served if name in store.catalogue}
+    return known | {b.name: b.quality for b in settings.backends if b.quality is not None}
 
 
 def _price(setting: ModelPrice) -> Price:

@@ -16,13 +16,18 @@ LIMIT = "limit"
 """Subject of the decision that says which limit an answer ended at."""
 
 
-def refuse_unenforced(objective: Objective) -> None:
-    """Raises Incompatible for wishes that nothing here acts on, rather than let them seem granted."""
-    for name, value, instead in (
-        ("quality", objective.min_quality, "choose the model by its name"),
-        ("max_energy_j", objective.max_energy_j, "limit tokens or time"),
+def refuse_unenforced(objective: Objective, enforced: frozenset[str]) -> None:
+    """Raises Incompatible for wishes that nothing here acts on, rather than let them seem granted.
+
+    Args:
+        enforced: fields of the objective that the router keeps.
+    """
+    for field, name, instead in (
+        ("min_quality", "quality", "choose the model by its name, or serve with --router cheapest"),
+        ("max_energy_j", "max_energy_j", "limit tokens or time"),
     ):
-        if value is not None:
+        value = getattr(objective, field)
+        if value is not None and field not in enforced:
             raise Incompatible(
                 f"{name} is {value:g}, but nothing here enforces it yet",
                 hint=f"leave it out and {instead}",

@@ -10,76 +10,25 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 
 import msgspec
 
 from pentad.errors import Incompatible, ModelNotFound
-from pentad.execution.backend import Backend, Capabilities, Completion, Delta, Embedder, StreamDone, collect
+from pentad.execution.backend import Backend, Completion, Delta, Embedder, StreamDone, collect
 from pentad.model.backends.openai_usage import estimated_tokens, prompt_bytes
 from pentad.model.backends.sizes import prompt_chars
+from pentad.model.cards import Embeddings, ModelCard
+from pentad.model.codecs import PromptRenderer, TokenCodec
 from pentad.model.objectives import fitted, marked, needs_count, refuse_unenforced, time_limit, within
 from pentad.model.prices import FREE, Price
-from pentad.model.routing.base import ModelRouter, RouterInput
+from pentad.model.routing.base import Candidate, ModelRouter, RouterInput
 from pentad.model.tokenizer_facts import TokenizerFacts
 from pentad.model.workers import in_thread
 from pentad.resource.turns import Turns
 from pentad.types import Clock, Decision, Request, Span, Usage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelCard:
-    """What clients are told about one served model."""
-
-    name: str
-    created_s: int
-    """Unix time at which this service began to serve it."""
-    kind: str
-    """`generate` or `embed`."""
-    context_length: int | None = None
-    capabilities: Capabilities | None = None
-    """Set for models that generate."""
-    dimensions: int | None = None
-    """Set for models that embed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Embeddings:
-    """Vectors of several texts, in the order asked."""
-
-    vectors: list[list[float]]
-    usage: Usage
-
-
-@runtime_checkable
-class TokenCodec(Protocol):
-    """A backend whose tokenizer is here."""
-
-    def tokenize(self, text: str, *, prefix: bool = False) -> list[int]:
-        """Token ids of raw text; special-token text becomes the special token.
-
-        With `prefix` behind the tokens that the model expects before every text, unless it starts so.
-        """
-        ...
-
-    def detokenize(self, ids: Sequence[int]) -> str:
-        """The text of token ids, special tokens included."""
-        ...
-
-    def tokenizer_facts(self) -> TokenizerFacts:
-        """What a program must know to format prompts itself."""
-        ...
-
-
-@runtime_checkable
-class PromptRenderer(Protocol):
-    """A backend that can show the text its model is given."""
-
-    def prompt_text(self, request: Request) -> str:
-        """The prompt with its control tokens spelled out; of a remote model, the body that is sent."""
-        ...
 
 
 class ModelService:
@@ -91,6 +40,7 @@ class ModelService:
         router: chooses among `backends`.
         turns: name served under to who may go into its engine next; absent: whoever comes.
         prices: name served under to price; a model without one costs nothing.
+        qualities: name served under to its quality, 0 to 1, where somebody says.
         default: the model of requests that name none, listed first; None takes the first backend.
         clock: monotonic, for spans and decisions.
         wall_clock: Unix time, for the cards.
@@ -104,6 +54,7 @@ class ModelService:
         router: ModelRouter,
         turns: Mapping[str, Turns] | None = None,
         prices: Mapping[str, Price] | None = None,
+        qualities: Mapping[str, float] | None = None,
         default: str | None = None,
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
@@ -117,8 +68,11 @@ class ModelService:
         self._backends = {name: backends[name] for name in order}
         self._embedders = dict(embedders or {})
         self._router = router
+        self.enforces = router.enforces
+        """Fields of an objective that the router keeps."""
         self._turns = dict(turns or {})
         self._prices = dict(prices or {})
+        self._qualities = dict(qualities or {})
         self._clock = clock
         self._created_s = int(wall_clock())
 
@@ -134,8 +88,8 @@ class ModelService:
             InvalidRequest, Overloaded, BackendFailed: as the backend says.
         """
         started_s = self._clock()
-        backend, decision = self._route(request)
-        refuse_unenforced(request.context.objective)
+        request, backend, decision = self._route(request)
+        refuse_unenforced(request.context.objective, self.enforces)
         span = Span(layer="model", name="route", start_s=started_s, end_s=self._clock())
         answer = self._admitted(backend, request)
         if (limit := time_limit(request.context)) is not None:
@@ -196,6 +150,26 @@ class ModelService:
             completion = sum(estimated_tokens(len(text.encode())) for text in texts)
         return Usage(prompt_tokens=await self._prompt_tokens(backend, request), completion_tokens=completion)
 
+    def routed(self, request: Request) -> Request:
+        """The request with the model that the router chose; one that is routed already stays as it is.
+
+        Raises ModelNotFound, Incompatible, Forbidden: no backend may serve this request.
+        """
+        if request.routed is not None:
+            return request
+        candidates = {
+            name: Candidate(
+                can=backend.capabilities,
+                price=self._prices.get(name, FREE),
+                quality=self._qualities.get(name),
+                load=backend.stats(),
+            )
+            for name, backend in self._backends.items()
+        }
+        state = RouterInput(request=request, candidates=candidates, default=self.default, now_s=self._clock())
+        name, decision = self._router.route(state)
+        return replace(request, model=name, routed=decision)
+
     async def complete(self, request: Request) -> Completion:
         """The whole answer: the fold of `stream`."""
         async with aclosing(self.stream(request)) as deltas:
@@ -203,12 +177,12 @@ class ModelService:
 
     def count_tokens(self, request: Request) -> int:
         """Prompt tokens of the request as its model would see it, tools and template included."""
-        backend, _ = self._route(request)
+        request, backend, _ = self._route(request)
         return backend.count_tokens(request)
 
     def prompt_text(self, request: Request) -> str:
         """The request exactly as its model sees it, tools and template included."""
-        backend, _ = self._route(request)
+        request, backend, _ = self._route(request)
         if isinstance(backend, PromptRenderer):
             return backend.prompt_text(request)
         fields = {name: getattr(request, name) for name in ("messages", "text", "token_ids", "tools")}
@@ -285,15 +259,11 @@ class ModelService:
             if isinstance(result, BaseException):
                 raise result
 
-    def _route(self, request: Request) -> tuple[Backend, Decision]:
-        state = RouterInput(
-            request=request,
-            candidates={name: backend.capabilities for name, backend in self._backends.items()},
-            default=self.default,
-            now_s=self._clock(),
-        )
-        name, decision = self._router.route(state)
-        return self._backends[name], decision
+    def _route(self, request: Request) -> tuple[Request, Backend, Decision]:
+        """The request with its model chosen, now or earlier; that model; and why."""
+        request = self.routed(request)
+        assert request.routed is not None, "it has just been chosen"
+        return request, self._backends[request.model], request.routed
 
     def _codec(self, model: str) -> TokenCodec:
         name = model or self.default

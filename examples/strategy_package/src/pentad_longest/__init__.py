@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from pentad.model.routing.base import RouterInput, refuse_unfit
+from pentad.model.routing.base import RouterInput, fit
 from pentad.model.routing.fixed import Fixed
 from pentad.types import Decision
 
@@ -18,16 +19,17 @@ class LongestContext:
 
     least_tokens: int = 0
     """Models whose context is shorter are left out."""
-    name: str = "longest-context"
+
+    name: ClassVar[str] = "longest-context"
+    enforces: ClassVar[frozenset[str]] = frozenset()
 
     def route(self, state: RouterInput) -> tuple[str, Decision]:
         """The named model, else the one with the longest context; ties go to the first."""
         if state.request.model:
             return Fixed().route(state)
-        sizes = {name: can.context_length for name, can in state.candidates.items()}
-        fit = [name for name, size in sizes.items() if size >= self.least_tokens] or [state.default]
-        chosen = max(fit, key=lambda name: sizes[name])
-        refuse_unfit(state.request, chosen, state.candidates[chosen])
+        sizes = {name: candidate.can.context_length for name, candidate in fit(state).items()}
+        long = [name for name, size in sizes.items() if size >= self.least_tokens] or list(sizes)
+        chosen = max(long, key=lambda name: sizes[name])
         return chosen, Decision(
             layer="model",
             policy=self.name,

@@ -99,8 +99,16 @@ class Gateway:
         await asyncio.gather(*self._background, return_exceptions=True)
 
     def model_name(self, asked: str | None) -> str:
-        """The name that an answer carries."""
+        """The model that is meant where no request is made: the named one, or the default."""
         return asked or self.services.models.default
+
+    def routed(self, request: Request) -> Request:
+        """The request with its model chosen, once: it serves, counts, is billed and is reported."""
+        try:
+            return self.services.models.routed(request)
+        except PentadError:
+            self.metrics.requests.labels("unknown", "error").inc()
+            raise
 
     def generate(self, request: Request, exchange: Exchange) -> AsyncGenerator[Delta, None]:
         """The one stream of this request, metered on its way up; its notices go to the exchange.
@@ -116,15 +124,14 @@ class Gateway:
         policy = self._policies.get(request.tenant)
         if policy is not None and request.priority < policy.priority:
             request = replace(request, priority=policy.priority)
-        model = request.model or self.services.models.default
-        known = self.services.models.stats().keys()
+        request = self.routed(request)
         objective = request.context.objective
-        if model in known and (objective.ttft_s is not None or objective.inter_token_s is not None):
-            self.metrics.objectives[model] = objective
+        if objective.ttft_s is not None or objective.inter_token_s is not None:
+            self.metrics.objectives[request.model] = objective
         return metered(
             _noticed(self.services.models.stream(request), exchange),
             objective,
-            model if model in known else "unknown",
+            request.model,
             metrics=self.metrics,
             pulse=self.pulse,
             clock=self.services.clock,

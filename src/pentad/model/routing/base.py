@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from pentad.errors import Forbidden, Incompatible
+from pentad.errors import Forbidden, Incompatible, PentadError
 from pentad.execution.backend import Capabilities
+from pentad.model.prices import FREE, Price
 from pentad.types import Decision, Request
 
 LOCAL_LABEL = "local"
@@ -15,12 +16,33 @@ LOCAL_LABEL = "local"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One served model as a router sees it, now."""
+
+    can: Capabilities
+    price: Price = FREE
+    quality: float | None = None
+    """0 to 1, of the catalogue or the settings; None where nobody says."""
+    load: Mapping[str, float] = field(default_factory=dict)
+    """The backend's gauges and counters: `running`, `waiting` ...; empty for one that has none."""
+
+    @property
+    def generate_s(self) -> float | None:
+        """Measured seconds of its steps per generated token, over all requests; None before any."""
+        tokens = self.load.get("generation_tokens_total", 0.0)
+        return self.load["busy_s"] / tokens if tokens and "busy_s" in self.load else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RouterInput:
-    """The state that one routing choice is made from."""
+    """The state that one routing choice is made from.
+
+    The request carries objective, budget, data label and its place in the run's graph.
+    """
 
     request: Request
-    candidates: Mapping[str, Capabilities]
-    """Name under which each backend is served, default first."""
+    candidates: Mapping[str, Candidate]
+    """By the name under which each model is served, the default first."""
     default: str
     now_s: float
 
@@ -31,12 +53,36 @@ class ModelRouter(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def enforces(self) -> frozenset[str]:
+        """Fields of `Objective` that every choice keeps; others that nothing keeps are refused."""
+        ...
+
     def route(self, state: RouterInput) -> tuple[str, Decision]:
         """The name of the backend and why.
 
         Raises ModelNotFound, Incompatible or Forbidden when no candidate may serve the request.
         """
         ...
+
+
+def fit(state: RouterInput) -> dict[str, Candidate]:
+    """The candidates that may and can serve the request.
+
+    Raises what `refuse_unfit` says of the default, or else of the first, when there is none.
+    """
+    refusals: dict[str, PentadError] = {}
+    found: dict[str, Candidate] = {}
+    for name, candidate in state.candidates.items():
+        try:
+            refuse_unfit(state.request, name, candidate.can)
+        except PentadError as error:
+            refusals[name] = error
+        else:
+            found[name] = candidate
+    if not found:
+        raise refusals.get(state.default) or next(iter(refusals.values()))
+    return found
 
 
 def refuse_unfit(request: Request, name: str, can: Capabilities) -> None:

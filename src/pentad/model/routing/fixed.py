@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pentad.errors import ModelNotFound
 from pentad.model.routing.base import RouterInput, refuse_unfit
@@ -17,7 +18,8 @@ class Fixed:
     not or cannot serve the request is an error, never a silent change to another.
     """
 
-    name: str = "fixed"
+    name: ClassVar[str] = "fixed"
+    enforces: ClassVar[frozenset[str]] = frozenset()
 
     def route(self, state: RouterInput) -> tuple[str, Decision]:
         """The named model, checked against the request."""
@@ -29,7 +31,7 @@ class Fixed:
                 hint=f"set `model` to one of: {', '.join(state.candidates)}",
                 param="model",
             )
-        refuse_unfit(request, chosen, state.candidates[chosen])
+        refuse_unfit(request, chosen, state.candidates[chosen].can)
         return chosen, Decision(
             layer="model",
             policy=self.name,

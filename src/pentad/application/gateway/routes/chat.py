@@ -29,13 +29,13 @@ def routes(gateway: Gateway) -> list[Route]:
         wire = await body.read(http, gateway.settings)
         options = options_of(wire.pentad, http.headers)
         answer_id = new_id("chatcmpl")
-        request = chat_request(
-            wire, request_id=answer_id, tenant=exchange.tenant, context=run_context(options)
+        request = gateway.routed(
+            chat_request(wire, request_id=answer_id, tenant=exchange.tenant, context=run_context(options))
         )
         span = gateway.translated(exchange)
         explain = gateway.explain(exchange, span, options.explain)
         deltas = gateway.generate(request, exchange)
-        created, model = int(time.time()), gateway.model_name(wire.model)
+        created, model = int(time.time()), request.model
         if wire.stream:
             include_usage = wire.stream_options is not None and bool(wire.stream_options.include_usage)
             chunks = ChatChunks(

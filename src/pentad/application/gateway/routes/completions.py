@@ -46,10 +46,12 @@ def routes(gateway: Gateway) -> list[Route]:
         exchange = exchange_of(http)
         wire = await completion_body.read(http, gateway.settings)
         options = options_of(wire.pentad, http.headers)
-        answer_id, created, model = new_id("cmpl"), int(time.time()), gateway.model_name(wire.model)
-        requests = completion_requests(
+        answer_id, created = new_id("cmpl"), int(time.time())
+        asked = completion_requests(
             wire, request_id=answer_id, tenant=exchange.tenant, context=run_context(options)
         )
+        requests = [gateway.routed(request) for request in asked]
+        model = requests[0].model
         echo = Echo()
         if wire.echo:
             echo = Echo(texts=[await prompt_text(request) for request in requests], per_prompt=wire.n or 1)

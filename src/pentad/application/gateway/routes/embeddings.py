@@ -21,7 +21,7 @@ from pentad.application.gateway.schemas.embeddings import (
     EmbeddingUsage,
 )
 from pentad.errors import InvalidRequest, ModelNotFound
-from pentad.model.service import ModelCard
+from pentad.model.cards import ModelCard
 
 
 def routes(gateway: Gateway) -> list[Route]:

@@ -35,8 +35,8 @@ def routes(gateway: Gateway) -> list[Route]:
         wire = await messages_body.read(http, gateway.settings)
         options = options_of(wire.pentad, http.headers)
         answer_id = new_id("msg")
-        request = messages_request(
-            wire, request_id=answer_id, tenant=exchange.tenant, context=run_context(options)
+        request = gateway.routed(
+            messages_request(wire, request_id=answer_id, tenant=exchange.tenant, context=run_context(options))
         )
         explain = gateway.explain(exchange, gateway.translated(exchange), options.explain)
         deltas = gateway.generate(request, exchange)
@@ -49,12 +49,12 @@ def routes(gateway: Gateway) -> list[Route]:
                 return b"event: error\ndata: " + error_body(error, "anthropic", exchange.request_id) + b"\n\n"
 
             events = MessageEvents(
-                id=answer_id, model=wire.model, prompt_tokens=prompt_tokens, explain=explain
+                id=answer_id, model=request.model, prompt_tokens=prompt_tokens, explain=explain
             )
             return gateway.events(events.frames(deltas), exchange, error_frame=error_event)
         async with aclosing(deltas) as stream:
             completion = await gateway.plain(http, collect(stream))
-        return json_response(messages_answer(completion, id=answer_id, model=wire.model, explain=explain))
+        return json_response(messages_answer(completion, id=answer_id, model=request.model, explain=explain))
 
     async def _count(request: Request) -> int:
         """Prompt tokens for message_start; models elsewhere report them at the end only."""

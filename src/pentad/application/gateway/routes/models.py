@@ -14,7 +14,7 @@ from pentad.application.gateway.exchange import exchange_of
 from pentad.application.gateway.schemas.common import Card, CardList
 from pentad.application.gateway.schemas.messages import ModelInfo, ModelPage
 from pentad.errors import ModelNotFound
-from pentad.model.service import ModelCard
+from pentad.model.cards import ModelCard
 
 
 def routes(gateway: Gateway) -> list[Route]:

@@ -39,7 +39,7 @@ from pentad.application.gateway.translate.responses_answer import ResponseBuilde
 from pentad.application.gateway.translate.responses_replay import opening_events, remaining_events
 from pentad.errors import Conflict, InvalidRequest, NotFound, PentadError
 from pentad.execution.backend import Delta
-from pentad.types import Message, RunContext
+from pentad.types import Message, Request, RunContext
 
 
 class Responses:
@@ -70,13 +70,15 @@ class Responses:
         wire = self._complete(wire, exchange.tenant)
         options = options_of(wire.pentad, http.headers)
         before = self._before(exchange.tenant, wire.previous_response_id)
-        request = response_request(
-            wire,
-            request_id=new_id("resp"),
-            tenant=exchange.tenant,
-            context=run_context(options),
-            before=before,
-            ignored=exchange.ignored,
+        request = self._gateway.routed(
+            response_request(
+                wire,
+                request_id=new_id("resp"),
+                tenant=exchange.tenant,
+                context=run_context(options),
+                before=before,
+                ignored=exchange.ignored,
+            )
         )
         explain = self._gateway.explain(exchange, self._gateway.translated(exchange), options.explain)
         history = (*before, *input_messages(wire))
@@ -86,7 +88,7 @@ class Responses:
                 turns = (*history, *builder.turns())
                 self._gateway.responses.put(exchange.tenant, builder.response, turns)
 
-        start = self._start(wire, request.id)
+        start = self._start(wire, request)
         shown = shown_names(wire.tools or ())
         builder = ResponseBuilder(start, explain=explain, on_end=keep, shown=shown)
         deltas = self._gateway.generate(request, exchange)
@@ -198,13 +200,13 @@ class Responses:
             raise NotFound(f"no response {response_id[:80]!r} is stored here", param="response_id")
         return stored
 
-    def _start(self, wire: ResponseRequest, response_id: str) -> ResponseObject:
+    def _start(self, wire: ResponseRequest, request: Request) -> ResponseObject:
         choice = wire.tool_choice or "auto"
         text = msgspec.to_builtins(wire.text) if wire.text is not None else {}
         return ResponseObject(
-            id=response_id,
+            id=request.id,
             created_at=int(time.time()),
-            model=self._gateway.model_name(wire.model),
+            model=request.model,
             status="in_progress",
             output=[],
             tools=[msgspec.to_builtins(tool) for tool in wire.tools or ()],

@@ -1,0 +1,32 @@
+"""What the model service tells of a served model, and what embedding gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pentad.execution.backend import Capabilities
+from pentad.types import Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """What clients are told about one served model."""
+
+    name: str
+    created_s: int
+    """Unix time at which this service began to serve it."""
+    kind: str
+    """`generate` or `embed`."""
+    context_length: int | None = None
+    capabilities: Capabilities | None = None
+    """Set for models that generate."""
+    dimensions: int | None = None
+    """Set for models that embed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embeddings:
+    """Vectors of several texts, in the order asked."""
+
+    vectors: list[list[float]]
+    usage: Usage
