@@ -148,6 +148,7 @@ _TABLE: dict[str, dict[str, str]] = {
     },
     "router": {
         "fixed": "pentad.model.routing.fixed:Fixed",
+        "cheapest": "pentad.model.routing.cheapest:Cheapest",
     },
     "tool_format": {
         "hermes": "pentad.model.toolcalls.hermes:Hermes",
