@@ -184,7 +184,7 @@ def test_a_run_that_nobody_works_on_is_resumed(window: Browser, tmp_path: pathli
         window.open(f"{server.url}/console/runs/{run}")
         window.wait("#run-status", "running")
         assert window.count("#resume") == 0
-        window.script("const now = Date.now; Date.now = () => now() + 60000;")
+        window.script("const now = Date.now; Date.now = () => now() + 120_000;")
         window.click("#resume")
         window.wait("#run-status", "answered")
         window.wait(".answer .body", "Hello again.")

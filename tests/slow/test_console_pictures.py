@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from browser import Browser, browser
 
-from gateway_support import Live, eventually, live
+from gateway_support import Live, eventually, live, scripted
 from pentad.agent.journal import Journal
 from pentad.agent.loading import load_agent
 from pentad.agent.runtime import AgentRuntime
@@ -133,7 +133,7 @@ def site(smollm2_path: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -
             waiting=waiting,
             running=running,
         )
-        asyncio.run(runtime.close())
+    asyncio.run(runtime.close())
     asyncio.run(engine.close())
 
 
@@ -187,3 +187,14 @@ def test_every_page_is_drawn_within_its_window(window: Browser, site: Site, sche
     window.wait(".message.assistant .meta", "generated")
     take(window, f"chat-{end}")
     assert window.complaints() == []
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_sign_in_page_is_drawn_within_its_window(window: Browser, scheme: str, size: str) -> None:
+    with scripted(["hello"], api_keys=("k-1",)) as server:
+        window.viewport(*SIZES[size], phone=size == "phone")
+        window.scheme(scheme)
+        window.open(f"{server.url}/console")
+        window.wait(".sign-in", "asks for an API key")
+        take(window, f"sign-in-{scheme}-{size}")

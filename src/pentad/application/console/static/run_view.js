@@ -6,7 +6,7 @@ import { count, make, moment, pressed, seconds, short, visible } from "./dom.js"
 import { markdown } from "./markdown.js";
 import { stepName, stepState, UNFINISHED } from "./run_state.js";
 
-const SILENT_S = 20;
+const SILENT_S = 60;
 const LAYERS = ["application", "agent", "model", "resource", "execution"];
 
 export function status(page) {
