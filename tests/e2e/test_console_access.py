@@ -108,6 +108,7 @@ def test_a_key_is_asked_for_on_a_page_and_stays_in_the_tab(window: Browser) -> N
     with scripted(["welcome"], api_keys=("ann:k-1",)) as server:
         window.open(f"{server.url}/console/engine")
         window.wait(".sign-in", "asks for an API key")
+        window.wait("#health", "signed out")
         assert violations(window) == []
         window.type("#key", "wrong\n")
         window.wait(".sign-in .trouble", "does not know this key")

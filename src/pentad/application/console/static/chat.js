@@ -154,7 +154,7 @@ function redraw(page) {
     "li",
     "hello",
     make("p", "hello-title", "Ask something."),
-    make("p", "soft", "The answer comes from the machines that this server runs on."),
+    make("p", "soft", "Conversations are kept in this browser. Model and sampling are chosen under Settings."),
   );
   page.messages.replaceChildren(...(items.length ? items : [hello]));
   page.messages.scrollTop = page.messages.scrollHeight;

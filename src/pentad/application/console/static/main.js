@@ -1,6 +1,6 @@
 // The shell: which page an address shows, the theme, the server's health, and signing in and out.
 
-import { ApiError, call, key, onLocked } from "./api.js";
+import { call, key, onLocked } from "./api.js";
 import { $, notice } from "./dom.js";
 import { discover, server, signIn, signOut } from "./session.js";
 
@@ -53,14 +53,14 @@ function bindLinks() {
 }
 
 async function health() {
-  if (document.hidden) return;
+  if (document.hidden || signingIn) return;
   const pill = $("health");
   let [text, good] = ["ready", true];
   try {
     await call("GET", "/readyz");
   } catch (error) {
-    const needsKey = error instanceof ApiError && error.status === 401;
-    [text, good] = [needsKey ? "signed out" : error.status ? "not ready" : "offline", false];
+    if (error.status === 401) return;
+    [text, good] = [error.status ? "not ready" : "offline", false];
   }
   if (pill.textContent !== text) pill.textContent = text;
   pill.className = `pill ${good ? "good" : "bad"}`;
@@ -84,6 +84,8 @@ function ask() {
   signingIn = true;
   close();
   $("sign-out").hidden = true;
+  $("health").textContent = "signed out";
+  $("health").className = "pill";
   signIn($("view"), begin);
 }
 
@@ -102,7 +104,6 @@ $("notice").lastElementChild.addEventListener("click", () => ($("notice").hidden
 $("sign-out").addEventListener("click", () => {
   signOut();
   ask();
-  health();
 });
 try {
   await discover();
