@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import random
 import time
@@ -89,3 +90,22 @@ def test_scored_retrieval_beats_recency_alone_at_the_same_budget(
     print(f"recall@5 of {len(asked)}: scored {scored}, recency only {recent}")
     points = 100 * (scored - recent) / len(asked)
     measured("recall@5 above recency alone", points, at_least=10, unit=" points")
+
+
+@pytest.mark.parametrize("language", ["ja", "zh", "th", "ko"])
+def test_an_english_embedder_does_not_keep_other_scripts_from_being_found(
+    minilm_path: pathlib.Path, tmp_path: pathlib.Path, language: str
+) -> None:
+    told = json.loads(
+        (pathlib.Path(__file__).parent.parent / "data" / "memory_languages.json").read_text("utf-8")
+    )
+    embedder = LocalEmbedder.open(minilm_path, name="minilm")
+    models = ModelService({"none": ScriptedBackend([])}, embedders={"minilm": embedder}, router=Fixed())
+    memory = LongTerm(tmp_path / "memory.db", models)
+
+    async def best(cue: str) -> str:
+        return (await memory.query(cue, k=1, scope=SCOPE))[0].item.text
+
+    run(memory.write_all([Item(text=text) for pairs in told.values() for text, _ in pairs], SCOPE))
+    assert [run(best(cue)) for _, cue in told[language]] == [text for text, _ in told[language]]
+    memory.close()

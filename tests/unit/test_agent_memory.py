@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import time
 
+import apsw
 import pytest
 
 from agent_support import call, harness, run, spec
@@ -18,6 +20,7 @@ from pentad.agent.planning.base import View
 from pentad.agent.planning.react import React
 from pentad.agent.spec import LongTermChoice, MemoryChoice
 from pentad.agent.state import RunState
+from pentad.agent.terms import terms, unspaced_share
 from pentad.errors import Conflict, ContextLengthExceeded, Unavailable
 from pentad.testing.agents import scripted_models
 from pentad.types import Message
@@ -309,3 +312,46 @@ def test_a_window_that_cannot_fit_changes_nothing() -> None:
     assert list(recent.read()) == [1, 2, 3]
     with pytest.raises(ValueError, match="max_turns is 0"):
         Window(max_turns=0)
+
+
+LANGUAGES = json.loads(
+    (pathlib.Path(__file__).parent.parent / "data" / "memory_languages.json").read_text("utf-8")
+)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_cues_in_scripts_without_spaces_find_what_they_are_about(
+    tmp_path: pathlib.Path, language: str
+) -> None:
+    memory = store(tmp_path)
+    everything = [Item(text=text) for pairs in LANGUAGES.values() for text, _ in pairs]
+    run(memory.write_all(everything, A))
+    asked = {cue: text for text, cue in LANGUAGES[language]}
+    assert {cue: found(memory, cue, k=1)[0] for cue in asked} == asked
+    memory.close()
+
+
+def test_a_file_from_before_is_indexed_anew_and_finds_them_too(tmp_path: pathlib.Path) -> None:
+    memory = store(tmp_path)
+    text, cue = LANGUAGES["ja"][0]
+    run(memory.write_all([Item(text=text), Item(text="the sky is blue")], A))
+    memory.close()
+    with apsw.Connection(str(tmp_path / "m.db")) as db:
+        # As version 1 wrote it: the text as it is, which no cue of other words finds.
+        db.execute("INSERT INTO words (words) VALUES ('delete-all')")
+        db.execute("INSERT INTO words (rowid, text) SELECT number, text FROM items")
+        db.execute("PRAGMA user_version = 1")
+    memory = store(tmp_path)
+    (first, *_) = run(memory.query(cue, k=2, scope=A))
+    assert (first.item.text, first.keyword) == (text, 1.0)
+    assert memory.check_integrity() == []
+    memory.close()
+
+
+def test_words_with_spaces_are_searched_as_they_are() -> None:
+    assert terms("Mia's tea, 12 cups") == "Mia's tea, 12 cups"
+    assert unspaced_share("Mia's tea") == 0.0
+    assert unspaced_share("犬です") == 1.0
+    assert unspaced_share("犬です abc") == 0.5
+    assert unspaced_share("?") == 0.0
+    assert Weights().for_cue(0.0) == Weights()

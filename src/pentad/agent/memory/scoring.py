@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 HOUR_S = 3600.0
 
@@ -22,6 +22,8 @@ class Weights:
     recency: float = 0.05
     importance: float = 0.1
     decay_per_hour: float = 0.995
+    unspaced_keyword: float = 2.0
+    """What `keyword` becomes for a cue in a script without spaces, which few small embedders can read."""
 
     def __post_init__(self) -> None:
         parts = (self.similarity, self.keyword, self.recency, self.importance)
@@ -29,6 +31,10 @@ class Weights:
             raise ValueError(f"weights must be 0 or more and not all 0: {parts}")
         if not 0 < self.decay_per_hour <= 1:
             raise ValueError(f"decay_per_hour is {self.decay_per_hour}, must be above 0 and at most 1")
+
+    def for_cue(self, unspaced: float) -> Weights:
+        """The weights for a cue of which that share, 0 to 1, is of scripts without spaces."""
+        return replace(self, keyword=self.keyword + unspaced * max(0.0, self.unspaced_keyword - self.keyword))
 
     def fresh(self, age_s: float) -> float:
         """The recency score of something that old."""

@@ -20,11 +20,13 @@ from pentad.agent.memory.base import Item, Kind, Recollection, Scope
 from pentad.agent.memory.scoring import Weights
 from pentad.agent.ports import ModelPort
 from pentad.agent.sqlite import storable
+from pentad.agent.terms import terms, unspaced_share
 from pentad.errors import Conflict, Unavailable
 from pentad.types import Clock
 
 R = TypeVar("R")
-_VERSION = 1
+_VERSION = 2
+"""Since 2 the full-text index holds `terms` of the texts; a file of version 1 is indexed anew."""
 _SCHEMA = """
 CREATE TABLE items (
   number INTEGER PRIMARY KEY, id TEXT NOT NULL, tenant TEXT NOT NULL, agent TEXT, kind TEXT NOT NULL,
@@ -189,7 +191,7 @@ class LongTerm:
         if not self._db.changes():
             return
         number = self._db.last_insert_rowid()
-        self._db.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (number, text))
+        self._db.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (number, terms(text)))
         self._db.execute(
             "INSERT INTO vectors (number, tenant, embedding) VALUES (?, ?, ?)",
             (number, scope.tenant, _packed(vector)),
@@ -206,6 +208,7 @@ class LongTerm:
     ) -> list[Recollection]:
         bound, pool = self._bound(scope, now_s), max(_POOL, 4 * k)
         keywords = self._keywords(cue, bound, pool)
+        weights = self._weights.for_cue(unspaced_share(cue))
         nearest = self._db.execute(
             "SELECT number FROM vectors WHERE embedding MATCH ? AND k = ? AND tenant = ?",
             (_packed(vector), pool, scope.tenant),
@@ -218,12 +221,14 @@ class LongTerm:
             f"AND {_LIVE.replace('tenant', 'items.tenant', 1)}",
             {**bound, "vector": _packed(vector)},
         )
-        found = [self._recollection(row, keywords.get(cast(int, row[0]), 0.0), now_s) for row in rows]
+        found = [
+            self._recollection(row, keywords.get(cast(int, row[0]), 0.0), now_s, weights) for row in rows
+        ]
         return sorted(found, key=lambda r: (-r.score, str(r.item.id)))[:k]
 
     def _keywords(self, cue: str, bound: dict[str, Any], pool: int) -> dict[int, float]:
         """Keyword score by item number: BM25 as a share of the best hit's."""
-        words = sorted(set(re.findall(r"\w+", storable(cue).lower())))[:64]
+        words = sorted(set(re.findall(r"\w+", terms(storable(cue)).lower())))[:64]
         if not words:
             return {}
         match = " OR ".join(f'"{word}"' for word in words)
@@ -236,10 +241,12 @@ class LongTerm:
         best = max((score for _, score in hits), default=0.0)
         return {number: max(0.0, score) / best if best > 0 else 0.0 for number, score in hits}
 
-    def _recollection(self, row: Sequence[Any], keyword: float, now_s: float) -> Recollection:
+    def _recollection(
+        self, row: Sequence[Any], keyword: float, now_s: float, weights: Weights
+    ) -> Recollection:
         _, ident, _, kind, text, source, importance, created_s, expires_s, distance = row
         similarity = max(0.0, 1.0 - float(distance))
-        recency = self._weights.fresh(now_s - created_s)
+        recency = weights.fresh(now_s - created_s)
         item = Item(
             id=ident,
             text=text,
@@ -249,9 +256,7 @@ class LongTerm:
             created_s=created_s,
             expires_s=expires_s,
         )
-        score = self._weights.score(
-            similarity=similarity, keyword=keyword, recency=recency, importance=importance
-        )
+        score = weights.score(similarity=similarity, keyword=keyword, recency=recency, importance=importance)
         return Recollection(item=item, score=score, similarity=similarity, keyword=keyword, recency=recency)
 
     @staticmethod
@@ -275,12 +280,21 @@ def _open(path: pathlib.Path) -> apsw.Connection:
         if version == 0:
             db.execute(_SCHEMA)
             db.execute(f"PRAGMA user_version = {_VERSION}")
+        elif version == 1:
+            _index_words_anew(db)
+            db.execute(f"PRAGMA user_version = {_VERSION}")
         elif version != _VERSION:
             raise Conflict(
                 f"memory {path.name!r} has format {version}, this version writes {_VERSION}",
                 hint="use the pentad that wrote it, or another file",
             )
     return db
+
+
+def _index_words_anew(db: apsw.Connection) -> None:
+    rows = [(number, terms(str(text))) for number, text in db.execute("SELECT number, text FROM items")]
+    db.execute("INSERT INTO words (words) VALUES ('delete-all')")
+    db.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", rows)
 
 
 def _packed(vector: Sequence[float]) -> bytes:

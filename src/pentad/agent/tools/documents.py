@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from pentad.agent.embedding import embed_beginnings
 from pentad.agent.ports import ModelPort
+from pentad.agent.terms import terms, unspaced_share
 from pentad.agent.tools.calling import shown
 from pentad.errors import InvalidRequest, NotFound, TooLarge
 
@@ -64,7 +65,9 @@ class Documents:
         """The `k` passages that fit the query best, best first."""
         async with self._refreshing:
             await self._refresh()
-        ranked = [await asyncio.to_thread(self._by_words, query, 4 * k)]
+        by_words = await asyncio.to_thread(self._by_words, query, 4 * k)
+        # Small embedders read few scripts without spaces: there the words count twice.
+        ranked = [by_words] * (2 if unspaced_share(query) > 0.5 else 1)
         if self._vectors is not None and self._embedder is not None and query.strip():
             cue = await embed_beginnings(self._models, self._embedder, [shown(query)])
             vector = np.asarray(cue[0], np.float32)
@@ -110,11 +113,11 @@ class Documents:
                 "DROP TABLE IF EXISTS words;"
                 "CREATE VIRTUAL TABLE words USING fts5(text, tokenize='porter unicode61')"
             )
-            rows = [(i, f"{p.source}\n{p.text}") for i, p in enumerate(self._passages)]
+            rows = [(i, terms(f"{p.source}\n{p.text}")) for i, p in enumerate(self._passages)]
             self._words.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", rows)
 
     def _by_words(self, query: str, most: int) -> list[int]:
-        words = sorted(set(re.findall(r"\w+", query.lower())))[:64]
+        words = sorted(set(re.findall(r"\w+", terms(query).lower())))[:64]
         if not words:
             return []
         match = " OR ".join(f'"{word}"' for word in words)
