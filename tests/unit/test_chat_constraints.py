@@ -126,6 +126,13 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("choice", ["a"] * 5000, "choices"),
     ("grammar", "start: nothing", "nothing"),
     ("grammar", "start: start", "allows no text"),
+    ("grammar", "root ::= " + "(" * 9_000 + '"a"' + ")" * 9_000, "nests too deep"),
+    ("grammar", "start: " + "(" * 9_000 + '"a"' + ")" * 9_000, "too deeply nested"),
+    (
+        "grammar",
+        "start: T0\n" + "".join(f"T{i}: T{i + 1}\n" for i in range(4_000)) + 'T4000: "a"',
+        "to compile",
+    ),
     ("grammar", 'start: %json {"$ref": "http://example.com/a.json"}', "example.com"),
     ("grammar", "x" * 100_000, "grammar of more"),
     ("grammar", 'start: "\ud800"', "surrogate"),
@@ -421,6 +428,16 @@ def test_a_response_schema_with_one_plain_meaning_is_enforced(
 ) -> None:
     assert allows(answer(compiler, "json_schema", schema), good)
     assert not allows(answer(compiler, "json_schema", schema), bad)
+
+
+def test_as_many_tools_as_may_be_offered_are_all_followed(compiler: ConstraintCompiler) -> None:
+    long = {f"{word}_of_the_thing": {"type": "string"} for word in ("name", "place", "owner", "colour")}
+    many = [ToolSpec(name=f"tool_number_{i}", parameters={"properties": long}) for i in range(256)]
+    format = choose_format("hermes", None)[0]
+    constraint, notes = compiler.for_calls(format, many, ToolChoice(), OutputFormat())
+    assert not notes
+    call = ToolCall(id="", name="tool_number_255", arguments='{"name_of_the_thing": 1}')
+    assert not allows(constraint, format.write_calls([call]))
 
 
 def test_too_many_tools_are_refused(compiler: ConstraintCompiler) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from chat_support import END, ScriptRunner, answered, ask, engine_backend, tiny_files, tiny_tokenizer
 from pentad.errors import ContextLengthExceeded, InvalidRequest
-from pentad.execution.backend import ChoiceDone, StreamDone, TextDelta, ToolCallDelta
+from pentad.execution.backend import ChoiceDone, NoticeDelta, StreamDone, TextDelta, ToolCallDelta
 from pentad.model.constraints import ConstraintCompiler
 from pentad.types import (
     LAYERS,
@@ -172,9 +172,10 @@ def test_calls_without_their_mark_or_with_doubled_braces_are_calls(said: str) ->
 
 def test_a_tool_that_is_not_followed_whole_is_named_in_the_usage() -> None:
     odd = ToolSpec(name="pay", parameters={"properties": {"a": {"type": "string", "pattern": "(?=1)."}}})
-    answer, _ = answered(ask(tools=(ADD, odd)), CALL)
+    answer, deltas = answered(ask(tools=(ADD, odd)), CALL)
     (told,) = [d.constraint for d in answer.usage.decisions if d.subject == "tool_schema"]
     assert told == "tool 'pay' leaves unchecked: properties.a.pattern: '(?=1).'"
+    assert deltas[0] == NoticeDelta(text=told)  # which the gateway puts into a header
     assert answer.message.tool_calls[0].name == "add"
 
 

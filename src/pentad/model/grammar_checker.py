@@ -89,7 +89,7 @@ class GrammarChecker:
         if answer is None:
             mib = self.memory_bytes >> 20
             return Verdict(
-                error=f"takes more than {self.compile_s:g} s or {mib} MiB to compile",
+                error=f"takes more than {self.compile_s:g} s or {mib} MiB to compile, or nests too deep",
                 possible=False,
                 stopped=True,
                 cpu_s=self.compile_s,

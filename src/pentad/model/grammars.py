@@ -25,16 +25,10 @@ MAX_PARALLEL_CALLS = 8
 JSON_SPACE = r" {1,2}|\r?\n( {0,40}|\t{0,10})"
 """White space that may stand between the parts of a JSON text: what models write by themselves, a space or
 a new line with its indentation, and no more, so that a weak model cannot lose itself in it."""
-ANY_SPACES, FEW_SPACES = r"[ \t\r\n]*", r"[ \t\r\n]{0,8}"
-
-
-def bare_start(spaces: str) -> str:
-    """A regular expression for a call without its opening mark, up to the name.
-
-    Such a call is bare, in a code fence, or has its braces doubled; the parser reads the same. `spaces` says
-    what white space may stand wherever JSON allows it.
-    """
-    return rf'{spaces}(```(json)?{spaces})?\{{{spaces}(\{{{spaces})?"name"{spaces}:{spaces}'
+_S = r"[ \t\r\n]*"
+BARE_START = rf'{_S}(```(json)?{_S})?\{{{_S}(\{{{_S})?"name"{_S}:{_S}'
+"""A regular expression for a call without its opening mark, up to the name: bare, in a code fence, or with
+its braces doubled. The parser reads the same."""
 
 
 Part = dict[str, Any]
@@ -181,14 +175,15 @@ def _free_text(format: ToolFormat, names: Sequence[str], opening: str, is_token:
     # Where calls have no opening, an object with any name is one; elsewhere it may be an answer.
     listed = [_escaped(spelled(name)) for name in names]
     named = f"({'|'.join(listed)})" if format.opening else '"'
-    key, few = _escaped(spelled(format.arguments_key)), FEW_SPACES
+    key = _escaped(spelled(format.arguments_key))
     return [
         f"start: {' | '.join(starts)} | bare",
-        rf"TEXT: /(.|\n)*/ & ~/{bare_start(ANY_SPACES)}{named}(.|\n)*/",
+        rf"TEXT: /(.|\n)*/ & ~/{BARE_START}{named}(.|\n)*/",
         *([] if is_token or not format.opening else [f"head[lazy]: TEXT {opening}"]),
-        "bare: " + " | ".join(f"BARE{i} @args{i} BARE_END" for i in range(len(names))),
-        *(f"BARE{i}: /{bare_start(few)}{name}{few},{few}{key}{few}:{few}/" for i, name in enumerate(listed)),
-        rf"BARE_END: /({few}\}}){{1,2}}({few}```)?/",
+        "bare: (" + " | ".join(f"BARE{i} KEY @args{i}" for i in range(len(names))) + ") BARE_END",
+        *(f"BARE{i}: /{BARE_START}{name}/" for i, name in enumerate(listed)),
+        f"KEY: /{_S},{_S}{key}{_S}:{_S}/",
+        rf"BARE_END: /({_S}\}}){{1,2}}({_S}```)?/",
     ]
 
 
@@ -248,6 +243,10 @@ def _lark(grammar: Any, limits: GrammarLimits) -> str:
             )
     try:
         lark: str = any_to_lark(text)
+    except RecursionError:
+        raise InvalidRequest(
+            "the grammar nests too deep", hint="name its parts in rules of their own", param="response_format"
+        ) from None
     except Exception as error:  # the converter raises plain Exception
         raise InvalidRequest(
             f"the grammar is neither Lark nor GBNF: {_short(error)}", hint="fix it", param="response_format"
