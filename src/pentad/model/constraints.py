@@ -30,7 +30,7 @@ CACHED_BYTES = 128 << 20
 REFUSED_GRAMMARS = 1_024
 """Refused grammars that are remembered, so that asking again costs nothing."""
 BYTES_PER_CHAR = 64
-"""Memory of a compiled grammar that was not measured, per character of its source."""
+"""Memory of a compiled grammar at least, per character of its source."""
 
 
 class GrammarConstraint:
@@ -107,6 +107,7 @@ class ConstraintCompiler:
         self._limits = limits or GrammarLimits()
         self._compile_s = compile_s
         self._checker = checker or shared_checker(compile_s)
+        self._cached_bytes = CACHED_BYTES
         self._schemas = ToolSchemas(self._limits, self._check_arguments)
         self._lock = threading.Lock()
         self._ll: LLTokenizer | None = None
@@ -121,7 +122,10 @@ class ConstraintCompiler:
                 the message names the keyword.
         """
         parts = answer_parts(format, self._limits)
-        return self._start([self._possible(parts)], "response_format") if parts else None
+        if not parts:
+            return None
+        part, size_bytes = self._possible(parts)
+        return self._start([part], "response_format", size_bytes)
 
     def for_calls(
         self, format: ToolFormat, tools: Sequence[ToolSpec], choice: ToolChoice, answer: OutputFormat
@@ -136,30 +140,34 @@ class ConstraintCompiler:
         """
         offered = offered_by(tools, choice, self._limits)
         forms = answer_parts(answer, self._limits)
-        part = self._possible(forms) if forms and choice.mode == "auto" else None
+        part, size_bytes = self._possible(forms) if forms and choice.mode == "auto" else (None, 0)
         names, special = [tool.name for tool in offered], self._tokenizer.special_tokens
         followed, notes = self._schemas.follow(offered, self._compile_s)
         schemas = [one.schema for one in followed]
+        size_bytes += sum(one.size_bytes for one in followed)
         try:
             parts = call_parts(format, names, schemas, choice, part, special)
-            return self._start(parts, "tools"), notes
+            return self._start(parts, "tools", size_bytes), notes
         except InvalidRequest as error:  # each compiles, all together do not
             parts = call_parts(format, names, [ANY_OBJECT] * len(names), choice, part, special)
             note = f"all tools leave their arguments unchecked: {error.message}"
-            return self._start(parts, "tools"), (*notes, note)
+            return self._start(parts, "tools", size_bytes), (*notes, note)
 
-    def _possible(self, parts: Sequence[Part]) -> Part:
-        """The first that compiles and allows any text. Raises InvalidRequest where none does."""
+    def _possible(self, parts: Sequence[Part]) -> tuple[Part, int]:
+        """The first that compiles and allows any text, and its memory where that was measured.
+
+        Raises InvalidRequest where none does.
+        """
         refusal: PentadError | None = None
         for part in parts:
             key = source([part])
             with self._lock:
                 refusal = self._refused.get(key)
-                if refusal is None and key in self._cache:
-                    return part
+                if refusal is None and (known := self._cache.get(key)) is not None:
+                    return part, known.size_bytes
             verdict = self._check(part) if refusal is None else Verdict(possible=False)
             if verdict.possible:
-                return part
+                return part, verdict.size_bytes
             refusal = refusal or _refusal(verdict, "response_format")
             with self._lock:
                 self._refused[key] = refusal
@@ -185,8 +193,8 @@ class ConstraintCompiler:
     def _matcher(self, grammar: str) -> LLMatcher:
         return LLMatcher(self._ll_tokenizer(), grammar, log_level=0, limits=parser_limits())
 
-    def _start(self, parts: Sequence[Part], param: str) -> GrammarConstraint:
-        """A constraint at the start of a grammar whose parts were checked."""
+    def _start(self, parts: Sequence[Part], param: str, size_bytes: int) -> GrammarConstraint:
+        """A constraint at the start of a grammar whose parts were checked and have that size together."""
         grammar = source(parts)
         with self._lock:
             compiled = self._cache.get(grammar)
@@ -196,7 +204,7 @@ class ConstraintCompiler:
             matcher = self._matcher(grammar)
             if not (verdict := _verdict(matcher)).possible:
                 raise _refusal(verdict, param)
-            compiled = _Compiled(matcher, BYTES_PER_CHAR * len(grammar))
+            compiled = _Compiled(matcher, max(size_bytes, BYTES_PER_CHAR * len(grammar)))
             self._keep(grammar, compiled)
         return GrammarConstraint(compiled.matcher.deep_copy())
 
@@ -204,7 +212,7 @@ class ConstraintCompiler:
         with self._lock:
             self._cache[grammar] = compiled
             held = sum(one.size_bytes for one in self._cache.values())
-            while len(self._cache) > CACHED_GRAMMARS or (held > CACHED_BYTES and len(self._cache) > 1):
+            while len(self._cache) > CACHED_GRAMMARS or (held > self._cached_bytes and len(self._cache) > 1):
                 held -= self._cache.popitem(last=False)[1].size_bytes
 
     def _ll_tokenizer(self) -> LLTokenizer:

@@ -28,6 +28,8 @@ class Followed:
     notes: tuple[str, ...] = ()
     """What of it is left unchecked, by path."""
     cpu_s: float = 0.0
+    size_bytes: int = 0
+    """Memory of the compiled schema, where it was measured."""
 
 
 class ToolSchemas:
@@ -99,7 +101,12 @@ class ToolSchemas:
             verdict = self._check(candidate)
             if verdict.possible:
                 warned = tuple(" ".join(warning.split())[:200] for warning in verdict.warnings)
-                return Followed(schema=candidate, notes=(*notes, *more, *warned), cpu_s=verdict.cpu_s)
+                return Followed(
+                    schema=candidate,
+                    notes=(*notes, *more, *warned),
+                    cpu_s=verdict.cpu_s,
+                    size_bytes=verdict.size_bytes,
+                )
             why = verdict.error or "it allows no arguments"
         return _unchecked(why)
 
