@@ -9,13 +9,12 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-import psutil
-
 from pentad import registry
 from pentad.application.config import EngineSettings
 from pentad.application.speculating import make_speculation
 from pentad.choice import build
 from pentad.execution.engine import Engine
+from pentad.execution.memory import FreeMemory, free_bytes
 from pentad.execution.native.choice import RunnerChoice, check_installed, choose_runner
 from pentad.execution.native.library import built, cpu_flags
 from pentad.execution.native.packed import PackedCache, file_identity
@@ -80,6 +79,7 @@ def load_engine(
         clock=clock,
         prefix_cache=settings.prefix_cache,
         speculation=speculation,
+        memory=FreeMemory(clock) if choose(files, settings).device == "cpu" else None,
         check_invariants=settings.check_invariants,
     )
 
@@ -116,11 +116,7 @@ def load_runner(
     kv_bytes, sizing = kv_cache_bytes(
         files.spec,
         limits,
-        available_bytes=(
-            psutil.virtual_memory().available
-            if choice.device == "cpu"
-            else runner_class.free_bytes(choice.device)
-        ),
+        available_bytes=(free_bytes() if choice.device == "cpu" else runner_class.free_bytes(choice.device)),
         element_bytes=kv_element_bytes(files, settings),
         asked_bytes=settings.kv_bytes,
     )

@@ -6,7 +6,14 @@ from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from pentad.errors import Conflict, ContextLengthExceeded, Incompatible, InvalidRequest, Overloaded
+from pentad.errors import (
+    Conflict,
+    ContextLengthExceeded,
+    Incompatible,
+    InvalidRequest,
+    Overloaded,
+    Unavailable,
+)
 from pentad.execution.counters import Counters
 from pentad.execution.request import TokenRequest
 from pentad.execution.runner import Runner
@@ -17,6 +24,10 @@ from pentad.execution.speculation.tree import MAX_NODES
 from pentad.ranges import in_range
 from pentad.types import Sampling
 
+_RESERVE_BYTES: Final = 64 << 20
+"""Kept free: what a step, a tokenizer and the server's own work take at once."""
+_TOKEN_BYTES: Final = 256
+"""Of a token outside the KV cache: lists, names of blocks, text on its way out."""
 _MOST_TOKEN: Final = 2**31 - 1
 _MOST_BIAS: Final = 1e6
 _RANGES: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
@@ -93,6 +104,29 @@ def check_queue_room(
             f"{waiting} requests are waiting, at most {limits.max_waiting} can",
             retry_after_s=counters.drain_s(waiting, now_s),
             hint="try again later or raise --max-waiting",
+        )
+
+
+def blocks_of(requests: Sequence[TokenRequest], block_size: int) -> int:
+    """KV blocks that the requests need at full length, were none shared."""
+    return sum(-(-(len(request.prompt) + request.max_tokens) // block_size) for request in requests)
+
+
+def check_memory(free_bytes: int, requests: Sequence[TokenRequest], kv_bytes: int) -> None:
+    """Raises Unavailable when what is free does not do.
+
+    Args:
+        free_bytes: memory that this process may still take.
+        requests: the new ones.
+        kv_bytes: of blocks that have never been in use and may come into it, for these and all others.
+    """
+    tokens = sum(len(request.prompt) + request.max_tokens for request in requests)
+    needed = _RESERVE_BYTES + kv_bytes + tokens * _TOKEN_BYTES
+    if free_bytes < needed:
+        raise Unavailable(
+            f"{free_bytes >> 20} MiB of memory are free, {needed >> 20} MiB may be needed",
+            retry_after_s=5.0,
+            hint="try again later, lower max_tokens, or start with a smaller --kv-bytes or a higher limit",
         )
 
 

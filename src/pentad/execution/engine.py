@@ -9,6 +9,8 @@ from pentad.errors import Conflict, PentadError
 from pentad.execution.batch import Drawn, SampleRow
 from pentad.execution.batching import Work
 from pentad.execution.checks import (
+    blocks_of,
+    check_memory,
     check_plan,
     check_queue_room,
     check_queues,
@@ -20,6 +22,7 @@ from pentad.execution.computing import Computing, Taken
 from pentad.execution.counters import Counters
 from pentad.execution.failures import runner_failure, sequence_failure
 from pentad.execution.kv.cache import KVCache
+from pentad.execution.memory import FreeMemory
 from pentad.execution.request import StepOutput, TokenRequest
 from pentad.execution.runner import Runner
 from pentad.execution.scheduling import BatchScheduler, EngineLimits, SchedulerInput, StepPlan
@@ -44,6 +47,7 @@ class Engine:
         clock: instants of the records; a virtual clock when simulated.
         prefix_cache: keep full blocks and find them again, within a tenant and cache salt.
         speculation: drafts tokens, so that a step may give a sequence several; closed as well.
+        memory: what is free; requests that it would not do for are refused. None asks nobody.
         check_invariants: check the books after every step; slow, for tests and doubt.
     """
 
@@ -56,6 +60,7 @@ class Engine:
         clock: Clock = time.monotonic,
         prefix_cache: bool = True,
         speculation: Speculation | None = None,
+        memory: FreeMemory | None = None,
         check_invariants: bool = False,
     ) -> None:
         if speculation is not None:
@@ -65,6 +70,9 @@ class Engine:
         self.clock = clock
         self._scheduler = scheduler
         self._speculation = speculation
+        self._memory = memory
+        self._promised_blocks = 0
+        """Blocks that all sequences here may come to hold, were none shared."""
         self._check_invariants = check_invariants
         self.max_sequence_tokens = max_sequence_tokens(runner)
         """The longest sequence, prompt and answer, that this engine can hold."""
@@ -94,24 +102,31 @@ class Engine:
             InvalidRequest, ContextLengthExceeded: see `validate`.
             Conflict: the id is in use.
             Overloaded: the waiting queue is full.
+            Unavailable: memory is short.
         """
         self.validate(*requests)
         for request in requests:
             if request.id in self._sequences:
                 raise Conflict(f"request id {request.id!r} is in use", hint="give each request its own id")
-        self.refuse_if_full(len(requests))
+        self.refuse_if_full(*requests)
         now_s = self.clock()
         sequences = [Sequence(request, next(self._order), now_s, self._kv) for request in requests]
         self._sequences |= {seq.id: seq for seq in sequences}
+        self._promised_blocks += blocks_of(requests, self.runner.block_size)
         self._waiting.enter(sequences)
 
     def validate(self, *requests: TokenRequest) -> None:
         """Raises what `add` would raise for these requests whatever the load; see `check_requests`."""
         check_requests(requests, self.runner, self.limits)
 
-    def refuse_if_full(self, count: int) -> None:
-        """Raises Overloaded when `count` more requests would pass the bound of the waiting queue."""
-        check_queue_room(len(self._waiting), count, self.limits, self._counters, self.clock())
+    def refuse_if_full(self, *requests: TokenRequest) -> None:
+        """Raises Overloaded when these would pass the bound of the waiting queue, Unavailable when memory
+        would not do for them and those that are here; with none, when it is short already."""
+        check_queue_room(len(self._waiting), len(requests), self.limits, self._counters, self.clock())
+        if self._memory is not None:
+            promised = self._promised_blocks + blocks_of(requests, self.runner.block_size)
+            untouched = min(promised, self._kv.pool.num_blocks) - self._kv.pool.touched
+            check_memory(self._memory.bytes(), requests, max(0, untouched) * self.runner.block_bytes)
 
     def cancel(self, id: str) -> bool:
         """Ends a sequence now and gives its blocks back; False when there is none of that id.
@@ -278,6 +293,7 @@ class Engine:
             self._waiting.remove(seq)
         self._waiting.replace_leader(seq)
         del self._sequences[seq.id]
+        self._promised_blocks -= blocks_of((seq.request,), self.runner.block_size)
         if self._speculation is not None:
             self._speculation.forget(seq.id)
         stats = seq.stats(now_s := self.clock())

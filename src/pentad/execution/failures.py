@@ -46,6 +46,14 @@ def row_failure(id: str, fault: RowFault) -> PentadError:
 def runner_failure(seq: Sequence, error: Exception) -> PentadError:
     """The error for a sequence whose step the runner failed."""
     _log.error("the step with request %s failed", seq.id, exc_info=error)
+    if isinstance(error, MemoryError):
+        short = Unavailable(
+            f"memory ran out in a step of request {seq.id!r}",
+            retry_after_s=5.0,
+            hint="try again later, or start with a smaller --kv-bytes, --max-batch-tokens or --max-sequences",
+        )
+        short.__cause__ = error
+        return short
     failed = BackendFailed(
         f"the model runner failed with {type(error).__name__} while serving request {seq.id!r}",
         hint="try again; the server's log has the cause",

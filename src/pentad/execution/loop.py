@@ -79,7 +79,7 @@ class EngineLoop:
             Overloaded: this reader was too slow and was cut off.
         """
         self.engine.validate(*requests)
-        self.engine.refuse_if_full(len(requests))
+        self.engine.refuse_if_full(*requests)
         consumer = Consumer(
             asyncio.get_running_loop(),
             (request.id for request in requests),

@@ -69,6 +69,12 @@ class Guard:
             if error.status >= 500 and not isinstance(error, Unavailable):
                 logger.warning("request %s failed: %s", exchange.request_id, error)
             await answer.fail(error, receive)
+        except MemoryError:
+            logger.error("memory ran out while request %s was handled", exchange.request_id)
+            await answer.fail(
+                Unavailable("memory ran out", retry_after_s=5.0, hint="try again later, or ask for less"),
+                receive,
+            )
         except Exception:
             logger.exception("request %s failed", exchange.request_id)
             await answer.fail(internal_error(exchange.request_id), receive)

@@ -26,7 +26,17 @@ class BlockPool:
         num_blocks: blocks that the runner has; at least 1.
     """
 
-    __slots__ = ("_blocks", "_free", "_idle", "_keys", "_refs", "evictions", "num_blocks", "version")
+    __slots__ = (
+        "_blocks",
+        "_free",
+        "_idle",
+        "_keys",
+        "_refs",
+        "evictions",
+        "num_blocks",
+        "touched",
+        "version",
+    )
 
     def __init__(self, num_blocks: int) -> None:
         if num_blocks < 1:
@@ -40,6 +50,8 @@ class BlockPool:
         self.version = 0
         """Changes whenever a key appears or disappears, so that look-ups may be remembered."""
         self.evictions = 0
+        self.touched = 0
+        """Blocks that have ever been in use: whose memory the system has provided."""
 
     @property
     def available(self) -> int:
@@ -77,6 +89,7 @@ class BlockPool:
             block = self._free.pop() if self._free else self._evict()
             self._refs[block] = 1
             blocks.append(block)
+        self.touched = max(self.touched, self.num_blocks - len(self._free))
         return blocks
 
     def _evict(self) -> int:

@@ -75,6 +75,7 @@ class EngineBackend:
             InvalidRequest, ContextLengthExceeded, Overloaded, Unavailable: before any delta.
             BackendFailed: the runner, or following the output format, failed on the way.
         """
+        self._loop.engine.refuse_if_full()  # before anything is made of the request
         prepared = await prepare(self.codec, request)
         for notice in prepared.notices:
             yield notice
