@@ -31,8 +31,28 @@ struct Random {
   T one_of(std::initializer_list<T> list) { return list.begin()[below(static_cast<int>(list.size()))]; }
 };
 
+// Numbers of a block of a stored format, and its bytes.
+struct Stored {
+  int numbers, bytes;
+};
+Stored stored_block(Format format) {
+  switch (format) {
+    case Format::F32: return {1, 4};
+    case Format::Q4_0: return {32, 18};
+    case Format::Q4_1: return {32, 20};
+    case Format::Q5_0: return {32, 22};
+    case Format::Q5_1: return {32, 24};
+    case Format::Q8_0: return {32, 34};
+    case Format::Q4_K: return {256, 144};
+    case Format::Q5_K: return {256, 176};
+    case Format::Q6_K: return {256, 210};
+    default: std::abort();
+  }
+}
+
 std::vector<uint8_t> stored(Random& draw, Format format, int rows, int cols) {
-  std::vector<uint8_t> raw(pentad::stored_row_bytes(format, cols) * static_cast<size_t>(rows));
+  const Stored block = stored_block(format);
+  std::vector<uint8_t> raw(static_cast<size_t>(rows) * static_cast<size_t>(cols / block.numbers * block.bytes));
   if (format == Format::F32) {
     for (size_t at = 0; at < raw.size(); at += 4) {
       const float x = draw.real(-0.1f, 0.1f);
@@ -41,11 +61,10 @@ std::vector<uint8_t> stored(Random& draw, Format format, int rows, int cols) {
     return raw;
   }
   for (auto& byte : raw) byte = static_cast<uint8_t>(draw.source());
-  const bool wide = format == Format::Q4_K || format == Format::Q5_K || format == Format::Q6_K;
-  const size_t block = pentad::stored_row_bytes(format, wide ? 256 : 32);
-  for (size_t at = 0; at < raw.size(); at += block) {
+  const size_t bytes = static_cast<size_t>(block.bytes);
+  for (size_t at = 0; at < raw.size(); at += bytes) {
     const uint16_t halves[2] = {pentad::float_to_half(draw.real(0.0001f, 0.001f)), pentad::float_to_half(draw.real(-0.005f, 0.005f))};
-    if (format == Format::Q6_K) std::memcpy(raw.data() + at + block - 2, halves, 2);
+    if (format == Format::Q6_K) std::memcpy(raw.data() + at + bytes - 2, halves, 2);
     else std::memcpy(raw.data() + at, halves, format == Format::Q4_0 || format == Format::Q5_0 || format == Format::Q8_0 ? 2 : 4);
   }
   return raw;
