@@ -1,10 +1,13 @@
-"""Writes the generated pages of docs/: the command line, the settings' schema, the strategies.
+"""Writes the generated pages of docs/: agent files, the command line, the settings' schema, the strategies.
 
 .venv/bin/python scripts/reference.py [--check]     --check: exit 1 if a page is not current
 """
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import json
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -13,9 +16,15 @@ from typing import Any
 import typer
 
 from pentad import registry
+from pentad.agent.memory.window import Window
+from pentad.agent.options import declared_options
+from pentad.agent.spec import AgentSpec, LongTermChoice, McpServer
+from pentad.agent.tools.base import ToolServices
+from pentad.agent.tools.functions import described
 from pentad.application.cli.app import build
-from pentad.application.cli.strategies import describe_family
+from pentad.application.cli.strategies import describe, describe_family, field_docs
 from pentad.application.config import schema_json
+from pentad.types import Budget, Objective
 
 DOCS = pathlib.Path(__file__).resolve().parent.parent / "docs"
 HEAD = """# Command line
@@ -101,8 +110,109 @@ def strategies_page() -> str:
     return "".join(parts)
 
 
+AGENT_FILE = """# Agent files
+
+Generated from `AgentSpec` by `scripts/docs`; do not edit. [Agents](agent.md) says what they are for.
+
+An agent is one YAML, TOML or JSON file. Every key is below; all but `name` may be left out. A key
+that is not known, stands twice or does not fit is refused, and `pentad agent check FILE` says why.
+"""
+SECTIONS = (
+    ("Keys", "", AgentSpec),
+    ("planner", "The planner's name and options, or the options alone: `planner: {mode: guided}`.", None),
+    ("memory.window", "The recent turns that stay in the prompt.", Window),
+    (
+        "memory.long_term",
+        "What outlives a run; needs an embedding model (`embedding_model`). `long_term: {}` takes the "
+        "defaults.",
+        LongTermChoice,
+    ),
+    ("budget", "Hard limits of a run, over retries and restarts. A request can only narrow them.", Budget),
+    ("objective", "What a run should aim for.", Objective),
+    (
+        "mcpServers",
+        "MCP servers by name; their tools are called `name__tool`. A command is started only if "
+        "`mcp_commands` names it, or a person allowed exactly that command line: `pentad agent approve "
+        "FILE`, or the question that `pentad agent run FILE` asks. The first list of tools that a server "
+        "shows is accepted; tools that are new or changed after that are withheld until `pentad agent "
+        "approve` accepts them. What a server asks of the user (elicitation) is put to a person like an "
+        "approval.",
+        McpServer,
+    ),
+)
+
+
+def agent_file_page() -> str:
+    """docs/agent-file.md."""
+    parts = [AGENT_FILE]
+    for title, about, kind in SECTIONS:
+        parts.append(f"\n## {title}\n" + (f"\n{about}\n" if about else "") + "\n")
+        parts.append("".join(planner_lines()) if kind is None else "".join(key_lines(kind)))
+    parts.append(f"\n## tools\n\n{TOOLS}\n")
+    for name in registry.known("tool"):
+        factory = registry.load("tool", name)
+        told = described(factory)[1]
+        defaults = inspect.signature(factory).parameters
+        options = [
+            f"  - `tool_options.{name}.{option}` = `{defaults[option].default!r}`: {told.get(option, '')}\n"
+            for option in declared_options(factory)
+        ]
+        parts.append(f"\n- **{name}**: {tool_description(factory)}\n" + "".join(options))
+    return "".join(parts)
+
+
+TOOLS = """An entry of `tools` is a built-in tool, a pattern of registered ones, or a Python function by
+reference: `./prices.py:price`, from the agent file's folder. A function needs annotations and a docstring,
+or may be made with `@tool` to say what repeating it does (`effects`), how long it may take (`timeout_s`),
+what it costs and how much of its result is kept. Its file is loaded by itself, and again when it changes;
+what it imports must be installed. These come with Pentad:"""
+
+
+class NoModels:
+    """In place of the models that tools are made with; making them asks only which there are."""
+
+    def models(self) -> tuple[Any, ...]:
+        return ()
+
+
+def tool_description(factory: Any) -> str:
+    """What the model is told of a built-in tool."""
+    options = {"folder": "."} if "folder" in declared_options(factory) else {}
+    nothing: Any = NoModels()
+    return str(factory(ToolServices(models=nothing, memory=nothing), **options).description)
+
+
+def planner_lines() -> list[str]:
+    found = []
+    for name in registry.known("planner"):
+        told = describe("planner", name)
+        found.append(f"- **{name}**: {told['about']}\n")
+        found += [f"  - `{o['name']}` = `{o['default']}`: {o['about']}\n" for o in told["options"]]
+    return found
+
+
+def key_lines(kind: Any) -> list[str]:
+    """The fields of a dataclass with their defaults, as files write them."""
+    told, lines = field_docs(kind), []
+    for field in dataclasses.fields(kind):
+        name = {"mcp_servers": "mcpServers"}.get(field.name, field.name)
+        plain = field.default_factory is dataclasses.MISSING
+        default = "" if field.default is dataclasses.MISSING else f" = `{written_value(field.default)}`"
+        lines.append(f"- `{name}`{default if plain else ''}: {told.get(field.name) or 'see below.'}\n")
+    return lines
+
+
+def written_value(value: Any) -> str:
+    return json.dumps(list(value) if isinstance(value, tuple) else value)
+
+
 def main() -> int:
-    pages = {"cli.md": page(), "pentad.schema.json": schema_json(), "strategies.md": strategies_page()}
+    pages = {
+        "cli.md": page(),
+        "pentad.schema.json": schema_json(),
+        "strategies.md": strategies_page(),
+        "agent-file.md": agent_file_page(),
+    }
     old = [name for name, text in pages.items() if not is_current(DOCS / name, text)]
     if "--check" in sys.argv[1:]:
         for name in old:

@@ -64,7 +64,8 @@ class Harness:
         on_commit: Callable[[str], None] | None = options.pop("on_commit", None)
         journal = {name: options.pop(name) for name in ("retention",) if name in options}
         journal |= {name: options[name] for name in ("wall", "clock") if name in options}
-        self.journal = Journal(path / "journal.db", on_commit=on_commit, **journal)
+        name = options.pop("journal", "journal.db")
+        self.journal = Journal(path / name, on_commit=on_commit, **journal)
         self.runtime = AgentRuntime(self.models, self.journal, toolbox=Toolbox(tools), **options)
 
     async def work(self, agent: AgentSpec, goal: str = "do it", **options: Any) -> RunState:

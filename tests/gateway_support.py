@@ -17,6 +17,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 
+from pentad.agent.catalogue import AgentCatalogue
 from pentad.agent.journal import Journal
 from pentad.agent.runtime import AgentRuntime
 from pentad.agent.spec import AgentSpec
@@ -74,7 +75,10 @@ def model_service(
 
 @contextmanager
 def scripted(
-    *turns: Turn, repeat: bool = False, agents: Mapping[str, AgentSpec] | None = None, **settings: Any
+    *turns: Turn,
+    repeat: bool = False,
+    agents: AgentCatalogue | Mapping[str, AgentSpec] | None = None,
+    **settings: Any,
 ) -> Iterator[Live]:
     """A live server over a scripted model, a small embedder and, if named, these agents."""
     backend = ScriptedBackend(list(turns), repeat=repeat)

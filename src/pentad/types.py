@@ -118,13 +118,17 @@ class Objective:
     """What the caller wants of a request or run. None means no wish."""
 
     ttft_s: float | None = None
+    """Seconds until the first token."""
     inter_token_s: float | None = None
+    """Seconds between tokens."""
     deadline_s: float | None = None
     """Seconds from arrival within which the whole must be done."""
     min_quality: float | None = None
     """0 to 1, in the terms of the model catalogue's quality scores."""
     max_cost: float | None = None
+    """Money."""
     max_energy_j: float | None = None
+    """Joule."""
 
     def __post_init__(self) -> None:
         for name in ("ttft_s", "inter_token_s", "deadline_s", "max_cost", "max_energy_j"):
@@ -141,7 +145,9 @@ class Budget:
     cost: float | None = None
     """Money, in the currency of the model catalogue's prices."""
     wall_s: float | None = None
+    """Seconds at work; waiting for a person does not count."""
     tool_calls: int | None = None
+    """Calls of tools."""
 
     def __post_init__(self) -> None:
         for name in ("tokens", "cost", "wall_s", "tool_calls"):

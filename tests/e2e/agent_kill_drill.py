@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 import jsonschema  # noqa: F401  (imported before the forks, as pentad imports it on use)
 
+from pentad.agent.events import ApprovalAnswered, ApprovalAsked, Record, ToolIntended
 from pentad.agent.journal import Journal
 from pentad.agent.planning import react  # noqa: F401
 from pentad.agent.runtime import AgentRuntime
@@ -34,6 +35,7 @@ STEPS = 6
 SPEC = AgentSpec(
     name="drill",
     tools=("pay", "post", "look"),
+    ask=("pay",),
     planner=PlannerChoice(options={"max_plan": 0}),
     max_steps=STEPS + 2,
 )
@@ -100,9 +102,34 @@ async def work(folder: pathlib.Path, kill_at: int, when: str, *, fresh: bool) ->
     else:
         await runtime.resume_all()
     for row in runtime.list():
-        await runtime.wait(row.id)
+        await attend(runtime, row.id)
     await runtime.close()
     return commits
+
+
+async def attend(runtime: AgentRuntime, run_id: str) -> None:
+    """Follows the run to its end and approves whatever it asks."""
+    async for record in runtime.events(run_id):
+        if isinstance(record.event, ApprovalAsked):
+            asked = record.event.approval_id
+            if asked in runtime.show(run_id).pending:
+                await runtime.answer(run_id, asked, approved=True)
+
+
+def unapproved(records: Sequence[Record]) -> int:
+    """Intents of `pay` that came before their approval, and questions that were put twice."""
+    approved: set[tuple[int, int]] = set()
+    asked: set[tuple[int, int]] = set()
+    wrong = 0
+    for event in (record.event for record in records):
+        if isinstance(event, ApprovalAsked):
+            wrong += (event.step, event.index) in asked
+            asked.add((event.step, event.index))
+        elif isinstance(event, ApprovalAnswered):
+            approved.add((event.step, event.index))
+        elif isinstance(event, ToolIntended) and event.tool == "pay":
+            wrong += (event.step, event.index) not in approved
+    return wrong
 
 
 def child(folder: pathlib.Path, kill_at: int, when: str, *, fresh: bool) -> int:
@@ -137,6 +164,7 @@ def case(folder: pathlib.Path, kill_at: int, when: str, again_at: int) -> dict[s
     journal = Journal(folder / "journal.db")
     rows = journal.runs()
     problems = journal.check_integrity()
+    early = sum(unapproved(journal.read(row.id)) for row in rows)
     journal.close()
     db = ledger(folder)
     return {
@@ -147,6 +175,7 @@ def case(folder: pathlib.Path, kill_at: int, when: str, again_at: int) -> dict[s
         "runs": len(rows),
         "statuses": [row.status for row in rows],
         "problems": problems,
+        "unapproved": early,
         "keyed": sorted(a for (a,) in db.execute("SELECT amount FROM keyed")),
         "unkeyed": sorted(a for (a,) in db.execute("SELECT amount FROM unkeyed")),
         "told_unknown": _unknown(folder),

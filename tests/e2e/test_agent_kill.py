@@ -71,3 +71,8 @@ def test_an_unkeyed_effect_never_happens_twice_and_doubt_is_told(cases: list[dic
         missing = len(UNKEYED) - len(case["unkeyed"])
         assert missing <= case["told_unknown"] <= 1, case
     assert any(case["told_unknown"] for case in cases)
+
+
+def test_no_effect_precedes_its_approval_and_no_question_is_put_twice(cases: list[dict[str, Any]]) -> None:
+    for case in cases:
+        assert case["unapproved"] == 0, case

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pathlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway_support import eventually, scripted
+from pentad.agent.catalogue import AgentCatalogue
 from pentad.agent.spec import AgentSpec, PlannerChoice
 from pentad.types import Budget, ToolCall
 
@@ -292,3 +294,51 @@ def test_agents_are_listed_with_what_they_are_good_for() -> None:
         (card,) = client.get("/v1/agents").json()["data"]
         assert card["description"] == "Counts, once a person agrees."
         assert (card["tools"], card["source"], card["error"]) == (["calculator"], "built-in", None)
+
+
+def test_agents_of_files_show_up_change_and_say_what_is_wrong_while_serving(tmp_path: pathlib.Path) -> None:
+    catalogue = AgentCatalogue(patterns=[str(tmp_path)])
+    with (
+        scripted(["Hello."], repeat=True, agents=catalogue) as live,
+        httpx2.Client(base_url=live.url) as client,
+    ):
+
+        def cards() -> dict[str, Any]:
+            return {card["name"]: card for card in client.get("/v1/agents").json()["data"]}
+
+        assert cards() == {}
+        file = tmp_path / "greeter.yaml"
+        file.write_text("name: greeter\ndescription: Greets.\nplanner: {max_plan: 0}")
+        assert cards()["greeter"]["description"] == "Greets."
+        assert ended(client, started(client, "greeter")["id"])["status"] == "answered"
+        file.write_text("name: greeter\nplanner: {mode: gided}")
+        broken = cards()["greeter"]
+        assert "did you mean 'guided'?" in broken["error"]
+        assert (broken["source"], broken["description"]) == (str(file), "Greets.")
+        assert ended(client, started(client, "greeter")["id"])["status"] == "answered"
+
+
+@pytest.mark.parametrize(
+    ("agent", "status", "says"),
+    [
+        ({"name": "a", "budget": {"tokens": -1}}, 400, "tokens is -1"),
+        ({"name": "a", "budget": {"wall_s": -0.5}}, 400, "wall_s is -0.5"),
+        ({"name": "a", "planner": {"mode": "gided"}}, 400, "did you mean 'guided'?"),
+        ({"name": "a", "planner": {"max_pln": 3}}, 400, "did you mean 'max_plan'?"),
+        ({"name": "a", "tools": ["/etc/evil.py:run"]}, 403, "may not bring the Python file"),
+        ({"name": "a", "mcpServers": {"s": {"command": "sh"}}}, 403, "--agents"),
+    ],
+)
+def test_a_described_agent_is_checked_before_it_runs(agent: dict[str, Any], status: int, says: str) -> None:
+    with scripted(["Hello."], agents=AGENTS) as live, httpx2.Client(base_url=live.url) as client:
+        refused = client.post("/v1/runs", json={"agent": agent, "goal": "x"})
+        assert refused.status_code == status, refused.text
+        assert says in refused.json()["error"]["message"]
+        assert client.get("/v1/runs").json()["data"] == []
+
+
+def test_negative_budgets_of_a_run_are_refused() -> None:
+    with scripted(["Hello."], agents=AGENTS) as live, httpx2.Client(base_url=live.url) as client:
+        for limit in ("tokens", "cost", "wall_s", "tool_calls"):
+            body = {"agent": "helper", "goal": "x", "pentad": {"budget": {limit: -1}}}
+            assert client.post("/v1/runs", json=body).status_code == 400, limit

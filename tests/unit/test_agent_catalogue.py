@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import pathlib
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
 
-from agent_support import call, harness, run
+from agent_support import FREE, call, harness, run
 from cli_support import Pentad, pentad_
 from pentad.agent.catalogue import AgentCatalogue, AgentEntry
 from pentad.agent.loading import agent_from, load_agent, written
@@ -238,3 +239,18 @@ def test_a_tool_file_is_loaded_once_for_all_who_name_it(tmp_path: pathlib.Path) 
         shutil.copy(folder / "shop.yaml", folder / f"{name}.yaml")
         files.allow(load_agent(folder / f"{name}.yaml"))
     assert (tmp_path / "loaded").read_text() == "x"
+
+
+def test_the_shop_of_the_documentation_can_be_run(tmp_path: pathlib.Path) -> None:
+    root = pathlib.Path(__file__).parents[2]
+    told = (root / "docs" / "agent.md").read_text("utf-8")
+    assert (root / "examples" / "agents" / "shop.yaml").read_text("utf-8") in told
+
+    async def scenario() -> None:
+        turns = [[call("price", item="lamp")], ["4"]]
+        shop = AgentCatalogue(patterns=[str(root / "examples" / "agents")])
+        async with harness(tmp_path, turns, agents=shop) as h:
+            state = await h.work(replace(shop.get("shop"), planner=FREE))
+            assert state.exchanges[0].results[0].content == "lamp costs 4 euros"
+
+    run(scenario())

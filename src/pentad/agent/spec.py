@@ -31,10 +31,13 @@ class McpServer:
     """One MCP server: a command to start (stdio) or a URL (Streamable HTTP), as clients write it."""
 
     command: str | None = None
+    """The program to start, e.g. `npx`; it talks over standard input and output."""
     args: tuple[str, ...] = ()
+    """Its arguments."""
     env: Mapping[str, str] = field(default_factory=dict)
     """`${NAME}` takes the value from our own environment; write secrets so, for specs are journaled."""
     url: str | None = None
+    """Where it answers, in place of a command."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """As `env`."""
     timeout_s: float = 30.0
@@ -95,13 +98,15 @@ class AgentSpec:
     """An agent: who it is, what it may use and what it may cost."""
 
     name: str
+    """1 to 64 letters, digits, dots, dashes and underscores."""
     description: str = ""
     """What it is good for, in a line; shown in lists."""
     model: str = ""
     """The served model's name; empty takes the service's default."""
     instructions: str = ""
+    """What the model is told in the system's voice."""
     tools: tuple[str, ...] = ()
-    """Names of built-in or registered tools; those of MCP servers come on top, named server__tool."""
+    """Built-in tools, patterns, or functions as `./prices.py:price`; those of MCP servers come on top."""
     tool_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Options of built-in tools, by name, e.g. the folder that `search` looks in."""
     deny: tuple[str, ...] = ()
@@ -113,11 +118,15 @@ class AgentSpec:
     ask_expired: Literal["deny", "allow", "fail"] = "deny"
     """What holds when nobody answered in time: the call is denied, allowed, or the run fails."""
     mcp_servers: Mapping[str, McpServer] = field(default_factory=dict)
-    """Written `mcpServers` in files."""
+    """MCP servers by name: see below."""
     planner: PlannerChoice = field(default_factory=PlannerChoice)
+    """How it goes about a goal: see below."""
     memory: MemoryChoice = field(default_factory=MemoryChoice)
+    """`window` and `long_term`: see below."""
     budget: Budget = field(default_factory=Budget)
+    """Hard limits of a run: see below."""
     objective: Objective = field(default_factory=Objective)
+    """What a run should aim for: see below."""
     max_result_bytes: int | None = None
     """Cap of every tool result, where it is lower than the tool's own; what is cut is marked."""
     max_steps: int = 8
@@ -125,7 +134,9 @@ class AgentSpec:
     max_tokens: int = 512
     """Of one model answer."""
     temperature: float = 0.0
+    """0 to 2; 0 takes the likeliest token."""
     seed: int | None = None
+    """Makes the draws repeatable."""
     data_label: str | None = None
     """Sensitivity of this agent's data; `local` forbids remote models."""
 

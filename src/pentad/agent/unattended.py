@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pentad.agent.approval import answered
 from pentad.agent.events import UNFINISHED
 from pentad.agent.journal import Journal
@@ -17,14 +20,20 @@ async def cancel_unattended(journal: Journal, run_id: str) -> None:
 
 
 async def answer_unattended(
-    journal: Journal, run_id: str, approval_id: str, *, approved: bool, note: str = ""
+    journal: Journal,
+    run_id: str,
+    approval_id: str,
+    *,
+    approved: bool,
+    note: str = "",
+    content: Mapping[str, Any] | None = None,
 ) -> None:
     """Journals what a person said; whoever resumes the run acts on it.
 
     Raises NotFound; Conflict as `cancel_unattended` does, or when it is answered already.
     """
     state = await _claimed(journal, run_id, "nothing is asked")
-    await journal.append(run_id, answered(state, approval_id, approved=approved, note=note))
+    await journal.append(run_id, answered(state, approval_id, approved=approved, note=note, content=content))
 
 
 async def _claimed(journal: Journal, run_id: str, hint: str) -> RunState:

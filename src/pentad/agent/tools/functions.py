@@ -57,7 +57,7 @@ def tool(function: Function | None = None, **options: Any) -> Any:
 
 def _build(function: Function, *, name: str | None = None, **options: Any) -> Tool:
     hints = typing.get_type_hints(function, include_extras=True)
-    summary, documented = _described(function)
+    summary, documented = described(function)
     fields: dict[str, Any] = {}
     context_name: str | None = None
     called = name or function.__name__
@@ -70,8 +70,8 @@ def _build(function: Function, *, name: str | None = None, **options: Any) -> To
             context_name = parameter.name
             continue
         default = ... if parameter.default is parameter.empty else parameter.default
-        described = Field(default, description=documented.get(parameter.name))
-        fields[parameter.name] = (hints[parameter.name], described)
+        field = Field(default, description=documented.get(parameter.name))
+        fields[parameter.name] = (hints[parameter.name], field)
     model = create_model(called, __config__=ConfigDict(extra="forbid"), **fields)
     adapter: TypeAdapter[Any] = TypeAdapter(model)
 
@@ -80,7 +80,7 @@ def _build(function: Function, *, name: str | None = None, **options: Any) -> To
             checked = adapter.validate_python(dict(arguments))
         except ValidationError as error:
             raise ToolFailed(f"invalid arguments for {called!r}: {_worded(error)}") from None
-        values = {field: getattr(checked, field) for field in fields}
+        values = {name: getattr(checked, name) for name in fields}
         if context_name is not None:
             values[context_name] = context
         if inspect.iscoroutinefunction(function):
@@ -119,7 +119,8 @@ async def in_thread(work: Callable[[], Any]) -> Any:
     return await done
 
 
-def _described(function: Function) -> tuple[str, dict[str, str]]:
+def described(function: Function) -> tuple[str, dict[str, str]]:
+    """The first paragraph of a function's docstring, and what its `Args:` say of each parameter."""
     text = inspect.getdoc(function) or ""
     summary = " ".join(text.split("\n\n")[0].split())
     section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)*)", text, re.MULTILINE)

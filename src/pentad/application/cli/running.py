@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import json
 import sys
 from contextlib import aclosing
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from pentad.agent.events import UNFINISHED, ApprovalAsked, Record
 from pentad.agent.journal import Journal
@@ -16,7 +18,7 @@ from pentad.agent.unattended import answer_unattended, cancel_unattended
 from pentad.application import wiring
 from pentad.application.cli.approving import confirmed
 from pentad.application.cli.client import ServerClient
-from pentad.application.cli.output import note, print_json
+from pentad.application.cli.output import note, plain, print_json, show_error
 from pentad.application.cli.trace import ending, explanation_summary, printer, run_summary
 from pentad.application.config import Settings
 from pentad.errors import Conflict, InvalidRequest, NotFound, Unavailable
@@ -70,28 +72,31 @@ def only_pending(journal: Journal, run_id: str, approval_id: str | None) -> Appr
     return pending[approval_id]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a person says to a run that waits."""
+
+    approve: bool
+    note: str = ""
+    input: dict[str, Any] | None = None
+
+
 async def answer_run(
-    journal: Journal,
-    run_id: str,
-    approval_id: str,
-    *,
-    approve: bool,
-    note: str,
-    url: str,
-    api_key: str | None,
+    journal: Journal, run_id: str, approval_id: str, answer: Answer, server: ServerClient
 ) -> bool:
     """Answers a waiting run wherever it is; whether a process works on it.
 
     Raises NotFound; Conflict when it is answered, or when a process works on it that does not answer.
     """
     try:
-        await answer_unattended(journal, run_id, approval_id, approved=approve, note=note)
+        await answer_unattended(
+            journal, run_id, approval_id, approved=answer.approve, note=answer.note, content=answer.input
+        )
     except Conflict as conflict:
         if journal.run(run_id).status not in UNFINISHED:
             raise
         try:
-            server = ServerClient(url, api_key, timeout_s=60)
-            server.post(f"/v1/runs/{run_id}/approvals/{approval_id}", {"approve": approve, "note": note})
+            server.post(f"/v1/runs/{run_id}/approvals/{approval_id}", asdict(answer))
         except Unavailable:
             raise conflict from None
         return True
@@ -153,7 +158,38 @@ async def _answered(agents: AgentRuntime, record: Record, tenant: str) -> bool:
         return True
     if not sys.stdin.isatty():
         return False
-    approved = await in_thread(lambda: confirmed(f"Allow {asked.tool}({asked.arguments})?"))
-    with contextlib.suppress(Conflict):  # it may have expired meanwhile
-        await agents.answer(record.run_id, asked.approval_id, approved=approved, tenant=tenant)
-    return True
+    while True:
+        answer = await in_thread(lambda: answer_at_terminal(asked))
+        try:
+            await agents.answer(
+                record.run_id, asked.approval_id, approved=answer.approve, content=answer.input, tenant=tenant
+            )
+        except Conflict:
+            return True  # it expired meanwhile
+        except InvalidRequest as error:
+            show_error(error)
+            continue
+        return True
+
+
+def answer_at_terminal(asked: ApprovalAsked) -> Answer:
+    """What the person at the terminal says, with the values that are asked for."""
+    if asked.kind == "tool":
+        return Answer(approve=confirmed(f"Allow {asked.tool}({asked.arguments})?"))
+    if not confirmed(f"{asked.tool} asks: {asked.message}\nAnswer it?"):
+        return Answer(approve=False)
+    kinds = {name: field.get("type") for name, field in (asked.schema or {}).get("properties", {}).items()}
+    return Answer(approve=True, input={name: prompted(name, kind) for name, kind in kinds.items()})
+
+
+def prompted(name: str, kind: str | None) -> Any:
+    """One value from the terminal: text as it is, anything else as JSON where it can be read so."""
+    sys.stderr.write(f"{plain(name)}: ")
+    sys.stderr.flush()
+    text = sys.stdin.readline().rstrip("\n")
+    if kind == "string":
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

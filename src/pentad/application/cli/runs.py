@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pentad.application.cli.agents import serving_only
+from pentad.application.cli.client import ServerClient
 from pentad.application.cli.options import AGENTS, COMMON, ENGINE, MODELS, number, settings_of, with_settings
 from pentad.application.cli.output import duration, note, plain, print_json, print_table
 from pentad.application.cli.settings import JsonOption
+from pentad.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from pentad.agent.journal import Journal
+    from pentad.application.cli.running import Answer
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, as runs list shows it.")]
 ApprovalId = Annotated[
@@ -193,11 +196,17 @@ def runs_approve(
     run: RunId,
     approval: ApprovalId = None,
     note: Note = "",
+    input: Annotated[
+        str | None, typer.Option("--input", help="Values that a tool asks for, as JSON.", metavar="JSON")
+    ] = None,
     url: Url = LOCAL,
     api_key: ApiKey = None,
 ) -> None:
     """Allow a tool call that a waiting run asks about: through its server, or in the journal."""
-    _answer(flags, config, run, approval, True, note, url, api_key)
+    from pentad.application.cli.running import Answer
+
+    answer = Answer(approve=True, note=note, input=None if input is None else _values(input))
+    _answer(flags, config, run, approval, answer, ServerClient(url, api_key, timeout_s=60))
 
 
 @with_settings(COMMON)
@@ -211,7 +220,10 @@ def runs_deny(
     api_key: ApiKey = None,
 ) -> None:
     """Forbid a tool call that a waiting run asks about; the model is told so and goes on without."""
-    _answer(flags, config, run, approval, False, note, url, api_key)
+    from pentad.application.cli.running import Answer
+
+    answer = Answer(approve=False, note=note)
+    _answer(flags, config, run, approval, answer, ServerClient(url, api_key, timeout_s=60))
 
 
 def _answer(
@@ -219,10 +231,8 @@ def _answer(
     config: pathlib.Path | None,
     run: str,
     approval: str | None,
-    approve: bool,
-    words: str,
-    url: str,
-    api_key: str | None,
+    answer: Answer,
+    server: ServerClient,
 ) -> None:
     import asyncio
 
@@ -230,13 +240,22 @@ def _answer(
 
     with journal_of(flags, config) as journal:
         asked = only_pending(journal, run, approval)
-        done = answer_run(
-            journal, run, asked.approval_id, approve=approve, note=words, url=url, api_key=api_key
-        )
-        attended = asyncio.run(done)
-    typer.echo(f"{'approved' if approve else 'denied'}: {plain(asked.tool)} in {run}")
+        attended = asyncio.run(answer_run(journal, run, asked.approval_id, answer, server))
+    typer.echo(f"{'approved' if answer.approve else 'denied'}: {plain(asked.tool)} in {run}")
     if not attended:
         note(f"no process works on it; pentad runs resume {run} goes on with it")
+
+
+def _values(text: str) -> dict[str, Any]:
+    import json
+
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise InvalidRequest(f"--input is no JSON: {error}", param="input") from None
+    if not isinstance(values, dict):
+        raise InvalidRequest("--input is no JSON object", hint='write {"name": value}', param="input")
+    return values
 
 
 @with_settings(COMMON, MODELS, AGENTS, ENGINE)

@@ -73,7 +73,7 @@ def describe(family: str, name: str) -> dict[str, Any]:
 
     kind = registry.load(family, name)
     told = inspect.getdoc(kind) or ""
-    documented = _field_docs(kind)
+    documented = field_docs(kind)
     options = [
         {
             "name": field.name,
@@ -102,7 +102,7 @@ def _plain_needs(needs: Any) -> Any:
     return sorted(needs) if isinstance(needs, frozenset) else None
 
 
-def _field_docs(kind: Any) -> dict[str, str]:
+def field_docs(kind: Any) -> dict[str, str]:
     """The text under each field of a class and its bases; none where a source cannot be had."""
     found: dict[str, str] = {}
     for each in reversed(inspect.getmro(kind)) if inspect.isclass(kind) else ():
