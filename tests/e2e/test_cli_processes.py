@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import pathlib
 import resource
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -119,6 +122,25 @@ def test_cancel_reaches_a_run_through_its_server(server: Server, home: pathlib.P
     outcome = pentad(home, "runs", "cancel", run, "--url", server.url)
     assert (outcome.returncode, outcome.stdout) == (0, f"{run} cancelled\n")
     assert json.loads(pentad(home, "runs", "show", run, "--json").stdout)["status"] == "cancelled"
+
+
+def test_a_server_is_ready_once_it_has_said_where_it_listens(home: pathlib.Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = started(home, "serve", "--port", str(port), "--embedding-model", "null")
+    assert process.stderr is not None
+    try:
+        deadline, status = time.monotonic() + 120, 0
+        while status != 200:
+            assert time.monotonic() < deadline, "it never became ready"
+            with contextlib.suppress(httpx2.TransportError):
+                status = httpx2.get(f"http://127.0.0.1:{port}/readyz", timeout=60).status_code
+        os.set_blocking(process.stderr.fileno(), False)
+        assert f"http://127.0.0.1:{port}/v1".encode() in os.read(process.stderr.fileno(), 65_536)
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
 
 
 def test_sigterm_ends_the_server_with_status_0(home: pathlib.Path) -> None:

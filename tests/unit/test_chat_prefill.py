@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from chat_support import ScriptRunner, answered, ask, engine_backend, tiny_files
-from pentad.errors import ContextLengthExceeded, InvalidRequest
+from pentad.errors import ContextLengthExceeded, Incompatible, InvalidRequest
 from pentad.execution.backend import NoticeDelta
+from pentad.model.backends.openai import Endpoint
+from pentad.model.backends.openai_requests import request_fields
 from pentad.model.backends.room import MIN_FITTED_TOKENS
 from pentad.model.template import ChatTemplate, default_template
 from pentad.types import Message, OutputFormat, Request, Sampling, ToolSpec
@@ -148,3 +150,21 @@ def test_no_tokens_asked_are_no_tokens_given() -> None:
     assert (answer.message.content, answer.choices[0].reason) == ("", "length")
     assert answer.usage.completion_tokens == 0
     assert answer.usage.prompt_tokens > 0
+
+
+@pytest.mark.parametrize("vllm", [True, False])
+def test_an_endpoint_is_asked_to_go_on_where_it_has_a_field_for_it_else_that_is_said(vllm: bool) -> None:
+    endpoint = Endpoint(
+        base_url="http://127.0.0.1:9/v1", model="m", api_key="k", context_length=100, vllm_fields=vllm
+    )
+    fields, decisions = request_fields(begun("hel"), endpoint)
+    further = fields.get("extra_body", fields)
+    assert further.get("continue_final_message") is (True if vllm else None)
+    assert [bool(one.notice) for one in decisions if one.subject == "prefill"] == ([] if vllm else [True])
+
+
+@pytest.mark.parametrize("sampling", [Sampling(max_tokens=0), Sampling(prompt_logprobs=1)])
+def test_an_endpoint_that_only_generates_scores_no_prompt(sampling: Sampling) -> None:
+    endpoint = Endpoint(base_url="http://127.0.0.1:9/v1", model="m", api_key="k", context_length=100)
+    with pytest.raises(Incompatible, match="only generates"):
+        request_fields(ask(text="x", sampling=sampling), endpoint)

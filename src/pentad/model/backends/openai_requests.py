@@ -74,7 +74,22 @@ def request_fields(request: Request, endpoint: Endpoint) -> tuple[dict[str, Any]
         fields["reasoning_effort"] = request.template_options["reasoning_effort"]
     if request.continues and endpoint.vllm_fields:
         further |= {"continue_final_message": True, "add_generation_prompt": False}
+    elif request.continues:
+        notes = (*notes, _sent_as_it_is())
     return {**fields, **endpoint.extra_body, **further}, notes
+
+
+def _sent_as_it_is() -> Decision:
+    """What becomes of a last message of the assistant, which no field of OpenAI's asks to go on with."""
+    chosen = "the assistant's last message was sent as it is"
+    return Decision(
+        layer="model",
+        policy="endpoint",
+        subject="prefill",
+        chosen=chosen,
+        constraint="vllm_fields",
+        notice=f"{chosen}; whether the answer goes on with it is up to the endpoint",
+    )
 
 
 def _unsaid(further: dict[str, Any]) -> tuple[Decision, ...]:
