@@ -110,7 +110,7 @@ class Responses:
         if not after.removeprefix("-").isdigit() or len(after) > 18:
             raise InvalidRequest(
                 f"starting_after is {after[:32]!r}",
-                hint="give the sequence_number of the last event that came",
+                hint="give the number of the last event that came",
                 param="starting_after",
             )
         return self._followed(exchange_of(http), stored.response.id, int(after) + 1)
