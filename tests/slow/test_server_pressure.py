@@ -11,6 +11,7 @@ import contextlib
 import json
 import pathlib
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -31,7 +32,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "server-pressure.jsonl"
 MODEL = "smollm2-135m"
 CHATS = 8
-ROUNDS = 2
+ROUNDS = 1
 MB = 10**6
 
 pytestmark = pytest.mark.slow
@@ -109,7 +110,7 @@ def test_a_greedy_tenant_slows_another_by_at_most_twice(
         greedy_got=dict(got),
     )
     assert got["chats 200"] > 0
-    assert got["withheld 429"] > 0
+    assert got["withheld 408"] > 0
     assert ratio <= 2
 
 
@@ -117,8 +118,9 @@ def idle(url: str, key: str) -> None:
     """Waits until nothing is running any more."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        stats = httpx2.get(f"{url}/console/stats", headers={"x-api-key": key}, timeout=30).json()
-        if not any(model["stats"].get("running") for model in stats["models"]):
+        text = httpx2.get(f"{url}/metrics", headers={"x-api-key": key}, timeout=30).text
+        running = re.findall(r"^pentad_engine_running\{.*\} (\S+)$", text, re.MULTILINE)
+        if running and not any(map(float, running)):
             return
         time.sleep(0.5)
     raise AssertionError("the server did not come to rest")

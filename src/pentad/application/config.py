@@ -68,7 +68,7 @@ class EngineSettings(_Section):
     """Tokens computed per step over all sequences; the chunk size of long prompts."""
     max_sequences: int = Field(default=32, ge=1)
     """Sequences running at once."""
-    tenant_sequences: int = Field(default=4, ge=1)
+    tenant_sequences: int = Field(default=2, ge=1)
     """Sequences of one tenant running at once while another tenant is active."""
     max_waiting: int = Field(default=256, ge=1)
     """Requests queued before new ones are answered 429."""
