@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import pathlib
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import httpx2
 import pytest
+import typer
 import yaml
 
 import pentad.errors as errors
 from pentad.agent.loading import agent_from
+from pentad.application.cli.app import build
 from pentad.application.config import Settings
 from pentad.application.config_loading import resolve
-from process_support import Server, home_with, pentad, serving
+from process_support import Server, environment, home_with, pentad, serving
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PAGES = sorted(
@@ -125,6 +130,102 @@ def test_a_shell_snippet_runs(text: str, home: pathlib.Path, folder: pathlib.Pat
         assert program == "pentad", f"{line!r} is not run by this test"
         done = pentad(home, *words, timeout_s=SNIPPET_S, folder=folder)
         assert done.returncode == 0 or is_an_ended_run(words, done), f"{line}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("text", snippets("console"))
+def test_a_shown_command_prints_what_is_shown(text: str, home: pathlib.Path, folder: pathlib.Path) -> None:
+    """`…` stands for anything within its line, and alone on a line for any lines."""
+    for command, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n?)*)", text, re.M):
+        program, *words = shlex.split(command)
+        assert program == "pentad", f"{command!r} is not run by this test"
+        done = pentad(home, *words, timeout_s=SNIPPET_S, folder=folder)
+        assert done.returncode == 0, done.stderr
+        printed = "\n".join(line.rstrip() for line in done.stdout.splitlines())
+        assert re.fullmatch(pattern_of(shown.rstrip("\n")), printed, re.S), f"{command}\n{printed}"
+
+
+def pattern_of(shown: str) -> str:
+    lines = (
+        ".*?" if line == "…" else r"[^\n]*".join(map(re.escape, line.split("…")))
+        for line in shown.splitlines()
+    )
+    return "\n".join(lines)
+
+
+def test_no_snippet_is_of_a_kind_that_goes_untested() -> None:
+    run = {"python", "yaml", "bash", "console"}
+    shown = {"json", "mermaid", "sh"}
+    for page in PAGES:
+        kinds = set(re.findall(r"^```(\w*)\n.*?^```", page.read_text("utf-8"), re.M | re.S))
+        assert kinds <= run | shown, name_of(page)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name != "cli.md"], ids=name_of)
+def test_every_command_that_a_page_names_is_one(page: pathlib.Path) -> None:
+    tree = typer.main.get_command(build())
+    text = page.read_text("utf-8")
+    for line in re.findall(r"(?:^    |`)(pentad [^`\n]*?)(?:   .*)?[`\n]", text, re.M):
+        words = [word for word in line.split()[1:] if re.fullmatch(r"-*[a-z][a-z-]*", word)]
+        command, path = tree, []
+        for word in line.split()[1:]:
+            if word not in getattr(command, "commands", {}):
+                break
+            command, path = command.commands[word], [*path, word]  # type: ignore[attr-defined]
+        assert path or not words or words[0].startswith("-"), f"{name_of(page)}: {line}"
+        options = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+        for flag in re.findall(r"(?<= )--[a-z][a-z-]*", line):
+            assert flag in options | {"--help"}, f"{name_of(page)}: {line}"
+
+
+def test_make_demo_runs_from_a_clean_home(home: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """With the models linked into the home, so that nothing is downloaded."""
+    env = environment(home) | {"PENTAD_DATA_HOME": str(tmp_path / "data")}
+    done = subprocess.run(
+        ["make", "demo"], cwd=ROOT, env=env, capture_output=True, text=True, timeout=SNIPPET_S, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "answer  347 * 28 = 9716, and 2026-12-25 is a Friday." in done.stdout
+
+
+def test_make_serve_answers_from_a_clean_home(home: pathlib.Path) -> None:
+    words = ["make", "serve", "ARGS=--port 0"]
+    process = subprocess.Popen(
+        words, cwd=ROOT, env=environment(home), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stderr is not None
+    watchdog = threading.Timer(SNIPPET_S, process.kill)
+    watchdog.start()
+    try:
+        url = next(found[1] for line in process.stderr if (found := re.search(r"API +(http://\S+)/v1", line)))
+        assert httpx2.get(f"{url}/readyz").status_code == 200
+        assert httpx2.get(f"{url}/console").status_code == 200
+    finally:
+        watchdog.cancel()
+        os.killpg(process.pid, signal.SIGTERM)
+        process.communicate(timeout=60)
+
+
+def test_every_claim_of_the_readme_names_a_test_that_is_there() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    table = re.search(r"^\| area \|.*?\n\n", text, re.M | re.S)
+    assert table is not None
+    rows = table[0].splitlines()[2:]
+    for row in filter(None, rows):
+        links = re.findall(r"\]\((tests/[^)]+)\)", row)
+        assert links, row
+        assert all((ROOT / link).exists() for link in links), row
+
+
+def test_the_readme_tells_the_size_of_the_default_model(smollm2_path: pathlib.Path) -> None:
+    told = re.search(r"a model of (\d+) MB", (ROOT / "README.md").read_text("utf-8"))
+    assert told is not None
+    assert int(told[1]) == round(smollm2_path.stat().st_size / 10**6)
+
+
+def test_imports_go_downwards_only() -> None:
+    words = [str(pathlib.Path(sys.executable).parent / "lint-imports"), "--no-cache"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def is_an_ended_run(words: list[str], done: subprocess.CompletedProcess[str]) -> bool:

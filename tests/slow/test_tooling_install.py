@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 
 import pytest
 
@@ -44,7 +45,9 @@ def test_the_wheel_holds_no_start_up_hook_and_no_source_of_kernels(wheel: pathli
     assert not [name for name in names if name.endswith((".pth", ".cpp", ".h"))]
 
 
-def test_the_wheel_runs_the_demo_in_an_empty_environment(wheel: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_the_wheel_runs_the_demo_in_an_empty_environment(
+    wheel: pathlib.Path, tmp_path: pathlib.Path, record_property: Callable[[str, object], None]
+) -> None:
     made = run(sys.executable, "-m", "venv", tmp_path / "env", home=tmp_path)
     assert made.returncode == 0, made.stderr
     pip = [str(tmp_path / "env/bin/python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
@@ -59,6 +62,10 @@ def test_the_wheel_runs_the_demo_in_an_empty_environment(wheel: pathlib.Path, tm
     assert "answer  " in told.stdout
     assert "9716" in told.stdout
     assert "Friday" in told.stdout
+    kept = (path for folder in ("env", ".cache/pentad") for path in (tmp_path / folder).rglob("*"))
+    megabytes = sum(path.stat().st_size for path in kept if path.is_file() and not path.is_symlink()) / 10**6
+    record_property("installed_mb", megabytes)
+    assert megabytes < 1000, "README asks for 1 GB of disk"
     hooks = {path.name for path in (tmp_path / "env").rglob("*.pth")}
     assert hooks <= {"distutils-precedence.pth"}
 
