@@ -59,7 +59,7 @@ def fields() -> set[str]:
         for name in registry.known(family)
         if (where := registry.origin(family, name))
     ]
-    found = {path[-1] for path in leaves()} | {"mcp_commands"}
+    found = {path[-1] for path in leaves()}
     for file in (*WRITTEN, *strategies):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
