@@ -194,7 +194,7 @@ def test_nothing_that_a_run_says_can_act(window: Browser, tmp_path: pathlib.Path
     call = ToolCall(
         id="c1", name="calculator", arguments='{"expression": "<img src=x onerror=window.hacked=1>"}'
     )
-    with with_agents(tmp_path, [WORKER], [call], [HOSTILE]) as server:
+    with with_agents(tmp_path, [WORKER], [call], [CALCULATION], [HOSTILE]) as server:
         run = start(server, "worker", f"Tell me <b>something</b> {HOSTILE}")
         window.open(f"{server.url}/console/runs/{run}?step=1")
         window.wait("#run-status", "answered")
