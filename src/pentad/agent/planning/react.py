@@ -288,7 +288,7 @@ class React:
         text = (
             f"Next: {undone[0].task} (with {undone[0].tool})"
             if undone
-            else "The plan is done. Answer every part of the goal now, or call a tool for what is missing."
+            else f"{state.goal}\n\nAnswer every part from the results above; call a tool for what they lack."
         )
         return (Turn(messages=(Message(role="user", content=text),), pinned=True),)
 
