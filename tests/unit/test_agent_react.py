@@ -139,9 +139,9 @@ def test_free_mode_shows_the_whole_transcript_and_lets_the_model_choose() -> Non
     assert "1. 3 * 4" in draft.turns[1].messages[0].content
     assert draft.turns[-1].messages[0].content == "Next: which weekday is 2026-12-25 (with calendar)"
     done = (PLANNED, acted(2, "calculator", "12"), acted(3, "calendar", "a Friday"))
-    last = React().draft(view(*done)).turns[-1].messages[0].content
-    # The goal itself: of "the plan is done" a small model makes its answer.
-    assert last.startswith("3 * 4 and the weekday?\n\nAnswer every part")
+    draft = React().draft(view(*done))
+    assert (draft.purpose, draft.tools) == ("answer", ())
+    assert draft.turns[-1].messages[0].content.startswith("Facts:\n- 12\n- a Friday\n\nQuestion: 3 * 4")
 
 
 def test_a_model_that_only_repeats_itself_is_asked_for_the_answer() -> None:

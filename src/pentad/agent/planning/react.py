@@ -43,10 +43,11 @@ class React:
     """Interleaves reasoning and acting.
 
     In mode `free` the model sees the whole transcript and chooses: text, one call or several at
-    once. In mode `guided`, for models of a few hundred million parameters, it first fills in a
-    plan whose grammar allows only known tools, then is asked one short question per sub-goal with
-    that sub-goal's tool forced and its arguments constrained, and at last for the answer. What it
-    writes is its own in both; guided only narrows what it may write.
+    once; when its plan is done it is asked for the answer. With `max_plan` 0 it plans nothing and
+    says itself when it is done. In mode `guided`, for models of a few hundred million parameters, it
+    first fills in a plan whose grammar allows only known tools, then is asked one short question per
+    sub-goal with that sub-goal's tool forced and its arguments constrained, and at last for the
+    answer. What it writes is its own in both; guided only narrows what it may write.
 
     Source: Yao et al. 2022, "ReAct". Ours plans first and calls tools by constrained decoding.
     """
@@ -160,7 +161,7 @@ class React:
         return next(((g.tool, g.task) for g in goals if g.status == "open" and g.tool in offered), None)
 
     def _settled(self, state: RunState) -> bool:
-        """Whether mode `free` has come to where the answer is due: it repeats itself, or gets no further."""
+        """Whether in mode `free` the answer is due: the plan is done, or nothing new comes."""
         if not state.closed or state.closed[-1].purpose == "plan":
             return False
         last = state.closed[-1]
@@ -170,7 +171,8 @@ class React:
             return False
         undone = any(goal.status == "open" for goal in progress.by_tool(state))
         silent = last.outcome == "failed" and not last.calls
-        return (silent and not undone) or progress.failures(state) > self.max_repairs
+        worked_through = bool(state.plan) or silent
+        return (worked_through and not undone) or progress.failures(state) > self.max_repairs
 
     def _plan_shots(self, view: View) -> tuple[Message, ...]:
         return plan_shots(view.tools, may_be_empty=self.min_plan == 0)
@@ -280,17 +282,13 @@ class React:
         )
 
     def _next(self, state: RunState) -> tuple[Turn, ...]:
-        """What the plan has next, or that it is done; a small model loses its place without."""
+        """What the plan has next; a small model loses its place without."""
         last = state.closed[-1] if state.closed else None
         if not state.plan or last is None or (last.purpose != "plan" and not last.calls):
             return ()
         undone = [goal for goal in progress.by_tool(state) if goal.status == "open"]
-        text = (
-            f"Next: {undone[0].task} (with {undone[0].tool})"
-            if undone
-            else f"{state.goal}\n\nAnswer every part from the results above; call a tool for what they lack."
-        )
-        return (Turn(messages=(Message(role="user", content=text),), pinned=True),)
+        text = f"Next: {undone[0].task} (with {undone[0].tool})" if undone else ""
+        return (Turn(messages=(Message(role="user", content=text),), pinned=True),) if text else ()
 
     def _read_plan(self, view: View, answer: Exchange) -> Reading:
         names = {tool.name for tool in view.tools}
