@@ -176,3 +176,17 @@ def test_simulate_names_a_precision_only_if_it_helps(pentad_: Pentad, bare_confi
     outcome = pentad_(*words, "jetson-orin-nano-super-8gb")
     assert (outcome.status, outcome.err.splitlines()[-1]) == (3, "hint: set --weight-bits 4")
     assert pentad_(*words, "jetson-orin-nano-super-8gb", "--weight-bits", "4").status == 0
+
+
+def test_a_cluster_file_gives_the_devices_of_a_plan(
+    pentad_: Pentad, bare_config: str, tmp_path: pathlib.Path
+) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text("link: {bytes_per_s: 1e9, latency_s: 1e-4}\ndevices: [{profile: rtx-4090, count: 2}]\n")
+    arguments = ("plan", bare_config, "--cluster", str(file), "--strategy", "replicated")
+    made = json.loads(pentad_(*arguments, "--json").out)
+    assert [r["stages"][0]["device"] for r in made["replicas"]] == ["rtx-4090-1", "rtx-4090-2"]
+    assert "rtx-4090-2, 50% of requests" in pentad_(*arguments).out
+    refused = pentad_(*arguments, "--device", "local")
+    assert refused.status == 2
+    assert "leave --device and --devices out" in refused.err

@@ -80,7 +80,7 @@ def read_cluster(path: str | pathlib.Path) -> Cluster:
     except (OSError, UnicodeDecodeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InvalidRequest(
-            f"cluster file {str(file)!r} cannot be read: {reason}", hint="give the path of a YAML file"
+            f"cluster file {str(file)!r} cannot be read: {reason}", hint="set --cluster to a YAML file"
         ) from None
     if not isinstance(data, dict) or not data.get("devices"):
         raise InvalidRequest(

@@ -100,6 +100,9 @@ def plan(
     devices: Annotated[
         str | None, typer.Option("--devices", help="Each by itself, with commas, or all: a matrix.")
     ] = None,
+    cluster: Annotated[
+        pathlib.Path | None, typer.Option("--cluster", metavar="FILE", help="Devices and links in YAML.")
+    ] = None,
     strategy: Annotated[str, typer.Option("--strategy", help="Placement strategy, by name.")] = "single",
     prompt_tokens: Annotated[int, number("--prompt-tokens", "Per request.", least=1, most=10**7)] = 512,
     new_tokens: Annotated[int, number("--new-tokens", "Per request.", least=1, most=10**7)] = 128,
@@ -119,6 +122,7 @@ def plan(
     """
     from pentad.application.cli import matrix, planning
     from pentad.choice import Choice, build
+    from pentad.resource.cluster_file import read_cluster
     from pentad.resource.placement.base import Workload
     from pentad.types import Objective
 
@@ -130,6 +134,12 @@ def plan(
     if device and devices:
         raise InvalidRequest(
             "--device plans one pipeline, --devices one plan for each", hint="leave one out", param="devices"
+        )
+    if cluster and (device or devices or models):
+        raise InvalidRequest(
+            "--cluster names the devices of one plan",
+            hint="leave --device and --devices out",
+            param="cluster",
         )
     ask = planning.Ask(
         planner=build("placement", Choice.of(strategy)),
@@ -146,7 +156,10 @@ def plan(
         each = matrix.devices_named(devices, settings) if devices else device or ["local"]
         pairs = matrix.fill(named, each, lambda name, on: ask.plan(described[name], [on], settings))
         raise typer.Exit(matrix.show(pairs, as_json=json))
-    result = ask.plan(described[named[0]], device or ["local"], settings)
+    if cluster:
+        result = ask.plan_on(described[named[0]], read_cluster(cluster))
+    else:
+        result = ask.plan(described[named[0]], device or ["local"], settings)
     if json:
         print_json(result.to_dict())
         return

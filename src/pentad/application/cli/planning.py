@@ -100,6 +100,10 @@ class Ask:
             link_bytes_per_s=self.link_bytes_per_s,
             link_latency_s=self.link_latency_s,
         )
+        return self.plan_on(model, cluster)
+
+    def plan_on(self, model: Described, cluster: Cluster) -> Plan:
+        """The plan of a model on a cluster. Raises Infeasible."""
         problem = PlacementProblem(
             spec=model.spec,
             cluster=cluster,
@@ -134,9 +138,10 @@ def form_for(
 def stage_rows(plan: Plan) -> list[tuple[object, ...]]:
     """One row per stage: device, layers, and its memory in GiB."""
     gib = 2**30
+    several = len(plan.replicas) > 1
     return [
         (
-            stage.device,
+            f"{stage.device}, {replica.weight:.0%} of requests" if several else stage.device,
             f"{stage.first_layer} to {stage.end_layer - 1}",
             *(
                 f"{size / gib:.2f}"
@@ -149,7 +154,8 @@ def stage_rows(plan: Plan) -> list[tuple[object, ...]]:
                 )
             ),
         )
-        for stage in plan.stages
+        for replica in plan.replicas
+        for stage in replica.stages
     ]
 
 

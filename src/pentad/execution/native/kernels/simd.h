@@ -267,9 +267,9 @@ PENTAD_INLINE int32_t isum(i32x16 v) {
 #else
   i32x16::Piece sum = v.piece[0];
   for (int i = 1; i < i32x16::kPieces; i++) sum += v.piece[i];
-  int32_t s = 0;
-  for (int i = 0; i < kLanes; i++) s += sum[i];
-  return s;
+  uint32_t s = 0;  // Codes of activations that are no numbers may wrap; what is drawn of them is a fault.
+  for (int i = 0; i < kLanes; i++) s += static_cast<uint32_t>(sum[i]);
+  return static_cast<int32_t>(s);
 #endif
 }
 // Numbers of at most 8 bits, one byte each.
