@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 
 from pentad.application.gateway import GatewaySettings, create_app
 from pentad.application.services import Services
+from pentad.execution.backend import Capabilities
 from pentad.model.routing.fixed import Fixed
 from pentad.model.service import ModelService
 from pentad.testing.backends import ScriptedBackend, Turn
@@ -22,10 +23,14 @@ CHAT = {"model": "scripted", "messages": [{"role": "user", "content": "Say hello
 
 
 def scripted_app(
-    turns: Sequence[Turn] = (("Hello",),), *, clock: Clock | None = None, **settings: Any
+    turns: Sequence[Turn] = (("Hello",),),
+    *,
+    clock: Clock | None = None,
+    capabilities: Capabilities | None = None,
+    **settings: Any,
 ) -> tuple[Starlette, ScriptedBackend]:
     """An application over a scripted model that repeats its last turn."""
-    backend = ScriptedBackend(list(turns), repeat=True)
+    backend = ScriptedBackend(list(turns), repeat=True, capabilities=capabilities)
     models = ModelService({"scripted": backend}, router=Fixed())
     services = Services(models=models) if clock is None else Services(models=models, clock=clock)
     return create_app(services, GatewaySettings(**settings)), backend

@@ -111,6 +111,8 @@ class Sampling:
     """How many alternatives to report per token; 0 reports the drawn token only, None nothing."""
     prompt_logprobs: int | None = None
     """The same for each token of the prompt, which is then computed whole: no cached prefix is used."""
+    left_open: frozenset[str] = frozenset()
+    """Fields that the caller did not give: what the model advises for them replaces their values here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

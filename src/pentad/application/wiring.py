@@ -56,7 +56,7 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
             drafts = [await asyncio.to_thread(store.resolve, draft) for draft in settings.engine.draft_models]
             backend = await asyncio.to_thread(
                 local_backend,
-                open_model(stored.path, name=stored.name),
+                store.open(stored),
                 settings.engine,
                 drafts=[open_model(draft.path, name=draft.name) for draft in drafts],
                 packed_folder=settings.packed_folder,

@@ -6,7 +6,7 @@ cannot tell them apart but by their capabilities.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -183,6 +183,8 @@ class Capabilities:
     logprobs: bool = False
     token_prompts: bool = False
     """Whether `Request.token_ids` and exact token counts are served."""
+    sampling: Mapping[str, float] = field(default_factory=dict)
+    """Field of Sampling to the value that holds where a request leaves it open."""
 
 
 class Backend(Protocol):

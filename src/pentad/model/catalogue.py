@@ -28,6 +28,8 @@ class CatalogueEntry:
     """0 to 1, to compare entries and to meet `Objective.min_quality`."""
     quality_source: Literal["measured", "published", "assumed"] = "assumed"
     about: str = ""
+    sampling: Mapping[str, float] = field(default_factory=dict)
+    """How its makers advise to draw, where its files do not say: field of `Sampling` to value."""
 
 
 _ENTRIES: Final = (
@@ -45,6 +47,7 @@ _ENTRIES: Final = (
         context_tokens=8192,
         quality=0.2,
         about="SmolLM2-135M-Instruct, 4 bits: small enough for any machine, the default",
+        sampling={"temperature": 0.2, "top_p": 0.9},
     ),
     CatalogueEntry(
         name="minilm",
@@ -76,6 +79,7 @@ _ENTRIES: Final = (
         context_tokens=32_768,
         quality=0.35,
         about="Qwen2.5-0.5B-Instruct, 4 bits, from the hub",
+        sampling={"temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.1},
     ),
     CatalogueEntry(
         name="llama3.2-1b",
@@ -91,3 +95,14 @@ _ENTRIES: Final = (
 
 CATALOGUE: Final[Mapping[str, CatalogueEntry]] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
 """Name to entry, the default first."""
+
+DERIVED: Final = "derived"
+"""Scheme of the references of models that were made here: `derived:NAME:KEY`, with the original's name."""
+
+
+def entry_of(ref: str, catalogue: Mapping[str, CatalogueEntry]) -> CatalogueEntry | None:
+    """What the catalogue says of a model that came by that reference, or of what it was derived from."""
+    scheme, _, rest = ref.partition(":")
+    if scheme == DERIVED:
+        return catalogue.get(rest.partition(":")[0])
+    return next((entry for entry in catalogue.values() if ref in (entry.name, entry.ref)), None)

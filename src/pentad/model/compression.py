@@ -14,6 +14,7 @@ from pentad.errors import Incompatible, InvalidRequest
 from pentad.execution.taps import Walk
 from pentad.model.artefact import FILE_NAME, Artefact, Calibration, write_artefact
 from pentad.model.assembly import SIZES
+from pentad.model.catalogue import DERIVED
 from pentad.model.derivation import Derivation, Tell, job_key
 from pentad.model.loading import ModelFiles, open_model
 from pentad.model.sources.base import Fetched, disk_full_is_infeasible
@@ -21,8 +22,6 @@ from pentad.model.store import ModelStore
 from pentad.model.stored import StoredModel, checked_name
 from pentad.model.transforms.base import ModelTransform
 
-DERIVED: Final = "derived"
-"""Scheme of the references of derived models."""
 _WEAKER: Final = ("lossless", "bounded", "lossy")
 MAX_TEXT_BYTES: Final = 64 << 20
 

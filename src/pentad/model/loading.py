@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from pentad.errors import BadModelFile
@@ -18,6 +18,8 @@ from pentad.model.files.fields import Fields
 from pentad.model.files.formats import Container
 from pentad.model.files.gguf import GgufFile
 from pentad.model.files.safetensors import INDEX_NAME, SafetensorsFolder
+from pentad.model.sampling_defaults import from_generation_config
+from pentad.model.sampling_defaults import from_gguf as sampling_of_gguf
 from pentad.model.tokenizer import Tokenizer, from_json
 from pentad.model.tokenizer_gguf import from_gguf, named_token
 
@@ -61,6 +63,8 @@ class ModelFiles:
     """Whether a plain text prompt starts with `bos_token`. Chat templates write it themselves."""
     eos_token: int | None
     container: Container
+    sampling: Mapping[str, float] = field(default_factory=dict)
+    """Field of Sampling to the value that the model's makers advise, as far as they do."""
 
     def close(self) -> None:
         """Unmaps the weights; views still held keep their mapping until they are dropped."""
@@ -120,6 +124,7 @@ def _open_gguf(path: pathlib.Path, name: str) -> ModelFiles:
             add_bos=named["bos"] is not None and tokenizer.prefix == (named["bos"],),
             eos_token=named["eos"],
             container=file,
+            sampling=sampling_of_gguf(fields),
         )
     except BaseException:
         file.close()
@@ -163,6 +168,7 @@ def _open_folder(folder: pathlib.Path, name: str) -> ModelFiles:
             add_bos=bos is not None and tokenizer.prefix[:1] == (bos,),
             eos_token=eos,
             container=container,
+            sampling=from_generation_config(generation),
         )
     except BaseException:
         container.close()

@@ -25,6 +25,7 @@ from pentad.model.codecs import PromptRenderer, TokenCodec
 from pentad.model.objectives import fitted, marked, needs_count, refuse_unenforced, time_limit, within
 from pentad.model.prices import FREE, Price
 from pentad.model.routing.base import Candidate, ModelRouter, RouterInput
+from pentad.model.sampling_defaults import taken_defaults, with_defaults
 from pentad.model.tokenizer_facts import TokenizerFacts
 from pentad.model.workers import in_thread
 from pentad.resource.turns import Turns
@@ -90,6 +91,7 @@ class ModelService:
         started_s = self._clock()
         request, backend, decision = self._route(request)
         refuse_unenforced(request.context.objective, self.enforces)
+        taken = taken_defaults(request.sampling, backend.capabilities.sampling, started_s)
         span = Span(layer="model", name="route", start_s=started_s, end_s=self._clock())
         answer = self._admitted(backend, request)
         if (limit := time_limit(request.context)) is not None:
@@ -103,7 +105,7 @@ class ModelService:
                             usage,
                             cost=usage.cost or self.price(request.model).cost(usage),
                             spans=(span, *usage.spans),
-                            decisions=(decision, *usage.decisions),
+                            decisions=(decision, *taken, *usage.decisions),
                         )
                     )
                 yield delta
@@ -151,7 +153,8 @@ class ModelService:
         return Usage(prompt_tokens=await self._prompt_tokens(backend, request), completion_tokens=completion)
 
     def routed(self, request: Request) -> Request:
-        """The request with the model that the router chose; one that is routed already stays as it is.
+        """The request with the model that the router chose, and that model's defaults where it left
+        open how to draw; one that is routed already stays as it is.
 
         Raises ModelNotFound, Incompatible, Forbidden: no backend may serve this request.
         """
@@ -168,7 +171,10 @@ class ModelService:
         }
         state = RouterInput(request=request, candidates=candidates, default=self.default, now_s=self._clock())
         name, decision = self._router.route(state)
-        return replace(request, model=name, routed=decision)
+        advised = self._backends[name].capabilities.sampling
+        return replace(
+            request, model=name, routed=decision, sampling=with_defaults(request.sampling, advised)
+        )
 
     async def complete(self, request: Request) -> Completion:
         """The whole answer: the fold of `stream`."""

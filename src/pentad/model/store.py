@@ -20,8 +20,8 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 
 from pentad.errors import BadModelFile, Infeasible, InvalidRequest, ModelNotFound
-from pentad.model.catalogue import CATALOGUE, CatalogueEntry
-from pentad.model.loading import open_model
+from pentad.model.catalogue import CATALOGUE, CatalogueEntry, entry_of
+from pentad.model.loading import ModelFiles, open_model
 from pentad.model.sources.base import (
     Fetched,
     PathRef,
@@ -136,16 +136,23 @@ class ModelStore:
                 return self._in_place(path)
         raise self._unknown(ref)
 
+    def open(self, model: StoredModel) -> ModelFiles:
+        """The model's files, with what only the catalogue knows of it. Raises like `open_model`."""
+        files = open_model(model.path, name=model.name)
+        entry = entry_of(model.ref, self.catalogue)
+        return dataclasses.replace(files, sampling={**(entry.sampling if entry else {}), **files.sampling})
+
     def show(self, ref: str) -> ModelCard:
         """What the model is, read from its files. Raises like `resolve` and `open_model`."""
         stored = self.resolve(ref)
-        files = open_model(stored.path, name=stored.name)
+        files = self.open(stored)
         try:
             return ModelCard(
                 stored=stored,
                 spec=files.spec,
                 chat_template=files.chat_template is not None,
                 end_tokens=tuple(files.tokenizer.token(id) for id in sorted(files.end_tokens)),
+                sampling=files.sampling,
             )
         finally:
             files.close()

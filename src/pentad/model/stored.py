@@ -72,6 +72,8 @@ class ModelCard:
     spec: ModelSpec
     chat_template: bool
     end_tokens: tuple[str, ...]
+    sampling: Mapping[str, float]
+    """Field of Sampling to the value that holds where a request leaves it open."""
 
 
 def check_blobs(path: pathlib.Path) -> None:

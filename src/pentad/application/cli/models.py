@@ -89,6 +89,7 @@ def show(
         "kv_bytes_per_token_f32": spec.kv_bytes_per_token(4),
         "chat_template": card.chat_template,
         "end_tokens": list(card.end_tokens),
+        "sampling": dict(card.sampling),
         "spec": dataclasses.asdict(spec),
     }
     if json:

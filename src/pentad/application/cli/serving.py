@@ -24,7 +24,10 @@ from pentad.errors import InvalidRequest
 
 System = Annotated[str | None, typer.Option("--system", help="System prompt.")]
 MaxTokens = Annotated[int | None, number("--max-tokens", "Most tokens to generate.", least=1)]
-Temperature = Annotated[float, number("--temperature", "0 is greedy.", least=0, most=2)]
+Temperature = Annotated[
+    float | None,
+    number("--temperature", "0 is greedy; absent: the model's own, else 0.7.", least=0, most=2),
+]
 Seed = Annotated[int | None, number("--seed", "Makes the draws repeatable.", least=0, most=2**63 - 1)]
 
 
@@ -61,7 +64,7 @@ def run(
     prompt: Annotated[str | None, typer.Argument(help="What to say; read from stdin when absent.")] = None,
     system: System = None,
     max_tokens: MaxTokens = None,
-    temperature: Temperature = 0.7,
+    temperature: Temperature = None,
     seed: Seed = None,
     json: JsonOption = False,
 ) -> None:
@@ -84,7 +87,7 @@ def chat(
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help="Absent: the default model.")] = None,
     system: System = None,
     max_tokens: MaxTokens = None,
-    temperature: Temperature = 0.7,
+    temperature: Temperature = None,
     seed: Seed = None,
 ) -> None:
     """Talk with a model in the terminal. An empty line or Ctrl-D ends it; Ctrl-C stops an answer."""

@@ -14,6 +14,7 @@ from pentad.application import wiring
 from pentad.application.cli.output import note, plain, print_json
 from pentad.application.config import Settings
 from pentad.execution.backend import StreamDone, TextDelta
+from pentad.model.sampling_defaults import OPEN
 from pentad.model.service import ModelService
 from pentad.types import Message, Request, Sampling
 
@@ -24,7 +25,8 @@ class Talk:
 
     system: str | None = None
     max_tokens: int | None = None
-    temperature: float = 0.7
+    temperature: float | None = None
+    """None: the model's own default, else 0.7."""
     seed: int | None = None
     turns: list[Message] = field(default_factory=list)
 
@@ -35,7 +37,12 @@ class Talk:
             id=f"cli-{uuid.uuid4().hex}",
             model="",
             messages=(*head, *self.turns, Message(role="user", content=text)),
-            sampling=Sampling(temperature=self.temperature, max_tokens=self.max_tokens, seed=self.seed),
+            sampling=Sampling(
+                temperature=0.7 if self.temperature is None else self.temperature,
+                max_tokens=self.max_tokens,
+                seed=self.seed,
+                left_open=OPEN if self.temperature is None else OPEN - {"temperature"},
+            ),
         )
 
     async def whole(self, models: ModelService, text: str) -> dict[str, Any]:
@@ -46,6 +53,7 @@ class Talk:
             "model": models.default,
             "text": completion.message.content,
             "finish_reason": completion.choices[0].reason,
+            "sampling_defaults": next((d.chosen for d in usage.decisions if d.subject == "sampling"), None),
             "usage": {
                 "prompt_tokens": usage.prompt_tokens,
                 "cached_tokens": usage.cached_tokens,

@@ -62,6 +62,7 @@ class EngineBackend:
             formats=FORMATS,
             logprobs=True,
             token_prompts=True,
+            sampling=files.sampling,
         )
 
     @property

@@ -66,6 +66,7 @@ class LlamaCppBackend:
             formats=FORMATS,
             logprobs=True,
             token_prompts=True,
+            sampling=files.sampling,
         )
         self._turn = asyncio.Lock()
         self._in_use = threading.Lock()

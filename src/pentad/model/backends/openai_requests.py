@@ -54,8 +54,10 @@ def request_fields(request: Request, endpoint: Endpoint) -> tuple[dict[str, Any]
         "model": endpoint.model,
         "stream": True,
         "stream_options": {"include_usage": True},
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
+    }
+    # What the caller left open is the endpoint's to choose: it may know what its model needs.
+    fields |= {
+        name: getattr(sampling, name) for name in ("temperature", "top_p") if name not in sampling.left_open
     }
     fields |= _optional(sampling, endpoint.max_tokens_field)
     if request.text is not None:

@@ -27,7 +27,6 @@ from pentad.application.gateway.schemas.responses import (
 )
 from pentad.application.gateway.store import Stored
 from pentad.application.gateway.translate.frames import event_frame
-from pentad.application.gateway.translate.options import given
 from pentad.application.gateway.translate.response_tools import shown_names
 from pentad.application.gateway.translate.responses import (
     check_kept,
@@ -212,8 +211,8 @@ class Responses:
             tools=[msgspec.to_builtins(tool) for tool in wire.tools or ()],
             tool_choice=choice if isinstance(choice, str) else msgspec.to_builtins(choice),
             parallel_tool_calls=wire.parallel_tool_calls is not False,
-            temperature=given(wire.temperature, 1.0),
-            top_p=given(wire.top_p, 1.0),
+            temperature=request.sampling.temperature,
+            top_p=request.sampling.top_p,
             text=text if text.get("format") else {**text, "format": {"type": "text"}},
             instructions=wire.instructions,
             previous_response_id=wire.previous_response_id,

@@ -22,7 +22,7 @@ from pentad.application.gateway.schemas.messages import (
 from pentad.application.gateway.translate.chat import ends_open
 from pentad.application.gateway.translate.client_tools import FAMILIES, client_tool
 from pentad.application.gateway.translate.formats import json_schema
-from pentad.application.gateway.translate.options import given, nucleus, stops
+from pentad.application.gateway.translate.options import drawing, stops
 from pentad.application.gateway.translate.tools import named_tool, tool_spec
 from pentad.errors import InvalidRequest
 from pentad.types import Message, OutputFormat, Request, RunContext, Sampling, ToolCall, ToolChoice, ToolSpec
@@ -206,8 +206,7 @@ def _options(body: CountTokensRequest) -> dict[str, Any]:
 
 def _sampling(body: MessagesRequest) -> Sampling:
     return Sampling(
-        temperature=given(body.temperature, 1.0),
-        **nucleus(body.top_p, body.top_k),
+        **drawing(temperature=body.temperature, top_p=body.top_p, top_k=body.top_k),
         max_tokens=body.max_tokens,
         fit_max_tokens=True,
         stop=stops(body.stop_sequences),

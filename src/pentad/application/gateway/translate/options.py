@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from pentad.errors import InvalidRequest
+from pentad.model.sampling_defaults import OPEN
 from pentad.types import Sampling
 
 _SEED_MASK = 2**63 - 1
@@ -50,12 +51,15 @@ def sampling(body: SamplingFields, *, max_tokens: int | None, logprobs: int | No
             f"min_tokens is {body.min_tokens}, above max_tokens {max_tokens}", param="min_tokens"
         )
     return Sampling(
-        temperature=given(body.temperature, 1.0),
-        **nucleus(body.top_p, body.top_k),
-        min_p=body.min_p or 0.0,
+        **drawing(
+            temperature=body.temperature,
+            top_p=body.top_p,
+            top_k=body.top_k,
+            min_p=body.min_p,
+            repetition_penalty=body.repetition_penalty,
+        ),
         presence_penalty=body.presence_penalty or 0.0,
         frequency_penalty=body.frequency_penalty or 0.0,
-        repetition_penalty=body.repetition_penalty or 1.0,
         logit_bias=logit_bias(body.logit_bias),
         seed=None if body.seed is None else body.seed & _SEED_MASK,
         n=body.n or 1,
@@ -74,11 +78,29 @@ def given(value: Any, default: Any) -> Any:
     return default if value is None else value
 
 
-def nucleus(top_p: float | None, top_k: int | None) -> dict[str, Any]:
-    """top_p and top_k; a nucleus of no mass holds the most probable token, so it is a top_k of 1."""
+def drawing(
+    *,
+    temperature: float | None,
+    top_p: float | None,
+    top_k: int | None = None,
+    min_p: float | None = None,
+    repetition_penalty: float | None = None,
+) -> dict[str, Any]:
+    """The fields of Sampling that a model may have defaults for; those not sent are left open to it.
+
+    A nucleus of no mass holds the most probable token, so it is a top_k of 1.
+    """
     if top_p == 0:
-        return {"top_p": 1.0, "top_k": 1}
-    return {"top_p": given(top_p, 1.0), "top_k": max(0, top_k or 0)}
+        top_p, top_k = 1.0, 1
+    sent = {
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": None if top_k is None else max(0, top_k),
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+    }
+    fields: dict[str, Any] = {name: value for name, value in sent.items() if value is not None}
+    return {**fields, "left_open": OPEN - fields.keys()}
 
 
 def stops(value: str | list[str] | None) -> tuple[str, ...]:

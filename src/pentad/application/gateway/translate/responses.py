@@ -15,7 +15,7 @@ from pentad.application.gateway.schemas.responses import (
 )
 from pentad.application.gateway.translate.chat import text_of
 from pentad.application.gateway.translate.formats import json_schema
-from pentad.application.gateway.translate.options import given, nucleus
+from pentad.application.gateway.translate.options import drawing
 from pentad.application.gateway.translate.response_tools import ShownNames, function_tools, shown_names
 from pentad.application.gateway.translate.tools import allowed_tools, named_tool, tool_choice
 from pentad.errors import InvalidRequest, NotFound
@@ -100,8 +100,7 @@ def response_request(
         tool_choice=choice,
         format=_format(body.text),
         sampling=Sampling(
-            temperature=given(body.temperature, 1.0),
-            **nucleus(body.top_p, None),
+            **drawing(temperature=body.temperature, top_p=body.top_p),
             max_tokens=body.max_output_tokens,
             fit_max_tokens=True,
             logprobs=body.top_logprobs or (0 if wants_logprobs(body) else None),
