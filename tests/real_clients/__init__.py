@@ -1,0 +1,1 @@
+"""Programs that people use, unmodified, against the real gateway: `scripts/real_clients`."""
