@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import pathlib
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-import httpx2
-
-from gateway_support import live, model_service
-from pentad.application.services import Services
-from pentad.execution.backend import Capabilities
-from pentad.testing.backends import ALL_FORMATS, ScriptedBackend
-from process_support import home_with, serving
 from real_clients import installs
-from real_clients.case import Case, Seen
+from real_clients.case import Case
 from real_clients.libraries import CASES as LIBRARIES
+from real_clients.world import run
 
 CASES = LIBRARIES
-PROGRAMS = pathlib.Path(__file__).parent / "programs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,71 +69,6 @@ def attempt(case: Case, *, verbose: bool = False) -> Row:
         did=case.did,
         outcome=outcome,
     )
-
-
-def run(case: Case, home: pathlib.Path) -> Seen:
-    """Serves the case's model and runs its program to the end, in a folder that is then gone but for `Seen`.
-
-    Raises:
-        subprocess.SubprocessError: the program failed, or took too long.
-    """
-    with tempfile.TemporaryDirectory(prefix="real-client-") as scratch:
-        folder = pathlib.Path(scratch)
-        with served(case, folder / "pentad") as (url, backend):
-            work, own = folder / "work", folder / "home"
-            work.mkdir()
-            own.mkdir()
-            places = {"url": url, "home": home, "folder": work, "own": own, "programs": PROGRAMS}
-            for name, text in case.files.items():
-                path = folder / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(_placed(text, places))
-            done = subprocess.run(
-                [_placed(word, places) for word in case.command],
-                env={"PATH": os.environ["PATH"], "HOME": str(own), "LANG": "C.UTF-8"}
-                | {name: _placed(value, places) for name, value in case.environment.items()},
-                cwd=work,
-                capture_output=True,
-                text=True,
-                timeout=case.timeout_s,
-                stdin=subprocess.DEVNULL,
-                check=True,
-            )
-        files = {p.name: p.read_text() for p in work.iterdir() if p.is_file()}
-        return Seen(said=_said(done.stdout), requests=backend.requests if backend else (), files=files)
-
-
-@contextmanager
-def served(case: Case, home: pathlib.Path) -> Iterator[tuple[str, ScriptedBackend | None]]:
-    """The gateway's address, and the scripted model unless the case wants a real one."""
-    if case.model:
-        from pentad.model.store import ModelStore
-
-        path = pathlib.Path(ModelStore().resolve(case.model).path)
-        with serving(home_with(home, {case.model: path}), "--model", case.model) as server:
-            yield server.url, None
-        return
-    capabilities = Capabilities(model="scripted", context_length=case.context_tokens, formats=ALL_FORMATS)
-    backend = ScriptedBackend(case.turns, capabilities=capabilities, repeat=True)
-    services = Services(models=model_service(backend))
-    with live(services, backend=backend, allowed_origins=tuple(case.origins)) as server:
-        httpx2.get(f"{server.url}/readyz").raise_for_status()
-        yield server.url, backend
-
-
-def _placed(text: str, places: dict[str, object]) -> str:
-    for name, value in places.items():
-        text = text.replace("{" + name + "}", str(value))
-    return text
-
-
-def _said(output: str) -> object:
-    """The last line as JSON, else the whole output."""
-    lines = output.strip().splitlines()
-    try:
-        return json.loads(lines[-1]) if lines else ""
-    except ValueError:
-        return output
 
 
 def _line(error: Exception) -> str:

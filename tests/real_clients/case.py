@@ -64,6 +64,8 @@ class Case:
     context_tokens: int = 200_000
     """Of the scripted model."""
     timeout_s: float = 180.0
+    light: bool = False
+    """Whether the client is among the development tools, so that CI runs the case."""
 
 
 _NUMBERS = itertools.count(1)

@@ -84,6 +84,7 @@ CASES = (
         environment={"OPENAI_AGENTS_DISABLE_TRACING": "1"},
         turns=_handoff() + _handoff(),
         check=_handed_over,
+        light=True,
     ),
     Case(
         name="pydantic-ai",
@@ -98,6 +99,7 @@ CASES = (
             *_sum_call(),
         ],
         check=_typed,
+        light=True,
     ),
     Case(
         name="langgraph",
