@@ -14,8 +14,10 @@ import pytest
 from agent_support import run, spec
 from pentad.agent.codec import encode
 from pentad.agent.events import ModelAnswered, RunEnded, RunStarted, StepEnded, ToolReturned
-from pentad.agent.journal import Journal, JournalUnavailable
+from pentad.agent.journal import Journal
+from pentad.agent.journal_view import JournalUnavailable
 from pentad.agent.rows import JournalDamaged, to_row
+from pentad.agent.seal import Seal
 from pentad.errors import Conflict, NotFound
 from pentad.types import Decision, Span, ToolCall, Usage
 
@@ -130,7 +132,7 @@ def test_the_list_of_runs_is_checked_against_the_events(tmp_path: pathlib.Path) 
 def test_a_file_of_another_format_is_refused(tmp_path: pathlib.Path) -> None:
     filled(tmp_path).close()
     tamper(tmp_path, "PRAGMA user_version = 99")
-    with pytest.raises(Conflict, match="format 99, this version writes 1"):
+    with pytest.raises(Conflict, match="format 99, this version writes 2"):
         Journal(tmp_path / "j.db")
 
 
@@ -248,7 +250,7 @@ def test_an_effect_is_forced_to_the_disk_and_a_note_is_not(tmp_path: pathlib.Pat
 def test_rows_are_plain_ascii_json(tmp_path: pathlib.Path) -> None:
     journal = filled(tmp_path)
     for record in journal.read("r"):
-        payload = to_row(record, b"")[4]
+        payload = to_row(record, b"", Seal(b"k"))[4]
         assert payload.isascii()
         json.loads(payload)
     journal.close()

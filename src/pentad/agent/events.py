@@ -41,6 +41,10 @@ class RunStarted:
     budget: Budget = field(default_factory=Budget)
     data_label: str | None = None
     forked_from: Origin | None = None
+    default_model: str = ""
+    """What served an agent that names no model when the run began; "" in records of earlier versions."""
+    foreground: bool = False
+    """Someone follows it in a terminal: when that process is gone, nobody goes on unasked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,8 @@ class RunResumed:
     """Tool calls whose intent was journaled and whose result was not."""
     waiting: int = 0
     """Approvals that are still pending."""
+    foreground: bool = False
+    """As in `RunStarted`, of the process that took it up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

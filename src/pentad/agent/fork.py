@@ -18,6 +18,7 @@ def forked(
     step: int,
     goal: str | None = None,
     model: str | None = None,
+    foreground: bool = False,
     clock: Clock,
     wall: Clock,
 ) -> list[Record]:
@@ -27,6 +28,7 @@ def forked(
         records: the whole of the old run.
         run_id: the new one's.
         step: the first step that is not copied, from 1.
+        foreground: whether someone follows the new one in a terminal.
         goal, model: in place of the old ones. With another goal, memories are looked up anew.
 
     Raises:
@@ -50,5 +52,9 @@ def forked(
         outdated = goal is not None and isinstance(record.event, Recalled)
         if not outdated and not isinstance(record.event, RunEnded):
             kept.append(record)
-    kept.append(Record(run_id=run_id, sequence=0, at_s=wall(), clock_s=clock(), event=RunResumed()))
+    kept.append(
+        Record(
+            run_id=run_id, sequence=0, at_s=wall(), clock_s=clock(), event=RunResumed(foreground=foreground)
+        )
+    )
     return [replace(record, run_id=run_id, sequence=i) for i, record in enumerate(kept, 1)]

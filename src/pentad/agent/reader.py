@@ -48,9 +48,7 @@ class RunReader:
         self, *, tenant: str = "default", status: str | None = None, limit: int = 100
     ) -> Sequence[RunRow]:
         """The tenant's runs, newest first; with `status`, only those."""
-        if status is None:
-            return self._journal.runs(where="tenant = ?", values=(tenant,), limit=limit)
-        return self._journal.runs(where="tenant = ? AND status = ?", values=(tenant, status), limit=limit)
+        return self._journal.runs(tenant=tenant, status=status, limit=limit)
 
     def show(self, run_id: str, *, tenant: str = "default") -> RunState:
         """What the run has come to. Raises NotFound, JournalDamaged."""

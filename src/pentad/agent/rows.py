@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import hmac
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +18,17 @@ from pentad.agent.events import (
     RunStarted,
     from_json,
 )
+from pentad.agent.seal import Seal
 from pentad.agent.sqlite import storable
 from pentad.errors import PentadError, UnknownName
 from pentad.json_text import parse_json
 from pentad.types import Span
 
 EVENT_COLUMNS = "sequence, at_s, clock_s, kind, payload, spans, digest"
+
+
+DAMAGED = "damaged"
+"""Stands in lists for the status of a run whose rows cannot be trusted."""
 
 
 class JournalDamaged(PentadError):
@@ -43,37 +48,47 @@ class RunRow:
     started_s: float
     ended_s: float | None
     status: str
-    """`running` or `waiting` until the run has ended, whether or not a process is at it now."""
+    """`running` or `waiting` until the run has ended, whether or not a process is at it now.
+
+    `damaged` when its events are not what a journal wrote; then what else is known of it may be empty.
+    """
 
 
 def check_status(status: str | None) -> None:
     """Raises UnknownName for what is no state of a run; None asks for all."""
-    if status is not None and status not in RUN_STATES:
+    known = (*RUN_STATES, DAMAGED)
+    if status is not None and status not in known:
         raise UnknownName(
-            f"no run is ever {status[:100]!r}", hint=f"known: {', '.join(RUN_STATES)}", param="status"
+            f"no run is ever {status[:100]!r}", hint=f"known: {', '.join(known)}", param="status"
         )
 
 
 Row = tuple[int, float, float, str, str, str, bytes]
 
 
-def to_row(record: Record, tail: bytes) -> Row:
+def to_row(record: Record, tail: bytes, seal: Seal) -> Row:
     """The values of EVENT_COLUMNS. `tail` is the digest of the run's row before, b"" for the first."""
     payload, spans = dumps(encode(record.event)), dumps(encode(record.spans))
-    digest = _digest(tail, record, payload, spans)
+    head = row_head(record.run_id, record.sequence, record.at_s, record.clock_s, record.kind)
+    digest = seal.row(tail, head, payload, spans)
     return record.sequence, record.at_s, record.clock_s, record.kind, payload, spans, digest
 
 
-def from_row(run_id: str, number: int, row: Sequence[object], tail: bytes) -> Record:
+def from_row(run_id: str, number: int, row: Sequence[object], tail: bytes, seal: Seal) -> Record:
     """The record that row `number` of a run holds.
 
-    Raises JournalDamaged when the row is not one that `to_row` made for this place.
+    Raises JournalDamaged when the row is not one that `to_row` made for this place, with this key.
     """
     sequence, at_s, clock_s, kind, payload, spans, digest = row
     try:
         if sequence != number:
             raise Malformed("sequence", f"is {sequence!r}")
-        record = Record(
+        # Before anything is made of it: what the key did not seal is not looked into.
+        head = row_head(run_id, number, fit(float, at_s, "at_s"), fit(float, clock_s, "clock_s"), str(kind))
+        made = seal.row(tail, head, str(payload), str(spans))
+        if not (isinstance(digest, bytes) and hmac.compare_digest(digest, made)):
+            raise Malformed("digest", "does not match the row")
+        return Record(
             run_id=run_id,
             sequence=number,
             at_s=fit(float, at_s, "at_s"),
@@ -81,19 +96,21 @@ def from_row(run_id: str, number: int, row: Sequence[object], tail: bytes) -> Re
             event=from_json(str(kind), parse_json(str(payload))),
             spans=fit(tuple[Span, ...], parse_json(str(spans)), "spans"),
         )
-        if digest != _digest(tail, record, str(payload), str(spans)):
-            raise Malformed("digest", "does not match the row")
     except ValueError as error:
-        raise JournalDamaged(
-            f"event {number} of run {run_id!r} is damaged: {str(error)[:200]}",
-            hint="restore the journal from a backup; the run is left as it is",
-        ) from None
-    return record
+        raise damaged(run_id, f"event {number}", str(error)[:200]) from None
 
 
-def _digest(tail: bytes, record: Record, payload: str, spans: str) -> bytes:
-    head = dumps([record.run_id, record.sequence, record.at_s, record.clock_s, record.kind])
-    return hashlib.sha256(b"\n".join([tail, head.encode(), payload.encode(), spans.encode()])).digest()
+def damaged(run_id: str, what: str, why: str) -> JournalDamaged:
+    """The error of a run that cannot be trusted."""
+    return JournalDamaged(
+        f"{what} of run {run_id!r} is damaged: {why}",
+        hint="restore the journal from a backup, or remove the run; it is left as it is",
+    )
+
+
+def row_head(run_id: str, sequence: int, at_s: float, clock_s: float, kind: str) -> str:
+    """The columns of a row besides payload and spans, as its digest sees them. ValueError for no number."""
+    return dumps([run_id, sequence, at_s, clock_s, kind])
 
 
 def project(db: sqlite3.Connection, record: Record, owner: str) -> None:
@@ -103,7 +120,7 @@ def project(db: sqlite3.Connection, record: Record, owner: str) -> None:
         db.execute(
             "INSERT INTO runs (id, tenant, agent, goal, started_s, status, owner) "
             "VALUES (?, ?, ?, ?, ?, 'running', ?)",
-            (record.run_id, event.tenant, _name(event), storable(event.goal), record.at_s, owner),
+            (record.run_id, storable(event.tenant), name_of(event), storable(event.goal), record.at_s, owner),
         )
     elif isinstance(event, RunEnded):
         db.execute(
@@ -117,5 +134,6 @@ def project(db: sqlite3.Connection, record: Record, owner: str) -> None:
         )
 
 
-def _name(event: RunStarted) -> str:
+def name_of(event: RunStarted) -> str:
+    """The agent's name, as the list of runs has it."""
     return storable(str(event.agent.get("name", "")))

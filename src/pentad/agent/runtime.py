@@ -22,6 +22,7 @@ from pentad.agent.limits import RuntimeLimits
 from pentad.agent.memory.base import Memory
 from pentad.agent.ports import ModelPort
 from pentad.agent.reader import RunReader
+from pentad.agent.resumption import generators, resumable
 from pentad.agent.run import Run, Surroundings
 from pentad.agent.spec import AgentSpec
 from pentad.agent.state import RunState, fold
@@ -110,6 +111,7 @@ class AgentRuntime(RunReader):
         objective: Objective | None = None,
         budget: Budget | None = None,
         data_label: str | None = None,
+        foreground: bool = False,
     ) -> str:
         """Begins a run and returns its id at once; `events` follows it.
 
@@ -118,6 +120,7 @@ class AgentRuntime(RunReader):
             model: in place of the agent's.
             history: the conversation before, oldest first.
             objective, budget, data_label: for this run; a budget can only narrow the agent's.
+            foreground: someone follows it here; `resume_all` of another process leaves it alone.
 
         Raises:
             UnknownName: no such agent, tool or planner. Overloaded: too many runs at work.
@@ -143,17 +146,19 @@ class AgentRuntime(RunReader):
             objective=aim,
             budget=limit,
             data_label=data_label or spec.data_label,
+            default_model=next(iter(generators(self._around.models)), ""),
+            foreground=foreground,
         )
         with self._admit(tenant) as place:
             record = await self._journal.append(run_id, started)
             self._spawn(run_id, fold([record]), place.pop_all())
         return run_id
 
-    async def resume(self, run_id: str, *, tenant: str = "default") -> None:
+    async def resume(self, run_id: str, *, tenant: str = "default", foreground: bool = False) -> None:
         """Takes up a run that no living process works on. Effects already made are not made again.
 
         Raises:
-            NotFound, JournalDamaged. Conflict: it has ended or is being worked on.
+            NotFound, JournalDamaged. Conflict: it has ended, is being worked on or its model is not here.
             UnknownName: it uses tools that this process does not have; it is left as it is.
         """
         row = self._own(run_id, tenant)
@@ -163,28 +168,33 @@ class AgentRuntime(RunReader):
             raise Conflict(f"run {run_id!r} is already being worked on", hint="follow its events")
         with self._admit(tenant) as place:
             # Before it is claimed: a run with tools that only another program has is left to that one.
-            self._check(fold(await asyncio.to_thread(self._journal.read, run_id)).spec)
+            self._check((await self._resumable(run_id)).spec)
             await self._journal.claim(run_id)
-            state = fold(await asyncio.to_thread(self._journal.read, run_id))
+            state = await self._resumable(run_id)
             waiting = sum(asked.kind == "tool" for asked in state.pending.values())
-            resumed = RunResumed(in_doubt=len(state.intents), waiting=waiting)
+            in_doubt = len(state.intents)
+            resumed = RunResumed(in_doubt=in_doubt, waiting=waiting, foreground=foreground)
             record = await self._journal.append(run_id, resumed)
             self._spawn(run_id, state.apply(record), place.pop_all())
 
     async def resume_all(self) -> list[str]:
         """Resumes every unfinished run that can be, oldest first, and returns their ids.
 
-        Runs of other living processes are left alone; a damaged one is logged and left as it is.
+        Runs of other living processes are left alone, and so are those that someone followed in a
+        terminal; one that is damaged or whose model is not here is logged and left as it is.
         """
         resumed = []
-        marks = ", ".join("?" * len(UNFINISHED))
-        for row in reversed(self._journal.runs(where=f"status IN ({marks})", values=UNFINISHED)):
+        for row in self._journal.unfinished():
             if row.id in self._tasks or not self._shares.fits(row.tenant):
                 continue
             try:
+                if (await asyncio.to_thread(self.show, row.id, tenant=row.tenant)).foreground:
+                    continue
                 await self.resume(row.id, tenant=row.tenant)
             except PentadError as error:
                 _LOG.warning("run %s is not resumed: %s", row.id, error)
+            except Exception:  # whatever is wrong with one run, the others go on
+                _LOG.exception("run %s is not resumed", row.id)
             else:
                 resumed.append(row.id)
         return resumed
@@ -219,6 +229,7 @@ class AgentRuntime(RunReader):
         goal: str | None = None,
         model: str | None = None,
         tenant: str = "default",
+        foreground: bool = False,
     ) -> str:
         """Begins a run that has done what `run_id` had before `step`, and goes on from there; its id.
 
@@ -236,10 +247,11 @@ class AgentRuntime(RunReader):
             step=step,
             goal=goal,
             model=None if model is None else self._served(model),
+            foreground=foreground,
             clock=self._around.clock,
             wall=self._around.wall,
         )
-        state = fold(records)
+        state = resumable(records, self._around.models)
         self._check(state.spec)
         with self._admit(tenant) as place:
             await self._journal.begin(records, run_id)
@@ -280,8 +292,11 @@ class AgentRuntime(RunReader):
     async def _spec(self, agent: AgentSpec | str) -> AgentSpec:
         return agent if isinstance(agent, AgentSpec) else await asyncio.to_thread(self.agents.get, agent)
 
+    async def _resumable(self, run_id: str) -> RunState:
+        return resumable(await asyncio.to_thread(self._journal.read, run_id), self._around.models)
+
     def _served(self, model: str) -> str:
-        known = [card.name for card in self._around.models.models() if card.kind == "generate"]
+        known = generators(self._around.models)
         if model not in known:
             raise ModelNotFound(f"no model {model!r}", hint=f"served: {', '.join(known)}", param="model")
         return model

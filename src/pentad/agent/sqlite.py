@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from pentad.errors import Conflict, Unavailable
 
@@ -13,23 +13,40 @@ from pentad.errors import Conflict, Unavailable
 def connect(path: pathlib.Path) -> sqlite3.Connection:
     """A connection in autocommit mode that any thread may use, one at a time."""
     with translated(path):
-        return sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+    # A cell that is no UTF-8 is one bad row, not an error of the whole query.
+    db.text_factory = lambda data: data.decode("utf-8", "replace")
+    return db
 
 
-def prepare(db: sqlite3.Connection, *, schema: tuple[str, ...], version: int, what: str) -> None:
-    """Switches to WAL and lays out an empty file. Raises Conflict for a file of another format."""
+def prepare(
+    db: sqlite3.Connection,
+    *,
+    schema: tuple[str, ...],
+    version: int,
+    what: str,
+    earlier: Mapping[int, Callable[[sqlite3.Connection], None]] | None = None,
+) -> None:
+    """Switches to WAL and lays out an empty file, or converts one of an `earlier` format.
+
+    Raises Conflict for a file of another format.
+    """
     db.execute("PRAGMA journal_mode = WAL")
     with transaction(db):
         found = db.execute("PRAGMA user_version").fetchone()[0]
+        if found == version:
+            return
         if found == 0:
             for statement in schema:
                 db.execute(statement)
-            db.execute(f"PRAGMA user_version = {version}")
-        elif found != version:
+        elif earlier and found in earlier:
+            earlier[found](db)
+        else:
             raise Conflict(
                 f"the {what} file has format {found}, this version writes {version}",
-                hint="use the pentad that wrote it, or another --home",
+                hint="use the pentad that wrote it, or another --data-home",
             )
+        db.execute(f"PRAGMA user_version = {version}")
 
 
 @contextlib.contextmanager

@@ -90,6 +90,8 @@ class RunState:
     objective: Objective = field(default_factory=Objective)
     data_label: str | None = None
     forked_from: Origin | None = None
+    foreground: bool = False
+    """Only who is asked to goes on with it after its process is gone."""
     started_s: float = 0.0
     """Wall clock; today's date for prompts, the same after a restart."""
     ended_s: float | None = None
@@ -175,7 +177,8 @@ class RunState:
             case RunResumed():
                 # A tool that asked for input died with the process; nobody waits for that answer.
                 pending = {i: asked for i, asked in self.pending.items() if asked.kind == "tool"}
-                return replace(self, ledger=self.ledger.forfeit())._with_pending(pending)
+                resumed = replace(self, ledger=self.ledger.forfeit(), foreground=event.foreground)
+                return resumed._with_pending(pending)
             case ApprovalAsked():
                 return self._with_pending({**self.pending, event.approval_id: event})
             case ApprovalAnswered():
@@ -268,6 +271,7 @@ def begin(record: Record) -> RunState:
         objective=event.objective,
         data_label=event.data_label,
         forked_from=event.forked_from,
+        foreground=event.foreground,
         started_s=record.at_s,
         sequence=record.sequence,
         clock_s=record.clock_s,

@@ -7,10 +7,11 @@ import logging
 from collections.abc import Sequence
 
 from pentad.agent.events import RunEnded, RunStatus
-from pentad.agent.journal import JournalUnavailable
+from pentad.agent.journal_view import JournalUnavailable
 from pentad.agent.loop import Loop, partial
 from pentad.agent.memory.base import Memory
 from pentad.agent.planning.base import Planner
+from pentad.agent.rows import JournalDamaged
 from pentad.agent.run import Run
 from pentad.agent.spec import AgentSpec
 from pentad.agent.state import RunState
@@ -52,7 +53,7 @@ class Worker:
         except asyncio.CancelledError:
             if run_id in self._cancelled and not run.state.ended:
                 await run.append(ended("cancelled", run.state, "cancelled by request"))
-        except JournalUnavailable as error:
+        except (JournalUnavailable, JournalDamaged) as error:
             # The journal cannot be written: nothing may go on, and nothing is lost.
             _LOG.error("run %s stops where it is: %s", run_id, error)
         finally:
@@ -75,7 +76,7 @@ class Worker:
             return ended("budget_exceeded", run.state, error)
         except BudgetExceeded as error:
             return ended("budget_exceeded", run.state, str(error))
-        except JournalUnavailable:
+        except (JournalUnavailable, JournalDamaged):
             raise
         except PentadError as error:
             return ended("failed", run.state, str(error))

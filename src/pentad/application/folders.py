@@ -16,12 +16,16 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 
+from pentad.agent.seal import KEY_SUFFIX
 from pentad.application.config import APPROVALS_FILE, DEFAULT_HOME, JOURNAL_FILE, MEMORY_FILE, Settings
 from pentad.errors import Conflict, InvalidRequest
 
 _log = logging.getLogger(__name__)
 
 DATABASES = (JOURNAL_FILE, MEMORY_FILE)
+KEY_FILE = JOURNAL_FILE + KEY_SUFFIX
+DATA_FILES = (KEY_FILE, *DATABASES, APPROVALS_FILE)
+"""The key before what it seals: a move that is cut short leaves no journal without one."""
 
 
 def use_home(settings: Settings, *, write: bool = False) -> pathlib.Path:
@@ -45,7 +49,7 @@ def use_data_home(settings: Settings) -> pathlib.Path:
     folder = _usable(settings.data_root, "data_home", ours=ours, write=True)
     if ours and (moved := _move(settings.root, folder)):
         _log.warning("moved %s from %s to %s", ", ".join(moved), settings.root, folder)
-    for name in (*DATABASES, APPROVALS_FILE):
+    for name in DATA_FILES:
         for path in folder.glob(f"{name}*"):
             with contextlib.suppress(PermissionError):  # another user's, who lets us write it
                 path.chmod(0o600)
@@ -74,8 +78,7 @@ def _move(old: pathlib.Path, new: pathlib.Path) -> tuple[str, ...]:
     """Moves what the old place has and the new one lacks, each file whole or not at all."""
 
     def waiting() -> list[str]:
-        names = (*DATABASES, APPROVALS_FILE)
-        return [name for name in names if (old / name).is_file() and not (new / name).exists()]
+        return [name for name in DATA_FILES if (old / name).is_file() and not (new / name).exists()]
 
     if not waiting():
         return ()

@@ -28,7 +28,7 @@ async def run_agent(settings: Settings, spec: AgentSpec, goal: str, *, as_json: 
     """Starts a run and follows it; 0 when it ended with an answer, else 1."""
     async with wiring.build(settings) as services:
         agents = _agents(services.agents)
-        run_id = await agents.start(spec, goal)
+        run_id = await agents.start(spec, goal, foreground=True)
         return await _follow(agents, run_id, "default", as_json)
 
 
@@ -36,7 +36,7 @@ async def resume_run(settings: Settings, run_id: str, *, tenant: str, as_json: b
     """Takes a run up again and follows it; 0 when it ended with an answer, else 1."""
     async with wiring.build(settings) as services:
         agents = _agents(services.agents)
-        await agents.resume(run_id, tenant=tenant)
+        await agents.resume(run_id, tenant=tenant, foreground=True)
         return await _follow(agents, run_id, tenant, as_json)
 
 
@@ -116,7 +116,7 @@ async def fork_run(
     """Starts a run out of another and follows it; 0 when it ended with an answer, else 1."""
     async with wiring.build(settings) as services:
         agents = _agents(services.agents)
-        made = await agents.fork(run_id, step, goal=goal, model=model, tenant=tenant)
+        made = await agents.fork(run_id, step, goal=goal, model=model, tenant=tenant, foreground=True)
         return await _follow(agents, made, tenant, as_json)
 
 

@@ -55,13 +55,10 @@ def runs_list(
     json: JsonOption = False,
 ) -> None:
     """List agent runs, newest first, of all tenants of this machine's journal."""
-    from pentad.agent.rows import check_status
     from pentad.application.cli.trace import row_summary
 
-    check_status(status)
     with journal_of(flags, config) as journal:
-        where, values = ("status = ?", (status,)) if status else ("1", ())
-        rows = journal.runs(where=where, values=values, limit=limit)
+        rows = journal.runs(status=status, limit=limit)
     if json:
         print_json([row_summary(row) for row in rows])
         return
@@ -156,10 +153,15 @@ def runs_resume(
     flags: dict[str, Any],
     config: pathlib.Path | None,
     run: RunId,
-    model: Annotated[str | None, typer.Option("--model", help="Model to think with.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Serve this one; it must be the run's own.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Go on with a run that a stopped process left behind. Effects already made are not repeated."""
+    """Go on with a run that a stopped process left behind, with the model that it had.
+
+    Effects already made are not repeated. `runs fork` goes on with another model.
+    """
     import asyncio
 
     from pentad.agent.state import fold
