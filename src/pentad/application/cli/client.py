@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx2
-
 from pentad.errors import PentadError, Unauthorized, Unavailable
 
 
@@ -13,6 +11,8 @@ class ServerClient:
     """Calls one server; its errors become ours, with the server's own words."""
 
     def __init__(self, url: str, api_key: str | None = None, *, timeout_s: float = 10.0) -> None:
+        import httpx2  # here, since every verb's module names this class
+
         self.url = url.rstrip("/")
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._client = httpx2.Client(base_url=self.url, headers=headers, timeout=timeout_s)
@@ -26,6 +26,8 @@ class ServerClient:
         return self._call("POST", path, body)
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
+        import httpx2
+
         try:
             answer = self._client.request(method, path, json=body)
         except (httpx2.HTTPError, httpx2.InvalidURL) as e:
