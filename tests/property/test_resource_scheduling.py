@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pentad.execution.pace import Pace
 from pentad.execution.scheduling import BatchScheduler, EngineLimits, SchedulerInput, StepPlan
+from pentad.execution.served import ServedTokens
 from pentad.resource.scheduling.fcfs import Fcfs
 from pentad.resource.scheduling.sarathi import Sarathi
 from pentad.types import RunContext
@@ -58,10 +60,12 @@ schedulers = st.one_of(
         aging_s=st.none() | st.floats(0.5, 50),
         headroom_blocks=st.integers(0, 2),
         short_slowdown=st.none() | st.floats(1.5, 10),
+        tenant_slowdown=st.none() | st.floats(1.1, 10),
     ),
 )
+tenants = st.sampled_from(["ann", "bob", "eve"])
 arrivals = st.lists(
-    st.tuples(st.integers(0, 30), st.integers(1, 40), st.integers(1, 12), st.integers(-1, 2)),
+    st.tuples(st.integers(0, 30), st.integers(1, 40), st.integers(1, 12), st.integers(-1, 2), tenants),
     min_size=1,
     max_size=12,
 )
@@ -77,11 +81,17 @@ class ToyEngine:
         self.waiting: list[Seq] = []
         self.running: list[Seq] = []
         self.now = 0.0
+        self.pace = Pace()
         self.preemptions = 0
+        self.served = ServedTokens()
 
     @property
     def free(self) -> int:
         return self.blocks - sum(seq.num_blocks for seq in self.running)
+
+    def add(self, seq: Seq) -> None:
+        self.waiting.append(seq)
+        self.served.enter(seq.tenant)
 
     def step(self) -> list[Seq]:
         state = SchedulerInput(
@@ -91,6 +101,8 @@ class ToyEngine:
             free_blocks=self.free,
             block_size=BLOCK,
             limits=self.limits,
+            pace=self.pace,
+            served=self.served.shown(),
         )
         plan = self.scheduler.plan(state)
         assert self.scheduler.plan(state) == plan, "the same state gave two plans"
@@ -115,7 +127,9 @@ class ToyEngine:
                 seq.num_generated += 1
                 if seq.num_generated == seq.output:
                     finished.append(seq)
+        self.served.add(plan.work)
         for seq in finished:
+            self.served.leave(seq.tenant)
             self.running.remove(seq)
             seq.num_blocks = 0
         if self.running or self.waiting:
@@ -145,12 +159,23 @@ class ToyEngine:
 )
 @settings(max_examples=300, deadline=None)
 def test_every_request_finishes_and_no_plan_breaks_a_limit(
-    scheduler: BatchScheduler, requests: list[tuple[int, int, int, int]], budget: int, slots: int, spare: int
+    scheduler: BatchScheduler,
+    requests: list[tuple[int, int, int, int, str]],
+    budget: int,
+    slots: int,
+    spare: int,
 ) -> None:
     seqs = sorted(
         (
-            Seq(id=f"s{i}", arrived_s=float(at), prompt=prompt, output=output, priority=priority)
-            for i, (at, prompt, output, priority) in enumerate(requests)
+            Seq(
+                id=f"s{i}",
+                arrived_s=float(at),
+                prompt=prompt,
+                output=output,
+                priority=priority,
+                tenant=tenant,
+            )
+            for i, (at, prompt, output, priority, tenant) in enumerate(requests)
         ),
         key=lambda seq: seq.arrived_s,
     )
@@ -162,7 +187,7 @@ def test_every_request_finishes_and_no_plan_breaks_a_limit(
         while seqs and (seqs[0].arrived_s <= engine.now or not (engine.running or engine.waiting)):
             seq = seqs.pop(0)
             engine.now = max(engine.now, seq.arrived_s)
-            engine.waiting.append(seq)
+            engine.add(seq)
         unfinished -= len(engine.step())
         if not unfinished:
             return
@@ -176,6 +201,7 @@ views = st.builds(
     prompt=st.integers(1, 60),
     output=st.integers(1, 20),
     priority=st.integers(-2, 2),
+    tenant=tenants,
 )
 
 
@@ -193,6 +219,7 @@ def states(draw: st.DrawFn) -> SchedulerInput:
     waiting = draw(st.lists(views, max_size=6))
     for seq in waiting:
         seq.num_cached = draw(st.integers(0, seq.num_tokens - 1))
+    names = {seq.tenant for seq in (*running, *waiting)}
     return SchedulerInput(
         now_s=100.0,
         waiting=tuple(sorted(waiting, key=lambda seq: seq.arrived_s)),
@@ -200,6 +227,8 @@ def states(draw: st.DrawFn) -> SchedulerInput:
         free_blocks=draw(st.integers(0, 40)),
         block_size=BLOCK,
         limits=EngineLimits(max_batch_tokens=draw(st.integers(1, 64)), max_sequences=draw(st.integers(6, 9))),
+        pace=draw(st.sampled_from((Pace(), Pace(least_s=0.02, prompt_token_s=0.001)))),
+        served=dict.fromkeys(names, 5) | {min(names): 0} if len(names) > 1 else {},
     )
 
 
@@ -227,9 +256,9 @@ def test_a_plan_for_any_state_stays_within_tokens_slots_and_the_blocks_that_sure
 @pytest.mark.parametrize("aging_s", [5.0, 20.0])
 def test_a_steady_stream_of_urgent_requests_delays_another_by_at_most_the_aging_time(aging_s: float) -> None:
     engine = ToyEngine(Sarathi(aging_s=aging_s), EngineLimits(max_batch_tokens=8, max_sequences=1), 16)
-    engine.waiting.append(Seq(id="patient", arrived_s=0.0, prompt=4, output=2, priority=1))
+    engine.add(Seq(id="patient", arrived_s=0.0, prompt=4, output=2, priority=1))
     for i in range(200):
-        engine.waiting.append(Seq(id=f"u{i}", arrived_s=engine.now, prompt=4, output=2, priority=0))
+        engine.add(Seq(id=f"u{i}", arrived_s=engine.now, prompt=4, output=2, priority=0))
         if any(seq.id == "patient" for seq in engine.step()):
             # Each urgent request takes two steps, so those that may overtake queue up twice as long.
             assert engine.now <= 2 * aging_s + 8
@@ -239,8 +268,24 @@ def test_a_steady_stream_of_urgent_requests_delays_another_by_at_most_the_aging_
 
 def test_strict_priorities_starve_which_is_why_they_are_not_the_default() -> None:
     engine = ToyEngine(Sarathi(aging_s=None), EngineLimits(max_batch_tokens=8, max_sequences=1), 16)
-    engine.waiting.append(Seq(id="patient", arrived_s=0.0, prompt=4, output=2, priority=1))
+    engine.add(Seq(id="patient", arrived_s=0.0, prompt=4, output=2, priority=1))
     for i in range(200):
-        engine.waiting.append(Seq(id=f"u{i}", arrived_s=engine.now, prompt=4, output=2, priority=0))
+        engine.add(Seq(id=f"u{i}", arrived_s=engine.now, prompt=4, output=2, priority=0))
         assert all(seq.id != "patient" for seq in engine.step())
     assert Sarathi().aging_s is not None
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+@pytest.mark.parametrize("budget", [1, 8])
+def test_a_steady_stream_of_one_tenant_starves_no_other_whatever_its_priority(
+    slots: int, budget: int
+) -> None:
+    engine = ToyEngine(Sarathi(), EngineLimits(max_batch_tokens=budget, max_sequences=slots), 16)
+    for i in range(200):
+        engine.add(Seq(id=f"u{i}", arrived_s=engine.now, prompt=4, output=2, priority=-(2**31), tenant="ann"))
+        if i == 20:
+            engine.add(Seq(id="patient", arrived_s=engine.now, prompt=4, output=2, tenant="bob"))
+        if any(seq.id == "patient" for seq in engine.step()):
+            assert engine.now <= 21 + 2 * (4 + 2) * (8 // budget) + 8
+            return
+    raise AssertionError("the patient request starved")

@@ -28,6 +28,7 @@ from pentad.execution.runner import Runner
 from pentad.execution.scheduling import BatchScheduler, EngineLimits, SchedulerInput, StepPlan
 from pentad.execution.scoring import bounded, take_scores
 from pentad.execution.sequence import Sequence, note_decisions
+from pentad.execution.served import ServedTokens
 from pentad.execution.speculation.stage import Speculation
 from pentad.execution.waiting import WaitingQueue
 from pentad.types import Clock, FinishReason
@@ -87,6 +88,7 @@ class Engine:
         self._waiting = WaitingQueue()
         self._running: list[Sequence] = []
         self._outputs: list[StepOutput] = []
+        self._served = ServedTokens()
         self._counters = Counters()
         self._computing = Computing(runner, self._kv, speculation, self._counters, clock)
         self._order = itertools.count()
@@ -114,6 +116,8 @@ class Engine:
         self._sequences |= {seq.id: seq for seq in sequences}
         self._promised_blocks += blocks_of(requests, self.runner.block_size)
         self._waiting.enter(sequences)
+        for seq in sequences:
+            self._served.enter(seq.tenant)
 
     def validate(self, *requests: TokenRequest) -> None:
         """Raises what `add` would raise for these requests whatever the load; see `check_requests`."""
@@ -189,11 +193,13 @@ class Engine:
             block_size=self.runner.block_size,
             limits=self.limits,
             pace=self._computing.pace,
+            served=self._served.shown(),
         )
         plan = self._scheduler.plan(state)
         self._counters.scheduler_seconds += self.clock() - now_s
         check_plan(plan, self._scheduler.name, self._sequences, len(self._running), self.limits)
         note_decisions(plan.decisions, self._sequences)
+        self._served.add(plan.work)
         return plan
 
     def _preempt(self, plan: StepPlan) -> None:
@@ -293,6 +299,7 @@ class Engine:
             self._waiting.remove(seq)
         self._waiting.replace_leader(seq)
         del self._sequences[seq.id]
+        self._served.leave(seq.tenant)
         self._promised_blocks -= blocks_of((seq.request,), self.runner.block_size)
         if self._speculation is not None:
             self._speculation.forget(seq.id)

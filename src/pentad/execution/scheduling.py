@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -106,6 +106,8 @@ class SchedulerInput:
     limits: EngineLimits
     pace: Pace = field(default_factory=Pace)
     """How long steps take; nothing is known of it at first."""
+    served: Mapping[str, int] = field(default_factory=dict)
+    """Tokens computed for each tenant that has sequences here; empty unless there are several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

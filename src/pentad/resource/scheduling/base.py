@@ -11,9 +11,13 @@ Blocks are counted so that a plan can always be carried out:
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from pentad.execution.scheduling import SchedulerInput, SequenceView, StepPlan
 from pentad.types import Decision
+
+if TYPE_CHECKING:
+    from pentad.resource.scheduling.tenant_shares import TenantShares
 
 
 def todo_tokens(seq: SequenceView) -> int:
@@ -38,6 +42,7 @@ class Draft:
         state: what the engine showed.
         token_budget: tokens that the step may compute.
         order: the running sequences, most urgent first; room is made from its end.
+        shares: of the step, between tenants; None where one alone has work.
     """
 
     __slots__ = (
@@ -54,13 +59,20 @@ class Draft:
         "preempted",
         "prefills",
         "reserved_blocks",
+        "shares",
         "tokens",
     )
 
     def __init__(
-        self, policy: str, state: SchedulerInput, token_budget: int, order: Iterable[SequenceView]
+        self,
+        policy: str,
+        state: SchedulerInput,
+        token_budget: int,
+        order: Iterable[SequenceView],
+        shares: TenantShares | None = None,
     ) -> None:
         self._policy = policy
+        self.shares = shares
         self._decisions: list[Decision] = []
         self.now_s = state.now_s
         self.block_size = state.block_size
@@ -86,11 +98,13 @@ class Draft:
         """Takes everything from `victim`, also what this draft had given it."""
         self.alive = [seq for seq in self.alive if seq.id != victim.id]
         self.preempted[victim.id] = victim
+        if self.shares is not None:
+            self.shares.held[victim.tenant] -= 1
         self.free_blocks += victim.num_private_blocks
         todo = todo_tokens(victim)
         if victim.id in self.decodes:
             self.free_blocks += self.decodes.pop(victim.id)[1]
-            self.tokens += 1
+            self._spend(victim, -1)
         elif todo > 1:
             self.reserved_blocks -= growth_blocks(victim, todo, self.block_size)
         self.note("preempt", victim.id, constraint, (beneficiary, victim))
@@ -120,7 +134,7 @@ class Draft:
         for seq in decodes:
             if len(self.decodes) >= most:
                 return
-            if seq.id in self.preempted:
+            if seq.id in self.preempted or self.room(seq, 1) < 1:
                 continue
             need = growth_blocks(seq, 1, self.block_size)
             while need > self.free_blocks and seq.id not in self.preempted:
@@ -128,14 +142,23 @@ class Draft:
             if seq.id not in self.preempted:
                 self.decodes[seq.id] = (seq, need)
                 self.free_blocks -= need
-                self.tokens -= 1
+                self._spend(seq, 1)
+
+    def room(self, seq: SequenceView, most: int) -> int:
+        """Tokens that the step has for the sequence, at most `most`."""
+        most = min(most, self.tokens)
+        return most if self.shares is None else min(most, self.shares.left(seq.tenant))
+
+    def peers(self, seq: SequenceView) -> str:
+        """Whom the sequence's priority counts among: its tenant's, where there are several, else all."""
+        return "" if self.shares is None else seq.tenant
 
     def continue_prefill(self, seq: SequenceView, most: int) -> int:
         """Gives an admitted prompt its next chunk, cut to `most` tokens and to the free blocks."""
         if seq.id in self.preempted:
             return 0
         held_slots = (seq.num_blocks + self.free_blocks) * self.block_size
-        tokens = min(todo_tokens(seq), most, held_slots - seq.num_computed)
+        tokens = min(todo_tokens(seq), self.room(seq, most), held_slots - seq.num_computed)
         if tokens <= 0:
             return 0
         need = growth_blocks(seq, tokens, self.block_size)
@@ -156,11 +179,13 @@ class Draft:
 
     def admit(self, seq: SequenceView, most: int) -> int:
         """Starts a waiting prompt with a chunk of at most `most` tokens."""
-        tokens = min(todo_tokens(seq), most)
+        tokens = min(todo_tokens(seq), self.room(seq, most))
         need = growth_blocks(seq, tokens, self.block_size)
         self.reserved_blocks += -(-seq.num_tokens // self.block_size) - need
         self._give(seq, tokens, need)
         self.alive.append(seq)
+        if self.shares is not None:
+            self.shares.held[seq.tenant] += 1
         return tokens
 
     def add_drafts(self) -> None:
@@ -173,16 +198,21 @@ class Draft:
             if not seq.num_draft:
                 continue
             room = seq.num_blocks + need + max(0, self.free_blocks - self.reserved_blocks)
-            count = min(seq.num_draft, self.tokens, room * self.block_size - seq.num_computed - 1)
+            count = min(self.room(seq, seq.num_draft), room * self.block_size - seq.num_computed - 1)
             if count > 0:
                 self.drafts[seq.id] = count
-                self.tokens -= count
+                self._spend(seq, count)
                 self.free_blocks -= growth_blocks(seq, 1 + count, self.block_size) - need
 
     def _give(self, seq: SequenceView, tokens: int, need: int) -> None:
         self.prefills.append((seq, tokens))
         self.free_blocks -= need
+        self._spend(seq, tokens)
+
+    def _spend(self, seq: SequenceView, tokens: int) -> None:
         self.tokens -= tokens
+        if self.shares is not None:
+            self.shares.take(seq.tenant, tokens)
 
     def plan(self) -> StepPlan:
         """The finished plan: decodes first, then prompts in the order they were given room."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 
 from pentad.execution.scheduling import SchedulerInput, SequenceView, StepPlan
 from pentad.resource.scheduling.base import Draft, growth_blocks, todo_tokens
 from pentad.resource.scheduling.share import chunk_tokens, is_short, pauses
+from pentad.resource.scheduling.tenant_shares import TenantShares, Urgency
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +28,8 @@ class Sarathi:
     running sequences, plus a heap over the waiting ones while there is room. Exactness: lossless.
 
     Source: Sarathi-Serve (Agrawal et al., OSDI'24, algorithm 3). Our difference: priorities,
-    preemption and ageing; admission needs blocks for the whole prompt; the share of short requests.
+    preemption and ageing; shares of tenants (tenant_shares.py); admission needs blocks for the whole
+    prompt; the share of short requests.
     """
 
     token_budget: int | None = None
@@ -38,6 +42,9 @@ class Sarathi:
     short_slowdown: float | None = 3.0
     """How many times its time alone a short request takes behind long prompts, at most and about; None
     means that prompts fill every step in their order."""
+    tenant_slowdown: float | None = 1.75
+    """How many times its time alone a step takes for a tenant when one other has work as well, at most and
+    about; each further one adds as much. None means that tenants are not told apart."""
 
     def __post_init__(self) -> None:
         if self.token_budget is not None and self.token_budget < 1:
@@ -50,6 +57,10 @@ class Sarathi:
             raise ValueError(
                 f"short_slowdown is {self.short_slowdown}, must be above 1, at most 1000, or None"
             )
+        if self.tenant_slowdown is not None and not 1 < self.tenant_slowdown <= 1000:
+            raise ValueError(
+                f"tenant_slowdown is {self.tenant_slowdown}, must be above 1, at most 1000, or None"
+            )
 
     @property
     def name(self) -> str:
@@ -59,43 +70,57 @@ class Sarathi:
         budget = state.limits.max_batch_tokens
         if self.token_budget is not None:
             budget = min(budget, self.token_budget)
-        if not state.waiting:
+        if state.served and self.tenant_slowdown is not None:
+            shares = TenantShares(state, self._urgency, budget, self.tenant_slowdown)
+            plan = self._plan(state, budget, shares)
+            if plan.work:
+                return plan  # else the work of those whose turn it is waits for blocks of the others
+        elif not state.waiting:
             plain = _only_decodes(state, budget)
             if plain is not None:
                 return plain
-        order = sorted(state.running, key=self._urgency)
-        draft = Draft(self.name, state, budget, order)
+        return self._plan(state, budget, None)
+
+    def _plan(self, state: SchedulerInput, budget: int, shares: TenantShares | None) -> StepPlan:
+        """The plan of a step that is not the ordinary one."""
+        order = sorted(state.running, key=self._urgency if shares is None else shares.key)
+        draft = Draft(self.name, state, budget, order, shares)
         decodes: list[SequenceView] = []
         started: list[SequenceView] = []
         for seq in order:
             (decodes if todo_tokens(seq) == 1 else started).append(seq)
         draft.reserve(started)
-        draft.add_decodes(decodes, self._most_decodes(decodes, started, state, budget))
+        draft.add_decodes(decodes, self._most_decodes(draft, decodes, started, state))
         self._add_prompts(draft, started, state)
         draft.break_deadlock()
         draft.add_drafts()
         return draft.plan()
 
-    def _urgency(self, seq: SequenceView) -> tuple[float, float]:
+    def _key(self, draft: Draft, seq: SequenceView) -> Urgency:
+        """Sort key of the step's order, smaller comes first."""
+        return self._urgency(seq) if draft.shares is None else draft.shares.key(seq)
+
+    def _urgency(self, seq: SequenceView) -> Urgency:
         """Sort key, smaller is more urgent. It does not change with time, so no order ever flips."""
         if self.aging_s is None:
             return (seq.priority, seq.arrived_s)
         return (seq.arrived_s + seq.priority * self.aging_s, seq.arrived_s)
 
     def _most_decodes(
-        self, decodes: list[SequenceView], started: list[SequenceView], state: SchedulerInput, budget: int
+        self, draft: Draft, decodes: list[SequenceView], started: list[SequenceView], state: SchedulerInput
     ) -> int:
         """How many decodes may run: all, but one token is kept for a prompt more urgent than a decode."""
+        budget = draft.budget
         if len(decodes) < budget or not decodes:
             return budget
-        last = self._urgency(decodes[-1])
-        if any(self._urgency(seq) < last for seq in (*started, *state.waiting)):
+        last = self._key(draft, decodes[-1])
+        if any(self._key(draft, seq) < last for seq in (*started, *state.waiting)):
             return max(1, budget - 1)
         return budget
 
     def _add_prompts(self, draft: Draft, started: list[SequenceView], state: SchedulerInput) -> None:
         """Chunks for prompts in progress and admissions, in one order of urgency, but for the short."""
-        prompts = list(heapq.merge(started, self._admissible(draft, state), key=self._urgency))
+        prompts = list(heapq.merge(started, self._admissible(draft, state), key=partial(self._key, draft)))
         waiting = {seq.id for seq in prompts} - {seq.id for seq in started}
         first_long = len(prompts)
         if self.short_slowdown is not None:
@@ -129,12 +154,13 @@ class Sarathi:
         for seq in prompts:
             most = draft.budget if is_short(seq) else long_tokens
             given = 0
-            if min(most, draft.tokens) <= 0:
-                fits = fits and seq.id not in waiting
+            if draft.room(seq, most) <= 0:
+                # Who has had its share holds up nobody but its own.
+                fits = fits and (seq.id not in waiting or draft.room(seq, most) < min(most, draft.tokens))
             elif seq.id not in waiting:
-                given = draft.continue_prefill(seq, min(most, draft.tokens))
+                given = draft.continue_prefill(seq, most)
             elif fits := fits and self._has_room(draft, seq):
-                given = draft.admit(seq, min(most, draft.tokens))
+                given = draft.admit(seq, most)
             if not is_short(seq):
                 long_tokens -= given
         return fits
@@ -148,14 +174,18 @@ class Sarathi:
         given: set[str] = set()
         tokens = (draft.tokens + 1) // 2
         blocks = places = 0
-        least = min(seq.priority for seq in prompts if not is_short(seq))
+        least: dict[str, int] = {}
+        for seq in prompts:
+            if not is_short(seq):
+                peers = draft.peers(seq)
+                least[peers] = min(seq.priority, least.get(peers, seq.priority))
         for seq in prompts:
             if not is_short(seq):
                 if seq.id in waiting:
                     places += 1
                     blocks += -(-seq.num_tokens // draft.block_size)
                 continue
-            if tokens <= 0 or seq.priority > least:
+            if draft.room(seq, tokens) <= 0 or seq.priority > least.get(draft.peers(seq), seq.priority):
                 continue
             if seq.id not in waiting:
                 tokens -= draft.continue_prefill(seq, tokens)
@@ -173,15 +203,20 @@ class Sarathi:
         waiting = state.waiting
         if len(draft.alive) >= draft.max_sequences:
             least = max(seq.priority for seq in draft.alive)
-            waiting = [seq for seq in waiting if seq.priority < least]
-        if len({seq.priority for seq in waiting}) == 1:
+            if draft.shares is not None:
+                waiting = [
+                    seq for seq in waiting if any(self._may_displace(draft, seq, o) for o in draft.alive)
+                ]
+            else:
+                waiting = [seq for seq in waiting if seq.priority < least]
+        if draft.shares is None and len({seq.priority for seq in waiting}) == 1:
             return sorted(waiting, key=attrgetter("arrived_s"))
-        return sorted(waiting, key=self._urgency)
+        return sorted(waiting, key=partial(self._key, draft))
 
     def _has_room(self, draft: Draft, seq: SequenceView) -> bool:
         """Whether `seq` can start now, if need be in the place of less urgent running sequences."""
         slots = draft.max_sequences - len(draft.alive)
-        urgent = any(self._may_displace(seq, other) for other in draft.alive)
+        urgent = any(self._may_displace(draft, seq, other) for other in draft.alive)
         headroom = 0 if urgent else self.headroom_blocks * len(draft.alive)
         if slots > 0 and draft.fits(seq, headroom):
             return True
@@ -193,7 +228,9 @@ class Sarathi:
             draft.note("admit", seq.id, constraint)
         return bool(victims)
 
-    def _may_displace(self, seq: SequenceView, other: SequenceView) -> bool:
+    def _may_displace(self, draft: Draft, seq: SequenceView, other: SequenceView, lost: int = 0) -> bool:
+        if draft.shares is not None and seq.tenant != other.tenant:
+            return draft.shares.may_displace(seq, other, lost)
         return other.priority > seq.priority and self._urgency(other) > self._urgency(seq)
 
     def _victims(self, draft: Draft, seq: SequenceView, slots: int) -> list[SequenceView]:
@@ -202,10 +239,12 @@ class Sarathi:
         need = -(-seq.num_tokens // draft.block_size)
         room = draft.free_blocks - draft.reserved_blocks
         new = {prefill.id for prefill, _ in draft.prefills}
+        lost: Counter[str] = Counter()
         for candidate in reversed(draft.alive):
-            if candidate.id in new or not self._may_displace(seq, candidate):
+            if candidate.id in new or not self._may_displace(draft, seq, candidate, lost[candidate.tenant]):
                 continue
             victims.append(candidate)
+            lost[candidate.tenant] += 1
             slots += 1
             room += candidate.num_private_blocks
             if candidate.id in draft.decodes:
