@@ -19,6 +19,7 @@ from pentad.model.sources.base import HubRef, PathRef, PypiRef, parse_ref, safe_
 from pentad.model.sources.choice import name_of
 from pentad.model.sources.download import download
 from pentad.model.sources.hub import HubSource
+from pentad.model.sources.hub_files import HubFile
 from pentad.model.sources.index import IndexSettings, index_settings
 from pentad.model.sources.pypi import PypiSource
 
@@ -321,7 +322,8 @@ def hub(folder: pathlib.Path, remote: list[str], asked: list[Any], ref: str = "h
     return HubSource(
         ref=parsed,
         snapshot=snapshot(folder, remote, asked),
-        list_files=lambda repo, revision: remote,
+        list_files=lambda repo, revision: [HubFile(name=name) for name in remote],
+        bring_large=lambda *_: 0,
         reach=lambda: None,
     )
 

@@ -327,3 +327,31 @@ def test_catalogue_is_consistent() -> None:
         assert 0 <= known.quality <= 1
         assert all(len(digest) == 64 for digest in known.sha256.values())
     assert next(iter(CATALOGUE)) == DEFAULT_MODEL
+
+
+def test_a_file_that_ends_before_its_tensors_is_refused(tmp_path: pathlib.Path) -> None:
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(GGUF[:-100])
+    folder = make.write_llama_folder(tmp_path / "folder")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    kept = store(tmp_path / "home")
+    for path in (cut, folder):
+        with pytest.raises(BadModelFile, match=r"cut|model\.safetensors") as refused:
+            kept.pull(str(path))
+        assert "fetch the file again" in (refused.value.hint or "")
+    assert kept.list() == []
+
+
+def test_a_blob_overwritten_with_equal_size_and_time_is_pulled_anew(
+    index: double.Index, tmp_path: pathlib.Path
+) -> None:
+    kept = store(tmp_path)
+    path = kept.pull("tiny").path
+    blob = path.resolve()
+    times = (blob.stat().st_atime_ns, blob.stat().st_mtime_ns)
+    blob.chmod(0o600)
+    blob.write_bytes(GGUF[:-1] + bytes([GGUF[-1] ^ 1]))
+    os.utime(blob, ns=times)
+    assert kept.pull("tiny").path.read_bytes() == GGUF
+    assert kept.find("tiny").path == path

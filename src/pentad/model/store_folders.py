@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import pathlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+
+def default_root() -> pathlib.Path:
+    """$PENTAD_HOME, or ~/.cache/pentad."""
+    return pathlib.Path(os.environ.get("PENTAD_HOME") or "~/.cache/pentad").expanduser()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,18 +7,24 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from pentad.errors import BadModelFile, InvalidRequest
 from pentad.execution.spec import ModelSpec
 from pentad.json_text import parse_json
+from pentad.model.files.gguf import GgufFile
+from pentad.model.files.safetensors import SafetensorsFile
 from pentad.model.sources.base import sha256_of
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
 Format = Literal["gguf", "safetensors"]
+_HEADERS: Final[Mapping[str, type[GgufFile] | type[SafetensorsFile]]] = MappingProxyType(
+    {".gguf": GgufFile, ".safetensors": SafetensorsFile}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +98,21 @@ def check_blobs(path: pathlib.Path) -> None:
                 f"{str(blob)!r} has SHA-256 {found}, not the one that it is named by",
                 hint="remove the model with `pentad rm` and pull it again",
             )
+
+
+def check_extents(paths: Iterable[pathlib.Path]) -> None:
+    """Reads the headers of weight files. Raises BadModelFile for one that ends before what it announces."""
+    for path in paths:
+        opener = _HEADERS.get(path.suffix)
+        if opener is None:
+            continue
+        try:
+            opener(path).close()
+        except BadModelFile as error:
+            raise BadModelFile(
+                error.message,
+                hint=error.hint or "fetch the file again; it is cut, damaged or of another format",
+            ) from error
 
 
 def checked_name(name: str) -> str:

@@ -74,6 +74,8 @@ class Fetched:
     """For files that stay: the file or folder to open."""
     details: Mapping[str, str] = field(default_factory=dict)
     """What was really fetched, e.g. the resolved revision."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """Name to SHA-256 of the files that were read whole already."""
 
     @property
     def owned(self) -> bool:

@@ -24,12 +24,21 @@ TIMEOUT_S: Final = (15.0, 60.0)
 
 
 def download(
-    session: requests.Session, url: str, target: pathlib.Path, sha256: str, progress: Progress
+    session: requests.Session,
+    url: str,
+    target: pathlib.Path,
+    sha256: str,
+    progress: Progress,
+    *,
+    size_bytes: int | None = None,
 ) -> None:
     """Brings `url` to `target`, whose bytes then have that SHA-256.
 
     The bytes collect in `target` + `.part`, which outlives an interruption: the next call asks
     only for the rest, and starts over if that does not add up to the digest.
+
+    Args:
+        size_bytes: as declared; None where nobody does.
 
     Raises:
         Unavailable: the connection failed repeatedly; the part is kept.
@@ -46,9 +55,11 @@ def download(
         part.unlink()
         found = _collect(session, url, part, progress)
     if found != sha256:
+        size = part.stat().st_size
         part.unlink()
+        short = "" if size_bytes in (None, size) else f"{size} bytes instead of {size_bytes} and "
         raise BadModelFile(
-            f"{target.name!r} has SHA-256 {found}, expected {sha256}; nothing was kept",
+            f"{target.name!r} has {short}SHA-256 {found}, expected {sha256}; nothing was kept",
             hint="pull again; if it happens twice, the file was changed at its origin",
         )
     part.replace(target)
@@ -108,11 +119,11 @@ def _attempt(session: requests.Session, url: str, part: pathlib.Path, progress: 
 def _check_status(response: requests.Response) -> None:
     status = response.status_code
     if status in (404, 410):
-        raise ModelNotFound(f"the index has no file at the address it gave (HTTP {status})")
+        raise ModelNotFound(f"there is no file at the address that the origin gave (HTTP {status})")
     if status >= 500 or status in (408, 429):
         raise requests.ConnectionError(f"HTTP {status}")
     if status >= 400:
-        raise Unavailable(f"the index refused the download (HTTP {status})", hint="check its credentials")
+        raise Unavailable(f"the origin refused the download (HTTP {status})", hint="check its credentials")
 
 
 def _starts_at(response: requests.Response, position: int) -> bool:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from pentad.errors import InvalidRequest, ModelNotFound, Unavailable
-from pentad.model.sources.base import MODEL_SUFFIXES, Fetched, HubRef, Progress
+from pentad.errors import Forbidden, InvalidRequest, ModelNotFound, PentadError, Unavailable
+from pentad.model.sources.base import MODEL_SUFFIXES, Fetched, HubRef, Progress, disk_full_is_infeasible
+from pentad.model.sources.hub_files import (
+    HubFile,
+    bring_large,
+    damaged_blobs,
+    list_files,
+    refuse_damaged,
+)
 
 Snapshot = Callable[..., str]
-REACH_S = 10.0
+REACH_S = 5.0
 """How long the hub may take to answer at all before the cache is asked."""
 
 
@@ -20,13 +27,6 @@ def _snapshot_download(**arguments: Any) -> str:
 
     path: str = huggingface_hub.snapshot_download(**arguments)
     return path
-
-
-def _list_files(repo: str, revision: str | None) -> list[str]:
-    import huggingface_hub
-
-    names: list[str] = huggingface_hub.HfApi().list_repo_files(repo, revision=revision)
-    return names
 
 
 def _reach() -> None:
@@ -54,40 +54,71 @@ class HubSource:
 
     ref: HubRef
     snapshot: Snapshot = _snapshot_download
-    list_files: Callable[[str, str | None], list[str]] = _list_files
+    list_files: Callable[[str, str | None], list[HubFile]] = list_files
+    bring_large: Callable[..., int] = bring_large
     reach: Callable[[], None] = _reach
 
-    def fetch(self, _work: pathlib.Path, wanted: frozenset[str] | None, progress: Progress, /) -> Fetched:
+    def fetch(self, work: pathlib.Path, wanted: frozenset[str] | None, progress: Progress, /) -> Fetched:
         """See `Source.fetch`."""
         names = [self.ref.file] if self.ref.file else sorted(wanted) if wanted else None
-        cached_only = False
+        listed: list[HubFile] | None = None
         try:
             self.reach()
-            patterns = names or self._choose(self.list_files(self.ref.repo, self.ref.revision))
-        except InvalidRequest:
-            raise
+            listed = self.list_files(self.ref.repo, self.ref.revision)
         except Exception as error:
             if not _offline(error):
                 raise self._explain(error) from error
+        found = self._take(work, names, listed, progress)
+        digests, damaged = damaged_blobs(found.files)
+        if damaged and listed is not None:
+            for blob in damaged:  # under this name it is of use to nobody
+                blob.unlink()
+            found = self._take(work, names, listed, progress)
+            digests, damaged = damaged_blobs(found.files)
+        refuse_damaged(self.ref.repo, damaged, found.files)
+        return replace(found, digests=digests)
+
+    def _take(
+        self, work: pathlib.Path, names: list[str] | None, listed: list[HubFile] | None, progress: Progress
+    ) -> Fetched:
+        """The files in the hub's cache, brought there as far as they are listed; None: those that are."""
+        if listed is None:
             patterns = names or ["*" + suffix for suffix in MODEL_SUFFIXES]
-            cached_only = True
+        else:
+            patterns = self._choose([file.name for file in listed], names)
+        done = 0
         try:
-            folder = pathlib.Path(
-                self.snapshot(
+            if listed is not None:
+                chosen = [file for file in listed if file.name in patterns]
+                done = self.bring_large(self.ref.repo, self.ref.revision, chosen, work, progress)
+            with disk_full_is_infeasible(work):
+                folder = self.snapshot(
                     repo_id=self.ref.repo,
                     revision=self.ref.revision,
                     allow_patterns=patterns,
                     ignore_patterns=["*/*"] if names is None else None,
-                    tqdm_class=_bar(progress),
-                    local_files_only=cached_only,
+                    tqdm_class=_bar(
+                        lambda now, total: progress(done + now, None if total is None else done + total)
+                    ),
+                    local_files_only=listed is None,
                 )
-            )
+        except PentadError:
+            raise
         except Exception as error:
             raise self._explain(error) from error
-        return self._found(folder)
+        return self._found(pathlib.Path(folder))
 
-    def _choose(self, names: list[str]) -> list[str]:
-        """The files of one model: a safetensors folder, else the only GGUF file."""
+    def _choose(self, names: list[str], asked: list[str] | None) -> list[str]:
+        """The files of one model: those asked for, else a safetensors folder, else the only GGUF file."""
+        if asked is not None:
+            if lacking := [name for name in asked if name not in names]:
+                there = [name for name in names if name.endswith(MODEL_SUFFIXES[:2])]
+                raise ModelNotFound(
+                    f"{self.ref.repo!r} has no file {', '.join(map(repr, lacking))}",
+                    hint=f"model files there: {', '.join(there[:12]) or 'none'}",
+                    param="model",
+                )
+            return asked
         top = [name for name in names if "/" not in name and name.endswith(MODEL_SUFFIXES)]
         if "config.json" in top and any(name.endswith(".safetensors") for name in top):
             return [name for name in top if not name.endswith(".gguf")]
@@ -124,14 +155,28 @@ class HubSource:
         return Fetched(files=kept, root=root, details={"revision": folder.name})
 
     def _explain(self, error: Exception) -> Exception:
-        from huggingface_hub import errors
+        from huggingface_hub import constants, errors
 
+        kind = type(error).__name__
+        page = f"{constants.ENDPOINT}/{self.ref.repo}"
+        if isinstance(error, errors.GatedRepoError):
+            return Forbidden(
+                f"{self.ref.repo!r} is gated: its owner wants a licence accepted before it is pulled",
+                hint=f"accept it at {page}, then export HF_TOKEN with a token that may read it",
+                param="model",
+            )
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403) and not isinstance(error, errors.RepositoryNotFoundError):
+            return Forbidden(
+                f"the hub refuses {self.ref.repo!r} to your token (HTTP {status})",
+                hint="export HF_TOKEN with a valid token that may read it, or unset it for public models",
+                param="model",
+            )
         absent = (
             errors.RepositoryNotFoundError,
             errors.RevisionNotFoundError,
             errors.RemoteEntryNotFoundError,
         )
-        kind = type(error).__name__
         if isinstance(error, absent):
             return ModelNotFound(
                 f"the hub has no {self.ref.repo!r} for you ({kind})",
