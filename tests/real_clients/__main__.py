@@ -11,10 +11,13 @@ from dataclasses import asdict, dataclass
 
 from real_clients import installs
 from real_clients.case import Case
+from real_clients.coding import CASES as CODING
+from real_clients.evaluation import CASES as EVALUATION
 from real_clients.libraries import CASES as LIBRARIES
+from real_clients.pages import CASES as PAGES
 from real_clients.world import run
 
-CASES = LIBRARIES
+CASES = (*LIBRARIES, *CODING, *PAGES, *EVALUATION)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +60,7 @@ def attempt(case: Case, *, verbose: bool = False) -> Row:
     try:
         home = installs.ready(case.install)
         version = installs.version(case.install)
-        case.check(run(case, home))
+        case.check(run(case, home, under=installs.ROOT))
     except (subprocess.SubprocessError, AssertionError, LookupError, TypeError) as e:
         outcome = f"failed: {_line(e)}"
         if verbose:

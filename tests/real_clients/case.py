@@ -47,7 +47,7 @@ class Case:
     """Program and arguments.
 
     Replaced are `{url}`, `{home}` (where the client is installed), `{folder}` (where it runs), `{own}` (its
-    HOME) and `{programs}`.
+    HOME), `{programs}` and `{port}` (a free one, for a server of its own).
     """
     check: Callable[[Seen], None]
     """Asserts what must have come of it."""
@@ -60,7 +60,7 @@ class Case:
     files: Mapping[str, str] = field(default_factory=dict)
     """Files when the program starts, under `work/` (where it runs) or `home/` (its HOME)."""
     origins: Sequence[str] = ()
-    """Origins of pages that may call the gateway."""
+    """Origins of pages that may call the gateway; `{port}` is replaced."""
     context_tokens: int = 200_000
     """Of the scripted model."""
     timeout_s: float = 180.0

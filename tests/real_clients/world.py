@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from gateway_support import live, model_service
@@ -21,19 +22,33 @@ from real_clients.case import Case, Seen
 PROGRAMS = pathlib.Path(__file__).parent / "programs"
 
 
-def run(case: Case, home: pathlib.Path) -> Seen:
+def run(case: Case, home: pathlib.Path, *, under: pathlib.Path | None = None) -> Seen:
     """Serves the case's model and runs its program to the end, in a folder that is then gone but for `Seen`.
+
+    Args:
+        case: what to run.
+        home: where its client is installed.
+        under: where to make the folder; Codex has no sandbox with its home in the system's temporary one.
 
     Raises:
         subprocess.SubprocessError: the program failed, or took too long.
     """
-    with tempfile.TemporaryDirectory(prefix="real-client-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="run-", dir=under) as scratch:
         folder = pathlib.Path(scratch)
-        with served(case, folder / "pentad") as (url, backend):
+        port = _free_port()
+        origins = [origin.replace("{port}", port) for origin in case.origins]
+        with served(case, folder / "pentad", origins) as (url, backend):
             work, own = folder / "work", folder / "home"
             work.mkdir()
             own.mkdir()
-            places = {"url": url, "home": home, "folder": work, "own": own, "programs": PROGRAMS}
+            places = {
+                "url": url,
+                "port": port,
+                "home": home,
+                "folder": work,
+                "own": own,
+                "programs": PROGRAMS,
+            }
             for name, text in case.files.items():
                 path = folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,18 +69,28 @@ def run(case: Case, home: pathlib.Path) -> Seen:
 
 
 @contextmanager
-def served(case: Case, home: pathlib.Path) -> Iterator[tuple[str, ScriptedBackend | None]]:
+def served(
+    case: Case, home: pathlib.Path, origins: Sequence[str]
+) -> Iterator[tuple[str, ScriptedBackend | None]]:
     """The gateway's address, and the scripted model unless the case wants a real one."""
     if case.model:
-        path = pathlib.Path(ModelStore().resolve(case.model).path)
-        with serving(home_with(home, {case.model: path}), "--model", case.model) as server:
+        store = ModelStore()
+        models = {name: pathlib.Path(store.resolve(name).path) for name in (case.model, "minilm")}
+        with serving(home_with(home, models), case.model) as server:
             yield server.url, None
         return
     capabilities = Capabilities(model="scripted", context_length=case.context_tokens, formats=ALL_FORMATS)
     backend = ScriptedBackend(case.turns, capabilities=capabilities, repeat=True)
     services = Services(models=model_service(backend))
-    with live(services, backend=backend, allowed_origins=tuple(case.origins)) as server:
+    with live(services, backend=backend, allowed_origins=tuple(origins)) as server:
         yield server.url, backend
+
+
+def _free_port() -> str:
+    """A port that nobody listens on now, for a program's own server."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
 
 
 def _placed(text: str, places: dict[str, object]) -> str:

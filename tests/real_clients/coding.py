@@ -1,0 +1,122 @@
+"""Coding programs: each edits one file in its own tool loop, as a scripted model tells it."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from pentad.model.backends.room import answer_room
+from pentad.testing.backends import Item
+from pentad.types import Request
+from real_clients.case import Case, Install, Seen, call, tool_results
+
+ASK = "Replace red by blue in colours.txt."
+BEFORE = {"work/colours.txt": "green\nred\n"}
+AFTER = "green\nblue\n"
+BIN = "{home}/node_modules/.bin/"
+CONTEXT = 32_768
+PATCH = """apply_patch <<'EOF'
+*** Begin Patch
+*** Update File: colours.txt
+@@
+-red
++blue
+*** End Patch
+EOF
+"""
+
+
+def _fit(request: Request) -> None:
+    """The product's own rule of what fits, for a small model and a prompt of four characters a token."""
+    chars = sum(len(message.content) for message in request.messages or ())
+    chars += sum(len(json.dumps([t.name, t.description, t.parameters])) for t in request.tools)
+    answer_room(request, chars // 4, context=CONTEXT, model="scripted", at_s=0.0)
+
+
+def _claude(request: Request) -> list[Item]:
+    """Reads, edits, and says so; anything asked without tools is a title."""
+    if "Edit" not in {tool.name for tool in request.tools}:
+        return ["Colours"]
+    _fit(request)
+    path = _folder(request) + "/colours.txt"
+    done = len(tool_results(request))
+    if done == 0:
+        return ["I read it first.", call("Read", json.dumps({"file_path": path}))]
+    if done == 1:
+        edit = {"file_path": path, "old_string": "red", "new_string": "blue", "replace_all": False}
+        return [call("Edit", json.dumps(edit))]
+    return ["It is blue now."]
+
+
+def _folder(request: Request) -> str:
+    text = "\n".join(message.content for message in request.messages or ())
+    found = re.search(r"[Ww]orking directory: (\S+)", text)
+    assert found, "the program does not say where it works"
+    return found[1]
+
+
+def _edited_by_claude(seen: Seen) -> None:
+    assert seen.files["colours.txt"] == AFTER, seen.said
+    assert seen.said["result"] == "It is blue now.", seen.said
+    assert not seen.said["is_error"], seen.said
+    asked = [request.sampling.max_tokens for request in seen.requests if request.tools]
+    assert min(limit or 0 for limit in asked) > CONTEXT // 2, (
+        f"it asks for {asked}: less than by its own limits"
+    )
+
+
+def _codex(request: Request) -> list[Item]:
+    """Edits by a patch, which this program applies itself where its shell tool is asked to."""
+    _fit(request)
+    if not tool_results(request):
+        return ["I edit it.", call("exec_command", json.dumps({"cmd": PATCH}))]
+    return ["It is blue now."]
+
+
+def _edited_by_codex(seen: Seen) -> None:
+    assert seen.files["colours.txt"] == AFTER, seen.said
+    assert "It is blue now." in str(seen.said), seen.said
+
+
+CODEX_SETTINGS = """
+model = "scripted"
+model_provider = "pentad"
+
+[model_providers.pentad]
+name = "Pentad"
+base_url = "{url}/v1"
+wire_api = "responses"
+"""
+
+CASES = (
+    Case(
+        name="claude-code",
+        install=Install(
+            name="claude-code",
+            npm=("@anthropic-ai/claude-code",),
+            version_of="@anthropic-ai/claude-code",
+        ),
+        did="print mode with its own limits: reads a file, edits it, says so",
+        command=(
+            *(BIN + "claude", "-p", ASK, "--model", "scripted"),
+            *("--permission-mode", "acceptEdits", "--output-format", "json"),
+        ),
+        environment={
+            "ANTHROPIC_BASE_URL": "{url}",
+            "ANTHROPIC_AUTH_TOKEN": "unused",
+            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        },
+        files=BEFORE,
+        turns=[_claude],
+        check=_edited_by_claude,
+    ),
+    Case(
+        name="codex",
+        install=Install(name="codex", npm=("@openai/codex",), version_of="@openai/codex"),
+        did="exec: edits a file in its tool loop over Responses, says so",
+        command=(BIN + "codex", "exec", "--skip-git-repo-check", "--sandbox", "workspace-write", ASK),
+        files=BEFORE | {"home/.codex/config.toml": CODEX_SETTINGS},
+        turns=[_codex],
+        check=_edited_by_codex,
+    ),
+)
