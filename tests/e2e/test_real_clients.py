@@ -20,4 +20,4 @@ def test_an_unmodified_client_does_its_work(case: Case) -> None:
 
 
 def test_every_light_client_is_run_here() -> None:
-    assert {case.name for case in LIGHT} == {"openai-agents", "pydantic-ai"}
+    assert {case.name for case in LIGHT} == {"anthropic", "openai-agents", "pydantic-ai"}

@@ -1,35 +1,15 @@
-"""Runs the cases that are named, or all, and prints a table; see scripts/real_clients."""
+"""Runs the cases that are named, or all, and prints a row for each; see scripts/real_clients."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import pathlib
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
 
 from real_clients import installs
 from real_clients.case import Case
-from real_clients.coding import CASES as CODING
-from real_clients.evaluation import CASES as EVALUATION
-from real_clients.libraries import CASES as LIBRARIES
-from real_clients.pages import CASES as PAGES
+from real_clients.table import CASES, Row, record, table
 from real_clients.world import run
-
-CASES = (*LIBRARIES, *CODING, *PAGES, *EVALUATION)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One line of the table."""
-
-    client: str
-    version: str
-    model: str
-    did: str
-    outcome: str
-    """`ok`, or `failed: ...` with the reason's first line."""
 
 
 def main() -> int:
@@ -37,7 +17,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/real_clients", description=__doc__)
     known = [case.name for case in CASES]
     parser.add_argument("names", nargs="*", metavar="CLIENT", help=f"of {', '.join(known)}; all if none")
-    parser.add_argument("--out", type=pathlib.Path, help="add one line of JSON per client to this file")
+    parser.add_argument("--record", action="store_true", help="keep the outcome under benchmarks/results")
     parser.add_argument("--verbose", action="store_true", help="show what a failed client printed")
     chosen = parser.parse_args()
     for name in chosen.names:
@@ -48,9 +28,9 @@ def main() -> int:
         if not chosen.names or case.name in chosen.names:
             rows.append(attempt(case, verbose=chosen.verbose))
             print(" | ".join((rows[-1].client, rows[-1].version, rows[-1].did, rows[-1].outcome)), flush=True)
-    if chosen.out:
-        with chosen.out.open("a") as out:
-            out.writelines(json.dumps({"benchmark": "real_clients", **asdict(row)}) + "\n" for row in rows)
+    if chosen.record:
+        record(rows)
+        print(table())
     return int(any(row.outcome != "ok" for row in rows))
 
 
@@ -61,7 +41,7 @@ def attempt(case: Case, *, verbose: bool = False) -> Row:
         home = installs.ready(case.install)
         version = installs.version(case.install)
         case.check(run(case, home, under=installs.ROOT))
-    except (subprocess.SubprocessError, AssertionError, LookupError, TypeError) as e:
+    except (subprocess.SubprocessError, OSError, AssertionError, LookupError, TypeError, ValueError) as e:
         outcome = f"failed: {_line(e)}"
         if verbose:
             print(getattr(e, "stdout", None) or "", getattr(e, "stderr", None) or e, file=sys.stderr)

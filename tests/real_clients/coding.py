@@ -73,11 +73,25 @@ def _codex(request: Request) -> list[Item]:
     return ["It is blue now."]
 
 
+def _edited_by_aider(seen: Seen) -> None:
+    assert seen.files["colours.txt"] == AFTER, seen.said
+    assert len(seen.requests) == 1, "it asked again, so an answer was not what it takes"
+
+
 def _edited_by_codex(seen: Seen) -> None:
     assert seen.files["colours.txt"] == AFTER, seen.said
     assert "It is blue now." in str(seen.said), seen.said
 
 
+SEARCH_REPLACE = """colours.txt
+```
+<<<<<<< SEARCH
+red
+=======
+blue
+>>>>>>> REPLACE
+```
+"""
 CODEX_SETTINGS = """
 model = "scripted"
 model_provider = "pentad"
@@ -118,5 +132,25 @@ CASES = (
         files=BEFORE | {"home/.codex/config.toml": CODEX_SETTINGS},
         turns=[_codex],
         check=_edited_by_codex,
+    ),
+    Case(
+        name="aider",
+        install=Install(name="aider", pip=("aider-chat",), version_of="aider-chat"),
+        did="edits a file by a streamed search and replace block",
+        command=(
+            *("{home}/bin/aider", "--model", "openai/scripted", "--message", ASK, "--yes-always", "--no-git"),
+            *(
+                "--edit-format",
+                "diff",
+                "--no-show-model-warnings",
+                "--no-check-update",
+                "--analytics-disable",
+            ),
+            "colours.txt",
+        ),
+        environment={"OPENAI_API_BASE": "{url}/v1", "OPENAI_API_KEY": "unused"},
+        files=BEFORE,
+        turns=[["I change one word.\n\n", *SEARCH_REPLACE.splitlines(keepends=True)]],
+        check=_edited_by_aider,
     ),
 )

@@ -38,14 +38,14 @@ def ready(install: Install) -> pathlib.Path:
 
 
 def version(install: Install) -> str:
-    """The version that is installed."""
+    """The package and its version that is installed."""
     package = install.version_of or install.name
     home = ROOT / install.name
     if install.npm:
         found = json.loads((home / "node_modules" / package / "package.json").read_text())["version"]
-        return str(found)
+        return f"{package} {found}"
     code = f"import importlib.metadata as m; print(m.version({package!r}))"
-    return _run([str(home / "bin/python"), "-c", code], home).strip()
+    return f"{package} {_run([str(home / 'bin/python'), '-c', code], home).strip()}"
 
 
 def _run(command: list[str], home: pathlib.Path) -> str:

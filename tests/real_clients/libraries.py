@@ -27,6 +27,10 @@ def _sum_call() -> list[Turn]:
     return [[_add()], [call("final_result", SUM)]]
 
 
+def _runner() -> list[Turn]:
+    return [[_add()], ["Now double.", call("add", '{"a": 3, "b": 3}')], ["6"]]
+
+
 def _handed_over(seen: Seen) -> None:
     for dialect in ("responses", "chat"):
         assert seen.said[dialect] == {"answer": "It is 3.", "agent": "adder", "handoffs": 1}, seen.said
@@ -75,7 +79,33 @@ def _structured_turns() -> list[Turn]:
     return [[SUM], [SUM], [call("Sum", SUM)], ['{"total": 3, ', '"words": ["one", "two"]}']]
 
 
+def _ran(seen: Seen) -> None:
+    assert seen.said == ["6", "6"], seen.said
+    whole = ["user", "assistant", "tool", "assistant", "tool"]
+    assert [roles(seen.requests[i]) for i in (2, 5)] == [whole, whole], "a turn came without those before"
+
+
+def _chatted(seen: Seen) -> None:
+    said = seen.said
+    assert said["models"][0] == "scripted", said
+    assert [c["function"] for c in said["calls"]] == [{"name": "add", "arguments": '{"a": 1, "b": 2}'}], said
+    assert said["text"] == "It is 3.", said
+    assert said["usage"]["total_tokens"] > 0, said
+    assert (said["title"], said["tags"], said["follow_ups"]) == ("Sums", ["maths"], ["And 3?"]), said
+    assert said["vectors"] == 2, said
+    assert roles(seen.requests[1]) == ["system", "user", "assistant", "tool"]
+
+
 CASES = (
+    Case(
+        name="anthropic",
+        install=Install(name="anthropic", pip=("anthropic",)),
+        did="tool_runner with threads, plain and streamed: sends the whole conversation when refused",
+        command=_program("anthropic_tool_runner.py"),
+        turns=_runner() + _runner(),
+        check=_ran,
+        light=True,
+    ),
     Case(
         name="openai-agents",
         install=Install(name="openai-agents", pip=("openai-agents",)),
@@ -128,5 +158,19 @@ CASES = (
         command=_program("litellm_overflow.py"),
         turns=[_overflow],
         check=_mapped,
+    ),
+    Case(
+        name="open-webui",
+        install=Install(name="open-webui", pip=("aiohttp",), version_of="aiohttp"),
+        did="its calls, not the program: models, streamed chat with a tool, title, tags, follow-ups, vectors",
+        command=_program("open_webui_calls.py"),
+        turns=[
+            [_add()],
+            ["It is ", "3."],
+            ['```json\n{"title": "Sums"}\n```'],
+            ['{"tags": ["maths"]}'],
+            ['Here: {"follow_ups": ["And 3?"]}'],
+        ],
+        check=_chatted,
     ),
 )

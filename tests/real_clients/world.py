@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from gateway_support import live, model_service
+from gateway_support import HashEmbedder, live, model_service
 from pentad.application.services import Services
 from pentad.execution.backend import Capabilities
 from pentad.model.store import ModelStore
@@ -81,7 +81,7 @@ def served(
         return
     capabilities = Capabilities(model="scripted", context_length=case.context_tokens, formats=ALL_FORMATS)
     backend = ScriptedBackend(case.turns, capabilities=capabilities, repeat=True)
-    services = Services(models=model_service(backend))
+    services = Services(models=model_service(backend, embedders={"vectors": HashEmbedder()}))
     with live(services, backend=backend, allowed_origins=tuple(origins)) as server:
         yield server.url, backend
 
