@@ -72,7 +72,7 @@ def test_the_key_is_made_once_and_for_its_owner_alone(tmp_path: pathlib.Path) ->
     assert len(set(made)) > 8
     Journal(tmp_path / "journal.db").close()
     assert key.read_bytes() == made
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["journal.db", "journal.db.key"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["journal.db", "journal.db.key", "journal.db.lock"]
 
 
 @pytest.mark.parametrize(("content", "told"), [(None, "is missing"), (b"short", "has 5 bytes")])

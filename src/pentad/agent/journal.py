@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import pathlib
 import queue
 import sqlite3
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from pentad.agent import journal_format, ownership, prompt_store
+from pentad.agent import journal_format, ownership, prompt_store, usage_lock
 from pentad.agent.events import Event, Record, RunEnded, RunStarted, is_durable
 from pentad.agent.journal_view import JournalUnavailable, JournalView, last_row
 from pentad.agent.prompt_store import PromptRetention
@@ -61,11 +62,17 @@ class Journal(JournalView):
     ) -> None:
         path = pathlib.Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        reader, retention = connect(path), retention or PromptRetention()
-        with translated(path, JournalUnavailable):
-            seal = journal_format.prepare(reader, path)
-            with transaction(reader):
-                prompt_store.prepare(reader, wall(), retention)
+        retention = retention or PromptRetention()
+        with contextlib.ExitStack() as undo:
+            self._in_use = usage_lock.share(path)
+            undo.callback(os.close, self._in_use)
+            reader = connect(path)
+            undo.callback(reader.close)
+            with translated(path, JournalUnavailable):
+                seal = journal_format.prepare(reader, path)
+                with transaction(reader):
+                    prompt_store.prepare(reader, wall(), retention)
+            undo.pop_all()
         super().__init__(path, reader, seal, retention=retention, wall=wall)
         self._clock, self._on_commit = clock, on_commit
         self.owner = ownership.mine()
@@ -240,3 +247,4 @@ class Journal(JournalView):
         self._work.put(None)
         self._writer.join()
         self._reader.close()
+        os.close(self._in_use)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from pentad.errors import Conflict, Unavailable
+
+_PATIENCE_S = 10.0
 
 
 def connect(path: pathlib.Path) -> sqlite3.Connection:
@@ -72,6 +76,25 @@ def translated(path: pathlib.Path, kind: type[Unavailable] = Unavailable) -> Ite
             f"{path.name!r} cannot be used: {error}",
             hint="check the disk's free space and the file's rights",
         ) from error
+
+
+def compact(db: Any, path: pathlib.Path) -> None:
+    """Writes the file anew from what is in it, and empties its log. `db` is of sqlite3 or of apsw.
+
+    `secure_delete` alone is not enough: pages that were split keep copies of rows that moved away.
+
+    Raises Unavailable when a reader keeps the log for ten seconds.
+    """
+    db.execute("PRAGMA temp_store = MEMORY")  # a copy on the disk would be one more place with the text
+    db.execute("VACUUM")
+    until_s = time.monotonic() + _PATIENCE_S
+    while db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        if time.monotonic() > until_s:
+            raise Unavailable(
+                f"what was removed is still in the log of {path.name!r}, which another process reads",
+                hint="it goes with the next removal, or when the last process that uses the file ends",
+            )
+        time.sleep(0.05)
 
 
 def storable(text: str) -> str:

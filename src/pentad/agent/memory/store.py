@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import pathlib
 import re
-import struct
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
-
-import apsw
 
 from pentad.agent.embedding import embed_beginnings
 from pentad.agent.memory.base import Item, Kind, Recollection, Scope
+from pentad.agent.memory.file import erase, open_file, packed, translated
 from pentad.agent.memory.scoring import Weights
 from pentad.agent.ports import ModelPort
 from pentad.agent.sqlite import storable
 from pentad.agent.terms import terms, unspaced_share
-from pentad.errors import Conflict, Unavailable
+from pentad.errors import Conflict
 from pentad.types import Clock
 
 R = TypeVar("R")
-_VERSION = 2
-"""Since 2 the full-text index holds `terms` of the texts; a file of version 1 is indexed anew."""
-_SCHEMA = """
-CREATE TABLE items (
-  number INTEGER PRIMARY KEY, id TEXT NOT NULL, tenant TEXT NOT NULL, agent TEXT, kind TEXT NOT NULL,
-  text TEXT NOT NULL, source TEXT NOT NULL, importance REAL NOT NULL, created_s REAL NOT NULL,
-  expires_s REAL, UNIQUE (tenant, id)
-) STRICT;
-CREATE TABLE about (embedder TEXT NOT NULL, dimensions INTEGER NOT NULL) STRICT;
-CREATE VIRTUAL TABLE words USING fts5(text, content='', contentless_delete=1, tokenize='porter unicode61');
-"""
 _COLUMNS = "items.number, id, agent, kind, items.text, source, importance, created_s, expires_s"
 _LIVE = "tenant = :tenant AND (:agent IS NULL OR agent = :agent) AND (expires_s IS NULL OR expires_s > :now)"
 _POOL = 24
@@ -72,8 +58,8 @@ class LongTerm:
         self._weights = weights or Weights()
         self._lock = threading.Lock()
         self._indexed = False
-        with _translated(self.path):
-            self._db = _open(self.path)
+        with translated(self.path):
+            self._db = open_file(self.path)
             made = self._db.execute("SELECT embedder FROM about").fetchone()
         if made is not None:
             self._indexed = True
@@ -124,7 +110,7 @@ class LongTerm:
         def remove() -> int:
             with self._db:
                 numbers = [n for (n,) in self._db.execute(sql, self._bound(scope, self._wall()))]
-                self._remove(numbers)
+                erase(self._db, numbers)
             return len(numbers)
 
         return await self._locked(remove)
@@ -136,7 +122,7 @@ class LongTerm:
             sql = "SELECT number FROM items WHERE tenant = ? AND id = ?"
             with self._db:
                 numbers = [n for (n,) in self._db.execute(sql, (scope.tenant, ident))]
-                self._remove(numbers)
+                erase(self._db, numbers)
             return bool(numbers)
 
         return await self._locked(remove)
@@ -149,7 +135,7 @@ class LongTerm:
 
     def check_integrity(self) -> list[str]:
         """What is wrong with the file; empty when it is sound."""
-        with self._lock, _translated(self.path):
+        with self._lock, translated(self.path):
             problems = [str(r[0]) for r in self._db.execute("PRAGMA integrity_check") if r[0] != "ok"]
             if self._indexed:
                 lost = "SELECT number FROM items WHERE number NOT IN (SELECT number FROM vectors)"
@@ -165,7 +151,7 @@ class LongTerm:
 
     async def _locked(self, work: Callable[[], R]) -> R:
         def run() -> R:
-            with self._lock, _translated(self.path):
+            with self._lock, translated(self.path):
                 return work()
 
         return await asyncio.to_thread(run)
@@ -194,14 +180,8 @@ class LongTerm:
         self._db.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (number, terms(text)))
         self._db.execute(
             "INSERT INTO vectors (number, tenant, embedding) VALUES (?, ?, ?)",
-            (number, scope.tenant, _packed(vector)),
+            (number, scope.tenant, packed(vector)),
         )
-
-    def _remove(self, numbers: Sequence[int]) -> None:
-        for number in numbers:
-            self._db.execute("DELETE FROM items WHERE number = ?", (number,))
-            self._db.execute("DELETE FROM words WHERE rowid = ?", (number,))
-            self._db.execute("DELETE FROM vectors WHERE number = ?", (number,))
 
     def _query(
         self, cue: str, vector: Sequence[float], k: int, scope: Scope, now_s: float
@@ -211,7 +191,7 @@ class LongTerm:
         weights = self._weights.for_cue(unspaced_share(cue))
         nearest = self._db.execute(
             "SELECT number FROM vectors WHERE embedding MATCH ? AND k = ? AND tenant = ?",
-            (_packed(vector), pool, scope.tenant),
+            (packed(vector), pool, scope.tenant),
         )
         numbers = {n for (n,) in nearest} | set(keywords)
         marks = ",".join(map(str, map(int, numbers)))
@@ -219,7 +199,7 @@ class LongTerm:
             f"SELECT {_COLUMNS}, vec_distance_cosine(embedding, :vector) FROM items "
             f"JOIN vectors ON vectors.number = items.number WHERE items.number IN ({marks}) "
             f"AND {_LIVE.replace('tenant', 'items.tenant', 1)}",
-            {**bound, "vector": _packed(vector)},
+            {**bound, "vector": packed(vector)},
         )
         found = [
             self._recollection(row, keywords.get(cast(int, row[0]), 0.0), now_s, weights) for row in rows
@@ -262,51 +242,3 @@ class LongTerm:
     @staticmethod
     def _bound(scope: Scope, now_s: float) -> dict[str, Any]:
         return {"tenant": scope.tenant, "agent": scope.agent, "now": now_s}
-
-
-def _open(path: pathlib.Path) -> apsw.Connection:
-    import sqlite_vec
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # apsw rather than sqlite3: many builds of Python cannot load SQLite extensions.
-    db = apsw.Connection(str(path))
-    db.set_busy_timeout(10_000)
-    db.enable_load_extension(True)
-    db.load_extension(sqlite_vec.loadable_path())
-    db.enable_load_extension(False)
-    db.execute("PRAGMA journal_mode = WAL")
-    with db:
-        version = int(cast(Any, db.execute("PRAGMA user_version").fetchone())[0])
-        if version == 0:
-            db.execute(_SCHEMA)
-            db.execute(f"PRAGMA user_version = {_VERSION}")
-        elif version == 1:
-            _index_words_anew(db)
-            db.execute(f"PRAGMA user_version = {_VERSION}")
-        elif version != _VERSION:
-            raise Conflict(
-                f"memory {path.name!r} has format {version}, this version writes {_VERSION}",
-                hint="use the pentad that wrote it, or another file",
-            )
-    return db
-
-
-def _index_words_anew(db: apsw.Connection) -> None:
-    rows = [(number, terms(str(text))) for number, text in db.execute("SELECT number, text FROM items")]
-    db.execute("INSERT INTO words (words) VALUES ('delete-all')")
-    db.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", rows)
-
-
-def _packed(vector: Sequence[float]) -> bytes:
-    return struct.pack(f"{len(vector)}f", *vector)
-
-
-@contextlib.contextmanager
-def _translated(path: pathlib.Path) -> Iterator[None]:
-    try:
-        yield
-    except apsw.Error as error:
-        raise Unavailable(
-            f"memory {path.name!r} cannot be used: {error}",
-            hint="check the disk's free space and the file's rights",
-        ) from error

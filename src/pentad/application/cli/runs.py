@@ -13,6 +13,7 @@ import typer
 
 from pentad.application.cli.agents import serving_only
 from pentad.application.cli.client import ServerClient
+from pentad.application.cli.data import register_runs
 from pentad.application.cli.options import AGENTS, COMMON, ENGINE, MODELS, number, settings_of, with_settings
 from pentad.application.cli.output import duration, note, plain, print_json, print_table
 from pentad.application.cli.settings import JsonOption
@@ -43,6 +44,7 @@ def register(app: typer.Typer) -> None:
     runs.command("deny")(runs_deny)
     runs.command("fork")(runs_fork)
     runs.command("explain")(runs_explain)
+    register_runs(runs)
     app.add_typer(runs, name="runs", rich_help_panel="Agents")
 
 

@@ -1,0 +1,47 @@
+"""Removing runs so that no byte of their text stays in the journal's files."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import sqlite3
+from collections.abc import Sequence
+
+from pentad.agent import ownership, prompt_store
+from pentad.agent.journal_view import JournalUnavailable
+from pentad.agent.sqlite import compact, connect, transaction, translated
+from pentad.errors import Conflict, NotFound
+
+
+def remove_runs(journal: pathlib.Path, run_ids: Sequence[str]) -> None:
+    """Removes runs with their events and the prompts that no other run asked: all of them or none.
+
+    The file is written anew without them, so this takes time and room as the journal does. Runs that
+    were forked of them stay, and so do backups and what other runs recalled of them.
+
+    Raises:
+        NotFound: no such run.
+        Conflict: a living process works on one of them.
+        Unavailable: they are removed, but a reader keeps the log that still has their text.
+    """
+    with translated(journal, JournalUnavailable), contextlib.closing(connect(journal)) as db:
+        db.execute("PRAGMA secure_delete = ON")
+        with transaction(db):
+            for run_id in run_ids:
+                _remove(db, run_id)
+        compact(db, journal)
+
+
+def _remove(db: sqlite3.Connection, run_id: str) -> None:
+    row = db.execute("SELECT owner FROM runs WHERE id = ?", (run_id,)).fetchone()
+    if row is None:
+        raise NotFound(f"no run {run_id!r}", hint="pentad runs list shows them")
+    if row[0] is not None and ownership.alive(row[0]):
+        raise Conflict(
+            f"run {run_id!r} is being worked on by process {row[0].split(':')[0]}",
+            hint=f"end it first: pentad runs cancel {run_id}",
+        )
+    # The line first: events of a run that is listed are kept by a trigger.
+    db.execute("DELETE FROM runs WHERE id = ?", (run_id,))
+    db.execute("DELETE FROM events WHERE run_id = ?", (run_id,))
+    prompt_store.forget(db, run_id)
