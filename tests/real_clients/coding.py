@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 
 from pentad.model.backends.room import answer_room
 from pentad.testing.backends import Item
@@ -26,11 +27,11 @@ EOF
 """
 
 
-def _fit(request: Request) -> None:
-    """The product's own rule of what fits, for a small model and a prompt of four characters a token."""
+def _fit(request: Request, context: int = CONTEXT) -> None:
+    """The product's own rule of what fits, for a prompt of four characters a token."""
     chars = sum(len(message.content) for message in request.messages or ())
     chars += sum(len(json.dumps([t.name, t.description, t.parameters])) for t in request.tools)
-    answer_room(request, chars // 4, context=CONTEXT, model="scripted", at_s=0.0)
+    answer_room(request, chars // 4, context=context, model="scripted", at_s=0.0)
 
 
 def _claude(request: Request) -> list[Item]:
@@ -83,6 +84,22 @@ def _edited_by_codex(seen: Seen) -> None:
     assert "It is blue now." in str(seen.said), seen.said
 
 
+def _too_long(request: Request) -> list[Item]:
+    _fit(request, 4096)
+    return ["It fits."]
+
+
+def _said_to_be_too_long(*words: str) -> Callable[[Seen], None]:
+    """A check that the program knew why it was refused, and did not ask again and again."""
+
+    def check(seen: Seen) -> None:
+        said = str(seen.said)
+        assert all(word in said for word in words), said
+        assert len(seen.requests) == 1, f"it asked {len(seen.requests)} times"
+
+    return check
+
+
 SEARCH_REPLACE = """colours.txt
 ```
 <<<<<<< SEARCH
@@ -102,36 +119,60 @@ base_url = "{url}/v1"
 wire_api = "responses"
 """
 
+ENDED_ANYHOW = ("sh", "-c", '"$0" "$@" 2>&1 || true')
+CLAUDE = (
+    *(BIN + "claude", "-p", ASK, "--model", "scripted"),
+    *("--permission-mode", "acceptEdits", "--output-format", "json"),
+)
+CLAUDE_INSTALL = Install(
+    name="claude-code", npm=("@anthropic-ai/claude-code",), version_of="@anthropic-ai/claude-code"
+)
+CLAUDE_ENVIRONMENT = {
+    "ANTHROPIC_BASE_URL": "{url}",
+    "ANTHROPIC_AUTH_TOKEN": "unused",
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+}
+CODEX = (BIN + "codex", "exec", "--skip-git-repo-check", "--sandbox", "workspace-write", ASK)
+CODEX_INSTALL = Install(name="codex", npm=("@openai/codex",), version_of="@openai/codex")
+CODEX_FILES = BEFORE | {"home/.codex/config.toml": CODEX_SETTINGS}
+
 CASES = (
     Case(
         name="claude-code",
-        install=Install(
-            name="claude-code",
-            npm=("@anthropic-ai/claude-code",),
-            version_of="@anthropic-ai/claude-code",
-        ),
+        install=CLAUDE_INSTALL,
         did="print mode with its own limits: reads a file, edits it, says so",
-        command=(
-            *(BIN + "claude", "-p", ASK, "--model", "scripted"),
-            *("--permission-mode", "acceptEdits", "--output-format", "json"),
-        ),
-        environment={
-            "ANTHROPIC_BASE_URL": "{url}",
-            "ANTHROPIC_AUTH_TOKEN": "unused",
-            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-        },
+        command=CLAUDE,
+        environment=CLAUDE_ENVIRONMENT,
         files=BEFORE,
         turns=[_claude],
         check=_edited_by_claude,
     ),
     Case(
+        name="claude-code-overflow",
+        install=CLAUDE_INSTALL,
+        did="a context too small for its prompt: asks once, and says how much too long the prompt is",
+        command=(*ENDED_ANYHOW, *CLAUDE),
+        environment=CLAUDE_ENVIRONMENT,
+        turns=[_too_long],
+        check=_said_to_be_too_long("Prompt is too long", "limit 4096", "prompt_too_long"),
+    ),
+    Case(
         name="codex",
-        install=Install(name="codex", npm=("@openai/codex",), version_of="@openai/codex"),
+        install=CODEX_INSTALL,
         did="exec: edits a file in its tool loop over Responses, says so",
-        command=(BIN + "codex", "exec", "--skip-git-repo-check", "--sandbox", "workspace-write", ASK),
-        files=BEFORE | {"home/.codex/config.toml": CODEX_SETTINGS},
+        command=CODEX,
+        files=CODEX_FILES,
         turns=[_codex],
         check=_edited_by_codex,
+    ),
+    Case(
+        name="codex-overflow",
+        install=CODEX_INSTALL,
+        did="a context too small for its prompt: asks once, and says that it ran out of room",
+        command=(*ENDED_ANYHOW, *CODEX),
+        files=CODEX_FILES,
+        turns=[_too_long],
+        check=_said_to_be_too_long("ran out of room in the model's context window"),
     ),
     Case(
         name="aider",

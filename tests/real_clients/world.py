@@ -100,9 +100,10 @@ def _placed(text: str, places: dict[str, object]) -> str:
 
 
 def _said(output: str) -> object:
-    """The last line as JSON, else the whole output."""
+    """The last line if it is an object or a list in JSON, else the whole output."""
     lines = output.strip().splitlines()
     try:
-        return json.loads(lines[-1]) if lines else ""
+        last = json.loads(lines[-1]) if lines else None
     except ValueError:
         return output
+    return last if isinstance(last, (dict, list)) else output
