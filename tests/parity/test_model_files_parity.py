@@ -163,7 +163,7 @@ def test_embedding_is_the_same_alone_and_among_others(embedder: LocalEmbedder) -
 def test_text_at_the_limit_is_embedded_and_one_token_more_is_refused(embedder: LocalEmbedder) -> None:
     assert (embedder.dimensions, embedder.max_tokens) == (384, 256)
     fits = "word " * 254
-    assert embedder.count_tokens([fits]) == 256
+    assert embedder.embed_counted([fits])[1] == 256
     assert len(embedder.embed([fits])[0]) == 384
     with pytest.raises(
         ContextLengthExceeded, match="text 1 has 257 tokens, model 'minilm' embeds at most 256"
@@ -172,7 +172,7 @@ def test_text_at_the_limit_is_embedded_and_one_token_more_is_refused(embedder: L
 
 
 def test_special_tokens_in_a_text_are_text(embedder: LocalEmbedder) -> None:
-    assert embedder.count_tokens(["[CLS] [SEP] [MASK]"]) > 5
+    assert embedder.embed_counted(["[CLS] [SEP] [MASK]"])[1] > 5
     with pytest.raises(InvalidRequest, match="text 0 is empty"):
         embedder.embed(["  "])
     assert embedder.embed([]) == []

@@ -366,6 +366,19 @@ def test_what_cannot_fit_is_refused_by_its_characters_alone(
     assert caught.value.param == param
 
 
+def test_the_longest_token_is_known_before_the_first_long_text_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(tokenizer: object) -> int:
+        raise AssertionError("the vocabulary is gone through while requests wait")
+
+    async def run() -> None:
+        async with engine_backend(ScriptRunner()) as backend:
+            monkeypatch.setattr("pentad.model.tokenizer.Tokenizer.max_token_chars", property(late))
+            backend.codec.refuse_by_size(ask("x" * 8_000_000))
+
+    with pytest.raises(ContextLengthExceeded, match="8000000 characters has at least"):
+        asyncio.run(run())
+
+
 def test_a_prompt_is_tokenized_no_further_than_its_error_needs() -> None:
     with pytest.raises(ContextLengthExceeded, match="more than 2048 tokens, the context of 'tiny' is 1024"):
         answered(ask("q w " * 1200), "hi")

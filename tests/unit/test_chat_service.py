@@ -135,21 +135,22 @@ class Lengths:
     """Embeds a text as its length."""
 
     dimensions = 1
+    asked = 0
 
-    def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        return [[float(len(text))] for text in texts]
-
-    def count_tokens(self, texts: Sequence[str]) -> int:
-        return sum(map(len, texts))
+    def embed_counted(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
+        self.asked += 1
+        return [[float(len(text))] for text in texts], sum(map(len, texts))
 
 
 def test_texts_are_embedded_by_the_named_embedder_and_counted() -> None:
+    embedder = Lengths()
     models = ModelService(
-        {"small": ScriptedBackend([])}, embedders={"lengths": Lengths()}, router=Fixed(), clock=lambda: 1.0
+        {"small": ScriptedBackend([])}, embedders={"lengths": embedder}, router=Fixed(), clock=lambda: 1.0
     )
     got = asyncio.run(models.embed("lengths", ["a", "bcd"]))
     assert got.vectors == [[1.0], [3.0]]
     assert got.usage.prompt_tokens == 4
+    assert embedder.asked == 1, "texts are tokenized once, for vectors and usage"
     assert got.usage.spans[0].layer == "execution"
     assert [(card.name, card.kind) for card in models.models()] == [
         ("small", "generate"),

@@ -16,6 +16,7 @@ from pentad.errors import (
     InvalidRequest,
     Overloaded,
     ToolFailed,
+    Unavailable,
 )
 from pentad.execution.batch import Drawn, RaggedBatch
 from pentad.execution.scheduling import EngineLimits, SchedulerInput, StepPlan
@@ -353,12 +354,15 @@ def test_an_id_in_use_is_refused_and_free_again_after_the_end() -> None:
 # Failures of others
 
 
-def test_a_failed_step_ends_its_sequences_and_the_engine_goes_on() -> None:
+@pytest.mark.parametrize(("raised", "kind"), [(ValueError, BackendFailed), (MemoryError, Unavailable)])
+def test_a_failed_step_ends_its_sequences_and_the_engine_goes_on(
+    raised: type[Exception], kind: type[Exception]
+) -> None:
     failing = False
 
     def fail(batch: RaggedBatch) -> None:
         if failing:
-            raise MemoryError("0xdeadbeef")
+            raise raised("0xdeadbeef")
 
     engine = toy_engine(Fcfs(), runner=ToyRunner(before_step=fail), max_sequences=2)
     for id in ("a", "b", "c"):
@@ -368,9 +372,9 @@ def test_a_failed_step_ends_its_sequences_and_the_engine_goes_on() -> None:
     outputs = engine.step()
     assert {output.id for output in outputs} == {"a", "b"}
     for output in outputs:
-        assert isinstance(output.error, BackendFailed)
-        assert isinstance(output.error.__cause__, MemoryError)
-        assert "MemoryError" in str(output.error)
+        assert isinstance(output.error, kind)
+        assert isinstance(output.error.__cause__, raised)
+        assert ("ValueError" in str(output.error)) == (raised is ValueError)
         assert "0xdeadbeef" not in str(output.error)
         assert output.stats is not None
     assert engine.failures_in_a_row == 1

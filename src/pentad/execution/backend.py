@@ -224,8 +224,9 @@ class Embedder(Protocol):
     @property
     def dimensions(self) -> int: ...
 
-    def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """One vector of length `dimensions` per text. Raises ContextLengthExceeded on a text too long."""
-        ...
+    def embed_counted(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
+        """One vector of length `dimensions` per text, and how many tokens all texts have.
 
-    def count_tokens(self, texts: Sequence[str]) -> int: ...
+        Raises ContextLengthExceeded on a text too long.
+        """
+        ...

@@ -53,6 +53,7 @@ class LocalEmbedder:
         self.name = files.name
         self._tokenizer = files.tokenizer
         self._encoder = _encoder(files, kernels)
+        self._token_chars = files.tokenizer.max_token_chars  # now, not while requests wait
         trained = _trained_length(files.path) if files.path.is_dir() else None
         self.max_tokens = min(trained or self._encoder.max_tokens, self._encoder.max_tokens)
         """The longest text, special tokens included."""
@@ -71,20 +72,24 @@ class LocalEmbedder:
         return self._encoder.dimensions
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """One vector of length 1 per text, in order; see `execution.backend.Embedder`.
+        """One vector of length 1 per text, in order. Raises what `embed_counted` does."""
+        return self.embed_counted(texts)[0]
+
+    def embed_counted(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
+        """The vectors, and the tokens of all texts, those that frame each text included.
 
         Raises:
             InvalidRequest: an empty text, or one that is not valid Unicode.
             ContextLengthExceeded: a text of more than `max_tokens` tokens.
         """
         if not texts:
-            return []
+            return [], 0
         for i, text in enumerate(texts):
             if not text.strip():
                 raise InvalidRequest(
                     f"text {i} is empty", hint="give every text at least a word", param="input"
                 )
-            if len(text) > self.max_tokens * self._tokenizer.max_token_chars:
+            if len(text) > self.max_tokens * self._token_chars:
                 raise self._too_long(i, f"{len(text)} characters")
         tokens = []
         for i, text in enumerate(texts):
@@ -93,7 +98,7 @@ class LocalEmbedder:
                 raise self._too_long(i, f"{len(ids)} tokens")
             tokens.append(ids)
         vectors: list[list[float]] = self._encoder.encode(tokens).tolist()
-        return vectors
+        return vectors, sum(map(len, tokens))
 
     def _too_long(self, index: int, size: str) -> ContextLengthExceeded:
         return ContextLengthExceeded(
@@ -101,10 +106,6 @@ class LocalEmbedder:
             hint="split the text and embed the parts",
             param="input",
         )
-
-    def count_tokens(self, texts: Sequence[str]) -> int:
-        """Tokens of all texts, those that frame each text included."""
-        return sum(len(self._tokens(text)) for text in texts)
 
     def _tokens(self, text: str) -> list[int]:
         frame = self._tokenizer

@@ -219,8 +219,7 @@ class ModelService:
         embedder = self._embedders[model]
         started_s = self._clock()
         chars = sum(map(len, texts))
-        vectors = await in_thread(embedder.embed, texts, chars=chars)
-        tokens = await in_thread(embedder.count_tokens, texts, chars=chars)
+        vectors, tokens = await in_thread(embedder.embed_counted, texts, chars=chars)
         span = Span(layer="execution", name="embed", start_s=started_s, end_s=self._clock())
         return Embeddings(vectors=vectors, usage=Usage(prompt_tokens=tokens, spans=(span,)))
 

@@ -26,16 +26,12 @@ class WordEmbedder:
     def dimensions(self) -> int:
         return self._dimensions
 
-    def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """One unit vector per text: each word adds to one axis, chosen by its hash."""
+    def embed_counted(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
+        """One unit vector per text: each word adds to one axis, chosen by its hash; and how many words."""
         for text in texts:
             if len(text.split()) > self._max_words:
                 raise ContextLengthExceeded(f"a text of more than {self._max_words} words")
-        return [self._vector(text) for text in texts]
-
-    def count_tokens(self, texts: Sequence[str]) -> int:
-        """Words."""
-        return sum(len(text.split()) for text in texts)
+        return [self._vector(text) for text in texts], sum(len(text.split()) for text in texts)
 
     def _vector(self, text: str) -> list[float]:
         vector = [0.0] * self._dimensions

@@ -31,7 +31,8 @@ class _Embedding:
         self._embedder = embedder
 
     async def embed(self, _: str, texts: Sequence[str]) -> _Vectors:
-        return _Vectors(await asyncio.to_thread(self._embedder.embed, texts))
+        vectors, tokens = await asyncio.to_thread(self._embedder.embed_counted, texts)
+        return _Vectors(vectors, Usage(prompt_tokens=tokens))
 
 
 async def recalled(

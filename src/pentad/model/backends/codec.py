@@ -65,6 +65,8 @@ class ChatCodec:
     ) -> None:
         self.tokenizer: Tokenizer = files.tokenizer
         self.context_length = context_length
+        # Looked for now: going through a vocabulary would hold up everybody when the first long text comes.
+        self._token_chars = files.tokenizer.max_token_chars
         self.end_tokens = files.end_tokens
         self._name = files.name
         self._seeds = seeds
@@ -225,7 +227,9 @@ class ChatCodec:
 
     def refuse_by_size(self, request: Request) -> None:
         """Raises ContextLengthExceeded for what cannot fit by its mere number of characters; cheap."""
-        refuse_by_size(request, self.tokenizer, context_length=self.context_length, model=self._name)
+        refuse_by_size(
+            request, token_chars=self._token_chars, context_length=self.context_length, model=self._name
+        )
 
     def _rendered(self, request: Request) -> tuple[list[tuple[str, bool]], bool]:
         """The prompt as (text, special) pieces, and whether it ends inside the reasoning."""

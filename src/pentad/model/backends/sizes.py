@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from pentad.errors import ContextLengthExceeded
-from pentad.model.tokenizer import Tokenizer
 from pentad.types import Request
 
 PATIENCE = 2
@@ -25,13 +24,15 @@ def prompt_chars(request: Request) -> int:
     return chars
 
 
-def refuse_by_size(request: Request, tokenizer: Tokenizer, *, context_length: int, model: str) -> None:
-    """Raises ContextLengthExceeded when prompt or prediction hold more than all tokens that fit can spell."""
+def refuse_by_size(request: Request, *, token_chars: int, context_length: int, model: str) -> None:
+    """Raises ContextLengthExceeded when prompt or prediction hold more than all tokens that fit can spell.
+
+    Args:
+        token_chars: characters that one token stands for at most.
+    """
     prompt = "prompt" if request.messages is None else "messages"
     for param, chars in ((prompt, prompt_chars(request)), ("prediction", len(request.prediction))):
-        if chars <= 4 * context_length:  # spares looking for the longest token
-            continue
-        tokens = math.ceil(chars / tokenizer.max_token_chars)
+        tokens = math.ceil(chars / token_chars)
         if tokens > context_length:
             raise ContextLengthExceeded(
                 f"the {param} of {chars} characters has at least {tokens} tokens, "
