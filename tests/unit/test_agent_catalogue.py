@@ -212,7 +212,7 @@ def test_the_command_line_lists_shows_and_checks(tmp_path: pathlib.Path, pentad_
     checked = pentad_("agent", "check", "agents/shop.yaml", "agents/bad.yaml")
     assert checked.status == 1
     assert "agents/shop.yaml: agent shop is sound" in checked.out
-    assert "agents/bad.yaml: bad.yaml: max_stps: unknown field" in checked.out
+    assert "agents/bad.yaml: max_stps: unknown field" in checked.out
     assert pentad_("agent", "show", "none").status == 2
 
 

@@ -82,11 +82,25 @@ def test_no_verb_shows_the_help_and_is_a_usage_error(pentad_: Pentad) -> None:
     assert "serve" in outcome.out + outcome.err
 
 
-@pytest.mark.parametrize("words", [["sevre"], ["list", "--jsno"], ["pull"], ["runs", "shwo"]])
-def test_a_misspelt_command_line_is_a_usage_error(pentad_: Pentad, words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "message", "command"),
+    [
+        (["sevre"], "no such command 'sevre'. Did you mean 'serve'", "pentad"),
+        (["list", "--jsno"], "no such option: --jsno", "pentad list"),
+        (["pull"], "missing argument", "pentad pull"),
+        (["runs", "shwo"], "no such command 'shwo'. Did you mean 'show'", "pentad runs"),
+        (["runs", "fork", "run_x", "--step", "x"], "invalid value for '--step'", "pentad runs fork"),
+    ],
+)
+def test_a_misspelt_command_line_is_one_line_and_names_the_help(
+    pentad_: Pentad, words: list[str], message: str, command: str
+) -> None:
     outcome = pentad_(*words)
     assert (outcome.status, outcome.out) == (2, "")
-    assert outcome.err
+    error, hint = outcome.err.splitlines()
+    assert error.startswith(f"error: {message}")
+    assert hint == f"hint: `{command} -h` shows what it takes"
+    assert pentad_(*command.split()[1:], "-h").status == 0
 
 
 @pytest.mark.parametrize(
@@ -95,8 +109,10 @@ def test_a_misspelt_command_line_is_a_usage_error(pentad_: Pentad, words: list[s
         (["show", "nix"], 2, "no model 'nix' here", "pentad pull"),
         (["pull", "nix"], 2, "'nix'", "smollm2-135m"),
         (["rm", "nix"], 2, "'nix'", "smollm2-135m"),
-        (["runs", "show", "run_x"], 2, "no run 'run_x'", ""),
-        (["runs", "cancel", "run_x"], 2, "no run 'run_x'", ""),
+        (["runs", "show", "run_x"], 2, "no run 'run_x'", "pentad runs list"),
+        (["runs", "cancel", "run_x"], 2, "no run 'run_x'", "pentad runs list"),
+        (["run", "nix", "  "], 2, "the prompt is empty", "after the model"),
+        (["agent", "run", "demo", ""], 2, "the goal is empty", "what the agent is to do"),
         (["agent", "run", "absent.yaml", "go"], 2, "no agent file 'absent.yaml'", "demo"),
         (["config", "show", "--threads", "0"], 2, "engine.threads is 0", "--threads"),
         (["config", "show", "--kv-bytes", "much"], 2, "engine.kv_bytes is 'much'", "--kv-bytes"),

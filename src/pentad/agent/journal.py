@@ -24,9 +24,9 @@ from pentad.agent import journal_format, ownership, prompt_store, usage_lock
 from pentad.agent.events import Event, Record, RunEnded, RunStarted, is_durable
 from pentad.agent.journal_view import JournalUnavailable, JournalView, last_row
 from pentad.agent.prompt_store import PromptRetention
-from pentad.agent.rows import EVENT_COLUMNS, project, to_row
+from pentad.agent.rows import EVENT_COLUMNS, no_run, project, to_row
 from pentad.agent.sqlite import connect, transaction, translated
-from pentad.errors import Conflict, NotFound
+from pentad.errors import Conflict
 from pentad.types import Clock, Span
 
 
@@ -124,7 +124,7 @@ class Journal(JournalView):
         def take(db: sqlite3.Connection) -> None:
             row = db.execute("SELECT owner FROM runs WHERE id = ?", (run_id,)).fetchone()
             if row is None:
-                raise NotFound(f"no run {run_id!r}")
+                raise no_run(run_id)
             if row[0] is not None and row[0] != self.owner and ownership.alive(row[0]):
                 raise Conflict(
                     f"run {run_id!r} is being worked on by process {row[0].split(':')[0]}",

@@ -21,10 +21,11 @@ from pentad.agent.rows import (
     damaged,
     from_row,
     name_of,
+    no_run,
 )
 from pentad.agent.seal import Seal
 from pentad.agent.sqlite import storable, translated
-from pentad.errors import NotFound, PentadError, Unavailable
+from pentad.errors import PentadError, Unavailable
 from pentad.types import Clock
 
 _LINES = f"""
@@ -93,7 +94,7 @@ class JournalView:
         """The run's line. Raises NotFound."""
         for row in self._lines("id = ?", (run_id,)):
             return row
-        raise NotFound(f"no run {run_id!r}")
+        raise no_run(run_id)
 
     def earlier(self, row: RunRow, limit: int = 8) -> list[list[Record]]:
         """The records of the tenant's runs that began last before `row`; damaged ones are left out."""
@@ -192,7 +193,7 @@ def last_row(db: sqlite3.Connection, seal: Seal, run_id: str) -> tuple[int, byte
         "SELECT last_sequence, last_digest, last_seal FROM runs WHERE id = ?", (run_id,)
     ).fetchone()
     if row is None:
-        raise NotFound(f"no run {run_id!r}")
+        raise no_run(run_id)
     sequence, digest, made = row
     if (
         digest is None

@@ -10,9 +10,8 @@ from pentad.agent.explain import Explanation, explain
 from pentad.agent.following import Hub
 from pentad.agent.journal import Journal
 from pentad.agent.prompt_store import Prompt
-from pentad.agent.rows import RunRow
+from pentad.agent.rows import RunRow, no_run
 from pentad.agent.state import RunState, fold
-from pentad.errors import NotFound
 
 
 class RunReader:
@@ -68,5 +67,5 @@ class RunReader:
     def _own(self, run_id: str, tenant: str) -> RunRow:
         row = self._journal.run(run_id)
         if row.tenant != tenant:
-            raise NotFound(f"no run {run_id!r}")
+            raise no_run(run_id)
         return row

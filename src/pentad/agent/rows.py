@@ -20,7 +20,7 @@ from pentad.agent.events import (
 )
 from pentad.agent.seal import Seal
 from pentad.agent.sqlite import storable
-from pentad.errors import PentadError, UnknownName
+from pentad.errors import NotFound, PentadError, UnknownName
 from pentad.json_text import parse_json
 from pentad.types import Span
 
@@ -61,6 +61,11 @@ def check_status(status: str | None) -> None:
         raise UnknownName(
             f"no run is ever {status[:100]!r}", hint=f"known: {', '.join(known)}", param="status"
         )
+
+
+def no_run(run_id: str) -> NotFound:
+    """The error for a run that is not there, or not for this tenant."""
+    return NotFound(f"no run {run_id!r}", hint="pentad runs list, or GET /v1/runs, shows those there are")
 
 
 Row = tuple[int, float, float, str, str, str, bytes]

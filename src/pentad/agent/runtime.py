@@ -303,8 +303,14 @@ class AgentRuntime(RunReader):
 
     def _check_goal(self, goal: str) -> None:
         most = self._limits.max_goal_bytes
-        if not goal.strip() or len(goal.encode("utf-8", "replace")) > most:
-            raise InvalidRequest(f"the goal must be 1 to {most} bytes of text", param="goal")
+        if not goal.strip():
+            raise InvalidRequest("the goal is empty", hint="say what the agent is to do", param="goal")
+        if len(goal.encode("utf-8", "replace")) > most:
+            raise InvalidRequest(
+                f"the goal has more than {most} bytes",
+                hint="put long texts into files that a tool reads",
+                param="goal",
+            )
 
     def _check(self, spec: AgentSpec) -> None:
         planner_for(spec)

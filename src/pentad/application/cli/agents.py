@@ -60,6 +60,8 @@ def agent_run(
         if sys.stdin.isatty():
             raise InvalidRequest("no goal", hint="give it after the agent, or pipe it in", param="goal")
         goal = sys.stdin.read()
+    if not goal.strip():
+        raise InvalidRequest("the goal is empty", hint="say what the agent is to do", param="goal")
     allow_programs(settings, chosen.spec, agent)
     settings = serving_only(chosen.settings, model or chosen.spec.model)
     # What is served alone is the default, by whatever name it was asked for.
@@ -127,7 +129,8 @@ def agent_check(
         print_json(found)
     else:
         for one in found:
-            typer.echo(plain(f"{one['file']}: {one['error'] or 'agent ' + str(one['name']) + ' is sound'}"))
+            said = one["error"] or f"agent {one['name']} is sound"
+            typer.echo(plain(f"{one['file']}: {said.removeprefix(pathlib.Path(one['file']).name + ': ')}"))
     if any(one["error"] for one in found):
         raise typer.Exit(1)
 

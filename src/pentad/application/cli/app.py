@@ -62,7 +62,14 @@ def main() -> None:
     if "_PENTAD_COMPLETE" in os.environ:
         completion_init()
     try:
-        build()(prog_name="pentad")
+        status = build()(prog_name="pentad", standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
+    except typer.TyperException as e:
+        _show_usage_error(e)
+        sys.exit(e.exit_code)
+    except typer.Abort:
+        note("aborted")
+        sys.exit(1)
     except PentadError as e:
         show_error(e)
         sys.exit(e.exit_code)
@@ -78,3 +85,13 @@ def main() -> None:
     except KeyboardInterrupt:
         note("interrupted")
         sys.exit(130)
+
+
+def _show_usage_error(error: typer.TyperException) -> None:
+    """A command line that does not parse, as every other error: one line, and where to look."""
+    said = " ".join(error.format_message().split()).rstrip(".")
+    if not said:  # no words at all were given: the help stands there already
+        return
+    context = getattr(error, "ctx", None)
+    path = "pentad" if context is None else context.command_path
+    show_error(PentadError(said[0].lower() + said[1:], hint=f"`{path} -h` shows what it takes"))

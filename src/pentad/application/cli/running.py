@@ -120,6 +120,12 @@ async def fork_run(
         return await _follow(agents, made, tenant, as_json)
 
 
+def resume_command(spec: AgentSpec, run_id: str) -> str:
+    """What goes on with a run; Python tools are loaded only for an agent file that a person names."""
+    named = any(".py:" in tool for tool in spec.tools)
+    return f"pentad runs resume {run_id}" + (" --agents FILE (its agent file)" if named else "")
+
+
 def _agents(agents: AgentRuntime | None) -> AgentRuntime:
     if agents is None:
         raise Unavailable("this configuration runs no agents")
@@ -136,7 +142,8 @@ async def _follow(agents: AgentRuntime, run_id: str, tenant: str, as_json: bool)
                 if isinstance(record.event, ApprovalAsked) and not await _answered(agents, record, tenant):
                     break
     except BaseException:
-        note(f"\n{run_id} stops here; pentad runs resume {run_id} goes on with it")
+        spec = agents.show(run_id, tenant=tenant).spec
+        note(f"\n{run_id} stops here; {resume_command(spec, run_id)} goes on with it")
         raise
     state, explanation = agents.show(run_id, tenant=tenant), agents.explain(run_id, tenant=tenant)
     if as_json:
@@ -145,7 +152,7 @@ async def _follow(agents: AgentRuntime, run_id: str, tenant: str, as_json: bool)
         sys.stdout.write(ending(state, explanation) + "\n")
     if not state.ended:
         note(f"{run_id} waits for a person; pentad runs approve {run_id} (or deny) answers")
-        note(f"then pentad runs resume {run_id} goes on with it")
+        note(f"then {resume_command(state.spec, run_id)} goes on with it")
     return 0 if state.status == "answered" else 1
 
 

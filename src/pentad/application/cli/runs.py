@@ -240,14 +240,16 @@ def _answer(
 ) -> None:
     import asyncio
 
-    from pentad.application.cli.running import answer_run, only_pending
+    from pentad.agent.state import fold
+    from pentad.application.cli.running import answer_run, only_pending, resume_command
 
     with journal_of(flags, config) as journal:
+        spec = fold(journal.read(run)).spec
         asked = only_pending(journal, run, approval)
         attended = asyncio.run(answer_run(journal, run, asked.approval_id, answer, server))
     typer.echo(f"{'approved' if answer.approve else 'denied'}: {plain(asked.tool)} in {run}")
     if not attended:
-        note(f"no process works on it; pentad runs resume {run} goes on with it")
+        note(f"no process works on it; {resume_command(spec, run)} goes on with it")
 
 
 def _values(text: str) -> dict[str, Any]:

@@ -75,6 +75,10 @@ def run(
         if sys.stdin.isatty():
             raise InvalidRequest("no prompt", hint="give it after the model, or pipe it in", param="prompt")
         prompt = sys.stdin.read()
+    if not prompt.strip():
+        raise InvalidRequest(
+            "the prompt is empty", hint="give it after the model, or pipe it in", param="prompt"
+        )
     talk = Talk(system=system, max_tokens=max_tokens, temperature=temperature, seed=seed)
     if not answer_once(settings_of(_alone(flags, model), config, quiet=True), talk, prompt, as_json=json):
         raise typer.Exit(INTERRUPTED)

@@ -62,7 +62,9 @@ def describe_family(family: str) -> dict[str, Any]:
     entry = registry.FAMILIES[family]
     items = [describe(family, name) for name in registry.known(family)]
     if entry.baseline not in registry.known(family):
-        items.insert(0, {"name": entry.baseline, "about": "nothing of the kind", "options": []})
+        items.insert(
+            0, {"name": entry.baseline, "about": f"Does without: no {family} is used.", "options": []}
+        )
     return {**dataclasses.asdict(entry), "chosen_by": list(entry.chosen_by), "strategies": items}
 
 

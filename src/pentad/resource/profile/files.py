@@ -54,7 +54,8 @@ def load(path: str | pathlib.Path | None = None) -> DeviceProfile:
         data = source.read_bytes()
     except FileNotFoundError as error:
         raise InvalidRequest(
-            f"there is no device profile at {str(source)!r}", hint="run pentad profile"
+            f"there is no device profile at {str(source)!r}",
+            hint="run pentad profile, or name a device of pentad profile --list",
         ) from error
     except OSError as error:
         raise InvalidRequest(f"cannot read profile {str(source)!r}: {error.strerror}") from error
