@@ -16,7 +16,9 @@ from cli_support import Pentad, pentad_
 from pentad.agent.catalogue import AgentCatalogue, AgentEntry
 from pentad.agent.loading import agent_from, load_agent, written
 from pentad.agent.spec import AgentSpec
+from pentad.agent.state import RunState
 from pentad.agent.tools.files import ToolFiles
+from pentad.agent.worker import planner_for
 from pentad.errors import Forbidden, InvalidRequest, UnknownName
 
 __all__ = ["pentad_"]
@@ -214,6 +216,16 @@ def test_the_command_line_lists_shows_and_checks(tmp_path: pathlib.Path, pentad_
     assert "agents/shop.yaml: agent shop is sound" in checked.out
     assert "agents/bad.yaml: max_stps: unknown field" in checked.out
     assert pentad_("agent", "show", "none").status == 2
+
+
+def test_the_shown_shop_answers_a_mere_question_with_its_tool(pentad_: Pentad) -> None:
+    shown = pathlib.Path(__file__).parents[2] / "examples/agents/shop.yaml"
+    assert pentad_("agent", "check", str(shown)).status == 0
+    catalogue = AgentCatalogue(patterns=[str(shown)])
+    spec = catalogue.get("shop")
+    tool = catalogue.tool_files.tool(spec.tools[0])
+    state = RunState(run_id="r", spec=spec, goal="What does a lamp cost?", tenant="t")
+    assert planner_for(spec).withholds(state, [tool]) == {}
 
 
 def test_an_agent_as_written_reads_back(tmp_path: pathlib.Path) -> None:

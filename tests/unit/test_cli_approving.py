@@ -13,10 +13,10 @@ import pytest
 from agent_support import Harness, call, run, spec
 from cli_support import Pentad, pentad_
 from pentad.agent.events import ApprovalAsked
-from pentad.agent.spec import McpServer
+from pentad.agent.spec import AgentSpec, McpServer
 from pentad.agent.tools.functions import tool
 from pentad.agent.tools.pins import ToolPins, command_line
-from pentad.application.cli.running import answer_at_terminal
+from pentad.application.cli.running import answer_at_terminal, resume_command
 from pentad.application.config_loading import load_settings
 
 __all__ = ["pentad_"]
@@ -45,6 +45,17 @@ def left_waiting(count: int = 1) -> str:
         return run_id
 
     return run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("tools", "command"),
+    [
+        (("calculator",), "pentad runs resume run_1"),
+        (("/a/shop.py:price",), "pentad runs resume run_1 --agents FILE (its agent file)"),
+    ],
+)
+def test_what_resumes_a_run_of_python_tools_names_agents(tools: tuple[str, ...], command: str) -> None:
+    assert resume_command(AgentSpec(name="x", tools=tools), "run_1") == command
 
 
 def test_a_run_that_nobody_works_on_is_answered_in_the_journal(pentad_: Pentad) -> None:
