@@ -123,14 +123,13 @@ def agent_check(
             name = spec.name
             check_agent(spec, ToolFiles())
         except PentadError as problem:
-            error = str(problem)
+            error = str(problem).removeprefix(f"{file.name}: ")
         found.append({"file": str(file), "name": name, "error": error})
     if json:
         print_json(found)
     else:
         for one in found:
-            said = one["error"] or f"agent {one['name']} is sound"
-            typer.echo(plain(f"{one['file']}: {said.removeprefix(pathlib.Path(one['file']).name + ': ')}"))
+            typer.echo(plain(f"{one['file']}: {one['error'] or 'agent ' + str(one['name']) + ' is sound'}"))
     if any(one["error"] for one in found):
         raise typer.Exit(1)
 
