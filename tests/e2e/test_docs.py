@@ -20,8 +20,10 @@ import pytest
 import typer
 import yaml
 
+import pentad.application.gateway.errors as gateway_errors
 import pentad.errors as errors
 from pentad.agent.loading import agent_from
+from pentad.agent.rows import JournalDamaged
 from pentad.application.cli.app import build
 from pentad.application.config import Settings
 from pentad.application.config_loading import resolve
@@ -248,7 +250,7 @@ def test_the_page_of_errors_has_each_with_its_status_and_exit() -> None:
     written = {code: (int(status), int(exit_code)) for code, status, exit_code in rows}
     defined = {
         kind.code: (kind.status, kind.exit_code)
-        for kind in vars(errors).values()
+        for kind in (*vars(errors).values(), *vars(gateway_errors).values(), JournalDamaged)
         if isinstance(kind, type) and issubclass(kind, errors.PentadError)
     }
     assert written == defined
