@@ -72,6 +72,8 @@ class Server:
     ready_s: float
     """From the start of the process to its first ready answer."""
     process: subprocess.Popen[str]
+    said: str
+    """What it wrote to standard error until it was ready."""
 
     def stop(self) -> int:
         """Sends SIGTERM; the exit status."""
@@ -103,7 +105,7 @@ def serving(home: pathlib.Path, *arguments: str) -> Iterator[Server]:
                 ready_s = time.monotonic() - began
                 drain = threading.Thread(target=process.stderr.read, daemon=True)
                 drain.start()
-                yield Server(url=found[1], ready_s=ready_s, process=process)
+                yield Server(url=found[1], ready_s=ready_s, process=process, said="".join(said))
                 break
         else:
             raise AssertionError(f"pentad serve ended with {process.wait()}: {''.join(said)}")

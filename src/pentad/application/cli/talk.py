@@ -14,6 +14,7 @@ from pentad.application import wiring
 from pentad.application.cli.output import note, plain, print_json
 from pentad.application.config import Settings
 from pentad.execution.backend import StreamDone, TextDelta
+from pentad.model.catalogue import advice
 from pentad.model.sampling_defaults import OPEN
 from pentad.model.service import ModelService
 from pentad.types import Message, Request, Sampling
@@ -118,6 +119,8 @@ def converse(settings: Settings, talk: Talk) -> None:
     async def answer() -> None:
         async with wiring.build(settings) as services:
             note(f"{services.models.default}: an empty line or Ctrl-D ends, Ctrl-C stops an answer")
+            if (better := advice([services.models.default])) is not None:
+                note(better)
             while (line := await asyncio.to_thread(_read_line)) is not None:
                 await talk.say(services.models, line)
 
