@@ -118,9 +118,10 @@ class Asker:
         for number in range(1, MAX_TRIES + 1):
             attempt = self._run.next_attempt()
             request, asked = self._afford(request, prompt_tokens, purpose, attempt)
-            # Off the event loop: rendering a long conversation takes a while.
-            prompt = await asyncio.to_thread(self._run.around.models.prompt_text, request)
-            asked = replace(asked, prompt_sha256=fingerprint(prompt))
+            with self._run.span("agent", "prompt"):
+                # Off the event loop: rendering a long conversation takes a while.
+                prompt = await asyncio.to_thread(self._run.around.models.prompt_text, request)
+                asked = replace(asked, prompt_sha256=fingerprint(prompt))
             await self._run.reserve(
                 Amount(tokens=asked.reserved_tokens, cost=asked.reserved_cost), asked, prompt=prompt
             )

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from pentad.errors import InvalidRequest
+
 
 def default_root() -> pathlib.Path:
     """$PENTAD_HOME, or ~/.cache/pentad."""
@@ -23,9 +25,16 @@ class StoreFolders:
     root: pathlib.Path
 
     def folder(self, name: str) -> pathlib.Path:
-        """`root/name`, which exists."""
+        """`root/name`, which exists. Raises InvalidRequest where it cannot be made."""
         folder = self.root / name
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise InvalidRequest(
+                f"the model store {str(self.root)!r} cannot be used: {e.strerror}",
+                hint="set --home (PENTAD_HOME) to a folder that you can write",
+                param="home",
+            ) from None
         return folder
 
     @contextmanager

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pentad.application.cli.models import ModelArgument, model_store
-from pentad.application.cli.options import COMMON, with_settings
+from pentad.application.cli.options import COMMON, number, with_settings
 from pentad.application.cli.output import print_json, progress_bar, size
 from pentad.application.cli.settings import JsonOption
 
@@ -34,8 +34,8 @@ def compress(
     calibration: Annotated[
         pathlib.Path | None, typer.Option("--calibration", metavar="FILE", help="Text to calibrate on.")
     ] = None,
-    windows: Annotated[int, typer.Option("--windows", help="Windows taken of it.", min=1)] = 32,
-    window_tokens: Annotated[int, typer.Option("--window-tokens", help="Tokens of each.", min=1)] = 512,
+    windows: Annotated[int, number("--windows", "Windows taken of it.", least=1, most=10**6)] = 32,
+    window_tokens: Annotated[int, number("--window-tokens", "Tokens of each.", least=1, most=10**6)] = 512,
     json: JsonOption = False,
 ) -> None:
     """Derive a model from a stored one: `pentad strategies transform` lists the methods.
