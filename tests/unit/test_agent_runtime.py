@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import pathlib
-import sqlite3
 from dataclasses import replace
 
 import pytest
@@ -33,7 +32,6 @@ from pentad.errors import (
     InvalidRequest,
     NotFound,
     Overloaded,
-    Unavailable,
     UnknownName,
 )
 from pentad.types import Budget, Message, Objective, Usage
@@ -609,43 +607,6 @@ def test_what_cannot_run_is_refused_before_it_starts(
             with pytest.raises(error, match=says):
                 await h.runtime.start(spec(**fields), goal)
             assert h.runtime.list() == []
-
-    run(scenario())
-
-
-def test_a_full_disk_stops_the_run_where_it_is_and_loses_nothing(tmp_path: pathlib.Path) -> None:
-    full = False
-
-    def on_commit(moment: str) -> None:
-        if full and moment == "before":
-            raise sqlite3.OperationalError("database or disk is full")
-
-    async def scenario() -> None:
-        nonlocal full
-        effects: list[int] = []
-
-        @tool(effects="unkeyed")
-        def act() -> str:
-            """Acts; the disk fills up meanwhile."""
-            nonlocal full
-            effects.append(1)
-            full = True
-            return "done"
-
-        async with harness(tmp_path, [[call("act")], ["fine"]], [act], on_commit=on_commit) as h:
-            run_id = await h.runtime.start(spec(tools=("act",)), "act")
-            (task,) = [task for task in asyncio.all_tasks() if task.get_name() == run_id]
-            await asyncio.wait([task])
-            with pytest.raises(Unavailable, match="disk is full"):
-                await h.runtime.start(spec(), "another")
-            assert h.runtime.show(run_id).status == "running"
-            full = False
-            await h.runtime.resume(run_id)
-            state = await h.runtime.wait(run_id)
-            # The result was never acknowledged, so the effect is in doubt and not repeated.
-            assert effects == [1]
-            assert state.exchanges[0].results[0].status == "unknown"
-            assert state.status == "answered"
 
     run(scenario())
 

@@ -15,8 +15,8 @@ Effects = Literal["none", "keyed", "unkeyed"]
 ToolStatus = Literal["ok", "failed", "denied", "unknown"]
 StepOutcome = Literal["planned", "called_tools", "answered", "replanned", "refused", "failed"]
 RunStatus = Literal["answered", "refused", "budget_exceeded", "failed", "cancelled", "out_of_steps"]
-Unfinished = Literal["running", "waiting"]
-"""`waiting`: for the answer of a person; nothing is computed meanwhile."""
+Unfinished = Literal["running", "waiting", "stalled"]
+"""`waiting`: for the answer of a person; `stalled`: until the journal can be written. Nothing is computed."""
 RUN_STATES: tuple[str, ...] = (*get_args(Unfinished), *get_args(RunStatus))
 UNFINISHED: tuple[Unfinished, ...] = get_args(Unfinished)
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 
 from pentad.agent.events import Record, RunEnded
 from pentad.agent.journal import Journal
+from pentad.agent.stalls import Stalls
 
 _BUFFER = 1024
 """Live records kept for a slow reader; beyond it live text is skipped, journaled events never are."""
@@ -18,7 +19,8 @@ _POLL_S = 0.5
 class Hub:
     """Passes live-only records to the followers of each run, in this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, stalls: Stalls) -> None:
+        self._stalls = stalls
         self._followers: dict[str, set[asyncio.Queue[Record]]] = {}
 
     def publish(self, record: Record) -> None:
@@ -27,8 +29,12 @@ class Hub:
             if queue.qsize() < _BUFFER:
                 queue.put_nowait(record)
 
-    async def follow(self, journal: Journal, run_id: str, after: int) -> AsyncGenerator[Record, None]:
+    async def follow(
+        self, journal: Journal, run_id: str, after: int, *, patient: bool = False
+    ) -> AsyncGenerator[Record, None]:
         """Records after the number `after`, until the run has ended.
+
+        Raises what keeps a run that waits for the journal, unless `patient`.
 
         Live text comes in the place where it was made; a reader who joins late or falls behind
         misses only text that ModelAnswered repeats in whole.
@@ -56,6 +62,8 @@ class Hub:
                         yield record
                         if isinstance(record.event, RunEnded):
                             return
+                    if not patient and (kept := self._stalls.why(run_id)) is not None:
+                        raise kept
                     fresh = await _next(queue)
         finally:
             followers = self._followers[run_id]

@@ -29,6 +29,8 @@ from pentad.agent.sqlite import connect, transaction, translated
 from pentad.errors import Conflict
 from pentad.types import Clock, Span
 
+_PROBE_S = 2.0
+
 
 @dataclass(slots=True)
 class _Append:
@@ -82,6 +84,7 @@ class Journal(JournalView):
             queue.SimpleQueue()
         )
         self._closed = False
+        self._failed: JournalUnavailable | None = None
         self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
         self._writer.start()
 
@@ -133,6 +136,19 @@ class Journal(JournalView):
             db.execute("UPDATE runs SET owner = ? WHERE id = ?", (self.owner, run_id))
 
         await self._execute(take)
+
+    async def trouble(self) -> str | None:
+        """Why nothing can be written now; None when it can. After a failure it is tried again."""
+        if self._failed is None:
+            return None
+        try:
+            async with asyncio.timeout(_PROBE_S):
+                await self._execute(journal_format.touch)
+        except TimeoutError:
+            return f"{self.path.name!r} answers no write within {_PROBE_S:g} s"
+        except JournalUnavailable as error:
+            return str(error)
+        return None
 
     async def _execute(self, change: Callable[[sqlite3.Connection], object]) -> None:
         done: Future[None] = Future()
@@ -210,13 +226,23 @@ class Journal(JournalView):
         return row[-1]
 
     def _transact(self, db: sqlite3.Connection, change: Callable[[sqlite3.Connection], object]) -> None:
-        with translated(self.path, JournalUnavailable):
-            with transaction(db):
-                change(db)
+        try:
+            with translated(self.path, JournalUnavailable):
+                if self._failed:
+                    # After a failed fsync the kernel may call lost pages clean; what was acknowledged
+                    # is in the log as we read it, so it is written and forced to the disk anew.
+                    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                with transaction(db):
+                    change(db)
+                    if self._on_commit:
+                        self._on_commit("before")
                 if self._on_commit:
-                    self._on_commit("before")
-            if self._on_commit:
-                self._on_commit("after")
+                    self._on_commit("after")
+        except JournalUnavailable as error:
+            if isinstance(error.__cause__, sqlite3.OperationalError):
+                self._failed = error
+            raise
+        self._failed = None
 
     # following
 

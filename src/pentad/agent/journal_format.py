@@ -54,6 +54,11 @@ def prepare(db: sqlite3.Connection, path: pathlib.Path) -> Seal:
     return seal
 
 
+def touch(db: sqlite3.Connection) -> None:
+    """Writes what is there already. In a transaction."""
+    db.execute(f"PRAGMA user_version = {VERSION}")
+
+
 def name_last(db: sqlite3.Connection, seal: Seal, run_id: str, sequence: int, digest: bytes) -> None:
     """Notes which row is the run's last. In the transaction that writes it."""
     db.execute(

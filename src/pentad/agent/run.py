@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pentad.agent.approval import ApprovalDesk
 from pentad.agent.budget import Amount
 from pentad.agent.events import Event, ModelAsked, Record, TextStreamed, ToolIntended
 from pentad.agent.journal import Journal
+from pentad.agent.journal_view import JournalUnavailable
 from pentad.agent.ports import ModelPort
+from pentad.agent.stalls import Stalls
 from pentad.agent.state import RunState
 from pentad.types import Clock, Layer, RunContext, Span
 
@@ -25,6 +27,7 @@ class Surroundings:
 
     models: ModelPort
     journal: Journal
+    stalls: Stalls
     publish: Publish
     """Hands a live-only record to whoever follows the run."""
     clock: Clock = time.monotonic
@@ -42,18 +45,32 @@ class Run:
         self._attempts = state.attempt
         self._deadline: asyncio.Timeout | None = None
         self._pauses = 0
+        self._stalled_s = 0.0
         self.approvals = ApprovalDesk(self)
 
     async def append(self, event: Event, *, prompt: str | None = None) -> None:
         """Journals an event, with a prompt that may be kept, then lets it change the state.
 
-        Raises Unavailable if it cannot be written.
+        While the disk is full or broken it waits; that time is not of the run's budget.
         """
         spans, self._spans = self._spans, []
         kept = prompt if self.around.journal.retention.keeps(self.state.data_label) else None
         with self.span("agent", "journal"):
-            record = await self.around.journal.append(self.state.run_id, event, spans, prompt=kept)
+            record = await self._written(event, spans, kept)
         self.state = self.state.apply(record)
+
+    async def _written(self, event: Event, spans: Sequence[Span], prompt: str | None) -> Record:
+        run_id, journal = self.state.run_id, self.around.journal
+        try:
+            return await journal.append(run_id, event, spans, prompt=prompt)
+        except JournalUnavailable:
+            begun_s = self.around.clock()
+            with self.paused():
+                record = await self.around.stalls.insist(
+                    run_id, lambda: journal.append(run_id, event, spans, prompt=prompt)
+                )
+                self._stalled_s += self.around.clock() - begun_s
+            return record
 
     async def reserve(
         self, amount: Amount, event: ModelAsked | ToolIntended, *, prompt: str | None = None
@@ -140,7 +157,7 @@ class Run:
         if limit is None:
             return None
         since_s = 0.0 if self.state.status == "waiting" else self.around.clock() - self.state.clock_s
-        return max(0.0, limit - self.state.active_s - since_s)
+        return max(0.0, limit + self._stalled_s - self.state.active_s - since_s)
 
 
 def _graph(plan: tuple[tuple[str, str], ...] | None) -> Mapping[str, tuple[str, ...]]:

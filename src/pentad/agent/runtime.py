@@ -15,9 +15,9 @@ from pentad.agent.budget import narrower
 from pentad.agent.catalogue import AgentCatalogue
 from pentad.agent.codec import encode
 from pentad.agent.events import UNFINISHED, RunResumed, RunStarted
-from pentad.agent.following import Hub
 from pentad.agent.fork import forked
 from pentad.agent.journal import Journal
+from pentad.agent.journal_view import JournalUnavailable
 from pentad.agent.limits import RuntimeLimits
 from pentad.agent.memory.base import Memory
 from pentad.agent.ports import ModelPort
@@ -43,6 +43,8 @@ from pentad.resource.shares import Shares
 from pentad.types import Budget, Clock, Message, Objective
 
 _LOG = logging.getLogger(__name__)
+_AGAIN_S = 1.0
+"""How long what needs the journal waits for it before the next look."""
 
 
 class AgentRuntime(RunReader):
@@ -74,7 +76,7 @@ class AgentRuntime(RunReader):
             agents if isinstance(agents, AgentCatalogue) else AgentCatalogue(built_in=dict(agents or {}))
         )
         self.toolbox = toolbox or Toolbox()
-        super().__init__(journal, Hub())
+        super().__init__(journal)
         self._limits = limits = limits or RuntimeLimits()
         self._shares = Shares(
             "runs at work",
@@ -84,7 +86,12 @@ class AgentRuntime(RunReader):
             share=limits.tenant_share,
         )
         self._around = Surroundings(
-            models=models, journal=journal, publish=self._hub.publish, clock=clock, wall=wall
+            models=models,
+            journal=journal,
+            stalls=self._stalls,
+            publish=self._hub.publish,
+            clock=clock,
+            wall=wall,
         )
         self._tools = Toolset(
             self.toolbox,
@@ -95,10 +102,11 @@ class AgentRuntime(RunReader):
             files=self.agents.tool_files,
         )
         self.agents.check = self._check
-        self._worker = Worker(self._tools, memory, self._limits.deny_tools)
+        self._worker = Worker(self._tools, memory, self._limits.deny_tools, self._stalls)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._runs: dict[str, Run] = {}
         self._closing = False
+        self._again: asyncio.Task[None] | None = None
 
     async def start(
         self,
@@ -181,7 +189,8 @@ class AgentRuntime(RunReader):
         """Resumes every unfinished run that can be, oldest first, and returns their ids.
 
         Runs of other living processes are left alone, and so are those that someone followed in a
-        terminal; one that is damaged or whose model is not here is logged and left as it is.
+        terminal; one that is damaged or whose model is not here is logged and left as it is. While the
+        journal cannot be written it is tried again.
         """
         resumed = []
         for row in self._journal.unfinished():
@@ -193,11 +202,18 @@ class AgentRuntime(RunReader):
                 await self.resume(row.id, tenant=row.tenant)
             except PentadError as error:
                 _LOG.warning("run %s is not resumed: %s", row.id, error)
+                if isinstance(error, JournalUnavailable) and self._again is None:
+                    self._again = asyncio.create_task(self._resume_again())
             except Exception:  # whatever is wrong with one run, the others go on
                 _LOG.exception("run %s is not resumed", row.id)
             else:
                 resumed.append(row.id)
         return resumed
+
+    async def _resume_again(self) -> None:
+        await asyncio.sleep(_AGAIN_S)
+        self._again = None
+        await self.resume_all()
 
     async def answer(
         self,
@@ -261,7 +277,8 @@ class AgentRuntime(RunReader):
     async def cancel(self, run_id: str, *, tenant: str = "default") -> None:
         """Ends a run, and with it the model stream and tools it waits for. Returns when it has ended.
 
-        Raises NotFound; Conflict when it has already ended or another process works on it.
+        Raises NotFound; Conflict when it has already ended or another process works on it;
+        JournalUnavailable when it ends only once the journal can be written.
         """
         row = self._own(run_id, tenant)
         if row.status not in UNFINISHED:
@@ -271,7 +288,13 @@ class AgentRuntime(RunReader):
             await cancel_unattended(self._journal, run_id)
             return
         self._worker.cancel(run_id, task)
-        await asyncio.wait([task])
+        while not task.done():
+            await asyncio.wait([task], timeout=_AGAIN_S)
+            if not task.done() and self._stalls.why(run_id) is not None:
+                raise JournalUnavailable(
+                    f"run {run_id!r} is stopped, and is cancelled once the journal can be written",
+                    hint="free space on the journal's disk",
+                )
 
     @property
     def active(self) -> int:
@@ -281,7 +304,7 @@ class AgentRuntime(RunReader):
     async def close(self) -> None:
         """Stops all work where it is, without ending any run: `resume_all` goes on with them."""
         self._closing = True
-        tasks = list(self._tasks.values())
+        tasks = [*self._tasks.values(), *([self._again] if self._again else [])]
         for task in tasks:
             task.cancel()
         if tasks:

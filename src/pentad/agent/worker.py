@@ -14,6 +14,7 @@ from pentad.agent.planning.base import Planner
 from pentad.agent.rows import JournalDamaged
 from pentad.agent.run import Run
 from pentad.agent.spec import AgentSpec
+from pentad.agent.stalls import Stalls
 from pentad.agent.state import RunState
 from pentad.agent.tools.calling import ToolRules
 from pentad.agent.toolset import Toolset
@@ -30,9 +31,11 @@ class Worker:
         toolset: finds the tools of each run.
         memory: what agents with long-term memory recall from; None where there is none.
         deny: patterns of tools that no agent may call, whatever its file says.
+        stalls: is told of runs that nobody works on any more.
     """
 
-    def __init__(self, toolset: Toolset, memory: Memory | None, deny: Sequence[str]) -> None:
+    def __init__(self, toolset: Toolset, memory: Memory | None, deny: Sequence[str], stalls: Stalls) -> None:
+        self._stalls = stalls
         self._toolset = toolset
         self._deny = tuple(deny)
         self._memory = memory
@@ -46,6 +49,7 @@ class Worker:
     async def work(self, run: Run) -> None:
         """Works until the run has ended, or the journal or the task is gone."""
         run_id = run.state.run_id
+        self._stalls.begin(run_id)
         try:
             ending = await self._until_end(run)
             if ending is not None:
@@ -54,8 +58,9 @@ class Worker:
             if run_id in self._cancelled and not run.state.ended:
                 await run.append(ended("cancelled", run.state, "cancelled by request"))
         except (JournalUnavailable, JournalDamaged) as error:
-            # The journal cannot be written: nothing may go on, and nothing is lost.
+            # The run's rows cannot be written, now or ever: nothing may go on, and nothing is lost.
             _LOG.error("run %s stops where it is: %s", run_id, error)
+            self._stalls.give_up(run_id, error)
         finally:
             self._cancelled.discard(run_id)
             await self._toolset.leave(run_id)

@@ -21,3 +21,7 @@ class Services:
     agents: AgentRuntime | None = None
     """None where this process serves models only."""
     clock: Clock = time.monotonic
+
+    async def trouble(self) -> str | None:
+        """Why agents cannot work now; None when they can, or when there are none."""
+        return None if self.agents is None else await self.agents.trouble()

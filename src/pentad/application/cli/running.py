@@ -135,7 +135,7 @@ def _agents(agents: AgentRuntime | None) -> AgentRuntime:
 async def _follow(agents: AgentRuntime, run_id: str, tenant: str, as_json: bool) -> int:
     show = printer()
     try:
-        async with aclosing(agents.events(run_id, tenant=tenant)) as records:
+        async with aclosing(agents.events(run_id, tenant=tenant, patient=True)) as records:
             async for record in records:
                 if not as_json:
                     show(record)

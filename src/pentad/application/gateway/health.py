@@ -39,7 +39,7 @@ class Health:
 
     async def trouble(self) -> str | None:
         """None when every model works, else the first reason."""
-        reported = self._services.models.check()
+        reported = self._services.models.check() or await self._services.trouble()
         if reported is not None:
             return reported
         silent = [name for name in self._local() if not self._fresh(name)]

@@ -30,7 +30,7 @@ def routes(gateway: Gateway) -> list[Route]:
     async def readyz(_: HttpRequest) -> Response:
         load = gateway.load
         reason = "draining" if load.draining else "starting" if load.starting else None
-        reason = reason or gateway.services.models.check()
+        reason = reason or gateway.services.models.check() or await gateway.services.trouble()
         if reason is None:
             return json_response({"status": "ready"})
         return json_response({"status": "not ready", "reason": reason}, 503)

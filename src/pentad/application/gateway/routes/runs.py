@@ -188,7 +188,7 @@ class Runs:
     def _observe(self, run_id: str, tenant: str) -> None:
         state = self._runtime.show(run_id, tenant=tenant)
         known = state.spec.name in self._runtime.agents.names()
-        records = self._runtime.events(run_id, max(0, state.sequence - 1), tenant=tenant)
+        records = self._runtime.events(run_id, max(0, state.sequence - 1), tenant=tenant, patient=True)
         name = state.spec.name if known else "inline"
         tools = frozenset(state.spec.tools if known else ())
         self._gateway.background(self._metrics.follow(records, name, tools))

@@ -82,7 +82,8 @@ class RunLine(Struct, kw_only=True):
     agent: str
     goal: str
     status: str
-    """running, waiting (for a person), or how it ended: answered, refused, budget_exceeded, failed,
+    """running, waiting (for a person), stalled (until the journal can be written),
+    or how it ended: answered, refused, budget_exceeded, failed,
     cancelled or out_of_steps."""
     created_at: float
     ended_at: float | None
