@@ -3,7 +3,8 @@
 Run as a program by test_agent_kill.py. Every case is a child process that really dies of SIGKILL;
 children are forked, so that imports are paid once.
 
-    python agent_kill_drill.py FOLDER     one JSON line per case
+    python agent_kill_drill.py FOLDER                  one JSON line per case
+    python agent_kill_drill.py FOLDER CASES SEED       killed at random instants instead
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ import asyncio
 import json
 import os
 import pathlib
+import random
+import shutil
 import signal
 import sqlite3
 import sys
+import threading
+import time
 from collections.abc import Sequence
 
 import jsonschema  # noqa: F401  (imported before the forks, as pentad imports it on use)
@@ -132,8 +137,11 @@ def unapproved(records: Sequence[Record]) -> int:
     return wrong
 
 
-def child(folder: pathlib.Path, kill_at: int, when: str, *, fresh: bool) -> int:
-    """The number of commits of a child that lived, or -1 for one that was killed."""
+def child(folder: pathlib.Path, kill_at: int, when: str, *, fresh: bool, after_s: float | None = None) -> int:
+    """The number of commits of a child that lived, or -1 for one that was killed.
+
+    It kills itself at a commit, or is killed once `after_s` have passed.
+    """
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -145,6 +153,13 @@ def child(folder: pathlib.Path, kill_at: int, when: str, *, fresh: bool) -> int:
         finally:
             os._exit(code)
     os.close(write)
+    if after_s is not None:
+        # Not reaped before it is killed, so the id is still its own.
+        timer = threading.Timer(after_s, os.kill, (pid, signal.SIGKILL))
+        timer.start()
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        timer.cancel()
+        timer.join()
     _, status = os.waitpid(pid, 0)
     with os.fdopen(read) as pipe:
         told = pipe.read()
@@ -161,6 +176,30 @@ def case(folder: pathlib.Path, kill_at: int, when: str, again_at: int) -> dict[s
     killed = child(folder, kill_at, when, fresh=True) == -1
     killed_again = bool(again_at) and child(folder, again_at, "before", fresh=False) == -1
     child(folder, 0, when, fresh=False)
+    return {
+        "kill_at": kill_at,
+        "when": when,
+        "killed": killed,
+        "killed_again": killed_again,
+        **outcome(folder),
+    }
+
+
+def random_case(folder: pathlib.Path, dice: random.Random, whole_s: float) -> dict[str, object]:
+    """Killed at a random instant, and up to twice more while it is gone on with; then left to finish."""
+    folder.mkdir()
+    after_s = dice.uniform(0.2, 1.0) * whole_s
+    killed = int(child(folder, 0, "", fresh=True, after_s=after_s) == -1)
+    for _ in range(dice.randrange(3)):
+        killed += child(folder, 0, "", fresh=False, after_s=dice.uniform(0, whole_s)) == -1
+    child(folder, 0, "", fresh=False)
+    found = {"after_s": round(after_s, 4), "killed": killed, **outcome(folder)}
+    shutil.rmtree(folder)
+    return found
+
+
+def outcome(folder: pathlib.Path) -> dict[str, object]:
+    """What the journal and the outside ledger say in the end."""
     journal = Journal(folder / "journal.db")
     rows = journal.runs()
     problems = journal.check_integrity()
@@ -168,10 +207,6 @@ def case(folder: pathlib.Path, kill_at: int, when: str, again_at: int) -> dict[s
     journal.close()
     db = ledger(folder)
     return {
-        "kill_at": kill_at,
-        "when": when,
-        "killed": killed,
-        "killed_again": killed_again,
         "runs": len(rows),
         "statuses": [row.status for row in rows],
         "problems": problems,
@@ -199,5 +234,19 @@ def main(root: pathlib.Path) -> None:
             print(json.dumps(case(root / f"{number}-{when}", number, when, again_at)), flush=True)
 
 
+def main_random(root: pathlib.Path, cases: int, seed: int) -> None:
+    (root / "whole").mkdir()
+    begun_s = time.monotonic()
+    commits = child(root / "whole", 0, "before", fresh=True)
+    whole_s = time.monotonic() - begun_s
+    print(json.dumps({"commits": commits, "whole_s": whole_s}), flush=True)
+    dice = random.Random(seed)
+    for number in range(cases):
+        print(json.dumps(random_case(root / f"{number}", dice, whole_s)), flush=True)
+
+
 if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]))
+    if len(sys.argv) > 2:
+        main_random(pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    else:
+        main(pathlib.Path(sys.argv[1]))

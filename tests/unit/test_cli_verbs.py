@@ -217,6 +217,16 @@ def test_agent_run_shows_goal_answer_usage_and_time_per_layer(
         assert words in outcome.out
 
 
+def test_a_run_of_the_terminal_says_so_in_its_journal(
+    pentad_: Pentad, script: Callable[..., ScriptedBackend], agent_file: str
+) -> None:
+    script([["It is 42."]])
+    assert pentad_("agent", "run", agent_file, "What is it?").status == 0
+    (row,) = json.loads(pentad_("runs", "list", "--json").out)
+    (begun, *_) = json.loads(pentad_("runs", "show", row["id"], "--json").out)["events"]
+    assert begun["foreground"] is True
+
+
 def test_agent_run_that_fails_exits_1(
     pentad_: Pentad, script: Callable[..., ScriptedBackend], agent_file: str
 ) -> None:

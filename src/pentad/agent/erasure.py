@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 from pentad.agent import ownership, prompt_store
 from pentad.agent.journal_view import JournalUnavailable
+from pentad.agent.rows import no_run
 from pentad.agent.sqlite import compact, connect, transaction, translated
-from pentad.errors import Conflict, NotFound
+from pentad.errors import Conflict
 
 
 def remove_runs(journal: pathlib.Path, run_ids: Sequence[str]) -> None:
@@ -35,7 +36,7 @@ def remove_runs(journal: pathlib.Path, run_ids: Sequence[str]) -> None:
 def _remove(db: sqlite3.Connection, run_id: str) -> None:
     row = db.execute("SELECT owner FROM runs WHERE id = ?", (run_id,)).fetchone()
     if row is None:
-        raise NotFound(f"no run {run_id!r}", hint="pentad runs list shows them")
+        raise no_run(run_id)
     if row[0] is not None and ownership.alive(row[0]):
         raise Conflict(
             f"run {run_id!r} is being worked on by process {row[0].split(':')[0]}",
