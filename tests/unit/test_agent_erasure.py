@@ -80,7 +80,7 @@ def remembering(path: pathlib.Path) -> LongTerm:
 
 def test_a_forgotten_memory_leaves_neither_text_nor_words_nor_vector(tmp_path: pathlib.Path) -> None:
     scope, text = Scope(tenant="t"), f"Mia plays the {CANARY} on Sundays"
-    (vector,) = WordEmbedder().embed([text])
+    ((vector,), _) = WordEmbedder().embed_counted([text])
     packed = struct.pack(f"{len(vector)}f", *vector)
     memory = remembering(tmp_path)
     for number in range(60):
