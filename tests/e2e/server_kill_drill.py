@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -18,9 +19,10 @@ import socket
 import sys
 import time
 
+import agent_kill_drill
 import httpx2
 import jsonschema  # noqa: F401  (imported before the forks, as pentad imports it on use)
-from agent_kill_drill import SPEC, ledger, model, tools
+from agent_kill_drill import ledger, model, tools
 
 from pentad.agent.journal import Journal
 from pentad.agent.planning import react  # noqa: F401
@@ -33,6 +35,8 @@ from pentad.model.service import ModelService
 from pentad.testing.backends import ScriptedBackend
 
 ENDED_WITHIN_S = 30.0
+SPEC = dataclasses.replace(agent_kill_drill.SPEC, ask=())
+"""Nobody is there to approve anything."""
 
 
 async def serve(folder: pathlib.Path, listener: socket.socket, kill_at: int, when: str) -> None:
@@ -75,7 +79,7 @@ def statuses(url: str) -> list[str]:
     while True:
         runs = httpx2.get(f"{url}/v1/runs", timeout=ENDED_WITHIN_S).json()["data"]
         found = [run["status"] for run in runs]
-        if not {"running", "interrupted"} & set(found) or time.monotonic() > deadline:
+        if not {"running", "stalled"} & set(found) or time.monotonic() > deadline:
             return found
         time.sleep(0.01)
 
