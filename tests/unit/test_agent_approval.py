@@ -12,11 +12,12 @@ import pytest
 
 from agent_support import Harness, call, harness, run, spec
 from pentad.agent.events import ApprovalAnswered, ApprovalAsked, ToolIntended
+from pentad.agent.explain import explain
 from pentad.agent.journal import Journal
 from pentad.agent.state import RunState, fold
 from pentad.agent.tools.base import Tool
 from pentad.agent.tools.functions import tool
-from pentad.agent.unattended import answer_unattended
+from pentad.agent.unattended import answer_unattended, cancel_unattended
 from pentad.errors import Conflict, InvalidRequest, NotFound
 from pentad.types import Budget
 
@@ -197,6 +198,30 @@ def test_an_answer_given_while_no_process_is_at_work_holds_for_the_next(tmp_path
             await h.runtime.resume(run_id)
             assert (await h.runtime.wait(run_id)).status == "answered"
             assert made == [10]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("end", ["answered", "cancelled"])
+def test_waiting_for_a_person_is_no_work_whoever_ends_it(tmp_path: pathlib.Path, end: str) -> None:
+    order, _ = ledger()
+
+    async def scenario() -> None:
+        run_id, approval = await left_waiting(tmp_path, order)
+        left = Journal(tmp_path / "journal.db")
+        before = explain(left.read(run_id))
+        left.close()
+        later = Journal(tmp_path / "journal.db", clock=lambda: time.monotonic() + 60)
+        if end == "answered":
+            await answer_unattended(later, run_id, approval, approved=True)
+        else:
+            await cancel_unattended(later, run_id)
+        found = explain(later.read(run_id))
+        later.close()
+        assert found.active_s < before.active_s + 5
+        assert 55 < found.waiting_s < 120
+        assert found.residual_s < 5
+        assert any(bar.kind == "waiting" and bar.seconds > 55 for bar in found.waterfall)
 
     run(scenario())
 

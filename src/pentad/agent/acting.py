@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
+from pentad.agent.approval import WAITING
 from pentad.agent.asking import Asker
 from pentad.agent.budget import Amount
 from pentad.agent.events import ApprovalAnswered, ToolIntended, ToolReturned, ToolStatus
@@ -70,7 +71,7 @@ class Actor:
         asked = [(index, tool) for index, tool, _ in fresh if desk.needed(tool.name)]
         if not asked:
             return set()
-        with self._run.span("agent", "approval"):
+        with self._run.span("agent", WAITING):
             for index, tool in asked:
                 if self._run.state.answer_to(step, index) is None:
                     await desk.ask(step, index, tool.name, exchange.calls[index].arguments)

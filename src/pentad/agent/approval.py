@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pentad.agent.state import RunState
 
 MAX_NOTE = 2000
+WAITING = "approval"
+"""Name of the span in which a run waits for a person."""
 
 
 class ApprovalDesk:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from pentad.agent.approval import WAITING
 from pentad.agent.events import ModelAnswered, Planned, Recalled, Record, RunResumed, StepEnded, ToolReturned
 from pentad.agent.waterfall import Bar, waterfall
 from pentad.types import LAYERS, Decision, Layer, Span
@@ -33,6 +34,8 @@ class Explanation:
 
     run_id: str
     active_s: float
+    waiting_s: float
+    """For a person; in no share, and not active."""
     offline_s: float
     shares: tuple[Share, ...]
     residual_s: float
@@ -69,9 +72,12 @@ def explain(records: Sequence[Record], earlier: Iterable[Sequence[Record]] = ())
         for key, seconds in attribute(_spans(segment), start_s, end_s).items():
             taken[key] = taken.get(key, 0.0) + seconds
     answers = [r.event for r in records if isinstance(r.event, ModelAnswered)]
+    waiting_s = taken.pop(("agent", WAITING), 0.0)
+    active_s -= waiting_s
     return Explanation(
         run_id=records[0].run_id,
         active_s=active_s,
+        waiting_s=waiting_s,
         offline_s=offline_s,
         shares=tuple(_share(layer, taken) for layer in LAYERS),
         residual_s=max(0.0, active_s - sum(taken.values())),

@@ -76,7 +76,7 @@ class Journal(JournalView):
                     prompt_store.prepare(reader, wall(), retention)
             undo.pop_all()
         super().__init__(path, reader, seal, retention=retention, wall=wall)
-        self._clock, self._on_commit = clock, on_commit
+        self.clock, self._on_commit = clock, on_commit
         self.owner = ownership.mine()
         self._tails: dict[str, tuple[int, bytes]] = {}
         self._watchers: dict[str, set[Callable[[Record], None]]] = {}
@@ -97,7 +97,7 @@ class Journal(JournalView):
 
         Raises JournalUnavailable when it cannot be written (disk full, I/O error): then it did not happen.
         """
-        item = _Append(run_id, event, self._clock(), tuple(spans), prompt, Future())
+        item = _Append(run_id, event, self.clock(), tuple(spans), prompt, Future())
         if self._closed:
             raise JournalUnavailable(f"journal {self.path.name!r} is closed")
         self._work.put(item)

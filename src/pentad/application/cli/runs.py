@@ -134,8 +134,10 @@ def runs_explain(
         ("unattributed", duration(explanation.residual_s), f"{explanation.residual_fraction:.1%}", "")
     )
     print_table(("layer", "time", "share", "part"), rows, empty="nothing happened yet")
+    waited = f"{duration(explanation.waiting_s)} waiting for a person, " if explanation.waiting_s else ""
     typer.echo(
-        f"\n{duration(explanation.active_s)} at work, {duration(explanation.offline_s)} between processes; "
+        f"\n{duration(explanation.active_s)} at work, {waited}"
+        f"{duration(explanation.offline_s)} between processes; "
         f"{explanation.model_calls} model calls, {explanation.prompt_tokens} prompt tokens "
         f"({explanation.cached_tokens} cached), {explanation.completion_tokens} generated; "
         f"{explanation.tool_calls} tool calls; cost {explanation.cost:g}"

@@ -158,6 +158,7 @@ class RunExplanation(Struct, kw_only=True):
 
     run_id: str
     active_s: float
+    waiting_s: float
     offline_s: float
     residual_s: float
     residual_fraction: float

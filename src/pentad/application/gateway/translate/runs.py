@@ -87,6 +87,7 @@ def run_explanation(made: Explanation) -> RunExplanation:
     return RunExplanation(
         run_id=made.run_id,
         active_s=made.active_s,
+        waiting_s=made.waiting_s,
         offline_s=made.offline_s,
         residual_s=made.residual_s,
         residual_fraction=made.residual_fraction,
