@@ -153,23 +153,32 @@ def with_settings(*groups: tuple[Flag, ...]) -> Callable[[Callable[..., None]], 
 
         own = inspect.signature(verb, eval_str=True).parameters.values()
         parameters = [p for p in own if p.name not in ("flags", "config")]
-        option = typer.Option("--config", help="Settings file.", metavar="FILE", show_default=False)
-        parameters.append(_parameter("config", Annotated[Optional[pathlib.Path], option]))  # noqa: UP045
-        for flag in flags:
-            option = typer.Option(
-                flag.written,
-                help=flag.help,
-                metavar=flag.metavar,
-                show_default=False,
-                rich_help_panel="Settings",
-            )
-            parameters.append(_parameter(flag.name, Annotated[Optional[flag.kind], option]))  # noqa: UP045
+        parameters += [_config_parameter(), *map(_flag_parameter, flags)]
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
         del wrapper.__wrapped__
         return wrapper
 
     return decorate
+
+
+@functools.cache
+def _config_parameter() -> inspect.Parameter:
+    option = typer.Option("--config", help="Settings file.", metavar="FILE", show_default=False)
+    return _parameter("config", Annotated[Optional[pathlib.Path], option])  # noqa: UP045
+
+
+@functools.cache
+def _flag_parameter(flag: Flag) -> inspect.Parameter:
+    """One for all verbs: the help of the whole program builds every verb with all of its flags."""
+    option = typer.Option(
+        flag.written,
+        help=flag.help,
+        metavar=flag.metavar,
+        show_default=False,
+        rich_help_panel="Settings",
+    )
+    return _parameter(flag.name, Annotated[Optional[flag.kind], option])  # noqa: UP045
 
 
 def _parameter(name: str, annotation: Any) -> inspect.Parameter:
