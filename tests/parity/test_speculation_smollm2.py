@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -191,7 +192,7 @@ def test_answers_in_a_format_are_the_same_with_drafts(
     drafting = engine(target, started(strategy, smollm2))
     assert tokens_of(drafting, requests()) == expected
     for found in expected.values():
-        assert smollm2.tokenizer.decode(found).startswith('{"name":')
+        assert re.match(r'\{\s*"name":', smollm2.tokenizer.decode(found))
     if strategy.needs.least_drafts:
         assert drafting.stats()["draft_accepted_tokens_total"] > 10
 
