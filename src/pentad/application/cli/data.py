@@ -18,6 +18,7 @@ from pentad.errors import Conflict, InvalidRequest
 
 if TYPE_CHECKING:
     from pentad.agent.backup import DataFiles
+    from pentad.agent.journal import Journal
     from pentad.application.config import Settings
 
 RunIds = Annotated[list[str], typer.Argument(metavar="RUN", help="Ids of runs, as runs list shows them.")]
@@ -70,7 +71,7 @@ def runs_prune(
 ) -> None:
     """Remove runs that ended some days ago, as runs rm does. Runs that have not ended stay."""
     settings = data_settings(flags, config)
-    with _journal(settings) as journal:
+    with open_journal(settings) as journal:
         before_s = time.time() - days * DAY_S
         ended = [row for row in journal.runs(status=status) if row.ended_s is not None]
         old = [row.id for row in ended if row.ended_s is not None and row.ended_s <= before_s]
@@ -96,7 +97,7 @@ def runs_export(
     from pentad.agent.state import fold
     from pentad.application.cli.trace import run_summary
 
-    with _journal(data_settings(flags, config)) as journal:
+    with open_journal(data_settings(flags, config)) as journal:
         ids = runs or [row.id for row in reversed(journal.runs())]
 
         def lines() -> Iterator[dict[str, Any]]:
@@ -172,7 +173,8 @@ def data_settings(flags: dict[str, Any], config: pathlib.Path | None) -> Setting
 
 
 @contextmanager
-def _journal(settings: Settings) -> Iterator[Any]:
+def open_journal(settings: Settings) -> Iterator[Journal]:
+    """The journal that the settings name, closed on leaving."""
     from pentad.agent.journal import Journal
     from pentad.agent.prompt_store import PromptRetention
 
@@ -196,7 +198,7 @@ def _remove(settings: Settings, runs: Sequence[str]) -> list[str]:
     from pentad.agent.erasure import remove_runs
     from pentad.agent.memory.records import forget_episodes
 
-    with _journal(settings):  # brings a file of an earlier format to this one
+    with open_journal(settings):  # brings a file of an earlier format to this one
         remove_runs(settings.journal_path, runs)
     forget_episodes(settings.memory_path, runs)
     return list(runs)

@@ -13,7 +13,7 @@ import typer
 
 from pentad.application.cli.agents import serving_only
 from pentad.application.cli.client import ServerClient
-from pentad.application.cli.data import register_runs
+from pentad.application.cli.data import open_journal, register_runs
 from pentad.application.cli.options import AGENTS, COMMON, ENGINE, MODELS, number, settings_of, with_settings
 from pentad.application.cli.output import duration, note, plain, print_json, print_table
 from pentad.application.cli.settings import JsonOption
@@ -292,18 +292,12 @@ def runs_fork(
 @contextmanager
 def journal_of(flags: dict[str, Any], config: pathlib.Path | None) -> Iterator[Journal]:
     """The journal that the settings name, closed on leaving."""
-    from pentad.agent.journal import Journal
-    from pentad.agent.prompt_store import PromptRetention
     from pentad.application.folders import use_data_home
 
     settings = settings_of(flags, config, quiet=True)
     use_data_home(settings)
-    retention = PromptRetention(days=settings.prompt_days, labels=settings.prompt_labels)
-    journal = Journal(settings.journal_path, retention=retention)
-    try:
+    with open_journal(settings) as journal:
         yield journal
-    finally:
-        journal.close()
 
 
 def _first_line(text: str) -> str:
