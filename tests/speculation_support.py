@@ -11,7 +11,7 @@ from pentad.execution.engine import Engine
 from pentad.execution.speculation.base import Ask, DraftPlan, Speculator
 from pentad.execution.speculation.stage import Speculation
 from pentad.model.speculation.base import DraftStrategy
-from pentad.model.speculation.draft import Draft
+from pentad.model.speculation.draft import DraftModel
 from pentad.model.speculation.ngram import NGram
 from pentad.model.speculation.sequoia import Sequoia
 from pentad.model.speculation.specinfer import SpecInfer
@@ -21,7 +21,7 @@ from pentad.testing.runners import ToyRunner
 
 STRATEGIES: tuple[DraftStrategy, ...] = (
     NGram(least_match=1),
-    Draft(least_confidence=0),
+    DraftModel(least_confidence=0),
     SpecInfer(),
     Sequoia(),
 )

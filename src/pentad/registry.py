@@ -142,7 +142,7 @@ _TABLE: dict[str, dict[str, str]] = {
     },
     "speculator": {
         "ngram": "pentad.model.speculation.ngram:NGram",
-        "draft": "pentad.model.speculation.draft:Draft",
+        "draft": "pentad.model.speculation.draft:DraftModel",
         "specinfer": "pentad.model.speculation.specinfer:SpecInfer",
         "sequoia": "pentad.model.speculation.sequoia:Sequoia",
     },
@@ -169,8 +169,8 @@ _TABLE: dict[str, dict[str, str]] = {
         "question_answering": "pentad.agent.tools.builtin.question_answering:build",
         "search": "pentad.agent.tools.builtin.search:build",
         "translation": "pentad.agent.tools.builtin.translation:build",
-        "remember": "pentad.agent.tools.builtin.remembering:build_remember",
-        "recall": "pentad.agent.tools.builtin.remembering:build_recall",
+        "remember": "pentad.agent.tools.builtin.memory:build_remember",
+        "recall": "pentad.agent.tools.builtin.memory:build_recall",
     },
 }
 

@@ -23,9 +23,9 @@ from pentad.agent.events import ApprovalAsked, ToolReturned
 from pentad.agent.limits import RuntimeLimits
 from pentad.agent.spec import McpServer
 from pentad.agent.tools.base import Tool
-from pentad.agent.tools.calling import Outcome, parse
-from pentad.agent.tools.calling import call as carry_out
 from pentad.agent.tools.functions import tool
+from pentad.agent.tools.invocation import Outcome, parse
+from pentad.agent.tools.invocation import call as carry_out
 from pentad.agent.tools.mcp import McpConnection
 from pentad.agent.tools.pins import ToolPins
 from pentad.errors import Forbidden, InvalidRequest, ToolFailed

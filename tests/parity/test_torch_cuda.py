@@ -20,9 +20,9 @@ from pentad.execution.batch import SampleRow
 from pentad.execution.sampling import draw_batch
 from pentad.execution.spec import ModelSpec
 from pentad.execution.torch.decode import gathered
-from pentad.execution.torch.drawing import draw_rows
 from pentad.execution.torch.graphs import DecodeSteps, GraphRecorder
 from pentad.execution.torch.runner import TorchRunner
+from pentad.execution.torch.sampling import draw_rows
 from ragged_batches import ragged
 from torch_decoding import BLOCKS, SHAPES, WINDOWED, Shape, attended, decoding, parts, prompts
 from torch_drawing import assert_same, random_logits, random_rows

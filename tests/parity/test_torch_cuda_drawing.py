@@ -14,7 +14,7 @@ import torch
 
 from pentad.execution.batch import SampleRow
 from pentad.execution.sampling import draw_batch
-from pentad.execution.torch.drawing import draw_rows
+from pentad.execution.torch.sampling import draw_rows
 from torch_drawing import assert_same, random_logits, random_rows
 
 

@@ -17,7 +17,7 @@ from pentad.agent.explain import attribute
 from pentad.agent.memory.window import Window
 from pentad.agent.spec import AgentSpec
 from pentad.agent.tools.builtin.arithmetic import BadExpression, evaluate
-from pentad.agent.tools.calling import as_text, capped, shown
+from pentad.agent.tools.invocation import as_text, capped, shown
 from pentad.errors import BudgetExceeded
 from pentad.types import LAYERS, Budget, Span, ToolCall, Usage
 

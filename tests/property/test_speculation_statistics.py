@@ -14,7 +14,7 @@ from pentad.execution.sampling import distribution, pick, uniform
 from pentad.execution.speculation.tree import TokenTree
 from pentad.execution.speculation.verify import drafting, verify, without
 from pentad.model.speculation.base import DraftStrategy
-from pentad.model.speculation.draft import Draft
+from pentad.model.speculation.draft import DraftModel
 from pentad.model.speculation.sequoia import Sequoia
 from pentad.model.speculation.specinfer import SpecInfer
 from pentad.testing.engines import run, token_request
@@ -161,9 +161,9 @@ def test_tokens_per_step_follow_the_formula(noise: float) -> None:
 
     The formula takes acceptances for independent; between random toy contexts they are.
     """
-    a = accepted_per_step(Draft(least_confidence=0), 1, noise, 1.0)
+    a = accepted_per_step(DraftModel(least_confidence=0), 1, noise, 1.0)
     for gamma in (2, 4, 7):
-        measured = 1 + accepted_per_step(Draft(least_confidence=0), gamma, noise, 1.0)
+        measured = 1 + accepted_per_step(DraftModel(least_confidence=0), gamma, noise, 1.0)
         formula = (1 - a ** (gamma + 1)) / (1 - a)
         print(f"acceptance {a:.2f}, {gamma} drafts: {measured:.2f} tokens per step, formula {formula:.2f}")
         assert measured == pytest.approx(formula, rel=0.1)
@@ -173,7 +173,7 @@ def test_tokens_per_step_follow_the_formula(noise: float) -> None:
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_trees_accept_a_fifth_more_tokens_per_step_than_chains_of_their_depth(temperature: float) -> None:
     widths = (3, 2, 1, 1)
-    chained = accepted_per_step(Draft(least_confidence=0), len(widths), 0.25, temperature)
+    chained = accepted_per_step(DraftModel(least_confidence=0), len(widths), 0.25, temperature)
     treed = accepted_per_step(SpecInfer(widths=widths), 21, 0.25, temperature)
     print(f"{1 + treed:.2f} tokens per step from trees, {1 + chained:.2f} from chains")
     assert 1 + treed > 1.2 * (1 + chained)
@@ -194,7 +194,7 @@ def test_planned_trees_accept_more_than_fixed_ones(budget: int, temperature: flo
     others = {
         str(w): accepted_per_step(SpecInfer(widths=w), budget, 0.25, temperature) for w in FIXED[budget]
     }
-    others["chain"] = accepted_per_step(Draft(least_confidence=0), budget, 0.25, temperature)
+    others["chain"] = accepted_per_step(DraftModel(least_confidence=0), budget, 0.25, temperature)
     print(f"{budget} tokens: planned {planned:.2f}, " + ", ".join(f"{k} {v:.2f}" for k, v in others.items()))
     assert planned > 0.95 * max(others.values())  # 200 to 400 steps tell no finer
 

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable
 
-from pentad.model.backends.room import answer_room
+from pentad.model.backends.completion_limit import answer_room
 from pentad.testing.backends import Item
 from pentad.types import Request
 from real_clients.case import Case, Install, Seen, call, tool_results

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pentad.model.backends.room import answer_room
+from pentad.model.backends.completion_limit import answer_room
 from pentad.testing.backends import Item, Turn
 from pentad.types import Request, ToolCall
 from real_clients.case import Case, Install, Seen, call, roles, tool_results

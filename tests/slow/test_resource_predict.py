@@ -13,7 +13,7 @@ from evidence.plugin import Measure
 from pentad.execution.device import DeviceProfile
 from pentad.resource.cost import StepCost
 from pentad.resource.profile.synthetic import SequenceShape, time_step
-from pentad.resource.shape import StepShape
+from pentad.resource.step_shape import StepShape
 
 pytestmark = pytest.mark.slow
 

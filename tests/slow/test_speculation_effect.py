@@ -13,7 +13,7 @@ from pentad.execution.native.runner import NativeRunner
 from pentad.execution.speculation.stage import Speculation
 from pentad.model.loading import ModelFiles, open_model
 from pentad.model.speculation.base import DraftStrategy
-from pentad.model.speculation.draft import Draft
+from pentad.model.speculation.draft import DraftModel
 from pentad.model.speculation.ngram import NGram
 from pentad.model.speculation.sequoia import Sequoia
 from pentad.model.speculation.specinfer import SpecInfer
@@ -137,7 +137,7 @@ def drafted_by(strategy: DraftStrategy, target: Loaded, draft: Loaded) -> Watche
 def test_a_draft_model_of_a_third_of_the_size_gains_a_quarter(
     large: Loaded, small: Loaded, measured: Measure
 ) -> None:
-    watched = drafted_by(Draft(), large, small)
+    watched = drafted_by(DraftModel(), large, small)
     plain, drafting = serving(large[1]), serving(large[1], Speculation(watched))
     found = compare(plain, drafting, answers(large, [EDITS[1], CODING], 70))
     print(f"\ndraft, Qwen 0.5B for 1.5B: {found};", ", ".join(totals(drafting.stats())))
@@ -149,7 +149,7 @@ def test_a_draft_model_of_a_third_of_the_size_gains_a_quarter(
 def test_tokens_per_step_are_what_the_formula_says(large: Loaded, small: Loaded, measured: Measure) -> None:
     """(1 - a^(k + 1)) / (1 - a), with the a that is measured (Leviathan et al. 2023, equation 1)."""
     size = 4
-    watched = drafted_by(Draft(least_confidence=0.0), large, small)
+    watched = drafted_by(DraftModel(least_confidence=0.0), large, small)
     engine = serving(large[1], Speculation(watched, most_tokens=size, adaptive=False))
     answers(large, FREE[1:], 70)(engine)
     full = [
@@ -177,7 +177,7 @@ def per_step(
 def test_a_tree_accepts_a_fifth_more_per_step_than_a_chain_of_its_depth(
     large: Loaded, small: Loaded, measured: Measure
 ) -> None:
-    _, chain = per_step(Draft(least_confidence=0.0), 4, large, small)
+    _, chain = per_step(DraftModel(least_confidence=0.0), 4, large, small)
     _, tree = per_step(SpecInfer(widths=(4, 2, 1, 1)), 28, large, small)
     measured("tree over chain, tokens a step", tree / chain, at_least=1.2, unit="x")
 
@@ -190,7 +190,7 @@ def test_planned_trees_beat_chains_and_fixed_trees_of_their_size(
     size: int, widths: tuple[int, ...], large: Loaded, small: Loaded, measured: Measure
 ) -> None:
     fixed = per_step(SpecInfer(widths=widths), size, large, small)[1]
-    chain = per_step(Draft(least_confidence=0.0), min(size, 16), large, small)[1]
+    chain = per_step(DraftModel(least_confidence=0.0), min(size, 16), large, small)[1]
     expected, planned = per_step(Sequoia(most_depth=8), size, large, small, skip=10)
     print(f"planned {planned:.2f} ({expected:.2f} expected), fixed {fixed:.2f}, chain {chain:.2f}")
     measured(f"{size} nodes, planned over fixed", planned / fixed, at_least=1, unit="x")

@@ -11,8 +11,8 @@ import pytest
 
 from agent_support import call, context, harness, run, spec
 from pentad.agent.tools.base import Tool, ToolServices
-from pentad.agent.tools.calling import Outcome, parse
-from pentad.agent.tools.calling import call as carry_out
+from pentad.agent.tools.invocation import Outcome, parse
+from pentad.agent.tools.invocation import call as carry_out
 from pentad.errors import InvalidRequest, NotFound, ToolFailed
 from pentad.registry import known, load
 from pentad.testing.agents import scripted_models

@@ -7,10 +7,10 @@ import pathlib
 
 import pytest
 
-from pentad.agent.checking import check_agent
 from pentad.agent.codec import decode, encode
 from pentad.agent.loading import agent_from, load_agent, ready
 from pentad.agent.spec import AgentSpec, McpServer
+from pentad.agent.spec_check import check_agent
 from pentad.agent.tools.files import ToolFiles
 from pentad.agent.worker import planner_for
 from pentad.errors import InvalidRequest, NotFound

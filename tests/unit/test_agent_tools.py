@@ -16,10 +16,10 @@ from pydantic import Field
 
 from agent_support import context, run
 from pentad.agent.tools.base import InDoubt, Reply, Tool, Toolbox, ToolContext
-from pentad.agent.tools.calling import Outcome, ToolRules, parse
-from pentad.agent.tools.calling import call as carry_out
 from pentad.agent.tools.command import command_tool
 from pentad.agent.tools.functions import tool
+from pentad.agent.tools.invocation import Outcome, ToolRules, parse
+from pentad.agent.tools.invocation import call as carry_out
 from pentad.agent.tools.schema import check_arguments, check_schema, harmless_schema
 from pentad.errors import Forbidden, InvalidRequest, ToolFailed, UnknownName
 

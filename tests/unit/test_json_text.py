@@ -12,7 +12,7 @@ import pytest
 from chat_support import answered, ask, tiny_files
 from pentad.agent.tools.base import ToolServices
 from pentad.agent.tools.builtin.calculator import build
-from pentad.agent.tools.calling import parse
+from pentad.agent.tools.invocation import parse
 from pentad.errors import ContextLengthExceeded, ToolFailed
 from pentad.execution.backend import ToolCallDelta
 from pentad.json_text import MAX_DEPTH, parse_json

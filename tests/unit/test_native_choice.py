@@ -19,9 +19,9 @@ from pentad.execution.native.choice import (
     choose_runner,
     unsupported_geometry,
 )
-from pentad.execution.native.drawing import RESULT, ROW
 from pentad.execution.native.library import NEEDS, built, cpu_flags, open_library, usable
 from pentad.execution.native.runner import NativeRunner
+from pentad.execution.native.sampling import RESULT, ROW
 from pentad.execution.spec import Learned, Norm, Rope
 
 SKYLAKE = {"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl"}

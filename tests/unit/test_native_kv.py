@@ -12,7 +12,7 @@ import pytest
 from native_support import HERE, divergence, random_weights, tiny_spec
 from pentad.errors import Incompatible
 from pentad.execution.engine import Engine
-from pentad.execution.native.caching import code_row, kv_element_bytes
+from pentad.execution.native.kv_format import code_row, kv_element_bytes
 from pentad.execution.native.library import open_library
 from pentad.execution.native.runner import NativeRunner
 from pentad.execution.request import TokenRequest

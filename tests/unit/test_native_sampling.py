@@ -10,8 +10,8 @@ import pytest
 
 from native_support import HERE
 from pentad.execution.batch import Drawn, SampleRow
-from pentad.execution.native.drawing import DrawPlan
 from pentad.execution.native.library import open_library
+from pentad.execution.native.sampling import DrawPlan
 from pentad.execution.sampling import draw, draw_batch, is_plain
 
 pytestmark = pytest.mark.skipif(not HERE, reason="no native kernels are built")

@@ -16,7 +16,7 @@ from pentad.resource.fitting import non_negative_least_squares
 from pentad.resource.matrices import MatrixRates, flops_per_s, main_memory, read_bytes_per_s
 from pentad.resource.profile.software import fit_software, geometries
 from pentad.resource.profile.synthetic import SyntheticWeights, step_batch
-from pentad.resource.shape import CHUNK_TOKENS, StepShape
+from pentad.resource.step_shape import CHUNK_TOKENS, StepShape
 
 
 class TestShape:

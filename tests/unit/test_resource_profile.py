@@ -20,7 +20,7 @@ from pentad.resource.calibration import StepLog, calibrate
 from pentad.resource.cost import StepCost
 from pentad.resource.profile import files, hardware, measuring
 from pentad.resource.profile.synthetic import step_batch, time_step
-from pentad.resource.shape import StepShape
+from pentad.resource.step_shape import StepShape
 
 
 class TestFiles:

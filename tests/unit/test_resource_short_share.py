@@ -14,7 +14,7 @@ from pentad.execution.scheduling import EngineLimits, SchedulerInput
 from pentad.execution.spec import ModelSpec, Rope
 from pentad.registry import load
 from pentad.resource.scheduling.sarathi import Sarathi
-from pentad.resource.scheduling.share import chunk_tokens
+from pentad.resource.scheduling.short_requests import chunk_tokens
 from pentad.resource.simulator import SimulationOptions, TraceItem, simulate
 from pentad.testing.engines import run, token_request, toy_engine
 

@@ -18,7 +18,6 @@ from pentad.execution.scheduling import EngineLimits
 from pentad.resource.cost import StepCost
 from pentad.resource.scheduling.fcfs import Fcfs
 from pentad.resource.scheduling.sarathi import Sarathi
-from pentad.resource.shape import StepShape
 from pentad.resource.simulator import (
     RequestRecord,
     SimulatedRunner,
@@ -34,6 +33,7 @@ from pentad.resource.simulator import (
 )
 from pentad.resource.simulator.events import Arrival, Step, World, request_of
 from pentad.resource.simulator.trace import prompt_of
+from pentad.resource.step_shape import StepShape
 from pentad.types import Objective
 
 LOAD = poisson(40, rate_per_s=60.0, prompt_tokens=(20, 300), output_tokens=(5, 40), seed=3)

@@ -13,7 +13,7 @@ from pentad.execution.batch import Drawn, RaggedBatch
 from pentad.execution.request import TokenRequest
 from pentad.execution.speculation.stage import Speculation
 from pentad.model.speculation.base import DraftStrategy
-from pentad.model.speculation.draft import Draft
+from pentad.model.speculation.draft import DraftModel
 from pentad.model.speculation.sequoia import Sequoia
 from pentad.model.speculation.specinfer import SpecInfer
 from pentad.resource.scheduling.fcfs import Fcfs
@@ -228,7 +228,7 @@ def test_a_format_that_allows_nothing_ends_its_sequence_alone() -> None:
             return np.zeros(4, dtype=np.uint32)
 
     requests = [token_request("a", range(5), 9, constraint=Nothing(3)), token_request("b", range(5), 9)]
-    answers = run(speculating(Draft(least_confidence=0)), *requests)
+    answers = run(speculating(DraftModel(least_confidence=0)), *requests)
     assert isinstance(answers["a"].error, InvalidRequest)
     assert answers["b"].tokens == greedy(range(5), 9)
 
@@ -354,7 +354,7 @@ def test_logits_that_are_no_numbers_fail_their_sequence() -> None:
         def logits(self, batch: RaggedBatch) -> np.ndarray:
             return super().logits(batch) * (np.nan if len(batch.token_ids) == 4 else 1.0)
 
-    engine = speculating(Draft(least_confidence=0), runner=Nan(), most_tokens=3)
+    engine = speculating(DraftModel(least_confidence=0), runner=Nan(), most_tokens=3)
     answer = run(engine, token_request("a", range(9), 20, sampling=Sampling(temperature=1.0)))["a"]
     assert isinstance(answer.error, BackendFailed)
     assert engine.failures_in_a_row == 0
@@ -366,7 +366,7 @@ def test_narrow_windows_and_speculation_do_not_go_together() -> None:
     runner = ToyRunner()
     runner.spec = replace(runner.spec, window=32)
     with pytest.raises(Incompatible, match="windows of 32 tokens, speculation needs 64"):
-        speculating(Draft(least_confidence=0), runner=runner)
+        speculating(DraftModel(least_confidence=0), runner=runner)
 
 
 def test_whoever_ends_is_forgotten_and_closing_closes_the_speculator() -> None:
@@ -402,7 +402,7 @@ def test_the_number_of_drafted_tokens_is_bounded() -> None:
 @pytest.mark.parametrize(
     ("strategy", "drafts", "message"),
     [
-        (Draft(least_confidence=0), 0, "speculation 'draft' needs 1 draft model, 0 are given"),
+        (DraftModel(least_confidence=0), 0, "speculation 'draft' needs 1 draft model, 0 are given"),
         (Sequoia(), 2, "speculation 'sequoia' uses at most 1 draft models, 2 are given"),
         (SpecInfer(), 5, "uses at most 4"),
         (STRATEGIES[0], 1, "uses at most 0"),

@@ -14,13 +14,13 @@ from pentad.execution.batch import RaggedBatch
 from pentad.execution.speculation.tree import TokenTree, chain
 from pentad.model.speculation.base import chain_shape, level_shape
 from pentad.model.speculation.cache import DraftCache
-from pentad.model.speculation.draft import Draft
-from pentad.model.speculation.growth import Growth
+from pentad.model.speculation.continuations import Continuation
+from pentad.model.speculation.draft import DraftModel
 from pentad.model.speculation.ngram import NGram
-from pentad.model.speculation.outlook import Choice
 from pentad.model.speculation.planning import TreeTable
 from pentad.model.speculation.sequoia import Sequoia
 from pentad.model.speculation.specinfer import SpecInfer, merge
+from pentad.model.speculation.tree_growth import Growth
 from pentad.registry import known, load
 from pentad.resource.scheduling.sarathi import Sarathi
 from pentad.testing.engines import run, token_request
@@ -97,7 +97,7 @@ def test_impossible_matches_are_refused() -> None:
     with pytest.raises(InvalidRequest, match="matches of 0 to 32 tokens"):
         NGram(least_match=0)
     with pytest.raises(InvalidRequest, match="least_confidence is 2"):
-        Draft(least_confidence=2)
+        DraftModel(least_confidence=2)
     with pytest.raises(InvalidRequest, match="widths"):
         SpecInfer(widths=(8, 8))
     with pytest.raises(InvalidRequest, match="most_depth is 0"):
@@ -115,10 +115,10 @@ def test_shapes_are_planned_level_by_level() -> None:
 def test_equal_draws_share_what_was_planned_behind_them() -> None:
     q = np.full(9, 1 / 9)
     growth = Growth(level_shape((2, 2)))
-    growth.add([(-1, [Choice(token=5, proposal=q), Choice(token=5, proposal=q)])])
+    growth.add([(-1, [Continuation(token=5, proposal=q), Continuation(token=5, proposal=q)])])
     assert growth.wants() == [0]
     assert growth.planned(0) == [2, 3, 4, 5]
-    growth.add([(0, [Choice(token=t, proposal=q) for t in (1, 2, 1, 3)])])
+    growth.add([(0, [Continuation(token=t, proposal=q) for t in (1, 2, 1, 3)])])
     tree = growth.tree()
     assert tree is not None
     assert tree.tokens == (5, 5, 1, 2, 1, 3)
@@ -208,7 +208,7 @@ def test_a_planned_tree_is_deep_where_the_first_guess_is_right_and_wide_where_it
 def test_the_draft_model_runs_once_per_level_for_all_sequences_together() -> None:
     steps: list[RaggedBatch] = []
     draft = ToyRunner(num_blocks=200, before_step=steps.append)
-    engine = speculating(Draft(least_confidence=0).start(97, [draft]), most_tokens=5)
+    engine = speculating(DraftModel(least_confidence=0).start(97, [draft]), most_tokens=5)
     for i in range(4):
         engine.add(token_request(f"r{i}", range(i, i + 7), 30))
     engine.step()
@@ -224,7 +224,7 @@ def test_the_draft_model_runs_once_per_level_for_all_sequences_together() -> Non
 
 def test_prompts_that_share_a_beginning_share_it_in_the_draft_model_too() -> None:
     draft = ToyRunner(num_blocks=200, block_size=4)
-    engine = speculating(Draft(least_confidence=0).start(97, [draft]), most_tokens=2)
+    engine = speculating(DraftModel(least_confidence=0).start(97, [draft]), most_tokens=2)
     run(engine, token_request("a", range(40), 3))
     computed = draft.tokens_computed
     run(engine, token_request("b", range(40), 3))
@@ -242,7 +242,7 @@ def test_a_long_prompt_is_caught_up_with_over_several_steps() -> None:
     )
     runner = ToyRunner(num_blocks=400, context_length=1024)
     engine = speculating(
-        Draft(least_confidence=0).start(97, [draft]), most_tokens=3, runner=runner, max_batch_tokens=1024
+        DraftModel(least_confidence=0).start(97, [draft]), most_tokens=3, runner=runner, max_batch_tokens=1024
     )
     request = token_request("a", (i % 97 for i in range(700)), 12)
     assert run(engine, request)["a"].tokens == reference(request)
@@ -253,7 +253,7 @@ def test_a_long_prompt_is_caught_up_with_over_several_steps() -> None:
 
 def test_a_draft_cache_too_small_for_all_serves_those_it_can() -> None:
     draft = ToyRunner(num_blocks=12, block_size=4)
-    speculator = Draft(least_confidence=0).start(97, [draft])
+    speculator = DraftModel(least_confidence=0).start(97, [draft])
     engine = speculating(speculator, most_tokens=4)
     requests = [token_request(f"r{i}", range(i, i + 10), 25) for i in range(6)]
     answers = run(engine, *requests)
@@ -307,7 +307,9 @@ def test_drafting_ends_where_the_draft_model_is_unsure() -> None:
         sampling = Sampling(temperature=temperature)
         shares = []
         for confidence in (0.0, 0.6):
-            engine = speculating(Draft(least_confidence=confidence), vocab_size=12, noise=0.3, most_tokens=8)
+            engine = speculating(
+                DraftModel(least_confidence=confidence), vocab_size=12, noise=0.3, most_tokens=8
+            )
             run(engine, *(token_request(f"r{i}", (i,), 60, sampling=sampling, seed=i) for i in range(6)))
             shares.append(engine.stats()["draft_acceptance_fraction"])
         assert shares[1] > 1.2 * shares[0]

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from pentad.agent.events import Compacted
 from pentad.agent.memory.window import Recent, Window
-from pentad.agent.planning.base import Draft, Turn
+from pentad.agent.planning.base import MessageGroup, ModelCallDraft
 from pentad.agent.state import RunState
-from pentad.agent.tools.calling import shown
+from pentad.agent.tools.invocation import shown
 from pentad.errors import ContextLengthExceeded
 from pentad.types import Message
 
@@ -44,7 +44,7 @@ class ContextBuilder:
         self._window = window
         self._summarise = summarise
 
-    async def build(self, draft: Draft, state: RunState, count: Count, limit_tokens: int) -> Built:
+    async def build(self, draft: ModelCallDraft, state: RunState, count: Count, limit_tokens: int) -> Built:
         """The messages of the draft within `limit_tokens`.
 
         Raises ContextLengthExceeded when even the pinned turns do not fit, or nothing may be left out.
@@ -75,8 +75,8 @@ class ContextBuilder:
         return Built(messages=messages, tokens=after, compacted=compacted)
 
     def _fit(
-        self, draft: Draft, state: RunState, count: Count, recent: Recent[Turn], limit: int
-    ) -> tuple[int, Sequence[Turn] | None]:
+        self, draft: ModelCallDraft, state: RunState, count: Count, recent: Recent[MessageGroup], limit: int
+    ) -> tuple[int, Sequence[MessageGroup] | None]:
         """The size of the prompt before, and the turns that had to go; None when all fit as they are."""
         tokens = count(assemble(draft, state, recent.read(), state.summary))
         if tokens <= limit and not recent.overflowing():
@@ -90,7 +90,9 @@ class ContextBuilder:
         return tokens, gone
 
 
-def assemble(draft: Draft, state: RunState, kept: Sequence[Turn], summary: str) -> tuple[Message, ...]:
+def assemble(
+    draft: ModelCallDraft, state: RunState, kept: Sequence[MessageGroup], summary: str
+) -> tuple[Message, ...]:
     """The draft's messages with only the `kept` loose turns, with summary and memories noted."""
     notes = _notes(state, summary)
     messages = [Message(role="system", content=draft.system)] if draft.system else []
@@ -117,7 +119,7 @@ def _notes(state: RunState, summary: str) -> str:
     return "\n\n".join(parts)
 
 
-def _transcript(gone: Sequence[Turn], summary: str) -> str:
+def _transcript(gone: Sequence[MessageGroup], summary: str) -> str:
     lines = [f"{m.role}: {m.content}" for turn in gone for m in turn.messages if m.content]
     return "\n".join(([f"Summary so far: {summary}"] if summary else []) + lines)
 

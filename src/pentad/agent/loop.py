@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from pentad.agent.acting import Actor, worst
-from pentad.agent.asking import Asker
 from pentad.agent.events import Planned, RunEnded, StepEnded, StepOutcome, ToolsWithheld
 from pentad.agent.memory.base import Memory
+from pentad.agent.model_calls import ModelCalls
 from pentad.agent.planning.base import (
     Answers,
     MadePlan,
@@ -19,11 +18,12 @@ from pentad.agent.planning.base import (
     WantsTools,
 )
 from pentad.agent.planning.progress import call_shaped, problem_of, unsuccessful
-from pentad.agent.remembering import Remembering
 from pentad.agent.run import Run
+from pentad.agent.run_memory import Remembering
 from pentad.agent.state import Exchange
+from pentad.agent.tool_calls import ToolCalls, worst
 from pentad.agent.tools.base import Tool
-from pentad.agent.tools.calling import ToolRules, shown
+from pentad.agent.tools.invocation import ToolRules, shown
 from pentad.errors import Forbidden
 from pentad.types import Decision
 
@@ -42,8 +42,8 @@ class Loop:
         self._planner = planner
         self._rules = rules
         self._find_tools = find_tools
-        self._asker = Asker(run)
-        self._actor = Actor(run, rules, self._asker)
+        self._asker = ModelCalls(run)
+        self._actor = ToolCalls(run, rules, self._asker)
 
     async def work(self) -> None:
         """Steps until the answer, a refusal, too many failures or the last step."""

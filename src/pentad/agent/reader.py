@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
+from pentad.agent.event_stream import Hub
 from pentad.agent.events import UNFINISHED, Record
 from pentad.agent.explain import Explanation, explain
-from pentad.agent.following import Hub
 from pentad.agent.journal import Journal
 from pentad.agent.prompt_store import Prompt
 from pentad.agent.rows import RunRow, no_run

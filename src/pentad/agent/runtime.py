@@ -39,7 +39,7 @@ from pentad.errors import (
     Unavailable,
 )
 from pentad.model.objectives import refuse_unenforced
-from pentad.resource.shares import Shares
+from pentad.resource.tenant_quotas import TenantQuotas
 from pentad.types import Budget, Clock, Message, Objective
 
 _LOG = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class AgentRuntime(RunReader):
         self.toolbox = toolbox or Toolbox()
         super().__init__(journal)
         self._limits = limits = limits or RuntimeLimits()
-        self._shares = Shares(
+        self._shares = TenantQuotas(
             "runs at work",
             "server.max_runs",
             limit=limits.max_runs,

@@ -16,7 +16,7 @@ from pentad.agent.run import Run
 from pentad.agent.spec import AgentSpec
 from pentad.agent.stalls import Stalls
 from pentad.agent.state import RunState
-from pentad.agent.tools.calling import ToolRules
+from pentad.agent.tools.invocation import ToolRules
 from pentad.agent.toolset import Toolset
 from pentad.choice import Choice, build
 from pentad.errors import BudgetExceeded, PentadError

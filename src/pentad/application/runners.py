@@ -11,7 +11,7 @@ from functools import partial
 
 from pentad import registry
 from pentad.application.config import EngineSettings
-from pentad.application.speculating import make_speculation
+from pentad.application.speculation import make_speculation
 from pentad.choice import build
 from pentad.execution.engine import Engine
 from pentad.execution.memory import FreeMemory, free_bytes

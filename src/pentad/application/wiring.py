@@ -30,7 +30,7 @@ from pentad.model.loading import ModelFiles, open_model
 from pentad.model.prices import Price
 from pentad.model.service import ModelService
 from pentad.model.store import ModelStore
-from pentad.resource.turns import Turns
+from pentad.resource.fair_queue import FairQueue
 from pentad.types import Clock
 
 
@@ -153,13 +153,13 @@ def _check_names(settings: Settings, local: Sequence[str]) -> None:
             )
 
 
-def _turns(settings: Settings, local: Sequence[str], clock: Clock) -> dict[str, Turns]:
+def _turns(settings: Settings, local: Sequence[str], clock: Clock) -> dict[str, FairQueue]:
     """Tenants take turns at each engine, where there are several."""
     tenants = frozenset(settings.server.tenant_names())
     if len(tenants) < 2:
         return {}
     most, contended = settings.engine.max_sequences, settings.engine.tenant_sequences
-    return {name: Turns(tenants, sequences=most, contended=contended, clock=clock) for name in local}
+    return {name: FairQueue(tenants, sequences=most, contended=contended, clock=clock) for name in local}
 
 
 def _qualities(settings: Settings, store: ModelStore, served: Iterable[str]) -> dict[str, float]:

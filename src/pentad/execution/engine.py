@@ -18,7 +18,6 @@ from pentad.execution.checks import (
     check_window,
     max_sequence_tokens,
 )
-from pentad.execution.computing import Computing, Taken
 from pentad.execution.counters import Counters
 from pentad.execution.failures import runner_failure, sequence_failure
 from pentad.execution.kv.cache import KVCache
@@ -30,7 +29,8 @@ from pentad.execution.scoring import bounded, take_scores
 from pentad.execution.sequence import Sequence, note_decisions
 from pentad.execution.served import ServedTokens
 from pentad.execution.speculation.stage import Speculation
-from pentad.execution.waiting import WaitingQueue
+from pentad.execution.step import StepExecutor, Taken
+from pentad.execution.waiting_queue import WaitingQueue
 from pentad.types import Clock, FinishReason
 
 
@@ -90,7 +90,7 @@ class Engine:
         self._outputs: list[StepOutput] = []
         self._served = ServedTokens()
         self._counters = Counters()
-        self._computing = Computing(runner, self._kv, speculation, self._counters, clock)
+        self._computing = StepExecutor(runner, self._kv, speculation, self._counters, clock)
         self._order = itertools.count()
         self.failures_in_a_row = 0
         """Steps that the runner failed since its latest success."""

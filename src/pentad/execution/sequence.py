@@ -19,7 +19,7 @@ from pentad.execution.scoring import PromptScores
 from pentad.types import Decision, FinishReason, RunContext
 
 if TYPE_CHECKING:
-    from pentad.execution.speculation.stage import Draft
+    from pentad.execution.speculation.stage import DraftedTree
 
 _MAX_DECISIONS = 32
 """Decisions kept per sequence; a bound that holds it back for long is recorded once."""
@@ -96,7 +96,7 @@ class Sequence:
         """Row of the block tables while running."""
         self.running = False
         self.num_draft = 0
-        self._draft: Draft | None = None
+        self._draft: DraftedTree | None = None
         self.root: Key = cache.root(request)
         self.keys: list[Key] = []
         """Names of the full blocks, as far as they were needed."""
@@ -136,12 +136,12 @@ class Sequence:
         return len(self.tokens) - self.prompt_tokens
 
     @property
-    def draft(self) -> Draft | None:
+    def draft(self) -> DraftedTree | None:
         """Tokens drafted behind the last one, to be verified in its next step."""
         return self._draft
 
     @draft.setter
-    def draft(self, draft: Draft | None) -> None:
+    def draft(self, draft: DraftedTree | None) -> None:
         self._draft = draft
         self.num_draft = 0 if draft is None else len(draft.tree)
 

@@ -28,7 +28,7 @@ from pentad.model.routing.base import Candidate, ModelRouter, RouterInput
 from pentad.model.sampling_defaults import taken_defaults, with_defaults
 from pentad.model.tokenizer_facts import TokenizerFacts
 from pentad.model.workers import in_thread
-from pentad.resource.turns import Turns
+from pentad.resource.fair_queue import FairQueue
 from pentad.types import Clock, Decision, Request, Span, Usage
 
 
@@ -53,7 +53,7 @@ class ModelService:
         *,
         embedders: Mapping[str, Embedder] | None = None,
         router: ModelRouter,
-        turns: Mapping[str, Turns] | None = None,
+        turns: Mapping[str, FairQueue] | None = None,
         prices: Mapping[str, Price] | None = None,
         qualities: Mapping[str, float] | None = None,
         default: str | None = None,

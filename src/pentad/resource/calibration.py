@@ -17,7 +17,7 @@ from pentad.execution.runner import Runner
 from pentad.resource.cost import COUNTS, TERMS, Calibration, StepCost, counts
 from pentad.resource.fitting import Floats, non_negative_least_squares
 from pentad.resource.profile.synthetic import SequenceShape, time_step
-from pentad.resource.shape import StepShape
+from pentad.resource.step_shape import StepShape
 from pentad.types import Clock
 
 _PULL = 0.05

@@ -21,7 +21,7 @@ from pentad.execution.device import DeviceProfile
 from pentad.execution.form import ModelForm as ModelForm
 from pentad.execution.spec import ModelSpec
 from pentad.resource.matrices import MatrixRates, flops_per_s, read_bytes_per_s
-from pentad.resource.shape import StepShape
+from pentad.resource.step_shape import StepShape
 
 TERMS = ("matrices", "attention", "elementwise", "overhead")
 COUNTS = ("steps", "sequences", "tokens", "decode_pairs", "chunk_pairs")

@@ -24,7 +24,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
+class MessageGroup:
     """Messages that belong together: a call and its results are kept or left out as one."""
 
     messages: tuple[Message, ...]
@@ -35,12 +35,12 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
+class ModelCallDraft:
     """One model call as the planner wants it; the context builder makes it fit."""
 
     purpose: Purpose
     system: str
-    turns: tuple[Turn, ...]
+    turns: tuple[MessageGroup, ...]
     """In order."""
     tools: tuple[ToolSpec, ...] = ()
     tool_choice: ToolChoice = field(default_factory=lambda: ToolChoice(mode="none"))
@@ -103,7 +103,7 @@ class Planner(Protocol):
         """Whether so many steps have failed that the run is given up."""
         ...
 
-    def draft(self, view: View) -> Draft:
+    def draft(self, view: View) -> ModelCallDraft:
         """What to ask the model in this step."""
         ...
 

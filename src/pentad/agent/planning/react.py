@@ -9,11 +9,11 @@ from typing import Literal
 from pentad.agent.planning import progress
 from pentad.agent.planning.base import (
     Answers,
-    Draft,
     MadePlan,
+    MessageGroup,
+    ModelCallDraft,
     Reading,
     Refuses,
-    Turn,
     Unusable,
     View,
     WantsTools,
@@ -103,7 +103,7 @@ class React:
             case _:
                 return True
 
-    def draft(self, view: View) -> Draft:
+    def draft(self, view: View) -> ModelCallDraft:
         """The next question: plan, act or answer."""
         state = view.state
         last_step = state.step >= state.spec.max_steps
@@ -183,7 +183,7 @@ class React:
             return self.min_plan
         return min(self.max_plan, max(self.min_plan, parts(state.goal)))
 
-    def _draft_plan(self, view: View) -> Draft:
+    def _draft_plan(self, view: View) -> ModelCallDraft:
         state = view.state
         system = _joined(
             state.spec.instructions if self.mode == "free" else "",
@@ -194,13 +194,13 @@ class React:
         problem = progress.last_problem(state)
         told = f"\nThe last plan failed: {problem}" if problem else ""
         asked = Message(role="user", content=f"Goal: {state.goal}{told}")
-        return Draft(
+        return ModelCallDraft(
             purpose="plan",
             system=system,
             turns=(
                 *_history(state, self.mode),
                 *_shown(self._plan_shots(view)),
-                Turn(messages=(asked,), pinned=True, noted=True),
+                MessageGroup(messages=(asked,), pinned=True, noted=True),
             ),
             format=OutputFormat(
                 kind="json_schema", value=plan_schema(view.tools, self._fewest(state), self.max_plan)
@@ -209,19 +209,19 @@ class React:
             next_hint="model",
         )
 
-    def _draft_call(self, view: View, tool_name: str, task: str) -> Draft:
+    def _draft_call(self, view: View, tool_name: str, task: str) -> ModelCallDraft:
         state = view.state
         tool = next(tool for tool in view.tools if tool.name == tool_name)
         problem = progress.last_problem(state)
         told = f"\nThe last try failed: {problem}" if problem else ""
         known = facts(progress.known(state)) if self.show_known else ""
         content = _joined(f"Known so far:\n{known}" if known else "", f"{task}{told}")
-        return Draft(
+        return ModelCallDraft(
             purpose="act",
             system=f"You call the tool {tool.name} to do the task.",
             turns=(
                 *_shown(call_shots(tool)),
-                Turn(messages=(Message(role="user", content=content),), pinned=True, noted=True),
+                MessageGroup(messages=(Message(role="user", content=content),), pinned=True, noted=True),
             ),
             tools=(tool.spec,),
             tool_choice=ToolChoice(mode="named", name=tool.name, parallel=False),
@@ -229,7 +229,7 @@ class React:
             next_hint="tool",
         )
 
-    def _draft_answer(self, view: View) -> Draft:
+    def _draft_answer(self, view: View) -> ModelCallDraft:
         state = view.state
         guided = self.mode == "guided"
         goals = progress.in_turn(state, self.max_repairs + 1) if guided else ()
@@ -245,20 +245,20 @@ class React:
             "Answer every part of the question from the facts.",
             unavailable(view.withheld),
         )
-        return Draft(
+        return ModelCallDraft(
             purpose="answer",
             system=system,
             turns=(
                 *_history(state, self.mode),
                 *_shown(answer_shots(view.tools) if guided else ()),
-                Turn(messages=(asked,), pinned=True, noted=True),
+                MessageGroup(messages=(asked,), pinned=True, noted=True),
             ),
             format=OutputFormat(kind="regex", value=pattern) if pattern else OutputFormat(),
             max_tokens=state.spec.max_tokens,
             next_hint="end",
         )
 
-    def _draft_turn(self, view: View, settled: bool) -> Draft:
+    def _draft_turn(self, view: View, settled: bool) -> ModelCallDraft:
         state = view.state
         plan = "\n".join(f"{i}. {task}" for i, (_, task) in enumerate(state.plan or (), 1))
         offered = () if settled else tuple(tool.spec for tool in view.tools)
@@ -269,9 +269,9 @@ class React:
         )
         # The plan stands behind the goal, so that system text and tools are the same in every run.
         task = _joined(state.goal, f"Plan:\n{plan}" if plan else "")
-        goal = Turn(messages=(Message(role="user", content=task),), pinned=True, noted=True)
+        goal = MessageGroup(messages=(Message(role="user", content=task),), pinned=True, noted=True)
         mode: Literal["auto", "none"] = "auto" if offered else "none"
-        return Draft(
+        return ModelCallDraft(
             purpose="answer" if settled else "act",
             system=system,
             turns=(*_history(state, self.mode), goal, *_work(state), *self._next(state)),
@@ -281,14 +281,14 @@ class React:
             next_hint="end" if settled else "tool",
         )
 
-    def _next(self, state: RunState) -> tuple[Turn, ...]:
+    def _next(self, state: RunState) -> tuple[MessageGroup, ...]:
         """What the plan has next; a small model loses its place without."""
         last = state.closed[-1] if state.closed else None
         if not state.plan or last is None or (last.purpose != "plan" and not last.calls):
             return ()
         undone = [goal for goal in progress.by_tool(state) if goal.status == "open"]
         text = f"Next: {undone[0].task} (with {undone[0].tool})" if undone else ""
-        return (Turn(messages=(Message(role="user", content=text),), pinned=True),) if text else ()
+        return (MessageGroup(messages=(Message(role="user", content=text),), pinned=True),) if text else ()
 
     def _read_plan(self, view: View, answer: Exchange) -> Reading:
         names = {tool.name for tool in view.tools}
@@ -329,12 +329,12 @@ def _given(state: RunState) -> str:
     return " ".join([state.goal, state.spec.instructions, *(m.content for m in state.history), *notes])
 
 
-def _shown(shots: Sequence[Message]) -> tuple[Turn, ...]:
+def _shown(shots: Sequence[Message]) -> tuple[MessageGroup, ...]:
     """Worked examples, which are never left out."""
-    return (Turn(messages=tuple(shots), pinned=True),) if shots else ()
+    return (MessageGroup(messages=tuple(shots), pinned=True),) if shots else ()
 
 
-def _history(state: RunState, mode: str) -> tuple[Turn, ...]:
+def _history(state: RunState, mode: str) -> tuple[MessageGroup, ...]:
     """Earlier conversation, a user message and its answers per turn. Small models get none of it."""
     if mode == "guided":
         return ()
@@ -343,10 +343,10 @@ def _history(state: RunState, mode: str) -> tuple[Turn, ...]:
         if message.role == "user" or not groups:
             groups.append([])
         groups[-1].append(message)
-    return tuple(Turn(messages=tuple(group)) for group in groups)
+    return tuple(MessageGroup(messages=tuple(group)) for group in groups)
 
 
-def _work(state: RunState) -> Sequence[Turn]:
+def _work(state: RunState) -> Sequence[MessageGroup]:
     """This run's steps as chat turns: the assistant's calls and each result, matched by id."""
     turns = []
     for exchange in state.closed:
@@ -364,7 +364,7 @@ def _work(state: RunState) -> Sequence[Turn]:
             messages.append(
                 Message(role="user", content=f"That was of no use: {exchange.detail}. Try again.")
             )
-        turns.append(Turn(messages=tuple(messages)))
+        turns.append(MessageGroup(messages=tuple(messages)))
     return turns
 
 

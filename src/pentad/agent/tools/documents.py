@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pentad.agent.embedding import embed_beginnings
 from pentad.agent.ports import ModelPort
 from pentad.agent.terms import terms, unspaced_share
-from pentad.agent.tools.calling import shown
+from pentad.agent.tools.invocation import shown
 from pentad.errors import InvalidRequest, NotFound, TooLarge
 
 ENDINGS = (".txt", ".md", ".rst")

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from pentad.application.bench.engine import EngineBench, EngineLoad
-from pentad.application.bench.opening import opened
+from pentad.application.bench.model_setup import opened
 from pentad.application.bench.peers.llama import LlamaCpp
 from pentad.application.bench.servers import Server, llama_server
 from pentad.application.config import Settings

@@ -110,8 +110,8 @@ def agent_check(
 
     MCP servers are not started; agent approve shows what those offer.
     """
-    from pentad.agent.checking import check_agent
     from pentad.agent.loading import load_agent
+    from pentad.agent.spec_check import check_agent
     from pentad.agent.tools.files import ToolFiles
     from pentad.errors import PentadError
 
@@ -192,7 +192,7 @@ def entry_summary(entry: AgentEntry) -> dict[str, Any]:
 
 def _entries(settings: Settings) -> list[AgentEntry]:
     from pentad.agent.catalogue import catalogue_of
-    from pentad.agent.checking import check_agent
+    from pentad.agent.spec_check import check_agent
 
     catalogue = catalogue_of(settings.agents)
     catalogue.check = lambda spec: check_agent(spec, catalogue.tool_files)

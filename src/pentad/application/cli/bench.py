@@ -49,7 +49,7 @@ def engine(
 ) -> None:
     """Measure the engine in this process: prefill, decode by batch, memory, share of the machine's limits."""
     from pentad.application.bench.engine import EngineLoad
-    from pentad.application.bench.opening import run_engine
+    from pentad.application.bench.model_setup import run_engine
 
     load = EngineLoad(
         prompt_tokens=prompt_tokens,
@@ -90,7 +90,7 @@ def peers(
     """Measure other engines on the same file beside ours, in turn. scripts/peers installs them."""
     from pentad.application.bench import plotting
     from pentad.application.bench.engine import EngineLoad
-    from pentad.application.bench.opening import opened
+    from pentad.application.bench.model_setup import opened
     from pentad.application.bench.peers.comparing import compare, lines
     from pentad.application.bench.peers.known import known_peers
 

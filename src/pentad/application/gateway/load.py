@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from pentad.application.gateway.settings import GatewaySettings
 from pentad.errors import Unavailable
-from pentad.resource.shares import Shares
+from pentad.resource.tenant_quotas import TenantQuotas
 
 PATIENCE_S = 10.0
 """How long a body waits for memory before it is refused."""
@@ -24,8 +24,8 @@ class Load:
         tenants, share = len(settings.tenant_names()), settings.tenant_share
         places = settings.max_concurrent_requests
 
-        def shares(what: str, setting: str, limit: int) -> Shares:
-            return Shares(what, setting, limit=limit, tenants=tenants, share=share)
+        def shares(what: str, setting: str, limit: int) -> TenantQuotas:
+            return TenantQuotas(what, setting, limit=limit, tenants=tenants, share=share)
 
         self.places = shares("requests being answered", "--max-concurrent-requests", places)
         self.readers = shares("bodies on their way", "--max-concurrent-requests", places * _READERS_PER_PLACE)
@@ -63,7 +63,7 @@ class Load:
 class BodyMemory:
     """Memory for the bodies of requests under way: who does not fit waits, in turn, unread."""
 
-    def __init__(self, shares: Shares) -> None:
+    def __init__(self, shares: TenantQuotas) -> None:
         self._shares = shares
         self._waiting: deque[tuple[str, int, asyncio.Future[None]]] = deque()
 

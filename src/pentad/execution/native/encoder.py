@@ -18,9 +18,9 @@ from pentad.execution.native.library import KernelLibrary, built, cpu_flags, ope
 from pentad.execution.native.runner import default_threads
 from pentad.execution.native.structs import ENCODER_TENSORS, FORMATS, EncoderConfig
 from pentad.execution.quant import dequantize
-from pentad.execution.reading import WeightReader
 from pentad.execution.spec import Learned, ModelSpec
 from pentad.execution.texts import encode_in_batches
+from pentad.execution.weight_reader import WeightReader
 from pentad.execution.weights import WeightSource
 
 _BATCH_TOKENS: Final = 1024

@@ -15,8 +15,8 @@ from pentad.execution.native.library import KernelLibrary
 from pentad.execution.native.packed import PackedCache, anonymous, forget_pages, mapped_file
 from pentad.execution.native.structs import FORMATS, TENSORS
 from pentad.execution.quant import dequantize
-from pentad.execution.reading import WeightReader
 from pentad.execution.spec import ModelSpec, Rope
+from pentad.execution.weight_reader import WeightReader
 from pentad.execution.weights import StoredTensor, WeightSource
 
 _ALIGNMENT = 64

@@ -11,8 +11,8 @@ import numpy as np
 
 from pentad.errors import Infeasible, InvalidRequest
 from pentad.execution.form import ModelForm
-from pentad.execution.native.caching import KV_ELEMENT_BYTES
 from pentad.execution.native.choice import choose_kernels
+from pentad.execution.native.kv_format import KV_ELEMENT_BYTES
 from pentad.execution.native.library import built, cpu_flags, open_library
 from pentad.execution.native.runner import NativeRunner, default_threads
 from pentad.execution.native.structs import FORMATS

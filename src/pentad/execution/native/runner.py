@@ -19,19 +19,19 @@ from pentad.errors import Incompatible, Infeasible, InvalidRequest
 from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
 from pentad.execution.form import ModelForm
 from pentad.execution.kv.sizing import block_count
-from pentad.execution.native.caching import (
+from pentad.execution.native.choice import choose_kernels, unsupported_geometry, unsupported_storage
+from pentad.execution.native.inputs import BatchInputs
+from pentad.execution.native.kv_format import (
     BLOCK_SIZE,
     CachedBlock,
     cached_block,
     kv_bits,
     kv_element_bytes,
 )
-from pentad.execution.native.choice import choose_kernels, unsupported_geometry, unsupported_storage
-from pentad.execution.native.drawing import DrawPlan, greedy_drawn
-from pentad.execution.native.inputs import BatchInputs
 from pentad.execution.native.library import KernelLibrary, built, cpu_flags, open_library
 from pentad.execution.native.loading import NativeLoader
 from pentad.execution.native.packed import PackedCache
+from pentad.execution.native.sampling import DrawPlan, greedy_drawn
 from pentad.execution.native.structs import FORMATS, PACKED_BITS, Config
 from pentad.execution.rope import inverse_frequencies
 from pentad.execution.sampling import is_plain

@@ -28,21 +28,21 @@ _FAILURES_TOLERATED = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class DraftedTree:
     """What is drafted behind a sequence's last token, and the rows to verify it with."""
 
     tree: TokenTree
     rows: tuple[SampleRow, ...]
     """Behind the sequence's last token, then behind each node."""
 
-    def cut(self, size: int) -> Draft | None:
+    def cut(self, size: int) -> DraftedTree | None:
         """The first `size` nodes; None when there are none."""
         if size >= len(self.tree):
             return self
         if size <= 0:
             return None
         tree = self.tree.cut(size)
-        return Draft(tree, self.rows[: size + 1])
+        return DraftedTree(tree, self.rows[: size + 1])
 
 
 class Speculation:
@@ -108,7 +108,7 @@ class Speculation:
             trees = self._speculator.draft(asks)
             for (seq, ahead), tree in zip(asked, trees, strict=True):
                 if tree is not None and len(tree := ahead.pruned(tree)):
-                    seq.draft = Draft(tree, tuple(ahead.rows(tree)))
+                    seq.draft = DraftedTree(tree, tuple(ahead.rows(tree)))
             self._failures = 0
         except Exception as error:
             for seq, _ in asked:
@@ -142,7 +142,7 @@ class Speculation:
                 taken.append(verdict.drawn)
         return taken, moves
 
-    def _verify(self, seq: Sequence, draft: Draft, drawn: Seq[Drawn]) -> Verdict:
+    def _verify(self, seq: Sequence, draft: DraftedTree, drawn: Seq[Drawn]) -> Verdict:
         seq.draft = None
         try:
             verdict = self._speculator.verify(draft.tree, draft.rows, drawn)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from pentad.execution.quant import dequantize, dequantize_rows
-from pentad.execution.reading import WeightReader
 from pentad.execution.spec import Learned, ModelSpec, Rope
 from pentad.execution.torch.linear import Linear, linear
 from pentad.execution.torch.rope import half_order
+from pentad.execution.weight_reader import WeightReader
 from pentad.execution.weights import WeightSource
 
 _CHUNK_ELEMENTS = 1 << 20

@@ -22,11 +22,11 @@ from pentad.execution.torch.attention import PagedAttention
 from pentad.execution.torch.cache import KVCache
 from pentad.execution.torch.decode import DecodeKernel, decode_kernel
 from pentad.execution.torch.devices import Precision, free_bytes, pick_device, resolve_device, resolve_dtype
-from pentad.execution.torch.drawing import draw_rows
 from pentad.execution.torch.graphs import DecodeSteps, GraphRecorder
 from pentad.execution.torch.linear import packing_available
 from pentad.execution.torch.loading import WeightLoader
 from pentad.execution.torch.program import Program
+from pentad.execution.torch.sampling import draw_rows
 from pentad.execution.weights import WeightSource
 
 

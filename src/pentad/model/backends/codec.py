@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from pentad.errors import InvalidRequest, PentadError
 from pentad.execution.request import Constraint
+from pentad.model.backends.completion_limit import answer_room
 from pentad.model.backends.decisions import resolved
 from pentad.model.backends.parsing import END_THINK, THINK, OutputParser, ReasoningSplitter
 from pentad.model.backends.prefill import ResumedCalls, advance, prefill_of
 from pentad.model.backends.prepared import Grammar, Prepared, offered
-from pentad.model.backends.room import answer_room
 from pentad.model.backends.sizes import PATIENCE, refuse_by_size, refuse_if_cut
 from pentad.model.backends.text import TextStream
 from pentad.model.constraints import ConstraintCompiler

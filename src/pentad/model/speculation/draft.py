@@ -19,7 +19,7 @@ _SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
+class DraftModel:
     """A smaller model with the same tokenizer writes a few tokens; the target judges them at once.
 
     Pays where the draft model is much cheaper and often right. Costs one run of the draft model
@@ -54,7 +54,7 @@ class ChainDrafter:
 
     lossless = True
 
-    def __init__(self, strategy: Draft, drafter: Drafter) -> None:
+    def __init__(self, strategy: DraftModel, drafter: Drafter) -> None:
         self._strategy = strategy
         self.drafter = drafter
 

@@ -13,8 +13,8 @@ from pentad.execution.speculation.base import Ask
 from pentad.execution.speculation.tree import MAX_NODES, TokenTree
 from pentad.model.speculation.base import Shape
 from pentad.model.speculation.cache import DraftCache, DraftText
-from pentad.model.speculation.growth import Growth
-from pentad.model.speculation.outlook import choose, draft_row
+from pentad.model.speculation.continuations import choose, draft_row
+from pentad.model.speculation.tree_growth import TreeGrowth
 
 _CATCH_UP_TOKENS = 256
 """Tokens of texts computed per call before drafting: a long prompt must not hold up everyone's step."""
@@ -29,7 +29,7 @@ class _Job:
 
     ask: Ask
     text: DraftText
-    growth: Growth
+    growth: TreeGrowth
     new: list[int]
     """Tokens of the text to compute."""
     whole: bool
@@ -114,7 +114,7 @@ class Drafter:
                 continue
             budget -= len(new)
             whole = text.agreed + len(new) == len(ask.tokens)
-            growth = Growth(planned if whole else (), replacement=self._replacement)
+            growth = TreeGrowth(planned if whole else (), replacement=self._replacement)
             jobs[ask.id] = _Job(ask, text, growth, new, whole)
         return jobs
 

@@ -18,7 +18,7 @@ from pentad.resource.placement.base import (
     stage_cost,
     stage_on,
 )
-from pentad.resource.shape import StepShape
+from pentad.resource.step_shape import StepShape
 from pentad.types import Decision
 
 _SOURCES = ("measured", "published", "assumed")

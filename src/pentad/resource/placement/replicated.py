@@ -18,7 +18,7 @@ from pentad.resource.placement.base import (
     stage_on,
 )
 from pentad.resource.placement.predict import finish
-from pentad.resource.shape import StepShape
+from pentad.resource.step_shape import StepShape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from pentad.execution.spec import ModelSpec
 from pentad.resource.cost import StepCost, counted_units, software_units
 from pentad.resource.fitting import non_negative_least_squares
 from pentad.resource.profile.synthetic import SequenceShape, SyntheticWeights, geometry, time_step
-from pentad.resource.shape import StepShape
+from pentad.resource.step_shape import StepShape
 
 NUM_BLOCKS = 600
 COLD_ABOVE_BYTES = 64 << 20

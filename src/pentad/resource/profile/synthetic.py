@@ -16,7 +16,7 @@ from pentad.execution.batch import RaggedBatch, SampleRow
 from pentad.execution.runner import Runner
 from pentad.execution.spec import ModelSpec, Rope
 from pentad.execution.weights import StoredTensor
-from pentad.resource.shape import StepShape
+from pentad.resource.step_shape import StepShape
 
 BLOCK_SIZE = 16
 SequenceShape = tuple[int, int]

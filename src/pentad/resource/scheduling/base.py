@@ -34,7 +34,7 @@ def growth_blocks(seq: SequenceView, tokens: int, block_size: int) -> int:
     return max(0, -(-end // block_size) - seq.num_blocks)
 
 
-class Draft:
+class StepBuilder:
     """One step while it is planned.
 
     Args:

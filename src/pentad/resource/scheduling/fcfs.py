@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pentad.execution.scheduling import SchedulerInput, StepPlan
-from pentad.resource.scheduling.base import Draft, todo_tokens
+from pentad.resource.scheduling.base import StepBuilder, todo_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class Fcfs:
 
     def plan(self, state: SchedulerInput) -> StepPlan:
         order = sorted(state.running, key=lambda seq: seq.arrived_s)
-        draft = Draft(self.name, state, state.limits.max_batch_tokens, order)
+        draft = StepBuilder(self.name, state, state.limits.max_batch_tokens, order)
         decodes = [seq for seq in order if todo_tokens(seq) == 1]
         started = [seq for seq in order if todo_tokens(seq) > 1]
         draft.reserve(started)
@@ -46,7 +46,7 @@ class Fcfs:
         draft.add_drafts()
         return draft.plan()
 
-    def _admit(self, draft: Draft, state: SchedulerInput) -> None:
+    def _admit(self, draft: StepBuilder, state: SchedulerInput) -> None:
         """Starts whole prompts in arrival order until tokens, slots or blocks run out."""
         for seq in state.waiting:
             todo = todo_tokens(seq)

@@ -9,8 +9,8 @@ from functools import partial
 from operator import attrgetter
 
 from pentad.execution.scheduling import SchedulerInput, SequenceView, StepPlan
-from pentad.resource.scheduling.base import Draft, growth_blocks, todo_tokens
-from pentad.resource.scheduling.share import chunk_tokens, is_short, pauses
+from pentad.resource.scheduling.base import StepBuilder, growth_blocks, todo_tokens
+from pentad.resource.scheduling.short_requests import chunk_tokens, is_short, pauses
 from pentad.resource.scheduling.tenant_shares import TenantShares, Urgency
 
 
@@ -20,7 +20,7 @@ class Sarathi:
 
     Drafted tokens get what is left behind the prompts. A short request does not wait for long prompts
     that came before it: it takes up to half of a step first, and their chunks are cut and pause as it
-    needs (share.py).
+    needs (short_requests.py).
 
     Order among prompts, and the order in which sequences lose their blocks, is by urgency: lower
     priority number first, then arrival. A waiting request of a lower priority number takes the
@@ -84,7 +84,7 @@ class Sarathi:
     def _plan(self, state: SchedulerInput, budget: int, shares: TenantShares | None) -> StepPlan:
         """The plan of a step that is not the ordinary one."""
         order = sorted(state.running, key=self._urgency if shares is None else shares.key)
-        draft = Draft(self.name, state, budget, order, shares)
+        draft = StepBuilder(self.name, state, budget, order, shares)
         decodes: list[SequenceView] = []
         started: list[SequenceView] = []
         for seq in order:
@@ -96,7 +96,7 @@ class Sarathi:
         draft.add_drafts()
         return draft.plan()
 
-    def _key(self, draft: Draft, seq: SequenceView) -> Urgency:
+    def _key(self, draft: StepBuilder, seq: SequenceView) -> Urgency:
         """Sort key of the step's order, smaller comes first."""
         return self._urgency(seq) if draft.shares is None else draft.shares.key(seq)
 
@@ -107,7 +107,11 @@ class Sarathi:
         return (seq.arrived_s + seq.priority * self.aging_s, seq.arrived_s)
 
     def _most_decodes(
-        self, draft: Draft, decodes: list[SequenceView], started: list[SequenceView], state: SchedulerInput
+        self,
+        draft: StepBuilder,
+        decodes: list[SequenceView],
+        started: list[SequenceView],
+        state: SchedulerInput,
     ) -> int:
         """How many decodes may run: all, but one token is kept for a prompt more urgent than a decode."""
         budget = draft.budget
@@ -118,7 +122,7 @@ class Sarathi:
             return max(1, budget - 1)
         return budget
 
-    def _add_prompts(self, draft: Draft, started: list[SequenceView], state: SchedulerInput) -> None:
+    def _add_prompts(self, draft: StepBuilder, started: list[SequenceView], state: SchedulerInput) -> None:
         """Chunks for prompts in progress and admissions, in one order of urgency, but for the short."""
         prompts = list(heapq.merge(started, self._admissible(draft, state), key=partial(self._key, draft)))
         waiting = {seq.id for seq in prompts} - {seq.id for seq in started}
@@ -143,7 +147,9 @@ class Sarathi:
                 tokens = 0
         self._add(draft, rest, waiting, tokens)
 
-    def _add(self, draft: Draft, prompts: list[SequenceView], waiting: set[str], long_tokens: int) -> bool:
+    def _add(
+        self, draft: StepBuilder, prompts: list[SequenceView], waiting: set[str], long_tokens: int
+    ) -> bool:
         """Goes through prompts in their order; whether all had room.
 
         Args:
@@ -165,7 +171,7 @@ class Sarathi:
                 long_tokens -= given
         return fits
 
-    def _overtake(self, draft: Draft, prompts: list[SequenceView], waiting: set[str]) -> set[str]:
+    def _overtake(self, draft: StepBuilder, prompts: list[SequenceView], waiting: set[str]) -> set[str]:
         """Gives short prompts up to half of the step before long ones that came first; the ids of the short.
 
         The long lose some time to them, but neither blocks nor a place in the batch: what those that wait
@@ -198,7 +204,7 @@ class Sarathi:
             given.add(seq.id)
         return given
 
-    def _admissible(self, draft: Draft, state: SchedulerInput) -> list[SequenceView]:
+    def _admissible(self, draft: StepBuilder, state: SchedulerInput) -> list[SequenceView]:
         """The waiting sequences that have any prospect of starting, most urgent first."""
         waiting = state.waiting
         if len(draft.alive) >= draft.max_sequences:
@@ -213,7 +219,7 @@ class Sarathi:
             return sorted(waiting, key=attrgetter("arrived_s"))
         return sorted(waiting, key=partial(self._key, draft))
 
-    def _has_room(self, draft: Draft, seq: SequenceView) -> bool:
+    def _has_room(self, draft: StepBuilder, seq: SequenceView) -> bool:
         """Whether `seq` can start now, if need be in the place of less urgent running sequences."""
         slots = draft.max_sequences - len(draft.alive)
         urgent = any(self._may_displace(draft, seq, other) for other in draft.alive)
@@ -228,12 +234,14 @@ class Sarathi:
             draft.note("admit", seq.id, constraint)
         return bool(victims)
 
-    def _may_displace(self, draft: Draft, seq: SequenceView, other: SequenceView, lost: int = 0) -> bool:
+    def _may_displace(
+        self, draft: StepBuilder, seq: SequenceView, other: SequenceView, lost: int = 0
+    ) -> bool:
         if draft.shares is not None and seq.tenant != other.tenant:
             return draft.shares.may_displace(seq, other, lost)
         return other.priority > seq.priority and self._urgency(other) > self._urgency(seq)
 
-    def _victims(self, draft: Draft, seq: SequenceView, slots: int) -> list[SequenceView]:
+    def _victims(self, draft: StepBuilder, seq: SequenceView, slots: int) -> list[SequenceView]:
         """The fewest less urgent sequences, last first, whose places are enough; none if all are not."""
         victims: list[SequenceView] = []
         need = -(-seq.num_tokens // draft.block_size)

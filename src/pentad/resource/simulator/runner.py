@@ -10,8 +10,8 @@ import numpy.typing as npt
 from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
 from pentad.execution.spec import ModelSpec
 from pentad.resource.cost import StepCost
-from pentad.resource.shape import StepShape
 from pentad.resource.simulator.clock import VirtualClock
+from pentad.resource.step_shape import StepShape
 
 
 class SimulatedRunner:

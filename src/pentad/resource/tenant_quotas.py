@@ -1,4 +1,4 @@
-"""Shares: how much of something bounded each tenant may hold, so that none takes it from the others."""
+"""TenantQuotas: how much of something bounded each tenant may hold, so that none takes it from the others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NoReturn
 from pentad.errors import Overloaded
 
 
-class Shares:
+class TenantQuotas:
     """Places of one kind, counted by tenant. Used in one event loop.
 
     A server with one tenant gives it all places. With several, none holds more than `share` of

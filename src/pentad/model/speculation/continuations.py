@@ -14,7 +14,7 @@ from pentad.execution.speculation.verify import drafting, without
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class Continuation:
     """A token for a child, and what it was drawn from where it was drawn."""
 
     token: int
@@ -38,7 +38,7 @@ def draft_row(row: SampleRow, children: int, *, confidence: bool) -> SampleRow:
 
 def choose(
     drawn: Drawn, row: SampleRow, planned: Sequence[int], *, replacement: bool, least_confidence: float = 0.0
-) -> list[Choice]:
+) -> list[Continuation]:
     """Tokens for planned children; fewer where there are not so many, none where nothing can be drawn.
 
     Args:
@@ -58,18 +58,18 @@ def choose(
 
 def _choices(
     drawn: Drawn, row: SampleRow, planned: Sequence[int], replacement: bool, least_confidence: float
-) -> list[Choice]:
+) -> list[Continuation]:
     if row.temperature <= 0:
         ranked = _ranked(drawn, row, len(planned))
         if ranked and ranked[0][1] < least_confidence:
             return []
-        return [Choice(token=token) for token, _ in ranked]
+        return [Continuation(token=token) for token, _ in ranked]
     assert drawn.logits is not None
     q = distribution(drawn.logits, row)
     # Decided from q alone, never from what is drawn from it: that would prefer some tokens.
     if q.max() < least_confidence:
         return []
-    choices: list[Choice] = []
+    choices: list[Continuation] = []
     taken: list[int] = []
     for child in planned:
         rest = q if replacement else without(q, taken)
@@ -77,7 +77,7 @@ def _choices(
             break
         token = pick(rest, uniform(row.seed, row.choice, row.position, drafting(child)))
         taken.append(token)
-        choices.append(Choice(token=token, proposal=q))
+        choices.append(Continuation(token=token, proposal=q))
     return choices
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from pentad.resource.turns import RECENT_S, Turns
+from pentad.resource.fair_queue import RECENT_S, FairQueue
 
 TENANTS = frozenset({"ann", "bob", "cid"})
 
@@ -23,7 +23,7 @@ class Door:
 
     def __init__(self, sequences: int = 8, contended: int = 2) -> None:
         self.time = Time()
-        self.turns = Turns(TENANTS, sequences=sequences, contended=contended, clock=self.time)
+        self.turns = FairQueue(TENANTS, sequences=sequences, contended=contended, clock=self.time)
         self.inside: list[str] = []
         self._leave: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}

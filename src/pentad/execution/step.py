@@ -1,4 +1,4 @@
-"""Computing: a step's work on the runner, and what comes of the tokens drafted for it."""
+"""StepExecutor: a step's work on the runner, and what comes of the tokens drafted for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Taken = list[tuple[Drawn, ...]]
 """What a step gives each of its sequences: nothing inside its prompt, else one token, or several."""
 
 
-class Computing:
+class StepExecutor:
     """Runs steps and verifies drafts. Whatever the runner raises passes through."""
 
     __slots__ = ("_clock", "_counters", "_kv", "_runner", "_speculation", "pace")

@@ -1,4 +1,4 @@
-"""Turns: whose requests an engine gets next, so that one tenant's many do not hold up another's few."""
+"""FairQueue: whose requests an engine gets next, so that one tenant's many do not hold up another's few."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RECENT_S = 10.0
 """A tenant counts as active for so long after its last request, so that its next one finds room."""
 
 
-class Turns:
+class FairQueue:
     """Lets requests of several tenants into one engine, in fair order. Used in one event loop.
 
     While a tenant is alone, it may have three quarters of the engine's sequences at once: the rest

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pentad.agent.budget import Amount, consumed
 from pentad.agent.context import ContextBuilder
 from pentad.agent.events import ModelAnswered, ModelAsked, ModelFailed, Purpose, TextStreamed
-from pentad.agent.planning.base import Draft, Turn
+from pentad.agent.planning.base import MessageGroup, ModelCallDraft
 from pentad.agent.prompt_store import fingerprint
 from pentad.agent.run import Run
 from pentad.errors import BackendFailed, BudgetExceeded, Incompatible, Overloaded, PentadError
@@ -24,14 +24,14 @@ _BACKOFF_S = 0.2
 _MAX_BACKOFF_S = 5.0
 
 
-class Asker:
+class ModelCalls:
     """Asks the model on behalf of one run."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._context = ContextBuilder(run.state.spec.memory.window, self._summarise)
 
-    async def ask(self, draft: Draft) -> ModelAnswered:
+    async def ask(self, draft: ModelCallDraft) -> ModelAnswered:
         """The journaled answer to a draft.
 
         Raises:
@@ -64,15 +64,17 @@ class Asker:
         return await self._side_question("summarise", system, text, 96)
 
     async def _side_question(self, purpose: Purpose, system: str, text: str, max_tokens: int) -> str:
-        turn = Turn(messages=(Message(role="user", content=text),), pinned=True)
-        draft = Draft(purpose=purpose, system=system, turns=(turn,), max_tokens=max_tokens, next_hint="model")
+        turn = MessageGroup(messages=(Message(role="user", content=text),), pinned=True)
+        draft = ModelCallDraft(
+            purpose=purpose, system=system, turns=(turn,), max_tokens=max_tokens, next_hint="model"
+        )
         request = self._request(draft, max_tokens)
         messages = (Message(role="system", content=system), *turn.messages)
         request = replace(request, messages=messages)
         answer = await self._try_hard(request, self._count(request), purpose, ())
         return answer.text.strip()
 
-    def _request(self, draft: Draft, max_tokens: int) -> Request:
+    def _request(self, draft: ModelCallDraft, max_tokens: int) -> Request:
         state = self._run.state
         spec = state.spec
         request = Request(

@@ -1,4 +1,4 @@
-"""Shares keep some of everything for every tenant, whatever the others hold."""
+"""TenantQuotas keep some of everything for every tenant, whatever the others hold."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pentad.application.gateway import GatewaySettings
 from pentad.application.gateway import load as load_module
 from pentad.application.gateway.load import Load
 from pentad.errors import Overloaded
-from pentad.resource.shares import Shares
+from pentad.resource.tenant_quotas import TenantQuotas
 
 
-def shares(limit: int = 16, tenants: int = 2, share: float = 0.5) -> Shares:
-    return Shares("things", "server.max_things", limit=limit, tenants=tenants, share=share)
+def shares(limit: int = 16, tenants: int = 2, share: float = 0.5) -> TenantQuotas:
+    return TenantQuotas("things", "server.max_things", limit=limit, tenants=tenants, share=share)
 
 
 def test_a_single_tenant_may_have_everything() -> None:

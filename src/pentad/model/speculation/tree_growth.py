@@ -1,4 +1,4 @@
-"""Growth: a tree while a draft model makes it, level by level."""
+"""TreeGrowth: a tree while a draft model makes it, level by level."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from pentad.execution.speculation.tree import Distribution, TokenTree
 from pentad.model.speculation.base import Shape
-from pentad.model.speculation.outlook import Choice
+from pentad.model.speculation.continuations import Continuation
 
 
-class Growth:
+class TreeGrowth:
     """From a planned shape to a tree: planned nodes get tokens where the draft model has any for them.
 
     Tokens drawn twice among siblings stay, as drawing twice is what the plan was, but what was
@@ -53,7 +53,7 @@ class Growth:
         """Tokens up to the node."""
         return self._paths[node]
 
-    def add(self, choices: Sequence[tuple[int, Sequence[Choice]]]) -> None:
+    def add(self, choices: Sequence[tuple[int, Sequence[Continuation]]]) -> None:
         """The next level: what was chosen behind each of the nodes that wanted it, in that order."""
         self._level = []
         for parent, chosen in choices:

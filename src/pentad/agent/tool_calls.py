@@ -7,13 +7,13 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from pentad.agent.approval import WAITING
-from pentad.agent.asking import Asker
 from pentad.agent.budget import Amount
 from pentad.agent.events import ApprovalAnswered, ToolIntended, ToolReturned, ToolStatus
+from pentad.agent.model_calls import ModelCalls
 from pentad.agent.run import Run
 from pentad.agent.state import Exchange
 from pentad.agent.tools.base import Question, Reply, Tool, ToolContext
-from pentad.agent.tools.calling import Outcome, ToolRules, call, in_doubt, parse
+from pentad.agent.tools.invocation import Outcome, ToolRules, call, in_doubt, parse
 from pentad.errors import Forbidden, PentadError
 from pentad.types import ToolCall
 
@@ -22,10 +22,10 @@ _Ready = tuple[int, Tool, dict[str, Any]]
 """A call that can be made: its index, its tool, its checked arguments."""
 
 
-class Actor:
+class ToolCalls:
     """Carries out the tool calls of one run."""
 
-    def __init__(self, run: Run, rules: ToolRules, asker: Asker) -> None:
+    def __init__(self, run: Run, rules: ToolRules, asker: ModelCalls) -> None:
         self._run = run
         self._rules = rules
         self._asker = asker
