@@ -10,6 +10,7 @@ from pentad.agent.model_calls import ModelCalls
 from pentad.agent.planning.base import (
     Answers,
     MadePlan,
+    ModelCallDraft,
     Planner,
     Reading,
     Refuses,
@@ -91,6 +92,7 @@ class Loop:
     async def _ask(self, view: View) -> Exchange:
         with self._run.span("agent", "planner"):
             draft = self._planner.draft(view)
+        assert isinstance(draft, ModelCallDraft), "no registered planner asks several at once yet"
         await self._asker.ask(draft)
         answer = self._run.state.current
         assert answer is not None, "an answer to a draft opens an exchange"

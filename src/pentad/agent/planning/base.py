@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from pentad.agent.events import Purpose
 from pentad.agent.state import Exchange, RunState
 from pentad.agent.tools.base import Tool
+from pentad.ranges import in_range
 from pentad.types import Decision, Message, OutputFormat, ToolCall, ToolChoice, ToolSpec
+
+MAX_SAMPLES = 16
+"""Answers that one draft may ask for."""
+MAX_PARALLEL = 8
+"""Model calls that one step may make at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +55,82 @@ class ModelCallDraft:
     max_tokens: int
     stop: tuple[str, ...] = ()
     next_hint: str = "model"
+    samples: int = 1
+    """Answers drawn from this one prompt; of more than one the planner's `select` takes one."""
+    goal: int | None = None
+    """The place in the plan of the sub-goal that this call serves; None where it serves the whole goal."""
+
+    def __post_init__(self) -> None:
+        in_range("samples", self.samples, least=1, most=MAX_SAMPLES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParallelDraft:
+    """Several independent model calls of one step, made at once.
+
+    Each answer is read by itself, as if it were the only one of the step. Answers and results are
+    journaled in the order of the calls, whatever finishes first, so that a restart sees the same.
+    """
+
+    calls: tuple[ModelCallDraft, ...]
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.calls) <= MAX_PARALLEL:
+            raise ValueError(f"a parallel draft has 2 to {MAX_PARALLEL} calls, not {len(self.calls)}")
+
+
+Draft = ModelCallDraft | ParallelDraft
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which of several sampled answers is the step's."""
+
+    index: int
+    """Its place among the candidates, from 0."""
+    decision: Decision
+    """Candidates with their scores, as the planner judged them."""
+
+
+Needs = tuple[tuple[int, ...], ...]
+"""For each sub-goal of a plan the places (from 0) of the earlier ones that it waits for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MadePlan:
-    """The model laid out sub-goals, as (tool or "", task)."""
+    """The model laid out sub-goals, as (tool or "", task).
+
+    Raises ValueError for `needs` of another length, or that name no earlier sub-goal: a plan is a
+    graph without cycles by its order.
+    """
 
     goals: tuple[tuple[str, str], ...]
+    needs: Needs | None = None
+    """None where each sub-goal waits for the one before it; those that wait for none may run at once."""
     decisions: tuple[Decision, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.needs is None:
+            return
+        if len(self.needs) != len(self.goals):
+            raise ValueError(f"the plan has {len(self.goals)} sub-goals and needs of {len(self.needs)}")
+        for place, needed in enumerate(self.needs):
+            if any(not 0 <= other < place for other in needed) or len(set(needed)) != len(needed):
+                raise ValueError(f"sub-goal {place} needs {needed}; it can need earlier ones only, each once")
+
+
+def in_sequence(count: int) -> Needs:
+    """The needs of a plan of which each sub-goal waits for the one before it."""
+    return tuple((place - 1,) if place else () for place in range(count))
+
+
+def ready(needs: Needs, over: Collection[int]) -> tuple[int, ...]:
+    """The sub-goals that may begin now, in the plan's order: not over, and all that they need is."""
+    return tuple(
+        place
+        for place, needed in enumerate(needs)
+        if place not in over and all(other in over for other in needed)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +165,10 @@ Reading = MadePlan | WantsTools | Answers | Unusable | Refuses
 
 
 class Planner(Protocol):
-    """Decides one step at a time. Holds no state: the view has it all."""
+    """Decides one step at a time: one model call, several answers to one, or several calls at once.
+
+    Holds no state: the view has it all. Equal views get equal drafts, readings and selections.
+    """
 
     @property
     def name(self) -> str: ...
@@ -103,10 +181,38 @@ class Planner(Protocol):
         """Whether so many steps have failed that the run is given up."""
         ...
 
-    def draft(self, view: View) -> ModelCallDraft:
+    def draft(self, view: View) -> Draft:
         """What to ask the model in this step."""
+        ...
+
+    def select(self, view: View, candidates: Sequence[Exchange]) -> Selection:
+        """Which of several answers to the same draft is the step's."""
         ...
 
     def read(self, view: View, answer: Exchange) -> Reading:
         """What the model's answer to the draft of the same view means."""
         ...
+
+
+def majority(policy: str, candidates: Sequence[Exchange]) -> Selection:
+    """The candidate that most others agree with, the first of equals.
+
+    Answers agree when their calls are the same, or, without calls, their text but for case and spaces.
+
+    Source: Wang et al. 2022, "Self-Consistency", section 2. Ours compares whole answers, as calls
+    and short texts allow; a planner that can parse its answers compares better.
+    """
+    said = [
+        tuple((c.name, c.arguments) for c in e.calls) or " ".join(e.text.split()).casefold()
+        for e in candidates
+    ]
+    votes = Counter(said)
+    index = max(range(len(said)), key=lambda place: (votes[said[place]], -place))
+    decision = Decision(
+        layer="agent",
+        policy=policy,
+        subject="sample",
+        chosen=str(index),
+        candidates=tuple((str(place), votes[each] / len(said)) for place, each in enumerate(said)),
+    )
+    return Selection(index=index, decision=decision)

@@ -14,9 +14,11 @@ from pentad.agent.planning.base import (
     ModelCallDraft,
     Reading,
     Refuses,
+    Selection,
     Unusable,
     View,
     WantsTools,
+    majority,
 )
 from pentad.agent.planning.intent import asks_for_change, parts
 from pentad.agent.planning.plan import own_goals, plan_schema, planned_goals
@@ -114,6 +116,10 @@ class React:
             return self._draft_answer(view) if goal is None else self._draft_call(view, *goal)
         settled = last_step or self._settled(state)
         return self._draft_answer(view) if settled and state.closed else self._draft_turn(view, settled)
+
+    def select(self, view: View, candidates: Sequence[Exchange]) -> Selection:  # noqa: ARG002
+        """The answer that most agree with; it asks for one at a time itself."""
+        return majority(self.name, candidates)
 
     def read(self, view: View, answer: Exchange) -> Reading:
         """What the answer means, by its purpose."""

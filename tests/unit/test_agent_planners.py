@@ -1,0 +1,159 @@
+"""Planners: what every registered one keeps to; plans that are graphs; one of several answers."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_support import spec
+from pentad.agent.planning.base import (
+    MAX_PARALLEL,
+    MAX_SAMPLES,
+    MadePlan,
+    ModelCallDraft,
+    ParallelDraft,
+    Planner,
+    View,
+    in_sequence,
+    majority,
+    ready,
+)
+from pentad.agent.state import Exchange, RunState
+from pentad.agent.tools.base import Tool, ToolServices
+from pentad.choice import Choice, build
+from pentad.errors import InvalidRequest
+from pentad.registry import known, load
+from pentad.testing.agents import scripted_models
+from pentad.types import ToolCall
+
+SERVICES = ToolServices(models=scripted_models([])[0])
+TOOLS: tuple[Tool, ...] = tuple(load("tool", name)(SERVICES) for name in ("calculator", "calendar"))
+
+
+def view(*exchanges: Exchange, step: int = 1, tools: tuple[Tool, ...] = TOOLS) -> View:
+    state = RunState(
+        run_id="r", spec=spec(), goal="What is 3 * 4?", tenant="t", step=step, exchanges=exchanges
+    )
+    return View(state=state, tools=tools)
+
+
+@pytest.mark.parametrize("name", known("planner"))
+class TestEveryPlanner:
+    def planner(self, name: str) -> Planner:
+        return build("planner", Choice(name=name))  # type: ignore[no-any-return]
+
+    def calls(self, name: str, seen: View) -> tuple[ModelCallDraft, ...]:
+        draft = self.planner(name).draft(seen)
+        return draft.calls if isinstance(draft, ParallelDraft) else (draft,)
+
+    def test_asks_the_same_of_the_same_view(self, name: str) -> None:
+        assert self.calls(name, view()) == self.calls(name, view())
+
+    def test_offers_tools_of_the_view_only_and_asks_for_tokens(self, name: str) -> None:
+        for seen in (view(), view(tools=()), view(tools=TOOLS[:1])):
+            for asked in self.calls(name, seen):
+                assert {tool.name for tool in asked.tools} <= {tool.name for tool in seen.tools}
+                assert asked.max_tokens >= 1
+                assert any(group.pinned for group in asked.turns), "the goal is never left out"
+
+    def test_the_goal_reaches_the_model(self, name: str) -> None:
+        for asked in self.calls(name, view()):
+            said = " ".join(m.content for group in asked.turns for m in group.messages)
+            assert "3 * 4" in said + asked.system
+
+    def test_asks_for_the_answer_in_the_last_step(self, name: str) -> None:
+        for asked in self.calls(name, view(step=spec().max_steps)):
+            assert asked.tool_choice.mode == "none"
+
+    def test_reads_any_answer_without_an_exception_and_the_same_each_time(self, name: str) -> None:
+        call = ToolCall(id="c", name="calculator", arguments='{"expression": "3 * 4"}')
+        for purpose in ("plan", "act", "answer"):
+            for answer in (
+                Exchange(step=1, purpose=purpose, text=""),
+                Exchange(step=1, purpose=purpose, text="twelve"),
+                Exchange(step=1, purpose=purpose, text="{" * 2000),
+                Exchange(step=1, purpose=purpose, calls=(call,)),
+            ):
+                planner = self.planner(name)
+                assert planner.read(view(), answer) == planner.read(view(), answer)
+
+    def test_selects_one_of_the_candidates_and_says_why(self, name: str) -> None:
+        candidates = [Exchange(step=1, purpose="answer", text=text) for text in ("11", "12", " 12")]
+        chosen = self.planner(name).select(view(), candidates)
+        assert 0 <= chosen.index < len(candidates)
+        assert chosen.decision.policy == name
+        assert len(chosen.decision.candidates) == len(candidates)
+        assert chosen == self.planner(name).select(view(), candidates)
+
+    def test_a_run_without_failures_is_not_given_up(self, name: str) -> None:
+        assert not self.planner(name).exhausted(view().state)
+
+
+def test_most_agreeing_answer_is_selected_and_the_first_of_equals() -> None:
+    def said(*texts: str) -> list[Exchange]:
+        return [Exchange(step=1, purpose="answer", text=text) for text in texts]
+
+    found = majority("react", said("a", "Twelve.", "twelve. ", "b"))
+    assert found.index == 1
+    assert dict(found.decision.candidates) == {"0": 0.25, "1": 0.5, "2": 0.5, "3": 0.25}
+    assert majority("react", said("b", "a")).index == 0
+
+
+def test_calls_agree_by_name_and_arguments_whatever_is_said_beside_them() -> None:
+    def called(text: str, arguments: str) -> Exchange:
+        call = ToolCall(id=text, name="calculator", arguments=arguments)
+        return Exchange(step=1, purpose="act", text=text, calls=(call,))
+
+    answers = [called("x", '{"e": 1}'), called("y", '{"e": 2}'), called("z", '{"e": 2}')]
+    assert majority("react", answers).index == 1
+
+
+GOALS = (("calculator", "a"), ("calendar", "b"), ("", "c"))
+
+
+def test_a_plan_may_say_what_each_sub_goal_waits_for() -> None:
+    plan = MadePlan(goals=GOALS, needs=((), (), (0, 1)))
+    assert plan.needs is not None
+    assert ready(plan.needs, ()) == (0, 1)
+    assert ready(plan.needs, {0}) == (1,)
+    assert ready(plan.needs, {0, 1}) == (2,)
+    assert ready(in_sequence(3), {0}) == (1,)
+
+
+@pytest.mark.parametrize("needs", [((),), ((), (1,), ()), ((), (2,), ()), ((), (-1,), ()), ((), (0, 0), ())])
+def test_a_plan_whose_needs_do_not_fit_is_refused(needs: tuple[tuple[int, ...], ...]) -> None:
+    with pytest.raises(ValueError, match="sub-goal"):
+        MadePlan(goals=GOALS, needs=needs)
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> tuple[tuple[int, ...], ...]:
+    count = draw(st.integers(1, 8))
+    return tuple(
+        tuple(draw(st.lists(st.integers(0, place - 1), unique=True))) if place else ()
+        for place in range(count)
+    )
+
+
+@given(graphs())
+def test_every_plan_can_be_worked_through_and_nothing_begins_before_what_it_needs(
+    needs: tuple[tuple[int, ...], ...],
+) -> None:
+    MadePlan(goals=tuple(("", str(i)) for i in range(len(needs))), needs=needs)
+    over: set[int] = set()
+    while len(over) < len(needs):
+        begun = ready(needs, over)
+        assert begun
+        assert all(set(needs[place]) <= over for place in begun)
+        over |= set(begun)
+
+
+def test_drafts_are_bounded() -> None:
+    one = ModelCallDraft(purpose="act", system="", turns=(), max_tokens=8)
+    with pytest.raises(InvalidRequest, match=f"samples is {MAX_SAMPLES + 1}"):
+        ModelCallDraft(purpose="act", system="", turns=(), max_tokens=8, samples=MAX_SAMPLES + 1)
+    for count in (0, 1, MAX_PARALLEL + 1):
+        with pytest.raises(ValueError, match=f"2 to {MAX_PARALLEL} calls"):
+            ParallelDraft(calls=(one,) * count)
+    assert len(ParallelDraft(calls=(one, one)).calls) == 2
