@@ -20,7 +20,7 @@ from pentad.model.speculation.ngram import NGram
 from pentad.model.speculation.planning import TreeTable
 from pentad.model.speculation.sequoia import Sequoia
 from pentad.model.speculation.specinfer import SpecInfer, merge
-from pentad.model.speculation.tree_growth import Growth
+from pentad.model.speculation.tree_growth import TreeGrowth
 from pentad.registry import known, load
 from pentad.resource.scheduling.sarathi import Sarathi
 from pentad.testing.engines import run, token_request
@@ -114,7 +114,7 @@ def test_shapes_are_planned_level_by_level() -> None:
 
 def test_equal_draws_share_what_was_planned_behind_them() -> None:
     q = np.full(9, 1 / 9)
-    growth = Growth(level_shape((2, 2)))
+    growth = TreeGrowth(level_shape((2, 2)))
     growth.add([(-1, [Continuation(token=5, proposal=q), Continuation(token=5, proposal=q)])])
     assert growth.wants() == [0]
     assert growth.planned(0) == [2, 3, 4, 5]
