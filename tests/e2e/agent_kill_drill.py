@@ -24,11 +24,12 @@ from collections.abc import Sequence
 
 import jsonschema  # noqa: F401  (imported before the forks, as pentad imports it on use)
 
-from pentad.agent.events import ApprovalAnswered, ApprovalAsked, Record, ToolIntended
+from pentad.agent.events import Record
 from pentad.agent.journal import Journal
 from pentad.agent.planning import react  # noqa: F401
 from pentad.agent.runtime import AgentRuntime
 from pentad.agent.spec import AgentSpec, PlannerChoice
+from pentad.agent.tool_events import ApprovalAnswered, ApprovalAsked, ToolIntended
 from pentad.agent.tools.base import Tool, Toolbox, ToolContext
 from pentad.agent.tools.functions import tool
 from pentad.model.routing.fixed import Fixed

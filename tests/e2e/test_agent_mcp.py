@@ -19,9 +19,9 @@ import uvicorn
 from mcp_server import make
 
 from agent_support import call, context, harness, run, spec
-from pentad.agent.events import ApprovalAsked, ToolReturned
 from pentad.agent.limits import RuntimeLimits
 from pentad.agent.spec import McpServer
+from pentad.agent.tool_events import ApprovalAsked, ToolReturned
 from pentad.agent.tools.base import Tool
 from pentad.agent.tools.functions import tool
 from pentad.agent.tools.invocation import Outcome, parse

@@ -12,10 +12,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pentad.agent.budget import Amount, Ledger
 from pentad.agent.codec import Malformed, decode, dumps, encode
-from pentad.agent.events import JOURNALED, Compacted, ModelAnswered, ToolReturned, from_json
+from pentad.agent.events import JOURNALED, from_json
 from pentad.agent.explain import attribute
 from pentad.agent.memory.window import Window
+from pentad.agent.model_events import Compacted, ModelAnswered
 from pentad.agent.spec import AgentSpec
+from pentad.agent.tool_events import ToolReturned
 from pentad.agent.tools.builtin.arithmetic import BadExpression, evaluate
 from pentad.agent.tools.invocation import as_text, capped, shown
 from pentad.errors import BudgetExceeded

@@ -11,10 +11,10 @@ from contextlib import aclosing
 import pytest
 
 from agent_support import Harness, call, harness, run, spec
-from pentad.agent.events import ApprovalAnswered, ApprovalAsked, ToolIntended
 from pentad.agent.explain import explain
 from pentad.agent.journal import Journal
 from pentad.agent.state import RunState, fold
+from pentad.agent.tool_events import ApprovalAnswered, ApprovalAsked, ToolIntended
 from pentad.agent.tools.base import Tool
 from pentad.agent.tools.functions import tool
 from pentad.agent.unattended import answer_unattended, cancel_unattended

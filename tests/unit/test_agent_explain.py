@@ -6,8 +6,10 @@ import pytest
 
 from agent_support import spec
 from pentad.agent.codec import encode
-from pentad.agent.events import Event, ModelAnswered, Record, RunEnded, RunResumed, RunStarted, ToolReturned
+from pentad.agent.events import Event, Record, RunEnded, RunResumed, RunStarted
 from pentad.agent.explain import attribute, explain
+from pentad.agent.model_events import ModelAnswered
+from pentad.agent.tool_events import ToolReturned
 from pentad.types import Decision, Layer, Span, Usage
 
 STARTED = RunStarted(agent=encode(spec()), goal="g", tenant="t")

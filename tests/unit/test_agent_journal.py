@@ -13,11 +13,13 @@ import pytest
 
 from agent_support import run, spec
 from pentad.agent.codec import encode
-from pentad.agent.events import ModelAnswered, RunEnded, RunStarted, StepEnded, ToolReturned
+from pentad.agent.events import RunEnded, RunStarted, StepEnded
 from pentad.agent.journal import Journal
 from pentad.agent.journal_view import JournalUnavailable
+from pentad.agent.model_events import ModelAnswered
 from pentad.agent.rows import JournalDamaged, to_row
 from pentad.agent.seal import Seal
+from pentad.agent.tool_events import ToolReturned
 from pentad.errors import Conflict, NotFound
 from pentad.types import Decision, Span, ToolCall, Usage
 

@@ -12,9 +12,10 @@ import pytest
 
 from agent_support import Harness, call, harness, run, spec
 from pentad.agent.codec import encode
-from pentad.agent.events import RunEnded, RunStarted, ToolReturned
+from pentad.agent.events import RunEnded, RunStarted
 from pentad.agent.journal import Journal
 from pentad.agent.rows import JournalDamaged
+from pentad.agent.tool_events import ToolReturned
 from pentad.agent.tools.base import Tool
 from pentad.agent.tools.functions import tool
 from pentad.errors import Conflict, NotFound

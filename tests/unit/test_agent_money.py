@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 from agent_support import harness, run, spec
-from pentad.agent.events import ModelAsked
+from pentad.agent.model_events import ModelAsked
 from pentad.errors import Incompatible
 from pentad.model.prices import Price
 from pentad.types import Budget, Objective, Usage

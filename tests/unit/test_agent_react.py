@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 
 from agent_support import spec
-from pentad.agent.events import ToolReturned
 from pentad.agent.planning.base import Answers, MadePlan, Refuses, Unusable, View, WantsTools
 from pentad.agent.planning.intent import asks_for_change, parts
 from pentad.agent.planning.prompts import answer_shots, call_shots, grounded, plan_shots, unavailable
 from pentad.agent.planning.react import React
 from pentad.agent.state import Exchange, RunState
+from pentad.agent.tool_events import ToolReturned
 from pentad.agent.tools.base import Tool, ToolServices
 from pentad.registry import load
 from pentad.testing.agents import scripted_models

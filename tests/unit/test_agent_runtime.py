@@ -10,20 +10,13 @@ from dataclasses import replace
 import pytest
 
 from agent_support import call, harness, run, spec
-from pentad.agent.events import (
-    Compacted,
-    ModelAsked,
-    ModelFailed,
-    RunResumed,
-    TextStreamed,
-    ToolIntended,
-    ToolReturned,
-    ToolsWithheld,
-)
+from pentad.agent.events import RunResumed
 from pentad.agent.limits import RuntimeLimits
 from pentad.agent.memory.window import Window
+from pentad.agent.model_events import Compacted, ModelAsked, ModelFailed, TextStreamed
 from pentad.agent.spec import MemoryChoice, PlannerChoice
 from pentad.agent.state import fold
+from pentad.agent.tool_events import ToolIntended, ToolReturned, ToolsWithheld
 from pentad.agent.tools.base import ToolContext
 from pentad.agent.tools.functions import tool
 from pentad.errors import (

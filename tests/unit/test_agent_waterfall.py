@@ -6,17 +6,9 @@ import pytest
 
 from agent_support import spec
 from pentad.agent.codec import encode
-from pentad.agent.events import (
-    Event,
-    ModelAnswered,
-    ModelAsked,
-    ModelFailed,
-    Record,
-    RunEnded,
-    RunResumed,
-    RunStarted,
-    ToolReturned,
-)
+from pentad.agent.events import Event, Record, RunEnded, RunResumed, RunStarted
+from pentad.agent.model_events import ModelAnswered, ModelAsked, ModelFailed
+from pentad.agent.tool_events import ToolReturned
 from pentad.agent.waterfall import Bar, Costs, waterfall
 from pentad.types import Decision, Layer, Span, Usage
 

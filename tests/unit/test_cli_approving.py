@@ -12,8 +12,8 @@ import pytest
 
 from agent_support import Harness, call, run, spec
 from cli_support import Pentad, pentad_
-from pentad.agent.events import ApprovalAsked
 from pentad.agent.spec import AgentSpec, McpServer
+from pentad.agent.tool_events import ApprovalAsked
 from pentad.agent.tools.functions import tool
 from pentad.agent.tools.pins import ToolPins, command_line
 from pentad.application.cli.running import answer_at_terminal, resume_command

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from pentad.agent.events import ApprovalAnswered, ApprovalAsked
+from pentad.agent.tool_events import ApprovalAnswered, ApprovalAsked
 from pentad.agent.tools.schema import check_arguments
 from pentad.errors import Conflict, Forbidden, InvalidRequest, NotFound, ToolFailed
 

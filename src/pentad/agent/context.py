@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
-from pentad.agent.events import Compacted
 from pentad.agent.memory.window import Recent, Window
+from pentad.agent.model_events import Compacted
 from pentad.agent.planning.base import MessageGroup, ModelCallDraft
 from pentad.agent.state import RunState
 from pentad.agent.tools.invocation import shown

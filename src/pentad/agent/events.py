@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 from pentad.agent.codec import Malformed, decode, encode, readable
-from pentad.types import Budget, Decision, Message, Objective, Span, ToolCall, Usage
+from pentad.agent.model_events import Compacted, ModelAnswered, ModelAsked, ModelFailed, TextStreamed
+from pentad.agent.run_status import RunStatus
+from pentad.agent.tool_events import (
+    ApprovalAnswered,
+    ApprovalAsked,
+    ToolIntended,
+    ToolReturned,
+    ToolsWithheld,
+)
+from pentad.types import Budget, Decision, Message, Objective, Span
 
-Purpose = Literal["plan", "act", "answer", "summarise", "tool"]
-"""Why the model was asked; `tool` is a call that a tool made itself."""
-Effects = Literal["none", "keyed", "unkeyed"]
-ToolStatus = Literal["ok", "failed", "denied", "unknown"]
 StepOutcome = Literal["planned", "called_tools", "answered", "replanned", "refused", "failed"]
-RunStatus = Literal["answered", "refused", "budget_exceeded", "failed", "cancelled", "out_of_steps"]
-Unfinished = Literal["running", "waiting", "stalled"]
-"""`waiting`: for the answer of a person; `stalled`: until the journal can be written. Nothing is computed."""
-RUN_STATES: tuple[str, ...] = (*get_args(Unfinished), *get_args(RunStatus))
-UNFINISHED: tuple[Unfinished, ...] = get_args(Unfinished)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,145 +68,12 @@ class Recalled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compacted:
-    """Something was left out of the prompt because it did not fit. Never happens silently."""
-
-    step: int
-    reason: str
-    dropped_turns: int
-    before_tokens: int
-    after_tokens: int
-    summary: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelAsked:
-    """A model call is about to start; its tokens are reserved."""
-
-    step: int
-    attempt: int
-    purpose: Purpose
-    request_id: str
-    prompt_tokens: int
-    reserved_tokens: int
-    reserved_cost: float = 0.0
-    prompt_sha256: str = ""
-    """Of the exact prompt; the text, if it is kept, lies beside the events (`prompt_store.py`)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelAnswered:
-    """The whole answer of one model call and what it consumed."""
-
-    step: int
-    attempt: int
-    purpose: Purpose
-    text: str = ""
-    reasoning: str = ""
-    tool_calls: tuple[ToolCall, ...] = ()
-    reason: str = "stop"
-    usage: Usage = field(default_factory=Usage)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelFailed:
-    """A model call broke; `retry` says whether it is tried again."""
-
-    step: int
-    attempt: int
-    error: str
-    retry: bool
-    started: bool = True
-    """Whether anything may have been generated; if not, the reservation is given back."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
     """The sub-goals to work through, as (tool or "", task)."""
 
     step: int
     goals: tuple[tuple[str, str], ...]
     decisions: tuple[Decision, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApprovalAsked:
-    """A person is asked: may this tool be called so, or what shall be answered to it. Nothing is done yet."""
-
-    durable: ClassVar[bool] = True
-    step: int
-    index: int
-    approval_id: str
-    tool: str
-    arguments: str
-    asked_s: float
-    expires_s: float | None = None
-    """Wall clock; then the agent's `ask_expired` holds. None waits for ever."""
-    kind: Literal["tool", "input"] = "tool"
-    """`input`: the tool is at work and asks for values (MCP elicitation)."""
-    message: str = ""
-    """What the tool's server says that it wants to know; foreign text."""
-    schema: Mapping[str, Any] | None = None
-    """JSON Schema of the values."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApprovalAnswered:
-    """What the person said, or that nobody did in time. A tool's intent comes only after it."""
-
-    durable: ClassVar[bool] = True
-    step: int
-    index: int
-    approval_id: str
-    approved: bool
-    by: Literal["person", "timeout"] = "person"
-    note: str = ""
-    """The person's words; the model is told them when the call is denied."""
-    content: Mapping[str, Any] | None = None
-    """The values asked for, of an `input`."""
-    waiting: int = 0
-    """Approvals that are still pending after this one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolsWithheld:
-    """Tools of the agent that may not be called from now on, as (name, why); the others may."""
-
-    step: int
-    tools: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolIntended:
-    """Journaled before the effect. After a crash without ToolReturned the call is in doubt."""
-
-    durable: ClassVar[bool] = True
-    step: int
-    index: int
-    call_id: str
-    tool: str
-    arguments: str
-    key: str
-    effects: Effects
-    reserved_cost: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolReturned:
-    """What came of a tool call, exactly as the model will be told."""
-
-    durable: ClassVar[bool] = True
-    step: int
-    index: int
-    call_id: str
-    tool: str
-    status: ToolStatus
-    content: str
-    cut_bytes: int = 0
-    """How much of the result was over the tool's cap and left out, as its marker says."""
-    limit: str = ""
-    """What bound the call, if anything did, e.g. `timeout_s 30`."""
-    cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,17 +94,6 @@ class RunEnded:
     status: RunStatus
     answer: str = ""
     error: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextStreamed:
-    """A piece of text as the model makes it. Live only: ModelAnswered journals the whole."""
-
-    step: int
-    attempt: int
-    purpose: Purpose
-    text: str
-    kind: Literal["text", "reasoning"] = "text"
 
 
 Event = (

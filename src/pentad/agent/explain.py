@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pentad.agent.approval import WAITING
-from pentad.agent.events import ModelAnswered, Planned, Recalled, Record, RunResumed, StepEnded, ToolReturned
+from pentad.agent.events import Planned, Recalled, Record, RunResumed, StepEnded
+from pentad.agent.model_events import ModelAnswered
+from pentad.agent.tool_events import ToolReturned
 from pentad.agent.waterfall import Bar, waterfall
 from pentad.types import LAYERS, Decision, Layer, Span
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from pentad.agent import prompt_store
-from pentad.agent.events import UNFINISHED, Record, RunEnded, RunStarted
+from pentad.agent.events import Record, RunEnded, RunStarted
 from pentad.agent.prompt_store import Prompt, PromptRetention
 from pentad.agent.rows import (
     DAMAGED,
@@ -23,6 +23,7 @@ from pentad.agent.rows import (
     name_of,
     no_run,
 )
+from pentad.agent.run_status import UNFINISHED
 from pentad.agent.seal import Seal
 from pentad.agent.sqlite import storable, translated
 from pentad.errors import PentadError, Unavailable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from pentad.agent.events import Planned, RunEnded, StepEnded, StepOutcome, ToolsWithheld
+from pentad.agent.events import Planned, RunEnded, StepEnded, StepOutcome
 from pentad.agent.memory.base import Memory
 from pentad.agent.model_calls import ModelCalls
 from pentad.agent.planning.base import (
@@ -23,6 +23,7 @@ from pentad.agent.run import Run
 from pentad.agent.run_memory import Remembering
 from pentad.agent.state import Exchange
 from pentad.agent.tool_calls import ToolCalls, worst
+from pentad.agent.tool_events import ToolsWithheld
 from pentad.agent.tools.base import Tool
 from pentad.agent.tools.invocation import ToolRules, shown
 from pentad.errors import Forbidden

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from pentad.agent.budget import Amount, consumed
 from pentad.agent.context import ContextBuilder
-from pentad.agent.events import ModelAnswered, ModelAsked, ModelFailed, Purpose, TextStreamed
+from pentad.agent.model_events import ModelAnswered, ModelAsked, ModelFailed, Purpose, TextStreamed
 from pentad.agent.planning.base import MessageGroup, ModelCallDraft
 from pentad.agent.prompt_store import fingerprint
 from pentad.agent.run import Run

@@ -9,7 +9,8 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pentad.agent.events import ModelAsked, Purpose, Record
+from pentad.agent.events import Record
+from pentad.agent.model_events import ModelAsked, Purpose
 
 DAY_S = 86_400.0
 SCHEMA = (

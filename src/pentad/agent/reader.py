@@ -7,11 +7,12 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from pentad.agent.event_stream import Hub
-from pentad.agent.events import UNFINISHED, Record
+from pentad.agent.events import Record
 from pentad.agent.explain import Explanation, explain
 from pentad.agent.journal import Journal
 from pentad.agent.prompt_store import Prompt
 from pentad.agent.rows import RunRow, no_run
+from pentad.agent.run_status import UNFINISHED
 from pentad.agent.stalls import Stalls
 from pentad.agent.state import RunState, fold
 

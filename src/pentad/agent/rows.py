@@ -8,18 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pentad.agent.codec import Malformed, dumps, encode, fit
-from pentad.agent.events import (
-    RUN_STATES,
-    ApprovalAnswered,
-    ApprovalAsked,
-    Record,
-    RunEnded,
-    RunResumed,
-    RunStarted,
-    from_json,
-)
+from pentad.agent.events import Record, RunEnded, RunResumed, RunStarted, from_json
+from pentad.agent.run_status import RUN_STATES
 from pentad.agent.seal import Seal
 from pentad.agent.sqlite import storable
+from pentad.agent.tool_events import ApprovalAnswered, ApprovalAsked
 from pentad.errors import NotFound, PentadError, UnknownName
 from pentad.json_text import parse_json
 from pentad.types import Span

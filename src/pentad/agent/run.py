@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 
 from pentad.agent.approval import ApprovalDesk
 from pentad.agent.budget import Amount
-from pentad.agent.events import Event, ModelAsked, Record, TextStreamed, ToolIntended
+from pentad.agent.events import Event, Record
 from pentad.agent.journal import Journal
 from pentad.agent.journal_view import JournalUnavailable
+from pentad.agent.model_events import ModelAsked, TextStreamed
 from pentad.agent.ports import ModelPort
 from pentad.agent.stalls import Stalls
 from pentad.agent.state import RunState
+from pentad.agent.tool_events import ToolIntended
 from pentad.types import Clock, Layer, RunContext, Span
 
 Publish = Callable[[Record], None]

@@ -14,7 +14,7 @@ from typing import Any
 from pentad.agent.budget import narrower
 from pentad.agent.catalogue import AgentCatalogue
 from pentad.agent.codec import encode
-from pentad.agent.events import UNFINISHED, RunResumed, RunStarted
+from pentad.agent.events import RunResumed, RunStarted
 from pentad.agent.fork import forked
 from pentad.agent.journal import Journal
 from pentad.agent.journal_view import JournalUnavailable
@@ -24,6 +24,7 @@ from pentad.agent.ports import ModelPort
 from pentad.agent.reader import RunReader
 from pentad.agent.resumption import generators, resumable
 from pentad.agent.run import Run, Surroundings
+from pentad.agent.run_status import UNFINISHED
 from pentad.agent.spec import AgentSpec
 from pentad.agent.state import RunState, fold
 from pentad.agent.tools.base import Toolbox

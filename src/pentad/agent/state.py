@@ -9,30 +9,26 @@ from typing import Any
 from pentad.agent.budget import Amount, Ledger, consumed
 from pentad.agent.codec import decode
 from pentad.agent.events import (
-    UNFINISHED,
-    ApprovalAnswered,
-    ApprovalAsked,
-    Compacted,
-    ModelAnswered,
-    ModelAsked,
-    ModelFailed,
     Origin,
     Planned,
-    Purpose,
     Recalled,
     Record,
     RunEnded,
     RunResumed,
     RunStarted,
-    RunStatus,
     StepEnded,
     StepOutcome,
+)
+from pentad.agent.model_events import Compacted, ModelAnswered, ModelAsked, ModelFailed, Purpose
+from pentad.agent.run_status import UNFINISHED, RunStatus, Unfinished
+from pentad.agent.spec import AgentSpec
+from pentad.agent.tool_events import (
+    ApprovalAnswered,
+    ApprovalAsked,
     ToolIntended,
     ToolReturned,
     ToolsWithheld,
-    Unfinished,
 )
-from pentad.agent.spec import AgentSpec
 from pentad.types import Budget, Message, Objective, ToolCall, Usage
 
 

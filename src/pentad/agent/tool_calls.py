@@ -8,10 +8,10 @@ from typing import Any
 
 from pentad.agent.approval import WAITING
 from pentad.agent.budget import Amount
-from pentad.agent.events import ApprovalAnswered, ToolIntended, ToolReturned, ToolStatus
 from pentad.agent.model_calls import ModelCalls
 from pentad.agent.run import Run
 from pentad.agent.state import Exchange
+from pentad.agent.tool_events import ApprovalAnswered, ToolIntended, ToolReturned, ToolStatus
 from pentad.agent.tools.base import Question, Reply, Tool, ToolContext
 from pentad.agent.tools.invocation import Outcome, ToolRules, call, in_doubt, parse
 from pentad.errors import Forbidden, PentadError

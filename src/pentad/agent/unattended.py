@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pentad.agent.approval import WAITING, answered
-from pentad.agent.events import UNFINISHED
 from pentad.agent.journal import Journal
+from pentad.agent.run_status import UNFINISHED
 from pentad.agent.state import RunState, fold
 from pentad.agent.worker import ended
 from pentad.errors import Conflict

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from pentad.agent.events import ModelAnswered, ModelAsked, ModelFailed, Record, RunResumed, ToolReturned
+from pentad.agent.events import Record, RunResumed
+from pentad.agent.model_events import ModelAnswered, ModelAsked, ModelFailed
+from pentad.agent.tool_events import ToolReturned
 from pentad.types import Span
 
 Kind = Literal["queue", "prefill", "decode", "model", "tool", "waiting", "planning", "memory", "other"]

@@ -6,13 +6,14 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from pentad.agent.events import RunEnded, RunStatus
+from pentad.agent.events import RunEnded
 from pentad.agent.journal_view import JournalUnavailable
 from pentad.agent.loop import Loop, partial
 from pentad.agent.memory.base import Memory
 from pentad.agent.planning.base import Planner
 from pentad.agent.rows import JournalDamaged
 from pentad.agent.run import Run
+from pentad.agent.run_status import RunStatus
 from pentad.agent.spec import AgentSpec
 from pentad.agent.stalls import Stalls
 from pentad.agent.state import RunState

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pentad.agent.events import Purpose
+from pentad.agent.model_events import Purpose
 from pentad.agent.state import Exchange, RunState
 from pentad.agent.tools.base import Tool
 from pentad.ranges import in_range

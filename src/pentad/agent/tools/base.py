@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pentad.agent.events import Effects
 from pentad.agent.memory.base import Memory
 from pentad.agent.ports import ModelPort
+from pentad.agent.tool_events import Effects
 from pentad.errors import ToolFailed, UnknownName
 from pentad.types import Clock, ToolSpec
 

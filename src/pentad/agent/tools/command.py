@@ -10,7 +10,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pentad.agent.events import Effects
+from pentad.agent.tool_events import Effects
 from pentad.agent.tools.base import InDoubt, Tool, ToolContext, Truncated
 from pentad.errors import ToolFailed
 

@@ -13,7 +13,7 @@ from typing import Any, overload
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
-from pentad.agent.events import Effects
+from pentad.agent.tool_events import Effects
 from pentad.agent.tools.base import Example, Tool, ToolContext
 from pentad.errors import ToolFailed
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pentad.agent.codec import readable
-from pentad.agent.events import ToolStatus
+from pentad.agent.tool_events import ToolStatus
 from pentad.agent.tools.base import InDoubt, Reply, Tool, ToolContext, Truncated
 from pentad.agent.tools.schema import check_arguments
 from pentad.errors import Forbidden, PentadError, ToolFailed

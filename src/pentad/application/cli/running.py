@@ -8,11 +8,13 @@ from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pentad.agent.events import UNFINISHED, ApprovalAsked, Record
+from pentad.agent.events import Record
 from pentad.agent.journal import Journal
+from pentad.agent.run_status import UNFINISHED
 from pentad.agent.runtime import AgentRuntime
 from pentad.agent.spec import AgentSpec
 from pentad.agent.state import fold
+from pentad.agent.tool_events import ApprovalAsked
 from pentad.agent.tools.functions import in_thread
 from pentad.agent.unattended import answer_unattended, cancel_unattended
 from pentad.application import wiring

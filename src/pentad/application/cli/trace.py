@@ -8,28 +8,19 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from pentad.agent.events import (
+from pentad.agent.events import Planned, Recalled, Record, RunEnded, RunResumed, RunStarted, StepEnded
+from pentad.agent.explain import Explanation
+from pentad.agent.model_events import Compacted, ModelAnswered, ModelFailed, TextStreamed
+from pentad.agent.prompt_store import Prompt
+from pentad.agent.rows import RunRow
+from pentad.agent.state import RunState
+from pentad.agent.tool_events import (
     ApprovalAnswered,
     ApprovalAsked,
-    Compacted,
-    ModelAnswered,
-    ModelFailed,
-    Planned,
-    Recalled,
-    Record,
-    RunEnded,
-    RunResumed,
-    RunStarted,
-    StepEnded,
-    TextStreamed,
     ToolIntended,
     ToolReturned,
     ToolsWithheld,
 )
-from pentad.agent.explain import Explanation
-from pentad.agent.prompt_store import Prompt
-from pentad.agent.rows import RunRow
-from pentad.agent.state import RunState
 from pentad.application.cli.output import duration, plain
 from pentad.json_text import parse_json
 from pentad.types import Decision

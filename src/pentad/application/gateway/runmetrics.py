@@ -7,7 +7,9 @@ from contextlib import aclosing
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from pentad.agent.events import ModelAnswered, Record, RunEnded, ToolIntended, ToolReturned
+from pentad.agent.events import Record, RunEnded
+from pentad.agent.model_events import ModelAnswered
+from pentad.agent.tool_events import ToolIntended, ToolReturned
 
 _RUN_S = (0.1, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000)
 _TOOL_S = (0.001, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300)

@@ -8,11 +8,12 @@ import msgspec
 
 from pentad.agent.catalogue import AgentEntry
 from pentad.agent.codec import readable
-from pentad.agent.events import ApprovalAsked, Origin
+from pentad.agent.events import Origin
 from pentad.agent.explain import Explanation
 from pentad.agent.prompt_store import Prompt
 from pentad.agent.rows import RunRow
 from pentad.agent.state import RunState
+from pentad.agent.tool_events import ApprovalAsked
 from pentad.application.gateway.schemas.runs import (
     AgentCard,
     Approval,

@@ -1,0 +1,75 @@
+"""What can happen with the model in a run: asked, answered, failed; what was left out of a prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pentad.types import ToolCall, Usage
+
+Purpose = Literal["plan", "act", "answer", "summarise", "tool"]
+"""Why the model was asked; `tool` is a call that a tool made itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compacted:
+    """Something was left out of the prompt because it did not fit. Never happens silently."""
+
+    step: int
+    reason: str
+    dropped_turns: int
+    before_tokens: int
+    after_tokens: int
+    summary: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelAsked:
+    """A model call is about to start; its tokens are reserved."""
+
+    step: int
+    attempt: int
+    purpose: Purpose
+    request_id: str
+    prompt_tokens: int
+    reserved_tokens: int
+    reserved_cost: float = 0.0
+    prompt_sha256: str = ""
+    """Of the exact prompt; the text, if it is kept, lies beside the events (`prompt_store.py`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelAnswered:
+    """The whole answer of one model call and what it consumed."""
+
+    step: int
+    attempt: int
+    purpose: Purpose
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    reason: str = "stop"
+    usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFailed:
+    """A model call broke; `retry` says whether it is tried again."""
+
+    step: int
+    attempt: int
+    error: str
+    retry: bool
+    started: bool = True
+    """Whether anything may have been generated; if not, the reservation is given back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextStreamed:
+    """A piece of text as the model makes it. Live only: ModelAnswered journals the whole."""
+
+    step: int
+    attempt: int
+    purpose: Purpose
+    text: str
+    kind: Literal["text", "reasoning"] = "text"
