@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from pentad.agent.spec import AgentSpec, PlannerChoice
+from pentad.agent.spec import AgentSpec
 from pentad.agent.tools.base import Example
 from pentad.agent.tools.functions import tool
 from pentad.application.config_loading import load_settings
 from pentad.application.wiring import build
+from pentad.choice import Choice
 from pentad.types import Budget
 
 PRICES = {"lamp": 40, "chair": 75, "table": 180}
@@ -50,7 +51,7 @@ def price(item: str, count: int) -> str:
 SPEC = AgentSpec(
     name="shop",
     tools=("price",),
-    planner=PlannerChoice(options={"mode": "guided", "min_plan": 1, "max_plan": 2}),
+    planner=Choice(name="react", options={"mode": "guided", "min_plan": 1, "max_plan": 2}),
     budget=Budget(tokens=6000, tool_calls=4),
     max_tokens=64,
 )

@@ -13,15 +13,16 @@ from typing import Any, TypeVar
 from pentad.agent.events import Record
 from pentad.agent.journal import Journal
 from pentad.agent.runtime import AgentRuntime
-from pentad.agent.spec import AgentSpec, PlannerChoice
+from pentad.agent.spec import AgentSpec
 from pentad.agent.state import RunState
 from pentad.agent.tools.base import Tool, Toolbox, ToolContext
+from pentad.choice import Choice
 from pentad.testing.agents import scripted_models
 from pentad.testing.backends import ScriptedBackend, Turn
 from pentad.types import ToolCall
 
 T = TypeVar("T")
-FREE = PlannerChoice(options={"max_plan": 0})
+FREE = Choice(name="react", options={"max_plan": 0})
 """ReAct without a plan: the script is then exactly the steps."""
 
 

@@ -28,10 +28,11 @@ from pentad.agent.events import Record
 from pentad.agent.journal import Journal
 from pentad.agent.planning import react  # noqa: F401
 from pentad.agent.runtime import AgentRuntime
-from pentad.agent.spec import AgentSpec, PlannerChoice
+from pentad.agent.spec import AgentSpec
 from pentad.agent.tool_events import ApprovalAnswered, ApprovalAsked, ToolIntended
 from pentad.agent.tools.base import Tool, Toolbox, ToolContext
 from pentad.agent.tools.functions import tool
+from pentad.choice import Choice
 from pentad.model.routing.fixed import Fixed
 from pentad.model.service import ModelService
 from pentad.testing.backends import Item, ScriptedBackend
@@ -42,7 +43,7 @@ SPEC = AgentSpec(
     name="drill",
     tools=("pay", "post", "look"),
     ask=("pay",),
-    planner=PlannerChoice(options={"max_plan": 0}),
+    planner=Choice(name="react", options={"max_plan": 0}),
     max_steps=STEPS + 2,
 )
 

@@ -19,13 +19,14 @@ from gateway_support import Live, address, live, model_service
 from pentad.agent.catalogue import AgentCatalogue
 from pentad.agent.journal import Journal
 from pentad.agent.runtime import AgentRuntime
-from pentad.agent.spec import AgentSpec, PlannerChoice
+from pentad.agent.spec import AgentSpec
 from pentad.application.services import Services
+from pentad.choice import Choice
 from pentad.testing.backends import ScriptedBackend, Turn
 from pentad.types import ToolCall
 
 AXE = pathlib.Path(__file__).parent.parent / "vendor" / "axe-core" / "axe.min.js"
-FREE = PlannerChoice(options={"max_plan": 0})
+FREE = Choice(name="react", options={"max_plan": 0})
 """ReAct without a plan: the script is then exactly the steps."""
 HELPER = AgentSpec(name="helper", description="Answers at once.")
 ASKING = AgentSpec(name="asking", tools=("calculator",), ask=("calculator",), planner=FREE)

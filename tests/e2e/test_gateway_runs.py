@@ -15,7 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway_support import eventually, scripted
 from pentad.agent.catalogue import AgentCatalogue
-from pentad.agent.spec import AgentSpec, PlannerChoice
+from pentad.agent.spec import AgentSpec
+from pentad.choice import Choice
 from pentad.types import Budget, ToolCall
 
 AGENTS = {
@@ -227,7 +228,7 @@ CAREFUL = {
         description="Counts, once a person agrees.",
         tools=("calculator",),
         ask=("calculator",),
-        planner=PlannerChoice(options={"max_plan": 0}),
+        planner=Choice(name="react", options={"max_plan": 0}),
     )
 }
 SUM = [ToolCall(id="c", name="calculator", arguments='{"expression": "1 + 1"}')]

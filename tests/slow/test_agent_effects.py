@@ -21,14 +21,15 @@ from evidence.plugin import Measure
 from pentad.agent.memory.base import Item, Scope
 from pentad.agent.memory.window import Window
 from pentad.agent.runtime import AgentRuntime
-from pentad.agent.spec import AgentSpec, LongTermChoice, MemoryChoice, PlannerChoice
+from pentad.agent.spec import AgentSpec, LongTermChoice, MemoryChoice
 from pentad.agent.tools.functions import tool
+from pentad.choice import Choice
 from pentad.types import Message, Request, Sampling
 
 pytestmark = pytest.mark.slow
 MINUTES_S = 60.0
 Record = Callable[[str, object], None]
-FREE = PlannerChoice(options={"max_plan": 0})
+FREE = Choice(name="react", options={"max_plan": 0})
 
 
 def numbers(text: str) -> set[str]:
@@ -252,7 +253,7 @@ def test_every_module_is_missed_where_it_is_needed(
     full = AgentSpec(
         name="full",
         tools=("calculator", "calendar"),
-        planner=PlannerChoice(options={"mode": "guided", "min_plan": 0, "max_plan": 3}),
+        planner=Choice(name="react", options={"mode": "guided", "min_plan": 0, "max_plan": 3}),
         memory=MemoryChoice(long_term=LongTermChoice(k=3, episodes=False, shared=True)),
         max_steps=8,
         max_tokens=80,

@@ -18,7 +18,8 @@ from agent_models import real_runtime
 from agent_support import run
 from evidence.plugin import Measure
 from pentad.agent.runtime import AgentRuntime
-from pentad.agent.spec import AgentSpec, LongTermChoice, MemoryChoice, PlannerChoice
+from pentad.agent.spec import AgentSpec, LongTermChoice, MemoryChoice
+from pentad.choice import Choice
 
 pytestmark = pytest.mark.slow
 AT_ONCE = 8
@@ -34,7 +35,7 @@ def helper(name: str, mode: str) -> AgentSpec:
         instructions="Answer briefly.",
         tools=("calculator", "calendar", "search"),
         tool_options={"search": {"folder": str(DOCUMENTS)}},
-        planner=PlannerChoice(options={"mode": mode}),
+        planner=Choice(name="react", options={"mode": mode}),
         memory=MemoryChoice(long_term=LongTermChoice(k=3)),
         max_steps=12,
         max_tokens=160,

@@ -16,10 +16,11 @@ from gateway_support import Live, eventually, live, scripted
 from pentad.agent.journal import Journal
 from pentad.agent.loading import load_agent
 from pentad.agent.runtime import AgentRuntime
-from pentad.agent.spec import AgentSpec, PlannerChoice
+from pentad.agent.spec import AgentSpec
 from pentad.application.config import EngineSettings
 from pentad.application.services import Services
 from pentad.application.wiring import local_backend
+from pentad.choice import Choice
 from pentad.errors import BackendFailed
 from pentad.model.loading import open_model
 from pentad.model.routing.fixed import Fixed
@@ -105,7 +106,7 @@ def site(smollm2_path: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -
             model="caller",
             tools=("calculator",),
             ask=("calculator",),
-            planner=PlannerChoice(options={"max_plan": 0}),
+            planner=Choice(name="react", options={"max_plan": 0}),
         ),
     }
     runtime = AgentRuntime(models, Journal(tmp_path_factory.mktemp("j") / "journal.sqlite3"), agents=agents)

@@ -13,6 +13,7 @@ from pentad.agent.spec import AgentSpec, McpServer
 from pentad.agent.spec_check import check_agent
 from pentad.agent.tools.files import ToolFiles
 from pentad.agent.worker import planner_for
+from pentad.choice import Choice
 from pentad.errors import InvalidRequest, NotFound
 from pentad.types import Budget, Objective
 
@@ -47,6 +48,21 @@ def test_a_yaml_file_is_an_agent_and_survives_the_journal(tmp_path: pathlib.Path
     assert agent.objective == Objective(ttft_s=0.5)
     assert planner_for(agent).max_repairs == 2
     assert decode(AgentSpec, json.loads(json.dumps(encode(agent)))) == agent
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "react:mode=guided,max_plan=3",
+        {"name": "react", "options": {"mode": "guided", "max_plan": 3}},
+        {"options": {"mode": "guided", "max_plan": 3}},
+        {"name": "react", "mode": "guided", "max_plan": 3},
+        {"mode": "guided", "max_plan": 3},
+    ],
+)
+def test_a_strategy_is_chosen_by_name_text_or_options(written: object) -> None:
+    wanted = Choice(name="react", options={"mode": "guided", "max_plan": 3})
+    assert agent_from({"name": "a", "planner": written}).planner == wanted
 
 
 def test_toml_and_json_say_the_same(tmp_path: pathlib.Path) -> None:

@@ -14,11 +14,12 @@ from pentad.agent.events import RunResumed
 from pentad.agent.limits import RuntimeLimits
 from pentad.agent.memory.window import Window
 from pentad.agent.model_events import Compacted, ModelAsked, ModelFailed, TextStreamed
-from pentad.agent.spec import MemoryChoice, PlannerChoice
+from pentad.agent.spec import MemoryChoice
 from pentad.agent.state import fold
 from pentad.agent.tool_events import ToolIntended, ToolReturned, ToolsWithheld
 from pentad.agent.tools.base import ToolContext
 from pentad.agent.tools.functions import tool
+from pentad.choice import Choice
 from pentad.errors import (
     BackendFailed,
     Conflict,
@@ -189,7 +190,7 @@ def test_a_question_orders_nothing_in_guided_mode(tmp_path: pathlib.Path) -> Non
         ordered.append(count)
         return f"{count} lamps ordered"
 
-    guided = PlannerChoice(options={"mode": "guided", "min_plan": 1, "max_plan": 2})
+    guided = Choice(name="react", options={"mode": "guided", "min_plan": 1, "max_plan": 2})
     plan = '{"plan":[{"task":"order 10 lamps","tool":"order_lamps"}]}'
 
     async def scenario() -> None:
@@ -578,10 +579,10 @@ def test_one_tenants_runs_leave_the_others_theirs_and_places_come_back(tmp_path:
     ("fields", "goal", "error", "says"),
     [
         ({"tools": ("nope",)}, "g", UnknownName, "known: calculator, calendar"),
-        ({"planner": PlannerChoice(name="nope")}, "g", UnknownName, "known: react"),
-        ({"planner": PlannerChoice(options={"depth": 3})}, "g", InvalidRequest, "depth"),
+        ({"planner": Choice(name="nope")}, "g", UnknownName, "known: react"),
+        ({"planner": Choice(name="react", options={"depth": 3})}, "g", InvalidRequest, "depth"),
         (
-            {"planner": PlannerChoice(options={"mode": "guided", "max_plan": 0})},
+            {"planner": Choice(name="react", options={"mode": "guided", "max_plan": 0})},
             "g",
             InvalidRequest,
             "max_plan",

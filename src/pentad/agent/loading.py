@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from pentad.agent.codec import Malformed, decode, encode
-from pentad.agent.spec import AgentSpec
+from pentad.agent.spec import AgentSpec, strategy_fields
 from pentad.agent.tools.files import anchored
+from pentad.choice import Choice
 from pentad.errors import InvalidRequest, NotFound
 from pentad.json_text import parse_json
+from pentad.registry import FAMILIES
 from pentad.yaml_text import read_yaml
 
 SUFFIXES = (".yaml", ".yml", ".toml", ".json")
@@ -75,13 +77,22 @@ def _as_fields(data: Any) -> Any:
     fields = {str(k): v for k, v in data.items()}
     if "mcpServers" in fields:
         fields["mcp_servers"] = fields.pop("mcpServers")
-    planner = fields.get("planner")
-    if isinstance(planner, str):
-        fields["planner"] = {"name": planner}
-    elif isinstance(planner, Mapping) and "options" not in planner:
-        options = {k: v for k, v in planner.items() if k != "name"}
-        fields["planner"] = {"name": planner.get("name", "react"), "options": options}
+    for key, family in strategy_fields().items():
+        if key in fields:
+            fields[key] = _as_choice(fields[key], FAMILIES[family].baseline)
     return fields
+
+
+def _as_choice(value: Any, baseline: str) -> Any:
+    """A choice as files write it: as everywhere, or with the options beside the name, or alone."""
+    if isinstance(value, str):
+        return encode(Choice.of(value))
+    if isinstance(value, Mapping) and "options" not in value:
+        return {
+            "name": value.get("name", baseline),
+            "options": {k: v for k, v in value.items() if k != "name"},
+        }
+    return {"name": baseline, **value} if isinstance(value, Mapping) else value
 
 
 def _parse(file: pathlib.Path) -> Any:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pentad.agent.memory.window import Window
+from pentad.choice import Choice
 from pentad.ranges import in_range
+from pentad.registry import FAMILIES
 from pentad.types import Budget, Objective
 
 _SECRET_WORDS = re.compile(
@@ -56,12 +59,9 @@ class McpServer:
                 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannerChoice:
-    """Which planner, and its options, checked by the planner itself."""
-
-    name: str = "react"
-    options: Mapping[str, Any] = field(default_factory=dict)
+def _baseline(family: str) -> Callable[[], Choice]:
+    """Makes the choice that holds where the file says nothing."""
+    return lambda: Choice(name=FAMILIES[family].baseline)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +119,7 @@ class AgentSpec:
     """What holds when nobody answered in time: the call is denied, allowed, or the run fails."""
     mcp_servers: Mapping[str, McpServer] = field(default_factory=dict)
     """MCP servers by name: see below."""
-    planner: PlannerChoice = field(default_factory=PlannerChoice)
+    planner: Choice = field(default_factory=_baseline("planner"), metadata={"family": "planner"})
     """How it goes about a goal: see below."""
     memory: MemoryChoice = field(default_factory=MemoryChoice)
     """`window` and `long_term`: see below."""
@@ -153,3 +153,8 @@ class AgentSpec:
                 raise ValueError(f"MCP server name {server!r} must be letters and digits, joined by - or _")
         if len(set(self.tools)) != len(self.tools):
             raise ValueError(f"tools names one twice: {', '.join(self.tools)}")
+
+
+def strategy_fields() -> Mapping[str, str]:
+    """The keys of an agent file that choose a strategy, each with its family."""
+    return {f.name: f.metadata["family"] for f in dataclasses.fields(AgentSpec) if "family" in f.metadata}

@@ -19,7 +19,7 @@ from pentad.agent.stalls import Stalls
 from pentad.agent.state import RunState
 from pentad.agent.tools.invocation import ToolRules
 from pentad.agent.toolset import Toolset
-from pentad.choice import Choice, build
+from pentad.choice import build
 from pentad.errors import BudgetExceeded, PentadError
 
 _LOG = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class Worker:
 
 def planner_for(spec: AgentSpec) -> Planner:
     """The planner that the spec names, with its options. Raises UnknownName, InvalidRequest."""
-    planner: Planner = build("planner", Choice(name=spec.planner.name, options=spec.planner.options))
+    planner: Planner = build("planner", spec.planner)
     return planner
 
 
