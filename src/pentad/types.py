@@ -157,18 +157,46 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hints:
+    """What whoever sends a request expects to follow it. None means that nobody says."""
+
+    next: str | None = None
+    """What comes behind it: `tool`, `model`, `end` or the name of a node of the graph."""
+    tool: str | None = None
+    """The tool that is likely called next."""
+    tool_s: float | None = None
+    """Seconds that it takes: the run's next request comes about so long after this one's end."""
+    fan_out: int | None = None
+    """Requests that follow at once and begin with this one's prompt and answer."""
+    remaining_steps: int | None = None
+    """Requests of the run that are still to come, one after the other, behind this one."""
+    output_tokens: int | None = None
+    """Tokens that the answer will likely have; a guess, no limit."""
+
+    def __post_init__(self) -> None:
+        in_range("tool_s", self.tool_s, least=0)
+        in_range("fan_out", self.fan_out, least=1)
+        in_range("remaining_steps", self.remaining_steps, least=0)
+        in_range("output_tokens", self.output_tokens, least=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """What travels with every request through all five layers.
+    """What travels with every request through all five layers; each field can change a decision.
 
     A request that belongs to no agent run carries the default context.
     """
 
     run_id: str | None = None
     step: int = 0
+    """Which step of its run this request is, from 1; 0 where nobody says."""
     graph: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The workflow known so far: step name to the names of the steps it waits for."""
-    next_hint: str | None = None
-    """What will likely follow this request: `tool`, `model`, `end` or the name of a step."""
+    node: str | None = None
+    """The step of `graph` that this request is."""
+    parent: str | None = None
+    """Id of the request, of the same tenant, that this one follows from."""
+    hints: Hints = field(default_factory=Hints)
     objective: Objective = field(default_factory=Objective)
     budget: Budget = field(default_factory=Budget)
     data_label: str | None = None

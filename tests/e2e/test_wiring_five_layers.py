@@ -27,7 +27,8 @@ PENTAD: dict[str, Any] = {
     "run_id": "trip-7",
     "step": 3,
     "graph": {"book": ["search"], "pay": ["book"]},
-    "next_hint": "pay",
+    "node": "book",
+    "hints": {"next": "pay"},
     "slo": {"ttft_s": 2.5, "deadline_s": 30.0},
     "budget": {"tokens": 4000},
     "data_label": "local",
@@ -72,7 +73,8 @@ def test_a_chat_takes_its_context_down_to_the_scheduler_and_brings_the_records_u
 
     assert seen
     for context in seen:
-        assert (context.run_id, context.step, context.next_hint) == ("trip-7", 3, "pay")
+        assert (context.run_id, context.step, context.hints.next) == ("trip-7", 3, "pay")
+        assert context.node == "book"
         assert context.graph == {"book": ("search",), "pay": ("book",)}
         assert (context.objective.ttft_s, context.objective.deadline_s) == (2.5, 30.0)
         assert (context.budget.tokens, context.data_label) == (4000, "local")

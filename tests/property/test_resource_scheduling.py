@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pentad.execution.hints import TurnHints
 from pentad.execution.pace import Pace
 from pentad.execution.scheduling import BatchScheduler, EngineLimits, SchedulerInput, StepPlan
 from pentad.execution.served import ServedTokens
@@ -38,6 +39,7 @@ class Seq:
     """Blocks that someone else would keep alive."""
     tenant: str = "default"
     context: RunContext = dataclasses.field(default_factory=RunContext)
+    turn_hints: TurnHints | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -61,11 +63,20 @@ schedulers = st.one_of(
         headroom_blocks=st.integers(0, 2),
         short_slowdown=st.none() | st.floats(1.5, 10),
         tenant_slowdown=st.none() | st.floats(1.1, 10),
+        patience_s=st.none() | st.floats(0.5, 50),
     ),
 )
 tenants = st.sampled_from(["ann", "bob", "eve"])
+hinted = st.none() | st.builds(
+    TurnHints,
+    slack_s=st.none() | st.floats(0, 60),
+    remaining_steps=st.none() | st.integers(0, 9),
+    inter_token_s=st.none() | st.floats(0.001, 1),
+)
 arrivals = st.lists(
-    st.tuples(st.integers(0, 30), st.integers(1, 40), st.integers(1, 12), st.integers(-1, 2), tenants),
+    st.tuples(
+        st.integers(0, 30), st.integers(1, 40), st.integers(1, 12), st.integers(-1, 2), tenants, hinted
+    ),
     min_size=1,
     max_size=12,
 )
@@ -160,7 +171,7 @@ class ToyEngine:
 @settings(max_examples=300, deadline=None)
 def test_every_request_finishes_and_no_plan_breaks_a_limit(
     scheduler: BatchScheduler,
-    requests: list[tuple[int, int, int, int, str]],
+    requests: list[tuple[int, int, int, int, str, TurnHints | None]],
     budget: int,
     slots: int,
     spare: int,
@@ -174,8 +185,9 @@ def test_every_request_finishes_and_no_plan_breaks_a_limit(
                 output=output,
                 priority=priority,
                 tenant=tenant,
+                turn_hints=hints,
             )
-            for i, (at, prompt, output, priority, tenant) in enumerate(requests)
+            for i, (at, prompt, output, priority, tenant, hints) in enumerate(requests)
         ),
         key=lambda seq: seq.arrived_s,
     )
@@ -202,6 +214,7 @@ views = st.builds(
     output=st.integers(1, 20),
     priority=st.integers(-2, 2),
     tenant=tenants,
+    turn_hints=hinted,
 )
 
 

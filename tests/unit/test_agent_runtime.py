@@ -93,7 +93,7 @@ def test_everything_that_the_request_should_carry_travels_with_it(tmp_path: path
             assert (first.context.step, second.context.step) == (1, 2)
             assert first.context.objective == Objective(ttft_s=0.5)
             assert first.context.data_label == "local"
-            assert first.context.next_hint == "tool"
+            assert first.context.hints.next == "tool"
             assert first.sampling.seed == 7
             assert second.context.budget.tokens is not None
             assert second.context.budget.tokens < 1000

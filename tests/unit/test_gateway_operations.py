@@ -18,7 +18,7 @@ from pentad.application.gateway.schemas.responses import ResponseObject
 from pentad.application.gateway.settings import GatewaySettings
 from pentad.application.gateway.store import ResponseStore
 from pentad.errors import BackendFailed, Overloaded, Unavailable
-from pentad.types import Decision, Message, Span, Usage
+from pentad.types import Decision, Hints, Message, Span, Usage
 
 
 class Clock:
@@ -200,11 +200,15 @@ def test_vllm_names_are_added_on_request_with_the_same_values() -> None:
 def test_the_pentad_object_and_its_headers_reach_the_model() -> None:
     app, backend = scripted_app()
     body = {"run_id": "r1", "step": 2, "graph": {"b": ["a"]}, "slo": {"ttft_s": 0.5}}
+    body |= {"node": "a", "parent": "chatcmpl-1", "hints": {"next": "tool", "tool": "search", "tool_s": 2.5}}
     chat(app, pentad={**body, "budget": {"tokens": 100}, "data_label": "local"})
     headers = {
         "x-pentad-run-id": "r1",
         "x-pentad-step": "2",
         "x-pentad-graph": '{"b": ["a"]}',
+        "x-pentad-node": "a",
+        "x-pentad-parent": "chatcmpl-1",
+        "x-pentad-hints": '{"next": "tool", "tool": "search", "tool_s": 2.5}',
         "x-pentad-slo": '{"ttft_s": 0.5}',
         "x-pentad-budget": '{"tokens": 100}',
         "x-pentad-data-label": "local",
@@ -214,6 +218,8 @@ def test_the_pentad_object_and_its_headers_reach_the_model() -> None:
     assert first == second
     assert first.run_id == "r1"
     assert first.graph == {"b": ("a",)}
+    assert (first.node, first.parent) == ("a", "chatcmpl-1")
+    assert first.hints == Hints(next="tool", tool="search", tool_s=2.5)
     assert first.objective.ttft_s == 0.5
     assert first.budget.tokens == 100
     assert first.data_label == "local"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
+from pentad.execution.hints import TurnHints, remaining_steps, turn_hints
 from pentad.execution.scheduling import EngineLimits, SchedulerInput, StepPlan
 from pentad.registry import known, load
 from pentad.resource.scheduling.fcfs import Fcfs
 from pentad.resource.scheduling.sarathi import Sarathi
-from pentad.types import RunContext
+from pentad.types import Hints, Objective, RunContext
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,7 @@ class Seq:
     arrived_s: float = 0.0
     tenant: str = "default"
     context: RunContext = dataclasses.field(default_factory=RunContext)
+    turn_hints: TurnHints | None = None
 
 
 def running(name: str, tokens: int, computed: int | None = None, **more: object) -> Seq:
@@ -249,3 +252,57 @@ class TestFcfs:
         seqs = tuple(running(name, 17, 16, arrived_s=i) for i, name in enumerate("abc"))
         plan = Fcfs().plan(state(running=seqs, free=1))
         assert (work(plan), preempted(plan)) == ({"a": 1, "b": 1}, ["c"])
+
+
+class TestHintedOrder:
+    """Who says when its turn should come, beside who does not."""
+
+    def admitted(self, *waiting: Seq, **options: Any) -> str:
+        plan = Sarathi(**options).plan(state(waiting=waiting, sequences=1))
+        return next(iter(work(plan)))
+
+    def hinted(self, name: str, arrived_s: float, **hints: Any) -> Seq:
+        return Seq(id=name, num_tokens=20, arrived_s=arrived_s, turn_hints=TurnHints(**hints))
+
+    def test_less_slack_comes_first_and_priority_before_slack(self) -> None:
+        tight, loose = self.hinted("tight", 2.0, slack_s=1.0), self.hinted("loose", 1.0, slack_s=9.0)
+        assert self.admitted(loose, tight) == "tight"
+        urgent = Seq(id="urgent", num_tokens=20, arrived_s=3.0, priority=-1)
+        assert self.admitted(loose, tight, urgent) == "urgent"
+        assert self.admitted(loose, tight, urgent, aging_s=None) == "urgent"
+
+    def test_nearly_done_runs_come_first(self) -> None:
+        last, first = (
+            self.hinted("last", 2.0, remaining_steps=0),
+            self.hinted("first", 1.0, remaining_steps=9),
+        )
+        assert self.admitted(first, last) == "last"
+
+    def test_nobody_is_overtaken_by_who_comes_later_than_the_patience(self) -> None:
+        old = Seq(id="old", num_tokens=20, arrived_s=0.0)
+        assert self.admitted(old, self.hinted("in", 29.0, slack_s=0.0)) == "in"
+        assert self.admitted(old, self.hinted("out", 31.0, slack_s=0.0)) == "old"
+        assert self.admitted(old, self.hinted("in", 29.0, slack_s=0.0), patience_s=None) == "old"
+
+    def test_who_has_least_slack_keeps_its_blocks(self) -> None:
+        full = {"num_blocks": 2, "num_private_blocks": 2}
+        safe = running("safe", 33, arrived_s=1.0, turn_hints=TurnHints(slack_s=1.0), **full)
+        plan = Sarathi().plan(state(running=(running("a", 33, **full), safe), free=0))
+        assert preempted(plan) == ["a"]
+
+    def test_slack_is_shared_with_the_steps_to_come(self) -> None:
+        context = RunContext(objective=Objective(deadline_s=12.0), hints=Hints(remaining_steps=3))
+        assert turn_hints(context) == TurnHints(slack_s=3.0, remaining_steps=3)
+        assert turn_hints(RunContext(run_id="r", data_label="local")) is None
+
+    def test_the_longest_chain_of_the_graph_is_what_is_to_come(self) -> None:
+        graph = {"b": ("a",), "c": ("b", "a"), "d": ("a",)}
+        left = [remaining_steps(RunContext(graph=graph, node=node)) for node in "abcd"]
+        assert left == [2, 1, 0, 0]
+        assert remaining_steps(RunContext(graph={"a": ("b",), "b": ("a",)}, node="a")) == 2, "a circle ends"
+        assert [remaining_steps(RunContext(graph=graph, step=step)) for step in (0, 1, 4, 9)] == [
+            None,
+            3,
+            0,
+            0,
+        ]

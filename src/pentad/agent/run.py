@@ -18,7 +18,7 @@ from pentad.agent.ports import ModelPort
 from pentad.agent.stalls import Stalls
 from pentad.agent.state import RunState
 from pentad.agent.tool_events import ToolIntended
-from pentad.types import Clock, Layer, RunContext, Span
+from pentad.types import Clock, Hints, Layer, RunContext, Span
 
 Publish = Callable[[Record], None]
 
@@ -147,7 +147,7 @@ class Run:
             run_id=state.run_id,
             step=state.step,
             graph=_graph(state.plan),
-            next_hint=next_hint,
+            hints=Hints(next=next_hint),
             objective=state.objective,
             budget=replace(self.state.budget_left, wall_s=self.wall_left_s()),
             data_label=state.data_label,

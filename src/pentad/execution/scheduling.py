@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pentad.execution.hints import TurnHints
 from pentad.execution.pace import Pace
 from pentad.ranges import in_range
 from pentad.types import Decision, RunContext
@@ -38,6 +39,11 @@ class SequenceView(Protocol):
 
     @property
     def context(self) -> RunContext: ...
+
+    @property
+    def turn_hints(self) -> TurnHints | None:
+        """What its context says about when its turn should come; None for nothing."""
+        ...
 
     @property
     def priority(self) -> int:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pentad.errors import InvalidRequest
 from pentad.execution.batch import GREEDY_BELOW, Drawn, SampleRow
 from pentad.execution.failures import row_failure
+from pentad.execution.hints import TurnHints, turn_hints
 from pentad.execution.kv.cache import KVCache
 from pentad.execution.kv.pool import Key
 from pentad.execution.request import Constraint, SequenceStats, TokenRequest
@@ -78,6 +79,7 @@ class Sequence:
         "supplied_tokens",
         "tenant",
         "tokens",
+        "turn_hints",
     )
 
     def __init__(self, request: TokenRequest, order: int, arrived_s: float, cache: KVCache) -> None:
@@ -85,6 +87,7 @@ class Sequence:
         self.id: str = request.id
         self.tenant: str = request.tenant
         self.context: RunContext = request.context
+        self.turn_hints: TurnHints | None = turn_hints(request.context)
         self.priority: int = request.priority
         self.arrived_s: float = arrived_s
         self.order = order

@@ -13,23 +13,24 @@ from pentad.application.gateway.body import check_free_form
 from pentad.application.gateway.schemas.common import (
     BudgetLimits,
     CompletionDetails,
+    FollowUp,
     PentadOptions,
     PromptDetails,
     Slo,
     WireUsage,
 )
 from pentad.errors import InvalidRequest
-from pentad.types import Budget, Objective, RunContext, Span, Usage
+from pentad.types import Budget, Hints, Objective, RunContext, Span, Usage
 
 _PREFIX = "x-pentad-"
-_PLAIN = ("run-id", "step", "quality", "data-label", "next-hint")
-_OBJECTS = ("graph", "slo", "budget")
+_PLAIN = ("run-id", "step", "node", "parent", "quality", "data-label")
+_OBJECTS = ("graph", "hints", "slo", "budget")
 
 
 def options_of(body: PentadOptions | None, headers: Headers) -> PentadOptions:
     """The `pentad` object, completed by `x-pentad-*` headers where the body is silent.
 
-    `x-pentad-graph`, `-slo` and `-budget` hold JSON objects; the others plain values.
+    `x-pentad-graph`, `-hints`, `-slo` and `-budget` hold JSON objects; the others plain values.
     Raises InvalidRequest naming the header at fault.
     """
     given: dict[str, Any] = {}
@@ -62,12 +63,14 @@ def _header_value(name: str, text: str) -> Any:
 
 def run_context(options: PentadOptions) -> RunContext:
     """The context that travels down through all layers."""
-    slo, limits = options.slo or Slo(), options.budget or BudgetLimits()
+    slo, limits, follow = options.slo or Slo(), options.budget or BudgetLimits(), options.hints or FollowUp()
     return RunContext(
         run_id=options.run_id,
         step=options.step or 0,
         graph={name: tuple(after) for name, after in (options.graph or {}).items()},
-        next_hint=options.next_hint,
+        node=options.node,
+        parent=options.parent,
+        hints=Hints(**as_dict(follow)),
         objective=Objective(
             ttft_s=slo.ttft_s,
             inter_token_s=slo.inter_token_s,

@@ -10,7 +10,8 @@ Blocks are counted so that a plan can always be carried out:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from pentad.execution.scheduling import SchedulerInput, SequenceView, StepPlan
@@ -109,17 +110,28 @@ class StepBuilder:
             self.reserved_blocks -= growth_blocks(victim, todo, self.block_size)
         self.note("preempt", victim.id, constraint, (beneficiary, victim))
 
+    def cut(self, tokens: int, tightest: SequenceView | None) -> None:
+        """Leaves so many tokens of the step, for the sake of `tightest` and its wish between tokens."""
+        if tightest is not None:
+            self.tokens = tokens
+            self.note("chunk_tokens", "cut", "inter_token_s", (tightest,))
+
     def note(
-        self, subject: str, chosen: str, constraint: str, candidates: Iterable[SequenceView] = ()
+        self,
+        subject: str,
+        chosen: str,
+        constraint: str,
+        candidates: Iterable[SequenceView] = (),
+        score: Callable[[SequenceView], float] = attrgetter("priority"),
     ) -> None:
-        """Records a deviation from the ordinary; candidates are scored by their priority."""
+        """Records a deviation from the ordinary; candidates are scored by their priority, or as given."""
         self._decisions.append(
             Decision(
                 layer="resource",
                 policy=self._policy,
                 subject=subject,
                 chosen=chosen,
-                candidates=tuple((seq.id, float(seq.priority)) for seq in candidates),
+                candidates=tuple((seq.id, float(score(seq))) for seq in candidates),
                 constraint=constraint,
                 at_s=self.now_s,
             )

@@ -10,6 +10,7 @@ from operator import attrgetter
 
 from pentad.execution.scheduling import SchedulerInput, SequenceView, StepPlan
 from pentad.resource.scheduling.base import StepBuilder, growth_blocks, todo_tokens
+from pentad.resource.scheduling.hinted_order import lead_s, note_order, prompt_tokens
 from pentad.resource.scheduling.short_requests import chunk_tokens, is_short, pauses
 from pentad.resource.scheduling.tenant_shares import TenantShares, Urgency
 
@@ -23,13 +24,14 @@ class Sarathi:
     needs (short_requests.py).
 
     Order among prompts, and the order in which sequences lose their blocks, is by urgency: lower
-    priority number first, then arrival. A waiting request of a lower priority number takes the
+    priority number first, then arrival; who has a deadline or little of its run before it counts as
+    having arrived earlier (hinted_order.py). A waiting request of a lower priority number takes the
     slot or the blocks of the least urgent running one when none are free. Cost: linear in the
     running sequences, plus a heap over the waiting ones while there is room. Exactness: lossless.
 
     Source: Sarathi-Serve (Agrawal et al., OSDI'24, algorithm 3). Our difference: priorities,
     preemption and ageing; shares of tenants (tenant_shares.py); admission needs blocks for the whole
-    prompt; the share of short requests.
+    prompt; the share of short requests; deadlines, remaining steps and wishes between tokens.
     """
 
     token_budget: int | None = None
@@ -46,21 +48,23 @@ class Sarathi:
     """How many times its time alone a step takes for a tenant when one other has work as well, at most and
     about; each further one adds as much. None means that tenants are not told apart."""
 
+    patience_s: float | None = 30.0
+    """Within how long requests that say nothing want their turn: those with less slack come before them.
+    None means that deadlines, remaining steps and wishes between tokens change nothing."""
+
     def __post_init__(self) -> None:
+        if self.patience_s is not None and self.patience_s <= 0:
+            raise ValueError(f"patience_s is {self.patience_s}, must be above 0, or None to ignore hints")
         if self.token_budget is not None and self.token_budget < 1:
             raise ValueError(f"token_budget is {self.token_budget}, must be at least 1")
         if self.aging_s is not None and self.aging_s <= 0:
             raise ValueError(f"aging_s is {self.aging_s}, must be above 0, or None for strict priorities")
         if self.headroom_blocks < 0:
             raise ValueError(f"headroom_blocks is {self.headroom_blocks}, must be at least 0")
-        if self.short_slowdown is not None and not 1 < self.short_slowdown <= 1000:
-            raise ValueError(
-                f"short_slowdown is {self.short_slowdown}, must be above 1, at most 1000, or None"
-            )
-        if self.tenant_slowdown is not None and not 1 < self.tenant_slowdown <= 1000:
-            raise ValueError(
-                f"tenant_slowdown is {self.tenant_slowdown}, must be above 1, at most 1000, or None"
-            )
+        for name in ("short_slowdown", "tenant_slowdown"):
+            slowdown = getattr(self, name)
+            if slowdown is not None and not 1 < slowdown <= 1000:
+                raise ValueError(f"{name} is {slowdown}, must be above 1, at most 1000, or None")
 
     @property
     def name(self) -> str:
@@ -91,8 +95,12 @@ class Sarathi:
             (decodes if todo_tokens(seq) == 1 else started).append(seq)
         draft.reserve(started)
         draft.add_decodes(decodes, self._most_decodes(draft, decodes, started, state))
+        if self.patience_s is not None:
+            draft.cut(*prompt_tokens((seq for seq, _ in draft.decodes.values()), state.pace, draft.tokens))
         self._add_prompts(draft, started, state)
         draft.break_deadlock()
+        if self.patience_s is not None:
+            note_order(draft, state.waiting, self.patience_s)
         draft.add_drafts()
         return draft.plan()
 
@@ -102,9 +110,12 @@ class Sarathi:
 
     def _urgency(self, seq: SequenceView) -> Urgency:
         """Sort key, smaller is more urgent. It does not change with time, so no order ever flips."""
+        wanted_s = seq.arrived_s
+        if self.patience_s is not None and seq.turn_hints is not None:
+            wanted_s -= lead_s(seq.turn_hints, self.patience_s)
         if self.aging_s is None:
-            return (seq.priority, seq.arrived_s)
-        return (seq.arrived_s + seq.priority * self.aging_s, seq.arrived_s)
+            return (seq.priority, wanted_s)
+        return (wanted_s + seq.priority * self.aging_s, seq.arrived_s)
 
     def _most_decodes(
         self,
@@ -215,7 +226,8 @@ class Sarathi:
                 ]
             else:
                 waiting = [seq for seq in waiting if seq.priority < least]
-        if draft.shares is None and len({seq.priority for seq in waiting}) == 1:
+        alike = draft.shares is None and len({seq.priority for seq in waiting}) == 1
+        if alike and not any(map(attrgetter("turn_hints"), waiting)):
             return sorted(waiting, key=attrgetter("arrived_s"))
         return sorted(waiting, key=partial(self._key, draft))
 

@@ -26,6 +26,7 @@ Bias = Annotated[float, Meta(ge=-100, le=100)]
 LogitBias = Annotated[dict[str, Bias], Meta(max_length=1024)]
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 
 
 class Slo(Struct, kw_only=True):
@@ -47,6 +48,23 @@ class BudgetLimits(Struct, kw_only=True):
     tool_calls: Count | None = None
 
 
+class FollowUp(Struct, kw_only=True):
+    """What the caller expects to follow its request."""
+
+    next: Name | None = None
+    """`tool`, `model`, `end` or a step of the graph."""
+    tool: Name | None = None
+    """The tool that is likely called next."""
+    tool_s: Seconds | None = None
+    """Seconds that it takes."""
+    fan_out: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    """Requests that follow at once and begin with this one's prompt and answer."""
+    remaining_steps: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    """Requests of the run that are still to come, one after the other."""
+    output_tokens: Tokens | None = None
+    """Tokens that the answer will likely have; no limit."""
+
+
 class PentadOptions(Struct, kw_only=True):
     """The `pentad` object of a request body: its objective, its place in a workflow, its label."""
 
@@ -54,7 +72,11 @@ class PentadOptions(Struct, kw_only=True):
     step: Count | None = None
     graph: Annotated[dict[Name, list[Name]], Meta(max_length=256)] | None = None
     """Workflow step to the steps that it waits for."""
-    next_hint: Name | None = None
+    node: Name | None = None
+    """The step of the graph that this request is."""
+    parent: Id | None = None
+    """Id of the answer that this request follows from."""
+    hints: FollowUp | None = None
     slo: Slo | None = None
     budget: BudgetLimits | None = None
     quality: Fraction | None = None

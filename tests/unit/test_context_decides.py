@@ -1,0 +1,168 @@
+"""RunContext decides: for each of its fields there is a choice that changing it alone changes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from test_model_routing import candidate
+from test_model_routing import state as routing
+from test_resource_scheduling import Seq, running
+from test_resource_scheduling import state as scheduling
+
+from gateway_app import chat, param_of, scripted_app
+from pentad.errors import PentadError
+from pentad.execution.backend import Capabilities
+from pentad.execution.hints import turn_hints
+from pentad.execution.pace import Pace
+from pentad.model.objectives import fitted, refuse_unenforced
+from pentad.model.prices import Price
+from pentad.model.routing.base import fit
+from pentad.model.routing.cheapest import Cheapest
+from pentad.resource.scheduling.sarathi import Sarathi
+from pentad.types import Budget, Hints, Objective, Request, RunContext, Sampling
+
+Choice = Callable[[RunContext], object]
+LATER = 40.0
+"""A deadline, in seconds, that lets a request wait as long as one that says nothing."""
+CHAIN = {"b": ("a",), "c": ("b",), "d": ("c",)}
+
+
+def first_admitted(context: RunContext) -> object:
+    """Which of two waiting requests gets the one place: the older says nothing, the newer has the context."""
+    asked = Seq(id="asked", num_tokens=20, arrived_s=1.0, context=context, turn_hints=turn_hints(context))
+    other = Seq(id="other", num_tokens=20, arrived_s=0.0)
+    plan = Sarathi().plan(scheduling(waiting=(other, asked), sequences=1))
+    (admitted,) = [seq.id for seq, _ in plan.work]
+    order = [decision for decision in plan.decisions if decision.subject == "order"]
+    assert [decision.chosen for decision in order] == (["asked"] if admitted == "asked" else [])
+    return admitted
+
+
+def prompt_chunk(context: RunContext) -> object:
+    """Tokens of a long prompt in a step beside a decoding sequence that has the context."""
+    decoding = dataclasses.replace(running("d", 20), turn_hints=turn_hints(context))
+    state = scheduling(running=(decoding,), waiting=(Seq(id="p", num_tokens=5000),), tokens=512, free=1000)
+    state = dataclasses.replace(state, pace=Pace(least_s=0.01, prompt_token_s=0.001))
+    plan = Sarathi(short_slowdown=None).plan(state)
+    cut = [decision for decision in plan.decisions if decision.subject == "chunk_tokens"]
+    tokens = {seq.id: count for seq, count in plan.work}["p"]
+    assert bool(cut) == (tokens < 511)
+    return tokens
+
+
+def cheapest_good(context: RunContext) -> object:
+    """Which model the router takes."""
+    models = {
+        "small": candidate(price=Price(prompt=1, completion=1), quality=0.2),
+        "large": candidate(price=Price(prompt=9, completion=9), quality=0.9),
+    }
+    return Cheapest().route(routing(models, context=context))[0]
+
+
+def able(context: RunContext) -> object:
+    """Which models may serve."""
+    far = candidate(can=Capabilities(model="m", context_length=4096, remote=True))
+    return sorted(fit(routing({"here": candidate(), "far": far}, context=context)))
+
+
+def answer_limit(context: RunContext) -> object:
+    """Tokens that the answer may have, behind a prompt of 10, at one piece of money per token."""
+    request = Request(id="r", model="m", text="x", context=context, sampling=Sampling(max_tokens=50))
+    price = Price(prompt=1e6, completion=1e6)
+    return fitted(request, prompt_tokens=10, price=price, context_length=100)[0].sampling.max_tokens
+
+
+def refused(context: RunContext) -> object:
+    """Which field is refused, if one is."""
+    try:
+        refuse_unenforced(context.objective, frozenset())
+    except PentadError as error:
+        return error.param
+    return None
+
+
+def refused_over_http(context: RunContext) -> object:
+    """Which field of the budget a chat is refused for, if one is."""
+    limits = {name: value for name, value in dataclasses.asdict(context.budget).items() if value is not None}
+    answer = chat(scripted_app()[0], pentad={"budget": limits})
+    return param_of(answer) if answer.status_code == 400 else None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+    """A choice, and what it is with one field as it is in `base` and as it is in `changed`."""
+
+    choice: Choice
+    changed: Any
+    before: object
+    after: object
+    base: RunContext = dataclasses.field(default_factory=RunContext)
+
+
+NEARLY_LATE = RunContext(objective=Objective(deadline_s=LATER), node="a")
+CASES = {
+    "step": Case(
+        choice=first_admitted,
+        base=RunContext(objective=Objective(deadline_s=LATER), graph=CHAIN),
+        changed=1,
+        before="other",
+        after="asked",
+    ),
+    "graph": Case(choice=first_admitted, base=NEARLY_LATE, changed=CHAIN, before="other", after="asked"),
+    "node": Case(
+        choice=first_admitted,
+        base=RunContext(objective=Objective(deadline_s=LATER), graph=CHAIN),
+        changed="a",
+        before="other",
+        after="asked",
+    ),
+    "hints.next": Case(choice=first_admitted, changed="end", before="other", after="asked"),
+    "hints.remaining_steps": Case(
+        choice=first_admitted, base=NEARLY_LATE, changed=9, before="other", after="asked"
+    ),
+    "objective.ttft_s": Case(choice=first_admitted, changed=0.5, before="other", after="asked"),
+    "objective.deadline_s": Case(choice=first_admitted, changed=5.0, before="other", after="asked"),
+    "objective.inter_token_s": Case(choice=prompt_chunk, changed=0.05, before=511, after=40),
+    "objective.min_quality": Case(choice=cheapest_good, changed=0.5, before="small", after="large"),
+    "objective.max_cost": Case(choice=answer_limit, changed=30.0, before=50, after=20),
+    "objective.max_energy_j": Case(choice=refused, changed=1.0, before=None, after="max_energy_j"),
+    "budget.tokens": Case(choice=answer_limit, changed=25, before=50, after=15),
+    "budget.cost": Case(choice=answer_limit, changed=40.0, before=50, after=30),
+    "budget.wall_s": Case(choice=first_admitted, changed=5.0, before="other", after="asked"),
+    "budget.tool_calls": Case(choice=refused_over_http, changed=1, before=None, after="budget.tool_calls"),
+    "data_label": Case(choice=able, changed="local", before=["far", "here"], after=["here"]),
+}
+LATER_CASES = {"run_id", "parent", "hints.tool", "hints.tool_s", "hints.fan_out", "hints.output_tokens"}
+
+
+def fields_of(kind: type, path: str = "") -> Iterator[str]:
+    """Paths of all fields, those of Objective, Budget and Hints one by one."""
+    for field in dataclasses.fields(kind):
+        inner = {"objective": Objective, "budget": Budget, "hints": Hints}.get(field.name)
+        if inner is None:
+            yield path + field.name
+        else:
+            yield from fields_of(inner, f"{field.name}.")
+
+
+def changed(context: RunContext, path: str, value: object) -> RunContext:
+    """The context with one field changed."""
+    name, _, inner = path.partition(".")
+    if inner:
+        value = dataclasses.replace(getattr(context, name), **{inner: value})
+    return dataclasses.replace(context, **{name: value})
+
+
+def test_every_field_of_the_context_has_a_choice_that_it_changes() -> None:
+    assert set(fields_of(RunContext)) == set(CASES) | LATER_CASES
+
+
+@pytest.mark.parametrize("path", CASES)
+def test_changing_the_field_alone_changes_the_choice(path: str) -> None:
+    case = CASES[path]
+    other = changed(case.base, path, case.changed)
+    assert other != case.base
+    assert (case.choice(case.base), case.choice(other)) == (case.before, case.after)
