@@ -119,7 +119,18 @@ that is not known, stands twice or does not fit is refused, and `pentad agent ch
 """
 SECTIONS = (
     ("Keys", "", AgentSpec),
-    ("planner", "The planner's name and options, or the options alone: `planner: {mode: guided}`.", None),
+    (
+        "planner",
+        "How the agent goes about a goal. As every strategy: `name`, `name:option=value`, `{name, options}`, "
+        "or the options alone, as in `planner: {mode: guided}`.",
+        "planner",
+    ),
+    (
+        "tool_policy",
+        "Which of the tools that may be called the model is offered at a step. What is withheld stands in "
+        "the run's record (`tools_offered`), with a decision.",
+        "tool_policy",
+    ),
     ("memory.window", "The recent turns that stay in the prompt.", Window),
     (
         "memory.long_term",
@@ -147,7 +158,8 @@ def agent_file_page() -> str:
     parts = [AGENT_FILE]
     for title, about, kind in SECTIONS:
         parts.append(f"\n## {title}\n" + (f"\n{about}\n" if about else "") + "\n")
-        parts.append("".join(planner_lines()) if kind is None else "".join(key_lines(kind)))
+        lines = strategy_lines(kind) if isinstance(kind, str) else key_lines(kind)
+        parts.append("".join(lines))
     parts.append(f"\n## tools\n\n{TOOLS}\n")
     for name in registry.known("tool"):
         factory = registry.load("tool", name)
@@ -182,10 +194,11 @@ def tool_description(factory: Any) -> str:
     return str(factory(ToolServices(models=nothing, memory=nothing), **options).description)
 
 
-def planner_lines() -> list[str]:
+def strategy_lines(family: str) -> list[str]:
+    """The strategies of a family that an agent file chooses, with their options."""
     found = []
-    for name in registry.known("planner"):
-        told = describe("planner", name)
+    for name in registry.known(family):
+        told = describe(family, name)
         found.append(f"- **{name}**: {told['about']}\n")
         found += [f"  - `{o['name']}` = `{o['default']}`: {o['about']}\n" for o in told["options"]]
     return found

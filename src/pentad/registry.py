@@ -47,6 +47,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             chosen_by=("agent: planner",),
             about="what an agent asks the model next, and what the answer means",
         ),
+        "tool_policy": Family(
+            layer="agent",
+            interface="pentad.agent.tools.policy.base:ToolPolicy",
+            baseline="all",
+            chosen_by=("agent: tool_policy",),
+            about="which of an agent's tools the model is offered at a step, and in which order",
+        ),
         "router": Family(
             layer="model",
             interface="pentad.model.routing.base:ModelRouter",
@@ -158,6 +165,9 @@ _TABLE: dict[str, dict[str, str]] = {
     # agent layer
     "planner": {
         "react": "pentad.agent.planning.react:React",
+    },
+    "tool_policy": {
+        "all": "pentad.agent.tools.policy.everything:All",
     },
     "memory": {
         "window": "pentad.agent.memory.window:Window",

@@ -20,8 +20,8 @@ from pentad.agent.planning.base import View
 from pentad.agent.planning.react import React
 from pentad.agent.spec import LongTermChoice, MemoryChoice
 from pentad.agent.state import RunState
-from pentad.agent.terms import terms, unspaced_share
 from pentad.errors import Conflict, ContextLengthExceeded, Unavailable
+from pentad.model.terms import terms, unspaced_share
 from pentad.testing.agents import scripted_models
 from pentad.types import Message
 

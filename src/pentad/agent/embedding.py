@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from pentad.agent.ports import ModelPort
 from pentad.errors import ContextLengthExceeded
+from pentad.model.relevance import Relevance
+
+
+def relevance_of(models: ModelPort) -> Relevance:
+    """Scores by the first embedding model that is served, or by words where none is."""
+    encoder = next((card.name for card in models.models() if card.kind == "embed"), None)
+    if encoder is None:
+        return Relevance(None)
+    return Relevance(functools.partial(embed_beginnings, models, encoder), encoder=encoder)
 
 
 async def embed_beginnings(models: ModelPort, embedder: str, texts: Sequence[str]) -> list[list[float]]:

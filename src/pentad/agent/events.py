@@ -14,6 +14,7 @@ from pentad.agent.tool_events import (
     ApprovalAsked,
     ToolIntended,
     ToolReturned,
+    ToolsOffered,
     ToolsWithheld,
 )
 from pentad.types import Budget, Decision, Message, Objective, Span
@@ -106,6 +107,7 @@ Event = (
     | ModelFailed
     | Planned
     | ToolsWithheld
+    | ToolsOffered
     | ApprovalAsked
     | ApprovalAnswered
     | ToolIntended
@@ -124,6 +126,7 @@ JOURNALED: Mapping[str, type[Event]] = {
     "model_failed": ModelFailed,
     "planned": Planned,
     "tools_withheld": ToolsWithheld,
+    "tools_offered": ToolsOffered,
     "approval_asked": ApprovalAsked,
     "approval_answered": ApprovalAnswered,
     "tool_intended": ToolIntended,

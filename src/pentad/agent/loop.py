@@ -24,6 +24,7 @@ from pentad.agent.run_memory import Remembering
 from pentad.agent.state import Exchange
 from pentad.agent.tool_calls import ToolCalls, worst
 from pentad.agent.tool_events import ToolsWithheld
+from pentad.agent.tool_offers import ToolOffers
 from pentad.agent.tools.base import Tool
 from pentad.agent.tools.invocation import ToolRules, shown
 from pentad.errors import Forbidden
@@ -44,6 +45,7 @@ class Loop:
         self._planner = planner
         self._rules = rules
         self._find_tools = find_tools
+        self._offers = ToolOffers(run)
         self._asker = ModelCalls(run)
         self._actor = ToolCalls(run, rules, self._asker)
 
@@ -66,7 +68,8 @@ class Loop:
         if tuple(withheld.items()) != self._run.state.withheld:
             event = ToolsWithheld(step=self._run.state.step, tools=tuple(withheld.items()))
             await self._run.append(event)
-        offered = tuple(tool for tool in tools.values() if tool.name not in withheld)
+        allowed = [tool for tool in tools.values() if tool.name not in withheld]
+        offered = await self._offers.choose(allowed)
         view = View(state=self._run.state, tools=offered, withheld=self._run.state.withheld)
         answer = self._run.state.current or await self._ask(view)
         with self._run.span("agent", "planner"):

@@ -18,6 +18,7 @@ from pentad.agent.ports import ModelPort
 from pentad.agent.stalls import Stalls
 from pentad.agent.state import RunState
 from pentad.agent.tool_events import ToolIntended
+from pentad.model.relevance import Relevance
 from pentad.types import Clock, Hints, Layer, RunContext, Span
 
 Publish = Callable[[Record], None]
@@ -30,6 +31,8 @@ class Surroundings:
     models: ModelPort
     journal: Journal
     stalls: Stalls
+    relevance: Relevance
+    """Scores texts against goals, with an encoder if one is served."""
     publish: Publish
     """Hands a live-only record to whoever follows the run."""
     clock: Clock = time.monotonic

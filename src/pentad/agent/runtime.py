@@ -14,6 +14,7 @@ from typing import Any
 from pentad.agent.budget import narrower
 from pentad.agent.catalogue import AgentCatalogue
 from pentad.agent.codec import encode
+from pentad.agent.embedding import relevance_of
 from pentad.agent.events import RunResumed, RunStarted
 from pentad.agent.fork import forked
 from pentad.agent.journal import Journal
@@ -26,12 +27,13 @@ from pentad.agent.resumption import generators, resumable
 from pentad.agent.run import Run, Surroundings
 from pentad.agent.run_status import UNFINISHED
 from pentad.agent.spec import AgentSpec
+from pentad.agent.spec_check import check_strategies
 from pentad.agent.state import RunState, fold
 from pentad.agent.tools.base import Toolbox
 from pentad.agent.tools.pins import ToolPins
 from pentad.agent.toolset import Toolset
 from pentad.agent.unattended import cancel_unattended
-from pentad.agent.worker import Worker, planner_for
+from pentad.agent.worker import Worker
 from pentad.errors import (
     Conflict,
     InvalidRequest,
@@ -90,6 +92,7 @@ class AgentRuntime(RunReader):
             models=models,
             journal=journal,
             stalls=self._stalls,
+            relevance=relevance_of(models),
             publish=self._hub.publish,
             clock=clock,
             wall=wall,
@@ -337,7 +340,7 @@ class AgentRuntime(RunReader):
             )
 
     def _check(self, spec: AgentSpec) -> None:
-        planner_for(spec)
+        check_strategies(spec)
         self._tools.check(spec)
 
     def _admit(self, tenant: str) -> ExitStack:

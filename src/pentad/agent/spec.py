@@ -109,6 +109,8 @@ class AgentSpec:
     """Built-in tools, patterns, or functions as `./prices.py:price`; those of MCP servers come on top."""
     tool_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Options of built-in tools, by name, e.g. the folder that `search` looks in."""
+    tool_policy: Choice = field(default_factory=_baseline("tool_policy"), metadata={"family": "tool_policy"})
+    """Which of them the model is offered at a step: see below."""
     deny: tuple[str, ...] = ()
     """Patterns (`server__*`) of tools that this agent may not call, whatever the model says."""
     ask: tuple[str, ...] = ()

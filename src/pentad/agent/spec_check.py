@@ -6,12 +6,12 @@ from typing import Any, cast
 
 from pentad.agent.memory.base import Memory
 from pentad.agent.ports import ModelPort
-from pentad.agent.spec import AgentSpec
+from pentad.agent.spec import AgentSpec, strategy_fields
 from pentad.agent.tools.base import Toolbox
 from pentad.agent.tools.files import ToolFiles
 from pentad.agent.tools.pins import ToolPins
 from pentad.agent.toolset import Toolset
-from pentad.agent.worker import planner_for
+from pentad.choice import build
 
 
 class _Nothing:
@@ -21,13 +21,19 @@ class _Nothing:
         return ()
 
 
+def check_strategies(spec: AgentSpec) -> None:
+    """Raises UnknownName or InvalidRequest for a strategy that there is not, or options that do not fit."""
+    for key, family in strategy_fields().items():
+        build(family, getattr(spec, key))
+
+
 def check_agent(spec: AgentSpec, files: ToolFiles) -> None:
-    """Raises what starting a run of the agent would: unknown tools or planner, options that do not fit.
+    """Raises what starting a run of the agent would: unknown tools or strategies, options that do not fit.
 
     Python files of its tools are loaded. MCP servers are not started.
     """
     files.allow(spec)
-    planner_for(spec)
+    check_strategies(spec)
     nothing = _Nothing()
     tools = Toolset(
         Toolbox(),

@@ -27,6 +27,7 @@ from pentad.agent.tool_events import (
     ApprovalAsked,
     ToolIntended,
     ToolReturned,
+    ToolsOffered,
     ToolsWithheld,
 )
 from pentad.types import Budget, Message, Objective, ToolCall, Usage
@@ -100,6 +101,8 @@ class RunState:
     """Sub-goals as (tool or "", task); None before planning."""
     withheld: tuple[tuple[str, str], ...] = ()
     """Tools that may not be called now, as (name, why)."""
+    offered: tuple[str, ...] | None = None
+    """Tools that the model sees, in order; None where it sees all that may be called."""
     exchanges: tuple[Exchange, ...] = ()
     intents: Mapping[tuple[int, int], ToolIntended] = field(default_factory=dict)
     """Tool calls begun and without a result, by (step, index)."""
@@ -189,6 +192,8 @@ class RunState:
                 return self._after_model(event)
             case ToolsWithheld():
                 return replace(self, withheld=event.tools)
+            case ToolsOffered():
+                return replace(self, offered=event.tools)
             case Planned():
                 return replace(self, plan=event.goals)
             case ToolIntended() | ToolReturned():

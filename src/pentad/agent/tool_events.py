@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from pentad.types import Decision
+
 Effects = Literal["none", "keyed", "unkeyed"]
 ToolStatus = Literal["ok", "failed", "denied", "unknown"]
 
@@ -55,6 +57,18 @@ class ToolsWithheld:
 
     step: int
     tools: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolsOffered:
+    """The tools that the model sees from now on, where its policy withholds some or orders them."""
+
+    step: int
+    tools: tuple[str, ...]
+    """In the order in which they are offered."""
+    withheld: tuple[tuple[str, str], ...] = ()
+    """The others that may be called, as (name, why); the model is not told of them."""
+    decisions: tuple[Decision, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

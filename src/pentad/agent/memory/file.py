@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import apsw
 
-from pentad.agent.terms import terms
 from pentad.errors import Conflict, Unavailable
+from pentad.model.terms import terms
 
 _VERSION = 2
 """Since 2 the full-text index holds `terms` of the texts; a file of version 1 is indexed anew."""

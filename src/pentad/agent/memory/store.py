@@ -17,8 +17,8 @@ from pentad.agent.memory.file import erase, open_file, packed, translated
 from pentad.agent.memory.scoring import Weights
 from pentad.agent.ports import ModelPort
 from pentad.agent.sqlite import storable
-from pentad.agent.terms import terms, unspaced_share
 from pentad.errors import Conflict
+from pentad.model.terms import terms, unspaced_share
 from pentad.types import Clock
 
 R = TypeVar("R")

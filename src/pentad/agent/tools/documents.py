@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from pentad.agent.embedding import embed_beginnings
 from pentad.agent.ports import ModelPort
-from pentad.agent.terms import terms, unspaced_share
 from pentad.agent.tools.invocation import shown
 from pentad.errors import InvalidRequest, NotFound, TooLarge
+from pentad.model.terms import terms, unspaced_share
 
 ENDINGS = (".txt", ".md", ".rst")
 MAX_FILES = 2000

@@ -19,6 +19,7 @@ from pentad.agent.tool_events import (
     ApprovalAsked,
     ToolIntended,
     ToolReturned,
+    ToolsOffered,
     ToolsWithheld,
 )
 from pentad.application.cli.output import duration, plain
@@ -60,6 +61,8 @@ def line_of(record: Record) -> str | None:
             text = f"asked   {'approved' if e.approved else 'denied'}{who}{said}"
         case ToolsWithheld() as e if e.tools:
             text = "\n".join(f"without {name}: {_short(why)}" for name, why in e.tools)
+        case ToolsOffered() as e if e.withheld:
+            text = f"offers  {', '.join(e.tools)}; {len(e.withheld)} others withheld: {e.withheld[0][1]}"
         case ToolIntended() as e:
             text = f"call    {e.tool}({_arguments(e.arguments)})"
         case ToolReturned() as e:
