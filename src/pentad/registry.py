@@ -168,6 +168,7 @@ _TABLE: dict[str, dict[str, str]] = {
     },
     "tool_policy": {
         "all": "pentad.agent.tools.policy.everything:All",
+        "retrieve": "pentad.agent.tools.policy.retrieve:Retrieve",
     },
     "memory": {
         "window": "pentad.agent.memory.window:Window",

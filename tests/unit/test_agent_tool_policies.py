@@ -45,7 +45,7 @@ TOOLS = (
 
 
 def encoder() -> Relevance:
-    words = WordEmbedder()
+    words = WordEmbedder(dimensions=512)
 
     async def embed(texts: Sequence[str]) -> list[list[float]]:
         return words.embed_counted(texts)[0]
@@ -127,7 +127,7 @@ class TestInARun:
         self, tmp_path: pathlib.Path
     ) -> None:
         async def check() -> None:
-            async with harness(tmp_path, [(call("alarm"),), "done"], TOOLS) as h:
+            async with harness(tmp_path, [[call("alarm")], ["done"]], TOOLS) as h:
                 state = await h.work(self.AGENT, "Wake me")
                 assert state.status == "answered"
                 assert [[t.name for t in r.tools] for r in h.backend.requests[:1]] == [["alarm"]]
@@ -147,7 +147,7 @@ class TestInARun:
 
     def test_denied_tools_are_no_candidates(self, tmp_path: pathlib.Path) -> None:
         async def check() -> None:
-            async with harness(tmp_path, ["done"], TOOLS) as h:
+            async with harness(tmp_path, [["done"]], TOOLS) as h:
                 await h.work(replace(self.AGENT, deny=("weather",)), "Wake me")
                 assert [t.name for t in h.backend.requests[0].tools] == ["convert"]
 
@@ -156,7 +156,7 @@ class TestInARun:
 
 def test_offering_everything_leaves_no_trace(tmp_path: pathlib.Path) -> None:
     async def check() -> None:
-        async with harness(tmp_path, ["done"], TOOLS) as h:
+        async with harness(tmp_path, [["done"]], TOOLS) as h:
             state = await h.work(spec(tools=("weather", "alarm")), "Wake me")
             assert [t.name for t in h.backend.requests[0].tools] == ["weather", "alarm"]
             assert not any(isinstance(r.event, ToolsOffered) for r in h.records(state.run_id))
@@ -166,7 +166,7 @@ def test_offering_everything_leaves_no_trace(tmp_path: pathlib.Path) -> None:
 
 def test_a_policy_that_is_not_there_is_refused_before_the_run(tmp_path: pathlib.Path) -> None:
     async def check() -> None:
-        async with harness(tmp_path, ["done"]) as h:
+        async with harness(tmp_path, [["done"]]) as h:
             with pytest.raises(UnknownName, match="did you mean 'all'"):
                 await h.runtime.start(spec(tool_policy=Choice(name="al")), "x")
             with pytest.raises(InvalidRequest, match="no option 'k'"):
