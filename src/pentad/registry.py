@@ -104,6 +104,12 @@ _TABLE: dict[str, dict[str, str]] = {
         "uniform": "pentad.resource.placement.uniform:UniformPipeline",
         "replicated": "pentad.resource.placement.replicated:Replicated",
     },
+    # execution layer: how messages and bytes travel between processes
+    "transport": {
+        "in-process": "pentad.execution.transport.in_process:InProcess",
+        "shared-memory": "pentad.execution.transport.shared_memory:SharedMemory",
+        "tcp": "pentad.execution.transport.tcp:Tcp",
+    },
     # execution layer: who runs a step
     "runner": {
         "native": "pentad.execution.native.runner:NativeRunner",
