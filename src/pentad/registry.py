@@ -86,8 +86,15 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             layer="resource",
             interface="pentad.resource.placement.base:PlacementPlanner",
             baseline="single",
-            chosen_by=("plan --strategy",),
+            chosen_by=("plan --strategy", "simulate --strategy"),
             about="which device runs which part of a model",
+        ),
+        "offload": Family(
+            layer="resource",
+            interface="pentad.resource.offloading.base:OffloadPolicy",
+            baseline="local",
+            chosen_by=("simulate --offload",),
+            about="at which site a request is computed: here, on another machine, or remotely",
         ),
     }
 )
@@ -103,6 +110,12 @@ _TABLE: dict[str, dict[str, str]] = {
         "single": "pentad.resource.placement.single:SingleDevice",
         "uniform": "pentad.resource.placement.uniform:UniformPipeline",
         "replicated": "pentad.resource.placement.replicated:Replicated",
+        "data-parallel": "pentad.resource.placement.data_parallel:DataParallel",
+    },
+    "offload": {
+        "local": "pentad.resource.offloading.local:Local",
+        "fastest": "pentad.resource.offloading.fastest:Fastest",
+        "flow": "pentad.resource.offloading.flow:Flow",
     },
     # execution layer: how messages and bytes travel between processes
     "transport": {

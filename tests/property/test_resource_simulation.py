@@ -13,7 +13,9 @@ from pentad.resource.cost import StepCost
 from pentad.resource.scheduling.fcfs import Fcfs
 from pentad.resource.scheduling.sarathi import Sarathi
 from pentad.resource.simulator import RequestRecord, SimulatedRunner, TraceItem, VirtualClock
-from pentad.resource.simulator.events import World
+from pentad.resource.simulator.engines import SimulatedEngine
+from pentad.resource.simulator.events import enter
+from pentad.resource.simulator.world import World
 
 SPEC = ModelSpec(
     name="toy",
@@ -66,8 +68,10 @@ def replay(trace: list[TraceItem], scheduler: BatchScheduler, blocks: int) -> di
     runner = SimulatedRunner(StepCost(profile=DEVICE, spec=SPEC), clock, num_blocks=blocks, block_size=BLOCK)
     limits = EngineLimits(max_batch_tokens=24, max_sequences=4, max_waiting=100)
     engine = Engine(runner, scheduler, limits=limits, clock=clock, check_invariants=True)
-    world = World(engine, clock, trace, clipped={}, seed=0)
+    world = World([SimulatedEngine(name="box", engine=engine, runner=runner)], clock)
+    enter(world, trace)
     world.run()
+    world.check_integrity()
     assert engine.stats()["kv_blocks_held"] == 0
     return world.records
 

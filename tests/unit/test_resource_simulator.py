@@ -13,14 +13,12 @@ import pytest
 from resource_samples import GPU, LLAMA_1B, TINY, measured_device
 
 from pentad.errors import Infeasible, InvalidRequest
-from pentad.execution.engine import Engine
 from pentad.execution.scheduling import EngineLimits
 from pentad.resource.cost import StepCost
 from pentad.resource.scheduling.fcfs import Fcfs
 from pentad.resource.scheduling.sarathi import Sarathi
 from pentad.resource.simulator import (
     RequestRecord,
-    SimulatedRunner,
     SimulationOptions,
     SimulationReport,
     TraceItem,
@@ -31,8 +29,9 @@ from pentad.resource.simulator import (
     simulate,
     sweep,
 )
-from pentad.resource.simulator.events import Arrival, Step, World, request_of
+from pentad.resource.simulator.events import Arrival, Step, request_of
 from pentad.resource.simulator.trace import prompt_of
+from pentad.resource.simulator.world import World
 from pentad.resource.step_shape import StepShape
 from pentad.types import Objective
 
@@ -170,9 +169,7 @@ class TestAgentRuns:
 class TestEvents:
     def test_events_fire_by_time_then_priority_then_order_of_scheduling(self) -> None:
         clock = VirtualClock()
-        runner = SimulatedRunner(StepCost(profile=measured_device(), spec=TINY), clock, num_blocks=64)
-        engine = Engine(runner, Sarathi(), limits=OPTIONS.limits, clock=clock)
-        world = World(engine, clock, (), clipped={}, seed=0)
+        world = World((), clock)
         fired: list[tuple[float, str]] = []
 
         @dataclasses.dataclass

@@ -70,6 +70,16 @@ class Cluster:
 
     devices: tuple[DeviceProfile, ...]
     links: tuple[Link, ...] = ()
+    _links: Mapping[tuple[str, str], Link] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Of two links between the same devices the first counts.
+        found = {(link.source, link.target): link for link in reversed(self.links)}
+        object.__setattr__(self, "_links", found)
+
+    def link(self, source: str, target: str) -> Link | None:
+        """The link from one device to another, where there is one."""
+        return self._links.get((source, target))
 
     def device(self, name: str) -> DeviceProfile:
         """The device of that name. Raises KeyError."""

@@ -91,6 +91,10 @@ class StepShape:
         """One token for each of `sequences`, which then hold `context` slots each."""
         return cls.from_sequences([(1, context)] * sequences, rows=sequences)
 
+    def part(self, groups: int) -> StepShape:
+        """One of so many equal groups of the sequences; each count is rounded up."""
+        return StepShape(**{f.name: -(-getattr(self, f.name) // groups) for f in fields(self)})
+
     def __add__(self, other: StepShape) -> StepShape:
         return StepShape(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 

@@ -1,4 +1,4 @@
-"""What plan and simulate share: a model's spec, named devices as a cluster, and how results read."""
+"""What plan and simulate share: a model's spec, named devices as a cluster, and how plans read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from pentad.execution.form import ModelForm
 from pentad.execution.spec import ModelSpec
 from pentad.resource import profile as profiles
 from pentad.resource.placement.base import PlacementPlanner, PlacementProblem, Plan, Workload
-from pentad.resource.simulator import Distribution, SimulationReport
 from pentad.types import Objective
 
 DEFAULT_BITS = 16.0
@@ -168,29 +167,3 @@ def plan_lines(plan: Plan) -> list[str]:
         f"binding              {plain(plan.binding)}",
         f"device rates         {plan.source}",
     ]
-
-
-def distribution_row(name: str, values: Distribution) -> tuple[str, ...]:
-    """A quantity with its median, 95th and 99th percentile and mean."""
-    return (name, *(duration(v) for v in (values.p50, values.p95, values.p99, values.mean)))
-
-
-def report_lines(report: SimulationReport) -> list[str]:
-    """The counts and rates of a simulated replay."""
-    data = report.to_dict()
-    lines = [
-        f"{report.model} on {plain(report.device)}, scheduler {report.scheduler}",
-        f"requests             {data['completed']} of {data['requests']} completed",
-        f"simulated time       {duration(report.span_s)}, {report.utilisation:.0%} of it in steps",
-        f"throughput           {report.throughput_tokens_per_s:.1f} tokens/s",
-        f"preemptions          {data['preemptions']}",
-    ]
-    if report.objective != Objective():
-        lines.append(f"within objective     {report.attainment:.1%}, {report.goodput_per_s:.3f} requests/s")
-    for reason, count in data["refused"].items():
-        lines.append(f"refused              {count}: {plain(reason)}")
-    if data["clipped_requests"]:
-        lines.append(
-            f"clipped              {data['clipped_requests']} requests, {data['clipped_tokens']} tokens"
-        )
-    return lines

@@ -1,15 +1,14 @@
-"""`pentad simulate`: a load on a simulated device, at its own rate or at several."""
+"""`pentad simulate`: a load on a simulated device or cluster, at its own rate or at several."""
 
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pentad.application.cli.options import COMMON, number, settings_of, with_settings
-from pentad.application.cli.output import duration, print_json, print_table, working
+from pentad.application.cli.output import progress_bar, working
 from pentad.application.cli.planning_flags import (
     Deadline,
     DeviceHelp,
@@ -23,7 +22,7 @@ from pentad.errors import InvalidRequest
 from pentad.ranges import in_range
 
 if TYPE_CHECKING:
-    from pentad.resource.simulator import SimulationReport, Sweep, TraceItem
+    from pentad.resource.simulator import FleetReport, SimulationReport, TraceItem
     from pentad.types import Objective
 
 
@@ -37,7 +36,20 @@ def simulate(
     config: pathlib.Path | None,
     trace: Annotated[str, typer.Argument(metavar="TRACE", help="Azure .csv, Mooncake .jsonl, or `poisson`.")],
     model: Annotated[str, typer.Option("--model", help="As for plan.")] = "smollm2-135m",
-    device: Annotated[str, typer.Option("--device", help=f"{DeviceHelp}.")] = "local",
+    device: Annotated[str | None, typer.Option("--device", help=f"{DeviceHelp}. Absent: local.")] = None,
+    cluster: Annotated[
+        pathlib.Path | None,
+        typer.Option("--cluster", metavar="FILE", help="Many engines: devices and links."),
+    ] = None,
+    strategy: Annotated[
+        str, typer.Option("--strategy", help="Placement of the engines on a cluster, by name.")
+    ] = "data-parallel",
+    offload: Annotated[
+        str, typer.Option("--offload", help="Which engine of a cluster gets a request, by name.")
+    ] = "local",
+    origin: Annotated[
+        str | None, typer.Option("--origin", metavar="DEVICE", help="Of a cluster: where requests arise.")
+    ] = None,
     scheduler: Annotated[str, typer.Option("--scheduler", help="Batch scheduler, by name.")] = "sarathi",
     limit: Annotated[int, number("--limit", "First requests of the trace to take.", least=1)] = 100,
     rate_scale: Annotated[float, number("--rate-scale", "How many times as fast they come.", above=0)] = 1.0,
@@ -62,47 +74,79 @@ def simulate(
     seed: Annotated[int, number("--seed", "Of made-up prompts and arrivals.", least=0)] = 0,
     json: JsonOption = False,
 ) -> None:
-    """Replay a load on a simulated device: the real scheduler and block pool on a virtual clock."""
-    from pentad.application.cli import planning
+    """Replay a load on simulated devices: the real scheduler and block pool on a virtual clock.
+
+    With --cluster: many engines on one clock, each given requests by the policy of --offload.
+    """
+    from pentad.application.cli import planning, simulation_output, simulation_replay
     from pentad.execution.scheduling import EngineLimits
     from pentad.resource import simulator
+    from pentad.resource.cluster_file import read_cluster
     from pentad.types import Objective
 
     if too_long not in ("refuse", "clip"):
         raise InvalidRequest(f"--too-long is {too_long!r}", hint="use refuse or clip", param="too_long")
+    if cluster and device:
+        raise InvalidRequest(
+            "--cluster names the devices", hint="leave --device or --cluster out", param="cluster"
+        )
     settings = settings_of(flags, config, quiet=True)
-    profile_, described = planning.device_of(device, settings), planning.describe(model, settings)
     objective = Objective(ttft_s=ttft_s, inter_token_s=inter_token_s, deadline_s=deadline_s)
+    described = planning.describe(model, settings)
     options = simulator.SimulationOptions(
         limits=EngineLimits(
             max_batch_tokens=max_batch_tokens, max_sequences=max_sequences, max_waiting=limit
         ),
         kv_blocks=kv_blocks,
         too_long="clip" if too_long == "clip" else "refuse",
-        form=planning.form_for(described, profile_, weight_bits, kv_bits),
         seed=seed,
     )
     steps = None if rates is None else _rates(rates, objective)
-    if trace == "poisson":
-        lengths = {"prompt_tokens": (64, 1024), "output_tokens": (16, 256)}
-        items = simulator.poisson(limit, rate_per_s=rate_per_s, seed=seed, **lengths)
-        items = simulator.rescaled(items, rate_scale)
-    else:
-        items = simulator.read_trace(trace, limit=limit, rate_scale=rate_scale)
-
-    def replay(items: Sequence[TraceItem]) -> SimulationReport:
-        return simulator.simulate(
-            items, described.spec, profile_, scheduler, options=options, objective=objective
+    items = _load(trace, limit, rate_per_s=rate_per_s, rate_scale=rate_scale, seed=seed)
+    ask = simulation_replay.Ask(
+        model=described, objective=objective, options=options, weight_bits=weight_bits, kv_bits=kv_bits
+    )
+    replay: simulation_replay.Replay
+    if cluster:
+        replay = simulation_replay.fleet_replay(
+            ask,
+            read_cluster(cluster),
+            items,
+            placement=strategy,
+            policies=simulator.Policies.of(scheduler=scheduler, offload=offload),
+            origin=origin,
         )
+    else:
+        found = planning.device_of(device or "local", settings)
+        replay = simulation_replay.device_replay(ask, found, scheduler)
+    if steps is not None:
+        with working("simulate") as say:
+            say(f"{len(items)} requests at {len(steps)} rates, and between them")
+            sweep = simulator.sweep(items, steps, lambda load: _total(replay(load, None)), share=share)
+        simulation_output.show_sweep(sweep, as_json=json)
+        return
+    with progress_bar("simulate") as bar:
+        report = replay(items, lambda ended: bar(ended, len(items)))
+    simulation_output.show(report, as_json=json)
 
-    with working("simulate") as tell:
-        if steps is not None:
-            tell(f"{len(items)} requests at {len(steps)} rates, and between them")
-            _show_sweep(simulator.sweep(items, steps, replay, share=share), as_json=json)
-            return
-        tell(f"{len(items)} requests")
-        report = replay(items)
-    _show_report(report, as_json=json)
+
+def _load(
+    trace: str, limit: int, *, rate_per_s: float, rate_scale: float, seed: int
+) -> tuple[TraceItem, ...]:
+    """A made-up load, or one of a file."""
+    from pentad.resource import simulator
+
+    if trace != "poisson":
+        return simulator.read_trace(trace, limit=limit, rate_scale=rate_scale)
+    lengths = {"prompt_tokens": (64, 1024), "output_tokens": (16, 256)}
+    items = simulator.poisson(limit, rate_per_s=rate_per_s, seed=seed, **lengths)
+    return simulator.rescaled(items, rate_scale)
+
+
+def _total(report: SimulationReport | FleetReport) -> SimulationReport:
+    from pentad.resource.simulator import SimulationReport
+
+    return report if isinstance(report, SimulationReport) else report.total
 
 
 def _rates(text: str, objective: Objective) -> list[float]:
@@ -122,44 +166,3 @@ def _rates(text: str, objective: Objective) -> list[float]:
     for rate in rates:
         in_range("--rates", rate, above=0, hint=hint)
     return rates
-
-
-def _show_sweep(found: Sweep, *, as_json: bool) -> None:
-    if as_json:
-        print_json(found.to_dict())
-        return
-    rows = [
-        (
-            f"{rate:g}",
-            f"{report.attainment:.1%}",
-            f"{report.goodput_per_s:.3f}",
-            f"{report.throughput_tokens_per_s:.1f}",
-            duration(report.ttft.p95),
-            duration(report.inter_token.p95),
-        )
-        for rate, report in found.points
-    ]
-    columns = ("requests/s", "within objective", "goodput/s", "tokens/s", "p95 first token", "p95 between")
-    print_table(columns, rows, empty="no rates")
-    share = f"{found.share:.0%} of requests meet the objective"
-    if found.knee_per_s is None:
-        typer.echo(f"\nknee  below {found.points[0][0]:g} requests/s: there fewer than {share}")
-    elif not found.bounded:
-        typer.echo(f"\nknee  above {found.knee_per_s:g} requests/s: there still {share}")
-    else:
-        typer.echo(f"\nknee  {found.knee_per_s:.3g} requests/s: the most at which {share}")
-
-
-def _show_report(report: SimulationReport, *, as_json: bool) -> None:
-    from pentad.application.cli import planning
-
-    if as_json:
-        print_json(report.to_dict())
-        return
-    typer.echo("\n".join(planning.report_lines(report)) + "\n")
-    rows = [
-        planning.distribution_row("time to first token", report.ttft),
-        planning.distribution_row("between tokens", report.inter_token),
-        planning.distribution_row("whole request", report.completion),
-    ]
-    print_table(("", "median", "p95", "p99", "mean"), rows, empty="nothing completed")

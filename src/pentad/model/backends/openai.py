@@ -16,7 +16,7 @@ from pentad.model.backends.openai_errors import translated
 from pentad.model.backends.openai_requests import request_fields
 from pentad.model.backends.openai_stream import StreamReader
 from pentad.model.backends.openai_transport import client_of
-from pentad.model.routing.base import LOCAL_LABEL
+from pentad.resource.offloading.base import LOCAL_LABEL
 from pentad.types import Clock, Request, Span
 
 if TYPE_CHECKING:

@@ -9,10 +9,8 @@ from typing import Protocol
 from pentad.errors import Forbidden, Incompatible, PentadError
 from pentad.execution.backend import Capabilities
 from pentad.model.prices import FREE, Price
+from pentad.resource.offloading.base import LOCAL_LABEL
 from pentad.types import Decision, Request
-
-LOCAL_LABEL = "local"
-"""The data label that keeps a request on this machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

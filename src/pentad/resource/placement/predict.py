@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pentad.errors import Infeasible
-from pentad.execution.device import DeviceProfile, Link
-from pentad.resource.cost import StepCost, chunks
+from pentad.execution.device import DeviceProfile
+from pentad.resource.cost import chunks
 from pentad.resource.placement.base import (
     PlacementProblem,
     Plan,
@@ -18,6 +18,7 @@ from pentad.resource.placement.base import (
     stage_cost,
     stage_on,
 )
+from pentad.resource.placement.pipeline import PipelineCost, pipeline_links
 from pentad.resource.step_shape import StepShape
 from pentad.types import Decision
 
@@ -47,12 +48,11 @@ def predict(problem: PlacementProblem, stages: Sequence[Stage]) -> Prediction:
     for all groups. A new prompt's chunks share each step with the others' decodes.
     """
     load = problem.workload
-    costs = [stage_cost(problem, stage) for stage in stages]
-    links = [_link(problem, a.device, b.device) for a, b in itertools.pairwise(stages)]
+    pipeline = pipeline_cost(problem, stages)
     groups = min(len(stages), load.concurrency)
     context = load.prompt_tokens + load.new_tokens // 2
     step = StepShape.decode(-(-load.concurrency // groups), context)
-    times = _times(problem, costs, links, step)
+    times = pipeline.times(step)
     inter_token_s = max(sum(times), groups * max(times))
 
     others = StepShape.decode(load.concurrency - 1, context) if load.concurrency > 1 else None
@@ -61,9 +61,9 @@ def predict(problem: PlacementProblem, stages: Sequence[Stage]) -> Prediction:
     for i, (cached, tokens) in enumerate(prompt):
         rows = int(i == len(prompt) - 1)
         chunk = StepShape.prefill(tokens, cached=cached, rows=rows)
-        mixed = _times(problem, costs, links, chunk + others if others else chunk)
+        mixed = pipeline.times(chunk + others if others else chunk)
         ttft_s += sum(mixed) if i == 0 else max(mixed)
-        prefill_s += max(_times(problem, costs, links, chunk))
+        prefill_s += max(pipeline.times(chunk))
     round_s = load.concurrency * prefill_s + load.new_tokens * inter_token_s
     slowest = times.index(max(times))
     return Prediction(
@@ -72,29 +72,17 @@ def predict(problem: PlacementProblem, stages: Sequence[Stage]) -> Prediction:
         throughput_tokens_per_s=load.concurrency * load.new_tokens / round_s,
         device_s=round_s / load.concurrency,
         completion_s=ttft_s + (load.new_tokens - 1) * inter_token_s,
-        binding_term=f"{costs[slowest].binding(step)} on {stages[slowest].device!r}",
+        binding_term=f"{pipeline.stages[slowest].binding(step)} on {stages[slowest].device!r}",
     )
 
 
-def _times(
-    problem: PlacementProblem, costs: Sequence[StepCost], links: Sequence[Link], shape: StepShape
-) -> list[float]:
-    """Seconds of each stage; a stage but the last includes sending its activations on."""
-    sent_bytes = shape.tokens * problem.spec.width * 2  # bf16 activations
-    times = [cost.seconds(shape) for cost in costs]
-    for i, link in enumerate(links):
-        times[i] += link.latency_s + sent_bytes / link.bytes_per_s
-    return times
-
-
-def _link(problem: PlacementProblem, source: str, target: str) -> Link:
-    for link in problem.cluster.links:
-        if (link.source, link.target) == (source, target):
-            return link
-    raise Infeasible(
-        f"there is no link from device {source!r} to {target!r}",
-        hint="add the link to the cluster, with its bytes_per_s and latency_s",
-        param="links",
+def pipeline_cost(problem: PlacementProblem, stages: Sequence[Stage]) -> PipelineCost:
+    """The step times of a replica. Raises Infeasible where consecutive stages have no link."""
+    return PipelineCost(
+        spec=problem.spec,
+        form=problem.form,
+        stages=tuple(stage_cost(problem, stage) for stage in stages),
+        links=pipeline_links(problem.cluster, [stage.device for stage in stages]),
     )
 
 

@@ -52,7 +52,7 @@ class Replicated:
                 hint=f"set replicas to {len(devices)} or add a device",
                 param="replicas",
             )
-        speeds = {device.name: _speed(problem, device) for device in devices}
+        speeds = {device.name: layer_speed(problem, device) for device in devices}
         groups: list[list[DeviceProfile]] = [[] for _ in range(self.replicas)]
         for device in sorted(devices, key=lambda device: -speeds[device.name]):
             # The first of those without a device, then the slowest.
@@ -73,7 +73,7 @@ class Replicated:
         return finish(self.name, problem, *found)
 
 
-def _speed(problem: PlacementProblem, device: DeviceProfile) -> float:
+def layer_speed(problem: PlacementProblem, device: DeviceProfile) -> float:
     """Layers per second while decoding one sequence."""
     context = problem.workload.prompt_tokens + problem.workload.new_tokens // 2
     return 1 / stage_cost(problem, stage_on(problem, device, 0, 1)).seconds(StepShape.decode(1, context))

@@ -1,4 +1,4 @@
-"""Simulation: the real engine, scheduler and block pool on a simulated device and a virtual clock.
+"""Simulation: the real engine, scheduler and block pool on simulated devices and one virtual clock.
 
 from pentad.resource.simulator import read_trace, simulate
 report = simulate(read_trace("trace.csv", limit=1000), spec, profile, "sarathi")
@@ -6,6 +6,8 @@ report.to_dict()
 """
 
 from pentad.resource.simulator.clock import VirtualClock
+from pentad.resource.simulator.fleet import Fleet, Policies, simulate_fleet
+from pentad.resource.simulator.fleet_report import EngineReport, FleetReport
 from pentad.resource.simulator.replay import SimulationOptions, simulate
 from pentad.resource.simulator.report import Distribution, RequestRecord, SimulationReport
 from pentad.resource.simulator.runner import SimulatedRunner
@@ -14,6 +16,10 @@ from pentad.resource.simulator.trace import TraceItem, agent_run, poisson, read_
 
 __all__ = [
     "Distribution",
+    "EngineReport",
+    "Fleet",
+    "FleetReport",
+    "Policies",
     "RequestRecord",
     "SimulatedRunner",
     "SimulationOptions",
@@ -26,5 +32,6 @@ __all__ = [
     "read_trace",
     "rescaled",
     "simulate",
+    "simulate_fleet",
     "sweep",
 ]

@@ -1,89 +1,47 @@
-"""The event loop: small events that return the next ones, ordered by (time, priority, sequence)."""
+"""What happens in a world: small events that return the next ones.
+
+Arrival --> Delivery --> Step --> StepEnd --> Step ...
+                                     `-----> Arrival of what waited for a request that ended
+"""
 
 from __future__ import annotations
 
-import heapq
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from pentad.errors import PentadError
-from pentad.execution.engine import Engine
 from pentad.execution.request import StepOutput, TokenRequest
-from pentad.resource.simulator.clock import VirtualClock
+from pentad.resource.simulator.engines import SimulatedEngine
 from pentad.resource.simulator.report import RequestRecord
 from pentad.resource.simulator.trace import TraceItem, prompt_of
+from pentad.resource.simulator.world import Event, World
 from pentad.types import Sampling
 
-
-class Event(Protocol):
-    """Something that happens at an instant."""
-
-    priority: ClassVar[int]
-    """Among events of one instant, lower happens first."""
-
-    def fire(self, world: World) -> Iterable[tuple[float, Event]]:
-        """Does it, and returns what follows with its instant."""
-        ...
+Following = list[tuple[float, Event]]
 
 
-class World:
-    """One engine on a virtual clock, and the record of every request.
+def enter(world: World, items: Iterable[TraceItem]) -> None:
+    """Puts a trace into a world: each item arrives at its time, or behind the item that it waits for."""
+    for item in items:
+        if item.after is None:
+            world.schedule(item.arrival_s, Arrival(item))
+        else:
+            world.followers[item.after].append(item)
 
-    Args:
-        engine: built on `clock`.
-        clock: set to each event's instant before it fires.
-        items: the trace, with lengths that fit.
-        clipped: per item id, the tokens that were cut off it.
-        seed: of the prompts' tokens.
-    """
 
-    def __init__(
-        self,
-        engine: Engine,
-        clock: VirtualClock,
-        items: Iterable[TraceItem],
-        *,
-        clipped: dict[str, int],
-        seed: int,
-    ) -> None:
-        self.engine = engine
-        self.clock = clock
-        self.seed = seed
-        self.clipped = clipped
-        self.stepping = False
-        self.records: dict[str, RequestRecord] = {}
-        self.followers: dict[str, list[TraceItem]] = defaultdict(list)
-        self._queue: list[tuple[float, int, int, Event]] = []
-        self._count = 0
-        for item in items:
-            if item.after is None:
-                self.schedule(item.arrival_s, Arrival(item))
-            else:
-                self.followers[item.after].append(item)
-
-    def schedule(self, at_s: float, event: Event) -> None:
-        """Puts an event into the queue."""
-        heapq.heappush(self._queue, (at_s, event.priority, self._count, event))
-        self._count += 1
-
-    def run(self) -> None:
-        """Fires events until none are left."""
-        while self._queue:
-            at_s, _, _, event = heapq.heappop(self._queue)
-            self.clock.now_s = at_s
-            for next_s, following in event.fire(self):
-                self.schedule(next_s, following)
-
-    def ended(self, item: TraceItem, at_s: float) -> list[tuple[float, Event]]:
-        """The arrivals that waited for this item."""
-        return [(at_s + nxt.pause_s, Arrival(nxt)) for nxt in self.followers.pop(item.id, ())]
+def ended(world: World, record: RequestRecord, at_s: float) -> Following:
+    """A request is done with; returns the arrivals that waited for it."""
+    world.ended += 1
+    if world.placing is not None and record.engine:
+        busy_s = record.completion_s if record.completed else 0.0
+        world.placing.learn(record, busy_s * world.engines[record.engine].price_per_s)
+    return [(at_s + nxt.pause_s, Arrival(nxt)) for nxt in world.followers.pop(record.item.id, ())]
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A request reaches the engine, which takes or refuses it."""
+    """A request arises; it is given to an engine and goes on its way there, or is refused."""
 
     priority: ClassVar[int] = 0
     item: TraceItem
@@ -94,38 +52,86 @@ class Arrival:
             item=self.item, arrived_s=now_s, clipped_tokens=world.clipped.get(self.item.id, 0)
         )
         world.records[self.item.id] = record
+        if world.placing is None:
+            engine = next(iter(world.engines.values()))
+            engine.take(record)
+            return Delivery(record, engine).fire(world)
         try:
-            world.engine.add(request_of(self.item, world.engine.runner.spec.vocab_size, seed=world.seed))
+            engine = world.placing.choose(record, world.engines.values(), now_s)
         except PentadError as error:
             record.refusal = error.code
-            return world.ended(self.item, now_s)
-        if world.stepping:
+            return ended(world, record, now_s)
+        engine.take(record)
+        way_s, record.back_s = world.placing.way_s(record, engine)
+        delivery = Delivery(record, engine)
+        return ((now_s + way_s, delivery),) if way_s else delivery.fire(world)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A request reaches its engine, which takes or refuses it."""
+
+    priority: ClassVar[int] = 0
+    record: RequestRecord
+    engine: SimulatedEngine
+
+    def fire(self, world: World) -> Iterable[tuple[float, Event]]:
+        record, engine, now_s = self.record, self.engine, world.clock()
+        try:
+            engine.engine.add(request_of(record.item, engine.spec.vocab_size, seed=world.seed))
+        except PentadError as error:
+            record.refusal = error.code
+            engine.end(record)
+            return ended(world, record, now_s)
+        if engine.stepping:
             return ()
-        world.stepping = True
-        return ((now_s, Step()),)
+        engine.stepping = True
+        return ((now_s, Step(engine)),)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One engine step begins; it takes the virtual time that the runner lets pass."""
+    """An engine step begins; it takes the virtual time that the runner lets pass."""
 
     priority: ClassVar[int] = 1
+    engine: SimulatedEngine
 
     def fire(self, world: World) -> Iterable[tuple[float, Event]]:
         begin_s = world.clock()
-        outputs = world.engine.step()
+        free_s = max((world.free_s.get(device, 0.0) for device in self.engine.devices), default=0.0)
+        if free_s > begin_s:  # another engine's step is under way on one of the devices
+            return ((free_s, self),)
+        outputs = self.engine.engine.step()
         end_s = world.clock()
         assert outputs or end_s > begin_s, "the engine has work and makes no progress"
-        following: list[tuple[float, Event]] = []
-        for output in outputs:
+        for device in self.engine.devices:
+            world.free_s[device] = end_s
+        return ((end_s, StepEnd(self.engine, outputs)),)
+
+
+@dataclass(frozen=True, slots=True)
+class StepEnd:
+    """An engine step is over: its tokens come out, and the next step begins if there is work."""
+
+    priority: ClassVar[int] = -1
+    engine: SimulatedEngine
+    outputs: Sequence[StepOutput]
+
+    def fire(self, world: World) -> Iterable[tuple[float, Event]]:
+        engine, now_s = self.engine, world.clock()
+        following: Following = []
+        for output in self.outputs:
             record = world.records[output.id]
-            note(record, output, end_s)
-            if record.finished_s is not None:
-                following += world.ended(record.item, end_s)
-        if world.engine.has_work:
-            following.append((end_s, Step()))
-        else:
-            world.stepping = False
+            first = not record.token_times_s
+            note(record, output, now_s + record.back_s)
+            if first and record.token_times_s:
+                engine.first_token(record)
+            if output.stats is not None or output.error is not None:
+                engine.end(record)
+                following += ended(world, record, now_s + record.back_s)
+        engine.stepping = engine.engine.has_work
+        if engine.stepping:
+            following.append((now_s, Step(engine)))
         return following
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -16,10 +16,12 @@ from pentad.ranges import in_range
 from pentad.resource.cost import ModelForm, StepCost
 from pentad.resource.matrices import main_memory
 from pentad.resource.simulator.clock import VirtualClock
-from pentad.resource.simulator.events import World
+from pentad.resource.simulator.engines import SimulatedEngine
+from pentad.resource.simulator.events import enter
 from pentad.resource.simulator.report import SimulationReport
 from pentad.resource.simulator.runner import SimulatedRunner
 from pentad.resource.simulator.trace import TraceItem
+from pentad.resource.simulator.world import World
 from pentad.types import Objective
 
 GIB = 1024**3
@@ -58,6 +60,7 @@ def simulate(
     options: SimulationOptions | None = None,
     objective: Objective | None = None,
     cost: StepCost | None = None,
+    tell: Callable[[int], None] | None = None,
 ) -> SimulationReport:
     """What would happen if this load met this model on this device.
 
@@ -71,13 +74,14 @@ def simulate(
         options: the engine's limits, blocks and precision.
         objective: latencies that goodput and attainment are judged by.
         cost: step times, where they are calibrated; None predicts them from the profile.
+        tell: hears now and then how many requests have ended.
 
     Raises:
         InvalidRequest: the trace is empty or waits for an item that it does not hold.
         Infeasible: the model does not fit the device.
     """
     options = options or SimulationOptions()
-    _check(trace)
+    check_trace(trace)
     policy: BatchScheduler = (
         build("scheduler", Choice.of(scheduler)) if isinstance(scheduler, str) else scheduler
     )
@@ -89,10 +93,12 @@ def simulate(
     items: list[TraceItem] = list(trace)
     clipped: dict[str, int] = {}
     if options.too_long == "clip":
-        items, clipped = _clip(items, engine.max_sequence_tokens)
-    world = World(engine, clock, items, clipped=clipped, seed=options.seed)
-    world.run()
-    engine.check_integrity()
+        items, clipped = clip(items, engine.max_sequence_tokens)
+    simulated = SimulatedEngine(name=profile.name, engine=engine, runner=runner)
+    world = World([simulated], clock, clipped=clipped, seed=options.seed)
+    enter(world, items)
+    world.run(tell)
+    world.check_integrity()
     return SimulationReport(
         scheduler=policy.name,
         device=profile.name,
@@ -105,7 +111,8 @@ def simulate(
     )
 
 
-def _check(trace: Sequence[TraceItem]) -> None:
+def check_trace(trace: Sequence[TraceItem]) -> None:
+    """Raises InvalidRequest for a trace that is empty, or whose items are not told apart or wait in vain."""
     if not trace:
         raise InvalidRequest("the trace has no requests")
     ids = {item.id for item in trace}
@@ -150,7 +157,7 @@ def _default_blocks(cost: StepCost, options: SimulationOptions) -> int:
     return min(blocks, most)
 
 
-def _clip(items: list[TraceItem], most: int) -> tuple[list[TraceItem], dict[str, int]]:
+def clip(items: list[TraceItem], most: int) -> tuple[list[TraceItem], dict[str, int]]:
     """The items cut to `most` tokens each, and how much was cut off which."""
     kept: list[TraceItem] = []
     clipped: dict[str, int] = {}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pentad.resource.simulator.trace import TraceItem
-from pentad.types import Objective
+from pentad.types import Decision, Objective
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,6 +36,12 @@ class RequestRecord:
     """Why the engine did not take or complete it, as the error's stable code."""
     clipped_tokens: int = 0
     """Prompt and output tokens cut off so that it fits the context."""
+    engine: str = ""
+    """Which engine of a simulated world it was given to."""
+    back_s: float = 0.0
+    """What each token takes from there to who asked."""
+    decisions: tuple[Decision, ...] = ()
+    """Of the policies that chose the engine."""
 
     @property
     def completed(self) -> bool:
@@ -151,7 +157,8 @@ class SimulationReport:
     @property
     def attainment(self) -> float:
         """Share of all requests, refused ones included, that met the objective."""
-        return sum(record.meets(self.objective) for record in self.records) / len(self.records)
+        met = sum(record.meets(self.objective) for record in self.records)
+        return met / len(self.records) if self.records else 0.0
 
     @property
     def utilisation(self) -> float:

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
+from pentad.execution.form import ModelForm
 from pentad.execution.spec import ModelSpec
-from pentad.resource.cost import StepCost
 from pentad.resource.simulator.clock import VirtualClock
 from pentad.resource.step_shape import StepShape
+
+
+class StepTimes(Protocol):
+    """Predicts how long steps of a model take: a StepCost, or that of several devices together."""
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+    @property
+    def form(self) -> ModelForm: ...
+
+    def seconds(self, shape: StepShape) -> float: ...
 
 
 class SimulatedRunner:
@@ -28,7 +41,9 @@ class SimulatedRunner:
         block_size: tokens per block.
     """
 
-    def __init__(self, cost: StepCost, clock: VirtualClock, *, num_blocks: int, block_size: int = 16) -> None:
+    def __init__(
+        self, cost: StepTimes, clock: VirtualClock, *, num_blocks: int, block_size: int = 16
+    ) -> None:
         self.cost = cost
         self.num_blocks = num_blocks
         self.block_size = block_size

@@ -1,0 +1,1 @@
+"""At which site a request is computed: here, on another machine of ours, or at somebody else's."""
