@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
@@ -105,7 +106,7 @@ def test_a_draining_server_is_not_ready_and_takes_no_new_work() -> None:
 
 
 def test_places_are_given_back_whatever_happens() -> None:
-    load = Load(GatewaySettings(max_concurrent_requests=2))
+    load = Load(GatewaySettings(max_concurrent_requests=2), time.monotonic)
     with pytest.raises(ValueError), load.slot("t"):
         raise ValueError
     with load.slot("t"), load.slot("t"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from hypothesis import given
@@ -71,7 +72,7 @@ def test_what_is_held_stays_within_its_bounds(
 
 
 def bodies(limit: int = 100, keys: tuple[str, ...] = ()) -> Load:
-    return Load(GatewaySettings(body_memory_bytes=limit, api_keys=keys))
+    return Load(GatewaySettings(body_memory_bytes=limit, api_keys=keys), time.monotonic)
 
 
 def test_bodies_that_do_not_fit_wait_in_turn_and_get_the_memory_back() -> None:
@@ -124,3 +125,15 @@ def test_a_body_that_never_fits_in_time_is_refused(monkeypatch: pytest.MonkeyPat
         assert not memory._waiting
 
     asyncio.run(run())
+
+
+def test_refusals_are_paced_for_the_tenant_who_gets_many_and_for_no_other() -> None:
+    now = 100.0
+    pace = load_module.RefusalPace(lambda: now)
+    delays = [pace.delay_s("greedy") for _ in range(60)]
+    assert delays[:39] == [0.0] * 39
+    assert delays[59] == pytest.approx(1.0)
+    assert pace.delay_s("polite") == 0.0
+    assert max(pace.delay_s("greedy") for _ in range(1000)) == 10.0
+    now += 12.0
+    assert pace.delay_s("greedy") == 0.0

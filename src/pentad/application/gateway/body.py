@@ -71,7 +71,6 @@ class Body(Generic[T]):
 
     def __init__(self, kind: type[T]) -> None:
         self.kind = kind
-        self._decoder = msgspec.json.Decoder(kind)
 
     async def read(self, http: HttpRequest, settings: GatewaySettings) -> T:
         """The body of this request; fields that the Struct lacks are noted on the exchange."""
@@ -88,8 +87,10 @@ class Body(Generic[T]):
     def decode(self, raw: bytes) -> tuple[T, list[str]]:
         """The Struct, and the fields that it lacks. Raises InvalidRequest for anything but a valid one."""
         try:
-            # The Struct's decoder skips what it does not know without looking at its text.
-            return self._decoder.decode(raw), unread(msgspec.json.decode(raw), self.kind)
+            # Read whole first: a Struct's own decoder skips what it does not know without looking at its
+            # text. The Struct then shares the texts.
+            value = msgspec.json.decode(raw)
+            return msgspec.convert(value, self.kind, str_keys=True), unread(value, self.kind)
         except msgspec.ValidationError as error:
             raise _invalid(str(error)) from None
         except RecursionError:
@@ -118,13 +119,11 @@ def check_free_form(value: Any, param: str) -> None:
     for depth in range(MAX_DEPTH + 1):
         inner: list[Any] = []
         for item in level:
-            if isinstance(item, dict):
-                inner.extend(item.values())
-            elif isinstance(item, list):
-                inner.extend(item)
-        nodes += len(inner)
-        if nodes > MAX_NODES:
-            raise InvalidRequest(f"{param} holds more than {MAX_NODES} values", param=param)
+            if isinstance(item, dict | list):
+                nodes += len(item)
+                if nodes > MAX_NODES:
+                    raise InvalidRequest(f"{param} holds more than {MAX_NODES} values", param=param)
+                inner.extend(item.values() if isinstance(item, dict) else item)
         if not inner:
             return
         level = inner

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -39,7 +39,7 @@ class Gateway:
         self.services = services
         self.settings = settings
         self.access = Access(settings)
-        self.load = Load(settings)
+        self.load = Load(settings, services.clock)
         self._policies = {name: settings.policy_of(name) for name in settings.tenant_names()}
         self.metrics = Metrics(services.models.stats, compat=settings.metrics_compat)
         self.memory = Memory()
@@ -68,6 +68,12 @@ class Gateway:
         """Stops every answer that is still being made; each client is told."""
         self._ending.set()
         self.watch.end_all(_shutting_down())
+
+    async def pause(self, seconds: float) -> None:
+        """Waits so long, or until the server ends."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ending.wait()
 
     async def plain(self, http: HttpRequest, work: Awaitable[T]) -> T:
         """The result of the work for an answer in one piece, which is cancelled when nobody waits.

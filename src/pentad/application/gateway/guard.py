@@ -18,7 +18,7 @@ from pentad.application.gateway.exchange import SCOPE_KEY, Exchange
 from pentad.application.gateway.intake import Intake
 from pentad.application.gateway.memory import LARGE_BYTES
 from pentad.application.gateway.target import to_origin_form
-from pentad.errors import PentadError, Unauthorized, Unavailable
+from pentad.errors import Overloaded, PentadError, Unauthorized, Unavailable
 
 logger = logging.getLogger("pentad.gateway")
 
@@ -68,6 +68,8 @@ class Guard:
         except PentadError as error:
             if error.status >= 500 and not isinstance(error, Unavailable):
                 logger.warning("request %s failed: %s", exchange.request_id, error)
+            if isinstance(error, Overloaded):
+                await self._pace(exchange.tenant)
             await answer.fail(error, receive)
         except MemoryError:
             logger.error("memory ran out while request %s was handled", exchange.request_id)
@@ -103,6 +105,13 @@ class Guard:
             answer.intake = intake = Intake(scope, receive, load, exchange.tenant, held, most)
             intake.begin()
             await self._app(scope, intake, answer)
+
+    async def _pace(self, tenant: str) -> None:
+        """Waits until the tenant's next refusal may go out, or the server is on its way out."""
+        load = self._gateway.load
+        delay_s = 0.0 if load.draining else load.refusals.delay_s(tenant)
+        if delay_s > 0:
+            await self._gateway.pause(delay_s)
 
     def _count(self, scope: Scope, status: int) -> None:
         route = getattr(scope.get("route"), "path", "other")

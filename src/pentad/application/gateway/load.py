@@ -10,9 +10,15 @@ from contextlib import asynccontextmanager, contextmanager
 from pentad.application.gateway.settings import GatewaySettings
 from pentad.errors import Unavailable
 from pentad.resource.tenant_quotas import TenantQuotas
+from pentad.types import Clock
 
 PATIENCE_S = 10.0
 """How long a body waits for memory before it is refused."""
+REFUSALS_PER_S = 20.0
+"""Refusals for load that one tenant gets at once; more of them wait, since each takes time of us all."""
+_REFUSALS_BURST = 40
+_REFUSAL_MOST_S = 10.0
+"""The longest that a refusal waits."""
 _READERS_PER_PLACE = 4
 """Bodies that may be on their way for each request that may be answered."""
 
@@ -20,7 +26,7 @@ _READERS_PER_PLACE = 4
 class Load:
     """Counts work in progress by tenant; refuses more than the limits, and everything while draining."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, clock: Clock) -> None:
         tenants, share = len(settings.tenant_names()), settings.tenant_share
         places = settings.max_concurrent_requests
 
@@ -33,6 +39,7 @@ class Load:
         self.bodies = BodyMemory(
             shares("bytes of bodies", "server.body_memory_bytes", settings.body_memory_bytes)
         )
+        self.refusals = RefusalPace(clock)
         self.draining = False
         self.starting = False
         """Whether the server has yet to say where it listens."""
@@ -58,6 +65,24 @@ class Load:
         """Raises Unavailable while the server is on its way out."""
         if self.draining:
             raise Unavailable("the server is shutting down", retry_after_s=5.0, hint="try another or later")
+
+
+class RefusalPace:
+    """When a tenant's next refusal goes out, so that one who asks on and on costs others little.
+
+    A refused request takes about a millisecond of the event loop. Who heeds `retry-after` never waits.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._due_s: dict[str, float] = {}
+
+    def delay_s(self, tenant: str) -> float:
+        """Seconds that this refusal waits: 0 within the tenant's rate, at most `_REFUSAL_MOST_S`."""
+        now_s = self._clock()
+        due_s = max(self._due_s.get(tenant, 0.0), now_s - _REFUSALS_BURST / REFUSALS_PER_S)
+        self._due_s[tenant] = min(due_s + 1 / REFUSALS_PER_S, now_s + _REFUSAL_MOST_S)
+        return max(0.0, self._due_s[tenant] - now_s)
 
 
 class BodyMemory:

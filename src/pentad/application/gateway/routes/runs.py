@@ -32,8 +32,8 @@ from pentad.application.gateway.schemas.runs import (
     RunPrompts,
     RunRequest,
 )
-from pentad.application.gateway.translate.frames import encode
 from pentad.application.gateway.translate.runs import (
+    RecordFrames,
     agent_card,
     run_explanation,
     run_line,
@@ -56,6 +56,7 @@ class Runs:
         self._approvals = Body(ApprovalRequest)
         self._forks = Body(ForkRequest)
         self._metrics = RunMetrics(gateway.metrics.registry)
+        self._record_frames = RecordFrames()
 
     def routes(self) -> list[Route]:
         """The resource and its verbs."""
@@ -118,15 +119,15 @@ class Runs:
         """
         exchange, run_id = exchange_of(http), _run_id(http)
         after = _number(http, "after", 0, header="last-event-id", most=2**53)
+        followers = self._gateway.load.followers
+        if not followers.fits(exchange.tenant):  # before the journal is read
+            followers.refuse(exchange.tenant)
         state = await asyncio.to_thread(self._runtime.show, run_id, tenant=exchange.tenant)
         if state.ended and after >= state.sequence:
             return Response(status_code=204)
         after = min(after, state.sequence)
         records = self._runtime.events(run_id, after, tenant=exchange.tenant)
-        followers = self._gateway.load.followers
-        if not followers.fits(exchange.tenant):
-            followers.refuse(exchange.tenant)
-        return self._gateway.events(_frames(records, followers.hold(exchange.tenant)), exchange)
+        return self._gateway.events(self._frames(records, followers.hold(exchange.tenant)), exchange)
 
     async def explain(self, http: HttpRequest) -> Response:
         """Where the run's time went, by layer."""
@@ -182,6 +183,14 @@ class Runs:
             raise NotFound("this server runs no agents", hint="start one with pentad serve")
         return runtime
 
+    async def _frames(
+        self, records: AsyncGenerator[Record, None], place: AbstractContextManager[None]
+    ) -> AsyncGenerator[bytes, None]:
+        with place:
+            async with aclosing(records) as stream:
+                async for record in stream:
+                    yield self._record_frames.of(record)
+
     async def _show(self, run_id: str, tenant: str) -> RunObject:
         return run_object(await asyncio.to_thread(self._runtime.show, run_id, tenant=tenant))
 
@@ -226,15 +235,3 @@ def _number(http: HttpRequest, name: str, default: int, *, most: int, header: st
     if not (text.isascii() and text.isdigit() and len(text) <= 16 and int(text) <= most):
         raise InvalidRequest(f"{name} is {text[:32]!r}; it must be 0 to {most}", param=name)
     return int(text)
-
-
-async def _frames(
-    records: AsyncGenerator[Record, None], place: AbstractContextManager[None]
-) -> AsyncGenerator[bytes, None]:
-    """Events with the sequence as their id; live text has none, since it is not kept."""
-    with place:
-        async with aclosing(records) as stream:
-            async for record in stream:
-                number = b"" if record.live else b"id: %d\n" % record.sequence
-                body = encode(record.to_json())
-                yield b"%sevent: %s\ndata: %s\n\n" % (number, record.kind.encode(), body)

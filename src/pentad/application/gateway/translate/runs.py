@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import asdict
 
 import msgspec
 
 from pentad.agent.catalogue import AgentEntry
 from pentad.agent.codec import readable
-from pentad.agent.events import Origin
+from pentad.agent.events import Origin, Record
 from pentad.agent.explain import Explanation
 from pentad.agent.prompt_store import Prompt
 from pentad.agent.rows import RunRow
@@ -26,6 +27,29 @@ from pentad.application.gateway.schemas.runs import (
     RunPrompt,
     RunUsage,
 )
+from pentad.application.gateway.translate.frames import encode
+
+_FRAMES_KEPT = 64
+"""Records whose frame is kept: the followers of a run ask for the same one within a moment."""
+
+
+class RecordFrames:
+    """Records of runs as server-sent events; each is encoded once, however many follow its run."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[int, tuple[Record, bytes]] = OrderedDict()
+
+    def of(self, record: Record) -> bytes:
+        """The event, with the record's sequence as its id; live text has none, since it is not kept."""
+        kept = self._kept.get(id(record))
+        if kept is not None and kept[0] is record:
+            return kept[1]
+        number = b"" if record.live else b"id: %d\n" % record.sequence
+        frame = b"%sevent: %s\ndata: %s\n\n" % (number, record.kind.encode(), encode(record.to_json()))
+        self._kept[id(record)] = record, frame
+        if len(self._kept) > _FRAMES_KEPT:
+            self._kept.popitem(last=False)
+        return frame
 
 
 def agent_card(entry: AgentEntry) -> AgentCard:
