@@ -8,7 +8,8 @@ import pathlib
 import pytest
 
 from agent_support import harness, run, spec
-from pentad.agent.events import ModelAnswered, ModelAsked, Record, TextStreamed
+from pentad.agent.events import Record
+from pentad.agent.model_events import ModelAnswered, ModelAsked, TextStreamed
 from pentad.application.gateway.translate.runs import RecordFrames
 
 PIECES = [f"{number} " for number in range(50)]

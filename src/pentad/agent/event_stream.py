@@ -7,8 +7,9 @@ import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 
-from pentad.agent.events import Record, RunEnded, TextStreamed
+from pentad.agent.events import Record, RunEnded
 from pentad.agent.journal import Journal
+from pentad.agent.model_events import TextStreamed
 from pentad.agent.stalls import Stalls
 
 _BUFFER = 1024
