@@ -19,7 +19,7 @@ from pentad.resource.scheduling.sarathi import Sarathi
 from pentad.testing.engines import Answer, run, token_request, toy_engine
 from pentad.testing.runners import ToyRunner, reference
 from pentad.testing.schedulers import ArbitraryScheduler
-from pentad.types import Sampling
+from pentad.types import Hints, RunContext, Sampling
 
 SAMPLINGS = st.sampled_from(
     [
@@ -34,6 +34,18 @@ PROMPTS = st.tuples(
     st.lists(st.integers(0, 2), min_size=1, max_size=6),
 ).map(lambda parts: (*parts[0], *parts[1]))
 """Few beginnings and few tokens, so that prefixes are often shared."""
+
+CONTEXTS = st.builds(
+    RunContext,
+    run_id=st.sampled_from([None, "r", "s"]),
+    parent=st.sampled_from([None, "r0.0", "r1.0"]),
+    hints=st.builds(
+        Hints,
+        next=st.sampled_from([None, "tool", "model", "end"]),
+        tool_s=st.sampled_from([None, 0.0, 0.05, 30.0]),
+        fan_out=st.sampled_from([None, 1, 3]),
+    ),
+)
 
 
 class Switched:
@@ -107,6 +119,7 @@ class EngineMachine(RuleBasedStateMachine):
         choices=st.sampled_from([1, 1, 2, 4]),
         tenant=st.sampled_from(["a", "b"]),
         seed=st.integers(0, 5),
+        context=CONTEXTS,
     )
     def add(
         self,
@@ -116,6 +129,7 @@ class EngineMachine(RuleBasedStateMachine):
         choices: int,
         tenant: str,
         seed: int,
+        context: RunContext,
     ) -> None:
         room = self.engine.max_sequence_tokens - len(prompt)
         if room < 1:
@@ -129,6 +143,7 @@ class EngineMachine(RuleBasedStateMachine):
                 choice=choice,
                 tenant=tenant,
                 seed=seed,
+                context=context,
             )
             for choice in range(choices)
         ]

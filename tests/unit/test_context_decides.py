@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from test_engine_retention import World
 from test_model_routing import candidate
 from test_model_routing import state as routing
 from test_resource_scheduling import Seq, running
@@ -91,6 +92,49 @@ def refused_over_http(context: RunContext) -> object:
     return param_of(answer) if answer.status_code == 400 else None
 
 
+def evicted(world: World, *names: str) -> object:
+    """Whose blocks are gone when many are needed."""
+    world.fill()
+    return [name for name in names if not world.cached(name)]
+
+
+def evicted_of_two(context: RunContext) -> object:
+    """Who is evicted: a request that has the context, or one that came later and says nothing."""
+    world = World()
+    world.ask("asked", context=context)
+    world.ask("other")
+    return evicted(world, "asked", "other")
+
+
+def evicted_of_two_kept(context: RunContext) -> object:
+    """Who is evicted: one that has the context, or one that is needed in 20 s; `slow` takes 60 s."""
+    world = World()
+    world.ask("learnt", 1, hints=Hints(tool="slow"), run_id="r")
+    world.now_s += 60.0
+    world.ask("back", 1, run_id="r")
+    world.ask("asked", context=context)
+    world.ask("other", hints=Hints(tool_s=20.0))
+    return evicted(world, "asked", "other")
+
+
+def evicted_after_one_follower(context: RunContext) -> object:
+    """Who is evicted once a first request has followed the one that has the context."""
+    world = World()
+    world.ask("asked", context=context)
+    world.ask("follower", 1, parent="asked")
+    world.ask("other")
+    return evicted(world, "asked", "other")
+
+
+def evicted_after_this_one(context: RunContext) -> object:
+    """Who is evicted after a request with the context: what run `r` had kept, or a later one."""
+    world = World()
+    world.ask("kept", hints=Hints(next="tool"), run_id="r")
+    world.ask("this", 1, context=context)
+    world.ask("other")
+    return evicted(world, "kept", "other")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
     """A choice, and what it is with one field as it is in `base` and as it is in `changed`."""
@@ -104,6 +148,7 @@ class Case:
 
 NEARLY_LATE = RunContext(objective=Objective(deadline_s=LATER), node="a")
 CASES = {
+    "run_id": Case(choice=evicted_after_this_one, changed="r", before=["other"], after=["kept"]),
     "step": Case(
         choice=first_admitted,
         base=RunContext(objective=Objective(deadline_s=LATER), graph=CHAIN),
@@ -118,6 +163,22 @@ CASES = {
         changed="a",
         before="other",
         after="asked",
+    ),
+    "parent": Case(choice=evicted_after_this_one, changed="kept", before=["other"], after=["kept"]),
+    "hints.tool": Case(
+        choice=evicted_of_two_kept,
+        base=RunContext(hints=Hints(next="tool")),
+        changed="slow",
+        before=["other"],
+        after=["asked"],
+    ),
+    "hints.tool_s": Case(choice=evicted_of_two, changed=3.0, before=["asked"], after=["other"]),
+    "hints.fan_out": Case(
+        choice=evicted_after_one_follower,
+        base=RunContext(hints=Hints(next="model")),
+        changed=2,
+        before=["asked"],
+        after=["other"],
     ),
     "hints.next": Case(choice=first_admitted, changed="end", before="other", after="asked"),
     "hints.remaining_steps": Case(
@@ -135,7 +196,7 @@ CASES = {
     "budget.tool_calls": Case(choice=refused_over_http, changed=1, before=None, after="budget.tool_calls"),
     "data_label": Case(choice=able, changed="local", before=["far", "here"], after=["here"]),
 }
-LATER_CASES = {"run_id", "parent", "hints.tool", "hints.tool_s", "hints.fan_out", "hints.output_tokens"}
+LATER_CASES = {"hints.output_tokens"}
 
 
 def fields_of(kind: type, path: str = "") -> Iterator[str]:

@@ -74,6 +74,8 @@ class EngineSettings(_Section):
     """Requests queued before new ones are answered 429."""
     prefix_cache: bool = True
     """Whether requests of one tenant share the cached blocks of equal prompt beginnings."""
+    kept_fraction: float = Field(default=0.5, ge=0, le=1)
+    """Of the KV cache, how much may be kept over the pauses of runs that announce their next request."""
     check_invariants: bool = False
     """Whether the block accounting is verified after every step; slow, for tests and doubt."""
     speculation: Strategy = Choice(name="none")

@@ -68,6 +68,7 @@ def load_engine(
         max_batch_tokens=settings.max_batch_tokens,
         max_sequences=settings.max_sequences,
         max_waiting=settings.max_waiting,
+        kept_fraction=settings.kept_fraction,
     )
     load = partial(load_runner, limits=limits, packed_folder=packed_folder)
     runner = load(files, settings)

@@ -21,6 +21,7 @@ from pentad.execution.checks import (
 from pentad.execution.counters import Counters
 from pentad.execution.failures import runner_failure, sequence_failure
 from pentad.execution.kv.cache import KVCache
+from pentad.execution.kv.retention import Retention
 from pentad.execution.memory import FreeMemory
 from pentad.execution.request import StepOutput, TokenRequest
 from pentad.execution.runner import Runner
@@ -84,6 +85,8 @@ class Engine:
             max_tokens=self.max_sequence_tokens,
             prefix_cache=prefix_cache,
         )
+        if self._kv.prefix is not None and limits.kept_fraction:
+            self._kv.retention = Retention(self._kv.pool, limits.kept_fraction, clock)
         self._sequences: dict[str, Sequence] = {}
         self._waiting = WaitingQueue()
         self._running: list[Sequence] = []
@@ -293,6 +296,8 @@ class Engine:
     ) -> None:
         """Takes the sequence out, gives its blocks back and tells its consumer."""
         if seq.running:
+            if self._kv.retention is not None and finish in ("stop", "length"):
+                self._kv.retention.ended(seq)
             self._kv.release(seq)
             self._running.remove(seq)
         else:

@@ -22,8 +22,11 @@ class EngineLimits:
     """Sequences running at once."""
     max_waiting: int = 256
     """Requests queued before new ones are refused with `Overloaded`."""
+    kept_fraction: float = 0.5
+    """Of the KV blocks, how many may be kept for runs that announced their next request; 0 to 1."""
 
     def __post_init__(self) -> None:
+        in_range("kept_fraction", self.kept_fraction, least=0, most=1)
         for name in ("max_batch_tokens", "max_sequences", "max_waiting"):
             in_range(name, getattr(self, name), least=1)
 

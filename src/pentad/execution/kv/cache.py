@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from pentad.execution.kv.pool import BlockPool, Key
 from pentad.execution.kv.prefix import PrefixCache
+from pentad.execution.kv.retention import Retention
 from pentad.execution.request import TokenRequest
 
 if TYPE_CHECKING:
@@ -35,13 +36,15 @@ class KVCache:
         prefix_cache: whether full blocks are kept and found again.
     """
 
-    __slots__ = ("_block_size", "_rows", "pool", "prefix", "tables")
+    __slots__ = ("_block_size", "_rows", "pool", "prefix", "retention", "tables")
 
     def __init__(
         self, num_blocks: int, block_size: int, *, max_sequences: int, max_tokens: int, prefix_cache: bool
     ) -> None:
         self.pool = BlockPool(num_blocks)
         self.prefix = PrefixCache(self.pool, block_size) if prefix_cache else None
+        self.retention: Retention | None = None
+        """Keeps what runs will need again; needs a prefix cache."""
         width = -(-max_tokens // block_size)
         self.tables: npt.NDArray[np.int32] = np.full((max_sequences, width), -1, dtype=np.int32)
         """[rows, blocks per sequence] block numbers in order, padded with -1."""
@@ -104,6 +107,8 @@ class KVCache:
         seq.num_registered = len(blocks)
         if self.prefix is not None and seq.scheduled_s is None:
             self.prefix.count(seq.prompt_tokens, supplied)
+            if self.retention is not None:
+                self.retention.started(seq)
 
     def grow(self, work: Iterable[tuple[Sequence, int]]) -> list[Copy]:
         """Gives each running sequence the blocks for that many more tokens.
@@ -118,6 +123,8 @@ class KVCache:
             held = len(seq.blocks)
             missing = -(-(seq.num_computed + count) // size) - held
             if missing > 0:
+                if self.retention is not None and missing > self.pool.evictable:
+                    self.retention.make_room(missing, seq)
                 new = self.pool.allocate(missing)
                 seq.blocks += new
                 self.tables[seq.row, held : held + missing] = new
@@ -173,7 +180,8 @@ class KVCache:
     def stats(self) -> dict[str, float]:
         """Gauges and counters by name."""
         held, prefix = self.pool.held, self.prefix
-        return {
+        kept = {} if self.retention is None else self.retention.stats()
+        return kept | {
             "kv_blocks": self.pool.num_blocks,
             "kv_blocks_held": held,
             "kv_blocks_cached": self.pool.registered,
@@ -211,6 +219,8 @@ class KVCache:
         assert rows.isdisjoint(self._rows), "a row of a running sequence is free"
         assert len(rows) + len(self._rows) == len(self.tables), "a row of the tables was lost"
         self.pool.check_integrity(holders)
+        if self.retention is not None:
+            self.retention.check_integrity()
 
 
 def _shareable(leader: Sequence | None) -> bool:

@@ -4,6 +4,7 @@ Every block is in exactly one of three states:
 
     free    no holder, content worthless                     -> next to be handed out
     idle    no holder, but registered content worth keeping  -> handed out when none is free, LRU first
+            kept idle blocks are not, until whoever keeps them lets them go (retention.py)
     held    one or more holders (reference count)
 
 A registered block is found by its key, and is never written again.
@@ -11,7 +12,8 @@ A registered block is found by its key, and is never written again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 Key = bytes
 """Names the content of a block: its tokens and everything in front of them."""
@@ -30,6 +32,8 @@ class BlockPool:
         "_blocks",
         "_free",
         "_idle",
+        "_keepers",
+        "_kept",
         "_keys",
         "_refs",
         "evictions",
@@ -45,6 +49,10 @@ class BlockPool:
         self._refs = [0] * num_blocks
         self._free = list(range(num_blocks - 1, -1, -1))
         self._idle: dict[int, None] = {}
+        self._kept: dict[int, None] = {}
+        """Idle blocks that are kept."""
+        self._keepers: dict[int, int] = {}
+        """Blocks that are kept when they get idle, with how often that was asked."""
         self._keys: dict[int, tuple[Key, Key | None]] = {}
         self._blocks: dict[Key, int] = {}
         self.version = 0
@@ -55,8 +63,18 @@ class BlockPool:
 
     @property
     def available(self) -> int:
-        """Blocks that `allocate` can hand out: free and idle ones."""
+        """Blocks that `allocate` can hand out, once kept ones are let go: free and idle ones."""
+        return len(self._free) + len(self._idle) + len(self._kept)
+
+    @property
+    def evictable(self) -> int:
+        """Of those, the ones that nobody keeps."""
         return len(self._free) + len(self._idle)
+
+    @property
+    def kept(self) -> int:
+        """Blocks that somebody keeps, idle or held."""
+        return len(self._keepers)
 
     @property
     def held(self) -> int:
@@ -66,7 +84,7 @@ class BlockPool:
     @property
     def idle(self) -> int:
         """Blocks that nobody holds and whose content can be found again."""
-        return len(self._idle)
+        return len(self._idle) + len(self._kept)
 
     @property
     def registered(self) -> int:
@@ -83,7 +101,7 @@ class BlockPool:
 
     def allocate(self, count: int) -> list[int]:
         """`count` blocks held once each; idle ones are evicted when no free ones are left."""
-        assert count <= self.available, f"{count} KV blocks asked, {self.available} available"
+        assert count <= self.evictable, f"{count} KV blocks asked, {self.evictable} available"
         blocks = []
         for _ in range(count):
             block = self._free.pop() if self._free else self._evict()
@@ -103,8 +121,9 @@ class BlockPool:
     def share(self, block: int) -> None:
         """Adds a holder to a block that is held or idle."""
         if self._refs[block] == 0:
-            assert block in self._idle, f"KV block {block} is free and cannot be shared"
-            del self._idle[block]
+            idle = self._kept if block in self._kept else self._idle
+            assert block in idle, f"KV block {block} is free and cannot be shared"
+            del idle[block]
         self._refs[block] += 1
 
     def release(self, blocks: Iterable[int]) -> None:
@@ -117,10 +136,31 @@ class BlockPool:
             assert self._refs[block] > 0, f"KV block {block} released more often than taken"
             self._refs[block] -= 1
             if self._refs[block] == 0:
-                if block in self._keys:
+                if block in self._keepers:
+                    self._kept[block] = None
+                elif block in self._keys:
                     self._idle[block] = None
                 else:
                     self._free.append(block)
+
+    def keep(self, blocks: Iterable[int]) -> None:
+        """Has registered blocks, each with all in front of it, not handed out once they are idle."""
+        for block in blocks:
+            assert block in self._keys, f"KV block {block} has no content to keep"
+            self._keepers[block] = self._keepers.get(block, 0) + 1
+            if block in self._idle:
+                del self._idle[block]
+                self._kept[block] = None
+
+    def unkeep(self, blocks: Sequence[int]) -> None:
+        """Takes one `keep` of the same blocks back; idle ones are then the most recently used."""
+        for block in reversed(blocks):
+            self._keepers[block] -= 1
+            if not self._keepers[block]:
+                del self._keepers[block]
+                if block in self._kept:
+                    del self._kept[block]
+                    self._idle[block] = None
 
     def find(self, key: Key) -> int | None:
         """The block registered under that key."""
@@ -151,10 +191,14 @@ class BlockPool:
         free = set(self._free)
         assert len(free) == len(self._free), "a KV block is free twice"
         for block, refs in enumerate(self._refs):
-            states = (block in free) + (block in self._idle) + (refs > 0)
+            states = (block in free) + (block in self._idle) + (block in self._kept) + (refs > 0)
             assert states == 1, f"KV block {block} is in {states} states at once"
             assert block not in free or block not in self._keys, f"free KV block {block} is registered"
-        assert self._idle.keys() <= self._keys.keys(), "an idle KV block is not registered"
+        assert self._idle.keys() | self._kept.keys() <= self._keys.keys(), (
+            "an idle KV block is not registered"
+        )
+        assert self._kept.keys() <= self._keepers.keys(), "an idle KV block is kept by nobody"
+        assert self._keepers.keys().isdisjoint(self._idle), "a KV block that is kept could be handed out"
         assert {key: block for block, (key, _) in self._keys.items()} == self._blocks, "keys disagree"
         position = {block: i for i, block in enumerate(self._idle)}
         for block, (_, parent) in self._keys.items():
@@ -162,8 +206,15 @@ class BlockPool:
             assert parent is None or above is not None, f"KV block {block} was left without its prefix"
             if block in position and above in position:
                 assert position[block] < position[above], f"KV block {above} would go before its leaf {block}"
+            if block in self._keepers and above is not None:
+                assert above in self._keepers, f"KV block {block} is kept without its prefix {above}"
             if self._refs[block] and above is not None:
                 assert self._refs[above], f"KV block {block} is held without its prefix {above}"
         if holders is not None:
             counted = {block: refs for block, refs in enumerate(self._refs) if refs}
             assert counted == dict(holders), "reference counts differ from the holders"
+
+    def check_kept(self, kept: Iterable[Iterable[int]]) -> None:
+        """Raises AssertionError unless these are the blocks that are kept, each as often."""
+        counted = Counter(block for blocks in kept for block in blocks)
+        assert counted == self._keepers, "what is kept differs from those who keep it"
