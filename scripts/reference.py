@@ -131,6 +131,12 @@ SECTIONS = (
         "the run's record (`tools_offered`), with a decision.",
         "tool_policy",
     ),
+    (
+        "context",
+        "How a prompt is made to fit what `memory.window` and the model's context allow. What is left out is "
+        "in the run's record (`compacted`), with a decision.",
+        "context",
+    ),
     ("memory.window", "The recent turns that stay in the prompt.", Window),
     (
         "memory.long_term",

@@ -54,6 +54,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             chosen_by=("agent: tool_policy",),
             about="which of an agent's tools the model is offered at a step, and in which order",
         ),
+        "context": Family(
+            layer="agent",
+            interface="pentad.agent.context_builders.base:ContextBuilder",
+            baseline="compact",
+            chosen_by=("agent: context",),
+            about="how a prompt is made to fit its token budget, and what is left out",
+        ),
         "router": Family(
             layer="model",
             interface="pentad.model.routing.base:ModelRouter",
@@ -188,6 +195,10 @@ _TABLE: dict[str, dict[str, str]] = {
     "tool_policy": {
         "all": "pentad.agent.tools.policy.everything:All",
         "retrieve": "pentad.agent.tools.policy.retrieve:Retrieve",
+    },
+    "context": {
+        "compact": "pentad.agent.context_builders.compact:Compact",
+        "window": "pentad.agent.context_builders.window:NewestTurns",
     },
     "memory": {
         "window": "pentad.agent.memory.window:Window",

@@ -17,6 +17,9 @@ Clock = Callable[[], float]
 """Returns the current instant in seconds; `time.monotonic` live, a virtual clock when simulated."""
 
 Layer = Literal["application", "agent", "model", "resource", "execution"]
+Exactness = Literal["lossless", "bounded", "lossy"]
+"""Same greedy tokens and same distribution; a stated bound of the error; measured by a stated task metric."""
+
 LAYERS: tuple[Layer, ...] = ("application", "agent", "model", "resource", "execution")
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]

@@ -10,7 +10,8 @@ import apsw
 import pytest
 
 from agent_support import call, harness, run, spec
-from pentad.agent.context import ContextBuilder
+from pentad.agent.context_builders.base import ContextInput
+from pentad.agent.context_builders.compact import Compact
 from pentad.agent.events import Recalled
 from pentad.agent.memory.base import Item, Scope
 from pentad.agent.memory.scoring import HOUR_S, Weights
@@ -280,12 +281,20 @@ def test_the_prompt_never_passes_its_budget_over_two_hundred_turns() -> None:
         raise AssertionError(text)
 
     async def scenario() -> None:
-        builder = ContextBuilder(Window(max_tokens=300), unused)
+        builder, window = Compact(), Window(max_tokens=300)
         history: list[Message] = []
         for turn in range(200):
             goal = f"fact {turn} is value{turn} " + "filler " * (turn % 17)
             state = RunState(run_id="r", spec=spec(), goal=goal, tenant="t", history=tuple(history))
-            built = await builder.build(React().draft(View(state=state, tools=())), state, count, 4000)
+            given = ContextInput(
+                draft=React().draft(View(state=state, tools=())),
+                state=state,
+                window=window,
+                limit_tokens=4000,
+                count=count,
+                summarise=unused,
+            )
+            built = await builder.build(given)
             assert built.tokens == count(built.messages) <= 300
             assert (built.compacted is not None) == (count((*history, built.messages[-1])) > 300)
             shown = " ".join(m.content for m in built.messages)

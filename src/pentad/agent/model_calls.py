@@ -8,11 +8,12 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from pentad.agent.budget import Amount, consumed
-from pentad.agent.context import ContextBuilder
+from pentad.agent.context_builders.base import ContextBuilder, ContextInput
 from pentad.agent.model_events import ModelAnswered, ModelAsked, ModelFailed, Purpose, TextStreamed
 from pentad.agent.planning.base import MessageGroup, ModelCallDraft
 from pentad.agent.prompt_store import fingerprint
 from pentad.agent.run import Run
+from pentad.choice import build
 from pentad.errors import BackendFailed, BudgetExceeded, Incompatible, Overloaded, PentadError
 from pentad.execution.backend import Completion, Delta, TextDelta, fold
 from pentad.types import Decision, Message, Request, Sampling, Usage
@@ -29,7 +30,7 @@ class ModelCalls:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._context = ContextBuilder(run.state.spec.memory.window, self._summarise)
+        self._context: ContextBuilder = build("context", run.state.spec.context)
 
     async def ask(self, draft: ModelCallDraft) -> ModelAnswered:
         """The journaled answer to a draft.
@@ -43,13 +44,18 @@ class ModelCalls:
         with run.span("agent", "context"):
             request = self._request(draft, draft.max_tokens)
             limit = self._prompt_limit(request)
-            built = await self._context.build(
-                draft, run.state, lambda messages: self._count(replace(request, messages=messages)), limit
+            given = ContextInput(
+                draft=draft,
+                state=run.state,
+                window=run.state.spec.memory.window,
+                limit_tokens=limit,
+                count=lambda messages: self._count(replace(request, messages=messages)),
+                summarise=self._summarise,
             )
-        decisions: tuple[Decision, ...] = ()
+            built = await self._context.build(given)
         if built.compacted is not None:
             await run.append(built.compacted)
-            decisions = (_compaction(built.compacted.before_tokens, built.tokens, limit, run.around.clock()),)
+        decisions = built.decisions(self._context.name, given.limit, run.around.clock())
         request = replace(request, messages=built.messages)
         return await self._try_hard(request, built.tokens, draft.purpose, decisions)
 
@@ -244,15 +250,3 @@ def _failed(asked: ModelAsked, error: PentadError, retry: bool, streamed: bool) 
 def _pause_s(error: PentadError, number: int) -> float:
     wished = error.retry_after_s if isinstance(error, Overloaded) else 0.0
     return float(min(_MAX_BACKOFF_S, max(wished, _BACKOFF_S * 2 ** (number - 1))))
-
-
-def _compaction(before: int, after: int, limit: int, now_s: float) -> Decision:
-    return Decision(
-        layer="agent",
-        policy="context",
-        subject="prompt",
-        chosen=f"compacted to {after} tokens",
-        candidates=((f"whole, {before} tokens", None), (f"compacted, {after} tokens", None)),
-        constraint=f"{limit} prompt tokens",
-        at_s=now_s,
-    )

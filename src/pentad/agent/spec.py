@@ -123,6 +123,8 @@ class AgentSpec:
     """MCP servers by name: see below."""
     planner: Choice = field(default_factory=_baseline("planner"), metadata={"family": "planner"})
     """How it goes about a goal: see below."""
+    context: Choice = field(default_factory=_baseline("context"), metadata={"family": "context"})
+    """How a prompt is made to fit: see below."""
     memory: MemoryChoice = field(default_factory=MemoryChoice)
     """`window` and `long_term`: see below."""
     budget: Budget = field(default_factory=Budget)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from pentad.agent.context_builders.base import check_window
 from pentad.agent.memory.base import Memory
 from pentad.agent.ports import ModelPort
 from pentad.agent.spec import AgentSpec, strategy_fields
@@ -24,7 +25,9 @@ class _Nothing:
 def check_strategies(spec: AgentSpec) -> None:
     """Raises UnknownName or InvalidRequest for a strategy that there is not, or options that do not fit."""
     for key, family in strategy_fields().items():
-        build(family, getattr(spec, key))
+        strategy = build(family, getattr(spec, key))
+        if family == "context":
+            check_window(strategy, spec.memory.window)
 
 
 def check_agent(spec: AgentSpec, files: ToolFiles) -> None:

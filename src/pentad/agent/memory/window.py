@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 T = TypeVar("T")
+Overflow = Literal["trim", "summarise", "refuse"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +18,7 @@ class Window:
     """Upper bound of a whole prompt; None means what the model's context leaves."""
     max_turns: int | None = None
     """Most turns kept besides the goal; None means as many as fit."""
-    overflow: Literal["trim", "summarise", "refuse"] = "trim"
+    overflow: Overflow = "trim"
     """Leave the oldest turns out, put a summary in their place, or refuse the prompt."""
 
     name = "window"
@@ -50,13 +51,14 @@ class Recent(Generic[T]):
         most = self._window.max_turns
         return most is not None and len(self._turns) - self.dropped > most
 
-    def trim(self, fits: Callable[[Sequence[T]], bool]) -> Sequence[T] | None:
+    def trim(self, fits: Callable[[Sequence[T]], bool], *, most: int | None = None) -> Sequence[T] | None:
         """Lets the fewest oldest turns go so that the rest fits; returns those that went.
 
+        At most `most` turns stay, or `max_turns` of the window where it is None.
         None, with nothing changed, when it would not fit even with all of them gone. Calls `fits`,
         which must hold for a shorter window if it holds for a longer one, O(log n) times.
         """
-        most = self._window.max_turns
+        most = self._window.max_turns if most is None else most
         low = self.dropped if most is None else max(self.dropped, len(self._turns) - most)
         high = len(self._turns)
         if not fits(self._turns[high:]):

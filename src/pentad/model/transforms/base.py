@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -19,8 +19,8 @@ from pentad.execution.quantize import encode, fits, writable
 from pentad.execution.spec import ModelSpec
 from pentad.execution.taps import Tap
 from pentad.execution.weights import StoredTensor, TensorFormat, WeightSource
+from pentad.types import Exactness
 
-Exactness = Literal["lossless", "bounded", "lossy"]
 MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
 """The matrices of a layer, by the last part of their canonical names."""
 

@@ -12,7 +12,8 @@ import numpy as np
 from pentad.errors import Incompatible
 from pentad.execution.spec import ModelSpec
 from pentad.execution.weights import StoredTensor, TensorFormat
-from pentad.model.transforms.base import Exactness, Unit, written
+from pentad.model.transforms.base import Unit, written
+from pentad.types import Exactness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,8 @@ from pentad.errors import InvalidRequest
 from pentad.execution.quant import Floats
 from pentad.execution.taps import Tap
 from pentad.execution.weights import TensorFormat
-from pentad.model.transforms.base import Exactness, MatrixTransform
+from pentad.model.transforms.base import MatrixTransform
+from pentad.types import Exactness
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,8 @@ from typing import ClassVar
 from pentad.execution.quant import Floats
 from pentad.execution.taps import Tap
 from pentad.execution.weights import TensorFormat
-from pentad.model.transforms.base import Exactness, MatrixTransform
+from pentad.model.transforms.base import MatrixTransform
+from pentad.types import Exactness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

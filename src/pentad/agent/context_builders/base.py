@@ -1,0 +1,210 @@
+"""What the runtime asks of a context builder (coverage.md, interface 5), and what builders share."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
+
+from pentad.agent.memory.window import Overflow, Recent, Window
+from pentad.agent.model_events import Compacted
+from pentad.agent.planning.base import MessageGroup, ModelCallDraft
+from pentad.agent.state import RunState
+from pentad.agent.tools.invocation import shown
+from pentad.errors import ContextLengthExceeded, Incompatible
+from pentad.types import Decision, Exactness, Message
+
+Count = Callable[[tuple[Message, ...]], int]
+"""Prompt tokens of the request with these messages."""
+Summarise = Callable[[str], Awaitable[str]]
+"""A short text in place of a long one; a model call of the same run."""
+
+SUMMARY_TOKENS = 128
+"""Room kept free for a summary."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextInput:
+    """What a prompt is built from. `draft` and `state` come of the journal, so a restart builds the same."""
+
+    draft: ModelCallDraft
+    state: RunState
+    window: Window
+    """How much may stay, and what is to happen to the rest."""
+    limit_tokens: int
+    """What the model's context leaves for the prompt."""
+    count: Count
+    """Counts in a thread of its own: a long history takes a while."""
+    summarise: Summarise
+
+    @property
+    def limit(self) -> int:
+        """The tokens that bind: the model's or the agent's."""
+        return min(self.limit_tokens, self.window.max_tokens or self.limit_tokens)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """Messages that fit, their size, and what had to be left out to get there."""
+
+    messages: tuple[Message, ...]
+    tokens: int
+    compacted: Compacted | None = None
+    """None exactly where nothing was left out of this prompt that the last one had."""
+
+    def decisions(self, policy: str, limit_tokens: int, at_s: float) -> tuple[Decision, ...]:
+        """What was decided about the prompt, as it is recorded; nothing where all fits as it is."""
+        if self.compacted is None:
+            return ()
+        before, after = self.compacted.before_tokens, self.tokens
+        decision = Decision(
+            layer="agent",
+            policy=policy,
+            subject="prompt",
+            chosen=f"compacted to {after} tokens",
+            candidates=((f"whole, {before} tokens", None), (f"compacted, {after} tokens", None)),
+            constraint=f"{limit_tokens} prompt tokens",
+            at_s=at_s,
+        )
+        return (decision,)
+
+
+class ContextBuilder(Protocol):
+    """Makes drafts fit. Holds no state; leaves out loose groups only, and says so."""
+
+    exactness: ClassVar[Exactness]
+    overflows: ClassVar[frozenset[Overflow]]
+    """Values of `memory.window.overflow` that it can carry out."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def build(self, given: ContextInput) -> Built:
+        """The messages of the draft within the limit.
+
+        Raises ContextLengthExceeded when even the pinned groups do not fit, or nothing may be left out.
+        """
+        ...
+
+
+def check_window(builder: ContextBuilder, window: Window) -> None:
+    """Raises Incompatible where the builder cannot do what the window asks for."""
+    if window.overflow not in builder.overflows:
+        raise Incompatible(
+            f"context {builder.name!r} cannot {window.overflow}, as memory.window.overflow says",
+            hint=f"set memory.window.overflow to one of {', '.join(sorted(builder.overflows))}, "
+            "or another context",
+            param="context",
+        )
+
+
+class OldestOut:
+    """A builder that leaves out the oldest loose groups; its strategies say how many.
+
+    Groups leave for good: a prompt never regains what an earlier one of the run left out.
+    """
+
+    exactness: ClassVar[Exactness] = "lossy"
+    overflows: ClassVar[frozenset[Overflow]] = frozenset({"trim", "refuse"})
+
+    @abstractmethod
+    def goal(self, given: ContextInput) -> tuple[int, int | None]:
+        """Tokens and loose groups, at most, of a prompt out of which something has to be left."""
+
+    async def build(self, given: ContextInput) -> Built:
+        """The draft without the oldest groups, as few or as many as the strategy says."""
+        draft, state = given.draft, given.state
+        loose = [turn for turn in draft.turns if not turn.pinned]
+        recent = given.window.start(loose, dropped=state.dropped_turns)
+        tokens, gone = await asyncio.to_thread(self._fit, given, recent)
+        if gone is None:
+            messages = assemble(draft, state, recent.read(), state.summary)
+            return Built(messages=messages, tokens=tokens)
+        summary = state.summary
+        if gone and given.window.overflow == "summarise":
+            summary = await given.summarise(_transcript(gone, state.summary))
+        messages = assemble(draft, state, recent.read(), summary)
+        after = await asyncio.to_thread(given.count, messages)
+        if after > given.limit:
+            raise _too_long(after, given.limit, "the summary is too long")
+        compacted = Compacted(
+            step=state.step,
+            reason="turns" if tokens <= given.limit else "tokens",
+            dropped_turns=recent.dropped,
+            before_tokens=tokens,
+            after_tokens=after,
+            summary=summary,
+        )
+        return Built(messages=messages, tokens=after, compacted=compacted)
+
+    def _fit(
+        self, given: ContextInput, recent: Recent[MessageGroup]
+    ) -> tuple[int, Sequence[MessageGroup] | None]:
+        """The size of the prompt before, and the turns that had to go; None when all fit as they are."""
+        draft, state, limit = given.draft, given.state, given.limit
+
+        def size(kept: Sequence[MessageGroup]) -> int:
+            return given.count(assemble(draft, state, kept, state.summary))
+
+        tokens = size(recent.read())
+        if tokens <= limit and not recent.overflowing():
+            return tokens, None
+        if given.window.overflow == "refuse":
+            raise _too_long(tokens, limit, "memory.window.overflow is 'refuse'")
+        wished, most = self.goal(given)
+        gone = recent.trim(lambda kept: size(kept) <= wished, most=most)
+        if gone is None:
+            # What is pinned takes more than the strategy wishes for, but may still fit.
+            gone = recent.trim(lambda kept: size(kept) <= room(given))
+        if gone is None:
+            raise _too_long(tokens, limit, "nothing more can be left out")
+        return tokens, gone
+
+
+def room(given: ContextInput) -> int:
+    """The tokens that the loose and pinned groups may take together."""
+    return given.limit - (SUMMARY_TOKENS if given.window.overflow == "summarise" else 0)
+
+
+def assemble(
+    draft: ModelCallDraft, state: RunState, kept: Sequence[MessageGroup], summary: str
+) -> tuple[Message, ...]:
+    """The draft's messages with only the `kept` loose turns, with summary and memories noted."""
+    notes = _notes(state, summary)
+    messages = [Message(role="system", content=draft.system)] if draft.system else []
+    out = sum(not turn.pinned for turn in draft.turns) - len(kept)
+    for turn in draft.turns:
+        if not turn.pinned and out > 0:
+            out -= 1
+            continue
+        group = list(turn.messages)
+        if turn.noted and notes:
+            group[0] = replace(group[0], content=f"{notes}\n\n{group[0].content}")
+            notes = ""
+        messages += group
+    return tuple(replace(m, content=shown(m.content)) for m in messages)
+
+
+def _notes(state: RunState, summary: str) -> str:
+    """Memories and summary stand in a user message: they are data and never gain the system's voice."""
+    parts = []
+    if state.recalled:
+        parts.append("Notes from memory:\n" + "\n".join(f"- {text}" for _, text, _ in state.recalled))
+    if summary:
+        parts.append(f"Earlier, in short: {summary}")
+    return "\n\n".join(parts)
+
+
+def _transcript(gone: Sequence[MessageGroup], summary: str) -> str:
+    lines = [f"{m.role}: {m.content}" for turn in gone for m in turn.messages if m.content]
+    return "\n".join(([f"Summary so far: {summary}"] if summary else []) + lines)
+
+
+def _too_long(tokens: int, limit: int, why: str) -> ContextLengthExceeded:
+    return ContextLengthExceeded(
+        f"the prompt has {tokens} tokens, {limit} are available and {why}",
+        hint="shorten the goal or instructions, lower max_tokens, or use a model with a longer context",
+        param="goal",
+    )
