@@ -193,6 +193,7 @@ _TABLE: dict[str, dict[str, str]] = {
     "router": {
         "fixed": "pentad.model.routing.fixed:Fixed",
         "cheapest": "pentad.model.routing.cheapest:Cheapest",
+        "objective": "pentad.model.routing.objective:ByObjective",
     },
     "tool_format": {
         "hermes": "pentad.model.toolcalls.hermes:Hermes",

@@ -78,11 +78,6 @@ def test_fit_leaves_out_what_cannot_serve_and_says_why_when_nothing_can() -> Non
         fit(state({"away": REMOTE}, context=away))
 
 
-def test_the_speed_of_a_candidate_is_its_measured_time_per_token() -> None:
-    assert candidate().generate_s is None
-    assert candidate(load={"busy_s": 2.0, "generation_tokens_total": 100.0}).generate_s == 0.02
-
-
 TURNS = [{"role": "user", "content": "x"}]
 
 

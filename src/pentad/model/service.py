@@ -17,7 +17,7 @@ from typing import cast
 import msgspec
 
 from pentad.errors import Incompatible, ModelNotFound
-from pentad.execution.backend import Backend, Completion, Delta, Embedder, StreamDone, collect
+from pentad.execution.backend import Backend, Completion, Delta, Embedder, NoticeDelta, StreamDone, collect
 from pentad.model.backends.openai_usage import estimated_tokens, prompt_bytes
 from pentad.model.backends.sizes import prompt_chars
 from pentad.model.cards import Embeddings, ModelCard
@@ -25,6 +25,7 @@ from pentad.model.codecs import PromptRenderer, TokenCodec
 from pentad.model.objectives import fitted, marked, needs_count, refuse_unenforced, time_limit, within
 from pentad.model.prices import FREE, Price
 from pentad.model.routing.base import Candidate, ModelRouter, RouterInput
+from pentad.model.routing.speed import Speed
 from pentad.model.sampling_defaults import taken_defaults, with_defaults
 from pentad.model.tokenizer_facts import TokenizerFacts
 from pentad.model.workers import in_thread
@@ -74,6 +75,7 @@ class ModelService:
         self._turns = dict(turns or {})
         self._prices = dict(prices or {})
         self._qualities = dict(qualities or {})
+        self._speeds: dict[str, Speed] = {}
         self._clock = clock
         self._created_s = int(wall_clock())
 
@@ -96,10 +98,16 @@ class ModelService:
         answer = self._admitted(backend, request)
         if (limit := time_limit(request.context)) is not None:
             answer = within(answer, limit, request, partial(self._count_partial, backend))
+        first_s: float | None = None
         async with aclosing(answer) as deltas:
             async for delta in deltas:
+                if first_s is None and not isinstance(delta, NoticeDelta):
+                    first_s = self._clock() - started_s
                 if isinstance(delta, StreamDone):
                     usage = delta.usage
+                    known, now_s = self._speeds.get(request.model, Speed()), self._clock()
+                    total_s = now_s - started_s
+                    self._speeds[request.model] = known.after(usage, first_s or total_s, total_s, now_s)
                     delta = StreamDone(
                         usage=replace(
                             usage,
@@ -166,6 +174,7 @@ class ModelService:
                 price=self._prices.get(name, FREE),
                 quality=self._qualities.get(name),
                 load=backend.stats(),
+                speed=self._speeds.get(name),
             )
             for name, backend in self._backends.items()
         }

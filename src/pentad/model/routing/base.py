@@ -9,6 +9,7 @@ from typing import Protocol
 from pentad.errors import Forbidden, Incompatible, PentadError
 from pentad.execution.backend import Capabilities
 from pentad.model.prices import FREE, Price
+from pentad.model.routing.speed import Speed
 from pentad.resource.offloading.base import LOCAL_LABEL
 from pentad.types import Decision, Request
 
@@ -23,12 +24,8 @@ class Candidate:
     """0 to 1, of the catalogue or the settings; None where nobody says."""
     load: Mapping[str, float] = field(default_factory=dict)
     """The backend's gauges and counters: `running`, `waiting` ...; empty for one that has none."""
-
-    @property
-    def generate_s(self) -> float | None:
-        """Measured seconds of its steps per generated token, over all requests; None before any."""
-        tokens = self.load.get("generation_tokens_total", 0.0)
-        return self.load["busy_s"] / tokens if tokens and "busy_s" in self.load else None
+    speed: Speed | None = None
+    """As its requests met it; None before any has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

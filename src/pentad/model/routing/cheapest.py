@@ -5,22 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pentad.errors import Infeasible
-from pentad.model.routing.base import Candidate, RouterInput, fit
-from pentad.model.routing.fixed import Fixed
+from pentad.model.routing import estimates
+from pentad.model.routing.base import RouterInput
 from pentad.ranges import in_range
 from pentad.types import Decision
-
-ANY = ("", "auto")
-"""Names of no model: the router is to choose."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cheapest:
     """Serves a request that names no model, or `auto`, with the cheapest one of sufficient quality.
 
-    Compared is what the longest answer asked for would cost at each model's price; of equal ones the
-    better, then the first wins. A named model is served as `fixed` does, if it is good enough.
+    Compared is what the answer that is expected, or else the longest one asked for, would cost at each
+    model's price; of equal ones the better, then the first wins. A named model is served as `fixed` does,
+    if it is good enough.
     Exactness: lossy where it changes the model; the metric is the quality that the catalogue and the
     settings state. Cost: one comparison per model.
 
@@ -31,7 +28,7 @@ class Cheapest:
     floor: float = 0.0
     """Least quality of every request, 0 to 1; a request's own `quality` may ask for more."""
     answer_tokens: int = 256
-    """Assumed of answers whose length nobody limits, for the comparison."""
+    """Assumed of answers whose length nobody limits or expects, for the comparison."""
 
     name: ClassVar[str] = "cheapest"
     enforces: ClassVar[frozenset[str]] = frozenset({"min_quality"})
@@ -44,20 +41,9 @@ class Cheapest:
         """The choice. Raises Infeasible where no model that may serve is good enough."""
         request = state.request
         floor = max(self.floor, request.context.objective.min_quality or 0.0)
-        named = request.model not in ANY
-        if named:
-            Fixed().route(state)  # raises for a model that is not here or cannot serve it
-        able = {request.model: state.candidates[request.model]} if named else fit(state)
-        good = {name: c for name, c in able.items() if floor == 0 or (c.quality or 0.0) >= floor}
-        if not good:
-            best = max(able.values(), key=lambda c: c.quality or 0.0).quality
-            raise Infeasible(
-                f"no model that may serve this has a quality of {floor:g}; the best of "
-                f"{', '.join(able)} has {'none stated' if best is None else f'{best:g}'}",
-                hint="lower `quality`, serve a better model, or state its quality in the settings",
-                param="quality",
-            )
-        costs = {name: self._cost(state, candidate) for name, candidate in good.items()}
+        able = estimates.able(state)
+        good = estimates.good_enough(able, floor)
+        costs = {name: estimates.cost(request, c, self.answer_tokens) for name, c in good.items()}
         chosen = min(good, key=lambda name: (costs[name], -(good[name].quality or 0.0)))
         left_out = len(good) < len(able)
         return chosen, Decision(
@@ -69,11 +55,3 @@ class Cheapest:
             constraint=f"quality of at least {floor:g}" if left_out else request.context.data_label,
             at_s=state.now_s,
         )
-
-    def _cost(self, state: RouterInput, candidate: Candidate) -> float:
-        """Money for this request at most: its prompt by its characters, its answer by its limit."""
-        request = state.request
-        texts = [m.content for m in request.messages or ()] if request.text is None else [request.text]
-        prompt = len(request.token_ids) if request.token_ids is not None else sum(map(len, texts)) // 4
-        answer = (request.sampling.max_tokens or self.answer_tokens) * request.sampling.n
-        return candidate.price.at_most(prompt, answer)
