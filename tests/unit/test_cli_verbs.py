@@ -213,7 +213,7 @@ def test_agent_run_shows_goal_answer_usage_and_time_per_layer(
     script([["It is 42."]])
     outcome = pentad_("agent", "run", agent_file, "What is it?")
     assert outcome.status == 0
-    for words in ("goal    What is it?", "answer  It is 42.", "usage   1 model calls", "time    application"):
+    for words in ("goal    What is it?", "answer  It is 42.", "usage   1 model call", "time    application"):
         assert words in outcome.out
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from model_fixtures import tiny_llama_gguf
 from pentad.application.config import ModelPrice, RemoteBackend, Settings
 from pentad.application.wiring import build
-from pentad.errors import InvalidRequest
+from pentad.errors import InvalidRequest, ModelNotFound
 from pentad.model.service import ModelService
 from pentad.model.store import ModelStore
 
@@ -59,3 +59,16 @@ def test_two_entries_of_one_name_are_refused() -> None:
 def test_a_price_needs_a_served_model(home: pathlib.Path) -> None:
     with pytest.raises(InvalidRequest, match="which is not served; served are: tiny"):
         served(home, models=("tiny",), prices=(ModelPrice(model="tinny", prompt=1, completion=2),))
+
+
+def test_without_the_default_embedding_model_the_rest_is_served_and_an_asked_for_one_is_refused(
+    home: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def embedders(settings: Settings) -> list[str]:
+        async with build(settings) as services:
+            return [card.name for card in services.models.models() if card.kind == "embed"]
+
+    assert asyncio.run(embedders(Settings(home=home, models=["tiny"]))) == []
+    assert "pentad pull minilm" in caplog.text
+    with pytest.raises(ModelNotFound, match="minilm"):
+        asyncio.run(embedders(Settings(home=home, models=["tiny"], embedding_model="minilm")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import pathlib
 import time
@@ -20,7 +21,7 @@ from pentad.application.config import EngineSettings, ModelPrice, RemoteBackend,
 from pentad.application.folders import use_data_home, use_home
 from pentad.application.runners import load_engine
 from pentad.application.services import Services
-from pentad.errors import InvalidRequest
+from pentad.errors import InvalidRequest, ModelNotFound
 from pentad.execution.backend import Backend, Embedder
 from pentad.execution.loop import EngineLoop
 from pentad.model.backends.engine import EngineBackend
@@ -32,6 +33,8 @@ from pentad.model.service import ModelService
 from pentad.model.store import ModelStore
 from pentad.resource.fair_queue import FairQueue
 from pentad.types import Clock
+
+_log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -47,7 +50,7 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
     use_data_home(settings)
     async with AsyncExitStack() as undo:
         # Loads in a thread of its own while the models do.
-        embedders = asyncio.create_task(_embedders(store, settings.embedding_model, settings.engine.kernels))
+        embedders = asyncio.create_task(_embedders(store, settings))
         undo.callback(embedders.cancel)
         backends: dict[str, Backend] = {}
         stored_models = [await asyncio.to_thread(store.resolve, ref) for ref in settings.models]
@@ -172,11 +175,25 @@ def _price(setting: ModelPrice) -> Price:
     return Price(prompt=setting.prompt, completion=setting.completion, cached=setting.cached)
 
 
-async def _embedders(store: ModelStore, ref: str | None, kernels: str) -> dict[str, Embedder]:
+async def _embedders(store: ModelStore, settings: Settings) -> dict[str, Embedder]:
+    """The embedding model by its name; none where nobody asked for one and the default is not here."""
+    ref = settings.embedding_model
     if ref is None:
         return {}
-    stored = await asyncio.to_thread(store.resolve, ref)
-    opened = await asyncio.to_thread(LocalEmbedder.open, stored.path, name=stored.name, kernels=kernels)
+    try:
+        stored = await asyncio.to_thread(store.resolve, ref)
+    except ModelNotFound:
+        if "embedding_model" in settings.model_fields_set:
+            raise
+        _log.warning(
+            "no embeddings and no long-term memory: the model %s is not here; `pentad pull %s` brings it",
+            ref,
+            ref,
+        )
+        return {}
+    opened = await asyncio.to_thread(
+        LocalEmbedder.open, stored.path, name=stored.name, kernels=settings.engine.kernels
+    )
     return {stored.name: opened}
 
 

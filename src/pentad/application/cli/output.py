@@ -115,3 +115,8 @@ def progress_bar(label: str, *, in_bytes: bool = False) -> Iterator[Bar]:
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield Bar(progress, progress.add_task(label, total=None))
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 tool call`, `2 tool calls`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -15,7 +15,7 @@ from pentad.application.cli.agents import serving_only
 from pentad.application.cli.client import ServerClient
 from pentad.application.cli.data import open_journal, register_runs
 from pentad.application.cli.options import AGENTS, COMMON, ENGINE, MODELS, number, settings_of, with_settings
-from pentad.application.cli.output import duration, note, plain, print_json, print_table
+from pentad.application.cli.output import counted, duration, note, plain, print_json, print_table
 from pentad.application.cli.settings import JsonOption
 from pentad.errors import InvalidRequest
 
@@ -138,9 +138,9 @@ def runs_explain(
     typer.echo(
         f"\n{duration(explanation.active_s)} at work, {waited}"
         f"{duration(explanation.offline_s)} between processes; "
-        f"{explanation.model_calls} model calls, {explanation.prompt_tokens} prompt tokens "
+        f"{counted(explanation.model_calls, 'model call')}, {explanation.prompt_tokens} prompt tokens "
         f"({explanation.cached_tokens} cached), {explanation.completion_tokens} generated; "
-        f"{explanation.tool_calls} tool calls; cost {explanation.cost:g}"
+        f"{counted(explanation.tool_calls, 'tool call')}; cost {explanation.cost:g}"
     )
     if explanation.waterfall:
         typer.echo("")

@@ -22,7 +22,7 @@ from pentad.agent.tool_events import (
     ToolsOffered,
     ToolsWithheld,
 )
-from pentad.application.cli.output import duration, plain
+from pentad.application.cli.output import counted, duration, plain
 from pentad.json_text import parse_json
 from pentad.types import Decision
 
@@ -38,7 +38,7 @@ def line_of(record: Record) -> str | None:
         case RunStarted() as e:
             text = f"run     {record.run_id}\nagent   {e.agent.get('name', '')}\ngoal    {e.goal}"
         case RunResumed() as e:
-            text = f"resumed ({e.in_doubt} tool calls in doubt)"
+            text = f"resumed ({counted(e.in_doubt, 'tool call')} in doubt)"
         case Recalled() as e:
             text = f"recall  {len(e.items)} memories"
         case Compacted() as e:
@@ -103,9 +103,9 @@ def ending(state: RunState, explanation: Explanation) -> str:
     """Usage and time per layer, after a run."""
     total = state.totals
     used = (
-        f"usage   {total.model_calls} model calls, {total.prompt_tokens} prompt tokens "
+        f"usage   {counted(total.model_calls, 'model call')}, {total.prompt_tokens} prompt tokens "
         f"({total.cached_tokens} cached), {total.completion_tokens} generated, "
-        f"{explanation.tool_calls} tool calls, {duration(explanation.active_s)}"
+        f"{counted(explanation.tool_calls, 'tool call')}, {duration(explanation.active_s)}"
     )
     return (
         used

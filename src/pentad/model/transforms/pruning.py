@@ -35,7 +35,11 @@ class ScoredPruning(MatrixTransform):
 
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
-            raise InvalidRequest(f"sparsity is {self.sparsity}, must be 0 to below 1", param="sparsity")
+            raise InvalidRequest(
+                f"sparsity is {self.sparsity}, must be 0 to below 1",
+                hint="sparsity=0.5 makes half of each matrix zero",
+                param="sparsity",
+            )
         if self.format == "Q4_1":
             raise InvalidRequest("Q4_1 does not keep zeros", hint="choose Q8_0, Q4_0 or F16", param="format")
 
