@@ -110,6 +110,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             chosen_by=("simulate --offload",),
             about="at which site a request is computed: here, on another machine, or remotely",
         ),
+        "scaler": Family(
+            layer="resource",
+            interface="pentad.resource.scaling.base:FleetScaler",
+            baseline="fixed",
+            chosen_by=("simulate --scaler",),
+            about="how many replicas of which model are up, as the load comes and goes",
+        ),
     }
 )
 """The families that people choose from; the other sections of the table are chosen by the code."""
@@ -130,6 +137,10 @@ _TABLE: dict[str, dict[str, str]] = {
         "local": "pentad.resource.offloading.local:Local",
         "fastest": "pentad.resource.offloading.fastest:Fastest",
         "flow": "pentad.resource.offloading.flow:Flow",
+    },
+    "scaler": {
+        "fixed": "pentad.resource.scaling.fixed:FixedReplicas",
+        "queue": "pentad.resource.scaling.queue:QueueScaler",
     },
     # execution layer: how messages and bytes travel between processes
     "transport": {

@@ -47,6 +47,13 @@ def simulate(
     offload: Annotated[
         str, typer.Option("--offload", help="Which engine of a cluster gets a request, by name.")
     ] = "local",
+    scaler: Annotated[
+        str, typer.Option("--scaler", help="How many engines of a cluster are up, by name.")
+    ] = "fixed",
+    cold_start_s: Annotated[
+        float | None,
+        number("--cold-start-s", "Of an engine. Absent: its weights at the disk's rate.", least=0),
+    ] = None,
     origin: Annotated[
         str | None, typer.Option("--origin", metavar="DEVICE", help="Of a cluster: where requests arise.")
     ] = None,
@@ -99,6 +106,7 @@ def simulate(
         ),
         kv_blocks=kv_blocks,
         too_long="clip" if too_long == "clip" else "refuse",
+        cold_start_s=cold_start_s,
         seed=seed,
     )
     steps = None if rates is None else _rates(rates, objective)
@@ -113,7 +121,7 @@ def simulate(
             read_cluster(cluster),
             items,
             placement=strategy,
-            policies=simulator.Policies.of(scheduler=scheduler, offload=offload),
+            policies=simulator.Policies.of(scheduler=scheduler, offload=offload, scaler=scaler),
             origin=origin,
         )
     else:

@@ -27,13 +27,17 @@ def show(report: SimulationReport | FleetReport, *, as_json: bool) -> None:
     print_table(("", "median", "p95", "p99", "mean"), rows, empty="nothing completed")
     if isinstance(report, FleetReport):
         typer.echo()
-        columns = ("engine", "requests", "in steps", "tokens/s", "p95 first token", "p95 between")
+        columns = ("engine", "requests", "up", "in steps", "tokens/s", "p95 first token", "p95 between")
         print_table(columns, [engine_row(engine) for engine in report.engines], empty="no engines")
 
 
 def fleet_lines(report: FleetReport) -> list[str]:
     """What is told of many engines beside the totals."""
     lines = [f"given to engines by  {report.offload}"]
+    hours = sum(engine.up_s for engine in report.engines) / 3600
+    lines.append(
+        f"engines up by        {report.scaler}, {hours:.4g} engine hours, {report.cold_starts} cold starts"
+    )
     if report.cost:
         lines.append(f"cost of all devices  {report.cost:.4g}")
     return lines
@@ -44,6 +48,7 @@ def engine_row(engine: EngineReport) -> tuple[object, ...]:
     return (
         engine.name,
         engine.given,
+        duration(engine.up_s),
         f"{engine.utilisation:.0%}",
         f"{own.throughput_tokens_per_s:.1f}",
         duration(own.ttft.p95),

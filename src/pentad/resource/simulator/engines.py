@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pentad.execution.engine import Engine
 from pentad.execution.spec import ModelSpec
@@ -12,6 +14,9 @@ from pentad.resource.step_shape import StepShape
 
 PACE_CONTEXT = 512
 """Tokens of context at which the paces are taken that policies see."""
+
+
+EngineState = Literal["spare", "starting", "ready", "draining"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +54,21 @@ class SimulatedEngine:
     name: str
     engine: Engine
     runner: SimulatedRunner
+    anew: Callable[[], Engine] | None = None
+    """Makes the engine of a later cold start, so that nothing stays cached."""
     devices: tuple[str, ...] = ()
     weight: float = 1.0
     """Share of the requests that the plan gives it."""
     price_per_s: float = 0.0
     """Of all its devices."""
     power_w: float = 0.0
+    cold_start_s: float = 0.0
+    """From its start to its first step: its weights come from the disk."""
+    state: EngineState = "ready"
+    since_s: float = 0.0
+    """When its devices were taken; of no meaning while it is spare."""
+    held_s: float = 0.0
+    """Time for which its devices were taken before, cold starts included."""
     stepping: bool = False
     served: int = 0
     in_flight: dict[str, RequestRecord] = field(default_factory=dict)
@@ -93,8 +107,29 @@ class SimulatedEngine:
         """A request's prompt is computed."""
         self.queued_tokens -= record.item.prompt_tokens
 
-    def end(self, record: RequestRecord) -> None:
-        """A request is done with, whatever came of it."""
+    def end(self, record: RequestRecord, now_s: float) -> None:
+        """A request is done with, whatever came of it; an engine that drains stops with its last one."""
         del self.in_flight[record.item.id]
         if not record.token_times_s:
             self.queued_tokens -= record.item.prompt_tokens
+        if self.state == "draining" and not self.in_flight:
+            self.give_devices_back(now_s)
+
+    @property
+    def up(self) -> bool:
+        """Whether it has its devices."""
+        return self.state != "spare"
+
+    def up_s(self, until_s: float) -> float:
+        """Time for which its devices were taken, up to an instant."""
+        return self.held_s + (max(0.0, until_s - self.since_s) if self.state != "spare" else 0.0)
+
+    def take_devices(self, now_s: float) -> None:
+        """It is started, with nothing in its memory."""
+        self.state, self.since_s = "starting", now_s
+        if self.held_s and self.anew is not None:
+            self.engine = self.anew()
+
+    def give_devices_back(self, now_s: float) -> None:
+        """It is stopped, with nothing left to do."""
+        self.held_s, self.state = self.up_s(now_s), "spare"

@@ -24,6 +24,7 @@ Following = list[tuple[float, Event]]
 def enter(world: World, items: Iterable[TraceItem]) -> None:
     """Puts a trace into a world: each item arrives at its time, or behind the item that it waits for."""
     for item in items:
+        world.expected += 1
         if item.after is None:
             world.schedule(item.arrival_s, Arrival(item))
         else:
@@ -52,19 +53,31 @@ class Arrival:
             item=self.item, arrived_s=now_s, clipped_tokens=world.clipped.get(self.item.id, 0)
         )
         world.records[self.item.id] = record
-        if world.placing is None:
-            engine = next(iter(world.engines.values()))
-            engine.take(record)
-            return Delivery(record, engine).fire(world)
-        try:
-            engine = world.placing.choose(record, world.engines.values(), now_s)
-        except PentadError as error:
-            record.refusal = error.code
-            return ended(world, record, now_s)
+        record.model = next(iter(world.pools))
+        world.arrived[record.model] += 1
+        return dispatch(world, record)
+
+
+def dispatch(world: World, record: RequestRecord) -> Following:
+    """Gives a request to an engine and sends it on its way there, holds it back, or refuses it."""
+    now_s = world.clock()
+    able = world.ready
+    if not able and world.holds:
+        world.held.append(record)
+        return []
+    if world.placing is None:
+        engine = able[0]
         engine.take(record)
-        way_s, record.back_s = world.placing.way_s(record, engine)
-        delivery = Delivery(record, engine)
-        return ((now_s + way_s, delivery),) if way_s else delivery.fire(world)
+        return list(Delivery(record, engine).fire(world))
+    try:
+        engine = world.placing.choose(record, able, now_s)
+    except PentadError as error:
+        record.refusal = error.code
+        return ended(world, record, now_s)
+    engine.take(record)
+    way_s, record.back_s = world.placing.way_s(record, engine)
+    delivery = Delivery(record, engine)
+    return [(now_s + way_s, delivery)] if way_s else list(delivery.fire(world))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +94,7 @@ class Delivery:
             engine.engine.add(request_of(record.item, engine.spec.vocab_size, seed=world.seed))
         except PentadError as error:
             record.refusal = error.code
-            engine.end(record)
+            engine.end(record, now_s)
             return ended(world, record, now_s)
         if engine.stepping:
             return ()
@@ -127,7 +140,7 @@ class StepEnd:
             if first and record.token_times_s:
                 engine.first_token(record)
             if output.stats is not None or output.error is not None:
-                engine.end(record)
+                engine.end(record, now_s)
                 following += ended(world, record, now_s + record.back_s)
         engine.stepping = engine.engine.has_work
         if engine.stepping:

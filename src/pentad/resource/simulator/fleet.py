@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from pentad.choice import Choice, build
 from pentad.errors import Infeasible, UnknownName
@@ -16,7 +17,9 @@ from pentad.registry import near
 from pentad.resource.offloading.base import OffloadPolicy
 from pentad.resource.placement.base import PlacementProblem, Plan, Replica
 from pentad.resource.placement.predict import pipeline_cost
+from pentad.resource.scaling.base import FleetScaler
 from pentad.resource.simulator.clock import VirtualClock
+from pentad.resource.simulator.control import FleetControl
 from pentad.resource.simulator.engines import SimulatedEngine
 from pentad.resource.simulator.events import enter
 from pentad.resource.simulator.fleet_report import FleetReport, engine_report
@@ -24,9 +27,13 @@ from pentad.resource.simulator.placing import Placing
 from pentad.resource.simulator.replay import SimulationOptions, check_trace, clip
 from pentad.resource.simulator.report import SimulationReport
 from pentad.resource.simulator.runner import SimulatedRunner
+from pentad.resource.simulator.scaling_events import begin
 from pentad.resource.simulator.trace import TraceItem
 from pentad.resource.simulator.world import World
 from pentad.types import RunContext
+
+DISK_BYTES_PER_S = 1e9
+"""Assumed of a device whose profile has no disk, for cold starts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +43,17 @@ class Policies:
     scheduler: BatchScheduler
     """Of every engine; it keeps nothing between steps."""
     offload: OffloadPolicy
+    """Which engine gets a request."""
+    scaler: FleetScaler
+    """Which engines are up."""
 
     @classmethod
-    def of(cls, *, scheduler: str = "sarathi", offload: str = "flow") -> Policies:
+    def of(cls, *, scheduler: str = "sarathi", offload: str = "local", scaler: str = "fixed") -> Policies:
         """The policies of these choices, as `Choice.of` reads them. Raises UnknownName, InvalidRequest."""
         return cls(
-            scheduler=build("scheduler", Choice.of(scheduler)), offload=build("offload", Choice.of(offload))
+            scheduler=build("scheduler", Choice.of(scheduler)),
+            offload=build("offload", Choice.of(offload)),
+            scaler=build("scaler", Choice.of(scaler)),
         )
 
 
@@ -108,6 +120,8 @@ def simulate_fleet(
     )
     world = World(engines, clock, placing=placing, clipped=clipped, seed=options.seed)
     enter(world, items)
+    control = FleetControl(scaler=policies.scaler, seed=options.seed)
+    begin(world, control)
     world.run(tell)
     world.check_integrity()
     total = SimulationReport(
@@ -123,6 +137,9 @@ def simulate_fleet(
     return FleetReport(
         total=total,
         offload=policies.offload.name,
+        scaler=policies.scaler.name,
+        scaling=tuple(control.decisions),
+        cold_starts=control.starts,
         engines=tuple(engine_report(engine, total) for engine in engines),
         sent_bytes=placing.sent_bytes,
     )
@@ -143,7 +160,8 @@ def _engines(
         cost = pipeline_cost(problem, replica.stages)
         blocks = options.kv_blocks or min(usable_blocks, _blocks(fleet, replica, options, sharing))
         runner = SimulatedRunner(cost, clock, num_blocks=blocks, block_size=options.block_size)
-        engine = Engine(
+        anew = partial(
+            Engine,
             runner,
             policies.scheduler,
             limits=options.limits,
@@ -153,15 +171,29 @@ def _engines(
         engines.append(
             SimulatedEngine(
                 name=name if names[name] == 1 else f"{name}#{names[name]}",
-                engine=engine,
+                engine=anew(),
+                anew=anew,
                 runner=runner,
                 devices=devices,
                 weight=replica.weight,
                 price_per_s=sum(profile.price_per_hour or 0.0 for profile in profiles) / 3600,
+                cold_start_s=_cold_start_s(fleet, replica, options),
                 power_w=sum(profile.power_w or 0.0 for profile in profiles),
             )
         )
     return engines
+
+
+def _cold_start_s(fleet: Fleet, replica: Replica, options: SimulationOptions) -> float:
+    """Until the slowest of its devices has its weights: all read theirs from their disks at once."""
+    if options.cold_start_s is not None:
+        return options.cold_start_s
+
+    def rate(device: str) -> float:
+        tiers = fleet.cluster.device(device).memory
+        return next((tier.read_bytes_per_s for tier in tiers if tier.name == "disk"), DISK_BYTES_PER_S)
+
+    return max(stage.weight_bytes / rate(stage.device) for stage in replica.stages)
 
 
 def _devices(replica: Replica) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pentad.resource.simulator.engines import SimulatedEngine
 from pentad.resource.simulator.report import SimulationReport
+from pentad.types import Decision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,10 @@ class FleetReport:
     total: SimulationReport
     """`utilisation` is the mean over the engines."""
     offload: str
+    scaler: str
+    scaling: tuple[Decision, ...]
+    """What the scaler changed, in order."""
+    cold_starts: int
     engines: tuple[EngineReport, ...]
     sent_bytes: int
     """Prompts that went over links."""
@@ -75,6 +80,14 @@ class FleetReport:
         """The metrics as plain data for JSON, without the records."""
         return self.total.to_dict() | {
             "offload": self.offload,
+            "scaler": self.scaler,
+            "cold_starts": self.cold_starts,
+            "scaling": [
+                {"at_s": d.at_s, "subject": d.subject, "chosen": d.chosen, "constraint": d.constraint}
+                | dict(d.candidates)
+                for d in self.scaling
+            ],
+            "up_s": sum(engine.up_s for engine in self.engines),
             "sent_bytes": self.sent_bytes,
             "cost": self.cost,
             "energy_j": sum(engine.energy_j for engine in self.engines),
@@ -85,13 +98,15 @@ class FleetReport:
 def engine_report(engine: SimulatedEngine, total: SimulationReport) -> EngineReport:
     """An engine's part of a load that is over."""
     records = tuple(record for record in total.records if record.engine == engine.name)
+    ends = [record.finished_s for record in total.records if record.finished_s is not None]
+    up_s = engine.up_s(max(ends, default=0.0))
     return EngineReport(
         name=engine.name,
         devices=engine.devices,
         given=engine.served,
-        up_s=total.span_s,
-        cost=total.span_s * engine.price_per_s,
-        energy_j=total.span_s * engine.power_w,
+        up_s=up_s,
+        cost=up_s * engine.price_per_s,
+        energy_j=up_s * engine.power_w,
         report=SimulationReport(
             scheduler=total.scheduler,
             device="+".join(engine.devices),

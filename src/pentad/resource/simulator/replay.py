@@ -42,12 +42,15 @@ class SimulationOptions:
     """What becomes of a request that exceeds the context or the KV cache. Clipping cuts the prompt,
     then the output; the report counts both."""
     form: ModelForm = field(default_factory=ModelForm)
+    cold_start_s: float | None = None
+    """Of an engine of a fleet; None: its weights at the rate of its device's disk, 1 GB/s without one."""
     seed: int = 0
     """Of the prompts' tokens."""
 
     def __post_init__(self) -> None:
         in_range("kv_blocks", self.kv_blocks, least=1)
         in_range("block_size", self.block_size, least=1)
+        in_range("cold_start_s", self.cold_start_s, least=0)
         in_range("seed", self.seed, least=0)
 
 

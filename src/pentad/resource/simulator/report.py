@@ -36,6 +36,8 @@ class RequestRecord:
     """Why the engine did not take or complete it, as the error's stable code."""
     clipped_tokens: int = 0
     """Prompt and output tokens cut off so that it fits the context."""
+    model: str = ""
+    """Which model of a simulated world answers it."""
     engine: str = ""
     """Which engine of a simulated world it was given to."""
     back_s: float = 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, Protocol
 
@@ -53,8 +53,20 @@ class World:
         self.placing = placing
         self.seed = seed
         self.clipped = clipped or {}
+        self.pools: dict[str, list[SimulatedEngine]] = defaultdict(list)
+        """Engines by model."""
+        for engine in engines:
+            self.pools[engine.spec.name].append(engine)
+        self.expected = 0
+        """Requests of the trace."""
+        self.arrived: Counter[str] = Counter()
+        """Requests so far, by model."""
         self.ended = 0
         """Requests that are done with."""
+        self.holds = False
+        """Whether requests wait while no engine is ready, instead of being refused."""
+        self.held: list[RequestRecord] = []
+        """Those that do."""
         self.records: dict[str, RequestRecord] = {}
         self.followers: dict[str, list[TraceItem]] = defaultdict(list)
         """Items that arrive once the item of this id has ended."""
@@ -67,6 +79,11 @@ class World:
         """Puts an event into the queue."""
         heapq.heappush(self._queue, (at_s, event.priority, self._count, event))
         self._count += 1
+
+    @property
+    def ready(self) -> list[SimulatedEngine]:
+        """The engines that take requests now."""
+        return [engine for engine in self.engines.values() if engine.state == "ready"]
 
     def run(self, tell: Callable[[int], None] | None = None) -> None:
         """Fires events until none are left; `tell` hears now and then how many requests have ended."""

@@ -1,0 +1,1 @@
+"""How many replicas of which model are up, and where, as the load comes and goes."""
