@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
+from pentad.errors import InvalidRequest
 from pentad.execution.batch import RaggedBatch
 from pentad.execution.engine import Engine
 from pentad.execution.request import TokenRequest
@@ -295,3 +297,26 @@ def test_tenants_and_salts_share_no_blocks(salts: tuple[str, str, str, str]) -> 
     again = run(engine, token_request("c", range(32), tenant=first_tenant, cache_salt=first_salt))["c"]
     assert again.stats is not None
     assert again.stats.cached_tokens == 28
+
+
+@pytest.mark.parametrize("begun", [1, 2, 7])
+def test_an_answer_that_goes_on_elsewhere_is_the_same(begun: int) -> None:
+    """What another engine drew is given with the request; the rest comes out, and only the rest."""
+    requests = mixed_requests(40, seed=begun)
+    whole = run(toy_engine(Sarathi()), *requests)
+    cut = [replace(r, generated=tuple(whole[r.id].tokens[:begun])) for r in requests]
+    cut = [r for r in cut if len(whole[r.id].tokens) > begun]
+    assert len(cut) > 10
+    rest = run(toy_engine(Sarathi()), *cut)
+    for request in cut:
+        answer, before = rest[request.id], whole[request.id]
+        assert [*request.generated, *answer.tokens] == before.tokens
+        assert answer.finish == before.finish
+        assert answer.stats is not None
+        assert answer.stats.completion_tokens == len(before.tokens)
+        assert answer.stats.prompt_tokens == len(request.prompt)
+
+
+def test_an_answer_that_goes_on_needs_room_for_one_more_token() -> None:
+    with pytest.raises(InvalidRequest, match="max_tokens is 3; ask for at least 4"):
+        toy_engine(Sarathi()).add(token_request("a", range(4), 3, generated=(1, 2, 3)))

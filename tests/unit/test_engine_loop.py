@@ -404,7 +404,7 @@ def test_what_is_not_drained_in_time_is_cancelled() -> None:
         present = asyncio.ensure_future(collect(loop, token_request("a", range(4), 1000)))
         await gate.step_begun()
         closing = asyncio.ensure_future(loop.close(0))
-        await until(lambda: loop._stopping)
+        await until(lambda: loop.thread.stopping)
         gate.permits.release()
         await closing
         answer = (await present)["a"]

@@ -149,9 +149,11 @@ def _check_tokens(request: TokenRequest, vocab_size: int) -> None:
         raise InvalidRequest(
             f"prompt token {wrong} is unknown", hint=f"token ids are 0 to {vocab_size - 1}", param="prompt"
         )
-    if request.max_tokens < 1:
+    if request.max_tokens <= len(request.generated):
         raise InvalidRequest(
-            f"max_tokens is {request.max_tokens}", hint="ask for at least 1", param="max_tokens"
+            f"max_tokens is {request.max_tokens}",
+            hint=f"ask for at least {len(request.generated) + 1}",
+            param="max_tokens",
         )
 
 

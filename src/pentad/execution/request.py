@@ -42,6 +42,14 @@ class Watcher(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Guide:
+    """A constraint and a watcher as bytes, which whoever opened the model on the other side understands."""
+
+    constraint: bytes | None = None
+    watcher: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRequest:
     """One sequence to generate. A request with n choices becomes n of these that share blocks."""
 
@@ -63,6 +71,11 @@ class TokenRequest:
     """Text that the answer may repeat in parts; speculators copy from it."""
     constraint: Constraint | None = None
     watcher: Watcher | None = None
+    generated: tuple[int, ...] = ()
+    """The beginning of the answer, where it was drawn already: the answer goes on behind it. Constraint
+    and watcher stand behind it, too. Counts as generated in every respect, but is not given out."""
+    guide: Guide | None = None
+    """What constraint and watcher are made of where the engine is in another process; read by its driver."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,7 +91,7 @@ class Sequence:
         self.priority: int = request.priority
         self.arrived_s: float = arrived_s
         self.order = order
-        self.tokens: list[int] = list(request.prompt)
+        self.tokens: list[int] = [*request.prompt, *request.generated]
         self.prompt_tokens = len(request.prompt)
         self.num_computed: int = 0
         self.blocks: list[int] = []
@@ -125,8 +125,8 @@ class Sequence:
         natural = frozenset() if sampling.ignore_eos else request.end_tokens
         self._ends = natural | frozenset(sampling.stop_token_ids)
         counts = sampling.presence_penalty or sampling.frequency_penalty
-        self._output_counts: Counter[int] | None = Counter() if counts else None
-        self._seen: set[int] | None = set(request.prompt) if sampling.repetition_penalty != 1.0 else None
+        self._output_counts: Counter[int] | None = Counter(request.generated) if counts else None
+        self._seen: set[int] | None = set(self.tokens) if sampling.repetition_penalty != 1.0 else None
         self._steady_row: SampleRow | None = None
         self._temperature = 0.0 if sampling.temperature < GREEDY_BELOW else sampling.temperature
 
@@ -298,7 +298,7 @@ class Sequence:
             first_token_s=self.first_token_s,
             finished_s=finished_s,
             prompt_tokens=self.prompt_tokens,
-            cached_tokens=self.prompt_cached_tokens,
+            cached_tokens=min(self.prompt_cached_tokens, self.prompt_tokens),
             completion_tokens=self.num_generated,
             preemptions=self.num_preemptions,
             decisions=tuple(self._decisions),

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import cast
 
 from pentad.execution.backend import Capabilities, Delta, StreamDone
-from pentad.execution.loop import EngineLoop
+from pentad.execution.loop import EngineDriver
 from pentad.execution.request import StepOutput
 from pentad.model.backends.choices import open_choices, usage_of
 from pentad.model.backends.codec import FORMATS, ChatCodec, draw_seed
@@ -37,7 +37,7 @@ class EngineBackend:
     def __init__(
         self,
         files: ModelFiles,
-        loop: EngineLoop,
+        loop: EngineDriver,
         *,
         model: str | None = None,
         context_length: int | None = None,
@@ -45,10 +45,10 @@ class EngineBackend:
         drain_s: float = 5.0,
         seeds: Callable[[], int] = draw_seed,
     ) -> None:
-        possible = loop.engine.max_sequence_tokens
+        possible = loop.max_sequence_tokens
         self._loop = loop
         self._drain_s = drain_s
-        self._clock = loop.engine.clock
+        self._clock = loop.clock
         self.codec = ChatCodec(
             files,
             context_length=min(possible, context_length or possible),
@@ -76,7 +76,7 @@ class EngineBackend:
             InvalidRequest, ContextLengthExceeded, Overloaded, Unavailable: before any delta.
             BackendFailed: the runner, or following the output format, failed on the way.
         """
-        self._loop.engine.refuse_if_full()  # before anything is made of the request
+        self._loop.refuse_if_full()  # before anything is made of the request
         prepared = await prepare(self.codec, request)
         for notice in prepared.notices:
             yield notice
