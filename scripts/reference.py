@@ -126,6 +126,12 @@ SECTIONS = (
         "planner",
     ),
     (
+        "coordinator",
+        "Who of a team does what next; the members are `agents`, files from this one's folder or agents in "
+        "place.",
+        "coordinator",
+    ),
+    (
         "tool_policy",
         "Which of the tools that may be called the model is offered at a step. What is withheld stands in "
         "the run's record (`tools_offered`), with a decision.",

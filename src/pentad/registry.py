@@ -61,6 +61,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             chosen_by=("agent: context",),
             about="how a prompt is made to fit its token budget, and what is left out",
         ),
+        "coordinator": Family(
+            layer="agent",
+            interface="pentad.agent.coordination.base:Coordinator",
+            baseline="single",
+            chosen_by=("agent: coordinator",),
+            about="who of several agents does what next",
+        ),
         "router": Family(
             layer="model",
             interface="pentad.model.routing.base:ModelRouter",
@@ -74,13 +81,6 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             baseline="none",
             chosen_by=("engine.speculation",),
             about="who drafts tokens ahead, for several to be verified in one step",
-        ),
-        "kv_policy": Family(
-            layer="model",
-            interface="pentad.execution.kv.policy:KVPolicy",
-            baseline="keep-all",
-            chosen_by=("engine.kv_policy",),
-            about="which cached keys and values of a sequence stay",
         ),
         "transform": Family(
             layer="model",
@@ -197,10 +197,6 @@ _TABLE: dict[str, dict[str, str]] = {
         "specinfer": "pentad.model.speculation.specinfer:SpecInfer",
         "sequoia": "pentad.model.speculation.sequoia:Sequoia",
     },
-    "kv_policy": {
-        "keep-all": "pentad.model.kv_policies.keep_all:KeepAll",
-        "sinks": "pentad.model.kv_policies.sinks:Sinks",
-    },
     "router": {
         "fixed": "pentad.model.routing.fixed:Fixed",
         "cheapest": "pentad.model.routing.cheapest:Cheapest",
@@ -222,6 +218,9 @@ _TABLE: dict[str, dict[str, str]] = {
     "context": {
         "compact": "pentad.agent.context_builders.compact:Compact",
         "window": "pentad.agent.context_builders.window:NewestTurns",
+    },
+    "coordinator": {
+        "single": "pentad.agent.coordination.single:Single",
     },
     "memory": {
         "window": "pentad.agent.memory.window:Window",

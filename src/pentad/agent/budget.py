@@ -78,9 +78,15 @@ class Ledger:
         )
         return replace(freed, used=self.used + taken, overdrawn=self.overdrawn + over)
 
-    def forfeit(self) -> Ledger:
-        """The ledger after a crash: what calls in doubt held counts as used, for nobody knows better."""
-        return replace(self, used=self.committed, held={})
+    def forfeit(self, keep: str | None = None) -> Ledger:
+        """The ledger after a crash: what calls in doubt held counts as used, for nobody knows better.
+
+        Args:
+            keep: reservations whose key begins so stay held, since what they are for has its own record.
+        """
+        kept = {key: amount for key, amount in self.held.items() if keep and key.startswith(keep)}
+        lost = sum((amount for key, amount in self.held.items() if key not in kept), self.used)
+        return replace(self, used=lost, held=kept)
 
     @property
     def committed(self) -> Amount:
@@ -118,4 +124,21 @@ def narrower(one: Budget, other: Budget) -> Budget:
         cost=least(one.cost, other.cost),
         wall_s=least(one.wall_s, other.wall_s),
         tool_calls=None if calls is None else int(calls),
+    )
+
+
+def carved(left: Budget, share: float) -> Budget:
+    """A budget for a part of the work: `share` (0 to 1) of what is left, rounded down.
+
+    Wall time is not divided, for parts use it at the same time.
+    """
+
+    def part(amount: int | None) -> int | None:
+        return None if amount is None else int(amount * share)
+
+    return Budget(
+        tokens=part(left.tokens),
+        cost=None if left.cost is None else left.cost * share,
+        wall_s=left.wall_s,
+        tool_calls=part(left.tool_calls),
     )

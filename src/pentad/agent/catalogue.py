@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pentad.agent.loading import SUFFIXES, load_agent, ready
+from pentad.agent.loading import SUFFIXES, load_agent, member_files, ready
 from pentad.agent.spec import AgentSpec
 from pentad.agent.tools.files import Stamp, ToolFiles, references, stamp
 from pentad.errors import InvalidRequest, PentadError, UnknownName
@@ -36,7 +36,7 @@ class _File:
     """What is known of one file."""
 
     stamps: Mapping[pathlib.Path, Stamp]
-    """Of the file and of the Python files that it takes tools from."""
+    """Of the file, of those of its team, and of the Python files that they take tools from."""
     entry: AgentEntry
 
     def changed(self) -> bool:
@@ -106,6 +106,7 @@ class AgentCatalogue:
     def _read(self, path: pathlib.Path, before: AgentEntry | None) -> _File:
         stamps = {path: stamp(path)}
         try:
+            stamps |= {file: stamp(file) for file in member_files(path)}
             spec = load_agent(path)
             # Before they are loaded: what is saved meanwhile is seen the next time.
             stamps |= {file: stamp(file) for file in references(spec)}

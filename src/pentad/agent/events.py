@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from pentad.agent.codec import Malformed, decode, encode, readable
 from pentad.agent.model_events import Compacted, ModelAnswered, ModelAsked, ModelFailed, TextStreamed
 from pentad.agent.run_status import RunStatus
+from pentad.agent.sub_run_events import Coordinated, Parent, SubRunChanged, SubRunEnded, SubRunStarted
 from pentad.agent.tool_events import (
     ApprovalAnswered,
     ApprovalAsked,
@@ -46,6 +47,8 @@ class RunStarted:
     """What served an agent that names no model when the run began; "" in records of earlier versions."""
     foreground: bool = False
     """Someone follows it in a terminal: when that process is gone, nobody goes on unasked."""
+    parent: Parent | None = None
+    """Whose sub-run it is; it is begun, taken up and ended with that run only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +115,10 @@ Event = (
     | ApprovalAnswered
     | ToolIntended
     | ToolReturned
+    | Coordinated
+    | SubRunStarted
+    | SubRunChanged
+    | SubRunEnded
     | StepEnded
     | RunEnded
 )
@@ -131,6 +138,10 @@ JOURNALED: Mapping[str, type[Event]] = {
     "approval_answered": ApprovalAnswered,
     "tool_intended": ToolIntended,
     "tool_returned": ToolReturned,
+    "coordinated": Coordinated,
+    "sub_run_started": SubRunStarted,
+    "sub_run_changed": SubRunChanged,
+    "sub_run_ended": SubRunEnded,
     "step_ended": StepEnded,
     "run_ended": RunEnded,
 }

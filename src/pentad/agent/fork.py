@@ -45,7 +45,9 @@ def forked(
     assert isinstance(first, RunStarted), "the fold would have refused it"
     agent = dict(first.agent) | ({} if model is None else {"model": model})
     origin = Origin(run_id=state.run_id, step=step)
-    start = replace(first, agent=agent, goal=first.goal if goal is None else goal, forked_from=origin)
+    start = replace(
+        first, agent=agent, goal=first.goal if goal is None else goal, forked_from=origin, parent=None
+    )
     kept = [replace(records[0], event=start)]
     ends = [i for i, r in enumerate(records) if isinstance(r.event, StepEnded) and r.event.step == step - 1]
     for record in records[1 : ends[0] + 1 if ends else 1]:

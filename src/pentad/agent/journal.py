@@ -97,12 +97,18 @@ class Journal(JournalView):
 
         Raises JournalUnavailable when it cannot be written (disk full, I/O error): then it did not happen.
         """
+        # Shielded: what is queued is written even if the caller is cancelled, so no result is lost.
+        return await asyncio.shield(self.queue(run_id, event, spans, prompt=prompt))
+
+    def queue(
+        self, run_id: str, event: Event, spans: Sequence[Span] = (), *, prompt: str | None = None
+    ) -> asyncio.Future[Record]:
+        """What `append` waits for, for callers that must know what came of it even when cancelled."""
         item = _Append(run_id, event, self.clock(), tuple(spans), prompt, Future())
         if self._closed:
             raise JournalUnavailable(f"journal {self.path.name!r} is closed")
         self._work.put(item)
-        # Shielded: what is queued is written even if the caller is cancelled, so no result is lost.
-        return await asyncio.shield(asyncio.wrap_future(item.done))
+        return asyncio.wrap_future(item.done)
 
     async def begin(self, records: Sequence[Record], copied_from: str) -> None:
         """Starts a run with several records at once, numbered from 1, and their prompts: all or nothing.

@@ -175,6 +175,7 @@ class JournalView:
             started_s=record.at_s,
             ended_s=ended_s,
             status=status,
+            parent=event.parent,
         )
 
     @contextlib.contextmanager

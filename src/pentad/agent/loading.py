@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import tomllib
 from collections.abc import Mapping
@@ -37,7 +38,67 @@ def load_agent(path: pathlib.Path | str) -> AgentSpec:
         raise NotFound(f"no agent file {str(path)!r}", hint=f"give a file, or one of: {', '.join(ready())}")
     if file.stat().st_size > _MAX_BYTES:
         raise InvalidRequest(f"agent file {file.name!r} is over {_MAX_BYTES >> 20} MiB")
-    return anchored(agent_from(_parse(file), where=file.name), file.absolute().parent)
+    return _loaded(file.absolute(), ())
+
+
+def _loaded(file: pathlib.Path, above: tuple[pathlib.Path, ...]) -> AgentSpec:
+    """The agent of a file, with the members of its team; `above` are the files that led here."""
+    data = _parse(file)
+    with_members = _with_members(data, file, (*above, file)) if isinstance(data, Mapping) else data
+    return anchored(agent_from(with_members, where=file.name), file.parent)
+
+
+def _with_members(data: Mapping[str, Any], file: pathlib.Path, above: tuple[pathlib.Path, ...]) -> Any:
+    """The data with each member that is a file in the place of its path; relative ones count from `file`."""
+    agents = data.get("agents")
+    if not isinstance(agents, Mapping):
+        return data
+    found: dict[str, Any] = {}
+    for name, member in agents.items():
+        where = f"agents.{name}"
+        if isinstance(member, Mapping):
+            inner = {"name": name, **member}
+            found[name] = encode(anchored(_member(_with_members(inner, file, above), where), file.parent))
+            continue
+        if not isinstance(member, str):
+            raise InvalidRequest(f"{file.name}: {where} is neither a file nor an agent", param=where)
+        path = (file.parent / pathlib.Path(member).expanduser()).resolve()
+        if path in (each.resolve() for each in above):
+            raise InvalidRequest(f"{file.name}: {where} leads back to {path.name}", param=where)
+        if not path.is_file():
+            raise NotFound(f"{file.name}: {where} names no file: {member!r}", param=where)
+        found[name] = encode(_loaded(path, above))
+    return {**data, "agents": found}
+
+
+def _member(data: Any, where: str) -> AgentSpec:
+    try:
+        return agent_from(data, where=where)
+    except InvalidRequest as error:
+        param = f"{where}.{error.param}" if error.param else where
+        raise InvalidRequest(error.message, hint=error.hint, param=param) from None
+
+
+def member_files(file: pathlib.Path) -> tuple[pathlib.Path, ...]:
+    """The files of the team that an agent file leads, at any depth; none for one that cannot be read."""
+    found: dict[pathlib.Path, None] = {}
+
+    def look(data: Any, at: pathlib.Path) -> None:
+        agents = data.get("agents") if isinstance(data, Mapping) else None
+        for member in agents.values() if isinstance(agents, Mapping) else ():
+            if not isinstance(member, str):
+                look(member, at)
+                continue
+            path = (at.parent / pathlib.Path(member).expanduser()).resolve()
+            if path not in found:
+                found[path] = None
+                if path.is_file():
+                    with contextlib.suppress(InvalidRequest):
+                        look(_parse(path), path)
+
+    with contextlib.suppress(InvalidRequest, OSError):
+        look(_parse(file), file)
+    return tuple(found)
 
 
 def ready() -> tuple[str, ...]:
@@ -57,6 +118,8 @@ def written(spec: AgentSpec) -> dict[str, Any]:
     """The spec as a file would say it, without what is as by default; `agent_from` reads it back."""
     whole, plain = encode(spec), encode(AgentSpec(name=spec.name))
     found = {"name": spec.name} | {k: v for k, v in whole.items() if v != plain[k]}
+    if spec.agents:
+        found["agents"] = {name: written(member) for name, member in spec.agents.items()}
     return {
         "mcpServers" if name == "mcp_servers" else name: _without(v, plain.get(name))
         for name, v in found.items()
@@ -75,12 +138,20 @@ def _as_fields(data: Any) -> Any:
     if not isinstance(data, Mapping):
         return data
     fields = {str(k): v for k, v in data.items()}
+    if isinstance(fields.get("agents"), Mapping):
+        members = fields["agents"].items()
+        fields["agents"] = {name: _as_fields(_named(name, member)) for name, member in members}
     if "mcpServers" in fields:
         fields["mcp_servers"] = fields.pop("mcpServers")
     for key, family in strategy_fields().items():
         if key in fields:
             fields[key] = _as_choice(fields[key], FAMILIES[family].baseline)
     return fields
+
+
+def _named(name: Any, member: Any) -> Any:
+    """A member in place is called as the team calls it, unless it says otherwise."""
+    return {"name": name, **member} if isinstance(member, Mapping) else member
 
 
 def _as_choice(value: Any, baseline: str) -> Any:

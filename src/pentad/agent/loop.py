@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
+from pentad.agent.coordination.base import Assigns, Concludes, Coordinator, LeadActs, Team
+from pentad.agent.coordination.delegate import as_call, delegate_action
+from pentad.agent.delegation import Delegation
+from pentad.agent.endings import partial
 from pentad.agent.events import Planned, RunEnded, StepEnded, StepOutcome
 from pentad.agent.memory.base import Memory
 from pentad.agent.model_calls import ModelCalls
@@ -18,10 +22,11 @@ from pentad.agent.planning.base import (
     View,
     WantsTools,
 )
-from pentad.agent.planning.progress import call_shaped, problem_of, unsuccessful
+from pentad.agent.planning.progress import problem_of, unsuccessful
 from pentad.agent.run import Run
 from pentad.agent.run_memory import Remembering
 from pentad.agent.state import Exchange
+from pentad.agent.sub_run_events import Coordinated
 from pentad.agent.tool_calls import ToolCalls, worst
 from pentad.agent.tool_events import ToolsWithheld
 from pentad.agent.tool_offers import ToolOffers
@@ -38,16 +43,24 @@ class Loop:
     """Works on one run until it ends."""
 
     def __init__(
-        self, run: Run, planner: Planner, rules: ToolRules, find_tools: FindTools, memory: Memory | None
+        self,
+        run: Run,
+        planner: Planner,
+        coordinator: Coordinator,
+        rules: ToolRules,
+        find_tools: FindTools,
+        memory: Memory | None,
+        delegation: Delegation,
     ) -> None:
         self._run = run
+        self._coordinator = coordinator
         self._remembering = Remembering(run, memory)
         self._planner = planner
         self._rules = rules
         self._find_tools = find_tools
         self._offers = ToolOffers(run)
         self._asker = ModelCalls(run)
-        self._actor = ToolCalls(run, rules, self._asker)
+        self._actor = ToolCalls(run, rules, self._asker, coordinator, delegation)
 
     async def work(self) -> None:
         """Steps until the answer, a refusal, too many failures or the last step."""
@@ -62,19 +75,26 @@ class Loop:
     async def step(self) -> None:
         """One step: ask (unless a crash came after the answer), read, act, end."""
         self._run.start_step()
+        if await self._coordinated():
+            return
         with self._run.span("agent", "tools"):
             tools = await self._find_tools()
+            actions = {action.name: action for action in self._coordinator.actions(self._team)}
+            tools = {**tools, **actions}
             withheld = self._withheld(tools)
         if tuple(withheld.items()) != self._run.state.withheld:
             event = ToolsWithheld(step=self._run.state.step, tools=tuple(withheld.items()))
             await self._run.append(event)
         allowed = [tool for tool in tools.values() if tool.name not in withheld]
-        offered = await self._offers.choose(allowed)
+        team = tuple(tool for tool in allowed if tool.name in actions)
+        # The policy is about the agent's own tools; who leads a team can always do so.
+        own = await self._offers.choose([tool for tool in allowed if tool.name not in actions])
+        offered = (*own, *team)
         view = View(state=self._run.state, tools=offered, withheld=self._run.state.withheld)
         answer = self._run.state.current or await self._ask(view)
         with self._run.span("agent", "planner"):
             reading = self._planner.read(view, answer)
-        outcome, detail = await self._follow(reading, answer, tools)
+        outcome, detail = await self._follow(reading, answer, tools, actions)
         decisions = (self._choice(reading, offered),) if isinstance(reading, WantsTools) else ()
         await self._run.append(
             StepEnded(step=answer.step, outcome=outcome, detail=detail, decisions=decisions)
@@ -102,8 +122,42 @@ class Loop:
         assert answer is not None, "an answer to a draft opens an exchange"
         return answer
 
+    @property
+    def _team(self) -> Team:
+        return Team(state=self._run.state)
+
+    async def _coordinated(self) -> bool:
+        """A step that the coordinator decides without the lead; False when the lead has the step."""
+        state = self._run.state
+        if state.current is None:
+            with self._run.span("agent", "coordinator"):
+                move = self._coordinator.next(self._team)
+            match move:
+                case LeadActs():
+                    return False
+                case Assigns():
+                    given = enumerate(move.assignments)
+                    calls = tuple(as_call(number, state.step, each) for number, each in given)
+                    event = Coordinated(step=state.step, calls=calls, decisions=move.decisions)
+                case Concludes():
+                    event = Coordinated(step=state.step, answer=move.answer, decisions=move.decisions)
+            await self._run.append(event)
+        current = self._run.state.current
+        assert current is not None, "a move opens an exchange"
+        if not current.coordinated:
+            return False
+        outcome: StepOutcome = "answered"
+        if current.calls:
+            action = delegate_action(state.spec.agents)
+            await self._actor.act(current, {action.name: action}, (action.name,))
+            current = self._run.state.current
+            assert current is not None, "acting leaves the step open"
+            outcome = "called_tools" if worst(current) == "ok" else "failed"
+        await self._run.append(StepEnded(step=current.step, outcome=outcome))
+        return True
+
     async def _follow(
-        self, reading: Reading, answer: Exchange, tools: Mapping[str, Tool]
+        self, reading: Reading, answer: Exchange, tools: Mapping[str, Tool], actions: Collection[str]
     ) -> tuple[StepOutcome, str]:
         state = self._run.state
         match reading:
@@ -114,7 +168,7 @@ class Loop:
                 )
                 return ("replanned" if again else "planned"), ""
             case WantsTools():
-                await self._actor.act(answer, tools)
+                await self._actor.act(answer, tools, actions)
                 current = self._run.state.current
                 assert current is not None, "acting leaves the step open"
                 return ("called_tools" if worst(current) == "ok" else "failed"), ""
@@ -158,13 +212,3 @@ class Loop:
             error = f"no answer within {state.spec.max_steps} steps; raise max_steps"
             return RunEnded(status="out_of_steps", answer=partial(state.closed), error=error)
         return None
-
-
-def partial(exchanges: tuple[Exchange, ...]) -> str:
-    """The best that an unfinished run has: its last text, or else what its tools returned."""
-    for exchange in reversed(exchanges):
-        said = exchange.text.strip() if exchange.purpose in ("act", "answer") else ""
-        if said and not call_shaped(said):
-            return said
-    found = [r.content for e in exchanges for _, r in sorted(e.results.items()) if r.status == "ok"]
-    return shown("\n".join(found))

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pentad.types import ToolCall, Usage
 
-Purpose = Literal["plan", "act", "answer", "summarise", "tool"]
-"""Why the model was asked; `tool` is a call that a tool made itself."""
+Purpose = Literal["plan", "act", "answer", "summarise", "tool", "coordinate"]
+"""Why the model was asked; `tool` is a call that a tool made itself, `coordinate` a step without a model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

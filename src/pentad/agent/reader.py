@@ -15,6 +15,8 @@ from pentad.agent.rows import RunRow, no_run
 from pentad.agent.run_status import UNFINISHED
 from pentad.agent.stalls import Stalls
 from pentad.agent.state import RunState, fold
+from pentad.agent.tool_events import ApprovalAsked
+from pentad.agent.unattended import pending
 
 
 class RunReader:
@@ -64,6 +66,11 @@ class RunReader:
         state, kept = fold(self._journal.read(run_id)), self._stalls.why(run_id)
         return state if kept is None or state.ended else replace(state, status="stalled", error=str(kept))
 
+    def pending(self, run_id: str, *, tenant: str = "default") -> Sequence[tuple[str, ApprovalAsked]]:
+        """What a person is asked by the run and by its sub-runs, each with the id of the run that asks."""
+        self._own(run_id, tenant)
+        return pending(self._journal, run_id)
+
     def explain(self, run_id: str, *, tenant: str = "default") -> Explanation:
         """Where the run's time, tokens and decisions went, by layer. Raises NotFound, JournalDamaged."""
         earlier = self._journal.earlier(self._own(run_id, tenant))
@@ -77,6 +84,19 @@ class RunReader:
     async def trouble(self) -> str | None:
         """Why no run can go on now; None when the journal can be written."""
         return await self._journal.trouble()
+
+    def _root(self, row: RunRow) -> str:
+        """The run at the top: the run itself, unless it is a sub-run."""
+        while row.parent is not None:
+            row = self._journal.run(row.parent.run_id)
+        return row.id
+
+    def _asking(self, run_id: str, approval_id: str) -> str:
+        """Which of the run and its sub-runs asks this; the run itself when none does."""
+        found = (
+            asking for asking, asked in pending(self._journal, run_id) if asked.approval_id == approval_id
+        )
+        return next(found, run_id)
 
     def _own(self, run_id: str, tenant: str) -> RunRow:
         row = self._journal.run(run_id)

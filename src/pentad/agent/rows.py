@@ -12,6 +12,7 @@ from pentad.agent.events import Record, RunEnded, RunResumed, RunStarted, from_j
 from pentad.agent.run_status import RUN_STATES
 from pentad.agent.seal import Seal
 from pentad.agent.sqlite import storable
+from pentad.agent.sub_run_events import Parent, SubRunChanged, SubRunEnded
 from pentad.agent.tool_events import ApprovalAnswered, ApprovalAsked
 from pentad.errors import NotFound, PentadError, UnknownName
 from pentad.json_text import parse_json
@@ -45,6 +46,8 @@ class RunRow:
 
     `damaged` when its events are not what a journal wrote; then what else is known of it may be empty.
     """
+    parent: Parent | None = None
+    """Whose sub-run it is."""
 
 
 def check_status(status: str | None) -> None:
@@ -125,11 +128,15 @@ def project(db: sqlite3.Connection, record: Record, owner: str) -> None:
             "UPDATE runs SET status = ?, ended_s = ?, owner = NULL WHERE id = ?",
             (event.status, record.at_s, record.run_id),
         )
+    elif isinstance(event, SubRunChanged | SubRunEnded):
+        _set_waits(db, record.run_id, event.waits)
     elif isinstance(event, ApprovalAsked | ApprovalAnswered | RunResumed):
         waits = isinstance(event, ApprovalAsked) or event.waiting > 0
-        db.execute(
-            "UPDATE runs SET status = ? WHERE id = ?", ("waiting" if waits else "running", record.run_id)
-        )
+        _set_waits(db, record.run_id, waits)
+
+
+def _set_waits(db: sqlite3.Connection, run_id: str, waits: bool) -> None:
+    db.execute("UPDATE runs SET status = ? WHERE id = ?", ("waiting" if waits else "running", run_id))
 
 
 def name_of(event: RunStarted) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pentad.agent.approval import ApprovalDesk
@@ -17,11 +17,13 @@ from pentad.agent.model_events import ModelAsked, TextStreamed
 from pentad.agent.ports import ModelPort
 from pentad.agent.stalls import Stalls
 from pentad.agent.state import RunState
+from pentad.agent.sub_run_events import SubRunStarted
 from pentad.agent.tool_events import ToolIntended
 from pentad.model.relevance import Relevance
 from pentad.types import Clock, Hints, Layer, RunContext, Span
 
 Publish = Callable[[Record], None]
+Watcher = Callable[[RunState], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +44,13 @@ class Surroundings:
 class Run:
     """State, journal and clock of one run under way. Used by one task and the calls it awaits."""
 
-    def __init__(self, surroundings: Surroundings, state: RunState) -> None:
+    def __init__(self, surroundings: Surroundings, state: RunState, watcher: Watcher | None = None) -> None:
         self.around = surroundings
         self.state = state
+        self.cancelled = False
+        """Whether its task is cancelled to end it, and not only to stop the work."""
+        self._watcher = watcher
+        """Is told of each change of `status`: the run that this is a sub-run of."""
         self._spans: list[Span] = []
         self._reserving = asyncio.Lock()
         self._attempts = state.attempt
@@ -62,23 +68,32 @@ class Run:
         kept = prompt if self.around.journal.retention.keeps(self.state.data_label) else None
         with self.span("agent", "journal"):
             record = await self._written(event, spans, kept)
-        self.state = self.state.apply(record)
+        before, self.state = self.state, self.state.apply(record)
+        if self._watcher is not None and self.state.status != before.status:
+            await asyncio.shield(asyncio.ensure_future(self._watcher(self.state)))
 
     async def _written(self, event: Event, spans: Sequence[Span], prompt: str | None) -> Record:
-        run_id, journal = self.state.run_id, self.around.journal
+        async def write() -> Record:
+            written = self.around.journal.queue(self.state.run_id, event, spans, prompt=prompt)
+            try:
+                return await asyncio.shield(written)
+            except asyncio.CancelledError:
+                # It is written all the same: whoever ends the run now must know, or it would end twice.
+                with contextlib.suppress(JournalUnavailable):
+                    self.state = self.state.apply(await written)
+                raise
+
         try:
-            return await journal.append(run_id, event, spans, prompt=prompt)
+            return await write()
         except JournalUnavailable:
             begun_s = self.around.clock()
             with self.paused():
-                record = await self.around.stalls.insist(
-                    run_id, lambda: journal.append(run_id, event, spans, prompt=prompt)
-                )
+                record = await self.around.stalls.insist(self.state.run_id, write)
                 self._stalled_s += self.around.clock() - begun_s
             return record
 
     async def reserve(
-        self, amount: Amount, event: ModelAsked | ToolIntended, *, prompt: str | None = None
+        self, amount: Amount, event: ModelAsked | ToolIntended | SubRunStarted, *, prompt: str | None = None
     ) -> None:
         """Journals the event that holds `amount`. Raises BudgetExceeded if there is no room for it."""
         async with self._reserving:

@@ -7,15 +7,15 @@ import logging
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
+from pentad.agent.admission import Admission
 from pentad.agent.budget import narrower
 from pentad.agent.catalogue import AgentCatalogue
 from pentad.agent.codec import encode
 from pentad.agent.embedding import relevance_of
-from pentad.agent.events import RunResumed, RunStarted
+from pentad.agent.events import RunStarted
 from pentad.agent.fork import forked
 from pentad.agent.journal import Journal
 from pentad.agent.journal_view import JournalUnavailable
@@ -23,31 +23,26 @@ from pentad.agent.limits import RuntimeLimits
 from pentad.agent.memory.base import Memory
 from pentad.agent.ports import ModelPort
 from pentad.agent.reader import RunReader
+from pentad.agent.resumer import Resumer
 from pentad.agent.resumption import generators, resumable
-from pentad.agent.run import Run, Surroundings
+from pentad.agent.run import Surroundings
 from pentad.agent.run_status import UNFINISHED
+from pentad.agent.run_tasks import RunTasks
 from pentad.agent.spec import AgentSpec
-from pentad.agent.spec_check import check_strategies
-from pentad.agent.state import RunState, fold
+from pentad.agent.state import fold
 from pentad.agent.tools.base import Toolbox
 from pentad.agent.tools.pins import ToolPins
 from pentad.agent.toolset import Toolset
 from pentad.agent.unattended import cancel_unattended
 from pentad.agent.worker import Worker
-from pentad.errors import (
-    Conflict,
-    InvalidRequest,
-    ModelNotFound,
-    PentadError,
-    Unavailable,
-)
+from pentad.errors import Conflict
 from pentad.model.objectives import refuse_unenforced
-from pentad.resource.tenant_quotas import TenantQuotas
 from pentad.types import Budget, Clock, Message, Objective
 
 _LOG = logging.getLogger(__name__)
 _AGAIN_S = 1.0
 """How long what needs the journal waits for it before the next look."""
+_JOINING_S = 0.02
 
 
 class AgentRuntime(RunReader):
@@ -81,13 +76,6 @@ class AgentRuntime(RunReader):
         self.toolbox = toolbox or Toolbox()
         super().__init__(journal)
         self._limits = limits = limits or RuntimeLimits()
-        self._shares = TenantQuotas(
-            "runs at work",
-            "server.max_runs",
-            limit=limits.max_runs,
-            tenants=limits.tenants,
-            share=limits.tenant_share,
-        )
         self._around = Surroundings(
             models=models,
             journal=journal,
@@ -105,12 +93,11 @@ class AgentRuntime(RunReader):
             commands=self._limits.mcp_commands,
             files=self.agents.tool_files,
         )
-        self.agents.check = self._check
-        self._worker = Worker(self._tools, memory, self._limits.deny_tools, self._stalls)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._runs: dict[str, Run] = {}
-        self._closing = False
-        self._again: asyncio.Task[None] | None = None
+        self._tasks = RunTasks()
+        self._worker = Worker(self._around, self._tools, memory, limits.deny_tools, self._tasks)
+        self._admission = Admission(models, self._tools, limits)
+        self.agents.check = self._admission.agent
+        self._resumer = Resumer(self._around, self._admission, self._worker, self._tasks)
 
     async def start(
         self,
@@ -135,15 +122,15 @@ class AgentRuntime(RunReader):
             foreground: someone follows it here; `resume_all` of another process leaves it alone.
 
         Raises:
-            UnknownName: no such agent, tool or planner. Overloaded: too many runs at work.
+            UnknownName: no such agent, tool, planner or coordinator. Overloaded: too many runs at work.
             ModelNotFound: no such model. InvalidRequest: the goal is empty or too long, or an option
             does not fit.
         """
         spec = await self._spec(agent)
         if model is not None:
-            spec = replace(spec, model=self._served(model))
-        self._check_goal(goal)
-        self._check(spec)
+            spec = replace(spec, model=self._admission.model(model))
+        self._admission.goal(goal)
+        self._admission.agent(spec)
         run_id = _new_id()
         aim = objective or spec.objective
         refuse_unenforced(aim, self._around.models.enforces)
@@ -161,63 +148,37 @@ class AgentRuntime(RunReader):
             default_model=next(iter(generators(self._around.models)), ""),
             foreground=foreground,
         )
-        with self._admit(tenant) as place:
+        with self._admission.place(tenant) as place:
             record = await self._journal.append(run_id, started)
-            self._spawn(run_id, fold([record]), place.pop_all())
+            self._worker.begin(fold([record]), place.pop_all())
         return run_id
 
     async def resume(self, run_id: str, *, tenant: str = "default", foreground: bool = False) -> None:
-        """Takes up a run that no living process works on. Effects already made are not made again.
+        """Takes up a run that no living process works on, with its sub-runs.
+
+        Effects already made are not made again.
 
         Raises:
-            NotFound, JournalDamaged. Conflict: it has ended, is being worked on or its model is not here.
+            NotFound, JournalDamaged. Conflict: it has ended, is being worked on, is a sub-run, or its
+            model is not here.
             UnknownName: it uses tools that this process does not have; it is left as it is.
         """
         row = self._own(run_id, tenant)
-        if row.status not in UNFINISHED:
-            raise Conflict(f"run {run_id!r} has already ended: {row.status}", hint="start a new run")
-        if run_id in self._tasks:
-            raise Conflict(f"run {run_id!r} is already being worked on", hint="follow its events")
-        with self._admit(tenant) as place:
-            # Before it is claimed: a run with tools that only another program has is left to that one.
-            self._check((await self._resumable(run_id)).spec)
-            await self._journal.claim(run_id)
-            state = await self._resumable(run_id)
-            waiting = sum(asked.kind == "tool" for asked in state.pending.values())
-            in_doubt = len(state.intents)
-            resumed = RunResumed(in_doubt=in_doubt, waiting=waiting, foreground=foreground)
-            record = await self._journal.append(run_id, resumed)
-            self._spawn(run_id, state.apply(record), place.pop_all())
+        if row.parent is not None:
+            root = self._root(row)
+            raise Conflict(
+                f"run {run_id!r} is a sub-run and goes on with {root!r} only", hint=f"resume {root}"
+            )
+        await self._resumer.resume(row, foreground=foreground)
 
     async def resume_all(self) -> list[str]:
         """Resumes every unfinished run that can be, oldest first, and returns their ids.
 
-        Runs of other living processes are left alone, and so are those that someone followed in a
-        terminal; one that is damaged or whose model is not here is logged and left as it is. While the
-        journal cannot be written it is tried again.
+        Sub-runs go on with theirs. Runs of other living processes are left alone, and so are those that
+        someone followed in a terminal; one that is damaged or whose model is not here is logged and left
+        as it is. While the journal cannot be written it is tried again.
         """
-        resumed = []
-        for row in self._journal.unfinished():
-            if row.id in self._tasks or not self._shares.fits(row.tenant):
-                continue
-            try:
-                if (await asyncio.to_thread(self.show, row.id, tenant=row.tenant)).foreground:
-                    continue
-                await self.resume(row.id, tenant=row.tenant)
-            except PentadError as error:
-                _LOG.warning("run %s is not resumed: %s", row.id, error)
-                if isinstance(error, JournalUnavailable) and self._again is None:
-                    self._again = asyncio.create_task(self._resume_again())
-            except Exception:  # whatever is wrong with one run, the others go on
-                _LOG.exception("run %s is not resumed", row.id)
-            else:
-                resumed.append(row.id)
-        return resumed
-
-    async def _resume_again(self) -> None:
-        await asyncio.sleep(_AGAIN_S)
-        self._again = None
-        await self.resume_all()
+        return await self._resumer.resume_all()
 
     async def answer(
         self,
@@ -231,15 +192,23 @@ class AgentRuntime(RunReader):
     ) -> None:
         """Tells a waiting run what a person decided; one that nobody works on is taken up first.
 
+        What a sub-run asks may be answered at any of the runs above it too.
+
         Args:
             note: why. content: the values asked for, where it is no tool call that waits but its question.
 
         Raises NotFound; Conflict when it is answered, has ended or another process works on it.
         """
-        self._own(run_id, tenant)
-        if run_id not in self._runs:
-            await self.resume(run_id, tenant=tenant)
-        await self._runs[run_id].approvals.answer(approval_id, approved=approved, note=note, content=content)
+        row = self._own(run_id, tenant)
+        asking, root = self._asking(run_id, approval_id), self._root(row)
+        if root not in self._tasks:
+            await self.resume(root, tenant=tenant)
+        while (run := self._tasks.run(asking)) is None:
+            # The run that leads comes to its sub-runs in its own time.
+            if root not in self._tasks:
+                raise Conflict(f"run {asking!r} is not worked on any more", hint="look at the run")
+            await asyncio.sleep(_JOINING_S)
+        await run.approvals.answer(approval_id, approved=approved, note=note, content=content)
 
     async def fork(
         self,
@@ -260,22 +229,22 @@ class AgentRuntime(RunReader):
         """
         self._own(run_id, tenant)
         if goal is not None:
-            self._check_goal(goal)
+            self._admission.goal(goal)
         records = forked(
             await asyncio.to_thread(self._journal.read, run_id),
             _new_id(),
             step=step,
             goal=goal,
-            model=None if model is None else self._served(model),
+            model=None if model is None else self._admission.model(model),
             foreground=foreground,
             clock=self._around.clock,
             wall=self._around.wall,
         )
         state = resumable(records, self._around.models)
-        self._check(state.spec)
-        with self._admit(tenant) as place:
+        self._admission.agent(state.spec)
+        with self._admission.place(tenant) as place:
             await self._journal.begin(records, run_id)
-            self._spawn(state.run_id, state, place.pop_all())
+            self._worker.begin(state, place.pop_all())
         return state.run_id
 
     async def cancel(self, run_id: str, *, tenant: str = "default") -> None:
@@ -287,11 +256,11 @@ class AgentRuntime(RunReader):
         row = self._own(run_id, tenant)
         if row.status not in UNFINISHED:
             raise Conflict(f"run {run_id!r} has already ended: {row.status}", hint="nothing to cancel")
-        task = self._tasks.get(run_id)
+        task = self._tasks.task(run_id)
         if task is None:
             await cancel_unattended(self._journal, run_id)
             return
-        self._worker.cancel(run_id, task)
+        self._tasks.cancel(run_id)
         while not task.done():
             await asyncio.wait([task], timeout=_AGAIN_S)
             if not task.done() and self._stalls.why(run_id) is not None:
@@ -307,60 +276,14 @@ class AgentRuntime(RunReader):
 
     async def close(self) -> None:
         """Stops all work where it is, without ending any run: `resume_all` goes on with them."""
-        self._closing = True
-        tasks = [*self._tasks.values(), *([self._again] if self._again else [])]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        self._admission.closing = True
+        await self._resumer.stop()
+        await self._tasks.stop()
         await self._tools.close()
         await asyncio.to_thread(self._journal.close)
 
     async def _spec(self, agent: AgentSpec | str) -> AgentSpec:
         return agent if isinstance(agent, AgentSpec) else await asyncio.to_thread(self.agents.get, agent)
-
-    async def _resumable(self, run_id: str) -> RunState:
-        return resumable(await asyncio.to_thread(self._journal.read, run_id), self._around.models)
-
-    def _served(self, model: str) -> str:
-        known = generators(self._around.models)
-        if model not in known:
-            raise ModelNotFound(f"no model {model!r}", hint=f"served: {', '.join(known)}", param="model")
-        return model
-
-    def _check_goal(self, goal: str) -> None:
-        most = self._limits.max_goal_bytes
-        if not goal.strip():
-            raise InvalidRequest("the goal is empty", hint="say what the agent is to do", param="goal")
-        if len(goal.encode("utf-8", "replace")) > most:
-            raise InvalidRequest(
-                f"the goal has more than {most} bytes",
-                hint="put long texts into files that a tool reads",
-                param="goal",
-            )
-
-    def _check(self, spec: AgentSpec) -> None:
-        check_strategies(spec)
-        self._tools.check(spec)
-
-    def _admit(self, tenant: str) -> ExitStack:
-        """A place for one more run of the tenant, given back on leaving unless the run keeps it."""
-        if self._closing:
-            raise Unavailable("the agent runtime is shutting down")
-        place = ExitStack()
-        place.enter_context(self._shares.hold(tenant))
-        return place
-
-    def _spawn(self, run_id: str, state: RunState, place: ExitStack) -> None:
-        run = self._runs[run_id] = Run(self._around, state)
-        task = asyncio.create_task(self._worker.work(run), name=run_id)
-        self._tasks[run_id] = task
-
-        def forget(_: asyncio.Task[None]) -> None:
-            place.close()
-            del self._tasks[run_id], self._runs[run_id]
-
-        task.add_done_callback(forget)
 
 
 def _new_id() -> str:

@@ -125,6 +125,10 @@ class AgentSpec:
     """How it goes about a goal: see below."""
     context: Choice = field(default_factory=_baseline("context"), metadata={"family": "context"})
     """How a prompt is made to fit: see below."""
+    agents: Mapping[str, AgentSpec] = field(default_factory=dict)
+    """Sub-agents by name, for `coordinator`: files, from this one's folder, or agents in place."""
+    coordinator: Choice = field(default_factory=_baseline("coordinator"), metadata={"family": "coordinator"})
+    """Who of the agents does what next: see below."""
     memory: MemoryChoice = field(default_factory=MemoryChoice)
     """`window` and `long_term`: see below."""
     budget: Budget = field(default_factory=Budget)
@@ -152,6 +156,11 @@ class AgentSpec:
         in_range("seed", self.seed, least=-(2**63), most=2**63 - 1)
         in_range("temperature", self.temperature, least=0, most=2)
         in_range("ask_timeout_s", self.ask_timeout_s, above=0, hint="null waits for ever")
+        for member in self.agents:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", member):
+                raise ValueError(
+                    f"sub-agent {member!r} must be 1 to 64 letters, digits, dots, dashes, underscores"
+                )
         for server in self.mcp_servers:
             if not re.fullmatch(r"[A-Za-z0-9]+([_-][A-Za-z0-9]+)*", server):
                 raise ValueError(f"MCP server name {server!r} must be letters and digits, joined by - or _")

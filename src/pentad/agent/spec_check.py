@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from pentad.agent.context_builders.base import check_window
+from pentad.agent.coordination.base import coordinator_for
 from pentad.agent.memory.base import Memory
 from pentad.agent.ports import ModelPort
 from pentad.agent.spec import AgentSpec, strategy_fields
@@ -23,7 +24,11 @@ class _Nothing:
 
 
 def check_strategies(spec: AgentSpec) -> None:
-    """Raises UnknownName or InvalidRequest for a strategy that there is not, or options that do not fit."""
+    """Raises UnknownName or InvalidRequest for a strategy that there is not, or options that do not fit.
+
+    So it does for a team without its coordinator, or a coordinator without its team.
+    """
+    coordinator_for(spec)
     for key, family in strategy_fields().items():
         strategy = build(family, getattr(spec, key))
         if family == "context":
@@ -36,6 +41,8 @@ def check_agent(spec: AgentSpec, files: ToolFiles) -> None:
     Python files of its tools are loaded. MCP servers are not started.
     """
     files.allow(spec)
+    for member in spec.agents.values():
+        check_agent(member, files)
     check_strategies(spec)
     nothing = _Nothing()
     tools = Toolset(

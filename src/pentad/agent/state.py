@@ -22,6 +22,8 @@ from pentad.agent.events import (
 from pentad.agent.model_events import Compacted, ModelAnswered, ModelAsked, ModelFailed, Purpose
 from pentad.agent.run_status import UNFINISHED, RunStatus, Unfinished
 from pentad.agent.spec import AgentSpec
+from pentad.agent.sub_run_events import Coordinated, Parent, SubRunChanged, SubRunEnded, SubRunStarted
+from pentad.agent.sub_run_state import HELD, SubRuns, after, all_wait, taken_up
 from pentad.agent.tool_events import (
     ApprovalAnswered,
     ApprovalAsked,
@@ -30,7 +32,8 @@ from pentad.agent.tool_events import (
     ToolsOffered,
     ToolsWithheld,
 )
-from pentad.types import Budget, Message, Objective, ToolCall, Usage
+from pentad.agent.totals import Totals
+from pentad.types import Budget, Message, Objective, ToolCall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +46,8 @@ class Exchange:
     reasoning: str = ""
     reason: str = "stop"
     calls: tuple[ToolCall, ...] = ()
+    coordinated: bool = False
+    """Whether the team's coordinator decided the step, and no model was asked."""
     results: Mapping[int, ToolReturned] = field(default_factory=dict)
     """By the call's index."""
     outcome: StepOutcome | None = None
@@ -53,26 +58,6 @@ class Exchange:
     def open_calls(self) -> tuple[int, ...]:
         """Indices of the calls that have no result yet."""
         return tuple(i for i in range(len(self.calls)) if i not in self.results)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
-    """Model usage of a run so far."""
-
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    cost: float = 0.0
-    model_calls: int = 0
-
-    def plus(self, usage: Usage) -> Totals:
-        return Totals(
-            prompt_tokens=self.prompt_tokens + usage.prompt_tokens,
-            cached_tokens=self.cached_tokens + usage.cached_tokens,
-            completion_tokens=self.completion_tokens + usage.completion_tokens,
-            cost=self.cost + usage.cost,
-            model_calls=self.model_calls + 1,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +72,7 @@ class RunState:
     objective: Objective = field(default_factory=Objective)
     data_label: str | None = None
     forked_from: Origin | None = None
+    parent: Parent | None = None
     foreground: bool = False
     """Only who is asked to goes on with it after its process is gone."""
     started_s: float = 0.0
@@ -110,6 +96,8 @@ class RunState:
     """What a person has been asked and has not answered, by approval id."""
     answers: Mapping[str, ApprovalAnswered] = field(default_factory=dict)
     """What was said to each approval, by its id."""
+    children: SubRuns = field(default_factory=dict)
+    """Its sub-runs, by (step, index) of the call that each answers."""
     recalled: tuple[tuple[str, str, float], ...] | None = None
     """Long-term memories in the context; None before any look-up."""
     dropped_turns: int = 0
@@ -176,14 +164,16 @@ class RunState:
             case RunResumed():
                 # A tool that asked for input died with the process; nobody waits for that answer.
                 pending = {i: asked for i, asked in self.pending.items() if asked.kind == "tool"}
-                resumed = replace(self, ledger=self.ledger.forfeit(), foreground=event.foreground)
-                return resumed._with_pending(pending)
+                ledger, children = self.ledger.forfeit(keep=HELD), taken_up(self.children)
+                return replace(
+                    self, ledger=ledger, children=children, pending=pending, foreground=event.foreground
+                )._noted()
             case ApprovalAsked():
-                return self._with_pending({**self.pending, event.approval_id: event})
+                return replace(self, pending={**self.pending, event.approval_id: event})._noted()
             case ApprovalAnswered():
                 left = {i: other for i, other in self.pending.items() if i != event.approval_id}
                 answers = {**self.answers, event.approval_id: event}
-                return replace(self, answers=answers)._with_pending(left)
+                return replace(self, answers=answers, pending=left)._noted()
             case Recalled():
                 return replace(self, recalled=event.items)
             case Compacted():
@@ -198,6 +188,15 @@ class RunState:
                 return replace(self, plan=event.goals)
             case ToolIntended() | ToolReturned():
                 return self._after_tool(event)
+            case SubRunStarted() | SubRunChanged() | SubRunEnded():
+                children, ledger = after(self.children, self.ledger, event)
+                return replace(self, children=children, ledger=ledger)._noted()
+            case Coordinated():
+                purpose: Purpose = "coordinate" if event.calls else "answer"
+                made = Exchange(
+                    step=event.step, purpose=purpose, text=event.answer, calls=event.calls, coordinated=True
+                )
+                return replace(self, exchanges=(*self.exchanges, made))
             case StepEnded():
                 ended = [
                     replace(e, outcome=event.outcome, detail=event.detail) if e.outcome is None else e
@@ -208,8 +207,9 @@ class RunState:
                 return replace(self, status=event.status, answer=event.answer, error=event.error, pending={})
         return self
 
-    def _with_pending(self, pending: Mapping[str, ApprovalAsked]) -> RunState:
-        return replace(self, pending=pending, status="waiting" if pending else "running")
+    def _noted(self) -> RunState:
+        """Whether it waits for a person, from what is pending here and in its sub-runs."""
+        return replace(self, status="waiting" if self.pending or all_wait(self.children) else "running")
 
     def _after_model(self, event: ModelAsked | ModelAnswered | ModelFailed) -> RunState:
         key = f"model:{event.step}:{event.attempt}"
@@ -272,6 +272,7 @@ def begin(record: Record) -> RunState:
         objective=event.objective,
         data_label=event.data_label,
         forked_from=event.forked_from,
+        parent=event.parent,
         foreground=event.foreground,
         started_s=record.at_s,
         sequence=record.sequence,

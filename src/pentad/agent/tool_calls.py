@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pentad.agent.approval import WAITING
 from pentad.agent.budget import Amount
+from pentad.agent.coordination.base import Coordinator
+from pentad.agent.delegation import Delegation, Terms
 from pentad.agent.model_calls import ModelCalls
+from pentad.agent.parallel import Turns, together
 from pentad.agent.run import Run
 from pentad.agent.state import Exchange
 from pentad.agent.tool_events import ApprovalAnswered, ToolIntended, ToolReturned, ToolStatus
@@ -25,15 +31,22 @@ _Ready = tuple[int, Tool, dict[str, Any]]
 class ToolCalls:
     """Carries out the tool calls of one run."""
 
-    def __init__(self, run: Run, rules: ToolRules, asker: ModelCalls) -> None:
+    def __init__(
+        self, run: Run, rules: ToolRules, asker: ModelCalls, team: Coordinator, delegation: Delegation
+    ) -> None:
         self._run = run
+        self._team = team
+        self._delegation = delegation
         self._rules = rules
         self._asker = asker
         self._most = run.state.spec.max_result_bytes
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
 
-    async def act(self, exchange: Exchange, tools: Mapping[str, Tool]) -> None:
+    async def act(self, exchange: Exchange, tools: Mapping[str, Tool], actions: Collection[str] = ()) -> None:
         """Completes every call of the exchange that has no result yet.
+
+        Results of `actions`, the tools that give tasks to members, are journaled in the order of the
+        calls, whatever finishes first.
 
         Calls that cannot be made (no such tool, bad arguments, denied) get their result at once.
         The others are reserved together, so that a turn is carried out whole or not at all.
@@ -63,7 +76,7 @@ class ToolCalls:
         for index, tool, _ in fresh:
             if index not in denied:
                 await self._intend(exchange, index, tool)
-        await self._carry_out(exchange, [item for item in ready if item[0] not in denied])
+        await self._carry_out(exchange, [item for item in ready if item[0] not in denied], actions)
 
     async def _denied(self, exchange: Exchange, fresh: Sequence[_Ready]) -> set[int]:
         """Asks a person about each call that the agent's `ask` names, all at once; those that may not be."""
@@ -115,13 +128,26 @@ class ToolCalls:
         )
         await self._run.reserve(Amount(tool_calls=1, cost=tool.cost), event)
 
-    async def _carry_out(self, exchange: Exchange, ready: Sequence[_Ready]) -> None:
+    async def _carry_out(self, exchange: Exchange, ready: Sequence[_Ready], actions: Collection[str]) -> None:
+        turns = Turns(index for index, tool, _ in ready if tool.name in actions)
+
         async def one(index: int, tool: Tool, arguments: dict[str, Any]) -> None:
+            context = self._context(exchange.step, index, tool)
+            if tool.name in actions:
+                tasks = sum(wanted.name in actions for wanted in exchange.calls)
+                share = (1 - self._team.keep_fraction) / tasks
+                terms = Terms(policy=self._team.name, most=self._team.max_tasks, share=share)
+                # Its time is the sub-run's own matter, which stops while a person is asked.
+                context = replace(
+                    context,
+                    deadline_s=math.inf,
+                    delegate=partial(self._delegation.delegate, exchange.step, index, terms),
+                )
             async with self._slots:
                 with self._run.span("agent", f"tool {tool.name}"):
-                    outcome = await call(
-                        tool, arguments, self._context(exchange.step, index, tool), self._most
-                    )
+                    outcome = await call(tool, arguments, context, self._most)
+            self._delegation.check()
+            async with turns.of(index):
                 await self._returned(exchange, index, outcome, cost=tool.cost)
 
         await together(one(*item) for item in ready)
@@ -173,17 +199,6 @@ class ToolCalls:
                 cost=cost,
             )
         )
-
-
-async def together(work: Iterable[Coroutine[Any, Any, Any]]) -> None:
-    """Does all of it at once; the first error ends the rest and is raised alone."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for part in work:
-                group.create_task(part)
-    except ExceptionGroup as errors:
-        # One reason is enough to end the run; the others are of the same kind.
-        raise errors.exceptions[0] from None
 
 
 def _refusal(tool: str, answer: ApprovalAnswered) -> Outcome:

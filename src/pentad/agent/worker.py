@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 
+from pentad.agent.coordination.base import coordinator_for
+from pentad.agent.delegation import Delegation
+from pentad.agent.endings import ended
 from pentad.agent.events import RunEnded
 from pentad.agent.journal_view import JournalUnavailable
-from pentad.agent.loop import Loop, partial
+from pentad.agent.loop import Loop
 from pentad.agent.memory.base import Memory
 from pentad.agent.planning.base import Planner
 from pentad.agent.rows import JournalDamaged
-from pentad.agent.run import Run
-from pentad.agent.run_status import RunStatus
+from pentad.agent.run import Run, Surroundings
+from pentad.agent.run_tasks import RunTasks
 from pentad.agent.spec import AgentSpec
-from pentad.agent.stalls import Stalls
 from pentad.agent.state import RunState
 from pentad.agent.tools.invocation import ToolRules
 from pentad.agent.toolset import Toolset
@@ -29,51 +32,67 @@ class Worker:
     """Works on runs; the runtime gives it one task for each.
 
     Args:
+        around: what all runs share; its stalls are told of runs that nobody works on any more.
         toolset: finds the tools of each run.
         memory: what agents with long-term memory recall from; None where there is none.
         deny: patterns of tools that no agent may call, whatever its file says.
-        stalls: is told of runs that nobody works on any more.
+        tasks: where sub-runs are worked on.
     """
 
-    def __init__(self, toolset: Toolset, memory: Memory | None, deny: Sequence[str], stalls: Stalls) -> None:
-        self._stalls = stalls
+    def __init__(
+        self,
+        around: Surroundings,
+        toolset: Toolset,
+        memory: Memory | None,
+        deny: Sequence[str],
+        tasks: RunTasks,
+    ) -> None:
+        self._around = around
+        self._stalls = around.stalls
+        self._tasks = tasks
         self._toolset = toolset
         self._deny = tuple(deny)
         self._memory = memory
-        self._cancelled: set[str] = set()
 
-    def cancel(self, run_id: str, task: asyncio.Task[None]) -> None:
-        """Ends the run as cancelled; a task cancelled in any other way only stops working on it."""
-        self._cancelled.add(run_id)
-        task.cancel()
+    def begin(self, state: RunState, place: ExitStack) -> None:
+        """Has the run worked on; `place` is given back when that ends."""
+        run = Run(self._around, state)
+        self._tasks.spawn(run, self.work(run), place)
 
     async def work(self, run: Run) -> None:
-        """Works until the run has ended, or the journal or the task is gone."""
+        """Works until the run has ended, or the journal or the task is gone.
+
+        Its sub-runs end before it, and are not worked on without it.
+        """
         run_id = run.state.run_id
         self._stalls.begin(run_id)
+        delegation = Delegation(run, self._tasks, self.work)
         try:
-            ending = await self._until_end(run)
+            ending = await self._until_end(run, delegation)
             if ending is not None:
+                await delegation.end()
                 await run.append(ending)
         except asyncio.CancelledError:
-            if run_id in self._cancelled and not run.state.ended:
+            if run.cancelled and not run.state.ended:
+                await delegation.end()
                 await run.append(ended("cancelled", run.state, "cancelled by request"))
         except (JournalUnavailable, JournalDamaged) as error:
             # The run's rows cannot be written, now or ever: nothing may go on, and nothing is lost.
             _LOG.error("run %s stops where it is: %s", run_id, error)
             self._stalls.give_up(run_id, error)
         finally:
-            self._cancelled.discard(run_id)
+            await delegation.stop()
             await self._toolset.leave(run_id)
 
-    async def _until_end(self, run: Run) -> RunEnded | None:
+    async def _until_end(self, run: Run, delegation: Delegation) -> RunEnded | None:
         """None when the loop ended the run itself, else how it must end."""
         spec = run.state.spec
         try:
             async with run.deadline() as wall:
                 tools = self._toolset.finder(run)
                 rules = ToolRules(deny=(*self._deny, *spec.deny))
-                await Loop(run, planner_for(spec), rules, tools, self._memory).work()
+                team = coordinator_for(spec)
+                await Loop(run, planner_for(spec), team, rules, tools, self._memory, delegation).work()
         except TimeoutError:
             if not wall.expired():
                 raise
@@ -96,8 +115,3 @@ def planner_for(spec: AgentSpec) -> Planner:
     """The planner that the spec names, with its options. Raises UnknownName, InvalidRequest."""
     planner: Planner = build("planner", spec.planner)
     return planner
-
-
-def ended(status: RunStatus, state: RunState, error: str) -> RunEnded:
-    """An end that the loop did not come to by itself, with what there is of an answer."""
-    return RunEnded(status=status, answer=partial(state.closed), error=error)

@@ -30,6 +30,20 @@ Question = Callable[[str, Mapping[str, Any] | None], Awaitable[Reply]]
 """Puts a question to a person while a call is under way: what is asked, and the values' JSON Schema."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberAnswer:
+    """What came of a task that was given to a member of the team."""
+
+    status: str
+    """How its run ended, e.g. `answered`."""
+    text: str
+    error: str = ""
+
+
+Delegate = Callable[[str, str], Awaitable[MemberAnswer]]
+"""Gives a task to a member of the team: (member, task)."""
+
+
 class InDoubt(ToolFailed):
     """The call broke off in a way that leaves open whether its effect happened."""
 
@@ -51,6 +65,8 @@ class ToolContext:
     """Asks the run's model: (system, user text, max_tokens). Counts against the run's budget."""
     question: Question | None = None
     """Asks a person; the call's time limit pauses meanwhile."""
+    delegate: Delegate | None = None
+    """Only for the actions of a team's coordinator."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,17 +37,19 @@ def anchored(spec: AgentSpec, folder: pathlib.Path) -> AgentSpec:
         path = pathlib.Path(match["path"]).expanduser()
         return f"{(folder / path).resolve()}:{match['name']}"
 
+    # Members have their own folders: each is anchored where it is read.
     return replace(spec, tools=tuple(absolute(name) for name in spec.tools))
 
 
 def references(spec: AgentSpec) -> tuple[pathlib.Path, ...]:
-    """The Python files that a spec takes tools from."""
+    """The Python files that a spec takes tools from, those of its team included."""
     return tuple(dict.fromkeys(path for path, _ in _split(spec)))
 
 
 def _split(spec: AgentSpec) -> list[tuple[pathlib.Path, str]]:
     found = (_REFERENCE.fullmatch(name) for name in spec.tools)
-    return [(pathlib.Path(match["path"]), match["name"]) for match in found if match]
+    own = [(pathlib.Path(match["path"]), match["name"]) for match in found if match]
+    return own + [each for member in spec.agents.values() for each in _split(member)]
 
 
 def stamp(path: pathlib.Path) -> Stamp:

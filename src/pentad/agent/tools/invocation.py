@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -66,7 +67,7 @@ async def call(
     left_s = context.deadline_s - context.clock()
     timeout_s = min(tool.timeout_s, left_s)
     try:
-        async with asyncio.timeout(max(0.0, timeout_s)) as limit:
+        async with asyncio.timeout(None if math.isinf(timeout_s) else max(0.0, timeout_s)) as limit:
             result = await tool.call(arguments, _pausing(context, limit))
     except TimeoutError:
         return _timed_out(tool, timeout_s)

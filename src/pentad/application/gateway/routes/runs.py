@@ -43,8 +43,6 @@ from pentad.application.gateway.translate.runs import (
 from pentad.errors import Forbidden, InvalidRequest, NotFound
 
 MAX_LIST = 1000
-_SERVER_ONLY = ("mcp_servers", "mcpServers", "tool_options")
-"""What a described agent may not bring: these start programs and open files on this machine."""
 
 
 class Runs:
@@ -205,22 +203,29 @@ class Runs:
 
 def _described(data: dict[str, Any]) -> AgentSpec:
     check_free_form(data, "agent")
-    for name in _SERVER_ONLY:
-        if data.get(name):
-            raise Forbidden(
-                f"an agent sent over HTTP may not bring {name}",
-                hint="declare the agent in a file on the server (agents, --agents) and start it by name",
-                param=f"agent.{name}",
-            )
     spec = agent_from(data)
+    _check_sent(spec, "agent")
+    return spec
+
+
+def _check_sent(spec: AgentSpec, where: str) -> None:
+    """Raises Forbidden for what an agent, or a member of its team, may bring only from a file here."""
+    brought = {"mcp_servers": spec.mcp_servers, "tool_options": spec.tool_options}
+    for name in [name for name, value in brought.items() if value]:
+        raise Forbidden(
+            f"an agent sent over HTTP may not bring {name}",
+            hint="declare the agent in a file on the server (agents, --agents) and start it by name",
+            param=f"{where}.{name}",
+        )
     files = [tool for tool in spec.tools if is_reference(tool)]
     if files:
         raise Forbidden(
             f"an agent sent over HTTP may not bring the Python file of {files[0][:200]!r}",
             hint="declare the agent in a file on the server (agents, --agents) and start it by name",
-            param="agent.tools",
+            param=f"{where}.tools",
         )
-    return spec
+    for name, member in spec.agents.items():
+        _check_sent(member, f"{where}.agents.{name}")
 
 
 def _run_id(http: HttpRequest) -> str:

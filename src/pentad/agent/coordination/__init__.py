@@ -1,0 +1,1 @@
+"""Coordinators: who of several agents does what next."""

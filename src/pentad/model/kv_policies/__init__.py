@@ -1,1 +1,0 @@
-"""KV policies: which cached keys and values of a sequence stay."""

@@ -1,0 +1,60 @@
+"""What tests of teams share: a lead, two members, and a model that answers by who asks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from agent_support import FREE, Harness, call, spec
+from pentad.agent.spec import AgentSpec
+from pentad.choice import Choice
+from pentad.testing.backends import Item
+from pentad.types import Request, ToolCall
+
+Script = Mapping[str, Sequence[Sequence[Item]]]
+"""What each agent says, turn by turn, by the name that its instructions give it."""
+
+
+def agent(name: str, **fields: Any) -> AgentSpec:
+    """An agent whose instructions are its name, so that the script knows who asks."""
+    return spec(name=name, instructions=f"I am {name}.", **fields)
+
+
+def team(members: Mapping[str, AgentSpec] | None = None, **fields: Any) -> AgentSpec:
+    """A lead with two members under a supervisor."""
+    members = {"ann": agent("ann"), "bob": agent("bob")} if members is None else members
+    made = {"coordinator": Choice(name="supervisor"), "agents": members, **fields}
+    return agent("lead", **made)
+
+
+def delegated(member: str, task: str, ident: str = "c1") -> ToolCall:
+    """The lead's call that gives a task."""
+    return call("delegate", ident, member=member, task=task)
+
+
+def by_agent(script: Script) -> Callable[[Request], Sequence[Item]]:
+    """A turn for `ScriptedBackend`: the next line of the agent that asks, by how often it has spoken."""
+
+    def turn(request: Request) -> Sequence[Item]:
+        messages = request.messages or ()
+        system = next(m.content for m in messages if m.role == "system")
+        name = next(name for name in script if f"I am {name}." in system)
+        said = sum(m.role == "assistant" for m in messages)
+        return script[name][min(said, len(script[name]) - 1)]
+
+    return turn
+
+
+def kinds(h: Harness, run_id: str) -> list[str]:
+    """The kinds of a run's events, in order."""
+    return [record.kind for record in h.records(run_id)]
+
+
+def arguments(text: str) -> dict[str, Any]:
+    """The arguments of a journaled call."""
+    made: dict[str, Any] = json.loads(text)
+    return made
+
+
+__all__ = ["FREE", "agent", "arguments", "by_agent", "delegated", "kinds", "team"]
