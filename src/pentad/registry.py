@@ -221,6 +221,7 @@ _TABLE: dict[str, dict[str, str]] = {
     },
     "coordinator": {
         "single": "pentad.agent.coordination.single:Single",
+        "supervisor": "pentad.agent.coordination.supervisor:Supervisor",
     },
     "memory": {
         "window": "pentad.agent.memory.window:Window",

@@ -119,7 +119,7 @@ def test_a_yaml_snippet_is_an_agent_or_settings(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "keys.txt").write_text("ann:secret\n", encoding="utf-8")
     content = yaml.safe_load(text)
-    if "planner" in content:
+    if {"planner", "coordinator"} & content.keys():
         agent_from(content)
         return
     file = tmp_path / "pentad.yaml"
