@@ -44,8 +44,8 @@ def turn_hints(context: RunContext) -> TurnHints | None:
 def remaining_steps(context: RunContext) -> int | None:
     """Requests still to come behind this one; None where neither hints nor graph tell.
 
-    Without a hint, the longest chain of steps of the graph that wait for the node; without a node, what
-    the graph has behind that many steps.
+    Without a hint, the longest chain of steps of the graph that wait for the node, if it is one of them;
+    without a node, what the graph has behind that many steps.
     """
     hints = context.hints
     if hints.next == "end":
@@ -54,7 +54,7 @@ def remaining_steps(context: RunContext) -> int | None:
         return hints.remaining_steps
     if context.node is None:
         return max(0, len(_names(context.graph)) - context.step) if context.step else None
-    return _longest_chain(context.graph, context.node)
+    return _longest_chain(context.graph, context.node) if context.node in _names(context.graph) else None
 
 
 def _names(graph: Mapping[str, tuple[str, ...]]) -> set[str]:

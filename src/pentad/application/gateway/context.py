@@ -1,4 +1,4 @@
-"""RunContext from the `pentad` object and its mirrored headers, and the records on the way back."""
+"""RunContext from the options of a request, and the records on the way back."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from starlette.datastructures import Headers
 
-from pentad.application.gateway.body import check_free_form
 from pentad.application.gateway.schemas.common import (
     BudgetLimits,
     CompletionDetails,
@@ -19,46 +17,7 @@ from pentad.application.gateway.schemas.common import (
     Slo,
     WireUsage,
 )
-from pentad.errors import InvalidRequest
 from pentad.types import Budget, Hints, Objective, RunContext, Span, Usage
-
-_PREFIX = "x-pentad-"
-_PLAIN = ("run-id", "step", "node", "parent", "quality", "data-label")
-_OBJECTS = ("graph", "hints", "slo", "budget")
-
-
-def options_of(body: PentadOptions | None, headers: Headers) -> PentadOptions:
-    """The `pentad` object, completed by `x-pentad-*` headers where the body is silent.
-
-    `x-pentad-graph`, `-hints`, `-slo` and `-budget` hold JSON objects; the others plain values.
-    Raises InvalidRequest naming the header at fault.
-    """
-    given: dict[str, Any] = {}
-    for name in (*_PLAIN, *_OBJECTS, "explain"):
-        text = headers.get(_PREFIX + name)
-        if text is not None:
-            given[name.replace("-", "_")] = _header_value(name, text)
-    if not given:
-        return body or PentadOptions()
-    try:
-        mirrored = msgspec.convert(given, PentadOptions, strict=False)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(f"x-pentad-* headers: {error}", param="x-pentad") from None
-    if body is None:
-        return mirrored
-    changes = {name: getattr(mirrored, name) for name in given if getattr(body, name) in (None, False)}
-    return msgspec.structs.replace(body, **changes)
-
-
-def _header_value(name: str, text: str) -> Any:
-    if name not in _OBJECTS:
-        return text
-    try:
-        value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        raise InvalidRequest(f"{_PREFIX}{name} is not a JSON object", param=_PREFIX + name) from None
-    check_free_form(value, _PREFIX + name)
-    return value
 
 
 def run_context(options: PentadOptions) -> RunContext:

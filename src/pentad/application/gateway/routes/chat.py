@@ -11,9 +11,10 @@ from starlette.routing import Route
 
 from pentad.application.gateway.answers import json_response
 from pentad.application.gateway.body import Body
-from pentad.application.gateway.context import options_of, run_context
+from pentad.application.gateway.context import run_context
 from pentad.application.gateway.core import Gateway
 from pentad.application.gateway.exchange import exchange_of, new_id
+from pentad.application.gateway.request_options import options_of, prioritized
 from pentad.application.gateway.schemas.chat import ChatRequest
 from pentad.application.gateway.translate.chat import chat_request
 from pentad.application.gateway.translate.chat_answer import ChatChunks, chat_answer
@@ -27,11 +28,10 @@ def routes(gateway: Gateway) -> list[Route]:
     async def chat(http: HttpRequest) -> Response:
         exchange = exchange_of(http)
         wire = await body.read(http, gateway.settings)
-        options = options_of(wire.pentad, http.headers)
+        options = options_of(wire, http.headers, exchange)
         answer_id = new_id("chatcmpl")
-        request = gateway.routed(
-            chat_request(wire, request_id=answer_id, tenant=exchange.tenant, context=run_context(options))
-        )
+        asked = chat_request(wire, request_id=answer_id, tenant=exchange.tenant, context=run_context(options))
+        request = gateway.routed(prioritized(asked, options))
         span = gateway.translated(exchange)
         explain = gateway.explain(exchange, span, options.explain)
         deltas = gateway.generate(request, exchange)

@@ -13,9 +13,10 @@ from starlette.routing import Route
 
 from pentad.application.gateway.answers import json_response
 from pentad.application.gateway.body import Body
-from pentad.application.gateway.context import options_of, run_context
+from pentad.application.gateway.context import run_context
 from pentad.application.gateway.core import Gateway
 from pentad.application.gateway.exchange import exchange_of, new_id
+from pentad.application.gateway.request_options import options_of, prioritized
 from pentad.application.gateway.schemas.completions import (
     CompletionRequest,
     DetokenizeAnswer,
@@ -45,12 +46,12 @@ def routes(gateway: Gateway) -> list[Route]:
     async def completions(http: HttpRequest) -> Response:
         exchange = exchange_of(http)
         wire = await completion_body.read(http, gateway.settings)
-        options = options_of(wire.pentad, http.headers)
+        options = options_of(wire, http.headers, exchange)
         answer_id, created = new_id("cmpl"), int(time.time())
         asked = completion_requests(
             wire, request_id=answer_id, tenant=exchange.tenant, context=run_context(options)
         )
-        requests = [gateway.routed(request) for request in asked]
+        requests = [gateway.routed(prioritized(request, options)) for request in asked]
         model = requests[0].model
         echo = Echo()
         if wire.echo:

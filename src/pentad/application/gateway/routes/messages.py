@@ -10,10 +10,11 @@ from starlette.routing import Route
 
 from pentad.application.gateway.answers import json_response
 from pentad.application.gateway.body import Body
-from pentad.application.gateway.context import options_of, run_context
+from pentad.application.gateway.context import run_context
 from pentad.application.gateway.core import Gateway
 from pentad.application.gateway.errors import error_body
 from pentad.application.gateway.exchange import exchange_of, new_id
+from pentad.application.gateway.request_options import options_of, prioritized
 from pentad.application.gateway.schemas.messages import CountTokensRequest, MessagesRequest, TokenCount
 from pentad.application.gateway.translate.messages import messages_request
 from pentad.application.gateway.translate.messages_answer import MessageEvents, messages_answer
@@ -33,11 +34,12 @@ def routes(gateway: Gateway) -> list[Route]:
     async def messages(http: HttpRequest) -> Response:
         exchange = exchange_of(http)
         wire = await messages_body.read(http, gateway.settings)
-        options = options_of(wire.pentad, http.headers)
+        options = options_of(wire, http.headers, exchange)
         answer_id = new_id("msg")
-        request = gateway.routed(
-            messages_request(wire, request_id=answer_id, tenant=exchange.tenant, context=run_context(options))
+        asked = messages_request(
+            wire, request_id=answer_id, tenant=exchange.tenant, context=run_context(options)
         )
+        request = gateway.routed(prioritized(asked, options))
         explain = gateway.explain(exchange, gateway.translated(exchange), options.explain)
         deltas = gateway.generate(request, exchange)
         if wire.stream:

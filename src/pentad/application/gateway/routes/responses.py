@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 import msgspec
 from starlette.requests import Request as HttpRequest
@@ -14,10 +15,11 @@ from starlette.routing import Route
 
 from pentad.application.gateway.answers import json_response
 from pentad.application.gateway.body import Body
-from pentad.application.gateway.context import options_of, run_context
+from pentad.application.gateway.context import run_context
 from pentad.application.gateway.core import Gateway
 from pentad.application.gateway.errors import PreviousResponseNotFound, internal_error
 from pentad.application.gateway.exchange import Exchange, exchange_of, new_id
+from pentad.application.gateway.request_options import options_of, prioritized
 from pentad.application.gateway.schemas.responses import (
     InputItem,
     InputTokens,
@@ -67,18 +69,20 @@ class Responses:
         if wire.background and wire.store is False:
             raise InvalidRequest("background needs store", hint="leave store out", param="store")
         wire = self._complete(wire, exchange.tenant)
-        options = options_of(wire.pentad, http.headers)
+        options = options_of(wire, http.headers, exchange)
         before = self._before(exchange.tenant, wire.previous_response_id)
-        request = self._gateway.routed(
-            response_request(
-                wire,
-                request_id=new_id("resp"),
-                tenant=exchange.tenant,
-                context=run_context(options),
-                before=before,
-                ignored=exchange.ignored,
-            )
+        context = run_context(options)
+        if context.parent is None:
+            context = replace(context, parent=wire.previous_response_id)
+        asked = response_request(
+            wire,
+            request_id=new_id("resp"),
+            tenant=exchange.tenant,
+            context=context,
+            before=before,
+            ignored=exchange.ignored,
         )
+        request = self._gateway.routed(prioritized(asked, options))
         explain = self._gateway.explain(exchange, self._gateway.translated(exchange), options.explain)
         history = (*before, *input_messages(wire))
 

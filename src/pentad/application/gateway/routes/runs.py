@@ -19,9 +19,10 @@ from pentad.agent.spec import AgentSpec
 from pentad.agent.tools.files import is_reference
 from pentad.application.gateway.answers import json_response
 from pentad.application.gateway.body import Body, check_free_form
-from pentad.application.gateway.context import options_of, run_context
+from pentad.application.gateway.context import run_context
 from pentad.application.gateway.core import Gateway
 from pentad.application.gateway.exchange import exchange_of
+from pentad.application.gateway.request_options import options_of
 from pentad.application.gateway.runmetrics import RunMetrics
 from pentad.application.gateway.schemas.runs import (
     AgentList,
@@ -41,6 +42,7 @@ from pentad.application.gateway.translate.runs import (
     run_prompt,
 )
 from pentad.errors import Forbidden, InvalidRequest, NotFound
+from pentad.types import Objective
 
 MAX_LIST = 1000
 
@@ -82,14 +84,14 @@ class Runs:
         """Starts a run and answers at once; follow its events."""
         exchange = exchange_of(http)
         wire = await self._body.read(http, self._gateway.settings)
-        context = run_context(options_of(wire.pentad, http.headers))
+        context = run_context(options_of(wire, http.headers, exchange))
         agent = wire.agent if isinstance(wire.agent, str) else _described(wire.agent)
         run_id = await self._runtime.start(
             agent,
             wire.goal,
             model=wire.model,
             tenant=exchange.tenant,
-            objective=context.objective if wire.pentad is not None and wire.pentad.slo is not None else None,
+            objective=context.objective if context.objective != Objective() else None,
             budget=context.budget,
             data_label=context.data_label,
         )

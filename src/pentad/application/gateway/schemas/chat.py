@@ -13,6 +13,7 @@ from pentad.application.gateway.schemas.common import (
     Id,
     LogitBias,
     Name,
+    NvExtensions,
     Penalty,
     PentadOptions,
     Priority,
@@ -172,6 +173,7 @@ class ChatRequest(Struct, kw_only=True):
     add_generation_prompt: bool | None = None
     """True begins a new turn behind a last message of the assistant."""
     structured_outputs: StructuredOutputs | None = None
+    nvext: NvExtensions | None = None
     pentad: PentadOptions | None = None
 
 

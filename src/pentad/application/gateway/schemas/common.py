@@ -65,6 +65,25 @@ class FollowUp(Struct, kw_only=True):
     """Tokens that the answer will likely have; no limit."""
 
 
+class AgentHints(Struct, kw_only=True):
+    """NVIDIA Dynamo's hints, by its names; read as ours."""
+
+    priority: Priority | None = None
+    """Higher comes first, other than in `pentad.priority`."""
+    strict_priority: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    """A tier, which stands for 1,000 levels of priority."""
+    osl: Tokens | None = None
+    """Expected tokens of the answer: `hints.output_tokens`."""
+    speculative_prefill: bool | None = None
+    """Whether another turn follows: `hints.next` is `model`."""
+
+
+class NvExtensions(Struct, kw_only=True):
+    """Of NVIDIA's extensions the one that is read."""
+
+    agent_hints: AgentHints | None = None
+
+
 class PentadOptions(Struct, kw_only=True):
     """The `pentad` object of a request body: its objective, its place in a workflow, its label."""
 
@@ -77,6 +96,8 @@ class PentadOptions(Struct, kw_only=True):
     parent: Id | None = None
     """Id of the answer that this request follows from."""
     hints: FollowUp | None = None
+    priority: Priority | None = None
+    """Lower comes first; for dialects that have no such field of their own."""
     slo: Slo | None = None
     budget: BudgetLimits | None = None
     quality: Fraction | None = None

@@ -12,6 +12,7 @@ from pentad.application.gateway.schemas.common import (
     Fraction,
     LogitBias,
     Name,
+    NvExtensions,
     Penalty,
     PentadOptions,
     Priority,
@@ -63,6 +64,8 @@ class CompletionRequest(Struct, kw_only=True):
     priority: Priority | None = None
     cache_salt: Short | None = None
     structured_outputs: StructuredOutputs | None = None
+    metadata: dict[str, Any] | None = None
+    nvext: NvExtensions | None = None
     pentad: PentadOptions | None = None
 
 

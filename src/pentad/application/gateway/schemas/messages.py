@@ -10,6 +10,7 @@ from pentad.application.gateway.schemas.common import (
     Fraction,
     Id,
     Name,
+    NvExtensions,
     PentadOptions,
     Short,
     StopList,
@@ -113,6 +114,7 @@ class MessagesRequest(CountTokensRequest, kw_only=True):
     top_k: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
     metadata: dict[str, Any] | None = None
     service_tier: Short | None = None
+    nvext: NvExtensions | None = None
     pentad: PentadOptions | None = None
 
 

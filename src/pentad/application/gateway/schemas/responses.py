@@ -10,6 +10,7 @@ from pentad.application.gateway.schemas.chat import ContentPart
 from pentad.application.gateway.schemas.common import (
     Id,
     Name,
+    NvExtensions,
     PentadOptions,
     Short,
     Temperature,
@@ -107,6 +108,7 @@ class ResponseRequest(Struct, kw_only=True):
     service_tier: Short | None = None
     prompt_cache_key: Short | None = None
     stream_options: dict[str, Any] | None = None
+    nvext: NvExtensions | None = None
     pentad: PentadOptions | None = None
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from pentad.application.gateway.schemas.common import Name, PentadOptions
+from pentad.application.gateway.schemas.common import Name, NvExtensions, PentadOptions
 
 Goal = Annotated[str, Meta(min_length=1, max_length=262_144)]
 
@@ -18,6 +18,9 @@ class RunRequest(Struct, kw_only=True):
     agent: Name | dict[str, Any]
     model: Name | None = None
     """In place of the agent's own."""
+    metadata: dict[str, Any] | None = None
+    """Read for `pentad_*` only."""
+    nvext: NvExtensions | None = None
     pentad: PentadOptions | None = None
     """Its objective, budget and data label; a budget can only narrow the agent's."""
 

@@ -55,7 +55,11 @@ def completion_requests(
         "context": context,
     }
     return [
-        Request(id=f"{request_id}-{index}", **_prompt_field(prompt), **common)
+        Request(
+            id=f"{request_id}-{index}" if len(prompts) > 1 else request_id,
+            **_prompt_field(prompt),
+            **common,
+        )
         for index, prompt in enumerate(prompts)
     ]
 
