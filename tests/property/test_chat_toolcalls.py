@@ -9,6 +9,7 @@ import random
 
 import jsonschema
 import numpy as np
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -39,6 +40,7 @@ def cut_at_byte(data: bytes, at: int) -> list[str]:
     return [decoder.decode(data[:at]), decoder.decode(data[at:], final=True)]
 
 
+@pytest.mark.thorough
 def test_500_calls_over_50_schemas_parse_the_same_split_at_every_byte() -> None:
     rng = random.Random(20261122)
     tools = [tool(rng, i) for i in range(SCHEMAS)]
@@ -60,6 +62,7 @@ def test_500_calls_over_50_schemas_parse_the_same_split_at_every_byte() -> None:
         assert parse(format, names, list(text)) == whole
 
 
+@pytest.mark.thorough
 def test_500_calls_drawn_at_random_under_the_constraint_parse_and_fit_their_schemas() -> None:
     """A model that knows nothing: any allowed token, all equally likely."""
     rng = np.random.default_rng(7)

@@ -245,6 +245,7 @@ def states(draw: st.DrawFn) -> SchedulerInput:
     )
 
 
+@pytest.mark.thorough
 @given(scheduler=schedulers, state=states())
 @settings(max_examples=500, deadline=None)
 def test_a_plan_for_any_state_stays_within_tokens_slots_and_the_blocks_that_surely_exist(

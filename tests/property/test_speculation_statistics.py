@@ -23,6 +23,7 @@ from pentad.types import Sampling
 from speculation_support import STRATEGIES, deviation, speculating
 
 V = 6
+pytestmark = pytest.mark.thorough
 drawing = pytest.mark.parametrize("strategy", STRATEGIES[1:], ids=lambda strategy: strategy.name)
 
 
