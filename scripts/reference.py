@@ -145,9 +145,14 @@ SECTIONS = (
     ),
     ("memory.window", "The recent turns that stay in the prompt.", Window),
     (
+        "memory.store",
+        "What keeps and recalls items. `store` needs an embedding model (`embedding_model`): without one "
+        "nothing is remembered.",
+        "memory",
+    ),
+    (
         "memory.long_term",
-        "What outlives a run; needs an embedding model (`embedding_model`). `long_term: {}` takes the "
-        "defaults.",
+        "What a run takes from its memory and leaves there. `long_term: {}` takes the defaults.",
         LongTermChoice,
     ),
     ("budget", "Hard limits of a run, over retries and restarts. A request can only narrow them.", Budget),

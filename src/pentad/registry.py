@@ -68,6 +68,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             chosen_by=("agent: coordinator",),
             about="who of several agents does what next",
         ),
+        "memory": Family(
+            layer="agent",
+            interface="pentad.agent.memory.base:MemoryStrategy",
+            baseline="store",
+            chosen_by=("agent: memory.store",),
+            about="what an agent keeps beyond a prompt, and what of it comes back",
+        ),
         "router": Family(
             layer="model",
             interface="pentad.model.routing.base:ModelRouter",
@@ -224,8 +231,8 @@ _TABLE: dict[str, dict[str, str]] = {
         "supervisor": "pentad.agent.coordination.supervisor:Supervisor",
     },
     "memory": {
-        "window": "pentad.agent.memory.window:Window",
-        "store": "pentad.agent.memory.store:LongTerm",
+        "store": "pentad.agent.memory.store:Store",
+        "buffer": "pentad.agent.memory.buffer:Buffer",
     },
     "tool": {
         "calculator": "pentad.agent.tools.builtin.calculator:build",

@@ -13,7 +13,8 @@ from agent_support import call, harness, run, spec
 from pentad.agent.context_builders.base import ContextInput
 from pentad.agent.context_builders.compact import Compact
 from pentad.agent.events import Recalled
-from pentad.agent.memory.base import Item, Scope
+from pentad.agent.memories import Memories
+from pentad.agent.memory.base import Item, MemoryServices, Scope
 from pentad.agent.memory.scoring import HOUR_S, Weights
 from pentad.agent.memory.store import LongTerm
 from pentad.agent.memory.window import Window
@@ -21,6 +22,7 @@ from pentad.agent.planning.base import View
 from pentad.agent.planning.react import React
 from pentad.agent.spec import LongTermChoice, MemoryChoice
 from pentad.agent.state import RunState
+from pentad.choice import Choice
 from pentad.errors import Conflict, ContextLengthExceeded, Unavailable
 from pentad.model.terms import terms, unspaced_share
 from pentad.testing.agents import scripted_models
@@ -34,6 +36,15 @@ def store(path: pathlib.Path, *, now: list[float] | None = None, weights: Weight
     models, _ = scripted_models([], embedder=True)
     clock = now or [NOW]
     return LongTerm(path / "m.db", models, embedder="words", weights=weights, wall=lambda: clock[0])
+
+
+def remembering(path: pathlib.Path) -> tuple[Memories, LongTerm]:
+    """The memories of a runtime with an embedding model, and the one that agents have by default."""
+    models, _ = scripted_models([], embedder=True)
+    memories = Memories(MemoryServices(models=models, embedder="words", path=path / "m.db"))
+    memory = memories.get(Choice(name="store"))
+    assert isinstance(memory, LongTerm)
+    return memories, memory
 
 
 def found(memory: LongTerm, cue: str, scope: Scope = A, k: int = 3) -> list[str]:
@@ -176,9 +187,8 @@ def test_an_answer_that_cannot_be_remembered_is_an_answer_all_the_same(tmp_path:
     choice = LongTermChoice(episode_characters=100_000)
 
     async def scenario() -> None:
-        models, _ = scripted_models([], embedder=True)
-        memory = LongTerm(tmp_path / "m.db", models, embedder="words")
-        async with harness(tmp_path, [["done"]], memory=memory) as h:
+        memories, memory = remembering(tmp_path)
+        async with harness(tmp_path, [["done"]], memory=memories) as h:
             state = await h.work(spec(memory=MemoryChoice(long_term=choice)), "word " * 400)
             assert (state.status, state.answer) == ("answered", "done")
             assert "not remembered" in (state.error or "")
@@ -218,10 +228,9 @@ def test_an_agent_recalls_what_an_earlier_run_left(tmp_path: pathlib.Path) -> No
     agent = spec(memory=MemoryChoice(long_term=LongTermChoice(k=2)))
 
     async def scenario() -> None:
-        models, _ = scripted_models([], embedder=True)
-        memory = LongTerm(tmp_path / "m.db", models, embedder="words")
+        memories, memory = remembering(tmp_path)
         turns = [["Your boat is called Petrel."], ["Petrel."]]
-        async with harness(tmp_path, turns, memory=memory) as h:
+        async with harness(tmp_path, turns, memory=memories) as h:
             first = await h.work(agent, "my boat is called Petrel")
             second = await h.work(agent, "what is my boat called")
             (event,) = [r.event for r in h.records(second.run_id) if isinstance(r.event, Recalled)]
@@ -236,12 +245,11 @@ def test_an_agent_recalls_what_an_earlier_run_left(tmp_path: pathlib.Path) -> No
 
 def test_recalled_items_stay_within_their_token_budget(tmp_path: pathlib.Path) -> None:
     async def scenario() -> None:
-        models, _ = scripted_models([], embedder=True)
-        memory = LongTerm(tmp_path / "m.db", models, embedder="words")
+        memories, memory = remembering(tmp_path)
         scope = Scope(tenant="default", agent="tester")
         await memory.write_all([Item(text="tea " + "long " * 30), Item(text="tea short")], scope)
         agent = spec(memory=MemoryChoice(long_term=LongTermChoice(max_tokens=10, episodes=False)))
-        async with harness(tmp_path, [["ok"]], memory=memory) as h:
+        async with harness(tmp_path, [["ok"]], memory=memories) as h:
             state = await h.work(agent, "tea long")
             assert [text for _, text, _ in state.recalled or ()] == ["tea short"]
             assert await memory.count(scope) == 2
@@ -252,14 +260,13 @@ def test_recalled_items_stay_within_their_token_budget(tmp_path: pathlib.Path) -
 
 def test_the_model_can_remember_and_recall_by_itself(tmp_path: pathlib.Path) -> None:
     async def scenario() -> None:
-        models, _ = scripted_models([], embedder=True)
-        memory = LongTerm(tmp_path / "m.db", models, embedder="words")
+        memories, memory = remembering(tmp_path)
         turns = [
             [call("remember", text="The user drinks oolong", kind="preference")],
             [call("recall", about="what the user drinks")],
             ["oolong"],
         ]
-        async with harness(tmp_path, turns, memory=memory) as h:
+        async with harness(tmp_path, turns, memory=memories) as h:
             state = await h.work(spec(tools=("remember", "recall")))
             assert state.exchanges[1].results[0].content == "- The user drinks oolong"
             (hit,) = await memory.query("drinks", k=1, scope=Scope(tenant="default", agent="tester"))

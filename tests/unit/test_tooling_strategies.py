@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pentad import registry
-from pentad.agent.spec import AgentSpec
+from pentad.agent.spec import strategy_fields
 from pentad.application.cli.app import build as build_cli
 from pentad.application.cli.strategies import describe, describe_family
 from pentad.application.config import leaves
@@ -67,7 +67,7 @@ def test_every_family_can_be_chosen_where_it_says(family: str) -> None:
     verbs = typer.main.get_command(build_cli()).commands  # type: ignore[attr-defined]
     for surface in registry.FAMILIES[family].chosen_by:
         if surface.startswith("agent: "):
-            assert surface.removeprefix("agent: ") in {f.name for f in dataclasses.fields(AgentSpec)}
+            assert strategy_fields()[surface.removeprefix("agent: ")] == family
         elif " --" in surface:
             verb, flag = surface.split(" ")
             assert flag in {opt for parameter in verbs[verb].params for opt in parameter.opts}

@@ -144,8 +144,11 @@ def _as_fields(data: Any) -> Any:
     if "mcpServers" in fields:
         fields["mcp_servers"] = fields.pop("mcpServers")
     for key, family in strategy_fields().items():
-        if key in fields:
-            fields[key] = _as_choice(fields[key], FAMILIES[family].baseline)
+        outer, _, inner = key.rpartition(".")
+        place = fields.get(outer) if outer else fields
+        if isinstance(place, Mapping) and inner in place:
+            changed = {**place, inner: _as_choice(place[inner], FAMILIES[family].baseline)}
+            fields = {**fields, outer: changed} if outer else changed
     return fields
 
 

@@ -9,7 +9,7 @@ from pentad.agent.coordination.delegate import as_call, delegate_action
 from pentad.agent.delegation import Delegation
 from pentad.agent.endings import partial
 from pentad.agent.events import Planned, RunEnded, StepEnded, StepOutcome
-from pentad.agent.memory.base import Memory
+from pentad.agent.memories import Memories
 from pentad.agent.model_calls import ModelCalls
 from pentad.agent.planning.base import (
     Answers,
@@ -49,12 +49,12 @@ class Loop:
         coordinator: Coordinator,
         rules: ToolRules,
         find_tools: FindTools,
-        memory: Memory | None,
+        memory: Memories | None,
         delegation: Delegation,
     ) -> None:
         self._run = run
         self._coordinator = coordinator
-        self._remembering = Remembering(run, memory)
+        self._remembering = Remembering(run, memory.of(run.state.spec) if memory else None)
         self._planner = planner
         self._rules = rules
         self._find_tools = find_tools

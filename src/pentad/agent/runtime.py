@@ -20,7 +20,7 @@ from pentad.agent.fork import forked
 from pentad.agent.journal import Journal
 from pentad.agent.journal_view import JournalUnavailable
 from pentad.agent.limits import RuntimeLimits
-from pentad.agent.memory.base import Memory
+from pentad.agent.memories import Memories
 from pentad.agent.ports import ModelPort
 from pentad.agent.reader import RunReader
 from pentad.agent.resumer import Resumer
@@ -65,7 +65,7 @@ class AgentRuntime(RunReader):
         *,
         agents: AgentCatalogue | Mapping[str, AgentSpec] | None = None,
         toolbox: Toolbox | None = None,
-        memory: Memory | None = None,
+        memory: Memories | None = None,
         limits: RuntimeLimits | None = None,
         clock: Clock = time.monotonic,
         wall: Clock = time.time,

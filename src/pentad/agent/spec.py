@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -87,9 +87,11 @@ class LongTermChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryChoice:
-    """Both memories of an agent."""
+    """What an agent keeps: the window of its prompt, and items beyond it."""
 
     window: Window = field(default_factory=Window)
+    store: Choice = field(default_factory=_baseline("memory"), metadata={"family": "memory"})
+    """What keeps and recalls items."""
     long_term: LongTermChoice | None = None
 
 
@@ -169,5 +171,16 @@ class AgentSpec:
 
 
 def strategy_fields() -> Mapping[str, str]:
-    """The keys of an agent file that choose a strategy, each with its family."""
-    return {f.name: f.metadata["family"] for f in dataclasses.fields(AgentSpec) if "family" in f.metadata}
+    """The keys of an agent file that choose a strategy (`planner`, `memory.store`), each with its family."""
+    found = {f.name: f for f in dataclasses.fields(AgentSpec)}
+    found |= {f"memory.{f.name}": f for f in dataclasses.fields(MemoryChoice)}
+    return {key: f.metadata["family"] for key, f in found.items() if "family" in f.metadata}
+
+
+def strategies(spec: AgentSpec) -> Iterator[tuple[str, Choice]]:
+    """What an agent chose of each family: the family's name, and the choice."""
+    for key, family in strategy_fields().items():
+        chosen: Any = spec
+        for part in key.split("."):
+            chosen = getattr(chosen, part)
+        yield family, chosen

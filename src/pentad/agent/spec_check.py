@@ -6,9 +6,9 @@ from typing import Any, cast
 
 from pentad.agent.context_builders.base import check_window
 from pentad.agent.coordination.base import coordinator_for
-from pentad.agent.memory.base import Memory
+from pentad.agent.memories import Memories
 from pentad.agent.ports import ModelPort
-from pentad.agent.spec import AgentSpec, strategy_fields
+from pentad.agent.spec import AgentSpec, strategies
 from pentad.agent.tools.base import Toolbox
 from pentad.agent.tools.files import ToolFiles
 from pentad.agent.tools.pins import ToolPins
@@ -22,6 +22,9 @@ class _Nothing:
     def models(self) -> tuple[Any, ...]:
         return ()
 
+    def of(self, _: AgentSpec) -> _Nothing:
+        return self
+
 
 def check_strategies(spec: AgentSpec) -> None:
     """Raises UnknownName or InvalidRequest for a strategy that there is not, or options that do not fit.
@@ -29,8 +32,8 @@ def check_strategies(spec: AgentSpec) -> None:
     So it does for a team without its coordinator, or a coordinator without its team.
     """
     coordinator_for(spec)
-    for key, family in strategy_fields().items():
-        strategy = build(family, getattr(spec, key))
+    for family, choice in strategies(spec):
+        strategy = build(family, choice)
         if family == "context":
             check_window(strategy, spec.memory.window)
 
@@ -48,7 +51,7 @@ def check_agent(spec: AgentSpec, files: ToolFiles) -> None:
     tools = Toolset(
         Toolbox(),
         cast(ModelPort, nothing),
-        cast(Memory, nothing),
+        cast(Memories, nothing),
         pins=ToolPins(),
         commands=(),
         files=files,

@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Collection, Mapping
 
 from pentad.agent.loop import FindTools
-from pentad.agent.memory.base import Memory
+from pentad.agent.memories import Memories
 from pentad.agent.options import checked_options
 from pentad.agent.ports import ModelPort
 from pentad.agent.run import Run
@@ -34,14 +34,14 @@ class Toolset:
         self,
         toolbox: Toolbox,
         models: ModelPort,
-        memory: Memory | None,
+        memory: Memories | None,
         *,
         pins: ToolPins,
         commands: Collection[str],
         files: ToolFiles,
     ) -> None:
         self._toolbox = toolbox
-        self._services = ToolServices(models=models, memory=memory)
+        self._models, self._memory = models, memory
         self._pins = pins
         self._commands = commands
         self._files = files
@@ -133,7 +133,8 @@ class Toolset:
     def _build(self, name: str, spec: AgentSpec) -> Tool:
         factory = load("tool", name)
         options = checked_options(factory, spec.tool_options.get(name, {}), f"tool_options.{name}")
-        made: Tool = factory(self._services, **options)
+        memory = self._memory.of(spec) if self._memory is not None else None
+        made: Tool = factory(ToolServices(models=self._models, memory=memory), **options)
         return made
 
 

@@ -13,7 +13,7 @@ from pentad.agent.endings import ended
 from pentad.agent.events import RunEnded
 from pentad.agent.journal_view import JournalUnavailable
 from pentad.agent.loop import Loop
-from pentad.agent.memory.base import Memory
+from pentad.agent.memories import Memories
 from pentad.agent.planning.base import Planner
 from pentad.agent.rows import JournalDamaged
 from pentad.agent.run import Run, Surroundings
@@ -43,7 +43,7 @@ class Worker:
         self,
         around: Surroundings,
         toolset: Toolset,
-        memory: Memory | None,
+        memory: Memories | None,
         deny: Sequence[str],
         tasks: RunTasks,
     ) -> None:

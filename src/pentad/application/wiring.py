@@ -14,7 +14,8 @@ from pentad import choice, registry
 from pentad.agent.catalogue import catalogue_of
 from pentad.agent.journal import Journal
 from pentad.agent.limits import RuntimeLimits
-from pentad.agent.memory.store import LongTerm
+from pentad.agent.memories import Memories
+from pentad.agent.memory.base import MemoryServices
 from pentad.agent.prompt_store import PromptRetention
 from pentad.agent.runtime import AgentRuntime
 from pentad.application.config import EngineSettings, ModelPrice, RemoteBackend, Settings
@@ -83,10 +84,12 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
         )
         undo.pop_all()
         undo.push_async_callback(models.close)
-        memory = None
-        if vectors:
-            memory = LongTerm(settings.memory_path, models, embedder=next(iter(vectors)))
-            undo.callback(memory.close)
+        memory = Memories(
+            MemoryServices(path=settings.memory_path, models=models, embedder=next(iter(vectors), None))
+        )
+        undo.callback(memory.close)
+        # Opened now, so that a file that cannot be used ends the start and not some agent's run.
+        memory.get(choice.Choice(name=registry.FAMILIES["memory"].baseline))
         agents = AgentRuntime(
             models,
             Journal(

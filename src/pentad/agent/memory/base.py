@@ -1,9 +1,14 @@
-"""What the runtime asks of a long-term memory (coverage.md, interface 3)."""
+"""What the runtime asks of a memory (coverage.md, interface 3)."""
 
 from __future__ import annotations
 
+import pathlib
+import time
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
+
+from pentad.agent.ports import ModelPort
+from pentad.types import Clock
 
 Kind = Literal["preference", "fact", "episode"]
 
@@ -53,7 +58,7 @@ class Recollection:
 
 
 class Memory(Protocol):
-    """Keeps items beyond a run and finds those that matter now."""
+    """Keeps items and finds those that matter now. One per strategy and process; many runs share it."""
 
     async def write(self, item: Item, scope: Scope) -> str:
         """Keeps an item and returns its id."""
@@ -65,4 +70,35 @@ class Memory(Protocol):
 
     async def consolidate(self, scope: Scope) -> int:
         """Removes what has expired or is kept twice; returns how many items went."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of files; nothing is asked of it after."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryServices:
+    """What memories are opened with."""
+
+    models: ModelPort
+    embedder: str | None = None
+    """Name of the served embedding model; None where there is none."""
+    path: pathlib.Path | None = None
+    """The file of memories that outlive the process; None where there is none."""
+    wall: Clock = time.time
+    """Seconds since 1970."""
+
+
+class MemoryStrategy(Protocol):
+    """How an agent remembers. Holds nothing itself: what is remembered is in the memory that it opens."""
+
+    needs: ClassVar[frozenset[str]]
+    """`embedder`, `file`: what of the services must be there."""
+
+    @property
+    def name(self) -> str: ...
+
+    def open(self, services: MemoryServices) -> Memory:
+        """The memory. Raises Conflict or Unavailable for a file that cannot be used."""
         ...

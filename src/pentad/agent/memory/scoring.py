@@ -18,10 +18,15 @@ class Weights:
     """
 
     similarity: float = 1.0
+    """Weight of the nearness in meaning, the cosine of the vectors."""
     keyword: float = 0.3
+    """Weight of shared words, BM25 as a share of the best hit's."""
     recency: float = 0.05
+    """Weight of how new an item is."""
     importance: float = 0.1
+    """Weight of the importance that an item was written with."""
     decay_per_hour: float = 0.995
+    """What recency is multiplied by each hour; above 0, at most 1."""
     unspaced_keyword: float = 2.0
     """What `keyword` becomes for a cue in a script without spaces, which few small embedders can read."""
 

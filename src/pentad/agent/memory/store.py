@@ -9,10 +9,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar, cast
 
 from pentad.agent.embedding import embed_beginnings
-from pentad.agent.memory.base import Item, Kind, Recollection, Scope
+from pentad.agent.memory.base import Item, Kind, MemoryServices, Recollection, Scope
 from pentad.agent.memory.file import erase, open_file, packed, translated
 from pentad.agent.memory.scoring import Weights
 from pentad.agent.ports import ModelPort
@@ -28,6 +29,26 @@ _POOL = 24
 """Candidates that each index brings for every item asked for, at least."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store(Weights):
+    """Remembers in a file and recalls by meaning, words, age and importance; outlives the process.
+
+    Source: Park et al. 2023, "Generative Agents", section 4.1; `Weights` says what differs. Exactness:
+    lossy; the metric is recall of the item that answers. Cost: one embedding per item and per query.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"embedder", "file"})
+    name: ClassVar[str] = "store"
+
+    def open(self, services: MemoryServices) -> LongTerm:
+        """The file's items under these weights; several may be open on one file."""
+        assert services.path is not None, "whoever opens it has looked at its needs"
+        assert services.embedder is not None, "whoever opens it has looked at its needs"
+        return LongTerm(
+            services.path, services.models, embedder=services.embedder, weights=self, wall=services.wall
+        )
+
+
 class LongTerm:
     """Keeps typed items per tenant and recalls those that matter to a cue.
 
@@ -41,8 +62,6 @@ class LongTerm:
         weights: how the scores are mixed.
         wall: seconds since 1970.
     """
-
-    name = "store"
 
     def __init__(
         self,
@@ -60,14 +79,7 @@ class LongTerm:
         self._indexed = False
         with translated(self.path):
             self._db = open_file(self.path)
-            made = self._db.execute("SELECT embedder FROM about").fetchone()
-        if made is not None:
-            self._indexed = True
-            if made[0] != embedder:
-                raise Conflict(
-                    f"memory {self.path.name!r} holds vectors of {made[0]!r}, not of {embedder!r}",
-                    hint=f"use the embedding model {made[0]!r} or another file",
-                )
+            self._look()
 
     async def write(self, item: Item, scope: Scope) -> str:
         """Keeps an item. Raises ContextLengthExceeded when it is too long to embed."""
@@ -90,7 +102,7 @@ class LongTerm:
 
     async def query(self, cue: str, *, k: int, scope: Scope) -> list[Recollection]:
         """The `k` items of the scope that matter most to the cue, best first."""
-        if k < 1 or not cue.strip() or not self._indexed:
+        if k < 1 or not cue.strip() or not await self._locked(self._look):
             return []
         vector = (await embed_beginnings(self._models, self._embedder, [storable(cue)]))[0]
         now_s = self._wall()
@@ -156,8 +168,20 @@ class LongTerm:
 
         return await asyncio.to_thread(run)
 
+    def _look(self) -> bool:
+        """Whether the file has vectors, of our embedder; another one may have written the first since."""
+        if not self._indexed:
+            made = self._db.execute("SELECT embedder FROM about").fetchone()
+            if made is not None and made[0] != self._embedder:
+                raise Conflict(
+                    f"memory {self.path.name!r} holds vectors of {made[0]!r}, not of {self._embedder!r}",
+                    hint=f"use the embedding model {made[0]!r} or another file",
+                )
+            self._indexed = made is not None
+        return self._indexed
+
     def _index(self, dimensions: int) -> None:
-        if self._indexed:
+        if self._look():
             return
         self._db.execute(
             "CREATE VIRTUAL TABLE IF NOT EXISTS vectors USING vec0(number INTEGER PRIMARY KEY, "

@@ -1,4 +1,4 @@
-"""Window: short-term memory. The recent turns that stay in the prompt, oldest out first."""
+"""Window: how much of a conversation stays in the prompt, oldest out first."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ class Window:
     """Most turns kept besides the goal; None means as many as fit."""
     overflow: Overflow = "trim"
     """Leave the oldest turns out, put a summary in their place, or refuse the prompt."""
-
-    name = "window"
 
     def __post_init__(self) -> None:
         for field in ("max_tokens", "max_turns"):

@@ -75,7 +75,7 @@ def _memory(services: ToolServices, tool: str) -> Memory:
     if services.memory is None:
         raise InvalidRequest(
             f"tool {tool!r} needs long-term memory, which is off",
-            hint="set embedding_model to a served model",
+            hint="set embedding_model to a served model, or the agent's memory.store to buffer",
             param="tools",
         )
     return services.memory

@@ -1,0 +1,188 @@
+"""Memories: what every registered one keeps to, how an agent chooses one, and that it is opened once."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pytest
+
+from agent_support import call, harness, run, spec
+from pentad import registry
+from pentad.agent.events import Recalled
+from pentad.agent.loading import agent_from
+from pentad.agent.memories import Memories
+from pentad.agent.memory.base import Item, Memory, MemoryServices, MemoryStrategy, Scope
+from pentad.agent.spec import LongTermChoice, MemoryChoice
+from pentad.choice import Choice, build
+from pentad.errors import InvalidRequest, UnknownName
+from pentad.testing.agents import scripted_models
+
+NOW = 1_700_000_000.0
+MINE = Scope(tenant="a", agent="me")
+
+
+def services(path: pathlib.Path, now: Sequence[float] = (NOW,)) -> MemoryServices:
+    models, _ = scripted_models([], embedder=True)
+    return MemoryServices(models=models, embedder="words", path=path / "m.db", wall=lambda: now[0])
+
+
+@pytest.mark.parametrize("name", registry.known("memory"))
+class TestEveryMemory:
+    @pytest.fixture
+    def now(self) -> list[float]:
+        return [NOW]
+
+    @pytest.fixture
+    def memory(self, name: str, tmp_path: pathlib.Path, now: list[float]) -> Iterator[Memory]:
+        strategy: MemoryStrategy = build("memory", Choice(name=name))
+        memory = strategy.open(services(tmp_path, now))
+        yield memory
+        memory.close()
+
+    def texts(self, memory: Memory, cue: str, k: int = 9, scope: Scope = MINE) -> list[str]:
+        return [found.item.text for found in run(memory.query(cue, k=k, scope=scope))]
+
+    def test_what_was_written_comes_back_whole_at_most_k_and_the_same_each_time(self, memory: Memory) -> None:
+        item = Item(text="tea is green", kind="preference", source="run_1", importance=0.8, id="one")
+        assert run(memory.write(item, MINE)) == "one"
+        made = run(memory.write(Item(text="tea is hot"), MINE))
+        assert made != "one"
+        found = run(memory.query("tea", k=9, scope=MINE))
+        assert found == run(memory.query("tea", k=9, scope=MINE))
+        assert replace(item, created_s=NOW) in [each.item for each in found]
+        for each in found:
+            assert all(0 <= score <= 1 for score in (each.score, each.similarity, each.keyword, each.recency))
+        assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
+        assert len(self.texts(memory, "tea", k=1)) == 1
+        assert self.texts(memory, "tea", k=0) == self.texts(memory, "  ") == []
+
+    def test_the_same_id_is_kept_once(self, memory: Memory) -> None:
+        for text in ("first", "second"):
+            run(memory.write(Item(text=text, id="one"), MINE))
+        assert self.texts(memory, "first second") == ["first"]
+
+    def test_other_tenants_see_nothing_and_other_agents_where_it_is_shared(self, memory: Memory) -> None:
+        run(memory.write(Item(text="mine", id="x"), MINE))
+        run(memory.write(Item(text="theirs", id="x"), Scope(tenant="b", agent="me")))
+        assert self.texts(memory, "mine theirs") == ["mine"]
+        assert self.texts(memory, "mine theirs", scope=Scope(tenant="a", agent="other")) == []
+        assert self.texts(memory, "mine theirs", scope=Scope(tenant="a")) == ["mine"]
+        assert run(memory.consolidate(Scope(tenant="b", agent="me"))) == 0
+
+    def test_newer_comes_before_older_of_equal_items(self, memory: Memory, now: list[float]) -> None:
+        run(memory.write(Item(text="tea", source="old"), MINE))
+        now[0] += 3600 * 24
+        run(memory.write(Item(text="tea", source="new"), MINE))
+        assert [each.item.source for each in run(memory.query("tea", k=2, scope=MINE))] == ["new", "old"]
+
+    def test_what_has_expired_or_is_kept_twice_goes_when_consolidated(
+        self, memory: Memory, now: list[float]
+    ) -> None:
+        run(memory.write(Item(text="tea", id="old"), MINE))
+        run(memory.write(Item(text="milk", id="milk", expires_s=NOW + 5), MINE))
+        now[0] += 1
+        run(memory.write(Item(text="tea", id="new"), MINE))
+        assert len(self.texts(memory, "tea milk")) == 3
+        now[0] += 10
+        assert sorted(self.texts(memory, "tea milk")) == ["tea", "tea"]
+        assert run(memory.consolidate(MINE)) == 2
+        assert [each.item.id for each in run(memory.query("tea milk", k=9, scope=MINE))] == ["new"]
+        assert run(memory.consolidate(MINE)) == 0
+
+    def test_is_opened_only_where_what_it_needs_is_there(self, name: str, tmp_path: pathlib.Path) -> None:
+        strategy: MemoryStrategy = build("memory", Choice(name=name))
+        assert strategy.needs <= {"embedder", "file"}
+        whole = services(tmp_path)
+        for lacking, need in (
+            (replace(whole, embedder=None), "embedder"),
+            (replace(whole, path=None), "file"),
+        ):
+            memories = Memories(lacking)
+            assert (memories.get(Choice(name=name)) is None) is (need in strategy.needs)
+            memories.close()
+        assert Memories(None).get(Choice(name=name)) is None
+
+
+def test_each_choice_is_opened_once_and_shared(tmp_path: pathlib.Path) -> None:
+    memories = Memories(services(tmp_path))
+    one, other = Choice(name="buffer"), Choice(name="buffer", options={"most_items": 2})
+    assert memories.get(one) is memories.get(Choice(name="buffer"))
+    assert memories.get(one) is not memories.get(other)
+    memories.close()
+
+
+def test_a_file_opened_under_other_weights_sees_what_was_written_first(tmp_path: pathlib.Path) -> None:
+    memories = Memories(services(tmp_path))
+    plain, keywords = (
+        memories.get(Choice(name="store", options=options)) for options in ({}, {"keyword": 5.0})
+    )
+    assert plain is not None
+    assert keywords is not None
+    assert run(keywords.query("tea", k=1, scope=MINE)) == []
+    run(plain.write(Item(text="tea"), MINE))
+    assert len(run(keywords.query("tea", k=1, scope=MINE))) == 1
+    memories.close()
+
+
+def test_a_buffer_keeps_the_newest_of_each_agent() -> None:
+    models, _ = scripted_models([])
+    memory = build("memory", Choice(name="buffer", options={"most_items": 2})).open(
+        MemoryServices(models=models, wall=lambda: NOW)
+    )
+    for text in ("one", "two", "three"):
+        run(memory.write(Item(text=text), MINE))
+    run(memory.write(Item(text="four"), Scope(tenant="a", agent="other")))
+    found = [each.item.text for each in run(memory.query("x", k=9, scope=MINE))]
+    assert found == ["three", "two"]
+
+
+@pytest.mark.parametrize("written", ["buffer:most_items=2", {"name": "buffer", "options": {"most_items": 2}}])
+def test_an_agent_file_chooses_its_memory(written: object) -> None:
+    agent = agent_from({"name": "a", "memory": {"store": written, "long_term": {"k": 2}}})
+    assert agent.memory.store == Choice(name="buffer", options={"most_items": 2})
+    assert agent_from({"name": "a", "memory": {"long_term": {}}}).memory.store == Choice(name="store")
+
+
+def test_a_memory_that_is_not_there_is_refused_before_the_run(tmp_path: pathlib.Path) -> None:
+    async def scenario() -> None:
+        async with harness(tmp_path, [["done"]]) as h:
+            for choice, error, says in (
+                (Choice(name="bufer"), UnknownName, "did you mean 'buffer'"),
+                (Choice(name="store", options={"keywrd": 1}), InvalidRequest, "did you mean 'keyword'"),
+                (
+                    Choice(name="store", options={"keyword": -1.0}),
+                    InvalidRequest,
+                    "weights must be 0",
+                ),
+            ):
+                with pytest.raises(error, match=says):
+                    await h.runtime.start(spec(memory=MemoryChoice(store=choice)), "x")
+
+    run(scenario())
+
+
+def test_an_agent_with_a_buffer_remembers_without_an_embedding_model(tmp_path: pathlib.Path) -> None:
+    agent = spec(
+        tools=("remember",), memory=MemoryChoice(store=Choice(name="buffer"), long_term=LongTermChoice(k=2))
+    )
+    other = replace(agent, memory=MemoryChoice(long_term=LongTermChoice(k=2)), tools=())
+
+    async def scenario() -> None:
+        models, _ = scripted_models([])
+        memories = Memories(MemoryServices(models=models))
+        turns = [[call("remember", text="The boat is called Petrel")], ["Noted."], ["Petrel."], ["?"]]
+        async with harness(tmp_path, turns, memory=memories) as h:
+            first = await h.work(agent, "remember my boat")
+            second = await h.work(agent, "what is my boat called")
+            (event,) = [r.event for r in h.records(second.run_id) if isinstance(r.event, Recalled)]
+            assert [text for _, text, _ in event.items] == [
+                "remember my boat -> Noted.",
+                "The boat is called Petrel",
+            ]
+            assert event.items[0][0] == first.run_id
+            third = await h.work(other, "what is my boat called")
+            assert not any(isinstance(r.event, Recalled) for r in h.records(third.run_id))
+
+    run(scenario())
