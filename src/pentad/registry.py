@@ -89,6 +89,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             chosen_by=("engine.speculation",),
             about="who drafts tokens ahead, for several to be verified in one step",
         ),
+        "kv_policy": Family(
+            layer="model",
+            interface="pentad.execution.kv.policy:KVPolicy",
+            baseline="keep-all",
+            chosen_by=("engine.kv_policy",),
+            about="which cached keys and values of a sequence stay",
+        ),
         "transform": Family(
             layer="model",
             interface="pentad.model.transforms.base:ModelTransform",
@@ -203,6 +210,10 @@ _TABLE: dict[str, dict[str, str]] = {
         "draft": "pentad.model.speculation.draft:DraftModel",
         "specinfer": "pentad.model.speculation.specinfer:SpecInfer",
         "sequoia": "pentad.model.speculation.sequoia:Sequoia",
+    },
+    "kv_policy": {
+        "keep-all": "pentad.model.kv_policies.keep_all:KeepAll",
+        "sinks": "pentad.model.kv_policies.sinks:Sinks",
     },
     "router": {
         "fixed": "pentad.model.routing.fixed:Fixed",

@@ -42,6 +42,10 @@ class Seq:
     turn_hints: TurnHints | None = None
 
     @property
+    def num_slots(self) -> int:
+        return self.num_computed
+
+    @property
     def num_tokens(self) -> int:
         return self.prompt + self.num_generated
 

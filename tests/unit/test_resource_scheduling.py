@@ -33,6 +33,10 @@ class Seq:
     context: RunContext = dataclasses.field(default_factory=RunContext)
     turn_hints: TurnHints | None = None
 
+    @property
+    def num_slots(self) -> int:
+        return self.num_computed
+
 
 def running(name: str, tokens: int, computed: int | None = None, **more: object) -> Seq:
     computed = tokens - 1 if computed is None else computed

@@ -78,6 +78,8 @@ class EngineSettings(_Section):
     """Of the KV cache, how much may be kept over the pauses of runs that announce their next request."""
     check_invariants: bool = False
     """Whether the block accounting is verified after every step; slow, for tests and doubt."""
+    kv_policy: Strategy = Choice(name="keep-all")
+    """Which cached keys and values of a sequence stay: a name, or name and options."""
     speculation: Strategy = Choice(name="none")
     """Who drafts tokens ahead, for several to be verified in one step: none, a name, or name and options."""
     draft_models: tuple[str, ...] = ()

@@ -203,6 +203,7 @@ def _validated(values: dict[str, Any], sources: Mapping[str, str], path: pathlib
         raise InvalidRequest(e.message, hint=hint, param=e.param) from None
     for family, choice, leaf in (
         ("scheduler", settings.engine.scheduler, "engine.scheduler"),
+        ("kv_policy", settings.engine.kv_policy, "engine.kv_policy"),
         ("router", settings.router, "router"),
     ):
         _check_choice(family, choice, sources[leaf])

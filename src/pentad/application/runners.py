@@ -80,6 +80,7 @@ def load_engine(
         clock=clock,
         prefix_cache=settings.prefix_cache,
         speculation=speculation,
+        kv_policy=build("kv_policy", settings.kv_policy),
         memory=FreeMemory(clock) if choose(files, settings).device == "cpu" else None,
         check_invariants=settings.check_invariants,
     )

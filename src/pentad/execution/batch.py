@@ -48,6 +48,19 @@ GREEDY_BELOW: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeadSlots:
+    """Where sequences lie whose heads (layer * kv_heads + head) hold different tokens.
+
+    Page `block * heads + head` is a head's part of a block; any head may have any page.
+    """
+
+    pages: Int32
+    """[J, heads, M] page numbers in order, padded with -1."""
+    lens: Int32
+    """[J, heads] slots in use once this step has written its own, which is the last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RaggedBatch:
     """One step's input. N tokens of S sequences, R rows whose logits are wanted."""
 
@@ -60,7 +73,7 @@ class RaggedBatch:
     starts: Int32
     """[S + 1] where each sequence's tokens begin; the last entry is N."""
     context_lens: Int32
-    """[S] KV slots in use once this step has written its own."""
+    """[S] KV slots in use once this step has written its own; of heads that differ the most."""
     block_tables: Int32
     """[S, M] block numbers in order, padded with -1."""
     logit_rows: Int32
@@ -74,6 +87,9 @@ class RaggedBatch:
     tree_masks: npt.NDArray[np.uint64] | None = None
     """[N] what a token of a tree sees of it: bit j for slot `context_len - tree_slots + j`; 0 for
     tokens that are not of a tree. Given together with `tree_slots`."""
+    head_slots: HeadSlots | None = None
+    """Of the last J sequences, whose heads hold different tokens; None where there are none. Each of them
+    has one token, which sees every slot of each head. Their `slots` are 0 and their `block_tables` -1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

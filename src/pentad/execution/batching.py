@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pentad.execution.batch import RaggedBatch
+from pentad.execution.kv.policy_cache import PolicyCache
 from pentad.execution.sequence import Sequence
 from pentad.execution.speculation.tree import TokenTree
 
@@ -82,6 +83,44 @@ def ragged_batch(work: Work, tables: npt.NDArray[np.int32], block_size: int) -> 
         drafted=np.array(drafted, dtype=np.int32) if drafted else None,
         tree_slots=tree_slots,
         tree_masks=tree_masks,
+    )
+
+
+def policy_batch(work: Work, cache: PolicyCache, block_size: int) -> RaggedBatch:
+    """The step's input where the last sequences of the work may have slots by head."""
+    count, slots = cache.head_slots(work)
+    whole = ragged_batch(work[:count], cache.tables, block_size) if count else _empty()
+    if slots is None:
+        return whole
+    by_head = work[count:]
+    tokens = np.array([seq.tokens[seq.num_computed] for seq, _ in by_head], dtype=np.int32)
+    positions = np.array([seq.num_computed for seq, _ in by_head], dtype=np.int32)
+    first = len(whole.token_ids)
+    drawing = [first + i for i, (seq, _) in enumerate(by_head) if seq.num_computed + 1 == len(seq.tokens)]
+    tables = np.full((len(work), whole.block_tables.shape[1]), -1, np.int32)
+    tables[:count] = whole.block_tables
+    return RaggedBatch(
+        token_ids=np.concatenate((whole.token_ids, tokens)),
+        positions=np.concatenate((whole.positions, positions)),
+        slots=np.concatenate((whole.slots, np.zeros_like(tokens))),
+        starts=np.concatenate((whole.starts, np.arange(first + 1, first + 1 + len(tokens), dtype=np.int32))),
+        context_lens=np.concatenate((whole.context_lens, slots.lens.max(axis=1))),
+        block_tables=tables,
+        logit_rows=np.concatenate((whole.logit_rows, np.array(drawing, dtype=np.int32))),
+        head_slots=slots,
+    )
+
+
+def _empty() -> RaggedBatch:
+    none = np.empty(0, np.int32)
+    return RaggedBatch(
+        token_ids=none,
+        positions=none,
+        slots=none,
+        starts=np.zeros(1, np.int32),
+        context_lens=none,
+        block_tables=np.empty((0, 1), np.int32),
+        logit_rows=none,
     )
 
 

@@ -20,7 +20,8 @@ from pentad.execution.checks import (
 )
 from pentad.execution.counters import Counters
 from pentad.execution.failures import runner_failure, sequence_failure
-from pentad.execution.kv.cache import KVCache
+from pentad.execution.kv.policy import KVPolicy
+from pentad.execution.kv.policy_cache import kv_cache
 from pentad.execution.kv.retention import Retention
 from pentad.execution.memory import FreeMemory
 from pentad.execution.request import StepOutput, TokenRequest
@@ -49,6 +50,7 @@ class Engine:
         clock: instants of the records; a virtual clock when simulated.
         prefix_cache: keep full blocks and find them again, within a tenant and cache salt.
         speculation: drafts tokens, so that a step may give a sequence several; closed as well.
+        kv_policy: says which cached keys and values stay; None keeps all.
         memory: what is free; requests that it would not do for are refused. None asks nobody.
         check_invariants: check the books after every step; slow, for tests and doubt.
     """
@@ -62,6 +64,7 @@ class Engine:
         clock: Clock = time.monotonic,
         prefix_cache: bool = True,
         speculation: Speculation | None = None,
+        kv_policy: KVPolicy | None = None,
         memory: FreeMemory | None = None,
         check_invariants: bool = False,
     ) -> None:
@@ -78,12 +81,13 @@ class Engine:
         self._check_invariants = check_invariants
         self.max_sequence_tokens = max_sequence_tokens(runner)
         """The longest sequence, prompt and answer, that this engine can hold."""
-        self._kv = KVCache(
-            runner.num_blocks,
-            runner.block_size,
+        self._kv = kv_cache(
+            runner,
+            kv_policy,
             max_sequences=limits.max_sequences,
             max_tokens=self.max_sequence_tokens,
             prefix_cache=prefix_cache,
+            speculation=speculation is not None,
         )
         if self._kv.prefix is not None and limits.kept_fraction:
             self._kv.retention = Retention(self._kv.pool, limits.kept_fraction, clock)
@@ -178,6 +182,8 @@ class Engine:
             self._fail(work, error)
         else:
             self._commit(work, taken, started_s)
+            for seq, lost in self._kv.settle(work, started_s):
+                self._lose(seq, lost)
         self._counters.step_seconds += self.clock() - started_s
         if self._check_invariants:
             self.check_integrity()
@@ -208,12 +214,18 @@ class Engine:
     def _preempt(self, plan: StepPlan) -> None:
         """Takes the blocks of the preempted; they wait in front and are recomputed later."""
         for view in plan.preempt:
-            seq = self._sequences[view.id]
-            self._kv.release(seq)
-            self._running.remove(seq)
-            seq.num_preemptions += 1
-            self._waiting.push(seq)
-            self._counters.preemptions += 1
+            self._lose(self._sequences[view.id])
+
+    def _lose(self, seq: Sequence, error: Exception | None = None) -> None:
+        """Takes the blocks of a running sequence, which is computed again, or ends with an error."""
+        if error is not None:
+            self._end(seq, error=sequence_failure(seq, error))
+            return
+        self._kv.release(seq)
+        self._running.remove(seq)
+        seq.num_preemptions += 1
+        self._waiting.push(seq)
+        self._counters.preemptions += 1
 
     def _admit(self, plan: StepPlan, now_s: float) -> Work:
         """The plan's work on our own sequences; those that waited are started."""
@@ -232,7 +244,7 @@ class Engine:
                 todo += seq.num_draft
             # A choice finds more than was planned when its leader has just resumed in this step.
             work.append((seq, min(count, todo)))
-        return bounded(work)
+        return self._kv.paced(bounded(work))
 
     def _rows(self, work: Work) -> list[SampleRow]:
         """How to draw behind each last and each drafted token; ends those whose constraint breaks."""

@@ -64,6 +64,28 @@ class Runner(Protocol):
 
 
 @runtime_checkable
+class HeadRunner(Runner, Protocol):
+    """A runner that takes batches with `head_slots`, as KV policies need it."""
+
+    @property
+    def keeps_scores(self) -> bool:
+        """Whether the attention that slots get is counted."""
+        ...
+
+    def move_entries(self, moves: npt.NDArray[np.int64]) -> None:
+        """Copies entries of single heads: [n, 2] source and target, `page * block_size + entry` each.
+
+        All are read before any is written.
+        """
+        ...
+
+    def page_scores(self, pages: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+        """[n, block_size] attention that the slots of pages [n] have had since each was written, summed over
+        queries and the query heads that share them. Raises ValueError where none is counted."""
+        ...
+
+
+@runtime_checkable
 class PhasedRunner(Protocol):
     """A runner that can tell where the time of its steps goes."""
 

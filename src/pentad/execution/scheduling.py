@@ -67,6 +67,12 @@ class SequenceView(Protocol):
         ...
 
     @property
+    def num_slots(self) -> int:
+        """KV slots in use, for which n more tokens take ceil((num_slots + n) / block_size) blocks in all:
+        `num_computed`, unless a KV policy has dropped some of them."""
+        ...
+
+    @property
     def num_cached(self) -> int:
         """While waiting: tokens that the prefix cache would supply now; else those it supplied."""
         ...

@@ -153,6 +153,10 @@ class Sequence:
         return len(self.blocks)
 
     @property
+    def num_slots(self) -> int:
+        return self._cache.slots(self)
+
+    @property
     def num_private_blocks(self) -> int:
         return self._cache.private_blocks(self)
 

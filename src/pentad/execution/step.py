@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pentad.execution.batch import Drawn, SampleRow
-from pentad.execution.batching import Work, ragged_batch
+from pentad.execution.batching import Work, policy_batch, ragged_batch
 from pentad.execution.counters import Counters
 from pentad.execution.kv.cache import Copy, KVCache
+from pentad.execution.kv.policy_cache import PolicyCache
 from pentad.execution.pace import Pace
 from pentad.execution.runner import Runner
 from pentad.execution.scoring import keep_scores
@@ -19,13 +20,14 @@ Taken = list[tuple[Drawn, ...]]
 class StepExecutor:
     """Runs steps and verifies drafts. Whatever the runner raises passes through."""
 
-    __slots__ = ("_clock", "_counters", "_kv", "_runner", "_speculation", "pace")
+    __slots__ = ("_clock", "_counters", "_kv", "_policy", "_runner", "_speculation", "pace")
 
     def __init__(
         self, runner: Runner, kv: KVCache, speculation: Speculation | None, counters: Counters, clock: Clock
     ) -> None:
         self._runner = runner
         self._kv = kv
+        self._policy = kv if isinstance(kv, PolicyCache) else None
         self._speculation = speculation
         self._counters = counters
         self._clock = clock
@@ -36,7 +38,10 @@ class StepExecutor:
         """One draw per row; the time that it takes teaches what drafts cost."""
         if not work:
             return []
-        batch = ragged_batch(work, self._kv.tables, self._runner.block_size)
+        if self._policy is None:
+            batch = ragged_batch(work, self._kv.tables, self._runner.block_size)
+        else:
+            batch = policy_batch(work, self._policy, self._runner.block_size)
         started_s = self._clock()
         try:
             for source, target in copies:

@@ -23,13 +23,13 @@ _WORD = 0xFFFF_FFFF_FFFF_FFFF
 _UNWRITTEN = 0x5A5A_5A5A
 
 
-def toy_spec(*, vocab_size: int = 97, context_length: int = 512) -> ModelSpec:
+def toy_spec(*, vocab_size: int = 97, context_length: int = 512, heads: int = 1) -> ModelSpec:
     """The geometry that a ToyRunner claims to have."""
     return ModelSpec(
         name="toy",
         family="toy",
         vocab_size=vocab_size,
-        layers=1,
+        layers=heads,
         width=8,
         heads=2,
         kv_heads=1,
@@ -50,6 +50,8 @@ class ToyRunner:
         context_length: longest sequence.
         noise: how much the logits differ from those of a ToyRunner without; 0.2 makes a fair draft model.
         noise_seed: in which way they differ.
+        heads: KV heads of all layers; as long as all hold the same tokens, the answers are those of one.
+        keeps_scores: whether attention is counted.
         before_step: called with each batch before it is computed; may raise, to play a device
             that fails.
     """
@@ -63,9 +65,12 @@ class ToyRunner:
         context_length: int = 512,
         noise: float = 0.0,
         noise_seed: int = 0,
+        heads: int = 1,
+        keeps_scores: bool = False,
         before_step: Callable[[RaggedBatch], None] | None = None,
     ) -> None:
-        self.spec = toy_spec(vocab_size=vocab_size, context_length=context_length)
+        self.spec = toy_spec(vocab_size=vocab_size, context_length=context_length, heads=heads)
+        self.heads = heads
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.block_bytes = 8 * block_size
@@ -77,7 +82,9 @@ class ToyRunner:
         self.tokens_computed = 0
         self.copies: list[tuple[int, int]] = []
         self.slot_copies = 0
-        self._entries = [_UNWRITTEN] * (num_blocks * block_size)
+        self._entries = [_UNWRITTEN] * (num_blocks * heads * block_size)
+        self._scores = [0] * len(self._entries)
+        self.keeps_scores = keeps_scores
 
     def step(self, batch: RaggedBatch, rows: Sequence[SampleRow]) -> list[Drawn]:
         """Computes the batch and draws with the reference sampler."""
@@ -94,9 +101,16 @@ class ToyRunner:
         sums: list[int] = []
         for s, table in enumerate(batch.block_tables.tolist()):
             begin, end = int(batch.starts[s]), int(batch.starts[s + 1])
+            by_head = s - (len(batch.block_tables) - _by_head(batch))
+            if by_head >= 0:
+                total = self._step_by_head(batch, by_head, begin)
+                if begin in wanted:
+                    sums.append(total)
+                continue
             context = int(batch.context_lens[s])
             tree = context - (0 if batch.tree_slots is None else int(batch.tree_slots[s]))
-            total = self._sum(table, range(context - (end - begin)))
+            before = range(context - (end - begin))
+            total = self._sum(table, before)
             for i in range(begin, end):
                 at, slot = context - end + i, int(batch.slots[i])
                 assert slot == self._slot(table, at), "slot disagrees with the block table"
@@ -106,8 +120,13 @@ class ToyRunner:
                     total = self._sum(table, [*range(tree), *seen])
                 else:
                     assert batch.positions[i] == at, "position disagrees with the slot"
-                self._entries[slot] = entry(int(batch.token_ids[i]), int(batch.positions[i]), total)
-                total = (total + self._entries[slot]) & _WORD
+                new = entry(int(batch.token_ids[i]), int(batch.positions[i]), total)
+                for own in self._places(slot):
+                    self._entries[own], self._scores[own] = new, 0
+                if self.keeps_scores and not mask:
+                    for place in range(at + 1):
+                        self._count(self._places(self._slot(table, place)), new)
+                total = (total + new) & _WORD
                 if i in wanted:
                     sums.append(total)
         rows = np.empty((len(sums), self.spec.vocab_size), dtype=np.float32)
@@ -118,7 +137,43 @@ class ToyRunner:
         return rows
 
     def _sum(self, table: list[int], indices: Iterable[int]) -> int:
-        return sum(self._entries[self._slot(table, i)] for i in indices) & _WORD
+        return sum(self._entries[self._places(self._slot(table, i))[0]] for i in indices) & _WORD
+
+    def _places(self, slot: int) -> list[int]:
+        """The entries of all heads of an ordinary slot."""
+        block, offset = divmod(slot, self.block_size)
+        return [(block * self.heads + head) * self.block_size + offset for head in range(self.heads)]
+
+    def _count(self, places: Iterable[int], query: int) -> None:
+        for place in places:
+            self._scores[place] += attention(query, self._entries[place])
+
+    def _step_by_head(self, batch: RaggedBatch, row: int, token: int) -> int:
+        """Writes the entries of a sequence whose heads differ; the sum of what they see, joined."""
+        assert batch.head_slots is not None
+        pages, lens = batch.head_slots.pages[row].tolist(), batch.head_slots.lens[row].tolist()
+        totals = []
+        for own, length in zip(pages, lens, strict=True):
+            size = self.block_size
+            places = [own[i // size] * size + i % size for i in range(length)]
+            assert all(page >= 0 for page in own[: -(-length // size)]), "a head lacks a page"
+            total = sum(self._entries[place] for place in places[:-1]) & _WORD
+            new = entry(int(batch.token_ids[token]), int(batch.positions[token]), total)
+            self._entries[places[-1]], self._scores[places[-1]] = new, 0
+            self._count(places, new)
+            totals.append((total + new) & _WORD)
+        return joined(totals)
+
+    def move_entries(self, moves: npt.NDArray[np.int64]) -> None:
+        """Copies entries of single heads."""
+        found = [(self._entries[source], self._scores[source]) for source in moves[:, 0].tolist()]
+        for target, (value, score) in zip(moves[:, 1].tolist(), found, strict=True):
+            self._entries[target], self._scores[target] = value, score
+
+    def page_scores(self, pages: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+        """What `attention` gave each slot."""
+        scores = np.array(self._scores, np.float64).reshape(-1, self.block_size)
+        return scores[pages] / 2.0**32
 
     def _slot(self, table: list[int], position: int) -> int:
         block = table[position // self.block_size]
@@ -128,10 +183,9 @@ class ToyRunner:
     def copy_block(self, source: int, target: int) -> None:
         """Copies the entries of one block."""
         assert source != target
-        size = self.block_size
-        self._entries[target * size : (target + 1) * size] = self._entries[
-            source * size : (source + 1) * size
-        ]
+        size = self.block_size * self.heads
+        for values in (self._entries, self._scores):
+            values[target * size : (target + 1) * size] = values[source * size : (source + 1) * size]
         self.copies.append((source, target))
 
     def copy_slots(self, pairs: Sequence[tuple[int, int]]) -> None:
@@ -140,7 +194,8 @@ class ToyRunner:
         for i, (_, target) in enumerate(pairs):
             assert target not in sources[i + 1 :], "a target is read by a later pair"
         for source, target in pairs:
-            self._entries[target] = self._entries[source]
+            for place, other in zip(self._places(target), self._places(source), strict=True):
+                self._entries[place], self._scores[place] = self._entries[other], self._scores[other]
         self.slot_copies += len(pairs)
 
     def close(self) -> None:
@@ -151,6 +206,21 @@ class ToyRunner:
 def entry(token: int, position: int, before: int) -> int:
     """The key/value entry of a token behind entries that sum to `before`."""
     return _mix(_mix(token + 1) ^ _mix((position + 1) << 20) ^ before)
+
+
+def attention(query: int, entry: int) -> int:
+    """How much a query attends to an entry, in units of 2^-32."""
+    return _mix(query ^ entry) >> 32
+
+
+def joined(totals: Sequence[int]) -> int:
+    """One number of the sums that the heads see; theirs where all are the same."""
+    first = totals[0]
+    return (first + sum(_mix(head) * (total - first) for head, total in enumerate(totals))) & _WORD
+
+
+def _by_head(batch: RaggedBatch) -> int:
+    return 0 if batch.head_slots is None else len(batch.head_slots.lens)
 
 
 def row_logits(total: int, vocab_size: int) -> npt.NDArray[np.float32]:

@@ -47,12 +47,13 @@ class ArbitraryScheduler:
         work: list[tuple[SequenceView, int]] = []
         for seq, is_running in candidates:
             done = seq.num_computed if is_running else seq.num_cached
-            room = (seq.num_blocks + free) * state.block_size - done
+            slots = seq.num_slots if is_running else done
+            room = (seq.num_blocks + free) * state.block_size - slots
             most = min(seq.num_tokens - done + seq.num_draft, tokens, room)
             if most < 1 or (not is_running and places < 1):
                 continue
             count = self._random.choice((most, self._random.randint(1, most)))
-            free -= max(0, -(-(done + count) // state.block_size) - seq.num_blocks)
+            free -= max(0, -(-(slots + count) // state.block_size) - seq.num_blocks)
             tokens -= count
             places -= not is_running
             work.append((seq, count))

@@ -57,6 +57,7 @@ ENGINE = (
     Flag(name="prefix_cache", help="Share blocks of equal prompt beginnings.", kind=bool),
     Flag(name="kept_fraction", help="KV kept over the pauses of runs, 0 to 1.", kind=float),
     Flag(name="check_invariants", help="Verify block accounting after every step.", kind=bool),
+    Flag(name="kv_policy", help="What stays in the KV cache; `pentad strategies kv_policy`.", metavar="NAME"),
     Flag(
         name="speculation",
         help="none, ngram, draft, specinfer or sequoia; NAME:OPTION=VALUE.",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Sequence as Sequence_
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +16,13 @@ from pentad.execution.kv.retention import Retention
 from pentad.execution.request import TokenRequest
 
 if TYPE_CHECKING:
+    from pentad.execution.batching import Work
     from pentad.execution.sequence import Sequence
 
 Copy = tuple[int, int]
 """Source and target of a copy: blocks before the step runs, slots behind it."""
+Lost: TypeAlias = "tuple[Sequence, Exception | None]"
+"""A sequence to be computed again, or the reason why it cannot go on."""
 
 
 class KVCache:
@@ -83,9 +87,25 @@ class KVCache:
     def _known(self, seq: Sequence) -> list[int]:
         if self.prefix is None or seq.scores is not None:  # what is scored is computed
             return []
-        most = (seq.num_tokens - 1) // self._block_size
+        most = self._most_known(seq) // self._block_size
         self.prefix.extend(seq.keys, seq.root, seq.tokens, most)
         return self.prefix.find(seq.keys, most)
+
+    def _most_known(self, seq: Sequence) -> int:
+        """Tokens that may be taken from the prefix cache; the last one is computed for what follows it."""
+        return seq.num_tokens - 1
+
+    def slots(self, seq: Sequence) -> int:
+        """Slots in use as schedulers count them; see `SequenceView.num_slots`."""
+        return seq.num_computed
+
+    def paced(self, work: Work) -> Work:
+        """The work as it is to be computed; only a policy makes it less, or puts it in another order."""
+        return work
+
+    def settle(self, work: Work, now_s: float) -> Sequence_[Lost]:  # noqa: ARG002
+        """What a policy does behind a step; returns whom it leaves without blocks, and why."""
+        return ()
 
     def start(self, seq: Sequence) -> None:
         """Gives a waiting sequence a row of the tables and all blocks that are already computed."""
@@ -123,9 +143,7 @@ class KVCache:
             held = len(seq.blocks)
             missing = -(-(seq.num_computed + count) // size) - held
             if missing > 0:
-                if self.retention is not None and missing > self.pool.evictable:
-                    self.retention.make_room(missing, seq)
-                new = self.pool.allocate(missing)
+                new = self._allocate(missing, seq)
                 seq.blocks += new
                 self.tables[seq.row, held : held + missing] = new
             if seq.leader is not None:
@@ -133,6 +151,12 @@ class KVCache:
                     copies.append((seq.leader.blocks[held], seq.blocks[held]))
                 seq.leader = None
         return copies
+
+    def _allocate(self, count: int, seq: Sequence) -> list[int]:
+        """Blocks for the sequence, for which kept ones are given up."""
+        if self.retention is not None and count > self.pool.evictable:
+            self.retention.make_room(count, seq)
+        return self.pool.allocate(count)
 
     def moves(self, seq: Sequence, path: Iterable[int]) -> list[Copy]:
         """Slot copies that bring the accepted nodes of its tree right behind the sequence's last token."""
@@ -207,20 +231,21 @@ class KVCache:
         for seq in running:
             holders.update(seq.blocks)
             rows.add(seq.row)
-            count = len(seq.blocks)
-            assert len(set(seq.blocks)) == count, f"sequence {seq.id!r} holds a block twice"
-            assert count == -(-seq.num_computed // self._block_size), (
-                f"sequence {seq.id!r} holds {count} blocks"
-            )
-            assert seq.num_registered <= count, f"sequence {seq.id!r} registered blocks it does not hold"
-            table = self.tables[seq.row]
-            assert table[:count].tolist() == seq.blocks, f"the table of sequence {seq.id!r} is wrong"
-            assert (table[count:] == -1).all(), f"the table of sequence {seq.id!r} is too long"
+            assert len(set(seq.blocks)) == len(seq.blocks), f"sequence {seq.id!r} holds a block twice"
+            self._check_blocks(seq)
         assert rows.isdisjoint(self._rows), "a row of a running sequence is free"
         assert len(rows) + len(self._rows) == len(self.tables), "a row of the tables was lost"
         self.pool.check_integrity(holders)
         if self.retention is not None:
             self.retention.check_integrity()
+
+    def _check_blocks(self, seq: Sequence) -> None:
+        count = len(seq.blocks)
+        assert count == -(-seq.num_computed // self._block_size), f"sequence {seq.id!r} holds {count} blocks"
+        assert seq.num_registered <= count, f"sequence {seq.id!r} registered blocks it does not hold"
+        table = self.tables[seq.row]
+        assert table[:count].tolist() == seq.blocks, f"the table of sequence {seq.id!r} is wrong"
+        assert (table[count:] == -1).all(), f"the table of sequence {seq.id!r} is too long"
 
 
 def _shareable(leader: Sequence | None) -> bool:

@@ -31,7 +31,7 @@ def todo_tokens(seq: SequenceView) -> int:
 
 def growth_blocks(seq: SequenceView, tokens: int, block_size: int) -> int:
     """Free blocks that computing `tokens` more tokens of the sequence takes."""
-    end = (seq.num_computed or seq.num_cached) + tokens
+    end = (seq.num_slots or seq.num_cached) + tokens
     return max(0, -(-end // block_size) - seq.num_blocks)
 
 
@@ -170,7 +170,7 @@ class StepBuilder:
         if seq.id in self.preempted:
             return 0
         held_slots = (seq.num_blocks + self.free_blocks) * self.block_size
-        tokens = min(todo_tokens(seq), self.room(seq, most), held_slots - seq.num_computed)
+        tokens = min(todo_tokens(seq), self.room(seq, most), held_slots - seq.num_slots)
         if tokens <= 0:
             return 0
         need = growth_blocks(seq, tokens, self.block_size)
@@ -210,7 +210,7 @@ class StepBuilder:
             if not seq.num_draft:
                 continue
             room = seq.num_blocks + need + max(0, self.free_blocks - self.reserved_blocks)
-            count = min(self.room(seq, seq.num_draft), room * self.block_size - seq.num_computed - 1)
+            count = min(self.room(seq, seq.num_draft), room * self.block_size - seq.num_slots - 1)
             if count > 0:
                 self.drafts[seq.id] = count
                 self._spend(seq, count)

@@ -84,6 +84,18 @@ class SimulatedRunner:
     def copy_slots(self, pairs: Sequence[tuple[int, int]]) -> None:
         assert all(0 <= slot < self.num_blocks * self.block_size for pair in pairs for slot in pair)
 
+    @property
+    def keeps_scores(self) -> bool:
+        """Nothing is attended to, so there is nothing to count."""
+        return False
+
+    def move_entries(self, moves: npt.NDArray[np.int64]) -> None:
+        entries = self.num_blocks * self.block_size * self.spec.layers * self.spec.kv_heads
+        assert not len(moves) or (moves.min() >= 0 and moves.max() < entries)
+
+    def page_scores(self, pages: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+        raise ValueError(f"no attention is counted of {len(pages)} simulated pages")
+
     def close(self) -> None:
         self._drawn.clear()
 

@@ -1,0 +1,46 @@
+#include "step.h"
+
+namespace pentad {
+
+namespace {
+
+// Every token of a tree sees its own slot and none that is not of the tree.
+int check_tree(const pentad_batch& b, int s) {
+  if (!b.tree_slots) return 0;
+  const int context = b.context_lens[s], slots = b.tree_slots[s], end = b.starts[s + 1];
+  if (slots < 0 || slots > 64 || slots > context) return 7;
+  for (int t = b.starts[s]; t < end; t++) {
+    if (!b.tree_masks[t]) continue;
+    const int own = slots - (end - t);
+    if (own < 0 || b.tree_masks[t] >> own != 1) return 7;
+  }
+  return 0;
+}
+
+}  // namespace
+
+int check_batch(const pentad_config& c, const pentad_batch& b) {
+  if (b.tokens < 0 || b.sequences < 0 || b.table_width < 0) return 2;
+  if (b.rows < 0 || b.rows > b.tokens) return 5;
+  for (int t = 0; t < b.tokens; t++) {
+    if (b.token_ids[t] < 0 || b.token_ids[t] >= c.vocab) return 1;
+    if (b.positions[t] < 0 || b.positions[t] >= c.max_context) return 2;
+    if (b.slots[t] < 0 || b.slots[t] / kPage >= c.num_blocks) return 3;
+  }
+  if (b.starts[0] != 0 || b.starts[b.sequences] != b.tokens) return 2;
+  for (int s = 0; s < b.sequences; s++) {
+    const int context = b.context_lens[s], n = b.starts[s + 1] - b.starts[s];
+    if (n < 0 || context < n || context > c.max_context) return 2;
+    if ((context + kPage - 1) / kPage > b.table_width) return 4;
+    const int32_t* table = b.block_tables + static_cast<size_t>(s) * b.table_width;
+    for (int i = 0; i * kPage < context; i++)
+      if (table[i] < 0 || table[i] >= c.num_blocks) return 4;
+    if (b.drafted && (b.drafted[s] < 0 || b.drafted[s] > n)) return 7;
+    if (const int wrong = check_tree(b, s)) return wrong;
+  }
+  for (int r = 0; r < b.rows; r++)
+    if (b.logit_rows[r] < 0 || b.logit_rows[r] >= b.tokens) return 5;
+  return 0;
+}
+
+}  // namespace pentad

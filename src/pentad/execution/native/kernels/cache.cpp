@@ -1,0 +1,121 @@
+#include "cache.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+namespace pentad {
+
+Pages KvCache::pages_of(const int32_t* table, int layer, int head) const {
+  return {.table = table, .base = this->head(layer, head, 0), .stride = kv_block_bytes(), .dim = c_.head_dim,
+          .coded = coded(), .centres = centres_at(layer, head), .centres_stride = centres_stride(),
+          .tallies = tallies_of_block() ? tallies(layer * c_.kv_heads + head, 0) : nullptr,
+          .tallies_stride = tallies_of_block()};
+}
+
+KeyCentre KvCache::centre_of(int layer, int head) const {
+  const std::vector<float>& bias = centres_[static_cast<size_t>(layer)];
+  if (bias.empty()) return {};
+  return {.bias = bias.data() + head * c_.head_dim, .turns = rotations_.data(), .dim = c_.head_dim,
+          .rope_dim = c_.rope_dim, .rotated = coded()};
+}
+
+const uint16_t* KvCache::centres_at(int layer, int head) const {
+  if (centre_pages_.empty() || centres_[static_cast<size_t>(layer)].empty()) return nullptr;
+  return centre_pages_.data() + centres_size() * (static_cast<size_t>(layer) * c_.kv_heads + head);
+}
+
+// A bias of keys without the pairs that turn much within a block.
+std::vector<float> KvCache::slow_part(std::vector<float> bias) const {
+  const int half = c_.rope_dim / 2;
+  for (size_t at = 0; at < bias.size(); at += static_cast<size_t>(c_.head_dim))
+    for (int i = 0; i < half; i++)
+      if (frequencies_[static_cast<size_t>(i)] >= kSlow) bias[at + i] = bias[at + half + i] = 0.0f;
+  return bias;
+}
+
+void KvCache::centre(const ModelWeights& weights) {
+  std::vector<std::vector<float>> centres;
+  for (const LayerWeights& l : weights.layers) centres.push_back(slow_part(l.k_bias));
+  centres_ = std::move(centres);
+}
+
+void KvCache::grow(int limit) {
+  const int half = c_.rope_dim / 2, known = known_;
+  if (limit <= known) return;
+  limit = pad(limit, 256);
+  constexpr int kSpanned = kPage * kPage;  // tokens of one page of centres
+  const bool centred = !std::all_of(centres_.begin(), centres_.end(), [](auto& bias) { return bias.empty(); });
+  rotations_.resize(static_cast<size_t>(limit) * c_.rope_dim);
+  if (centred) centre_pages_.resize(centres_stride() * static_cast<size_t>(limit / kSpanned));
+  known_ = limit;
+  for (int p = known; p < limit; p++)
+    for (int i = 0; i < half; i++) {
+      const double angle = static_cast<double>(p) * static_cast<double>(frequencies_[static_cast<size_t>(i)]);
+      rotations_[static_cast<size_t>(p) * c_.rope_dim + i] = static_cast<float>(std::cos(angle));
+      rotations_[static_cast<size_t>(p) * c_.rope_dim + half + i] = static_cast<float>(std::sin(angle));
+    }
+  if (!centred) return;
+  for (int page = known / kSpanned; page < limit / kSpanned; page++)
+    for (int layer = 0; layer < c_.layers; layer++)
+      for (int head = 0; head < c_.kv_heads && !centres_[static_cast<size_t>(layer)].empty(); head++)
+        write_centres(centre_of(layer, head), page * kPage,
+                      centre_pages_.data() + centres_stride() * static_cast<size_t>(page) +
+                          centres_size() * (static_cast<size_t>(layer) * c_.kv_heads + head));
+}
+
+int KvCache::copy_block(int source, int target) {
+  for (int block : {source, target})
+    if (block < 0 || block >= c_.num_blocks) return -1;
+  if (source == target) return 0;
+  std::memcpy(kv_.data() + kv_block_bytes() * static_cast<size_t>(target),
+              kv_.data() + kv_block_bytes() * static_cast<size_t>(source), kv_block_bytes());
+  std::copy_n(tallies(0, source), tallies_of_block(), tallies(0, target));
+  return 0;
+}
+
+int KvCache::attention_scores(int block, double* out) const {
+  if (!tallies_of_block() || block < 0 || block >= c_.num_blocks) return -1;
+  for (size_t i = 0; i < tallies_of_block(); i++)
+    for (int slot = 0; slot < kPage; slot++) *out++ = tallies(static_cast<int>(i), block)->at(slot);
+  return 0;
+}
+
+int KvCache::copy_slots(const int32_t* pairs, int count) {
+  for (int64_t i = 0; i < 2 * static_cast<int64_t>(count); i++)
+    if (pairs[i] < 0 || pairs[i] / kPage >= c_.num_blocks) return -1;
+  team_.run([&](int rank) {
+    auto [begin, end] = share_of(c_.layers * c_.kv_heads, rank, team_.active());
+    for (int i = begin; i < end; i++)
+      for (int k = 0; k < count; k++) {
+        const int from = pairs[2 * k], to = pairs[2 * k + 1];
+        copy_slot(head(0, i, from / kPage), from % kPage, head(0, i, to / kPage), to % kPage, c_.head_dim, coded());
+        if (tallies_of_block())
+          tallies(i, to / kPage)->slot[to % kPage] = tallies(i, from / kPage)->slot[from % kPage];
+      }
+  });
+  return 0;
+}
+
+int KvCache::read_block(int layer, int head, int block, int place, uint16_t* out) {
+  if (layer < 0 || layer >= c_.layers || head < 0 || head >= c_.kv_heads || block < 0 || block >= c_.num_blocks) return -1;
+  if (place < 0 || place >= (c_.max_context + kPage - 1) / kPage) return -1;
+  grow((place + 1) * kPage);
+  const std::vector<int32_t> table(static_cast<size_t>(place) + 1, block);
+  const Pages pages = pages_of(table.data(), layer, head);
+  if (coded()) pages.unpacked(place, 1, out);
+  else std::memcpy(out, pages.block(place), head_size());
+  const KeyCentre centre = centre_of(layer, head);
+  if (!centre.bias) return 0;
+  float middle[256];
+  centre.at(place, middle);
+  for (int d = 0; d < c_.head_dim; d++)
+    for (int i = 0; i < kPage; i++) {
+      uint16_t& kept = out[(d / 2 * kPage + i) * 2 + d % 2];
+      kept = to_bf16(std::bit_cast<float>(static_cast<uint32_t>(kept) << 16) + middle[d]);
+    }
+  return 0;
+}
+
+}  // namespace pentad

@@ -1,0 +1,72 @@
+// The KV cache of a decoder in blocks of 16 tokens (pages.h says how a block of one head lies), what its slots
+// were attended to with, and the rotations of RoPE that its keys stand in.
+#pragma once
+#include <vector>
+
+#include "memory.h"
+#include "native.h"
+#include "pages.h"
+#include "threads.h"
+#include "weights.h"
+
+namespace pentad {
+
+class KvCache {
+ public:
+  KvCache(const pentad_config& c, Team& team)
+      : c_(c),
+        team_(team),
+        kv_(kv_block_bytes() * static_cast<size_t>(c.num_blocks)),
+        tallies_(tallies_of_block() * sizeof(Tally) * static_cast<size_t>(c.num_blocks)),
+        frequencies_(c.inverse_frequencies, c.inverse_frequencies + c.rope_dim / 2),
+        centres_(static_cast<size_t>(c.layers)) {}
+
+  bool coded() const { return c_.kv_bits == 8; }
+  size_t head_size() const { return head_bytes(c_.head_dim, coded()); }
+  size_t kv_block_bytes() const { return static_cast<size_t>(c_.layers) * c_.kv_heads * head_size(); }
+  // KV and tallies.
+  size_t block_bytes() const { return kv_block_bytes() + tallies_of_block() * sizeof(Tally); }
+  // One layer and head of a block. All of a block lies together, so that memory is taken as blocks come
+  // into use.
+  uint8_t* head(int layer, int head, int block) const {
+    return kv_.data() + kv_block_bytes() * static_cast<size_t>(block) +
+           (static_cast<size_t>(layer) * c_.kv_heads + head) * head_size();
+  }
+  size_t tallies_of_block() const {
+    return c_.attention_scores ? static_cast<size_t>(c_.layers) * static_cast<size_t>(c_.kv_heads) : 0;
+  }
+  // Of one layer and head, counted through, of a block; meaningless where none are kept.
+  Tally* tallies(int number, int block) const {
+    return reinterpret_cast<Tally*>(tallies_.data()) + tallies_of_block() * static_cast<size_t>(block) + number;
+  }
+  Pages pages_of(const int32_t* table, int layer, int head) const;
+  KeyCentre centre_of(int layer, int head) const;
+  // [cosines, sines] of a position that grow() has reached.
+  const float* rotation(int position) const { return rotations_.data() + static_cast<size_t>(position) * c_.rope_dim; }
+  // Computes the rotations of positions [0, limit), once.
+  void grow(int limit);
+  // Takes the biases of the keys, which are kept less what they share.
+  void centre(const ModelWeights& weights);
+
+  int copy_block(int source, int target);
+  int copy_slots(const int32_t* pairs, int count);
+  int attention_scores(int block, double* out) const;
+  // The keys and values of one block as attention reads them, were it block `place` of its text.
+  int read_block(int layer, int head, int block, int place, uint16_t* out);
+
+ private:
+  size_t centres_size() const { return static_cast<size_t>(c_.head_dim) * kPage * 2; }
+  size_t centres_stride() const { return centres_size() * static_cast<size_t>(c_.layers) * static_cast<size_t>(c_.kv_heads); }
+  const uint16_t* centres_at(int layer, int head) const;
+  std::vector<float> slow_part(std::vector<float> bias) const;
+
+  const pentad_config& c_;
+  Team& team_;
+  Arena kv_, tallies_;
+  std::vector<float> frequencies_, rotations_;
+  int known_ = 0;                            // positions whose rotations are known
+  Aligned<uint16_t> centre_pages_;           // write_centres() of [256 tokens][layer][head]
+  std::vector<std::vector<float>> centres_;  // of each layer: slow_part() of its bias of keys, or empty
+};
+
+}  // namespace pentad

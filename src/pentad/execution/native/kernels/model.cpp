@@ -1,0 +1,188 @@
+// A decoder behind the C interface: its weights, its cache, and the program of ops that a step runs.
+#include <chrono>
+#include <memory>
+#include <stdexcept>
+
+#include "guard.h"
+#include "step.h"
+
+namespace pentad {
+
+class Model {
+ public:
+  explicit Model(const pentad_config& c)
+      : c_(c), team_(c.threads), products_(team_.size()), weights_(c_, team_), cache_(c_, team_),
+        step_(c_, team_, products_, weights_, cache_) {}
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  ModelWeights& weights() { return weights_; }
+  const ModelWeights& weights() const { return weights_; }
+  KvCache& cache() { return cache_; }
+  const KvCache& cache() const { return cache_; }
+  Team& team() { return team_; }
+  const double* times() const { return times_; }
+  void set_timed(bool timed) { timed_ = timed; }
+  int set_windows(const int32_t* windows) {
+    step_.windows.assign(windows, windows + c_.layers);
+    step_.plan.set_windowed(std::any_of(windows, windows + c_.layers, [](int window) { return window != 0; }));
+    return 0;
+  }
+  int watch(const void* begin, size_t bytes) {
+    watch_ = std::make_unique<FileWatch>(begin, bytes);
+    return 0;
+  }
+  int ready() {
+    if (!weights_.complete()) return -1;
+    cache_.centre(weights_);
+    products_.reserve(step_.wide);
+    return 0;
+  }
+
+  // `draws` names the rows whose logits are kept to draw from; without it `b.logits` takes all.
+  int step(const pentad_batch& b, const pentad_draws* draws = nullptr) {
+    if (const int wrong = check_batch(c_, b)) return wrong;
+    try {
+      step_.prepare(b, draws);
+    } catch (const std::exception&) {
+      return 6;
+    }
+    team_.run([this](int rank) { work(rank); });
+    if (b.argmax) {
+      for (int r = 0; r < b.rows; r++) {
+        Best top{-INFINITY, -1};
+        for (int k = 0; k < team_.active(); k++) {
+          const Best& one = step_.best[static_cast<size_t>(k) * b.rows + r];
+          if (one.value > top.value || (one.value == top.value && one.token < top.token)) top = one;
+        }
+        b.argmax[r] = std::isfinite(top.value) ? top.token : -1;
+      }
+    }
+    return watch_ && watch_->lost() ? 8 : 0;
+  }
+
+ private:
+  void work(int rank) {
+    const bool timed = timed_ && rank == 0;
+    auto mark = timed ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point{};
+    auto lap = [&](Phase phase) {
+      if (!timed) return;
+      auto now = std::chrono::steady_clock::now();
+      times_[phase] += std::chrono::duration<double>(now - mark).count();
+      mark = now;
+    };
+    Step& s = step_;
+    embed(s, rank);
+    lap(kEmbed);
+    for (int i = 0; i < c_.layers; i++) {
+      const LayerWeights& l = weights_.layers[static_cast<size_t>(i)];
+      norm(s, l.attn_norm, rank);
+      qkv(s, i, rank);
+      lap(kQkv);
+      attend(s, i, rank);
+      lap(kAttention);
+      add_product(s, l.o.matrix, s.input(s.q_dim), rank);
+      lap(kOut);
+      norm(s, l.ffn_norm, rank);
+      gate_up(s, l, rank);
+      lap(kGateUp);
+      add_product(s, l.down.matrix, s.hidden_input(l.down.matrix.cols), rank);
+      lap(kDown);
+    }
+    if (s.batch->rows) head(s, rank);
+    if (s.draws) draw(s, rank);
+    lap(kHead);
+    products_.release(rank);
+  }
+
+  const pentad_config c_;
+  Team team_;
+  Products products_;
+  ModelWeights weights_;
+  KvCache cache_;
+  Step step_;
+  std::unique_ptr<FileWatch> watch_;
+  double times_[8] = {};
+  bool timed_ = false;
+};
+
+}  // namespace pentad
+
+struct pentad_model {
+  explicit pentad_model(const pentad_config& c) : model(c) {}
+  pentad::Model model;
+};
+
+extern "C" {
+
+pentad_model* pentad_create(const pentad_config* c) {
+  return pentad::guarded<pentad_model*>(nullptr, [&] { return new pentad_model(*c); });
+}
+void pentad_destroy(pentad_model* m) { delete m; }
+int pentad_set(pentad_model* m, int32_t tensor, int32_t layer, int32_t format, const void* data, int32_t rows,
+               int32_t cols, int32_t interleaved) {
+  return pentad::guarded(-1, [&] {
+    return m->model.weights().set(tensor, layer, static_cast<pentad::Format>(format), static_cast<const uint8_t*>(data),
+                                  rows, cols, interleaved != 0);
+  });
+}
+int pentad_pack(pentad_model* m, int32_t format, const void* data, int32_t rows, int32_t cols, int32_t interleaved,
+                void* out) {
+  return pentad::guarded(-1, [&] {
+    return m->model.weights().pack(static_cast<pentad::Format>(format), static_cast<const uint8_t*>(data), rows, cols,
+                                   interleaved != 0, static_cast<uint8_t*>(out));
+  });
+}
+int pentad_attach(pentad_model* m, int32_t tensor, int32_t layer, int32_t format, int32_t rows, int32_t cols,
+                  const void* packed) {
+  return pentad::guarded(-1, [&] {
+    return m->model.weights().attach(tensor, layer, static_cast<pentad::Format>(format), rows, cols,
+                                     static_cast<const uint8_t*>(packed));
+  });
+}
+int pentad_set_windows(pentad_model* m, const int32_t* windows) {
+  return pentad::guarded(-1, [&] { return m->model.set_windows(windows); });
+}
+int pentad_watch_weights(pentad_model* m, const void* begin, size_t bytes) {
+  return pentad::guarded(-1, [&] { return m->model.watch(begin, bytes); });
+}
+int pentad_ready(pentad_model* m) {
+  return pentad::guarded(-1, [&] { return m->model.ready(); });
+}
+int pentad_step(pentad_model* m, const pentad_batch* b) {
+  return pentad::guarded(6, [&] { return m->model.step(*b); });
+}
+int pentad_step_draw(pentad_model* m, const pentad_batch* b, const pentad_draws* d) {
+  return pentad::guarded(6, [&] { return m->model.step(*b, d); });
+}
+int pentad_copy_block(pentad_model* m, int32_t s, int32_t t) { return m->model.cache().copy_block(s, t); }
+int pentad_copy_slots(pentad_model* m, const int32_t* pairs, int32_t n) { return m->model.cache().copy_slots(pairs, n); }
+size_t pentad_weight_bytes(const pentad_model* m) { return m->model.weights().bytes(); }
+int pentad_read_block(pentad_model* m, int32_t layer, int32_t head, int32_t block, int32_t place, uint16_t* out) {
+  return pentad::guarded(-1, [&] { return m->model.cache().read_block(layer, head, block, place, out); });
+}
+void pentad_code_row(const float* x, int32_t dim, int8_t* codes, uint16_t* step) {
+  *step = pentad::code_row(x, dim, codes);
+}
+size_t pentad_block_bytes(const pentad_model* m) { return m->model.cache().block_bytes(); }
+int pentad_attention_scores(const pentad_model* m, int32_t block, double* out) {
+  return m->model.cache().attention_scores(block, out);
+}
+int32_t pentad_threads(pentad_model* m) { return m->model.team().size(); }
+void pentad_set_threads(pentad_model* m, int32_t n) { m->model.team().set_active(n); }
+void pentad_set_timed(pentad_model* m, int32_t timed) { m->model.set_timed(timed != 0); }
+void pentad_times(const pentad_model* m, double* s) { std::copy(m->model.times(), m->model.times() + 8, s); }
+const char* pentad_kernels(void) {
+#if defined(__AMX_BF16__)
+  return "avx512-vnni+amx-bf16";
+#elif defined(__AVX512VNNI__)
+  return "avx512-vnni";
+#elif defined(__AVX2__)
+  return "avx2";
+#elif defined(__ARM_FEATURE_DOTPROD)
+  return "neon";
+#else
+  return "portable";
+#endif
+}
+}

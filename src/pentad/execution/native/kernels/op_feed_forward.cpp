@@ -1,0 +1,29 @@
+#include "step.h"
+
+namespace pentad {
+
+// Gate and up in step: a thread owns whole blocks of 32 hidden columns and quantizes them at once.
+void gate_up(Step& s, const LayerWeights& l, int rank) {
+  const Input in = s.normed(rank);
+  const Matrix &gate = l.gate.matrix, &up = l.up.matrix;
+  auto [from, to] = s.share(gate.rows / kBlock, rank);
+  float* hidden = s.own(rank).hidden.data();
+  const Input out = s.hidden_input(gate.rows);
+  const int exact = static_cast<int>(s.split.exact.size());
+  for (int block = from; exact && block < to; block++) {
+    s.products.multiply(gate, in.codes, exact, block * 2, block * 2 + 2, rank, [&](int group, int i, f32x16 v) {
+      store(hidden + i * kBlock + (group & 1) * kRows, silu(v));
+    });
+    s.products.multiply(up, in.codes, exact, block * 2, block * 2 + 2, rank, [&](int group, int i, f32x16 v) {
+      float* p = hidden + i * kBlock + (group & 1) * kRows;
+      store(p, load(p) * v);
+    });
+    for (int i = 0; i < exact; i++) quantize(hidden + i * kBlock, out.codes, i, block, 1);
+  }
+  for (int group = 2 * from; !s.split.wide.empty() && group < 2 * to; group++)
+    s.products.multiply_wide(gate, up, in, group, rank,
+                             [&](int i, f32x16 g, f32x16 u) { out.wide.put(silu(g) * u, i, group); });
+  s.team.barrier();
+}
+
+}  // namespace pentad

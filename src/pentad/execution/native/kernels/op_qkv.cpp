@@ -1,0 +1,92 @@
+#include "step.h"
+
+namespace pentad {
+
+namespace {
+
+void rotate_pairs(const Step& s, float* x, int token) {
+  const int half = s.c.rope_dim / 2;
+  const float* turn = s.cache.rotation(s.batch->positions[token]);
+  int i = 0;
+  for (; i + 16 <= half; i += 16) {
+    const f32x16 a = load(x + i), b = load(x + i + half), cosine = load(turn + i), sine = load(turn + half + i);
+    store(x + i, a * cosine - b * sine);
+    store(x + i + half, a * sine + b * cosine);
+  }
+  for (; i < half; i++) {
+    const float a = x[i], b = x[i + half];
+    x[i] = a * turn[i] - b * turn[half + i];
+    x[i + half] = a * turn[half + i] + b * turn[i];
+  }
+}
+
+// Where the heads of a thread begin, queries in front of keys and values. Those are written to their slots as
+// well, which for many tokens takes another quarter of their time.
+int first_head(const Step& s, int rank) {
+  const int query = 4, written = s.batch->tokens > 1 ? 5 : 4, queries = s.c.heads * query;
+  const int cost = (queries + 2 * s.c.kv_heads * written) * rank / s.team.active();
+  return cost <= queries ? (cost + query / 2) / query : s.c.heads + (cost - queries + written / 2) / written;
+}
+
+// Writes a head's keys or values of all tokens to their slots; `row` is its number in qkv.
+void write_head(Step& s, int layer, int head, bool key, int row) {
+  const pentad_batch& b = *s.batch;
+  KvCache& cache = s.cache;
+  const int dim = s.c.head_dim;
+  const bool coded = cache.coded();
+  const KeyCentre centre = key ? cache.centre_of(layer, head) : KeyCentre{};
+  float middle[256];
+  for (int t = 0, last = -1; t < b.tokens; t++) {
+    float* x = s.head_row(row, t);
+    const int offset = b.slots[t] % kPage;
+    uint8_t* block = cache.head(layer, head, b.slots[t] / kPage);
+    if (key && cache.tallies_of_block()) cache.tallies(layer * s.c.kv_heads + head, b.slots[t] / kPage)->slot[offset] = 0;
+    if (!key && !offset) clear_values(block, dim, coded);
+    if (centre.bias) {
+      if (const int place = b.positions[t] / kPage; place != last) centre.at(last = place, middle);
+      for (int d = 0; d < dim; d += 16) store(x + d, load(x + d) - load(middle + d));
+    }
+    uint16_t* page = reinterpret_cast<uint16_t*>(block);
+    if (coded && key) code_key(block, dim, offset, x);
+    else if (coded) code_value(block, dim, offset, x);
+    else if (key) write_key(page, dim, offset, x);
+    else write_value(page + dim * kPage, dim, offset, x);
+  }
+}
+
+}  // namespace
+
+// Whole heads: RoPE and the cache write follow in the same thread.
+void qkv(Step& s, int layer, int rank) {
+  const LayerWeights& l = s.weights.layers[static_cast<size_t>(layer)];
+  const Input in = s.normed(rank);
+  const int per_head = s.c.head_dim / kRows;
+  const int begin = first_head(s, rank), end = first_head(s, rank + 1);
+  const struct {
+    const Weights& w;
+    const std::vector<float>& bias;
+    int first, count;
+  } parts[3] = {{l.q, l.q_bias, 0, s.c.heads},
+                {l.k, l.k_bias, s.c.heads, s.c.kv_heads},
+                {l.v, l.v_bias, s.c.heads + s.c.kv_heads, s.c.kv_heads}};
+  for (auto& part : parts) {
+    const int from = std::max(begin, part.first) - part.first, to = std::min(end, part.first + part.count) - part.first;
+    if (from >= to) continue;
+    s.products.multiply(part.w.matrix, in, from * per_head, to * per_head, rank, [&](int group, int t, f32x16 v) {
+      if (!part.bias.empty()) v += load(part.bias.data() + group * kRows);
+      store(s.head_row(part.first + group / per_head, t) + group % per_head * kRows, v);
+    });
+    const bool key = part.first == s.c.heads, value = part.first > s.c.heads;
+    for (int h = from; h < to; h++) {
+      for (int t = 0; t < s.batch->tokens; t++) {
+        float* x = s.head_row(part.first + h, t);
+        if (!value) rotate_pairs(s, x, t);
+        if (!value && s.cache.coded()) rotate(x, s.c.head_dim);
+      }
+      if (key || value) write_head(s, layer, h, key, part.first + h);
+    }
+  }
+  s.team.barrier();
+}
+
+}  // namespace pentad

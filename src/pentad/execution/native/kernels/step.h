@@ -1,0 +1,167 @@
+// What the ops of a step share, and the ops: a step runs a list of them, each on all threads.
+//
+// An op has a file of its own, op_*.cpp. It reads what the ops in front of it left in Step, writes what those
+// behind it read, and ends in a barrier where these read what other threads have written.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include "attention.h"
+#include "attention_plan.h"
+#include "attention_tiles.h"
+#include "cache.h"
+#include "native.h"
+#include "products.h"
+#include "sampling.h"
+#include "threads.h"
+#include "weights.h"
+
+namespace pentad {
+
+// Room for the input of a product, quantized and, where there are tiles, in bf16.
+class InputBuffer {
+ public:
+  void reserve(size_t rows, int cols, bool tiles) {
+    cols_ = static_cast<size_t>(cols);
+    const size_t n = rows * cols_;
+    codes_.resize(n);
+    scale_.resize(n / 32);
+    total_.resize(n / 32);
+    sum_.resize(n / 16);
+    if (tiles) values_.resize(n);
+  }
+  // The codes of so many rows, from row `row` on.
+  Quantized codes(int cols, int panel, int row = 0) {
+    const size_t c = static_cast<size_t>(row) * cols_;
+    return {.cols = cols,
+            .panel = panel,
+            .codes = codes_.data() + c,
+            .scale = scale_.data() + c / 32,
+            .total = total_.data() + c / 32,
+            .sum = sum_.data() + c / 16};
+  }
+  Wide wide(int cols) { return {.cols = cols, .values = values_.data()}; }
+
+ private:
+  size_t cols_ = 0;
+  Aligned<int8_t> codes_;
+  std::vector<float> scale_, total_;
+  std::vector<int32_t> sum_;
+  Aligned<uint16_t> values_;
+};
+
+struct Unpacked {  // what a thread has unpacked last in this layer
+  int sequence = -1, head = -1;
+  Pages pages;
+  Aligned<uint16_t> room;
+};
+
+constexpr int kRowsAtOnce = 64;  // rows of attention that a thread gathers
+
+// What one thread needs for itself.
+struct Scratch {
+  std::vector<float> normed;      // [width]
+  std::vector<float> hidden;      // [tokens][a block of the feed-forward's columns]
+  std::vector<float> scores;      // of attention, without tiles
+  std::vector<uint8_t> tail;      // a path of a tree, as pages
+  Aligned<uint16_t> room;         // blocks of codes, unpacked
+  std::vector<uint32_t> queries;  // [kRowsAtOnce][head_dim / 2]
+  Unpacked unpacked;
+  Sampler sampler;
+#if PENTAD_TILES
+  TileScratch tiles;
+#endif
+};
+
+struct Best {
+  float value;
+  int32_t token;
+};
+
+struct Step {
+  Step(const pentad_config& c, Team& team, Products& products, const ModelWeights& weights, KvCache& cache);
+
+  const pentad_config& c;
+  Team& team;
+  Products& products;
+  const ModelWeights& weights;
+  KvCache& cache;
+  const int q_dim, kv_dim, wide;   // wide: columns of the widest input but the feed-forward's
+  const int score_stride;
+  std::vector<int32_t> windows;    // [layers], 0: none
+
+  const pentad_batch* batch = nullptr;
+  const pentad_draws* draws = nullptr;
+  int capacity = 0;                // tokens
+  Split split;
+  AttentionPlan plan;
+  Aligned<float> x;                // [tokens][width], the residual stream
+  Aligned<float> qkv;              // [heads and key/value heads twice][tokens][head_dim]
+  Aligned<float> attended;         // [tokens][heads * head_dim]
+  InputBuffer inputs;              // of every product but the last of the feed-forward
+  InputBuffer hidden;              // of that
+  std::vector<Scratch> scratch;    // [threads]
+  std::vector<float> kept;         // [draws][vocab], logits to draw from
+  std::vector<Best> best;          // [threads][rows]
+
+  // Makes room for steps of so many tokens.
+  void reserve(int tokens);
+  // Takes all memory that the step will need, and plans it. Nothing is allocated behind this, but by draw(),
+  // which sees to it.
+  void prepare(const pentad_batch& b, const pentad_draws* d);
+
+  std::pair<int, int> share(int n, int rank) const { return share_of(n, rank, team.active()); }
+  Scratch& own(int rank) { return scratch[static_cast<size_t>(rank)]; }
+  float* row(int token) { return x.data() + static_cast<size_t>(token) * c.width; }
+  // A token's part of a head: queries first, then keys, then values.
+  float* head_row(int head, int token) {
+    return qkv.data() + (static_cast<size_t>(head) * static_cast<size_t>(batch->tokens) + static_cast<size_t>(token)) * c.head_dim;
+  }
+  // The input of a product, of every token.
+  Input input(int cols, int copy = 0) {
+    const int exact = static_cast<int>(split.exact.size());
+    return {.codes = inputs.codes(cols, products.panel(exact), copy), .wide = inputs.wide(cols), .split = &split};
+  }
+  // What norm() has left. The one token of a step is normalised by every thread for itself, into copy `rank`,
+  // which costs less than a barrier.
+  Input normed(int rank) { return input(c.width, batch->tokens == 1 ? rank : 0); }
+  // The input of the feed-forward's last product, which must not overwrite what its first ones still read.
+  Input hidden_input(int cols) {
+    const int exact = static_cast<int>(split.exact.size());
+    return {.codes = hidden.codes(cols, products.panel(exact)), .wide = hidden.wide(cols), .split = &split};
+  }
+};
+
+// Where the time of a step goes; pentad_times counts by these.
+enum Phase { kEmbed = 0, kQkv, kAttention, kOut, kGateUp, kDown, kHead, kPhases };
+
+// What is wrong with a batch, or 0; see native.h.
+int check_batch(const pentad_config& c, const pentad_batch& b);
+
+// RMS norm of one row [width] of the residual stream.
+inline void norm_row(const pentad_config& c, const float* x, const std::vector<float>& weight, float* out) {
+  f32x16 squares = splat(0.0f);
+  for (int i = 0; i < c.width; i += 16) squares += load(x + i) * load(x + i);
+  const float scale = 1.0f / std::sqrt(hsum(squares) / static_cast<float>(c.width) + c.eps);
+  for (int i = 0; i < c.width; i += 16) store(out + i, load(x + i) * scale * load(weight.data() + i));
+}
+
+// Token embeddings into the residual stream.
+void embed(Step& s, int rank);
+// The residual stream, normalised, into the inputs.
+void norm(Step& s, const std::vector<float>& weight, int rank);
+// Normalised inputs to queries, keys and values; RoPE, and keys and values to their slots.
+void qkv(Step& s, int layer, int rank);
+// Queries with the slots that they see, into the inputs.
+void attend(Step& s, int layer, int rank);
+// The product of an input, added to the residual stream.
+void add_product(Step& s, const Matrix& m, const Input& x, int rank);
+// Normalised inputs to the hidden columns of a gated feed-forward.
+void gate_up(Step& s, const LayerWeights& l, int rank);
+// Logits of the rows that are asked for, the best token of each, and draws.
+void head(Step& s, int rank);
+void draw(Step& s, int rank);
+
+}  // namespace pentad

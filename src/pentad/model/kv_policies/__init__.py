@@ -1,0 +1,1 @@
+"""KV policies: which cached keys and values of a sequence stay."""
