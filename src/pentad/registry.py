@@ -146,6 +146,8 @@ _TABLE: dict[str, dict[str, str]] = {
         "uniform": "pentad.resource.placement.uniform:UniformPipeline",
         "replicated": "pentad.resource.placement.replicated:Replicated",
         "data-parallel": "pentad.resource.placement.data_parallel:DataParallel",
+        "tensor": "pentad.resource.placement.tensor:TensorParallel",
+        "phases": "pentad.resource.placement.phases:SeparatePhases",
     },
     "offload": {
         "local": "pentad.resource.offloading.local:Local",

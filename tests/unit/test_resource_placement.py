@@ -32,6 +32,12 @@ def ring(*devices: DeviceProfile, bytes_per_s: float = 1e8, latency_s: float = 1
     return Cluster(devices=devices, links=links)
 
 
+def mesh(*devices: DeviceProfile) -> Cluster:
+    pairs = itertools.permutations(devices, 2)
+    links = (Link(source=a.name, target=b.name, bytes_per_s=1e8, latency_s=1e-3) for a, b in pairs)
+    return Cluster(devices=devices, links=tuple(links))
+
+
 @pytest.mark.row("m-llama3", "mechanism")
 def test_llama_3_2_1b_needs_its_weights_and_kv_and_activations() -> None:
     found = plan("single", LLAMA_1B, Cluster(devices=(GPU,)), Workload(prompt_tokens=4000, new_tokens=96))
@@ -44,15 +50,18 @@ def test_llama_3_2_1b_needs_its_weights_and_kv_and_activations() -> None:
 
 @pytest.mark.parametrize("name", known("placement"))
 class TestEveryStrategy:
-    cluster = ring(dataclasses.replace(GPU, name="one"), dataclasses.replace(GPU, name="two"))
+    cluster = mesh(dataclasses.replace(GPU, name="one"), dataclasses.replace(GPU, name="two"))
     load = Workload(concurrency=4)
 
     def test_replicas_hold_every_layer_once_and_their_shares_add_up(self, name: str) -> None:
         found = plan(name, TINY, self.cluster, self.load)
         assert found.strategy == name
-        assert sum(replica.weight for replica in found.replicas) == pytest.approx(1)
+        for phase in {replica.role for replica in found.replicas}:
+            weights = [replica.weight for replica in found.replicas if replica.role == phase]
+            assert sum(weights) == pytest.approx(1)
         for replica in found.replicas:
-            bounds = [(stage.first_layer, stage.end_layer) for stage in replica.stages]
+            bounds = [group[0].layers for group in replica.groups]
+            assert all(sum(stage.share for stage in group) == pytest.approx(1) for group in replica.groups)
             assert [first for first, _ in bounds] == [0, *(end for _, end in bounds[:-1])]
             assert bounds[-1][1] == TINY.layers
             assert all(stage.total_bytes <= stage.usable_bytes for stage in replica.stages)
@@ -68,7 +77,7 @@ class TestEveryStrategy:
         (decision,) = plan(name, TINY, self.cluster, self.load).decisions
         assert decision.policy == name
         assert decision.candidates
-        small = ring(*(edge(each, 0.001) for each in ("one", "two")))
+        small = mesh(*(edge(each, 0.001) for each in ("one", "two")))
         with pytest.raises(Infeasible) as caught:
             plan(name, TINY, small, self.load)
         assert caught.value.hint

@@ -10,7 +10,7 @@ from pentad.application.cli.output import duration, print_json, print_table
 from pentad.application.config import Settings
 from pentad.errors import Infeasible, InvalidRequest
 from pentad.resource import profile as profiles
-from pentad.resource.placement.base import Plan
+from pentad.resource.placement.plan import Plan
 
 ALL = "all"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pentad.application.cli.output import duration, plain
 from pentad.application.config import Settings
@@ -13,7 +13,8 @@ from pentad.execution.device import Cluster, DeviceProfile, Link
 from pentad.execution.form import ModelForm
 from pentad.execution.spec import ModelSpec
 from pentad.resource import profile as profiles
-from pentad.resource.placement.base import PlacementPlanner, PlacementProblem, Plan, Workload
+from pentad.resource.placement.base import PlacementPlanner, PlacementProblem, Workload
+from pentad.resource.placement.plan import Plan, Replica, Stage
 from pentad.types import Objective
 
 DEFAULT_BITS = 16.0
@@ -140,7 +141,7 @@ def stage_rows(plan: Plan) -> list[tuple[object, ...]]:
     several = len(plan.replicas) > 1
     return [
         (
-            f"{stage.device}, {replica.weight:.0%} of requests" if several else stage.device,
+            ", ".join(_words(stage, replica, several=several)),
             f"{stage.first_layer} to {stage.end_layer - 1}",
             *(
                 f"{size / gib:.2f}"
@@ -156,6 +157,17 @@ def stage_rows(plan: Plan) -> list[tuple[object, ...]]:
         for replica in plan.replicas
         for stage in replica.stages
     ]
+
+
+def _words(stage: Stage, replica: Replica, *, several: bool) -> Iterator[str]:
+    """A stage's device, and what of which requests it computes where that is not all of all."""
+    yield stage.device
+    if stage.share < 1:
+        yield f"{stage.share:.0%} of each layer"
+    if replica.role != "both":
+        yield "prompts" if replica.role == "prefill" else "answers"
+    if several:
+        yield f"{replica.weight:.0%} of requests"
 
 
 def plan_lines(plan: Plan) -> list[str]:

@@ -12,10 +12,12 @@ from pentad.choice import Choice, build
 from pentad.execution.device import Cluster
 from pentad.execution.spec import ModelSpec
 from pentad.resource.cost import ModelForm
-from pentad.resource.placement.base import PlacementPlanner, PlacementProblem, Plan, Replica, Stage, Workload
+from pentad.resource.placement.base import PlacementPlanner, PlacementProblem, Workload
+from pentad.resource.placement.plan import Handoff, Plan, Replica, Stage
 from pentad.types import Objective
 
 __all__ = [
+    "Handoff",
     "ModelForm",
     "PlacementPlanner",
     "PlacementProblem",

@@ -1,10 +1,10 @@
-"""What placement strategies take and give: the problem, the plan, and the checks all of them share."""
+"""What placement strategies take: the problem, and the memory of a stage, which all of them check."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from pentad.errors import Infeasible
 from pentad.execution.device import Cluster, DeviceProfile
@@ -12,7 +12,8 @@ from pentad.execution.spec import ModelSpec
 from pentad.ranges import in_range
 from pentad.resource.cost import ModelForm, StepCost
 from pentad.resource.matrices import main_memory
-from pentad.types import Decision, Objective
+from pentad.resource.placement.plan import Plan, Role, Stage
+from pentad.types import Objective
 
 GIB = 1024**3
 FP32_BYTES = 4
@@ -58,75 +59,6 @@ class PlacementProblem:
             raise Infeasible("the cluster has no devices", hint="measure this machine with pentad profile")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """A device and the layers it runs, with what they take of its memory."""
-
-    device: str
-    first_layer: int
-    end_layer: int
-    """Behind the last layer."""
-    weight_bytes: int
-    kv_bytes: int
-    activation_bytes: int
-    usable_bytes: int
-
-    @property
-    def total_bytes(self) -> int:
-        return self.weight_bytes + self.kv_bytes + self.activation_bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replica:
-    """A whole copy of the model: a pipeline of stages that serves its share of the requests."""
-
-    stages: tuple[Stage, ...]
-    weight: float = 1.0
-    """Share of the requests that flow to it; those of a plan's replicas add up to 1."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.weight <= 1:
-            raise ValueError(f"weight is {self.weight}, must be above 0 and at most 1")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """Where a model runs and what is predicted to come of it: a graph of replicas and their stages."""
-
-    strategy: str
-    model: str
-    replicas: tuple[Replica, ...]
-    ttft_s: float
-    """Predicted time to the first token of a request that arrives while the others decode; of several
-    replicas the slowest one's."""
-    inter_token_s: float
-    """Of several replicas the slowest one's."""
-    throughput_tokens_per_s: float
-    """Generated tokens of all requests together, prompts included in the time."""
-    binding: str
-    """The limit that the plan is nearest to, or the term that its speed hangs on where none is set."""
-    cost_per_request: float | None
-    """Of all devices for a request's share of the time; None where a device has no price."""
-    energy_j_per_request: float | None
-    """At the devices' rated power; None where a device has none."""
-    source: str
-    """Where the rates came from: measured, published or assumed; the weakest of all devices."""
-    decisions: tuple[Decision, ...] = ()
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """Those of all replicas, in order."""
-        return tuple(stage for replica in self.replicas for stage in replica.stages)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The plan as plain data for JSON."""
-        data = asdict(self)
-        for replica, plain in zip(self.replicas, data["replicas"], strict=True):
-            for stage, entry in zip(replica.stages, plain["stages"], strict=True):
-                entry["total_bytes"] = stage.total_bytes
-        return data | {"stages": [stage for replica in data["replicas"] for stage in replica["stages"]]}
-
-
 Layout = Callable[[PlacementProblem], Sequence[Stage]]
 """Cuts a model into stages; says nothing about whether they fit."""
 
@@ -146,10 +78,17 @@ class PlacementPlanner(Protocol):
         ...
 
 
-def replica_load(problem: PlacementProblem, weight: float) -> PlacementProblem:
-    """The problem as a replica sees it that serves this share of the requests: at least one at a time."""
+def replica_load(problem: PlacementProblem, weight: float, role: Role = "both") -> PlacementProblem:
+    """The problem as a replica sees it that serves this share of the requests: at least one at a time.
+
+    A prefill replica holds two prompts and their first tokens: one is computed, one is on its way.
+    """
     concurrency = max(1, round(problem.workload.concurrency * weight))
-    return replace(problem, workload=replace(problem.workload, concurrency=concurrency))
+    if role == "prefill":
+        load = replace(problem.workload, concurrency=min(2, concurrency), new_tokens=1)
+    else:
+        load = replace(problem.workload, concurrency=concurrency)
+    return replace(problem, workload=load)
 
 
 def stage_on(problem: PlacementProblem, device: DeviceProfile, first_layer: int, end_layer: int) -> Stage:

@@ -7,16 +7,9 @@ from dataclasses import dataclass
 
 from pentad.errors import Infeasible
 from pentad.execution.device import DeviceProfile
-from pentad.resource.placement.base import (
-    PlacementProblem,
-    Plan,
-    Replica,
-    Stage,
-    check_memory,
-    replica_load,
-    stage_on,
-)
-from pentad.resource.placement.predict import finish
+from pentad.resource.placement.base import PlacementProblem, check_memory, replica_load, stage_on
+from pentad.resource.placement.finish import finish
+from pentad.resource.placement.plan import Plan, Replica, Stage
 from pentad.resource.placement.replicated import layer_speed
 
 

@@ -11,19 +11,70 @@ from pentad.execution.device import Cluster, Link
 from pentad.execution.form import ModelForm
 from pentad.execution.spec import ModelSpec
 from pentad.resource.cost import StepCost
+from pentad.resource.placement.plan import Split
 from pentad.resource.step_shape import StepShape
 
 ACTIVATION_BYTES = 2
 """Of one number sent between devices: bf16."""
+COLLECTIVES = 2
+"""Per layer of a group: behind attention and behind the feed-forward part."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupCost:
+    """Predicts the steps of one stage: a device, or several that each run a share of its layers.
+
+    A member takes its share of the matrices and of attention, the whole of what a step costs beside, and
+    of norms and residuals the whole, or its share where these are split over the sequence. Matrices cut
+    to a share are taken to run at the rate of whole ones. Collectives run as a ring over the members and
+    are not overlapped with computation.
+
+    Source: the split of Megatron-LM (Shoeybi et al., 2019) and Galaxy (Ye et al., INFOCOM'24, without its
+    overlap); the ring's time after Thakur et al. (2005).
+    """
+
+    members: tuple[StepCost, ...]
+    shares: tuple[float, ...] = (1.0,)
+    split: Split = "none"
+    ring: tuple[Link, ...] = ()
+    """From each member to the next, and from the last to the first."""
+
+    def seconds(self, shape: StepShape) -> float:
+        """Wall time of one step of this stage."""
+        if len(self.members) == 1:
+            return self.members[0].seconds(shape)
+        times = [self._member_s(c, s, shape) for c, s in zip(self.members, self.shares, strict=True)]
+        return max(times) + self.sync_s(shape)
+
+    def _member_s(self, cost: StepCost, share: float, shape: StepShape) -> float:
+        matrices, attention, elementwise, overhead = cost.terms(shape)
+        rest = elementwise * (share if self.split == "sequence" else 1.0)
+        return share * (matrices + attention) + rest + overhead
+
+    def sync_s(self, shape: StepShape) -> float:
+        """Seconds of the step's collectives; of reduce-scatter and all-gather, or of an all-reduce."""
+        count = len(self.members)
+        if count == 1:
+            return 0.0
+        sent_bytes = shape.tokens * self.members[0].spec.width * ACTIVATION_BYTES
+        slowest = max(link.latency_s + sent_bytes / count / link.bytes_per_s for link in self.ring)
+        return self.members[0].num_layers * COLLECTIVES * 2 * (count - 1) * slowest
+
+    def binding(self, shape: StepShape) -> str:
+        """What takes most of the step."""
+        times = [self._member_s(c, s, shape) for c, s in zip(self.members, self.shares, strict=True)]
+        if self.sync_s(shape) > max(times):
+            return "collectives"
+        return self.members[times.index(max(times))].binding(shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineCost:
-    """Predicts the steps of one replica; of one stage it is that stage's StepCost."""
+    """Predicts the steps of one replica; of one stage on one device it is that device's StepCost."""
 
     spec: ModelSpec
     form: ModelForm
-    stages: tuple[StepCost, ...]
+    stages: tuple[GroupCost, ...]
     links: tuple[Link, ...]
     """From each stage to the next."""
 
@@ -51,6 +102,11 @@ class PipelineCost:
 def pipeline_links(cluster: Cluster, devices: Sequence[str]) -> tuple[Link, ...]:
     """The links along devices in order. Raises Infeasible for one that is missing."""
     return tuple(link_between(cluster, a, b) for a, b in itertools.pairwise(devices))
+
+
+def ring_links(cluster: Cluster, devices: Sequence[str]) -> tuple[Link, ...]:
+    """The links around devices, none for one alone. Raises Infeasible for one that is missing."""
+    return pipeline_links(cluster, (*devices, devices[0])) if len(devices) > 1 else ()
 
 
 def link_between(cluster: Cluster, source: str, target: str) -> Link:

@@ -7,17 +7,9 @@ from dataclasses import dataclass
 
 from pentad.errors import Infeasible, InvalidRequest
 from pentad.execution.device import DeviceProfile
-from pentad.resource.placement.base import (
-    PlacementProblem,
-    Plan,
-    Replica,
-    Stage,
-    check_memory,
-    replica_load,
-    stage_cost,
-    stage_on,
-)
-from pentad.resource.placement.predict import finish
+from pentad.resource.placement.base import PlacementProblem, check_memory, replica_load, stage_cost, stage_on
+from pentad.resource.placement.finish import finish
+from pentad.resource.placement.plan import Plan, Replica, Stage
 from pentad.resource.step_shape import StepShape
 
 

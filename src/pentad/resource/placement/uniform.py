@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pentad.errors import Infeasible
-from pentad.resource.placement.base import PlacementProblem, Plan, Replica, Stage, check_memory, stage_on
-from pentad.resource.placement.predict import finish
+from pentad.resource.placement.base import PlacementProblem, check_memory, stage_on
+from pentad.resource.placement.finish import finish
+from pentad.resource.placement.plan import Plan, Replica, Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

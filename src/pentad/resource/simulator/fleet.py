@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from pentad.choice import Choice, build
-from pentad.errors import Infeasible, UnknownName
+from pentad.errors import Incompatible, Infeasible, UnknownName
 from pentad.execution.device import Cluster
 from pentad.execution.engine import Engine
 from pentad.execution.scheduling import BatchScheduler
 from pentad.execution.spec import ModelSpec
 from pentad.registry import near
 from pentad.resource.offloading.base import OffloadPolicy
-from pentad.resource.placement.base import PlacementProblem, Plan, Replica
+from pentad.resource.placement.base import PlacementProblem
+from pentad.resource.placement.plan import Plan, Replica
 from pentad.resource.placement.predict import pipeline_cost
 from pentad.resource.scaling.base import FleetScaler
 from pentad.resource.simulator.clock import VirtualClock
@@ -71,6 +72,12 @@ class Fleet:
 
     def __post_init__(self) -> None:
         names = [device.name for device in self.cluster.devices]
+        if self.plan.handoffs:
+            raise Incompatible(
+                "a plan with prefill and decode replicas can be made, but not simulated yet",
+                hint="choose a --strategy whose replicas compute both phases, as data-parallel",
+                param="strategy",
+            )
         if self.origin is not None and self.origin not in names:
             raise UnknownName(
                 f"the cluster has no device {self.origin!r}", hint=near(self.origin, names), param="origin"
@@ -148,16 +155,16 @@ def simulate_fleet(
 def _engines(
     fleet: Fleet, policies: Policies, options: SimulationOptions, clock: VirtualClock, usable_blocks: int
 ) -> list[SimulatedEngine]:
-    sharing = Counter(name for replica in fleet.plan.replicas for name in _devices(replica))
+    sharing = Counter(name for replica in fleet.plan.replicas for name in replica.devices)
     names: Counter[str] = Counter()
     engines = []
     for replica in fleet.plan.replicas:
-        devices = _devices(replica)
+        devices = replica.devices
         name = "+".join(devices)
         names[name] += 1
         profiles = [fleet.cluster.device(device) for device in devices]
         problem = PlacementProblem(spec=fleet.spec, cluster=fleet.cluster, form=options.form)
-        cost = pipeline_cost(problem, replica.stages)
+        cost = pipeline_cost(problem, replica)
         blocks = options.kv_blocks or min(usable_blocks, _blocks(fleet, replica, options, sharing))
         runner = SimulatedRunner(cost, clock, num_blocks=blocks, block_size=options.block_size)
         anew = partial(
@@ -196,18 +203,15 @@ def _cold_start_s(fleet: Fleet, replica: Replica, options: SimulationOptions) ->
     return max(stage.weight_bytes / rate(stage.device) for stage in replica.stages)
 
 
-def _devices(replica: Replica) -> tuple[str, ...]:
-    """Each once, in the order of the stages."""
-    return tuple(dict.fromkeys(stage.device for stage in replica.stages))
-
-
 def _blocks(fleet: Fleet, replica: Replica, options: SimulationOptions, sharing: Counter[str]) -> int:
     """KV blocks that the tightest stage holds beside its weights; a device of several replicas is split."""
     most = options.limits.max_sequences * -(-fleet.spec.context_length // options.block_size)
     for stage in replica.stages:
         layers = stage.end_layer - stage.first_layer
         free = stage.usable_bytes / sharing[stage.device] - stage.weight_bytes - stage.activation_bytes
-        most = min(most, int(free // options.form.kv_bytes(fleet.spec, options.block_size, layers)))
+        most = min(
+            most, int(free // (stage.share * options.form.kv_bytes(fleet.spec, options.block_size, layers)))
+        )
         if most < 1:
             raise Infeasible(
                 f"device {stage.device!r} has no room for KV blocks beside its part of model "
