@@ -103,8 +103,13 @@ def test_an_agent_run_is_accounted_for_by_layer(server: Live, seen: list[RunCont
     left = [context.budget.tokens for context in mine if context.budget.tokens is not None]
     assert left[0] <= 6000
     assert left[-1] < left[0], "each step carries what is left of the budget"
+    acting = [context for context in mine if context.hints.next == "tool"]
+    assert {context.hints.tool for context in acting} == {"calculator", "calendar"}
+    assert {context.node for context in mine} >= {"1-calculator", "2-calendar", "answer"}
+    assert mine[-1].hints.remaining_steps == 0
     explained = httpx2.get(f"{server.url}/v1/runs/{run['id']}/explain", timeout=60).json()
     layers = {share["layer"] for share in explained["layers"] if share["seconds"] > 0}
     assert layers >= {"agent", "model", "resource", "execution"}
     assert explained["residual_fraction"] < 0.02
-    assert explained["decisions"]
+    kept = [d for d in explained["decisions"] if (d["policy"], d["subject"]) == ("retention", "keep")]
+    assert {decision["chosen"] for decision in kept} == {"kept"}

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from pentad.agent.budget import Amount, consumed
 from pentad.agent.context_builders.base import ContextBuilder, ContextInput
+from pentad.agent.expectations import Outlook, outlook
 from pentad.agent.model_events import ModelAnswered, ModelAsked, ModelFailed, Purpose, TextStreamed
 from pentad.agent.planning.base import MessageGroup, ModelCallDraft
 from pentad.agent.prompt_store import fingerprint
@@ -31,6 +32,8 @@ class ModelCalls:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._context: ContextBuilder = build("context", run.state.spec.context)
+        self._latest: str | None = None
+        """Id of the run's latest model call in this process, but for questions on the side."""
 
     async def ask(self, draft: ModelCallDraft) -> ModelAnswered:
         """The journaled answer to a draft.
@@ -41,8 +44,11 @@ class ModelCalls:
             BackendFailed, Overloaded: also after `MAX_TRIES` tries.
         """
         run = self._run
+        around, state = run.around, run.state
+        await around.tool_times.learn(around.journal, state.run_id, state.tenant)
         with run.span("agent", "context"):
-            request = self._request(draft, draft.max_tokens)
+            expected = outlook(state, draft, around.tool_times, self._latest)
+            request = self._request(draft, draft.max_tokens, expected)
             limit = self._prompt_limit(request)
             given = ContextInput(
                 draft=draft,
@@ -57,7 +63,9 @@ class ModelCalls:
             await run.append(built.compacted)
         decisions = built.decisions(self._context.name, given.limit, run.around.clock())
         request = replace(request, messages=built.messages)
-        return await self._try_hard(request, built.tokens, draft.purpose, decisions)
+        answer = await self._try_hard(request, built.tokens, draft.purpose, decisions)
+        self._latest = f"{request.id}.{answer.attempt}"
+        return answer
 
     async def tool_ask(self, system: str, text: str, max_tokens: int) -> str:
         """A question that a tool puts to the run's model; the budget is the run's."""
@@ -74,13 +82,15 @@ class ModelCalls:
         draft = ModelCallDraft(
             purpose=purpose, system=system, turns=(turn,), max_tokens=max_tokens, next_hint="model"
         )
-        request = self._request(draft, max_tokens)
+        # Nothing will begin with its text, and it is not what the latest call of the run waits for.
+        state = self._run.state
+        request = self._request(draft, max_tokens, Outlook(parent=f"{state.run_id}.{state.step}"))
         messages = (Message(role="system", content=system), *turn.messages)
         request = replace(request, messages=messages)
         answer = await self._try_hard(request, self._count(request), purpose, ())
         return answer.text.strip()
 
-    def _request(self, draft: ModelCallDraft, max_tokens: int) -> Request:
+    def _request(self, draft: ModelCallDraft, max_tokens: int, expected: Outlook) -> Request:
         state = self._run.state
         spec = state.spec
         request = Request(
@@ -94,7 +104,7 @@ class ModelCalls:
                 temperature=spec.temperature, seed=spec.seed, max_tokens=max_tokens, stop=draft.stop
             ),
             tenant=state.tenant,
-            context=self._run.context(draft.next_hint),
+            context=self._run.context(expected),
         )
         return self._run.around.models.routed(request)
 

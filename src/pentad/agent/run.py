@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from pentad.agent.approval import ApprovalDesk
 from pentad.agent.budget import Amount
 from pentad.agent.events import Event, Record
+from pentad.agent.expectations import Outlook, ToolTimes
 from pentad.agent.journal import Journal
 from pentad.agent.journal_view import JournalUnavailable
 from pentad.agent.model_events import ModelAsked, TextStreamed
@@ -20,7 +21,7 @@ from pentad.agent.state import RunState
 from pentad.agent.sub_run_events import SubRunStarted
 from pentad.agent.tool_events import ToolIntended
 from pentad.model.relevance import Relevance
-from pentad.types import Clock, Hints, Layer, RunContext, Span
+from pentad.types import Clock, Layer, RunContext, Span
 
 Publish = Callable[[Record], None]
 Watcher = Callable[[RunState], Awaitable[None]]
@@ -39,6 +40,7 @@ class Surroundings:
     """Hands a live-only record to whoever follows the run."""
     clock: Clock = time.monotonic
     wall: Clock = time.time
+    tool_times: ToolTimes = field(default_factory=ToolTimes)
 
 
 class Run:
@@ -158,14 +160,16 @@ class Run:
         now_s = asyncio.get_running_loop().time()
         self._deadline.reschedule(None if left_s is None else now_s + left_s)
 
-    def context(self, next_hint: str) -> RunContext:
+    def context(self, outlook: Outlook) -> RunContext:
         """What travels down with a model call of this run."""
         state = self.state
         return RunContext(
             run_id=state.run_id,
             step=state.step,
-            graph=_graph(state.plan),
-            hints=Hints(next=next_hint),
+            graph=outlook.graph,
+            node=outlook.node,
+            parent=outlook.parent,
+            hints=outlook.hints,
             objective=state.objective,
             budget=replace(self.state.budget_left, wall_s=self.wall_left_s()),
             data_label=state.data_label,
@@ -178,12 +182,3 @@ class Run:
             return None
         since_s = 0.0 if self.state.status == "waiting" else self.around.clock() - self.state.clock_s
         return max(0.0, limit + self._stalled_s - self.state.active_s - since_s)
-
-
-def _graph(plan: tuple[tuple[str, str], ...] | None) -> Mapping[str, tuple[str, ...]]:
-    """The workflow known so far: sub-goals in sequence, then the answer."""
-    if plan is None:
-        return {}
-    names = [f"{i}-{tool or 'think'}" for i, (tool, _) in enumerate(plan, 1)]
-    waits = {name: (names[i - 1],) if i else () for i, name in enumerate(names)}
-    return {**waits, "answer": tuple(names)}

@@ -144,8 +144,10 @@ class ToolCalls:
                     delegate=partial(self._delegation.delegate, exchange.step, index, terms),
                 )
             async with self._slots:
+                around, begun_s = self._run.around, self._run.around.clock()
                 with self._run.span("agent", f"tool {tool.name}"):
                     outcome = await call(tool, arguments, context, self._most)
+                around.tool_times.add(self._run.state.tenant, tool.name, around.clock() - begun_s)
             self._delegation.check()
             async with turns.of(index):
                 await self._returned(exchange, index, outcome, cost=tool.cost)
