@@ -143,6 +143,13 @@ SECTIONS = (
         "in the run's record (`compacted`), with a decision.",
         "context",
     ),
+    (
+        "reduce",
+        "How long tool results are shortened for the goal before the model reads them. The whole result is "
+        "in the journal; what the model reads instead is in the run's record (`result_reduced`), with a "
+        "decision.",
+        "reducer",
+    ),
     ("memory.window", "The recent turns that stay in the prompt.", Window),
     (
         "memory.store",

@@ -82,6 +82,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             chosen_by=("router",),
             about="which of the served models answers a request",
         ),
+        "reducer": Family(
+            layer="model",
+            interface="pentad.model.reduction.base:TokenReducer",
+            baseline="none",
+            chosen_by=("agent: reduce",),
+            about="what of a long tool result the model reads",
+        ),
         "speculator": Family(
             layer="model",
             interface="pentad.model.speculation.base:DraftStrategy",
@@ -216,6 +223,10 @@ _TABLE: dict[str, dict[str, str]] = {
     "kv_policy": {
         "keep-all": "pentad.model.kv_policies.keep_all:KeepAll",
         "sinks": "pentad.model.kv_policies.sinks:Sinks",
+    },
+    "reducer": {
+        "none": "pentad.model.reduction.nothing:NoReduction",
+        "extractive": "pentad.model.reduction.extractive:Extractive",
     },
     "router": {
         "fixed": "pentad.model.routing.fixed:Fixed",

@@ -13,6 +13,7 @@ from pentad.agent.sub_run_events import Coordinated, Parent, SubRunChanged, SubR
 from pentad.agent.tool_events import (
     ApprovalAnswered,
     ApprovalAsked,
+    ResultReduced,
     ToolIntended,
     ToolReturned,
     ToolsOffered,
@@ -111,6 +112,7 @@ Event = (
     | Planned
     | ToolsWithheld
     | ToolsOffered
+    | ResultReduced
     | ApprovalAsked
     | ApprovalAnswered
     | ToolIntended
@@ -134,6 +136,7 @@ JOURNALED: Mapping[str, type[Event]] = {
     "planned": Planned,
     "tools_withheld": ToolsWithheld,
     "tools_offered": ToolsOffered,
+    "result_reduced": ResultReduced,
     "approval_asked": ApprovalAsked,
     "approval_answered": ApprovalAnswered,
     "tool_intended": ToolIntended,

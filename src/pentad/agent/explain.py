@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pentad.agent.approval import WAITING
 from pentad.agent.events import Planned, Recalled, Record, RunResumed, StepEnded
 from pentad.agent.model_events import ModelAnswered
-from pentad.agent.tool_events import ToolReturned, ToolsOffered
+from pentad.agent.tool_events import ResultReduced, ToolReturned, ToolsOffered
 from pentad.agent.waterfall import Bar, waterfall
 from pentad.types import LAYERS, Decision, Layer, Span
 
@@ -148,7 +148,7 @@ def _decisions(records: Iterable[Record]) -> Iterable[Decision]:
         event = record.event
         if isinstance(event, ModelAnswered):
             yield from event.usage.decisions
-        elif isinstance(event, Planned | StepEnded | ToolsOffered):
+        elif isinstance(event, Planned | StepEnded | ToolsOffered | ResultReduced):
             yield from event.decisions
         elif isinstance(event, Recalled):
             yield Decision(

@@ -23,6 +23,7 @@ from pentad.agent.planning.base import (
     WantsTools,
 )
 from pentad.agent.planning.progress import problem_of, unsuccessful
+from pentad.agent.result_reduction import ResultReduction
 from pentad.agent.run import Run
 from pentad.agent.run_memory import Remembering
 from pentad.agent.state import Exchange
@@ -59,6 +60,7 @@ class Loop:
         self._rules = rules
         self._find_tools = find_tools
         self._offers = ToolOffers(run)
+        self._reduction = ResultReduction(run)
         self._asker = ModelCalls(run)
         self._actor = ToolCalls(run, rules, self._asker, coordinator, delegation)
 
@@ -75,6 +77,7 @@ class Loop:
     async def step(self) -> None:
         """One step: ask (unless a crash came after the answer), read, act, end."""
         self._run.start_step()
+        await self._reduction.reduce()
         if await self._coordinated():
             return
         with self._run.span("agent", "tools"):

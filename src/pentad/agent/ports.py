@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
+from pentad.errors import Incompatible
 from pentad.execution.backend import Capabilities, Completion, Delta
 from pentad.model.prices import Price
 from pentad.types import Request, Usage
@@ -61,3 +62,11 @@ class ModelPort(Protocol):
     def models(self) -> Sequence[Card]: ...
 
     def price(self, model: str) -> Price: ...
+
+
+def count_text(models: ModelPort, model: str, text: str) -> int:
+    """Tokens of a text for the model; where its tokenizer is remote, a byte in three, which is many."""
+    try:
+        return models.count_tokens(Request(id="count", model=model, text=text))
+    except Incompatible:
+        return len(text.encode("utf-8", "replace")) // 3 + 1

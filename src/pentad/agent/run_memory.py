@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from pentad.agent.events import Recalled, RunEnded
 from pentad.agent.memory.base import Item, Memory, Scope
+from pentad.agent.ports import count_text
 from pentad.agent.run import Run
 from pentad.agent.spec import LongTermChoice
-from pentad.errors import Incompatible, PentadError
-from pentad.types import Request
+from pentad.errors import PentadError
 
 
 class Remembering:
@@ -55,15 +55,8 @@ class Remembering:
         """The best of them that fit `max_tokens`; a long one does not keep shorter ones out."""
         left, chosen = choice.max_tokens, []
         for item in found:
-            tokens = self._tokens(item[1])
+            tokens = count_text(self._run.around.models, self._run.state.spec.model, item[1])
             if tokens <= left:
                 chosen.append(item)
                 left -= tokens
         return tuple(chosen)
-
-    def _tokens(self, text: str) -> int:
-        request = Request(id="count", model=self._run.state.spec.model, text=text)
-        try:
-            return self._run.around.models.count_tokens(request)
-        except Incompatible:
-            return len(text.encode("utf-8", "replace")) // 3 + 1

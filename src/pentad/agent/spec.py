@@ -127,6 +127,8 @@ class AgentSpec:
     """How it goes about a goal: see below."""
     context: Choice = field(default_factory=_baseline("context"), metadata={"family": "context"})
     """How a prompt is made to fit: see below."""
+    reduce: Choice = field(default_factory=_baseline("reducer"), metadata={"family": "reducer"})
+    """How long tool results are shortened for the goal: see below."""
     agents: Mapping[str, AgentSpec] = field(default_factory=dict)
     """Sub-agents by name, for `coordinator`: files, from this one's folder, or agents in place."""
     coordinator: Choice = field(default_factory=_baseline("coordinator"), metadata={"family": "coordinator"})

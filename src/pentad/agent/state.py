@@ -27,6 +27,7 @@ from pentad.agent.sub_run_state import HELD, SubRuns, after, all_wait, taken_up
 from pentad.agent.tool_events import (
     ApprovalAnswered,
     ApprovalAsked,
+    ResultReduced,
     ToolIntended,
     ToolReturned,
     ToolsOffered,
@@ -49,10 +50,19 @@ class Exchange:
     coordinated: bool = False
     """Whether the team's coordinator decided the step, and no model was asked."""
     results: Mapping[int, ToolReturned] = field(default_factory=dict)
-    """By the call's index."""
+    """By the call's index; what was reduced is here as the model is shown it."""
+    reduced: tuple[int, ...] = ()
+    """Indices of the results that were reduced."""
     outcome: StepOutcome | None = None
     """None while the step is under way."""
     detail: str = ""
+
+    def with_reduced(self, event: ResultReduced) -> Exchange:
+        """The exchange with a shorter result, if it is this one's."""
+        if event.step != self.step or event.index not in self.results:
+            return self
+        results = {**self.results, event.index: replace(self.results[event.index], content=event.content)}
+        return replace(self, results=results, reduced=(*self.reduced, event.index))
 
     @property
     def open_calls(self) -> tuple[int, ...]:
@@ -126,16 +136,6 @@ class RunState:
         """The exchanges of the steps that are over."""
         return tuple(e for e in self.exchanges if e.outcome is not None)
 
-    @property
-    def failures(self) -> int:
-        """How many steps failed in a row until now."""
-        count = 0
-        for exchange in reversed(self.closed):
-            if exchange.outcome != "failed":
-                break
-            count += 1
-        return count
-
     def answer_to(self, step: int, index: int) -> ApprovalAnswered | None:
         """What was said about whether this call may be made."""
         found = (a for a in self.answers.values() if (a.step, a.index) == (step, index))
@@ -184,6 +184,8 @@ class RunState:
                 return replace(self, withheld=event.tools)
             case ToolsOffered():
                 return replace(self, offered=event.tools)
+            case ResultReduced():
+                return replace(self, exchanges=tuple(e.with_reduced(event) for e in self.exchanges))
             case Planned():
                 return replace(self, plan=event.goals)
             case ToolIntended() | ToolReturned():

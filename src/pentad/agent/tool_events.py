@@ -72,6 +72,19 @@ class ToolsOffered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResultReduced:
+    """A tool's result was too long for the agent; the model is shown this text in its place from now on."""
+
+    step: int
+    index: int
+    tool: str
+    content: str
+    before_tokens: int
+    after_tokens: int
+    decisions: tuple[Decision, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolIntended:
     """Journaled before the effect. After a crash without ToolReturned the call is in doubt."""
 

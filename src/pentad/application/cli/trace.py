@@ -17,6 +17,7 @@ from pentad.agent.state import RunState
 from pentad.agent.tool_events import (
     ApprovalAnswered,
     ApprovalAsked,
+    ResultReduced,
     ToolIntended,
     ToolReturned,
     ToolsOffered,
@@ -63,6 +64,8 @@ def line_of(record: Record) -> str | None:
             text = "\n".join(f"without {name}: {_short(why)}" for name, why in e.tools)
         case ToolsOffered() as e if e.withheld:
             text = f"offers  {', '.join(e.tools)}; {len(e.withheld)} others withheld: {e.withheld[0][1]}"
+        case ResultReduced() as e:
+            text = f"reduce  {e.tool}: the result from {e.before_tokens} to {e.after_tokens} tokens"
         case ToolIntended() as e:
             text = f"call    {e.tool}({_arguments(e.arguments)})"
         case ToolReturned() as e:
