@@ -110,6 +110,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             chosen_by=("compress --method",),
             about="how a model is made smaller or otherwise another form of itself",
         ),
+        "residency": Family(
+            layer="execution",
+            interface="pentad.execution.residency.base:WeightResidency",
+            baseline="mapped",
+            chosen_by=("engine.residency",),
+            about="which weights lie where: in memory of the process or in a mapped file",
+        ),
         "scheduler": Family(
             layer="resource",
             interface="pentad.execution.scheduling:BatchScheduler",
@@ -180,6 +187,10 @@ _TABLE: dict[str, dict[str, str]] = {
     "probe": {
         "native": "pentad.execution.native.probe:NativeProbe",
         "torch": "pentad.execution.torch.probe:TorchProbe",
+    },
+    "residency": {
+        "mapped": "pentad.execution.residency.mapped:Mapped",
+        "resident": "pentad.execution.residency.resident:Resident",
     },
     "encoder": {
         "native": "pentad.execution.native.encoder:NativeEncoder",

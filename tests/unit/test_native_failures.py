@@ -171,5 +171,5 @@ def test_a_blob_with_other_bytes_of_the_same_size_and_time_is_noticed_and_refuse
             check_blobs(path)
     packed = PackedCache(folder=tmp_path / "packed", identity="x", check=lambda: check_blobs(blob))
     with pytest.raises(BadModelFile):
-        packed.weights("m", "d", 64, lambda memory: memory.fill(1), lambda memory: int(memory.sum()))
+        packed.file("m", "d", 64, lambda memory: memory.fill(1), lambda memory: int(memory.sum()))
     assert not list((tmp_path / "packed").glob("*"))

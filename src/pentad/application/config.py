@@ -72,6 +72,8 @@ class EngineSettings(_Section):
     """Sequences of one tenant running at once while another tenant is active."""
     max_waiting: int = Field(default=256, ge=1)
     """Requests queued before new ones are answered 429."""
+    residency: Strategy | None = None
+    """Where weights lie: a name, or name and options. Absent: mapped by the native kernels, resident else."""
     prefix_cache: bool = True
     """Whether requests of one tenant share the cached blocks of equal prompt beginnings."""
     kept_fraction: float = Field(default=0.5, ge=0, le=1)

@@ -13,11 +13,13 @@ from pentad import registry
 from pentad.application.config import EngineSettings
 from pentad.application.speculation import make_speculation
 from pentad.choice import build
+from pentad.errors import Incompatible
 from pentad.execution.engine import Engine
 from pentad.execution.memory import FreeMemory, free_bytes
 from pentad.execution.native.choice import RunnerChoice, check_installed, choose_runner
 from pentad.execution.native.library import built, cpu_flags
 from pentad.execution.native.packed import PackedCache, file_identity
+from pentad.execution.residency.base import PACKED_FILE
 from pentad.execution.runner import Runner
 from pentad.execution.scheduling import EngineLimits
 from pentad.model.loading import ModelFiles
@@ -114,6 +116,9 @@ def load_runner(
         BadModelFile, Infeasible, Incompatible: it cannot be loaded as asked.
     """
     choice = choose(files, settings)
+    residency = None if settings.residency is None else build("residency", settings.residency)
+    if residency is not None and PACKED_FILE in residency.needs:
+        _check_packed_file(residency.name, choice.runner, packed_folder)
     runner_class = registry.load("runner", choice.runner)
     kv_bytes, sizing = kv_cache_bytes(
         files.spec,
@@ -137,10 +142,28 @@ def load_runner(
         cache = packed_folder and PackedCache(
             folder=packed_folder, identity=file_identity(files.path), check=partial(check_blobs, files.path)
         )
-        options |= {"kernels": choice.kernels, "cache": cache}
+        options |= {"kernels": choice.kernels, "cache": cache, "residency": residency}
     else:
         options["device"] = choice.device
     runner: Runner = runner_class.load(
         files.spec, files.weights, kv_bytes=kv_bytes, threads=settings.threads, **options
     )
+    if (put := getattr(runner, "weights_decision", None)) is not None:
+        sizes = ", ".join(f"{value:.0f} bytes {name}" for name, value in put.candidates)
+        bound = f" (bound by: {put.constraint})" if put.constraint else ""
+        _log.info("weights of %s: %s, %s%s", files.name, put.policy, sizes, bound)
     return runner
+
+
+def _check_packed_file(residency: str, runner: str, folder: pathlib.Path | None) -> None:
+    """Raises Incompatible where weights cannot lie in a packed file."""
+    if runner != "native":
+        raise Incompatible(
+            f"residency {residency!r} needs weights as the native kernels pack them, but PyTorch computes",
+            hint="set --residency resident, or --kernels auto",
+            param="residency",
+        )
+    if folder is None:
+        raise Incompatible(
+            f"residency {residency!r} needs a folder for packed weights", hint="set --residency resident"
+        )

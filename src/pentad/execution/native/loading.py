@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from pentad.errors import BadModelFile
 from pentad.execution.native.library import KernelLibrary
-from pentad.execution.native.packed import PackedCache, anonymous, forget_pages, mapped_file
+from pentad.execution.native.packed import PackedCache, forget_pages, mapped_file
 from pentad.execution.native.structs import FORMATS, TENSORS
 from pentad.execution.quant import dequantize
+from pentad.execution.residency.base import HeldWeights, WeightResidency
 from pentad.execution.spec import ModelSpec, Rope
 from pentad.execution.weight_reader import WeightReader
 from pentad.execution.weights import StoredTensor, WeightSource
@@ -42,6 +43,16 @@ class _Matrix:
         return rows, columns
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Packing:
+    """The matrices of one model, as a residency takes them."""
+
+    model: str
+    nbytes: int
+    fill: Callable[[npt.NDArray[np.uint8]], None]
+    mapped: Callable[[], tuple[npt.NDArray[np.uint8], bool] | None]
+
+
 class NativeLoader:
     """Reads a source tensor by tensor into one model of the kernels.
 
@@ -58,17 +69,20 @@ class NativeLoader:
         positions = spec.positions
         self._interleaved = isinstance(positions, Rope) and positions.pairing == "interleaved"
 
-    def load(self, cache: PackedCache | None) -> tuple[npt.NDArray[np.uint8], bool]:
-        """The packed weights, which must outlive the model, and whether a file had them ready.
+    def load(self, cache: PackedCache | None, residency: WeightResidency) -> HeldWeights:
+        """The packed weights, which must outlive the model, where the residency puts them.
 
         Raises:
             BadModelFile: a tensor that does not fit the spec or a format that is not packed.
+            Infeasible: no room for them where they are to be.
         """
         matrices = list(self._matrices())
         with watched_files(self._library, (matrix.stored.data for matrix in matrices)):
-            return self._load(matrices, cache)
+            return self._load(matrices, cache, residency)
 
-    def _load(self, matrices: list[_Matrix], cache: PackedCache | None) -> tuple[npt.NDArray[np.uint8], bool]:
+    def _load(
+        self, matrices: list[_Matrix], cache: PackedCache | None, residency: WeightResidency
+    ) -> HeldWeights:
         for name, layer, size in self._vectors():
             self._set_vector(name, layer, size)
         self._reader.check_all_read()
@@ -78,13 +92,12 @@ class NativeLoader:
             for matrix in matrices:
                 self._pack(matrix, memory)
 
-        if cache is None:
-            memory, found = anonymous(nbytes), False
-            fill(memory)
-        else:
-            memory, found = cache.weights(
-                self._spec.name, self._description(matrices), nbytes, fill, self._checksum
-            )
+        def mapped() -> tuple[npt.NDArray[np.uint8], bool] | None:
+            name, description = self._spec.name, self._description(matrices)
+            return None if cache is None else cache.file(name, description, nbytes, fill, self._checksum)
+
+        held = residency.hold(_Packing(model=self._spec.name, nbytes=nbytes, fill=fill, mapped=mapped))
+        memory = held.memory
         for matrix in matrices:
             rows, columns = matrix.shape
             place = memory.ctypes.data + matrix.offset
@@ -97,7 +110,7 @@ class NativeLoader:
             self._functions.pentad_watch_weights(self._model, memory.ctypes.data, memory.nbytes)
         if self._functions.pentad_ready(self._model):
             raise BadModelFile(f"model {self._spec.name!r} lacks tensors that the kernels need")
-        return memory, found
+        return held
 
     def _matrices(self) -> Iterator[_Matrix]:
         offset = 0

@@ -64,13 +64,13 @@ class PackedCache:
     check: Callable[[], None] | None = None
     """Called before weights are packed; raises where the model file's bytes are not what they should be."""
 
-    def weights(
+    def file(
         self, model: str, description: str, nbytes: int, fill: Fill, checksum: Checksum
-    ) -> tuple[Bytes, bool]:
+    ) -> tuple[Bytes, bool] | None:
         """The packed weights, mapped, and whether they were found; else `fill` makes them now.
 
-        Packed files of the same model with other contents are removed. Where the folder cannot be
-        written, the weights lie in anonymous memory.
+        Packed files of the same model with other contents are removed. None where the folder cannot be
+        written.
 
         Args:
             model: for the file's name.
@@ -96,9 +96,7 @@ class PackedCache:
             _log.warning("packed weights %s changed while they were written", path)
         except OSError as error:
             _log.warning("packed weights are not kept for the next start: %s", error)
-        weights = anonymous(nbytes)
-        fill(weights)
-        return weights, False
+        return None
 
     def _remove_others(self, stem: str, path: pathlib.Path) -> None:
         for other in self.folder.glob(f"{stem}-{'[0-9a-f]' * 16}.packed"):

@@ -33,11 +33,14 @@ from pentad.execution.native.loading import NativeLoader
 from pentad.execution.native.packed import PackedCache
 from pentad.execution.native.sampling import DrawPlan, greedy_drawn
 from pentad.execution.native.structs import FORMATS, PACKED_BITS, Config
+from pentad.execution.residency.base import WeightResidency
+from pentad.execution.residency.mapped import Mapped
 from pentad.execution.rope import inverse_frequencies
 from pentad.execution.sampling import is_plain
 from pentad.execution.spec import ModelSpec, Rope
 from pentad.execution.threads import ThreadChoice
 from pentad.execution.weights import WeightSource
+from pentad.types import Decision
 
 _log = logging.getLogger(__name__)
 
@@ -100,7 +103,9 @@ class NativeRunner:
         self.step_weight_bytes = self.weight_bytes
         """Of those, what a step of one token must read: of an untied embedding only one row."""
         self.weights_found = False
-        """Whether a packed file of an earlier start was mapped."""
+        """Whether a packed file of an earlier start was used."""
+        self.weights_decision: Decision | None = None
+        """Where the weights were put, with the bytes in memory and in a mapped file."""
 
     @classmethod
     def load(
@@ -116,6 +121,7 @@ class NativeRunner:
         threads: int | None = None,
         kernels: str = "auto",
         cache: PackedCache | None = None,
+        residency: WeightResidency | None = None,
         attention_scores: bool = False,
     ) -> NativeRunner:
         """A runner that holds the packed weights and an empty KV cache.
@@ -132,6 +138,7 @@ class NativeRunner:
                 machine's other work allows (see threads.py).
             kernels: the instruction set by name; `auto` takes the fastest that this CPU has.
             cache: where packed weights are kept between starts; None packs into memory.
+            residency: where the weights lie; None maps the packed file.
             attention_scores: whether to count what each KV slot is attended to with, for
                 `attention_scores`. Takes 8 bytes per slot, layer and head, and time in every step.
 
@@ -139,7 +146,7 @@ class NativeRunner:
             BadModelFile: weights that do not fit the spec.
             Incompatible: a model, precision or block size that the kernels cannot do, or kernels that
                 are not built or not for this CPU.
-            Infeasible: a KV cache that holds not even one block.
+            Infeasible: a KV cache that holds not even one block, or no room for resident weights.
         """
         _check_options(spec, dtype, block_size, threads)
         name = choose_kernels(kernels, built=built(), flags=cpu_flags())
@@ -152,7 +159,7 @@ class NativeRunner:
             _log.warning("the system started %d of %d threads for model %r", started, most, spec.name)
             most = started
         try:
-            memory, found = NativeLoader(library, model, spec, weights).load(cache)
+            held = NativeLoader(library, model, spec, weights).load(cache, residency or Mapped())
         except BaseException:
             library.functions.pentad_destroy(model)
             raise
@@ -161,8 +168,8 @@ class NativeRunner:
             library.functions.pentad_set_threads(model, count)
 
         choice = ThreadChoice(most, apply, time.monotonic) if threads is None and most > 1 else None
-        runner = cls(spec, library, model, blocks, memory, choice, packed_form(spec, weights, kv_dtype))
-        runner.weights_found = found
+        runner = cls(spec, library, model, blocks, held.memory, choice, packed_form(spec, weights, kv_dtype))
+        runner.weights_found, runner.weights_decision = held.found, held.decision
         if not spec.tied_head:
             embedding = weights.tensor("embed")
             packed = library.functions.pentad_packed_bytes(FORMATS[embedding.format], *embedding.shape)
