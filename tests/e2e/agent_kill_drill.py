@@ -20,7 +20,8 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any, Protocol
 
 import jsonschema  # noqa: F401  (imported before the forks, as pentad imports it on use)
 
@@ -39,6 +40,16 @@ from pentad.testing.backends import Item, ScriptedBackend
 from pentad.types import Request, ToolCall
 
 STEPS = 6
+
+
+class Work(Protocol):
+    """What a child does until it ends or dies; the number of its commits."""
+
+    def __call__(
+        self, folder: pathlib.Path, kill_at: int, when: str, *, fresh: bool
+    ) -> Coroutine[Any, Any, int]: ...
+
+
 SPEC = AgentSpec(
     name="drill",
     tools=("pay", "post", "look"),
@@ -139,7 +150,15 @@ def unapproved(records: Sequence[Record]) -> int:
     return wrong
 
 
-def child(folder: pathlib.Path, kill_at: int, when: str, *, fresh: bool, after_s: float | None = None) -> int:
+def child(
+    folder: pathlib.Path,
+    kill_at: int,
+    when: str,
+    *,
+    fresh: bool,
+    after_s: float | None = None,
+    task: Work | None = None,
+) -> int:
     """The number of commits of a child that lived, or -1 for one that was killed.
 
     It kills itself at a commit, or is killed once `after_s` have passed.
@@ -149,7 +168,7 @@ def child(folder: pathlib.Path, kill_at: int, when: str, *, fresh: bool, after_s
     if pid == 0:
         code = 1
         try:
-            commits = asyncio.run(work(folder, kill_at, when, fresh=fresh))
+            commits = asyncio.run((task or work)(folder, kill_at, when, fresh=fresh))
             os.write(write, str(commits).encode())
             code = 0
         finally:

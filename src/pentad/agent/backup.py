@@ -117,7 +117,7 @@ async def _held(path: pathlib.Path) -> list[str]:
     """Marks unfinished runs so that only who is asked to goes on with them."""
     journal, held = Journal(path), []
     try:
-        for row in journal.unfinished():
+        for row in [row for row in journal.unfinished() if row.parent is None]:
             with contextlib.suppress(JournalDamaged, ValueError):
                 state = fold(journal.read(row.id))
                 waiting = sum(asked.kind == "tool" for asked in state.pending.values())

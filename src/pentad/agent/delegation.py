@@ -79,6 +79,8 @@ class Delegation:
             child = await self._begun(step, index, terms, member, task)
         try:
             state = await self._joined(child)
+        except ToolFailed:
+            raise
         except PentadError as error:
             self._broken = error
             raise
@@ -185,6 +187,8 @@ class Delegation:
         try:
             records = await asyncio.to_thread(journal.read, child.run_id)
         except NotFound:
+            if child.ended:
+                raise ToolFailed(f"what {child.agent!r} answered has been removed") from None
             started = self._first_event(child)
             insist = partial(journal.append, child.run_id, started)
             return fold([await around.stalls.insist(self._run.state.run_id, insist)])

@@ -8,10 +8,11 @@ import sqlite3
 from collections.abc import Sequence
 
 from pentad.agent import ownership, prompt_store
-from pentad.agent.journal_view import JournalUnavailable
-from pentad.agent.rows import no_run
+from pentad.agent.journal_view import JournalUnavailable, JournalView
+from pentad.agent.rows import JournalDamaged, no_run
 from pentad.agent.sqlite import compact, connect, transaction, translated
-from pentad.errors import Conflict
+from pentad.agent.state import fold
+from pentad.errors import Conflict, NotFound
 
 
 def remove_runs(journal: pathlib.Path, run_ids: Sequence[str]) -> None:
@@ -31,6 +32,34 @@ def remove_runs(journal: pathlib.Path, run_ids: Sequence[str]) -> None:
             for run_id in run_ids:
                 _remove(db, run_id)
         compact(db, journal)
+
+
+def with_sub_runs(journal: JournalView, run_ids: Sequence[str]) -> list[str]:
+    """The runs with their sub-runs, each once, a run before its own.
+
+    Raises NotFound; Conflict for a sub-run without the run that leads it, which still reads its answer.
+    """
+    found: dict[str, None] = {}
+
+    def add(run_id: str) -> None:
+        found[run_id] = None
+        with contextlib.suppress(JournalDamaged, ValueError):
+            for child in fold(journal.read(run_id)).children.values():
+                with contextlib.suppress(NotFound):
+                    journal.run(child.run_id)
+                    add(child.run_id)
+
+    for run_id in run_ids:
+        add(run_id)
+    for run_id in found:
+        parent = journal.run(run_id).parent
+        if parent is not None and parent.run_id not in found:
+            with contextlib.suppress(NotFound):
+                journal.run(parent.run_id)
+                raise Conflict(
+                    f"run {run_id!r} is a sub-run of {parent.run_id!r}", hint=f"remove {parent.run_id}"
+                )
+    return list(found)
 
 
 def _remove(db: sqlite3.Connection, run_id: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pentad.agent.approval import WAITING
 from pentad.agent.events import Planned, Recalled, Record, RunResumed, StepEnded
 from pentad.agent.model_events import ModelAnswered
+from pentad.agent.sub_run_events import Coordinated, SubRunEnded, SubRunStarted
 from pentad.agent.tool_events import ResultReduced, ToolReturned, ToolsOffered
 from pentad.agent.waterfall import Bar, waterfall
 from pentad.types import LAYERS, Decision, Layer, Span
@@ -24,6 +25,21 @@ class Share:
     seconds: float
     parts: tuple[tuple[str, float], ...]
     """Its spans by name with their attributed seconds, longest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubRunShare:
+    """What a sub-run took; its own explanation has the parts."""
+
+    run_id: str
+    agent: str
+    status: str
+    step: int
+    seconds: float | None
+    """From its beginning to its end, waiting included; None while it is under way, or over a restart."""
+    tokens: int
+    cost: float
+    tool_calls: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +65,8 @@ class Explanation:
     tool_calls: int = 0
     decisions: tuple[Decision, ...] = field(default=())
     waterfall: tuple[Bar, ...] = ()
+    sub_runs: tuple[SubRunShare, ...] = ()
+    """In the order in which they began; what they used is not in the numbers above."""
 
     @property
     def residual_fraction(self) -> float:
@@ -91,6 +109,7 @@ def explain(records: Sequence[Record], earlier: Iterable[Sequence[Record]] = ())
         tool_calls=sum(isinstance(r.event, ToolReturned) for r in records),
         decisions=tuple(_decisions(records)),
         waterfall=waterfall(records, earlier),
+        sub_runs=tuple(_sub_runs(records)),
     )
 
 
@@ -143,12 +162,39 @@ def _share(layer: Layer, taken: dict[tuple[Layer, str], float]) -> Share:
     return Share(layer=layer, seconds=sum(s for _, s in parts), parts=tuple(parts))
 
 
+def _sub_runs(records: Sequence[Record]) -> Iterable[SubRunShare]:
+    begun: dict[str, tuple[SubRunStarted, float | None]] = {}
+    ended: dict[str, tuple[SubRunEnded, float]] = {}
+    for record in records:
+        match record.event:
+            case RunResumed():  # another clock
+                begun = {i: (event, at_s if i in ended else None) for i, (event, at_s) in begun.items()}
+            case SubRunStarted() as event:
+                begun[event.run_id] = (event, record.clock_s)
+            case SubRunEnded() as event:
+                ended[event.run_id] = (event, record.clock_s)
+    for run_id, (event, at_s) in begun.items():
+        end, end_s = ended.get(run_id, (None, None))
+        yield SubRunShare(
+            run_id=run_id,
+            agent=event.agent,
+            status="running" if end is None else end.status,
+            step=event.step,
+            seconds=None if at_s is None or end_s is None else end_s - at_s,
+            tokens=0 if end is None else end.tokens,
+            cost=0.0 if end is None else end.cost,
+            tool_calls=0 if end is None else end.tool_calls,
+        )
+
+
 def _decisions(records: Iterable[Record]) -> Iterable[Decision]:
     for record in records:
         event = record.event
         if isinstance(event, ModelAnswered):
             yield from event.usage.decisions
-        elif isinstance(event, Planned | StepEnded | ToolsOffered | ResultReduced):
+        elif isinstance(
+            event, Planned | StepEnded | Coordinated | SubRunStarted | ToolsOffered | ResultReduced
+        ):
             yield from event.decisions
         elif isinstance(event, Recalled):
             yield Decision(

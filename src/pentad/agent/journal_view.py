@@ -97,6 +97,11 @@ class JournalView:
             return row
         raise no_run(run_id)
 
+    def root(self, run_id: str) -> str:
+        """The run at the top of a run's tree: itself, unless it is a sub-run. Raises NotFound."""
+        row = self.run(run_id)
+        return row.id if row.parent is None else self.root(row.parent.run_id)
+
     def earlier(self, row: RunRow, limit: int = 8) -> list[list[Record]]:
         """The records of the tenant's runs that began last before `row`; damaged ones are left out."""
         found = []

@@ -85,12 +85,6 @@ class RunReader:
         """Why no run can go on now; None when the journal can be written."""
         return await self._journal.trouble()
 
-    def _root(self, row: RunRow) -> str:
-        """The run at the top: the run itself, unless it is a sub-run."""
-        while row.parent is not None:
-            row = self._journal.run(row.parent.run_id)
-        return row.id
-
     def _asking(self, run_id: str, approval_id: str) -> str:
         """Which of the run and its sub-runs asks this; the run itself when none does."""
         found = (

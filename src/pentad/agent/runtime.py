@@ -165,9 +165,10 @@ class AgentRuntime(RunReader):
         """
         row = self._own(run_id, tenant)
         if row.parent is not None:
-            root = self._root(row)
+            root = self._journal.root(run_id)
             raise Conflict(
-                f"run {run_id!r} is a sub-run and goes on with {root!r} only", hint=f"resume {root}"
+                f"run {run_id!r} is a sub-run and goes on with {root!r} only",
+                hint=f"pentad runs resume {root}",
             )
         await self._resumer.resume(row, foreground=foreground)
 
@@ -199,8 +200,8 @@ class AgentRuntime(RunReader):
 
         Raises NotFound; Conflict when it is answered, has ended or another process works on it.
         """
-        row = self._own(run_id, tenant)
-        asking, root = self._asking(run_id, approval_id), self._root(row)
+        self._own(run_id, tenant)
+        asking, root = self._asking(run_id, approval_id), self._journal.root(run_id)
         if root not in self._tasks:
             await self.resume(root, tenant=tenant)
         while (run := self._tasks.run(asking)) is None:

@@ -172,6 +172,11 @@ class AgentSpec:
             raise ValueError(f"tools names one twice: {', '.join(self.tools)}")
 
 
+def team_of(spec: AgentSpec) -> tuple[AgentSpec, ...]:
+    """The agent and the members of its team, at any depth; the agent first."""
+    return (spec, *(each for member in spec.agents.values() for each in team_of(member)))
+
+
 def strategy_fields() -> Mapping[str, str]:
     """The keys of an agent file that choose a strategy (`planner`, `memory.store`), each with its family."""
     found = {f.name: f for f in dataclasses.fields(AgentSpec)}

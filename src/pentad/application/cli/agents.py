@@ -16,6 +16,7 @@ from pentad.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from pentad.agent.catalogue import AgentEntry
+    from pentad.agent.spec import AgentSpec
     from pentad.application.config import Settings
 
 Agent = Annotated[
@@ -63,9 +64,11 @@ def agent_run(
     if not goal.strip():
         raise InvalidRequest("the goal is empty", hint="say what the agent is to do", param="goal")
     allow_programs(settings, chosen.spec, agent)
-    settings = serving_only(chosen.settings, model or chosen.spec.model)
+    others = of_members(chosen.spec)
+    settings = serving_only(chosen.settings, model or chosen.spec.model, *others)
     # What is served alone is the default, by whatever name it was asked for.
-    spec = dataclasses.replace(chosen.spec, model="")
+    own = model or chosen.spec.model
+    spec = dataclasses.replace(chosen.spec, model=own if others else "")
     raise typer.Exit(asyncio.run(run_agent(settings, spec, goal, as_json=json)))
 
 
@@ -205,9 +208,23 @@ def _short(path: str) -> str:
     return f"./{path.removeprefix(here)}" if path.startswith(here) else path
 
 
-def serving_only(settings: Settings, model: str) -> Settings:
-    """The settings with one model, local or remote; as they are when none is named."""
-    remote = tuple(backend for backend in settings.backends if backend.name == model)
+def of_members(spec: AgentSpec) -> tuple[str, ...]:
+    """The models that the members of a team name, each once."""
+    from pentad.agent.spec import team_of
+
+    return tuple(dict.fromkeys(member.model for member in team_of(spec)[1:] if member.model))
+
+
+def serving_only(settings: Settings, model: str, *others: str) -> Settings:
+    """The settings with one model, local or remote, and those of a team's members.
+
+    Without a name for the first, what the settings serve stays, and the others come on top.
+    """
+    named = {backend.name for backend in settings.backends}
+    wanted = tuple(dict.fromkeys(name for name in (model, *others) if name))
+    local = tuple(name for name in wanted if name not in named)
     if not model:
-        return settings
-    return settings.model_copy(update={"models": () if remote else (model,), "backends": remote})
+        more = tuple(name for name in local if name not in settings.models)
+        return settings.model_copy(update={"models": (*settings.models, *more)}) if more else settings
+    remote = tuple(backend for backend in settings.backends if backend.name in wanted)
+    return settings.model_copy(update={"models": local, "backends": remote})

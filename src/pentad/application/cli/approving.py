@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from pentad.agent.spec import AgentSpec
+from pentad.agent.spec import AgentSpec, McpServer, team_of
 from pentad.agent.tools.mcp import McpConnection, Review, may_start
 from pentad.agent.tools.pins import ToolPins, command_line
 from pentad.application.cli.output import note, plain
@@ -22,10 +22,15 @@ def confirmed(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
+def servers_of(spec: AgentSpec) -> list[tuple[str, McpServer]]:
+    """The MCP servers of an agent and of the members of its team, each with its name."""
+    return [pair for member in team_of(spec) for pair in member.mcp_servers.items()]
+
+
 def allow_programs(settings: Settings, spec: AgentSpec, named: str, *, yes: bool = False) -> None:
     """Asks, once for each command line, whether the agent may start it. Raises Forbidden for a no."""
     pins = ToolPins(settings.approvals_path)
-    for name, server in spec.mcp_servers.items():
+    for name, server in servers_of(spec):
         if may_start(server, settings.mcp_commands, pins):
             continue
         line = command_line(server)
@@ -95,12 +100,14 @@ def _show(server: str, review: Review) -> None:
 
 
 async def _reviews(settings: Settings, spec: AgentSpec, pins: ToolPins) -> dict[str, Review]:
-    found = {}
-    for name, server in spec.mcp_servers.items():
+    found: dict[str, Review] = {}
+    for name, server in servers_of(spec):
         connection = McpConnection(name, server, pins, settings.mcp_commands)
         await connection.open()
         try:
-            found[name] = await connection.review()
+            # Members may call different servers alike; each is shown once, under a name of its own.
+            known = name if name not in found or found[name].server == server else f"{name}-{len(found) + 1}"
+            found[known] = await connection.review()
         finally:
             await connection.close()
     return found

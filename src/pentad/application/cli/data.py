@@ -49,7 +49,7 @@ def runs_rm(
     yes: Yes = False,
     json: JsonOption = False,
 ) -> None:
-    """Remove runs for ever: events, prompts, and the episode that memory kept of each.
+    """Remove runs for ever, with their sub-runs: events, prompts, and the episode that memory kept of each.
 
     No byte of their text stays in the journal or the memory. Facts that they remembered, runs that were
     forked of them or recalled them, and backups stay.
@@ -73,7 +73,8 @@ def runs_prune(
     settings = data_settings(flags, config)
     with open_journal(settings) as journal:
         before_s = time.time() - days * DAY_S
-        ended = [row for row in journal.runs(status=status) if row.ended_s is not None]
+        # Sub-runs go with the run that leads them, which may still need their answers.
+        ended = [r for r in journal.runs(status=status) if r.ended_s is not None and r.parent is None]
         old = [row.id for row in ended if row.ended_s is not None and row.ended_s <= before_s]
     if dry_run:
         _print_removed(old, json, said="would be removed")
@@ -195,10 +196,11 @@ def _data_files(settings: Settings) -> DataFiles:
 
 
 def _remove(settings: Settings, runs: Sequence[str]) -> list[str]:
-    from pentad.agent.erasure import remove_runs
+    from pentad.agent.erasure import remove_runs, with_sub_runs
     from pentad.agent.memory.records import forget_episodes
 
-    with open_journal(settings):  # brings a file of an earlier format to this one
+    with open_journal(settings) as journal:  # brings a file of an earlier format to this one
+        runs = with_sub_runs(journal, runs)
         remove_runs(settings.journal_path, runs)
     forget_episodes(settings.memory_path, runs)
     return list(runs)

@@ -12,11 +12,12 @@ from pentad.agent.events import Record
 from pentad.agent.journal import Journal
 from pentad.agent.run_status import UNFINISHED
 from pentad.agent.runtime import AgentRuntime
-from pentad.agent.spec import AgentSpec
-from pentad.agent.state import fold
+from pentad.agent.spec import AgentSpec, team_of
+from pentad.agent.sub_run_events import SubRunChanged, SubRunEnded
 from pentad.agent.tool_events import ApprovalAsked
 from pentad.agent.tools.functions import in_thread
 from pentad.agent.unattended import answer_unattended, cancel_unattended
+from pentad.agent.unattended import pending as pending_in
 from pentad.application import wiring
 from pentad.application.cli.approving import confirmed
 from pentad.application.cli.client import ServerClient
@@ -58,12 +59,16 @@ async def cancel_run(journal: Journal, run_id: str, url: str, api_key: str | Non
             raise conflict from None
 
 
-def only_pending(journal: Journal, run_id: str, approval_id: str | None) -> ApprovalAsked:
-    """The question that is meant: the named one, or the only one. Raises NotFound, InvalidRequest."""
-    pending = fold(journal.read(run_id)).pending
-    if approval_id is None and len(pending) == 1:
-        return next(iter(pending.values()))
-    known = ", ".join(f"{i} ({asked.tool})" for i, asked in pending.items()) or "none"
+def only_pending(journal: Journal, run_id: str, approval_id: str | None) -> tuple[str, ApprovalAsked]:
+    """The question that is meant, the named one or the only one, and the run or sub-run that asks it.
+
+    Raises NotFound, InvalidRequest.
+    """
+    found = pending_in(journal, run_id)
+    if approval_id is None and len(found) == 1:
+        return found[0]
+    pending = {asked.approval_id: (asking, asked) for asking, asked in found}
+    known = ", ".join(f"{i} ({asked.tool})" for i, (_, asked) in pending.items()) or "none"
     if approval_id is None and pending:
         raise InvalidRequest(
             f"run {run_id!r} asks {len(pending)} questions", hint=f"name one: {known}", param="approval"
@@ -124,7 +129,7 @@ async def fork_run(
 
 def resume_command(spec: AgentSpec, run_id: str) -> str:
     """What goes on with a run; Python tools are loaded only for an agent file that a person names."""
-    named = any(".py:" in tool for tool in spec.tools)
+    named = any(".py:" in tool for member in team_of(spec) for tool in member.tools)
     return f"pentad runs resume {run_id}" + (" --agents FILE (its agent file)" if named else "")
 
 
@@ -134,6 +139,14 @@ def _agents(agents: AgentRuntime | None) -> AgentRuntime:
     return agents
 
 
+def _asks(record: Record) -> bool:
+    """Whether the run, or one of its sub-runs, asks a person something now."""
+    match record.event:
+        case ApprovalAsked() | SubRunChanged(status="waiting") | SubRunEnded(waits=True):
+            return True
+    return False
+
+
 async def _follow(agents: AgentRuntime, run_id: str, tenant: str, as_json: bool) -> int:
     show = printer()
     try:
@@ -141,7 +154,12 @@ async def _follow(agents: AgentRuntime, run_id: str, tenant: str, as_json: bool)
             async for record in records:
                 if not as_json:
                     show(record)
-                if isinstance(record.event, ApprovalAsked) and not await _answered(agents, record, tenant):
+                if (
+                    _asks(record)
+                    and not await _answered(agents, run_id, tenant)
+                    # Nobody can be asked: what still works goes on, and then the run waits.
+                    and agents.show(run_id, tenant=tenant).status == "waiting"
+                ):
                     break
     except BaseException:
         spec = agents.show(run_id, tenant=tenant).spec
@@ -158,27 +176,30 @@ async def _follow(agents: AgentRuntime, run_id: str, tenant: str, as_json: bool)
     return 0 if state.status == "answered" else 1
 
 
-async def _answered(agents: AgentRuntime, record: Record, tenant: str) -> bool:
-    """Asks the person at the terminal, if there is one; False when nobody can be asked."""
-    asked = record.event
-    assert isinstance(asked, ApprovalAsked), "only questions come here"
-    pending = agents.show(record.run_id, tenant=tenant).pending
-    if asked.approval_id not in pending:
-        return True
-    if not sys.stdin.isatty():
-        return False
+async def _answered(agents: AgentRuntime, run_id: str, tenant: str) -> bool:
+    """Asks the person at the terminal all that is pending; False when nobody can be asked."""
+    while pending := agents.pending(run_id, tenant=tenant):
+        if not sys.stdin.isatty():
+            return False
+        asking, asked = pending[0]
+        await _put(agents, asking, asked, tenant)
+    return True
+
+
+async def _put(agents: AgentRuntime, run_id: str, asked: ApprovalAsked, tenant: str) -> None:
+    """Puts one question to the person at the terminal, until the answer fits."""
     while True:
         answer = await in_thread(lambda: answer_at_terminal(asked))
         try:
             await agents.answer(
-                record.run_id, asked.approval_id, approved=answer.approve, content=answer.input, tenant=tenant
+                run_id, asked.approval_id, approved=answer.approve, content=answer.input, tenant=tenant
             )
         except Conflict:
-            return True  # it expired meanwhile
+            return  # it expired meanwhile
         except InvalidRequest as error:
             show_error(error)
             continue
-        return True
+        return
 
 
 def answer_at_terminal(asked: ApprovalAsked) -> Answer:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pentad.application.cli.agents import serving_only
+from pentad.application.cli.agents import of_members, serving_only
 from pentad.application.cli.client import ServerClient
 from pentad.application.cli.data import open_journal, register_runs
 from pentad.application.cli.options import AGENTS, COMMON, ENGINE, MODELS, number, settings_of, with_settings
@@ -56,7 +56,7 @@ def runs_list(
     limit: Annotated[int, number("--limit", "Most runs to list.", least=1)] = 50,
     json: JsonOption = False,
 ) -> None:
-    """List agent runs, newest first, of all tenants of this machine's journal."""
+    """List agent runs, newest first, of all tenants of this machine's journal; sub-runs are indented."""
     from pentad.application.cli.trace import row_summary
 
     with journal_of(flags, config) as journal:
@@ -66,7 +66,7 @@ def runs_list(
         return
     lines = [
         (
-            row.id,
+            row.id if row.parent is None else f"  {row.id}",
             row.status,
             row.agent,
             datetime.fromtimestamp(row.started_s).strftime("%Y-%m-%d %H:%M:%S"),
@@ -118,7 +118,13 @@ def runs_explain(
 ) -> None:
     """Attribute a run's time, tokens and decisions to the five layers."""
     from pentad.agent.explain import explain
-    from pentad.application.cli.trace import bar_rows, decision_line, explanation_summary
+    from pentad.application.cli.trace import (
+        SUB_RUN_COLUMNS,
+        bar_rows,
+        decision_line,
+        explanation_summary,
+        sub_run_rows,
+    )
 
     with journal_of(flags, config) as journal:
         explanation = explain(journal.read(run), journal.earlier(journal.run(run)))
@@ -142,6 +148,9 @@ def runs_explain(
         f"({explanation.cached_tokens} cached), {explanation.completion_tokens} generated; "
         f"{counted(explanation.tool_calls, 'tool call')}; cost {explanation.cost:g}"
     )
+    if explanation.sub_runs:
+        typer.echo("")
+        print_table(SUB_RUN_COLUMNS, sub_run_rows(explanation), empty="")
     if explanation.waterfall:
         typer.echo("")
         columns = ("step", "what", "from", "took", "expected", "bound by", "")
@@ -173,7 +182,9 @@ def runs_resume(
 
     with journal_of(flags, config) as journal:
         state = fold(journal.read(run))
-    settings = serving_only(settings_of(flags, config, quiet=True), model or state.spec.model)
+    settings = serving_only(
+        settings_of(flags, config, quiet=True), model or state.spec.model, *of_members(state.spec)
+    )
     raise typer.Exit(asyncio.run(resume_run(settings, run, tenant=state.tenant, as_json=json)))
 
 
@@ -246,12 +257,13 @@ def _answer(
     from pentad.application.cli.running import answer_run, only_pending, resume_command
 
     with journal_of(flags, config) as journal:
-        spec = fold(journal.read(run)).spec
-        asked = only_pending(journal, run, approval)
-        attended = asyncio.run(answer_run(journal, run, asked.approval_id, answer, server))
-    typer.echo(f"{'approved' if answer.approve else 'denied'}: {plain(asked.tool)} in {run}")
+        asking, asked = only_pending(journal, run, approval)
+        root = journal.root(asking)
+        spec = fold(journal.read(root)).spec
+        attended = asyncio.run(answer_run(journal, asking, asked.approval_id, answer, server))
+    typer.echo(f"{'approved' if answer.approve else 'denied'}: {plain(asked.tool)} in {asking}")
     if not attended:
-        note(f"no process works on it; {resume_command(spec, run)} goes on with it")
+        note(f"no process works on it; {resume_command(spec, root)} goes on with it")
 
 
 def _values(text: str) -> dict[str, Any]:
@@ -284,7 +296,9 @@ def runs_fork(
 
     with journal_of(flags, config) as journal:
         state = fold(journal.read(run))
-    settings = serving_only(settings_of(flags, config, quiet=True), model or state.spec.model)
+    settings = serving_only(
+        settings_of(flags, config, quiet=True), model or state.spec.model, *of_members(state.spec)
+    )
     done = fork_run(settings, run, step, goal=goal, model=model, tenant=state.tenant, as_json=json)
     raise typer.Exit(asyncio.run(done))
 

@@ -14,6 +14,7 @@ from pentad.agent.model_events import Compacted, ModelAnswered, ModelFailed, Tex
 from pentad.agent.prompt_store import Prompt
 from pentad.agent.rows import RunRow
 from pentad.agent.state import RunState
+from pentad.agent.sub_run_events import Coordinated, SubRunChanged, SubRunEnded, SubRunStarted
 from pentad.agent.tool_events import (
     ApprovalAnswered,
     ApprovalAsked,
@@ -74,6 +75,14 @@ def line_of(record: Record) -> str | None:
             text = f"model   {_short(e.text)}"
         case ModelFailed() as e:
             text = f"model   failed: {e.error}" + (", trying again" if e.retry else "")
+        case SubRunStarted() as e:
+            text = f"begin   {e.agent}: {_short(e.goal)}\n        as sub-run {e.run_id}"
+        case SubRunChanged(status="waiting") as e:
+            text = f"wait    sub-run {e.run_id} asks a person"
+        case SubRunEnded() as e:
+            text = f"end     sub-run {e.run_id}: {e.status}, {e.tokens} tokens"
+        case Coordinated(answer=answer) as e if not answer:
+            text = f"step    the coordinator gives out {len(e.calls)} tasks"
         case StepEnded(outcome="failed" | "refused" | "replanned") as e if e.detail:
             text = f"step    {e.outcome}: {e.detail}"
         case RunEnded() as e:
@@ -133,8 +142,33 @@ def run_summary(state: RunState) -> dict[str, Any]:
         "steps": len(state.closed),
         "plan": [{"tool": tool or None, "task": task} for tool, task in state.plan or ()],
         "active_s": state.active_s,
+        "parent": None if state.parent is None else asdict(state.parent),
+        "sub_runs": [
+            {"run_id": child.run_id, "agent": child.agent, "goal": child.goal, "status": child.status}
+            for _, child in sorted(state.children.items())
+        ],
         "usage": asdict(state.totals),
     }
+
+
+SUB_RUN_COLUMNS = ("sub-run", "agent", "status", "step", "took", "tokens", "tool calls", "cost")
+
+
+def sub_run_rows(explanation: Explanation) -> list[tuple[object, ...]]:
+    """The sub-runs as lines of a table."""
+    return [
+        (
+            each.run_id,
+            plain(each.agent),
+            each.status,
+            each.step,
+            "-" if each.seconds is None else duration(each.seconds),
+            each.tokens,
+            each.tool_calls,
+            f"{each.cost:g}",
+        )
+        for each in explanation.sub_runs
+    ]
 
 
 def row_summary(row: RunRow) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from pentad.agent.events import Record, RunEnded
 from pentad.agent.model_events import ModelAnswered
+from pentad.agent.sub_run_events import SubRunEnded
 from pentad.agent.tool_events import ToolIntended, ToolReturned
 
 _RUN_S = (0.1, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000)
@@ -62,6 +63,9 @@ class RunMetrics:
                     case ModelAnswered():
                         cost += event.usage.cost
                         self.tokens.labels(agent).inc(event.usage.total_tokens)
+                    case SubRunEnded():
+                        cost += event.cost
+                        self.tokens.labels(agent).inc(event.tokens)
                     case ToolIntended():
                         asked_s[event.call_id] = record.clock_s
                     case ToolReturned() if event.call_id in asked_s:

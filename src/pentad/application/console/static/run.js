@@ -8,6 +8,17 @@ import { drawActions, drawAnswer, drawAsked, facts, layers, now, status, stepLis
 import { stepDetail, stepTitle } from "./step.js";
 import { waterfall } from "./waterfall.js";
 
+/** Events after which the run's object says something that they do not. */
+const TELLING = new Set([
+  "step_ended",
+  "run_ended",
+  "approval_asked",
+  "approval_answered",
+  "run_resumed",
+  "sub_run_started",
+  "sub_run_changed",
+  "sub_run_ended",
+]);
 const TICK_MS = 1000;
 const REFRESH_MS = 10_000;
 
@@ -94,8 +105,7 @@ async function listen(page) {
     for await (const event of follow(page.id, page.control.signal, (up) => connection(page, up))) {
       apply(page.run, event);
       soon(page);
-      if (["step_ended", "run_ended", "approval_asked", "approval_answered", "run_resumed"].includes(event.type))
-        later(page);
+      if (TELLING.has(event.type)) later(page);
     }
     page.changed();
   } catch (error) {

@@ -14,6 +14,7 @@ export function fresh(id) {
     answer: "",
     error: null,
     forked: null,
+    parent: null,
     /** The newest plan's sub-goals as [tool, task], and the step that made it. */
     plan: [],
     planned: 0,
@@ -84,6 +85,7 @@ const ON = {
       agent: event.agent ?? {},
       began: event.at_s,
       forked: event.forked_from ?? null,
+      parent: event.parent ?? null,
     });
   },
   run_resumed(run, event) {
@@ -160,6 +162,18 @@ const ON = {
       cut: event.cut_bytes ?? 0,
       returned: event.at_s,
     });
+  },
+  sub_run_started(run, event) {
+    stepOf(run, event).decisions.push(...(event.decisions ?? []));
+  },
+  sub_run_changed(run, event) {
+    run.status = event.waits ? "waiting" : "running";
+  },
+  sub_run_ended(run, event) {
+    run.status = event.waits ? "waiting" : "running";
+  },
+  coordinated(run, event) {
+    stepOf(run, event).decisions.push(...(event.decisions ?? []));
   },
   step_ended(run, event) {
     const step = stepOf(run, event);

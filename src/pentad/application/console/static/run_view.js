@@ -38,7 +38,28 @@ export function facts(page) {
         ),
       ]
     : [];
-  return [make("p", "soft", parts.filter(Boolean).join(" · "), ...from), make("p", "soft id", run.id)];
+  const own = run.parent
+    ? [" · sub-run of ", make("a", { href: `/console/runs/${run.parent.run_id}?step=${run.parent.step}` }, "another run")]
+    : [];
+  return [
+    make("p", "soft", parts.filter(Boolean).join(" · "), ...from, ...own),
+    make("p", "soft id", run.id),
+    ...members(object?.children ?? []),
+  ];
+}
+
+/** The sub-runs of a run, each with what has come of it. */
+function members(children) {
+  if (!children.length) return [];
+  const items = children.map((child) =>
+    make(
+      "li",
+      "",
+      make("a", { href: `/console/runs/${child.run_id}` }, `${visible(child.agent)}: ${short(child.goal, 80)}`),
+      make("span", "soft", make("span", `dot st-${child.status}`), child.status.replaceAll("_", " ")),
+    ),
+  );
+  return [make("ul", { class: "sub-runs", "aria-label": "Sub-runs" }, ...items)];
 }
 
 export function drawActions(page) {
@@ -86,7 +107,8 @@ function openFork(page) {
 }
 
 export function drawAsked(page) {
-  const pending = status(page) === "waiting" ? (page.object?.pending ?? []) : [];
+  // A sub-run may ask while others are at work, so the run itself need not wait.
+  const pending = UNFINISHED.has(status(page)) ? (page.object?.pending ?? []) : [];
   const key = pending.map((each) => each.id).join(" ");
   // What the person is typing is not to be lost to a redraw.
   if (page.askedFor === key) return;

@@ -49,7 +49,7 @@ async function drawList(list, shown) {
   const items = runs.map((run) =>
     make(
       "li",
-      "",
+      run.parent ? "sub-run" : "",
       make(
         "a",
         { href: `/console/runs/${run.id}`, "aria-current": run.id === shown && "page" },

@@ -192,7 +192,11 @@ class Runs:
                     yield self._record_frames.of(record)
 
     async def _show(self, run_id: str, tenant: str) -> RunObject:
-        return run_object(await asyncio.to_thread(self._runtime.show, run_id, tenant=tenant))
+        def read() -> RunObject:
+            state = self._runtime.show(run_id, tenant=tenant)
+            return run_object(state, () if state.ended else self._runtime.pending(run_id, tenant=tenant))
+
+        return await asyncio.to_thread(read)
 
     def _observe(self, run_id: str, tenant: str) -> None:
         state = self._runtime.show(run_id, tenant=tenant)

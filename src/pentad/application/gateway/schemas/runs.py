@@ -54,6 +54,8 @@ class Approval(Struct, kw_only=True):
     tool: str
     arguments: str
     """JSON, exactly as the tool would get it."""
+    run_id: str
+    """The run that asks: this one or a sub-run; answer at either."""
     asked_at: float
     expires_at: float | None
     """Then the agent's `ask_expired` holds; null waits for ever."""
@@ -62,6 +64,44 @@ class Approval(Struct, kw_only=True):
     message: str = ""
     """What it wants to know; foreign text."""
     schema: dict[str, Any] | None = None
+
+
+class SubRunParent(Struct, kw_only=True):
+    """The run that a sub-run belongs to, and which call of its step it answers."""
+
+    run_id: str
+    step: int
+    index: int
+
+
+class SubRunLine(Struct, kw_only=True):
+    """A sub-run, as the run that leads it knows it."""
+
+    run_id: str
+    agent: str
+    goal: str
+    status: str
+    step: int
+    index: int
+    budget: dict[str, Any]
+    """Carved from what this run had left."""
+    tokens: int
+    """0 until it has ended, like the two below."""
+    cost: float
+    tool_calls: int
+
+
+class SubRunShare(Struct, kw_only=True):
+    """What a sub-run took of a run's time and budget."""
+
+    run_id: str
+    agent: str
+    status: str
+    step: int
+    seconds: float | None
+    tokens: int
+    cost: float
+    tool_calls: int
 
 
 class ForkOrigin(Struct, kw_only=True):
@@ -90,6 +130,8 @@ class RunLine(Struct, kw_only=True):
     cancelled or out_of_steps."""
     created_at: float
     ended_at: float | None
+    parent: SubRunParent | None
+    """Of a sub-run: it is begun, taken up and ended with that run."""
     object: Literal["run"] = "run"
 
 
@@ -108,9 +150,12 @@ class RunObject(RunLine, kw_only=True):
     answer: str
     error: str | None
     pending: list[Approval]
-    """What a person is asked now; answer each at `/v1/runs/{id}/approvals/{approval_id}`."""
+    """What a person is asked now, by it or by its sub-runs; answer each at
+    `/v1/runs/{id}/approvals/{approval_id}`."""
     forked_from: ForkOrigin | None
+    children: list[SubRunLine]
     usage: RunUsage
+    """Of its own model calls; what sub-runs used is in `children` and in the budget."""
     budget: dict[str, Any]
     budget_left: dict[str, Any]
 
@@ -174,6 +219,7 @@ class RunExplanation(Struct, kw_only=True):
     tool_calls: int
     decisions: list[dict[str, Any]]
     waterfall: list[RunBar]
+    sub_runs: list[SubRunShare]
 
 
 class AgentCard(Struct, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import msgspec
@@ -14,6 +15,8 @@ from pentad.agent.explain import Explanation
 from pentad.agent.prompt_store import Prompt
 from pentad.agent.rows import RunRow
 from pentad.agent.state import RunState
+from pentad.agent.sub_run_events import Parent
+from pentad.agent.sub_run_state import SubRun
 from pentad.agent.tool_events import ApprovalAsked
 from pentad.application.gateway.schemas.runs import (
     AgentCard,
@@ -26,6 +29,9 @@ from pentad.application.gateway.schemas.runs import (
     RunObject,
     RunPrompt,
     RunUsage,
+    SubRunLine,
+    SubRunParent,
+    SubRunShare,
 )
 from pentad.application.gateway.translate.frames import encode
 
@@ -75,11 +81,12 @@ def run_line(row: RunRow) -> RunLine:
         status=row.status,
         created_at=row.started_s,
         ended_at=row.ended_s,
+        parent=_parent(row.parent),
     )
 
 
-def run_object(state: RunState) -> RunObject:
-    """A run in whole."""
+def run_object(state: RunState, pending: Sequence[tuple[str, ApprovalAsked]]) -> RunObject:
+    """A run in whole. `pending` is what it and its sub-runs ask, each with the id of the run that asks."""
     totals = state.totals
     return RunObject(
         id=state.run_id,
@@ -92,8 +99,10 @@ def run_object(state: RunState) -> RunObject:
         sequence=state.sequence,
         answer=state.answer,
         error=state.error,
-        pending=[_approval(asked) for asked in state.pending.values()],
+        parent=_parent(state.parent),
+        pending=[_approval(asking, asked) for asking, asked in pending],
         forked_from=_origin(state.forked_from),
+        children=[_sub_run(child) for _, child in sorted(state.children.items())],
         usage=RunUsage(
             prompt_tokens=totals.prompt_tokens,
             cached_tokens=totals.cached_tokens,
@@ -128,6 +137,7 @@ def run_explanation(made: Explanation) -> RunExplanation:
         tool_calls=made.tool_calls,
         decisions=[msgspec.to_builtins(decision) for decision in made.decisions],
         waterfall=[RunBar(**asdict(bar)) for bar in made.waterfall],
+        sub_runs=[SubRunShare(**asdict(each)) for each in made.sub_runs],
     )
 
 
@@ -144,8 +154,28 @@ def run_prompt(made: Prompt) -> RunPrompt:
     )
 
 
-def _approval(asked: ApprovalAsked) -> Approval:
+def _parent(parent: Parent | None) -> SubRunParent | None:
+    return None if parent is None else SubRunParent(**asdict(parent))
+
+
+def _sub_run(child: SubRun) -> SubRunLine:
+    return SubRunLine(
+        run_id=child.run_id,
+        agent=child.agent,
+        goal=str(readable(child.goal)),
+        status=child.status,
+        step=child.step,
+        index=child.index,
+        budget=asdict(child.budget),
+        tokens=child.used.tokens,
+        cost=child.used.cost,
+        tool_calls=child.used.tool_calls,
+    )
+
+
+def _approval(run_id: str, asked: ApprovalAsked) -> Approval:
     return Approval(
+        run_id=run_id,
         id=asked.approval_id,
         step=asked.step,
         index=asked.index,
