@@ -117,6 +117,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             chosen_by=("engine.residency",),
             about="which weights lie where: in memory of the process or in a mapped file",
         ),
+        "recipe": Family(
+            layer="model",
+            interface="pentad.execution.training:TrainRecipe",
+            baseline="fine-tune",
+            chosen_by=("train --recipe",),
+            about="how a model learns from a text, alone or from a teacher",
+        ),
         "scheduler": Family(
             layer="resource",
             interface="pentad.execution.scheduling:BatchScheduler",
@@ -215,9 +222,17 @@ _TABLE: dict[str, dict[str, str]] = {
         "openai": "pentad.model.backends.openai:OpenAIBackend",
         "llamacpp": "pentad.model.backends.llamacpp:LlamaCppBackend",
     },
-    # execution layer: what carries a calibration text through a model
+    # execution layer: what carries a calibration text through a model, and what trains one
     "walk": {
         "torch": "pentad.execution.torch.taps:LayerWalk",
+    },
+    "trainer": {
+        "torch": "pentad.execution.torch.training:train",
+    },
+    "recipe": {
+        "fine-tune": "pentad.model.training.fine_tune:FineTune",
+        "distil": "pentad.model.training.distil:Distil",
+        "low-rank": "pentad.model.training.low_rank:LowRank",
     },
     "transform": {
         "round-to-nearest": "pentad.model.transforms.round_to_nearest:RoundToNearest",

@@ -28,8 +28,27 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How a model learnt, and what it was worth on text that it did not learn from."""
+
+    recipe: str
+    """As `Choice.of` reads it."""
+    data_sha256: str
+    steps: int
+    batch: int
+    window_tokens: int
+    seed: int
+    teacher: str = ""
+    teacher_sha256: str = ""
+    loss_before: float = 0.0
+    """Nats per held-out token, of the source."""
+    loss_after: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Artefact:
-    """How a model was derived. Equal artefacts have equal weights, byte for byte."""
+    """How a model was derived. Equal artefacts have equal weights, byte for byte; after a training, on one
+    kind of machine only."""
 
     source: str
     """Name of the model that it was derived from."""
@@ -39,6 +58,7 @@ class Artefact:
     exactness: str
     """The weakest of the transforms'."""
     calibration: Calibration | None = None
+    training: Training | None = None
     changed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Sizes of the geometry that differ: before and after."""
     version: str = ""

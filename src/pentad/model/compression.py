@@ -16,6 +16,7 @@ from pentad.model.artefact import FILE_NAME, Artefact, Calibration, write_artefa
 from pentad.model.assembly import SIZES
 from pentad.model.catalogue import DERIVED
 from pentad.model.derivation import Derivation, Tell, job_key
+from pentad.model.derived import check_free, read_text, written_out
 from pentad.model.loading import ModelFiles, open_model
 from pentad.model.sources.base import Fetched, disk_full_is_infeasible
 from pentad.model.store import ModelStore
@@ -23,7 +24,6 @@ from pentad.model.stored import StoredModel, checked_name
 from pentad.model.transforms.base import ModelTransform
 
 _WEAKER: Final = ("lossless", "bounded", "lossy")
-MAX_TEXT_BYTES: Final = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,17 +41,7 @@ class CalibrationText:
 
     def read(self) -> str:
         """The text. Raises InvalidRequest for a file that is none."""
-        try:
-            data = self.path.read_bytes()[: MAX_TEXT_BYTES + 1]
-            if len(data) > MAX_TEXT_BYTES:
-                raise ValueError(f"it has more than {MAX_TEXT_BYTES >> 20} MiB")
-            return data.decode("utf-8")
-        except (OSError, ValueError) as error:
-            raise InvalidRequest(
-                f"the calibration text {str(self.path)!r} cannot be read: {error}",
-                hint="give a text file in UTF-8",
-                param="calibration",
-            ) from None
+        return read_text(self.path, "calibration")
 
 
 def compress(
@@ -87,7 +77,7 @@ def compress(
     stored = store.resolve(source)
     if stored.name == name:
         raise InvalidRequest(f"{name!r} is the source itself", hint="choose another --out", param="out")
-    _check_free(store, name)
+    check_free(store, name)
     text = calibration.read() if needs and calibration is not None else None
     files = open_model(stored.path, name=stored.name)
     try:
@@ -102,15 +92,6 @@ def compress(
             return store.adopt(name, ref, Fetched(files=made), of=stored), artefact
     finally:
         files.close()
-
-
-def _check_free(store: ModelStore, name: str) -> None:
-    """Raises InvalidRequest where a model of that name is there that was not derived."""
-    taken = next((model for model in store.list() if model.name == name), None)
-    if name in store.catalogue or (taken is not None and not taken.ref.startswith(f"{DERIVED}:")):
-        raise InvalidRequest(
-            f"the name {name!r} is taken by another model", hint="choose another --out", param="out"
-        )
 
 
 def _artefact(
@@ -136,18 +117,12 @@ def _artefact(
     return Artefact(
         source=stored.name,
         source_sha256=store.digest(stored),
-        transforms=tuple(str(_written(m, t)) for m, t in zip(methods, transforms, strict=True)),
+        transforms=tuple(str(written_out(m, t)) for m, t in zip(methods, transforms, strict=True)),
         exactness=max((t.exactness for t in transforms), key=_WEAKER.index),
         calibration=used,
         changed={name: pair for name, pair in sizes.items() if pair[0] != pair[1]},
         version=__version__,
     )
-
-
-def _written(method: Choice, transform: ModelTransform) -> Choice:
-    """The choice with every option written out, so that a later default changes nothing."""
-    options = {name: getattr(transform, name) for name in choice.options_of(type(transform))}
-    return Choice(name=method.name, options=options)
 
 
 def _walk(files: ModelFiles, text: str, calibration: CalibrationText) -> Walk:

@@ -24,6 +24,7 @@ from pentad.application.cli import (
     settings,
     simulation,
     strategies,
+    train,
 )
 from pentad.application.cli.output import note, show_error
 from pentad.errors import PentadError
@@ -50,6 +51,7 @@ def build(*, outline: bool = False) -> typer.Typer:
         serving,
         models,
         compress,
+        train,
         agents,
         runs,
         memories,
