@@ -142,7 +142,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             layer="resource",
             interface="pentad.resource.offloading.base:OffloadPolicy",
             baseline="local",
-            chosen_by=("simulate --offload",),
+            chosen_by=("simulate --offload", "router"),
             about="at which site a request is computed: here, on another machine, or remotely",
         ),
         "scaler": Family(
@@ -258,6 +258,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "fixed": "pentad.model.routing.fixed:Fixed",
         "cheapest": "pentad.model.routing.cheapest:Cheapest",
         "objective": "pentad.model.routing.objective:ByObjective",
+        "offload": "pentad.model.routing.offloaded:ByOffloading",
     },
     "tool_format": {
         "hermes": "pentad.model.toolcalls.hermes:Hermes",
