@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from pentad.execution.hints import TurnHints
 from pentad.resource.fair_queue import RECENT_S, FairQueue
 
 TENANTS = frozenset({"ann", "bob", "cid"})
@@ -28,9 +29,11 @@ class Door:
         self._leave: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def ask(self, name: str, sequences: int = 1, priority: int = 0) -> None:
+    async def ask(
+        self, name: str, sequences: int = 1, priority: int = 0, hints: TurnHints | None = None
+    ) -> None:
         self._leave[name] = asyncio.Event()
-        turn = self.turns.turn(name.split(".")[0], sequences, priority)
+        turn = self.turns.turn(name.split(".")[0], sequences, priority, hints)
         self.tasks[name] = asyncio.create_task(self._stay(name, turn))
         await self.settle()
 
@@ -143,3 +146,19 @@ def test_probes_of_the_server_itself_never_wait() -> None:
             assert it.inside == ["ann.0", "health.0"]
 
     asyncio.run(run())
+
+
+def test_who_is_wanted_sooner_waits_less_but_nobody_longer_than_the_patience() -> None:
+    async def scenario() -> None:
+        async with door(sequences=1) as d:
+            await d.ask("ann.0")
+            await d.ask("ann.old")
+            d.time.now = 29.0
+            await d.ask("ann.soon", hints=TurnHints(slack_s=0.0))
+            d.time.now = 31.0
+            await d.ask("ann.late", hints=TurnHints(slack_s=0.0))
+            for leaving, entering in [("0", "soon"), ("soon", "old"), ("old", "late")]:
+                await d.leave(f"ann.{leaving}")
+                assert d.inside == [f"ann.{entering}"]
+
+    asyncio.run(scenario())

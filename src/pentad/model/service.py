@@ -18,6 +18,7 @@ import msgspec
 
 from pentad.errors import Incompatible, ModelNotFound
 from pentad.execution.backend import Backend, Completion, Delta, Embedder, NoticeDelta, StreamDone, collect
+from pentad.execution.hints import turn_hints
 from pentad.model.backends.openai_usage import estimated_tokens, prompt_bytes
 from pentad.model.backends.sizes import prompt_chars
 from pentad.model.cards import Embeddings, ModelCard
@@ -124,8 +125,8 @@ class ModelService:
         arrived_s = self._clock()
         async with AsyncExitStack() as held:
             if turns is not None:
-                sampling = request.sampling
-                await held.enter_async_context(turns.turn(request.tenant, sampling.n, request.priority))
+                n, hints = request.sampling.n, turn_hints(request.context)
+                await held.enter_async_context(turns.turn(request.tenant, n, request.priority, hints))
             span = Span(layer="resource", name="admission", start_s=arrived_s, end_s=self._clock())
             limit = None
             if needs_count(request.context):

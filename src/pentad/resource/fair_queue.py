@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from pentad.execution.hints import TurnHints
+from pentad.resource.scheduling.hinted_order import PATIENCE_S, lead_s
 from pentad.types import Clock
 
 RECENT_S = 10.0
@@ -21,7 +23,8 @@ class FairQueue:
     While a tenant is alone, it may have three quarters of the engine's sequences at once: the rest
     is room for whoever comes. While others are active, it may have `contended`, so that theirs share
     each step with few. Who waits goes in turn: first the tenant that has least in the engine, of its
-    requests the most urgent, then the oldest. Cost: a few dictionary look-ups per request.
+    requests the most urgent, then the one that is wanted first (scheduling/hinted_order.py). Cost: a
+    few dictionary look-ups per request.
 
     Source: deficit round robin over tenants as in Sheng et al., "Fairness in Serving Large Language
     Models" (OSDI'24); our difference: sequences in the engine are counted, not tokens served, since
@@ -41,7 +44,7 @@ class FairQueue:
         self._clock = clock
         self._inside: Counter[str] = Counter()
         self._last_s: dict[str, float] = {}
-        self._waiting: dict[str, list[tuple[int, int, int, asyncio.Future[None]]]] = {}
+        self._waiting: dict[str, list[tuple[int, float, int, int, asyncio.Future[None]]]] = {}
         self._order = itertools.count()
 
     @property
@@ -50,7 +53,9 @@ class FairQueue:
         return sum(not granted.done() for queue in self._waiting.values() for *_, granted in queue)
 
     @asynccontextmanager
-    async def turn(self, tenant: str, sequences: int = 1, priority: int = 0) -> AsyncIterator[None]:
+    async def turn(
+        self, tenant: str, sequences: int = 1, priority: int = 0, hints: TurnHints | None = None
+    ) -> AsyncIterator[None]:
         """Waits for a request's turn, then holds its place in the engine for the time of the block."""
         if tenant not in self._tenants:
             yield
@@ -59,7 +64,8 @@ class FairQueue:
         if not self._waiting.get(tenant) and self._fits(tenant, sequences):
             self._inside[tenant] += sequences
         else:
-            await self._wait(tenant, sequences, priority)
+            wanted_s = self._last_s[tenant] - lead_s(hints, PATIENCE_S)
+            await self._wait(tenant, sequences, priority, wanted_s)
         try:
             yield
         finally:
@@ -79,9 +85,9 @@ class FairQueue:
         )
         return self._contended if contended else self._alone
 
-    async def _wait(self, tenant: str, sequences: int, priority: int) -> None:
+    async def _wait(self, tenant: str, sequences: int, priority: int, wanted_s: float) -> None:
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        entry = (priority, next(self._order), sequences, granted)
+        entry = (priority, wanted_s, next(self._order), sequences, granted)
         heapq.heappush(self._waiting.setdefault(tenant, []), entry)
         try:
             await granted
@@ -101,8 +107,8 @@ class FairQueue:
         """Lets in whoever may, the tenant with least in the engine first."""
         for tenant in sorted(self._waiting, key=lambda name: self._inside[name]):
             queue = self._waiting[tenant]
-            while queue and (queue[0][3].done() or self._fits(tenant, queue[0][2])):
-                _, _, sequences, granted = heapq.heappop(queue)
+            while queue and (queue[0][4].done() or self._fits(tenant, queue[0][3])):
+                *_, sequences, granted = heapq.heappop(queue)
                 if not granted.done():  # else its request has gone
                     self._inside[tenant] += sequences
                     granted.set_result(None)

@@ -17,6 +17,8 @@ from pentad.execution.pace import Pace
 from pentad.execution.scheduling import SequenceView
 from pentad.resource.scheduling.base import StepBuilder
 
+PATIENCE_S: Final = 30.0
+"""Within how long requests that say nothing want their turn, unless somebody says otherwise."""
 _LEAST_TOKENS: Final = 16
 """Of prompts in a step, however short a step is wished: so that none stands still."""
 

@@ -10,7 +10,7 @@ from operator import attrgetter
 
 from pentad.execution.scheduling import SchedulerInput, SequenceView, StepPlan
 from pentad.resource.scheduling.base import StepBuilder, growth_blocks, todo_tokens
-from pentad.resource.scheduling.hinted_order import lead_s, note_order, prompt_tokens
+from pentad.resource.scheduling.hinted_order import PATIENCE_S, lead_s, note_order, prompt_tokens
 from pentad.resource.scheduling.short_requests import chunk_tokens, is_short, pauses
 from pentad.resource.scheduling.tenant_shares import TenantShares, Urgency
 
@@ -48,7 +48,7 @@ class Sarathi:
     """How many times its time alone a step takes for a tenant when one other has work as well, at most and
     about; each further one adds as much. None means that tenants are not told apart."""
 
-    patience_s: float | None = 30.0
+    patience_s: float | None = PATIENCE_S
     """Within how long requests that say nothing want their turn: those with less slack come before them.
     None means that deadlines, remaining steps and wishes between tokens change nothing."""
 
