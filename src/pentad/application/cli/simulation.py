@@ -68,6 +68,9 @@ def simulate(
         float, number("--share", "Of requests that must meet the objective, for --rates.", above=0, most=1)
     ] = 0.9,
     max_sequences: Annotated[int, number("--max-sequences", "Sequences at once.", least=1)] = 32,
+    kept_fraction: Annotated[
+        float, number("--kept-fraction", "KV kept over the pauses of runs.", least=0, most=1)
+    ] = 0.5,
     max_batch_tokens: Annotated[int, number("--max-batch-tokens", "Per step.", least=1)] = 512,
     kv_blocks: Annotated[int | None, number("--kv-blocks", "Absent: what memory leaves.", least=1)] = None,
     too_long: Annotated[
@@ -102,7 +105,10 @@ def simulate(
     described = planning.describe(model, settings)
     options = simulator.SimulationOptions(
         limits=EngineLimits(
-            max_batch_tokens=max_batch_tokens, max_sequences=max_sequences, max_waiting=limit
+            max_batch_tokens=max_batch_tokens,
+            max_sequences=max_sequences,
+            max_waiting=limit,
+            kept_fraction=kept_fraction,
         ),
         kv_blocks=kv_blocks,
         too_long="clip" if too_long == "clip" else "refuse",

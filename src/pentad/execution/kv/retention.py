@@ -218,7 +218,7 @@ def _follows(tenant: str, context: RunContext, keep: Keep) -> bool:
     if tenant != keep.tenant:
         return False
     if context.parent is not None:
-        return context.parent == keep.request_id
+        return context.parent in (keep.request_id, keep.id)
     return context.run_id is not None and context.run_id == keep.run_id
 
 

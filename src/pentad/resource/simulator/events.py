@@ -16,7 +16,7 @@ from pentad.resource.simulator.engines import SimulatedEngine
 from pentad.resource.simulator.report import RequestRecord
 from pentad.resource.simulator.trace import TraceItem, prompt_of
 from pentad.resource.simulator.world import Event, World
-from pentad.types import Sampling
+from pentad.types import Hints, RunContext, Sampling
 
 Following = list[tuple[float, Event]]
 
@@ -91,7 +91,8 @@ class Delivery:
     def fire(self, world: World) -> Iterable[tuple[float, Event]]:
         record, engine, now_s = self.record, self.engine, world.clock()
         try:
-            engine.engine.add(request_of(record.item, engine.spec.vocab_size, seed=world.seed))
+            behind = world.followers.get(record.item.id, ())
+            engine.engine.add(request_of(record.item, engine.spec.vocab_size, seed=world.seed, behind=behind))
         except PentadError as error:
             record.refusal = error.code
             engine.end(record, now_s)
@@ -161,8 +162,13 @@ def note(record: RequestRecord, output: StepOutput, at_s: float) -> None:
         record.refusal = output.error.code
 
 
-def request_of(item: TraceItem, vocab_size: int, *, seed: int = 0) -> TokenRequest:
-    """The request that stands for a trace item: greedy, and exactly as long as the trace says."""
+def request_of(
+    item: TraceItem, vocab_size: int, *, seed: int = 0, behind: Sequence[TraceItem] = ()
+) -> TokenRequest:
+    """The request that stands for a trace item: greedy, and exactly as long as the trace says.
+
+    It announces the items that wait for it (`behind`), as agents do.
+    """
     return TokenRequest(
         id=item.id,
         prompt=prompt_of(item, vocab_size, seed=seed),
@@ -170,4 +176,11 @@ def request_of(item: TraceItem, vocab_size: int, *, seed: int = 0) -> TokenReque
         max_tokens=item.output_tokens,
         tenant=item.tenant,
         priority=item.priority,
+        context=RunContext(parent=item.after, hints=_hints(item, behind)),
     )
+
+
+def _hints(item: TraceItem, behind: Sequence[TraceItem]) -> Hints:
+    if not behind:
+        return Hints(next=None if item.after is None else "end")
+    return Hints(next="tool", tool_s=min(each.pause_s for each in behind), fan_out=len(behind))
