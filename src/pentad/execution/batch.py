@@ -27,6 +27,12 @@ sees slots 0 to the one it writes (causal); any other sees slots 0 to C - T - 1 
 them, those whose bit is set. Slots of a tree may have been written by earlier steps. Trees have at
 most 64 slots, and sliding windows narrower than that are not combined with them; a window counts
 positions back from the token's own.
+
+A token's input is its row of the model's embedding table, unless the batch brings a row of its own for
+it, as of an image; its id then only holds the place:
+
+    token_ids       [ a  9  9  9  b ]       9: a placeholder
+    embedding_rows  [-1  0  1  2 -1 ]       lines of `embeddings`
 """
 
 from __future__ import annotations
@@ -87,6 +93,11 @@ class RaggedBatch:
     tree_masks: npt.NDArray[np.uint64] | None = None
     """[N] what a token of a tree sees of it: bit j for slot `context_len - tree_slots + j`; 0 for
     tokens that are not of a tree. Given together with `tree_slots`."""
+    embeddings: npt.NDArray[np.float32] | None = None
+    """[n, hidden] inputs that are no rows of the embedding table, in whose place they stand: what the model
+    does to a row of the table it does to them. None where every token takes its own."""
+    embedding_rows: Int32 | None = None
+    """[N] each token's line of `embeddings`, -1 where it takes its row of the table. Given together."""
     head_slots: HeadSlots | None = None
     """Of the last J sequences, whose heads hold different tokens; None where there are none. Each of them
     has one token, which sees every slot of each head. Their `slots` are 0 and their `block_tables` -1."""

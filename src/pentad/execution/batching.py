@@ -36,10 +36,12 @@ def ragged_batch(work: Work, tables: npt.NDArray[np.int32], block_size: int) -> 
     table_rows: list[int] = []
     logit_rows: list[int] = []
     trees: list[tuple[int, TokenTree]] = []
-    drafting = False
+    drafting = embedding = False
     for seq, count in work:
         begin = seq.num_computed
         end = begin + count
+        if seq.embedded:
+            embedding = True
         if seq.num_draft:
             draft = seq.draft
             assert draft is not None
@@ -71,6 +73,7 @@ def ragged_batch(work: Work, tables: npt.NDArray[np.int32], block_size: int) -> 
             drafting = True
     drafted = [seq.num_draft for seq, _ in work] if drafting else None
     tree_slots, tree_masks = _trees(trees, starts) if trees else (None, None)
+    embeddings, embedding_rows = _embeddings(work, starts) if embedding else (None, None)
     width = -(-max(context_lens) // block_size)
     return RaggedBatch(
         token_ids=np.array(tokens, dtype=np.int32),
@@ -83,6 +86,8 @@ def ragged_batch(work: Work, tables: npt.NDArray[np.int32], block_size: int) -> 
         drafted=np.array(drafted, dtype=np.int32) if drafted else None,
         tree_slots=tree_slots,
         tree_masks=tree_masks,
+        embeddings=embeddings,
+        embedding_rows=embedding_rows,
     )
 
 
@@ -99,6 +104,9 @@ def policy_batch(work: Work, cache: PolicyCache, block_size: int) -> RaggedBatch
     drawing = [first + i for i, (seq, _) in enumerate(by_head) if seq.num_computed + 1 == len(seq.tokens)]
     tables = np.full((len(work), whole.block_tables.shape[1]), -1, np.int32)
     tables[:count] = whole.block_tables
+    rows = whole.embedding_rows
+    if rows is not None:  # prompts alone have inputs of their own, and none of theirs has slots by head
+        rows = np.concatenate((rows, np.full_like(tokens, -1)))
     return RaggedBatch(
         token_ids=np.concatenate((whole.token_ids, tokens)),
         positions=np.concatenate((whole.positions, positions)),
@@ -107,8 +115,29 @@ def policy_batch(work: Work, cache: PolicyCache, block_size: int) -> RaggedBatch
         context_lens=np.concatenate((whole.context_lens, slots.lens.max(axis=1))),
         block_tables=tables,
         logit_rows=np.concatenate((whole.logit_rows, np.array(drawing, dtype=np.int32))),
+        embeddings=whole.embeddings,
+        embedding_rows=rows,
         head_slots=slots,
     )
+
+
+def _embeddings(
+    work: Work, starts: Seq[int]
+) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.int32] | None]:
+    """The step's inputs that are no tokens, and which token takes which; None where the chunks hold none."""
+    found: list[npt.NDArray[np.float32]] = []
+    rows = np.full(starts[-1], -1, dtype=np.int32)
+    count = 0
+    for s, (seq, todo) in enumerate(work):
+        begin, end = seq.num_computed, seq.num_computed + todo
+        for span in seq.embedded:
+            low, high = max(begin, span.start), min(end, span.end)
+            if low < high:
+                at = starts[s] + low - begin
+                rows[at : at + high - low] = range(count, count + high - low)
+                found.append(span.matrix()[low - span.start : high - span.start])
+                count += high - low
+    return (np.concatenate(found), rows) if found else (None, None)
 
 
 def _empty() -> RaggedBatch:

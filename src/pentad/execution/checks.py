@@ -15,6 +15,7 @@ from pentad.errors import (
     Unavailable,
 )
 from pentad.execution.counters import Counters
+from pentad.execution.embedded import check_embedded
 from pentad.execution.request import TokenRequest
 from pentad.execution.runner import Runner
 from pentad.execution.scheduling import EngineLimits, StepPlan
@@ -70,6 +71,8 @@ def check_requests(requests: Sequence[TokenRequest], runner: Runner, limits: Eng
         raise Conflict("two requests have the same id", hint="give each request its own id")
     for request in requests:
         _check_tokens(request, runner.spec.vocab_size)
+        if request.embedded:
+            check_embedded(request, runner)
         _check_length(request, runner)
         check_sampling(request.sampling)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Protocol
 
 import numpy as np
@@ -50,6 +51,52 @@ class Guide:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedSpan:
+    """Positions of a prompt whose input is no token: what an encoder made of an image, say.
+
+    The prompt has placeholders there, any valid token.
+    """
+
+    start: int
+    """The first position, from 0."""
+    count: int
+    rows: bytes = field(repr=False)
+    """[count, hidden] in float32, rows in the place of the embedding table's."""
+    digest: bytes
+    """Of the content that the rows were made of, and of how: names blocks in the prefix cache, so spans of
+    equal digests must have equal rows. 16 to 64 bytes."""
+
+    def __post_init__(self) -> None:
+        if self.start < 0 or self.count < 1 or not 16 <= len(self.digest) <= 64:
+            raise ValueError(
+                f"a span of {self.count} rows at {self.start}, {len(self.digest)} bytes of digest"
+            )
+        if not self.rows or len(self.rows) % (4 * self.count):
+            raise ValueError(f"{len(self.rows)} bytes are no {self.count} rows of float32")
+
+    @property
+    def end(self) -> int:
+        """The position behind the last."""
+        return self.start + self.count
+
+    @property
+    def width(self) -> int:
+        """Numbers of a row."""
+        return len(self.rows) // (4 * self.count)
+
+    def matrix(self) -> npt.NDArray[np.float32]:
+        """[count, hidden] the rows, not copied."""
+        return np.frombuffer(self.rows, np.dtype("<f4")).reshape(self.count, -1)
+
+    @classmethod
+    def of(cls, start: int, rows: npt.NDArray[np.floating], digest: bytes | None = None) -> EmbeddedSpan:
+        """The span of rows [count, hidden] from a position on; without a digest, the rows' own is taken."""
+        data = np.ascontiguousarray(rows, np.dtype("<f4")).tobytes()
+        name = blake2b(data, digest_size=32).digest() if digest is None else digest
+        return cls(start=start, count=len(rows), rows=data, digest=name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRequest:
     """One sequence to generate. A request with n choices becomes n of these that share blocks."""
 
@@ -74,6 +121,8 @@ class TokenRequest:
     generated: tuple[int, ...] = ()
     """The beginning of the answer, where it was drawn already: the answer goes on behind it. Constraint
     and watcher stand behind it, too. Counts as generated in every respect, but is not given out."""
+    embedded: tuple[EmbeddedSpan, ...] = ()
+    """Spans of the prompt with inputs of their own, in order of position and apart."""
     guide: Guide | None = None
     """What constraint and watcher are made of where the engine is in another process; read by its driver."""
 

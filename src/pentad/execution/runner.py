@@ -96,3 +96,16 @@ class PhasedRunner(Protocol):
     def phase_seconds(self) -> dict[str, float]:
         """Seconds that the timed steps have spent in each phase, in the order of a step."""
         ...
+
+
+@runtime_checkable
+class EmbeddingRunner(Protocol):
+    """A runner that takes batches with `embeddings`."""
+
+    @property
+    def takes_embeddings(self) -> bool: ...
+
+
+def takes_embeddings(runner: Runner) -> bool:
+    """Whether it computes inputs that are no tokens."""
+    return isinstance(runner, EmbeddingRunner) and runner.takes_embeddings

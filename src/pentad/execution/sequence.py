@@ -58,6 +58,7 @@ class Sequence:
         "chunk_ended_s",
         "chunk_s",
         "context",
+        "embedded",
         "first_token_s",
         "id",
         "keys",
@@ -93,6 +94,7 @@ class Sequence:
         self.order = order
         self.tokens: list[int] = [*request.prompt, *request.generated]
         self.prompt_tokens = len(request.prompt)
+        self.embedded = request.embedded
         self.num_computed: int = 0
         self.blocks: list[int] = []
         self.row = -1
@@ -126,7 +128,7 @@ class Sequence:
         self._ends = natural | frozenset(sampling.stop_token_ids)
         counts = sampling.presence_penalty or sampling.frequency_penalty
         self._output_counts: Counter[int] | None = Counter(request.generated) if counts else None
-        self._seen: set[int] | None = set(self.tokens) if sampling.repetition_penalty != 1.0 else None
+        self._seen: set[int] | None = self._texts() if sampling.repetition_penalty != 1.0 else None
         self._steady_row: SampleRow | None = None
         self._temperature = 0.0 if sampling.temperature < GREEDY_BELOW else sampling.temperature
 
@@ -185,6 +187,13 @@ class Sequence:
         self.draft = None
         self.num_computed = self.num_registered = 0
         self._remembered = (-1, 0)
+
+    def _texts(self) -> set[int]:
+        """The tokens so far, without placeholders."""
+        texts = list(self.tokens)
+        for span in reversed(self.embedded):
+            del texts[span.start : span.end]
+        return set(texts)
 
     def sample_row(self) -> SampleRow:
         """How to draw the next token.

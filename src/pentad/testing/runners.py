@@ -8,6 +8,7 @@ that come out.
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
@@ -69,6 +70,7 @@ class ToyRunner:
         keeps_scores: bool = False,
         before_step: Callable[[RaggedBatch], None] | None = None,
     ) -> None:
+        self.takes_embeddings = True
         self.spec = toy_spec(vocab_size=vocab_size, context_length=context_length, heads=heads)
         self.heads = heads
         self.num_blocks = num_blocks
@@ -120,7 +122,7 @@ class ToyRunner:
                     total = self._sum(table, [*range(tree), *seen])
                 else:
                     assert batch.positions[i] == at, "position disagrees with the slot"
-                new = entry(int(batch.token_ids[i]), int(batch.positions[i]), total)
+                new = entry(_input(batch, i), int(batch.positions[i]), total)
                 for own in self._places(slot):
                     self._entries[own], self._scores[own] = new, 0
                 if self.keeps_scores and not mask:
@@ -203,6 +205,26 @@ class ToyRunner:
         self.closed = True
 
 
+def _input(batch: RaggedBatch, i: int) -> int:
+    """What stands at a token: itself, or a number made of its row of embeddings."""
+    if batch.embeddings is None or batch.embedding_rows is None or batch.embedding_rows[i] < 0:
+        return int(batch.token_ids[i])
+    return row_input(batch.embeddings[batch.embedding_rows[i]])
+
+
+def row_input(row: npt.NDArray[np.float32]) -> int:
+    """The number that a ToyRunner takes in the place of a token; that token's where the row is its own."""
+    token = round(float(row[0]))
+    if token >= 0 and (row == toy_row(token)).all():
+        return token
+    return 1 << 32 | zlib.crc32(np.ascontiguousarray(row, "<f4").tobytes())
+
+
+def toy_row(token: int) -> npt.NDArray[np.float32]:
+    """[8] the embedding of a token, as if a ToyRunner had a table."""
+    return np.full(8, token, np.float32)
+
+
 def entry(token: int, position: int, before: int) -> int:
     """The key/value entry of a token behind entries that sum to `before`."""
     return _mix(_mix(token + 1) ^ _mix((position + 1) << 20) ^ before)
@@ -257,6 +279,12 @@ def reference(request: TokenRequest, *, vocab_size: int = 97) -> list[int]:
     sampling = request.sampling
     ends = set(sampling.stop_token_ids) | (set() if sampling.ignore_eos else set(request.end_tokens))
     tokens = list(request.prompt)
+    texts = set(tokens)
+    if request.embedded:
+        held = {i for span in request.embedded for i in range(span.start, span.end)}
+        texts = {token for i, token in enumerate(tokens) if i not in held}
+    for span in request.embedded:
+        tokens[span.start : span.end] = map(row_input, span.matrix())
     output: list[int] = []
     while len(output) < request.max_tokens and not (output and output[-1] in ends):
         row = SampleRow(
@@ -268,7 +296,7 @@ def reference(request: TokenRequest, *, vocab_size: int = 97) -> list[int]:
             frequency_penalty=sampling.frequency_penalty,
             repetition_penalty=sampling.repetition_penalty,
             output_counts=Counter(output),
-            seen=set(tokens),
+            seen=texts | set(output),
             logit_bias=sampling.logit_bias,
             banned=tuple(ends) if len(output) < sampling.min_tokens else (),
             seed=request.seed,

@@ -88,7 +88,7 @@ class KVCache:
         if self.prefix is None or seq.scores is not None:  # what is scored is computed
             return []
         most = self._most_known(seq) // self._block_size
-        self.prefix.extend(seq.keys, seq.root, seq.tokens, most)
+        self.prefix.extend(seq.keys, seq.root, seq.tokens, most, seq.embedded)
         return self.prefix.find(seq.keys, most)
 
     def _most_known(self, seq: Sequence) -> int:
@@ -183,7 +183,7 @@ class KVCache:
         full = seq.num_computed // self._block_size
         if self.prefix is None or full <= seq.num_registered:
             return
-        self.prefix.extend(seq.keys, seq.root, seq.tokens, full)
+        self.prefix.extend(seq.keys, seq.root, seq.tokens, full, seq.embedded)
         for i in range(seq.num_registered, full):
             own = seq.blocks[i]
             known = self.pool.register(own, seq.keys[i], seq.keys[i - 1] if i else None)

@@ -4,6 +4,9 @@ Full blocks are named by a chain of hashes, so that equal names mean equal token
 
     root(tenant, salt) --t0..t15--> key 0 --t16..t31--> key 1 ...
 
+Where a block has inputs that are no tokens, as of an image, the digest of what they were made of is hashed
+too: equal placeholders never make two images one.
+
 The root is keyed with a secret, so nobody can aim at another tenant's chain, and what one tenant
 asked never shows in another's timing.
 """
@@ -12,10 +15,11 @@ from __future__ import annotations
 
 import secrets
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 from pentad.execution.kv.pool import BlockPool, Key
+from pentad.execution.request import EmbeddedSpan
 
 _KEY_BYTES = 16
 
@@ -51,12 +55,21 @@ class PrefixCache:
         framed = len(name).to_bytes(8, "little") + name + salt.encode("utf-8", "surrogatepass")
         return blake2b(framed, key=self._secret, digest_size=_KEY_BYTES).digest()
 
-    def extend(self, keys: list[Key], root: Key, tokens: Sequence[int], blocks: int) -> None:
-        """Appends the keys of the full blocks up to number `blocks` of `tokens`."""
+    def extend(
+        self,
+        keys: list[Key],
+        root: Key,
+        tokens: Sequence[int],
+        blocks: int,
+        embedded: Sequence[EmbeddedSpan] = (),
+    ) -> None:
+        """Appends the keys of the full blocks up to number `blocks` of `tokens`, with those inputs."""
         size = self._block_size
         previous = keys[-1] if keys else root
         for i in range(len(keys), blocks):
             content = array("q", tokens[i * size : (i + 1) * size]).tobytes()
+            if embedded:
+                content += _inputs(embedded, i * size, (i + 1) * size)
             previous = blake2b(previous + content, digest_size=_KEY_BYTES).digest()
             keys.append(previous)
 
@@ -74,3 +87,14 @@ class PrefixCache:
         """Records the outcome of a sequence's first look-up."""
         self.query_tokens += query_tokens
         self.hit_tokens += hit_tokens
+
+
+def _inputs(spans: Iterable[EmbeddedSpan], begin: int, end: int) -> bytes:
+    """Which inputs the positions begin to end have beside tokens: where, which rows, and of what."""
+    found = b""
+    for span in spans:
+        low, high = max(begin, span.start), min(end, span.end)
+        if low < high:
+            place = array("q", (low - begin, high - begin, low - span.start, len(span.digest)))
+            found += place.tobytes() + span.digest
+    return found

@@ -102,6 +102,7 @@ class DecodeSteps:
         return (
             0 < count <= BUCKETS[-1]
             and count == len(batch.context_lens) == len(batch.logit_rows)
+            and batch.embeddings is None
             and (batch.tree_slots is None or not batch.tree_slots.any())
             and int(batch.context_lens.max()) <= self._most_blocks * self._cache.block_size
         )

@@ -19,6 +19,8 @@ from pentad.execution.torch.rope import Rotation
 Attend = Callable[[int, torch.Tensor], torch.Tensor]
 """Layer and its heads [N, H + 2K, D] (queries, keys, values) to context [N, H D]."""
 
+Inputs = tuple[torch.Tensor, torch.Tensor]
+"""Rows [n, E] in the place of the embedding table's, and which of the N tokens take them [n]."""
 Tables = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -32,9 +34,11 @@ class Program:
         self._rotation = Rotation(rope, weights.embed.dtype, weights.embed.device) if rope else None
         self._turned = spec.heads + spec.kv_heads
 
-    def hidden(self, tokens: torch.Tensor, positions: torch.Tensor, attend: Attend) -> torch.Tensor:
+    def hidden(
+        self, tokens: torch.Tensor, positions: torch.Tensor, attend: Attend, inputs: Inputs | None = None
+    ) -> torch.Tensor:
         """Final hidden states [N, E] of token ids [N] at positions [N]."""
-        x = self.embedded(tokens, positions)
+        x = self.embedded(tokens, positions, inputs)
         tables = self.tables(positions)
         for i, layer in enumerate(self.weights.layers):
             x = self.block(i, layer, x, tables, attend)
@@ -60,10 +64,15 @@ class Program:
             return self._pre_norm_block(i, layer, x, tables, attend)
         return self._post_norm_block(i, layer, x, tables, attend)
 
-    def embedded(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    def embedded(
+        self, tokens: torch.Tensor, positions: torch.Tensor, inputs: Inputs | None = None
+    ) -> torch.Tensor:
         """What enters the first layer: [N, E]."""
         weights = self.weights
         x = F.embedding(tokens, weights.embed)
+        if inputs is not None:
+            rows, takers = inputs
+            x[takers] = rows.to(x.dtype)
         if weights.positions is not None:
             assert isinstance(self.spec.positions, Learned)
             x = x + F.embedding(positions + self.spec.positions.offset, weights.positions)

@@ -25,7 +25,7 @@ from pentad.execution.torch.devices import Precision, free_bytes, pick_device, r
 from pentad.execution.torch.graphs import DecodeSteps, GraphRecorder
 from pentad.execution.torch.linear import packing_available
 from pentad.execution.torch.loading import WeightLoader
-from pentad.execution.torch.program import Program
+from pentad.execution.torch.program import Inputs, Program
 from pentad.execution.torch.sampling import draw_rows
 from pentad.execution.weights import WeightSource
 
@@ -43,6 +43,8 @@ class TorchRunner:
         steps: computes the steps that only decode; None computes all in the same way.
         draws_there: whether tokens are drawn where the logits are, so that only ids leave the device.
     """
+
+    takes_embeddings = True
 
     def __init__(
         self,
@@ -194,12 +196,21 @@ class TorchRunner:
             return self._steps.logits(batch)
         tokens = torch.from_numpy(batch.token_ids).to(self._device)
         positions = torch.from_numpy(batch.positions).to(self._device)
-        hidden = program.hidden(tokens, positions, PagedAttention(self._spec, cache, batch, self._kernel))
+        attend = PagedAttention(self._spec, cache, batch, self._kernel)
+        hidden = program.hidden(tokens, positions, attend, self._inputs(batch))
         if not len(batch.logit_rows):
             return None
         if len(batch.logit_rows) < len(hidden):
             hidden = hidden[torch.from_numpy(batch.logit_rows).to(self._device)]
         return program.logits(hidden)
+
+    def _inputs(self, batch: RaggedBatch) -> Inputs | None:
+        """The batch's input embeddings on the device, and the tokens that take them."""
+        if batch.embeddings is None or batch.embedding_rows is None:
+            return None
+        takers = np.flatnonzero(batch.embedding_rows >= 0)
+        rows = batch.embeddings[batch.embedding_rows[takers]]
+        return torch.from_numpy(rows).to(self._device), torch.from_numpy(takers).to(self._device)
 
     def copy_block(self, source: int, target: int) -> None:
         """Copies one KV block over all layers (copy on write)."""
