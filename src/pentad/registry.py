@@ -138,6 +138,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             chosen_by=("plan --strategy", "simulate --strategy"),
             about="which device runs which part of a model",
         ),
+        "transport": Family(
+            layer="execution",
+            interface="pentad.execution.transport.base:Transport",
+            baseline="in-process",
+            chosen_by=("engine.transport",),
+            about="how messages and bytes travel between the server and the processes of its engines",
+        ),
         "offload": Family(
             layer="resource",
             interface="pentad.resource.offloading.base:OffloadPolicy",

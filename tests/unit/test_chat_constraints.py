@@ -16,6 +16,7 @@ from pentad.errors import Incompatible, InvalidRequest
 from pentad.execution.request import Constraint
 from pentad.model.constraints import ConstraintCompiler
 from pentad.model.grammar_checker import GrammarChecker
+from pentad.model.matchers import Matchers
 from pentad.model.schemas import GrammarLimits, checked_schema, closed
 from pentad.model.tokenizer import Tokenizer, from_json
 from pentad.model.toolcalls import choose_format
@@ -213,14 +214,15 @@ def test_a_compilation_past_its_memory_ends_with_its_process() -> None:
 
 
 def test_compiled_grammars_are_kept_by_the_memory_that_they_take() -> None:
-    compiler = ConstraintCompiler(tiny_tokenizer(), {END})
+    host = Matchers(tiny_tokenizer(), {END})
+    compiler = ConstraintCompiler(tiny_tokenizer(), {END}, host=host)
     answer(compiler, "regex", "a+")
     answer(compiler, "json_schema", {"type": "integer", "multipleOf": 4_001})
-    kept = compiler._cache
+    kept = host._cache
     assert len(kept) == 2
     large = max(one.size_bytes for one in kept.values())
     assert large > 100_000
-    compiler._cached_bytes = large - 1
+    host._cached_bytes = large - 1
     answer(compiler, "regex", "b+")
     assert len(kept) == 1
 

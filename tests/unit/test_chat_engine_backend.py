@@ -11,7 +11,7 @@ import pytest
 from chat_support import END, ScriptRunner, answered, ask, engine_backend, tiny_files, tiny_tokenizer
 from pentad.errors import ContextLengthExceeded, InvalidRequest
 from pentad.execution.backend import ChoiceDone, NoticeDelta, StreamDone, TextDelta, ToolCallDelta
-from pentad.model.constraints import ConstraintCompiler
+from pentad.model.matchers import Matchers
 from pentad.types import (
     LAYERS,
     Message,
@@ -183,13 +183,13 @@ def test_a_grammar_is_compiled_once_for_all_choices_and_each_goes_its_own_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     compiled: list[str] = []
-    compile = ConstraintCompiler._matcher
+    compile = Matchers._matcher
 
-    def counted(self: ConstraintCompiler, grammar: str) -> object:
+    def counted(self: Matchers, grammar: str) -> object:
         compiled.append(grammar)
         return compile(self, grammar)
 
-    monkeypatch.setattr(ConstraintCompiler, "_matcher", counted)
+    monkeypatch.setattr(Matchers, "_matcher", counted)
     words = [("a" if i % 2 else "b") * (1 + i % 5) for i in range(64)]
     request = ask(sampling=greedy(n=64), format=OutputFormat(kind="choice", value=sorted(set(words))))
     answer, _ = answered(request, *words)

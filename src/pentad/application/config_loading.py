@@ -204,6 +204,7 @@ def _validated(values: dict[str, Any], sources: Mapping[str, str], path: pathlib
     for family, choice, leaf in (
         ("scheduler", settings.engine.scheduler, "engine.scheduler"),
         ("kv_policy", settings.engine.kv_policy, "engine.kv_policy"),
+        ("transport", settings.engine.transport, "engine.transport"),
         ("router", settings.router, "router"),
     ):
         _check_choice(family, choice, sources[leaf])

@@ -22,12 +22,14 @@ from pentad.application.config import EngineSettings, ModelPrice, RemoteBackend,
 from pentad.application.folders import use_data_home, use_home
 from pentad.application.runners import load_engine
 from pentad.application.services import Services
+from pentad.application.worker import supervised
 from pentad.errors import InvalidRequest, ModelNotFound
 from pentad.execution.backend import Backend, Embedder
 from pentad.execution.loop import EngineLoop
 from pentad.model.backends.engine import EngineBackend
 from pentad.model.backends.openai import Endpoint
 from pentad.model.embedding import LocalEmbedder
+from pentad.model.guides import GuidedGrammars
 from pentad.model.loading import ModelFiles, open_model
 from pentad.model.prices import Price
 from pentad.model.service import ModelService
@@ -39,8 +41,15 @@ _log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIterator[Services]:
+async def build(
+    settings: Settings, *, clock: Clock = time.monotonic, workers: bool = False
+) -> AsyncIterator[Services]:
     """The services that `settings` describe, loaded and ready; closed on leaving.
+
+    Args:
+        settings: of everything.
+        clock: monotonic.
+        workers: whether each local engine gets a process of its own, as `engine.transport` says.
 
     Raises:
         InvalidRequest: a folder that cannot be written.
@@ -66,6 +75,7 @@ async def build(settings: Settings, *, clock: Clock = time.monotonic) -> AsyncIt
                 packed_folder=settings.packed_folder,
                 drain_s=settings.server.drain_s,
                 clock=clock,
+                worker=workers,
             )
             undo.push_async_callback(backend.close)
             backends[stored.name] = backend
@@ -122,11 +132,20 @@ def local_backend(
     packed_folder: pathlib.Path | None = None,
     drain_s: float = 5.0,
     clock: Clock = time.monotonic,
+    worker: bool = False,
 ) -> Backend:
-    """An opened model behind what computes it: our runner, scheduler, engine and loop, or llama.cpp."""
+    """An opened model behind what computes it: our runner, scheduler, engine and loop, or llama.cpp.
+
+    With `worker` the engine is in a supervised process, unless `settings.transport` is in-process.
+    """
     if settings.backend == "llamacpp":
         llama: Backend = registry.load("backend", "llamacpp").load(files, threads=settings.threads)
         return llama
+    if worker and settings.transport.name != "in-process":
+        for opened in (files, *drafts):
+            opened.close()
+        client = supervised(files, settings, drafts, packed_folder)
+        return EngineBackend(files, client, drain_s=drain_s, grammars=GuidedGrammars(client.call))
     engine = load_engine(files, settings, drafts, packed_folder=packed_folder, clock=clock)
     files.close()
     return EngineBackend(files, EngineLoop(engine), drain_s=drain_s)

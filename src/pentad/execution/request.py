@@ -42,7 +42,7 @@ class Watcher(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Guide:
     """A constraint and a watcher as bytes, which whoever opened the model on the other side understands."""
 

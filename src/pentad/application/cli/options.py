@@ -72,6 +72,11 @@ ENGINE = (
         metavar="MODEL",
     ),
     Flag(name="draft_tokens", help="Tokens drafted per step, at most.", kind=int),
+    Flag(
+        name="transport",
+        help="serve: in-process, or shared-memory or tcp for processes of their own.",
+        metavar="NAME",
+    ),
 )
 SERVER = (
     Flag(name="host", help="Address to listen on; beyond loopback needs an API key."),

@@ -48,7 +48,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     from pentad.application.wiring import build
     from pentad.model.catalogue import advice
 
-    async with build(settings) as services:
+    async with build(settings, workers=True) as services:
         if services.agents is not None and (resumed := await services.agents.resume_all()):
             note(f"going on with {len(resumed)} interrupted runs")
         app = create_app(services, settings.server)

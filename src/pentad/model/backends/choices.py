@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pentad.execution.backend import ChoiceDone, Delta, PromptDelta
-from pentad.execution.request import SequenceStats, StepOutput, TokenRequest
+from pentad.execution.request import Guide, SequenceStats, StepOutput, TokenRequest
 from pentad.model.backends.codec import ChatCodec
 from pentad.model.backends.parsing import OutputParser
 from pentad.model.backends.prepared import Prepared
 from pentad.model.backends.text import TextStream
+from pentad.model.guides import GrammarGuide
 from pentad.types import FinishReason, Layer, Request, Span, Usage
 
 
@@ -70,14 +71,21 @@ class ChoiceState:
 
 
 def open_choices(
-    codec: ChatCodec, request: Request, prepared: Prepared
+    codec: ChatCodec, request: Request, prepared: Prepared, *, elsewhere: bool = False
 ) -> tuple[list[TokenRequest], dict[str, ChoiceState]]:
-    """One token request per choice, and by its id the state to read its output with."""
-    watched = bool(request.sampling.stop)
+    """One token request per choice, and by its id the state to read its output with.
+
+    With the engine elsewhere, constraint and watcher travel as a guide, and the text is made here as well.
+    """
+    stops = bool(request.sampling.stop)
+    watched = stops and not elsewhere
+    watcher_guide = codec.watcher_guide(request) if stops and elsewhere else None
     asked: list[TokenRequest] = []
     states: dict[str, ChoiceState] = {}
     for choice in range(request.sampling.n):
         text = codec.text_stream(request)
+        constraint = prepared.constraints[choice]
+        guided = constraint.data() if isinstance(constraint, GrammarGuide) else None
         tokens = TokenRequest(
             id=f"{request.id}/{choice}",
             prompt=prepared.prompt,
@@ -92,8 +100,9 @@ def open_choices(
             priority=request.priority,
             context=request.context,
             reference=prepared.reference,
-            constraint=prepared.constraints[choice],
+            constraint=None if elsewhere else constraint,
             watcher=text if watched else None,
+            guide=Guide(guided, watcher_guide) if guided or watcher_guide else None,
         )
         asked.append(tokens)
         parser = codec.parser(request, prepared, choice)

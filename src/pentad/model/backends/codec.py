@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from pentad.errors import InvalidRequest, PentadError
 from pentad.execution.request import Constraint
@@ -19,7 +20,9 @@ from pentad.model.backends.prepared import Grammar, Prepared, offered
 from pentad.model.backends.sizes import PATIENCE, refuse_by_size, refuse_if_cut
 from pentad.model.backends.text import TextStream
 from pentad.model.constraints import ConstraintCompiler
+from pentad.model.guides import watcher_guide
 from pentad.model.loading import ModelFiles
+from pentad.model.matchers import GrammarHost
 from pentad.model.template import default_template
 from pentad.model.template.adapting import adapt, open_chat
 from pentad.model.tokenizer import Tokenizer
@@ -52,6 +55,7 @@ class ChatCodec:
         tool_format: registered name, or `auto` to follow the chat template.
         seeds: draws the seed of requests that give none.
         clock: of the spans; must be the engine's.
+        grammars: where they are compiled; None compiles them here.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class ChatCodec:
         tool_format: str = "auto",
         seeds: Callable[[], int],
         clock: Clock,
+        grammars: GrammarHost | None = None,
     ) -> None:
         self.tokenizer: Tokenizer = files.tokenizer
         self.context_length = context_length
@@ -75,7 +80,7 @@ class ChatCodec:
         source = files.chat_template or default_template(special)
         self.format: ToolFormat
         self.format, self._format_decision = choose_format(tool_format, source)
-        self._compiler = ConstraintCompiler(files.tokenizer, files.end_tokens or {0})
+        self._compiler = ConstraintCompiler(files.tokenizer, files.end_tokens or {0}, host=grammars)
         self.facts = TokenizerFacts(
             vocab_size=files.tokenizer.vocab_size,
             bos_token=self._spelling(files.bos_token) or None,
@@ -153,7 +158,7 @@ class ChatCodec:
             request, len(prompt), context=self.context_length, model=self._name, at_s=tokenized_s
         )
         tools = offered(request)
-        advance(grammar.first, self.tokenizer.encode(prefill_of(request), special=False))
+        first = advance(grammar.first, self.tokenizer.encode(prefill_of(request), special=False))
         seed = request.sampling.seed
         drawn = self._seeds() if seed is None else seed
         spans = [
@@ -169,7 +174,7 @@ class ChatCodec:
             tools=tools,
             thinking=self._reasons and thinking,
             reference=self._reference(request),
-            constraints=grammar.for_choices(request.sampling.n),
+            constraints=replace(grammar, first=first).for_choices(request.sampling.n),
             spans=tuple(spans),
             decisions=resolved(
                 request,
@@ -206,6 +211,12 @@ class ChatCodec:
             min_tokens=sampling.min_tokens,
             logprobs=sampling.logprobs is not None,
         )
+
+    def watcher_guide(self, request: Request) -> bytes:
+        """What makes a watcher of the request's stop strings in the engine's process."""
+        sampling = request.sampling
+        hidden = frozenset(sampling.stop_token_ids) | self.end_tokens
+        return watcher_guide(sampling.stop, hidden, self._spelled, sampling.min_tokens)
 
     def parser(self, request: Request, prepared: Prepared, choice: int) -> OutputParser:
         """A fresh parser for one choice's text."""

@@ -13,6 +13,7 @@ from pentad.model.backends.choices import open_choices, usage_of
 from pentad.model.backends.codec import FORMATS, ChatCodec, draw_seed
 from pentad.model.backends.preparation import prepare
 from pentad.model.loading import ModelFiles
+from pentad.model.matchers import GrammarHost
 from pentad.model.tokenizer_facts import TokenizerFacts
 from pentad.types import Request
 
@@ -32,6 +33,7 @@ class EngineBackend:
         tool_format: how the model writes tool calls, or `auto` to follow its chat template.
         drain_s: how long `close` lets running requests finish.
         seeds: draws the seed of requests that give none.
+        grammars: where they are compiled; None compiles them in this process.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class EngineBackend:
         tool_format: str = "auto",
         drain_s: float = 5.0,
         seeds: Callable[[], int] = draw_seed,
+        grammars: GrammarHost | None = None,
     ) -> None:
         possible = loop.max_sequence_tokens
         self._loop = loop
@@ -55,6 +58,7 @@ class EngineBackend:
             tool_format=tool_format,
             seeds=seeds,
             clock=self._clock,
+            grammars=grammars,
         )
         self._capabilities = Capabilities(
             model=model or files.name,
@@ -80,7 +84,7 @@ class EngineBackend:
         prepared = await prepare(self.codec, request)
         for notice in prepared.notices:
             yield notice
-        asked, choices = open_choices(self.codec, request, prepared)
+        asked, choices = open_choices(self.codec, request, prepared, elsewhere=self._loop.elsewhere)
         sent_s = self._clock()
         # The loop's stream is an async generator; its annotation only promises iteration.
         outputs = cast("AsyncGenerator[StepOutput, None]", self._loop.generate(asked))

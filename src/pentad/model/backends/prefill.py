@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pentad.errors import InvalidRequest
 from pentad.execution.backend import TextDelta, ToolCallDelta
 from pentad.execution.request import Constraint
+from pentad.model.guides import GrammarGuide
 from pentad.model.toolcalls import CallParser
 from pentad.types import Request
 
@@ -16,17 +17,20 @@ def prefill_of(request: Request) -> str:
     return request.messages[-1].content if request.continues and request.messages else ""
 
 
-def advance(constraint: Constraint | None, tokens: Sequence[int]) -> None:
-    """Takes a constraint past the beginning of its answer.
+def advance(constraint: Constraint | None, tokens: Sequence[int]) -> Constraint | None:
+    """The constraint past the beginning of its answer.
 
     Raises:
         InvalidRequest: no answer in this format begins so.
     """
-    if constraint is None:
-        return
+    if constraint is None or not tokens:
+        return constraint
     try:
+        if isinstance(constraint, GrammarGuide):
+            return constraint.begun(tokens)
         for token in tokens:
             constraint.accept(token)
+        return constraint
     except ValueError:
         raise InvalidRequest(
             "the last message, the assistant's, begins no answer in the output format or tool choice",

@@ -1,0 +1,143 @@
+"""WorkerProcess: one life of a worker, from its start to its end, and the link to it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from pentad.errors import BackendFailed, TooLarge
+from pentad.execution.transport.base import KEY_BYTES, Link, Member, PeerLost, Received, Transport
+from pentad.execution.worker.messages import WIRE
+
+_CONNECT_S: Final = 60.0
+"""From the start of the process until it connects: the interpreter and the imports."""
+
+
+class WorkerProcess:
+    """A running worker. Its standard input is a lifeline: it ends with this process, and the worker with it.
+
+    Args:
+        command: starts the worker, which reads one line of JSON from its standard input: `address`, `key`,
+            `transport` and what `config` adds.
+        transport: of the link.
+        transport_choice: the same, as the worker reads it.
+        config: for the worker.
+
+    Raises:
+        BackendFailed: the process ended, or did not connect.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        transport: Transport,
+        transport_choice: str,
+        config: Mapping[str, Any],
+    ) -> None:
+        self.started_s = time.monotonic()
+        member = Member(group=secrets.token_hex(8), rank=0, size=2, key=secrets.token_bytes(KEY_BYTES))
+        listener = transport.listen(member, WIRE)
+        self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, close_fds=True
+        )
+        try:
+            self._say(
+                {
+                    **config,
+                    "address": listener.address,
+                    "transport": transport_choice,
+                    "group": member.group,
+                    "key": member.key.hex(),
+                }
+            )
+            self._link = self._connected(listener.accept)
+        except BaseException:
+            self.kill()
+            raise
+        finally:
+            listener.close()
+        self._sender = threading.Thread(target=self._send_all, name="pentad-worker-out", daemon=True)
+        self._sender.start()
+
+    def _say(self, config: Mapping[str, Any]) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # seen again as a process that does not connect
+            self.process.stdin.write(json.dumps(config).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def _connected(self, accept: Any) -> Link:
+        until_s = time.monotonic() + _CONNECT_S
+        while time.monotonic() < until_s:
+            link: Link | None = accept(0.2)
+            if link is not None:
+                return link
+            if self.process.poll() is not None:
+                raise BackendFailed(f"the engine's process {self.end()} before it connected")
+        raise BackendFailed(f"the engine's process did not connect within {_CONNECT_S:g} s")
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def send(self, message: Any) -> None:
+        """Puts a message on its way; never waits. Where the worker is gone it is dropped."""
+        self._outbox.put(message)
+
+    def receive(self, timeout_s: float) -> Received | None:
+        """See Link. Raises PeerLost, BadFrame."""
+        return self._link.receive(timeout_s)
+
+    def kill(self) -> str:
+        """Ends the process whatever it does, and gives everything back. Says how it ended."""
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
+        self._outbox.put(None)
+        if hasattr(self, "_link"):
+            self._link.close()
+        return self.end()
+
+    def join(self, timeout_s: float) -> bool:
+        """Whether the process ends by itself within that time."""
+        try:
+            self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def end(self) -> str:
+        """How the process ended, in words."""
+        status = self.process.poll()
+        if status is None:
+            return "still runs"
+        if status >= 0:
+            return f"ended with status {status}"
+        with contextlib.suppress(ValueError):
+            return f"was killed by {signal.Signals(-status).name}"
+        return f"was killed by signal {-status}"
+
+    def _send_all(self) -> None:
+        while (message := self._outbox.get()) is not None:
+            try:
+                self._link.send(message)
+            except PeerLost:
+                return
+            except TooLarge:
+                raise AssertionError("a message that no limit of requests lets through") from None
+
+
+def python_command(module: str) -> list[str]:
+    """Runs a module of this installation in an interpreter like this one."""
+    return [sys.executable, "-m", module]
