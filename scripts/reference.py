@@ -138,6 +138,11 @@ SECTIONS = (
         "tool_policy",
     ),
     (
+        "environment",
+        "Where the agent's tools act. `pentad runs replay RUN` takes `recorded` for you.",
+        "environment",
+    ),
+    (
         "context",
         "How a prompt is made to fit what `memory.window` and the model's context allow. What is left out is "
         "in the run's record (`compacted`), with a decision.",

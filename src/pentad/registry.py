@@ -54,6 +54,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             chosen_by=("agent: tool_policy",),
             about="which of an agent's tools the model is offered at a step, and in which order",
         ),
+        "environment": Family(
+            layer="agent",
+            interface="pentad.agent.environment.base:Environment",
+            baseline="local",
+            chosen_by=("agent: environment",),
+            about="where an agent's tools act: the real world, a record of it or a simulation",
+        ),
         "context": Family(
             layer="agent",
             interface="pentad.agent.context_builders.base:ContextBuilder",
@@ -279,6 +286,10 @@ _TABLE: dict[str, dict[str, str]] = {
     "tool_policy": {
         "all": "pentad.agent.tools.policy.everything:All",
         "retrieve": "pentad.agent.tools.policy.retrieve:Retrieve",
+    },
+    "environment": {
+        "local": "pentad.agent.environment.local:Local",
+        "recorded": "pentad.agent.environment.recorded:Recorded",
     },
     "context": {
         "compact": "pentad.agent.context_builders.compact:Compact",

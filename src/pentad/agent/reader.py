@@ -66,6 +66,11 @@ class RunReader:
         state, kept = fold(self._journal.read(run_id)), self._stalls.why(run_id)
         return state if kept is None or state.ended else replace(state, status="stalled", error=str(kept))
 
+    def records(self, run_id: str, *, tenant: str = "default") -> Sequence[Record]:
+        """What is in the journal of the run. Raises NotFound, JournalDamaged."""
+        self._own(run_id, tenant)
+        return self._journal.read(run_id)
+
     def pending(self, run_id: str, *, tenant: str = "default") -> Sequence[tuple[str, ApprovalAsked]]:
         """What a person is asked by the run and by its sub-runs, each with the id of the run that asks."""
         self._own(run_id, tenant)

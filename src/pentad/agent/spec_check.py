@@ -36,6 +36,8 @@ def check_strategies(spec: AgentSpec) -> None:
         strategy = build(family, choice)
         if family == "context":
             check_window(strategy, spec.memory.window)
+        if family == "environment":
+            strategy.check()
 
 
 def check_agent(spec: AgentSpec, files: ToolFiles) -> None:

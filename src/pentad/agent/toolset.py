@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import fnmatch
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
+from pentad.agent.environment.base import Environment, EnvironmentServices, World
+from pentad.agent.events import Record
 from pentad.agent.loop import FindTools
 from pentad.agent.memories import Memories
 from pentad.agent.options import checked_options
 from pentad.agent.ports import ModelPort
+from pentad.agent.rows import no_run
 from pentad.agent.run import Run
 from pentad.agent.spec import AgentSpec
 from pentad.agent.tools.base import Tool, Toolbox, ToolServices
 from pentad.agent.tools.files import ToolFiles, is_reference
 from pentad.agent.tools.mcp import McpConnection
 from pentad.agent.tools.pins import ToolPins
+from pentad.choice import build
 from pentad.errors import InvalidRequest, ToolFailed, UnknownName
 from pentad.registry import known, load, near
 
@@ -59,12 +64,17 @@ class Toolset:
         spec, run_id = run.state.spec, run.state.run_id
         built = self._local(spec)
 
+        environment: Environment = build("environment", spec.environment)
+        world: World | None = None
+
         async def find() -> Mapping[str, Tool]:
+            nonlocal world
+            world = world or await environment.open(services_of(run))
             found = self._registered(spec, built)
             for name, tool in (await self._remote(run_id, spec)).items():
                 # What is registered here cannot be shadowed by a server.
                 found.setdefault(name, tool)
-            return found
+            return world.tools(found)
 
         return find
 
@@ -136,6 +146,18 @@ class Toolset:
         memory = self._memory.of(spec) if self._memory is not None else None
         made: Tool = factory(ToolServices(models=self._models, memory=memory), **options)
         return made
+
+
+def services_of(run: Run) -> EnvironmentServices:
+    """What the world of a run is opened with."""
+    journal, tenant = run.around.journal, run.state.tenant
+
+    async def read(run_id: str) -> Sequence[Record]:
+        if journal.run(run_id).tenant != tenant:
+            raise no_run(run_id)
+        return await asyncio.to_thread(journal.read, run_id)
+
+    return EnvironmentServices(state=run.state, read=read)
 
 
 def _put(built: dict[str, Tool], entry: str, made: Tool) -> None:

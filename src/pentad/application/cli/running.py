@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pentad.agent.environment.replay import agreement, replay
 from pentad.agent.events import Record
 from pentad.agent.journal import Journal
 from pentad.agent.run_status import UNFINISHED
@@ -125,6 +126,19 @@ async def fork_run(
         agents = _agents(services.agents)
         made = await agents.fork(run_id, step, goal=goal, model=model, tenant=tenant, foreground=True)
         return await _follow(agents, made, tenant, as_json)
+
+
+async def replay_run(
+    settings: Settings, run_id: str, *, model: str | None, tenant: str, as_json: bool
+) -> int:
+    """Starts a run in the record of another and follows it; 0 when it ended with an answer, else 1."""
+    async with wiring.build(settings) as services:
+        agents = _agents(services.agents)
+        made = await replay(agents, run_id, model=model, tenant=tenant, foreground=True)
+        done = await _follow(agents, made, tenant, as_json)
+        score = await agreement(agents, made, tenant=tenant)
+        note(f"{made} replayed {run_id}: {score.about}")
+        return done
 
 
 def resume_command(spec: AgentSpec, run_id: str) -> str:

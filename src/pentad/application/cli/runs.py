@@ -1,4 +1,4 @@
-"""Verbs about runs: list, show, explain, resume, cancel, approve, deny, fork."""
+"""Verbs about runs: list, show, explain, resume, cancel, approve, deny."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ LOCAL = "http://127.0.0.1:8000"
 
 
 def register(app: typer.Typer) -> None:
+    from pentad.application.cli.reruns import runs_fork, runs_replay
+
     runs = typer.Typer(help="Look at agent runs, and take them up again or end them.", no_args_is_help=True)
     runs.command("list")(runs_list)
     runs.command("show")(runs_show)
@@ -43,6 +45,7 @@ def register(app: typer.Typer) -> None:
     runs.command("approve")(runs_approve)
     runs.command("deny")(runs_deny)
     runs.command("fork")(runs_fork)
+    runs.command("replay")(runs_replay)
     runs.command("explain")(runs_explain)
     register_runs(runs)
     app.add_typer(runs, name="runs", rich_help_panel="Agents")
@@ -276,31 +279,6 @@ def _values(text: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InvalidRequest("--input is no JSON object", hint='write {"name": value}', param="input")
     return values
-
-
-@with_settings(COMMON, MODELS, AGENTS, ENGINE)
-def runs_fork(
-    flags: dict[str, Any],
-    config: pathlib.Path | None,
-    run: RunId,
-    step: Annotated[int, number("--step", "First step to do anew.", least=1)],
-    goal: Annotated[str | None, typer.Option("--goal", help="In place of the old goal.")] = None,
-    model: Annotated[str | None, typer.Option("--model", help="Model to think with.")] = None,
-    json: JsonOption = False,
-) -> None:
-    """Start a run that has done what another had before a step. Effects of before are not made again."""
-    import asyncio
-
-    from pentad.agent.state import fold
-    from pentad.application.cli.running import fork_run
-
-    with journal_of(flags, config) as journal:
-        state = fold(journal.read(run))
-    settings = serving_only(
-        settings_of(flags, config, quiet=True), model or state.spec.model, *of_members(state.spec)
-    )
-    done = fork_run(settings, run, step, goal=goal, model=model, tenant=state.tenant, as_json=json)
-    raise typer.Exit(asyncio.run(done))
 
 
 @contextmanager
