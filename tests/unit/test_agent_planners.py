@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_support import spec
+from pentad.agent.exchange import Exchange
 from pentad.agent.planning.base import (
     MAX_PARALLEL,
     MAX_SAMPLES,
@@ -19,7 +20,7 @@ from pentad.agent.planning.base import (
     majority,
     ready,
 )
-from pentad.agent.state import Exchange, RunState
+from pentad.agent.state import RunState
 from pentad.agent.tools.base import Tool, ToolServices
 from pentad.choice import Choice, build
 from pentad.errors import InvalidRequest

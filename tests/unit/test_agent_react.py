@@ -9,11 +9,12 @@ from dataclasses import replace
 import pytest
 
 from agent_support import spec
+from pentad.agent.exchange import Exchange
 from pentad.agent.planning.base import Answers, MadePlan, Refuses, Unusable, View, WantsTools
 from pentad.agent.planning.intent import asks_for_change, parts
 from pentad.agent.planning.prompts import answer_shots, call_shots, grounded, plan_shots, unavailable
 from pentad.agent.planning.react import React
-from pentad.agent.state import Exchange, RunState
+from pentad.agent.state import RunState
 from pentad.agent.tool_events import ToolReturned
 from pentad.agent.tools.base import Tool, ToolServices
 from pentad.registry import load

@@ -288,7 +288,7 @@ def test_parallel_calls_run_together_and_are_matched_by_place(tmp_path: pathlib.
 def test_a_backend_that_breaks_is_tried_again_and_then_given_up(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pentad.agent.model_calls._BACKOFF_S", 0.0)
+    monkeypatch.setattr("pentad.agent.model_failures._BACKOFF_S", 0.0)
 
     async def scenario() -> None:
         broken = BackendFailed("gone")
@@ -309,7 +309,7 @@ def test_a_backend_that_breaks_is_tried_again_and_then_given_up(
 def test_impossible_usage_is_a_broken_backend_and_frees_no_budget(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pentad.agent.model_calls._BACKOFF_S", 0.0)
+    monkeypatch.setattr("pentad.agent.model_failures._BACKOFF_S", 0.0)
 
     async def scenario() -> None:
         lie = Usage(prompt_tokens=-1000, completion_tokens=1)

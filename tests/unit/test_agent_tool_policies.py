@@ -11,8 +11,9 @@ import pytest
 
 from agent_support import call, harness, run, spec
 from pentad import registry
+from pentad.agent.exchange import Exchange
 from pentad.agent.explain import explain
-from pentad.agent.state import Exchange, RunState
+from pentad.agent.state import RunState
 from pentad.agent.tool_events import ToolReturned, ToolsOffered
 from pentad.agent.tools.base import Tool, ToolContext
 from pentad.agent.tools.policy.base import Offer, Offerable, ToolPolicy

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pentad.agent.events import RunEnded
+from pentad.agent.exchange import Exchange
 from pentad.agent.planning.progress import call_shaped
 from pentad.agent.run_status import RunStatus
-from pentad.agent.state import Exchange, RunState
+from pentad.agent.state import RunState
 from pentad.agent.tools.invocation import shown
 
 

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from pentad.agent.codec import Malformed, decode, encode, readable
-from pentad.agent.model_events import Compacted, ModelAnswered, ModelAsked, ModelFailed, TextStreamed
+from pentad.agent.model_events import (
+    Compacted,
+    ModelAnswered,
+    ModelAsked,
+    ModelFailed,
+    SampleSelected,
+    TextStreamed,
+)
 from pentad.agent.run_status import RunStatus
 from pentad.agent.sub_run_events import Coordinated, Parent, SubRunChanged, SubRunEnded, SubRunStarted
 from pentad.agent.tool_events import (
@@ -78,7 +85,17 @@ class Planned:
 
     step: int
     goals: tuple[tuple[str, str], ...]
+    needs: tuple[tuple[int, ...], ...] | None = None
+    """For each the places of the earlier ones that it waits for; None where each waits for the one before."""
     decisions: tuple[Decision, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BranchOutcome:
+    """What one of the parallel calls of a step came to."""
+
+    outcome: StepOutcome
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +106,8 @@ class StepEnded:
     outcome: StepOutcome
     detail: str = ""
     decisions: tuple[Decision, ...] = ()
+    branches: tuple[BranchOutcome, ...] = ()
+    """Of each parallel call, in order; empty where there was one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +127,7 @@ Event = (
     | Compacted
     | ModelAsked
     | ModelAnswered
+    | SampleSelected
     | ModelFailed
     | Planned
     | ToolsWithheld
@@ -132,6 +152,7 @@ JOURNALED: Mapping[str, type[Event]] = {
     "compacted": Compacted,
     "model_asked": ModelAsked,
     "model_answered": ModelAnswered,
+    "sample_selected": SampleSelected,
     "model_failed": ModelFailed,
     "planned": Planned,
     "tools_withheld": ToolsWithheld,

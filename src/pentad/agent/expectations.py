@@ -13,7 +13,7 @@ from typing import Final
 from pentad.agent.events import Record
 from pentad.agent.journal_view import JournalView
 from pentad.agent.planning import progress
-from pentad.agent.planning.base import ModelCallDraft
+from pentad.agent.planning.base import ModelCallDraft, in_sequence
 from pentad.agent.state import RunState
 from pentad.errors import PentadError
 from pentad.types import Hints
@@ -98,10 +98,10 @@ def outlook(state: RunState, draft: ModelCallDraft, times: ToolTimes, parent: st
     if place is not None:
         node = names[place]
     tool = _tool(state, draft, place)
+    needs = state.plan_needs or in_sequence(len(names))
+    waits = {name: tuple(names[j] for j in needs[i]) for i, name in enumerate(names) if needs[i]}
     return Outlook(
-        graph={**{name: names[i - 1 : i] for i, name in enumerate(names) if i}, ANSWER: names}
-        if names
-        else {},
+        graph={**waits, ANSWER: names} if names else {},
         node=node,
         parent=parent,
         hints=Hints(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from pentad.agent.approval import WAITING
 from pentad.agent.events import Planned, Recalled, Record, RunResumed, StepEnded
-from pentad.agent.model_events import ModelAnswered
+from pentad.agent.model_events import ModelAnswered, SampleSelected
 from pentad.agent.sub_run_events import Coordinated, SubRunEnded, SubRunStarted
 from pentad.agent.tool_events import ResultReduced, ToolReturned, ToolsOffered
 from pentad.agent.waterfall import Bar, waterfall
@@ -193,7 +193,8 @@ def _decisions(records: Iterable[Record]) -> Iterable[Decision]:
         if isinstance(event, ModelAnswered):
             yield from event.usage.decisions
         elif isinstance(
-            event, Planned | StepEnded | Coordinated | SubRunStarted | ToolsOffered | ResultReduced
+            event,
+            Planned | StepEnded | Coordinated | SubRunStarted | SampleSelected | ToolsOffered | ResultReduced,
         ):
             yield from event.decisions
         elif isinstance(event, Recalled):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 from pentad.agent.coordination.base import Assigns, Concludes, Coordinator, LeadActs, Team
 from pentad.agent.coordination.delegate import as_call, delegate_action
 from pentad.agent.delegation import Delegation
 from pentad.agent.endings import partial
-from pentad.agent.events import Planned, RunEnded, StepEnded, StepOutcome
+from pentad.agent.events import BranchOutcome, Planned, RunEnded, StepEnded, StepOutcome
+from pentad.agent.exchange import Exchange, sampled
 from pentad.agent.memories import Memories
 from pentad.agent.model_calls import ModelCalls
+from pentad.agent.model_events import SampleSelected
+from pentad.agent.parallel import Branch, Turns, together
 from pentad.agent.planning.base import (
     Answers,
     MadePlan,
@@ -26,7 +30,6 @@ from pentad.agent.planning.progress import problem_of, unsuccessful
 from pentad.agent.result_reduction import ResultReduction
 from pentad.agent.run import Run
 from pentad.agent.run_memory import Remembering
-from pentad.agent.state import Exchange
 from pentad.agent.sub_run_events import Coordinated
 from pentad.agent.tool_calls import ToolCalls, worst
 from pentad.agent.tool_events import ToolsWithheld
@@ -94,13 +97,19 @@ class Loop:
         own = await self._offers.choose([tool for tool in allowed if tool.name not in actions])
         offered = (*own, *team)
         view = View(state=self._run.state, tools=offered, withheld=self._run.state.withheld)
-        answer = self._run.state.current or await self._ask(view)
+        answers = await self._answers(view)
         with self._run.span("agent", "planner"):
-            reading = self._planner.read(view, answer)
-        outcome, detail = await self._follow(reading, answer, tools, actions)
-        decisions = (self._choice(reading, offered),) if isinstance(reading, WantsTools) else ()
+            readings = [self._planner.read(self._alone(view, e), e) for e in answers]
+        outcomes = await self._follow(readings, answers, tools, actions)
+        wanted = [reading for reading in readings if isinstance(reading, WantsTools)]
         await self._run.append(
-            StepEnded(step=answer.step, outcome=outcome, detail=detail, decisions=decisions)
+            StepEnded(
+                step=answers[0].step,
+                outcome=outcomes[-1].outcome,
+                detail=outcomes[-1].detail,
+                decisions=tuple(self._choice(reading, offered) for reading in wanted),
+                branches=outcomes if len(outcomes) > 1 else (),
+            )
         )
 
     def _withheld(self, tools: Mapping[str, Tool]) -> dict[str, str]:
@@ -116,14 +125,51 @@ class Loop:
         others = [tool for tool in tools.values() if tool.name not in reasons]
         return reasons | dict(self._planner.withholds(self._run.state, others))
 
-    async def _ask(self, view: View) -> Exchange:
+    async def _answers(self, view: View) -> tuple[Exchange, ...]:
+        """The step's answers, one or one for each parallel call; those left by a crash are not asked anew."""
+        answered = self._run.state.open
+        if not answered or len(answered) < answered[-1].branches or not answered[-1].selected:
+            before = self._alone(view, None)
+            with self._run.span("agent", "planner"):
+                draft = self._planner.draft(before)
+            await self._ask(before, (draft,) if isinstance(draft, ModelCallDraft) else draft.calls)
+        return self._run.state.open
+
+    async def _ask(self, view: View, drafts: Sequence[ModelCallDraft]) -> None:
+        """Makes the calls that have no answer yet, at once; answers are journaled in their order."""
+        there = self._run.state.open
+        missing = [n for n in range(len(drafts)) if n >= len(there) or not there[n].selected]
+        turns, waiting = Turns(missing), {n for n in missing if n >= len(there)}
+
+        async def one(number: int) -> None:
+            branch = Branch(number=number, of=len(drafts), turns=turns, waiting=waiting)
+            if number >= len(there):
+                await self._asker.ask(drafts[number], branch)
+            newest = self._run.state.open[number]
+            if not newest.selected:
+                await self._select(view, newest)
+            branch.over()
+
+        await together(one(number) for number in missing)
+
+    async def _select(self, view: View, exchange: Exchange) -> None:
+        """Has the planner take one of several samples, and journals which and why."""
         with self._run.span("agent", "planner"):
-            draft = self._planner.draft(view)
-        assert isinstance(draft, ModelCallDraft), "no registered planner asks several at once yet"
-        await self._asker.ask(draft)
-        answer = self._run.state.current
-        assert answer is not None, "an answer to a draft opens an exchange"
-        return answer
+            taken = self._planner.select(view, sampled(exchange))
+        event = SampleSelected(
+            step=exchange.step,
+            attempt=exchange.attempt,
+            index=taken.index,
+            branch=exchange.branch,
+            decisions=(replace(taken.decision, at_s=self._run.around.clock()),),
+        )
+        await self._run.append(event)
+
+    def _alone(self, view: View, exchange: Exchange | None) -> View:
+        """The view in which this exchange, or none, is all that the step under way has."""
+        state = self._run.state
+        only = (*state.closed, exchange) if exchange is not None else state.closed
+        return replace(view, state=replace(state, exchanges=only))
 
     @property
     def _team(self) -> Team:
@@ -152,7 +198,7 @@ class Loop:
         outcome: StepOutcome = "answered"
         if current.calls:
             action = delegate_action(state.spec.agents)
-            await self._actor.act(current, {action.name: action}, (action.name,))
+            await self._actor.act((current,), {action.name: action}, (action.name,))
             current = self._run.state.current
             assert current is not None, "acting leaves the step open"
             outcome = "called_tools" if worst(current) == "ok" else "failed"
@@ -160,28 +206,39 @@ class Loop:
         return True
 
     async def _follow(
-        self, reading: Reading, answer: Exchange, tools: Mapping[str, Tool], actions: Collection[str]
-    ) -> tuple[StepOutcome, str]:
+        self,
+        readings: Sequence[Reading],
+        answers: Sequence[Exchange],
+        tools: Mapping[str, Tool],
+        actions: Collection[str],
+    ) -> tuple[BranchOutcome, ...]:
+        """What each answer came to, once all that they want has been done."""
+        both = list(zip(readings, answers, strict=True))
+        acting = [e for reading, e in both if isinstance(reading, WantsTools)]
+        if acting:
+            await self._actor.act(acting, tools, actions)
+        return tuple([await self._outcome(reading, answer) for reading, answer in both])
+
+    async def _outcome(self, reading: Reading, answer: Exchange) -> BranchOutcome:
         state = self._run.state
         match reading:
             case MadePlan():
                 again = any(e.outcome in ("planned", "replanned") for e in state.closed)
-                await self._run.append(
-                    Planned(step=answer.step, goals=reading.goals, decisions=reading.decisions)
+                planned = Planned(
+                    step=answer.step, goals=reading.goals, needs=reading.needs, decisions=reading.decisions
                 )
-                return ("replanned" if again else "planned"), ""
+                await self._run.append(planned)
+                return BranchOutcome(outcome="replanned" if again else "planned")
             case WantsTools():
-                await self._actor.act(answer, tools, actions)
-                current = self._run.state.current
-                assert current is not None, "acting leaves the step open"
-                return ("called_tools" if worst(current) == "ok" else "failed"), ""
+                done = next(e for e in state.open if e.branch == answer.branch)
+                return BranchOutcome(outcome="called_tools" if worst(done) == "ok" else "failed")
             case Answers():
                 cut = f"the answer reached its limit of tokens ({answer.reason})"
-                return "answered", cut if answer.reason == "length" else ""
+                return BranchOutcome(outcome="answered", detail=cut if answer.reason == "length" else "")
             case Unusable():
-                return "failed", reading.problem
+                return BranchOutcome(outcome="failed", detail=reading.problem)
             case Refuses():
-                return "refused", reading.why
+                return BranchOutcome(outcome="refused", detail=reading.why)
 
     def _choice(self, reading: WantsTools, offered: Sequence[Tool]) -> Decision:
         """The model's choice of tools, for the record."""
@@ -198,7 +255,7 @@ class Loop:
         """How the run ends now, or None while it goes on."""
         state = self._run.state
         last = state.closed[-1] if state.closed else None
-        if last is None or state.current is not None:
+        if last is None or state.open:
             return None
         lost = unsuccessful(state) if last.outcome == "answered" else ""
         if lost:

@@ -10,7 +10,9 @@ from dataclasses import replace
 from pentad.agent.budget import Amount, consumed
 from pentad.agent.context_builders.base import ContextBuilder, ContextInput
 from pentad.agent.expectations import Outlook, outlook
-from pentad.agent.model_events import ModelAnswered, ModelAsked, ModelFailed, Purpose, TextStreamed
+from pentad.agent.model_events import Candidate, ModelAnswered, ModelAsked, Purpose, TextStreamed
+from pentad.agent.model_failures import failed, pause_s
+from pentad.agent.parallel import ALONE, Branch
 from pentad.agent.planning.base import MessageGroup, ModelCallDraft
 from pentad.agent.prompt_store import fingerprint
 from pentad.agent.run import Run
@@ -22,8 +24,6 @@ from pentad.types import Decision, Message, Request, Sampling, Usage
 MAX_TRIES = 3
 DEFAULT_CONTEXT = 8192
 """Assumed of a model that does not tell its context length."""
-_BACKOFF_S = 0.2
-_MAX_BACKOFF_S = 5.0
 
 
 class ModelCalls:
@@ -35,8 +35,11 @@ class ModelCalls:
         self._latest: str | None = None
         """Id of the run's latest model call in this process, but for questions on the side."""
 
-    async def ask(self, draft: ModelCallDraft) -> ModelAnswered:
-        """The journaled answer to a draft.
+    async def ask(self, draft: ModelCallDraft, branch: Branch = ALONE) -> ModelAnswered:
+        """The journaled answer to a draft, or answers where it asks for several samples.
+
+        Args:
+            branch: which of the parallel calls of the step it is.
 
         Raises:
             ContextLengthExceeded: it does not fit and nothing may be left out.
@@ -63,7 +66,9 @@ class ModelCalls:
             await run.append(built.compacted)
         decisions = built.decisions(self._context.name, given.limit, run.around.clock())
         request = replace(request, messages=built.messages)
-        answer = await self._try_hard(request, built.tokens, draft.purpose, decisions)
+        answer = await self._try_hard(
+            request, built.tokens, draft.purpose, decisions, replace(branch, goal=draft.goal)
+        )
         self._latest = f"{request.id}.{answer.attempt}"
         return answer
 
@@ -101,7 +106,11 @@ class ModelCalls:
             tool_choice=draft.tool_choice,
             format=draft.format,
             sampling=Sampling(
-                temperature=spec.temperature, seed=spec.seed, max_tokens=max_tokens, stop=draft.stop
+                temperature=spec.temperature,
+                seed=spec.seed,
+                n=draft.samples,
+                max_tokens=max_tokens,
+                stop=draft.stop,
             ),
             tenant=state.tenant,
             context=self._run.context(expected),
@@ -131,11 +140,16 @@ class ModelCalls:
             return sum(math.ceil(len(text.encode("utf-8", "replace")) / 3) + 8 for text in texts)
 
     async def _try_hard(
-        self, request: Request, prompt_tokens: int, purpose: Purpose, decisions: tuple[Decision, ...]
+        self,
+        request: Request,
+        prompt_tokens: int,
+        purpose: Purpose,
+        decisions: tuple[Decision, ...],
+        branch: Branch = ALONE,
     ) -> ModelAnswered:
         for number in range(1, MAX_TRIES + 1):
             attempt = self._run.next_attempt()
-            request, asked = self._afford(request, prompt_tokens, purpose, attempt)
+            request, asked = self._afford(request, prompt_tokens, purpose, attempt, branch)
             with self._run.span("agent", "prompt"):
                 # Off the event loop: rendering a long conversation takes a while.
                 prompt = await asyncio.to_thread(self._run.around.models.prompt_text, request)
@@ -143,26 +157,32 @@ class ModelCalls:
             await self._run.reserve(
                 Amount(tokens=asked.reserved_tokens, cost=asked.reserved_cost), asked, prompt=prompt
             )
+            branch.reserved()
             started: list[Delta] = []
             try:
                 completion = await self._stream(request, asked, started)
                 consumed(completion.usage)
             except PentadError as error:
                 again = number < MAX_TRIES and isinstance(error, BackendFailed | Overloaded)
-                await self._run.append(_failed(asked, error, again, bool(started)))
+                await self._run.append(failed(asked, error, again, bool(started)))
                 if not again:
                     raise
-                await asyncio.sleep(_pause_s(error, number))
+                await asyncio.sleep(pause_s(error, number))
                 continue
-            return await self._answered(asked, completion, decisions)
+            await branch.come()
+            return await self._answered(asked, completion, decisions, branch)
         raise AssertionError("the last try either returns or raises")
 
     def _afford(
-        self, request: Request, prompt_tokens: int, purpose: Purpose, attempt: int
+        self, request: Request, prompt_tokens: int, purpose: Purpose, attempt: int, branch: Branch
     ) -> tuple[Request, ModelAsked]:
-        """The request with an answer no longer than the budget allows, and its reservation."""
-        max_tokens = request.sampling.max_tokens or 0
+        """The request with answers no longer than the budget allows, and its reservation.
+
+        Parallel calls that have not been reserved yet have equal parts of what is left.
+        """
+        max_tokens, samples = request.sampling.max_tokens or 0, request.sampling.n
         left = self._run.state.budget_left.tokens
+        left = None if left is None else left // branch.unreserved
         if left is not None:
             if left <= prompt_tokens:
                 raise BudgetExceeded(
@@ -171,11 +191,12 @@ class ModelCalls:
                     hint="raise budget.tokens",
                     param="budget.tokens",
                 )
-            max_tokens = min(max_tokens, left - prompt_tokens)
+            max_tokens = min(max_tokens, max(1, (left - prompt_tokens) // samples))
         price = self._run.around.models.price(request.model)
         money = self._run.state.budget_left.cost
         if money is not None:
-            affordable = price.affordable(money, prompt_tokens)
+            affordable = price.affordable(money / branch.unreserved, prompt_tokens)
+            affordable = None if affordable is None else affordable // samples
             if affordable is not None and affordable < 1:
                 raise BudgetExceeded(
                     f"the next model call has {prompt_tokens} prompt tokens, {money:g} of "
@@ -190,8 +211,10 @@ class ModelCalls:
             purpose=purpose,
             request_id=f"{self._run.state.run_id}.{self._run.state.step}.{attempt}",
             prompt_tokens=prompt_tokens,
-            reserved_tokens=prompt_tokens + max_tokens,
-            reserved_cost=price.at_most(prompt_tokens, max_tokens),
+            reserved_tokens=prompt_tokens + samples * max_tokens,
+            reserved_cost=price.at_most(prompt_tokens, samples * max_tokens),
+            branch=branch.number,
+            samples=samples,
         )
         sampling = replace(request.sampling, max_tokens=max_tokens)
         return replace(request, id=asked.request_id, sampling=sampling), asked
@@ -202,7 +225,7 @@ class ModelCalls:
             async with aclosing(run.around.models.stream(request)) as stream:
                 async for delta in stream:
                     deltas.append(delta)
-                    if isinstance(delta, TextDelta):
+                    if isinstance(delta, TextDelta) and delta.choice == 0:
                         run.stream(
                             TextStreamed(
                                 step=asked.step,
@@ -221,20 +244,38 @@ class ModelCalls:
         return completion
 
     async def _answered(
-        self, asked: ModelAsked, completion: Completion, decisions: tuple[Decision, ...]
+        self, asked: ModelAsked, completion: Completion, decisions: tuple[Decision, ...], branch: Branch
     ) -> ModelAnswered:
         choice = completion.choices[0]
+        candidates = tuple(
+            Candidate(
+                text=each.message.content,
+                reasoning=each.reasoning,
+                tool_calls=each.message.tool_calls,
+                reason=each.reason,
+            )
+            for each in completion.choices
+        )
         usage: Usage = replace(completion.usage, decisions=(*decisions, *completion.usage.decisions))
         answer = ModelAnswered(
             step=asked.step,
             attempt=asked.attempt,
             purpose=asked.purpose,
-            text=choice.message.content,
-            reasoning=choice.reasoning,
-            tool_calls=choice.message.tool_calls,
-            reason=choice.reason,
             usage=usage,
+            branch=branch.number,
+            branches=branch.of,
+            goal=branch.goal,
+            candidates=candidates,
         )
+        if asked.samples == 1:
+            answer = replace(
+                answer,
+                text=choice.message.content,
+                reasoning=choice.reasoning,
+                tool_calls=choice.message.tool_calls,
+                reason=choice.reason,
+                candidates=(),
+            )
         await self._run.append(answer)
         over = self._run.state.ledger.overdrawn
         if over.tokens or over.cost:
@@ -244,19 +285,3 @@ class ModelCalls:
                 param="budget",
             )
         return answer
-
-
-def _failed(asked: ModelAsked, error: PentadError, retry: bool, streamed: bool) -> ModelFailed:
-    refused = isinstance(error, Overloaded) or error.status < 500
-    return ModelFailed(
-        step=asked.step,
-        attempt=asked.attempt,
-        error=str(error),
-        retry=retry,
-        started=streamed or not refused,
-    )
-
-
-def _pause_s(error: PentadError, number: int) -> float:
-    wished = error.retry_after_s if isinstance(error, Overloaded) else 0.0
-    return float(min(_MAX_BACKOFF_S, max(wished, _BACKOFF_S * 2 ** (number - 1))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pentad.types import ToolCall, Usage
+from pentad.types import Decision, ToolCall, Usage
 
 Purpose = Literal["plan", "act", "answer", "summarise", "tool", "coordinate"]
 """Why the model was asked; `tool` is a call that a tool made itself, `coordinate` a step without a model."""
@@ -34,8 +34,21 @@ class ModelAsked:
     prompt_tokens: int
     reserved_tokens: int
     reserved_cost: float = 0.0
+    branch: int = 0
+    """Its place among the parallel calls of the step."""
+    samples: int = 1
     prompt_sha256: str = ""
     """Of the exact prompt; the text, if it is kept, lies beside the events (`prompt_store.py`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One of several answers to one prompt."""
+
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    reason: str = "stop"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +63,25 @@ class ModelAnswered:
     tool_calls: tuple[ToolCall, ...] = ()
     reason: str = "stop"
     usage: Usage = field(default_factory=Usage)
+    branch: int = 0
+    """Its place among the parallel calls of the step; they are journaled in this order."""
+    branches: int = 1
+    goal: int | None = None
+    """The place in the plan of the sub-goal that it serves."""
+    candidates: tuple[Candidate, ...] = ()
+    """All answers, where several were sampled; `SampleSelected` says which is the step's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleSelected:
+    """One of several sampled answers is the step's; the choice is journaled, so a restart keeps it."""
+
+    step: int
+    attempt: int
+    index: int
+    """Its place among the candidates."""
+    branch: int = 0
+    decisions: tuple[Decision, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -23,11 +24,55 @@ class Turns:
     @asynccontextmanager
     async def of(self, place: int) -> AsyncIterator[None]:
         """Waits until every part before `place` has written; the body is this one's turn."""
+        await self.come(place)
+        yield
+        self.over(place)
+
+    async def come(self, place: int) -> None:
+        """Waits until every part before `place` has written."""
         if place in self._before:
             await self._over[self._before[place]].wait()
-        yield
+
+    def over(self, place: int) -> None:
+        """The part at `place` has written."""
         if place in self._over:
             self._over[place].set()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branch:
+    """One of the parallel model calls of a step."""
+
+    number: int = 0
+    of: int = 1
+    goal: int | None = None
+    """The place in the plan of the sub-goal that it serves."""
+    turns: Turns | None = None
+    waiting: set[int] | None = None
+    """The calls of the step that have reserved nothing yet; all of them share it."""
+
+    @property
+    def unreserved(self) -> int:
+        """How many calls of the step have yet to reserve their part of the budget, this one among them."""
+        return max(1, len(self.waiting or ()))
+
+    def reserved(self) -> None:
+        """This one has reserved its part."""
+        if self.waiting is not None:
+            self.waiting.discard(self.number)
+
+    async def come(self) -> None:
+        """Waits until the earlier ones have journaled their answers."""
+        if self.turns is not None:
+            await self.turns.come(self.number)
+
+    def over(self) -> None:
+        """This one has."""
+        if self.turns is not None:
+            self.turns.over(self.number)
+
+
+ALONE = Branch()
 
 
 async def together(work: Iterable[Coroutine[Any, Any, Any]]) -> None:

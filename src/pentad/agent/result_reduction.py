@@ -31,7 +31,7 @@ class ResultReduction:
         count = functools.partial(count_text, around.models, state.spec.model)
         for exchange in state.closed:
             for index, result in sorted(exchange.results.items()):
-                place = (exchange.step, index)
+                place = (exchange.step, exchange.first + index)
                 if place in self._seen or result.status != "ok" or index in exchange.reduced:
                     continue
                 self._seen.add(place)
@@ -47,7 +47,7 @@ class ResultReduction:
                     await self._run.append(
                         ResultReduced(
                             step=exchange.step,
-                            index=index,
+                            index=exchange.first + index,
                             tool=result.tool,
                             content=made.text,
                             before_tokens=made.before_tokens,

@@ -17,9 +17,15 @@ from pentad.agent.events import (
     RunResumed,
     RunStarted,
     StepEnded,
-    StepOutcome,
 )
-from pentad.agent.model_events import Compacted, ModelAnswered, ModelAsked, ModelFailed, Purpose
+from pentad.agent.exchange import Exchange, after_answer, after_result, after_selection, after_step
+from pentad.agent.model_events import (
+    Compacted,
+    ModelAnswered,
+    ModelAsked,
+    ModelFailed,
+    SampleSelected,
+)
 from pentad.agent.run_status import UNFINISHED, RunStatus, Unfinished
 from pentad.agent.spec import AgentSpec
 from pentad.agent.sub_run_events import Coordinated, Parent, SubRunChanged, SubRunEnded, SubRunStarted
@@ -34,40 +40,7 @@ from pentad.agent.tool_events import (
     ToolsWithheld,
 )
 from pentad.agent.totals import Totals
-from pentad.types import Budget, Message, Objective, ToolCall
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
-    """One model answer and what its tool calls returned."""
-
-    step: int
-    purpose: Purpose
-    text: str = ""
-    reasoning: str = ""
-    reason: str = "stop"
-    calls: tuple[ToolCall, ...] = ()
-    coordinated: bool = False
-    """Whether the team's coordinator decided the step, and no model was asked."""
-    results: Mapping[int, ToolReturned] = field(default_factory=dict)
-    """By the call's index; what was reduced is here as the model is shown it."""
-    reduced: tuple[int, ...] = ()
-    """Indices of the results that were reduced."""
-    outcome: StepOutcome | None = None
-    """None while the step is under way."""
-    detail: str = ""
-
-    def with_reduced(self, event: ResultReduced) -> Exchange:
-        """The exchange with a shorter result, if it is this one's."""
-        if event.step != self.step or event.index not in self.results:
-            return self
-        results = {**self.results, event.index: replace(self.results[event.index], content=event.content)}
-        return replace(self, results=results, reduced=(*self.reduced, event.index))
-
-    @property
-    def open_calls(self) -> tuple[int, ...]:
-        """Indices of the calls that have no result yet."""
-        return tuple(i for i in range(len(self.calls)) if i not in self.results)
+from pentad.types import Budget, Message, Objective
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +68,8 @@ class RunState:
     """Model calls begun in this step."""
     plan: tuple[tuple[str, str], ...] | None = None
     """Sub-goals as (tool or "", task); None before planning."""
+    plan_needs: tuple[tuple[int, ...], ...] | None = None
+    """For each sub-goal the places of the earlier ones that it waits for; None: each for the one before."""
     withheld: tuple[tuple[str, str], ...] = ()
     """Tools that may not be called now, as (name, why)."""
     offered: tuple[str, ...] | None = None
@@ -130,6 +105,11 @@ class RunState:
         """The exchange of the step under way, if the model has answered."""
         last = self.exchanges[-1] if self.exchanges else None
         return last if last is not None and last.outcome is None else None
+
+    @property
+    def open(self) -> tuple[Exchange, ...]:
+        """The exchanges of the step under way: one, or one for each of its parallel calls so far."""
+        return tuple(e for e in self.exchanges if e.outcome is None)
 
     @property
     def closed(self) -> tuple[Exchange, ...]:
@@ -187,24 +167,19 @@ class RunState:
             case ResultReduced():
                 return replace(self, exchanges=tuple(e.with_reduced(event) for e in self.exchanges))
             case Planned():
-                return replace(self, plan=event.goals)
+                return replace(self, plan=event.goals, plan_needs=event.needs)
             case ToolIntended() | ToolReturned():
                 return self._after_tool(event)
             case SubRunStarted() | SubRunChanged() | SubRunEnded():
                 children, ledger = after(self.children, self.ledger, event)
                 return replace(self, children=children, ledger=ledger)._noted()
             case Coordinated():
-                purpose: Purpose = "coordinate" if event.calls else "answer"
-                made = Exchange(
-                    step=event.step, purpose=purpose, text=event.answer, calls=event.calls, coordinated=True
-                )
-                return replace(self, exchanges=(*self.exchanges, made))
+                return replace(self, exchanges=after_answer(self.exchanges, event))
+            case SampleSelected():
+                return replace(self, exchanges=after_selection(self.exchanges, event))
             case StepEnded():
-                ended = [
-                    replace(e, outcome=event.outcome, detail=event.detail) if e.outcome is None else e
-                    for e in self.exchanges
-                ]
-                return replace(self, step=event.step + 1, attempt=0, exchanges=tuple(ended))
+                exchanges = after_step(self.exchanges, event)
+                return replace(self, step=event.step + 1, attempt=0, exchanges=exchanges)
             case RunEnded():
                 return replace(self, status=event.status, answer=event.answer, error=event.error, pending={})
         return self
@@ -231,15 +206,7 @@ class RunState:
         )
         if event.purpose in ("summarise", "tool"):
             return state
-        exchange = Exchange(
-            step=event.step,
-            purpose=event.purpose,
-            text=event.text,
-            reasoning=event.reasoning,
-            reason=event.reason,
-            calls=event.tool_calls,
-        )
-        return replace(state, exchanges=(*self.exchanges, exchange))
+        return replace(state, exchanges=after_answer(self.exchanges, event))
 
     def _after_tool(self, event: ToolIntended | ToolReturned) -> RunState:
         place = (event.step, event.index)
@@ -250,12 +217,7 @@ class RunState:
         ledger = self.ledger
         if place in self.intents and key in ledger.held:
             ledger = ledger.settle(key, Amount(tool_calls=1, cost=event.cost))
-        exchanges = tuple(
-            replace(e, results={**e.results, event.index: event})
-            if e.step == event.step and e.outcome is None and event.index not in e.results
-            else e
-            for e in self.exchanges
-        )
+        exchanges = after_result(self.exchanges, event)
         intents = {p: intent for p, intent in self.intents.items() if p != place}
         return replace(self, exchanges=exchanges, intents=intents, ledger=ledger)
 

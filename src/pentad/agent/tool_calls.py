@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,10 +13,10 @@ from pentad.agent.approval import WAITING
 from pentad.agent.budget import Amount
 from pentad.agent.coordination.base import Coordinator
 from pentad.agent.delegation import Delegation, Terms
+from pentad.agent.exchange import Exchange
 from pentad.agent.model_calls import ModelCalls
 from pentad.agent.parallel import Turns, together
 from pentad.agent.run import Run
-from pentad.agent.state import Exchange
 from pentad.agent.tool_events import ApprovalAnswered, ToolIntended, ToolReturned, ToolStatus
 from pentad.agent.tools.base import Question, Reply, Tool, ToolContext
 from pentad.agent.tools.invocation import Outcome, ToolRules, call, in_doubt, parse
@@ -24,8 +24,27 @@ from pentad.errors import Forbidden, PentadError
 from pentad.types import ToolCall
 
 MAX_AT_ONCE = 8
-_Ready = tuple[int, Tool, dict[str, Any]]
-"""A call that can be made: its index, its tool, its checked arguments."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ready:
+    """A call that can be made."""
+
+    exchange: Exchange
+    place: int
+    """In the exchange."""
+    tool: Tool
+    arguments: dict[str, Any]
+    """Checked."""
+
+    @property
+    def number(self) -> int:
+        """The call's number in the step, over all of its branches."""
+        return self.exchange.first + self.place
+
+    @property
+    def wanted(self) -> ToolCall:
+        return self.exchange.calls[self.place]
 
 
 class ToolCalls:
@@ -42,61 +61,71 @@ class ToolCalls:
         self._most = run.state.spec.max_result_bytes
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
 
-    async def act(self, exchange: Exchange, tools: Mapping[str, Tool], actions: Collection[str] = ()) -> None:
-        """Completes every call of the exchange that has no result yet.
-
-        Results of `actions`, the tools that give tasks to members, are journaled in the order of the
-        calls, whatever finishes first.
+    async def act(
+        self, exchanges: Sequence[Exchange], tools: Mapping[str, Tool], actions: Collection[str] = ()
+    ) -> None:
+        """Completes every call of a step's exchanges that has no result yet.
 
         Calls that cannot be made (no such tool, bad arguments, denied) get their result at once.
-        The others are reserved together, so that a turn is carried out whole or not at all.
+        The others are reserved together, so that a turn is carried out whole or not at all. Results of
+        `actions`, the tools that give tasks to members, are journaled in the order of the calls, whatever
+        finishes first; so are all those of parallel branches, but for effects that cannot be repeated: a
+        result that waits to be written is in doubt after a crash.
 
         Raises BudgetExceeded when they cannot be afforded.
         """
         ready: list[_Ready] = []
-        for index in exchange.open_calls:
-            wanted = exchange.calls[index]
-            intent = self._run.state.intents.get((exchange.step, index))
+        for exchange in exchanges:
+            ready += await self._ready(exchange, tools)
+        fresh = [r for r in ready if (r.exchange.step, r.number) not in self._run.state.intents]
+        self._run.state.ledger.check(Amount(tool_calls=len(fresh), cost=sum(r.tool.cost for r in fresh)))
+        denied = await self._denied(fresh)
+        for item in fresh:
+            if item.number not in denied:
+                await self._intend(item)
+        left = [item for item in ready if item.number not in denied]
+        tasks = sum(wanted.name in actions for e in exchanges for wanted in e.calls)
+        await self._carry_out(left, actions, parallel=len(exchanges) > 1, tasks=tasks)
+
+    async def _ready(self, exchange: Exchange, tools: Mapping[str, Tool]) -> list[_Ready]:
+        found = []
+        for place in exchange.open_calls:
+            wanted, number = exchange.calls[place], exchange.first + place
+            intent = self._run.state.intents.get((exchange.step, number))
             if intent is not None and intent.effects == "unkeyed":
                 text = in_doubt(wanted.name, "the process was killed while it ran")
-                await self._returned(exchange, index, Outcome(status="unknown", content=text))
+                await self._returned(exchange, place, Outcome(status="unknown", content=text))
                 continue
             with self._run.span("agent", "check"):
                 # In a thread: a stranger's schema may take a while.
                 checked = await asyncio.to_thread(self._check, wanted, tools)
             if isinstance(checked, Outcome):
-                await self._returned(exchange, index, checked)
+                await self._returned(exchange, place, checked)
             else:
-                ready.append((index, *checked))
-        fresh = [item for item in ready if (exchange.step, item[0]) not in self._run.state.intents]
-        self._run.state.ledger.check(
-            Amount(tool_calls=len(fresh), cost=sum(tool.cost for _, tool, _ in fresh))
-        )
-        denied = await self._denied(exchange, fresh)
-        for index, tool, _ in fresh:
-            if index not in denied:
-                await self._intend(exchange, index, tool)
-        await self._carry_out(exchange, [item for item in ready if item[0] not in denied], actions)
+                tool, arguments = checked
+                found.append(_Ready(exchange=exchange, place=place, tool=tool, arguments=arguments))
+        return found
 
-    async def _denied(self, exchange: Exchange, fresh: Sequence[_Ready]) -> set[int]:
+    async def _denied(self, fresh: Sequence[_Ready]) -> set[int]:
         """Asks a person about each call that the agent's `ask` names, all at once; those that may not be."""
-        desk, step = self._run.approvals, exchange.step
-        asked = [(index, tool) for index, tool, _ in fresh if desk.needed(tool.name)]
+        desk = self._run.approvals
+        asked = [item for item in fresh if desk.needed(item.tool.name)]
         if not asked:
             return set()
+        step = asked[0].exchange.step
         with self._run.span("agent", WAITING):
-            for index, tool in asked:
-                if self._run.state.answer_to(step, index) is None:
-                    await desk.ask(step, index, tool.name, exchange.calls[index].arguments)
+            for item in asked:
+                if self._run.state.answer_to(step, item.number) is None:
+                    await desk.ask(step, item.number, item.tool.name, item.wanted.arguments)
             waited = [i for i, question in self._run.state.pending.items() if question.step == step]
             await together(desk.wait(i) for i in waited)
         denied = set()
-        for index, tool in asked:
-            answer = self._run.state.answer_to(step, index)
+        for item in asked:
+            answer = self._run.state.answer_to(step, item.number)
             assert answer is not None, "every question of the step has been answered"
             if not answer.approved:
-                denied.add(index)
-                await self._returned(exchange, index, _refusal(tool.name, answer))
+                denied.add(item.number)
+                await self._returned(item.exchange, item.place, _refusal(item.tool.name, answer))
         return denied
 
     def _check(self, wanted: ToolCall, tools: Mapping[str, Tool]) -> tuple[Tool, dict[str, Any]] | Outcome:
@@ -114,51 +143,57 @@ class ToolCalls:
         except PentadError as error:
             return Outcome(status="failed", content=str(error))
 
-    async def _intend(self, exchange: Exchange, index: int, tool: Tool) -> None:
-        wanted = exchange.calls[index]
+    async def _intend(self, item: _Ready) -> None:
         event = ToolIntended(
-            step=exchange.step,
-            index=index,
-            call_id=wanted.id,
-            tool=tool.name,
-            arguments=wanted.arguments,
-            key=self._key(exchange.step, index),
-            effects=tool.effects,
-            reserved_cost=tool.cost,
+            step=item.exchange.step,
+            index=item.number,
+            call_id=item.wanted.id,
+            tool=item.tool.name,
+            arguments=item.wanted.arguments,
+            key=self._key(item.exchange.step, item.number),
+            effects=item.tool.effects,
+            reserved_cost=item.tool.cost,
         )
-        await self._run.reserve(Amount(tool_calls=1, cost=tool.cost), event)
+        await self._run.reserve(Amount(tool_calls=1, cost=item.tool.cost), event)
 
-    async def _carry_out(self, exchange: Exchange, ready: Sequence[_Ready], actions: Collection[str]) -> None:
-        turns = Turns(index for index, tool, _ in ready if tool.name in actions)
+    async def _carry_out(
+        self, ready: Sequence[_Ready], actions: Collection[str], *, parallel: bool, tasks: int
+    ) -> None:
+        turns = Turns(
+            item.number
+            for item in ready
+            if item.tool.name in actions or (parallel and item.tool.effects != "unkeyed")
+        )
 
-        async def one(index: int, tool: Tool, arguments: dict[str, Any]) -> None:
-            context = self._context(exchange.step, index, tool)
+        async def one(item: _Ready) -> None:
+            tool, context = item.tool, self._context(item)
             if tool.name in actions:
-                tasks = sum(wanted.name in actions for wanted in exchange.calls)
                 share = (1 - self._team.keep_fraction) / tasks
                 terms = Terms(policy=self._team.name, most=self._team.max_tasks, share=share)
                 # Its time is the sub-run's own matter, which stops while a person is asked.
                 context = replace(
                     context,
                     deadline_s=math.inf,
-                    delegate=partial(self._delegation.delegate, exchange.step, index, terms),
+                    delegate=partial(self._delegation.delegate, item.exchange.step, item.number, terms),
                 )
             async with self._slots:
                 around, begun_s = self._run.around, self._run.around.clock()
                 with self._run.span("agent", f"tool {tool.name}"):
-                    outcome = await call(tool, arguments, context, self._most)
-                around.tool_times.add(self._run.state.tenant, tool.name, around.clock() - begun_s)
+                    outcome = await call(tool, item.arguments, context, self._most)
+                if tool.name not in actions:
+                    around.tool_times.add(self._run.state.tenant, tool.name, around.clock() - begun_s)
             self._delegation.check()
-            async with turns.of(index):
-                await self._returned(exchange, index, outcome, cost=tool.cost)
+            async with turns.of(item.number):
+                await self._returned(item.exchange, item.place, outcome, cost=tool.cost)
 
-        await together(one(*item) for item in ready)
+        await together(one(item) for item in ready)
 
-    def _context(self, step: int, index: int, tool: Tool) -> ToolContext:
+    def _context(self, item: _Ready) -> ToolContext:
+        tool = item.tool
         around, left_s = self._run.around, self._run.wall_left_s()
         allowed_s = tool.timeout_s if left_s is None else min(tool.timeout_s, left_s)
         return ToolContext(
-            key=self._key(step, index),
+            key=self._key(item.exchange.step, item.number),
             run_id=self._run.state.run_id,
             tenant=self._run.state.tenant,
             agent=self._run.state.spec.name,
@@ -166,16 +201,14 @@ class ToolCalls:
             clock=around.clock,
             wall=around.wall,
             ask=self._asker.tool_ask,
-            question=self._question(step, index, tool),
+            question=self._question(item),
         )
 
-    def _question(self, step: int, index: int, tool: Tool) -> Question:
+    def _question(self, item: _Ready) -> Question:
         async def ask(text: str, schema: Mapping[str, Any] | None) -> Reply:
             desk = self._run.approvals
-            arguments = next(e for e in self._run.state.exchanges if e.step == step).calls[index].arguments
-            asked = await desk.ask(
-                step, index, tool.name, arguments, kind="input", message=text, schema=schema
-            )
+            place = (item.exchange.step, item.number, item.tool.name, item.wanted.arguments)
+            asked = await desk.ask(*place, kind="input", message=text, schema=schema)
             answer = await desk.wait(asked)
             if answer.by == "timeout":
                 return Reply(action="cancel")
@@ -186,12 +219,12 @@ class ToolCalls:
     def _key(self, step: int, index: int) -> str:
         return f"{self._run.state.run_id}:{step}:{index}"
 
-    async def _returned(self, exchange: Exchange, index: int, outcome: Outcome, cost: float = 0.0) -> None:
-        wanted = exchange.calls[index]
+    async def _returned(self, exchange: Exchange, place: int, outcome: Outcome, cost: float = 0.0) -> None:
+        wanted = exchange.calls[place]
         await self._run.append(
             ToolReturned(
                 step=exchange.step,
-                index=index,
+                index=exchange.first + place,
                 call_id=wanted.id,
                 tool=wanted.name,
                 status=outcome.status,

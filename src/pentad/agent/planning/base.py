@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pentad.agent.exchange import Exchange
 from pentad.agent.model_events import Purpose
-from pentad.agent.state import Exchange, RunState
+from pentad.agent.state import RunState
 from pentad.agent.tools.base import Tool
 from pentad.ranges import in_range
 from pentad.types import Decision, Message, OutputFormat, ToolCall, ToolChoice, ToolSpec

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pentad.agent.exchange import Exchange
 from pentad.agent.planning.progress import leaked
-from pentad.agent.state import Exchange
 from pentad.agent.tools.base import Tool
 from pentad.json_text import parse_json
 from pentad.types import Message

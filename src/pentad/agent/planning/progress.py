@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pentad.agent.state import Exchange, RunState
+from pentad.agent.exchange import Exchange
+from pentad.agent.state import RunState
 from pentad.json_text import parse_json
 from pentad.types import Message
 
@@ -102,7 +103,7 @@ def unsuccessful(state: RunState) -> str:
     if last is None:
         return ""
     for index, result in last.results.items():
-        if result.status in _OF_USE or state.answer_to(last.step, index) is not None:
+        if result.status in _OF_USE or state.answer_to(last.step, last.first + index) is not None:
             return ""
     return problem_of(last)
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pentad.agent.exchange import Exchange
 from pentad.agent.planning import progress
 from pentad.agent.planning.base import (
+    MAX_SAMPLES,
     Answers,
     MadePlan,
     MessageGroup,
@@ -32,7 +34,7 @@ from pentad.agent.planning.prompts import (
     tool_lines,
     unavailable,
 )
-from pentad.agent.state import Exchange, RunState
+from pentad.agent.state import RunState
 from pentad.agent.tools.base import Tool
 from pentad.ranges import in_range
 from pentad.types import Decision, Message, OutputFormat, ToolChoice
@@ -74,6 +76,8 @@ class React:
     """Of one plan, at most."""
     call_tokens: int = 128
     """Of one tool call, at most."""
+    samples: int = 1
+    """Final answers drawn; the one that most agree with is taken. They differ only above temperature 0."""
 
     name = "react"
 
@@ -84,6 +88,7 @@ class React:
             )
         for name, least in (("max_repairs", 0), ("replans", 0), ("plan_tokens", 1), ("call_tokens", 1)):
             in_range(name, getattr(self, name), least=least)
+        in_range("samples", self.samples, least=1, most=MAX_SAMPLES)
         if self.mode == "guided" and self.max_plan < 1:
             raise ValueError("mode 'guided' needs a plan; set max_plan to 1 or more")
 
@@ -118,7 +123,7 @@ class React:
         return self._draft_answer(view) if settled and state.closed else self._draft_turn(view, settled)
 
     def select(self, view: View, candidates: Sequence[Exchange]) -> Selection:  # noqa: ARG002
-        """The answer that most agree with; it asks for one at a time itself."""
+        """The answer that most agree with."""
         return majority(self.name, candidates)
 
     def read(self, view: View, answer: Exchange) -> Reading:
@@ -262,6 +267,7 @@ class React:
             format=OutputFormat(kind="regex", value=pattern) if pattern else OutputFormat(),
             max_tokens=state.spec.max_tokens,
             next_hint="end",
+            samples=self.samples,
         )
 
     def _draft_turn(self, view: View, settled: bool) -> ModelCallDraft:
@@ -285,6 +291,7 @@ class React:
             tool_choice=ToolChoice(mode=mode, parallel=self.parallel),
             max_tokens=state.spec.max_tokens,
             next_hint="end" if settled else "tool",
+            samples=self.samples if settled else 1,
         )
 
     def _next(self, state: RunState) -> tuple[MessageGroup, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pentad.agent.events import Planned, Recalled, Record, RunEnded, RunResumed, RunStarted, StepEnded
 from pentad.agent.explain import Explanation
-from pentad.agent.model_events import Compacted, ModelAnswered, ModelFailed, TextStreamed
+from pentad.agent.model_events import Compacted, ModelAnswered, ModelFailed, SampleSelected, TextStreamed
 from pentad.agent.prompt_store import Prompt
 from pentad.agent.rows import RunRow
 from pentad.agent.state import RunState
@@ -47,7 +47,8 @@ def line_of(record: Record) -> str | None:
             text = f"compact {e.reason}: {e.before_tokens} to {e.after_tokens} tokens"
         case Planned() as e:
             goals = [
-                f"  {i}. {task}" + (f" [{tool}]" if tool else "") for i, (tool, task) in enumerate(e.goals, 1)
+                f"  {i}. {task}" + (f" [{tool}]" if tool else "") + _after(e, i - 1)
+                for i, (tool, task) in enumerate(e.goals, 1)
             ]
             text = "\n".join(["plan", *goals])
         case ApprovalAsked() as e:
@@ -83,6 +84,8 @@ def line_of(record: Record) -> str | None:
             text = f"end     sub-run {e.run_id}: {e.status}, {e.tokens} tokens"
         case Coordinated(answer=answer) as e if not answer:
             text = f"step    the coordinator gives out {len(e.calls)} tasks"
+        case SampleSelected() as e:
+            text = f"sample  answer {e.index + 1} is taken"
         case StepEnded(outcome="failed" | "refused" | "replanned") as e if e.detail:
             text = f"step    {e.outcome}: {e.detail}"
         case RunEnded() as e:
@@ -96,6 +99,14 @@ def line_of(record: Record) -> str | None:
         case _:
             return None
     return plain(text)
+
+
+def _after(plan: Planned, place: int) -> str:
+    """What a sub-goal waits for, where the plan is no sequence."""
+    if plan.needs is None:
+        return ""
+    waits = ", ".join(str(other + 1) for other in plan.needs[place])
+    return f" after {waits}" if waits else " at once"
 
 
 def printer() -> Callable[[Record], None]:

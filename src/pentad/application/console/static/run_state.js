@@ -54,6 +54,7 @@ function askOf(step, event) {
       reasoning: "",
       calls: [],
       usage: {},
+      candidates: [],
       error: null,
     };
     step.asks.push(ask);
@@ -117,8 +118,16 @@ const ON = {
       calls: event.tool_calls ?? [],
       usage: event.usage ?? {},
       reason: event.reason,
+      candidates: event.candidates ?? [],
     });
     run.live = null;
+  },
+  sample_selected(run, event) {
+    const step = stepOf(run, event);
+    const ask = askOf(step, event);
+    const taken = ask.candidates[event.index];
+    if (taken) Object.assign(ask, { text: taken.text, reasoning: taken.reasoning, calls: taken.tool_calls });
+    step.decisions.push(...(event.decisions ?? []));
   },
   model_failed(run, event) {
     Object.assign(askOf(stepOf(run, event), event), { answered: event.at_s, error: event.error, retry: event.retry });
