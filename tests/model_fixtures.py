@@ -13,6 +13,7 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from pentad.execution.spec import Learned, ModelSpec, Norm, Rope
+from pentad.execution.uniform import uniform_spec
 from pentad.model.tokenizer import BYTE_LETTERS
 
 U8, I8, U16, I16, U32, I32, F32, BOOL, STR, ARR, U64, I64, F64 = range(13)
@@ -109,7 +110,7 @@ VOCAB = len(vocabulary()[0])
 
 def tiny_llama() -> ModelSpec:
     """Two layers, 4 query and 2 key/value heads."""
-    return ModelSpec(
+    return uniform_spec(
         name="tiny",
         family="llama",
         vocab_size=VOCAB,
@@ -271,7 +272,7 @@ def learned_spec(**over: Any) -> ModelSpec:
         "gated": False,
         "biases": frozenset({"qkv", "out", "ffn"}),
     }
-    return ModelSpec(**(fields | over))
+    return uniform_spec(**(fields | over))
 
 
 def count(shapes: Mapping[str, tuple[int, ...]]) -> int:

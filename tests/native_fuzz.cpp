@@ -120,7 +120,7 @@ class Fuzz {
     c_.ffn_width = 256 * draw_.from(1, 3);
     c_.vocab = draw_.from(20, 400);
     c_.rope_dim = draw_.once_in(3) ? c_.head_dim / 2 : c_.head_dim;
-    c_.qkv_bias = draw_.below(2);
+    const bool biased = draw_.once_in(2), normed = draw_.once_in(2);
     c_.threads = draw_.from(1, 3);
     c_.num_blocks = draw_.from(4, 60);
     c_.max_context = std::min(draw_.from(40, 600), c_.num_blocks * kBlockTokens);
@@ -142,10 +142,19 @@ class Fuzz {
       set(PENTAD_Q, i, q, c_.width), set(PENTAD_K, i, kv, c_.width), set(PENTAD_V, i, kv, c_.width);
       set(PENTAD_O, i, c_.width, q), set(PENTAD_GATE, i, c_.ffn_width, c_.width);
       set(PENTAD_UP, i, c_.ffn_width, c_.width), set(PENTAD_DOWN, i, c_.width, c_.ffn_width);
-      if (c_.qkv_bias) set_vector(PENTAD_Q_BIAS, i, q), set_vector(PENTAD_K_BIAS, i, kv), set_vector(PENTAD_V_BIAS, i, kv);
+      if (normed) set_vector(PENTAD_Q_NORM, i, c_.head_dim), set_vector(PENTAD_K_NORM, i, c_.head_dim);
+      if (biased) set_vector(PENTAD_Q_BIAS, i, q), set_vector(PENTAD_K_BIAS, i, kv), set_vector(PENTAD_V_BIAS, i, kv);
     }
     std::vector<int32_t> windows(static_cast<size_t>(c_.layers));
     for (auto& w : windows) w = draw_.once_in(3) ? draw_.from(64, 200) : 0;
+    std::vector<pentad_op> program = {{PENTAD_OP_EMBED, -1, 0, 0}};
+    for (int i = 0; i < c_.layers; i++)
+      for (pentad_op op : {pentad_op{PENTAD_OP_NORM, i, PENTAD_ATTN_NORM, 0}, {PENTAD_OP_QKV, i, 0, 0}, {PENTAD_OP_ATTEND, i, 0, 0},
+                           {PENTAD_OP_OUT, i, 0, 1}, {PENTAD_OP_NORM, i, PENTAD_FFN_NORM, 0}, {PENTAD_OP_GATE_UP, i, 0, 0},
+                           {PENTAD_OP_DOWN, i, 0, 1}})
+        program.push_back(op);
+    program.push_back({PENTAD_OP_HEAD, -1, 0, 2});
+    if (pentad_set_program(model_, program.data(), static_cast<int32_t>(program.size()))) std::abort();
     if (pentad_set_windows(model_, windows.data()) || pentad_ready(model_)) std::abort();
     for (int i = 0; i < c_.num_blocks; i++) free_.push_back(i);
   }

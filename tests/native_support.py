@@ -12,6 +12,7 @@ import numpy as np
 from pentad.execution.native.library import built, cpu_flags, usable
 from pentad.execution.quant import GEOMETRY
 from pentad.execution.spec import ModelSpec, Norm, Rope
+from pentad.execution.uniform import uniform_spec
 from pentad.execution.weights import StoredTensor, TensorFormat
 
 HERE = usable(cpu_flags(), built())
@@ -79,20 +80,8 @@ class RandomWeights:
 def random_weights(spec: ModelSpec, format: TensorFormat, seed: int = 0) -> RandomWeights:
     """Matrices in that format; norms around 1 and small biases in F32."""
     rng = np.random.default_rng(seed)
-    q, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
-    shapes: dict[str, tuple[int, ...]] = {"embed": (spec.vocab_size, spec.width), "final_norm": (spec.width,)}
-    if not spec.tied_head:
-        shapes["head"] = (spec.vocab_size, spec.width)
-    for i in range(spec.layers):
-        p = f"layers.{i}."
-        shapes |= {p + "q": (q, spec.width), p + "k": (kv, spec.width), p + "v": (kv, spec.width)}
-        shapes |= {p + "o": (spec.width, q), p + "down": (spec.width, spec.ffn_width)}
-        shapes |= {p + "gate": (spec.ffn_width, spec.width), p + "up": (spec.ffn_width, spec.width)}
-        shapes |= {p + "attn_norm": (spec.width,), p + "ffn_norm": (spec.width,)}
-        if "qkv" in spec.biases:
-            shapes |= {p + "q.bias": (q,), p + "k.bias": (kv,), p + "v.bias": (kv,)}
     tensors = {}
-    for name, shape in shapes.items():
+    for name, shape in spec.tensors().items():
         if len(shape) == 2:
             tensors[name] = stored(name, format, shape, rng)
             continue
@@ -119,7 +108,7 @@ def tiny_spec(**changes: Any) -> ModelSpec:
         "norm": Norm(eps=1e-5),
         "tied_head": False,
     }
-    return ModelSpec(**(settings | changes))
+    return uniform_spec(**(settings | changes))
 
 
 def divergence(reference: np.ndarray, found: np.ndarray) -> np.ndarray:

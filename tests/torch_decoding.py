@@ -15,10 +15,10 @@ from pentad.execution.torch.decode import DecodeKernel, DecodeRows, table_column
 from pentad.execution.torch.loading import WeightLoader
 from pentad.execution.torch.program import Program
 from ragged_batches import ragged
-from torch_reference import TINY, ArrayWeights, tiny_arrays
+from torch_reference import TINY, ArrayWeights, tiny_arrays, windowed
 
 CPU = torch.device("cpu")
-WINDOWED = dataclasses.replace(TINY, window=20, window_layers=(1,))
+WINDOWED = windowed(TINY, 20, 1)
 BLOCKS = 80
 
 

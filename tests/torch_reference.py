@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pentad.execution.spec import Learned, ModelSpec, Norm, Rope
+from pentad.execution.spec import ModelSpec, Norm, Rope
+from pentad.execution.uniform import uniform_spec
 from pentad.execution.weights import StoredTensor
 
 DATA = pathlib.Path(__file__).parent.parent.parent / "shared" / "data"
@@ -86,7 +88,7 @@ def _hf_name(name: str) -> str:
     return f"{top[parts[0]]}.{parts[1]}"
 
 
-TINY = ModelSpec(
+TINY = uniform_spec(
     name="tiny",
     family="llama",
     vocab_size=96,
@@ -102,20 +104,23 @@ TINY = ModelSpec(
 )
 
 
+def windowed(spec: ModelSpec, window: int, layer: int) -> ModelSpec:
+    """The same with a window in one layer."""
+    blocks = list(spec.blocks)
+    blocks[layer] = spec.with_attention(window=window).blocks[layer]
+    return dataclasses.replace(spec, stack=dataclasses.replace(spec.stack, blocks=tuple(blocks)))
+
+
 def tiny_arrays(spec: ModelSpec, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random weights of a Llama geometry without biases, with a table of positions where the spec asks."""
+    """Random matrices of every tensor that the spec has; norms of ones, biases of zeros."""
     rng = np.random.default_rng(seed)
-    q, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
-    found = {"embed": rng.normal(size=(spec.vocab_size, spec.width)), "final_norm": np.ones(spec.width)}
-    if isinstance(spec.positions, Learned):
-        found["positions"] = rng.normal(size=(spec.positions.max_positions, spec.width))
-    for i in range(spec.layers):
-        shapes = {"q": (q, spec.width), "k": (kv, spec.width), "v": (kv, spec.width), "o": (spec.width, q)}
-        shapes |= {"gate": (spec.ffn_width, spec.width), "up": (spec.ffn_width, spec.width)}
-        shapes |= {"down": (spec.width, spec.ffn_width)}
-        for name, shape in shapes.items():
-            found[f"layers.{i}.{name}"] = rng.normal(size=shape) / shape[1] ** 0.5
-        found |= {f"layers.{i}.attn_norm": np.ones(spec.width), f"layers.{i}.ffn_norm": np.ones(spec.width)}
+    found = {}
+    for name, shape in spec.tensors().items():
+        if len(shape) == 1:
+            found[name] = np.zeros(shape) if name.endswith(".bias") else np.ones(shape)
+        else:
+            spread = 1 if name in ("embed", "positions") else shape[-1] ** -0.5
+            found[name] = rng.normal(size=shape) * spread
     return found
 
 

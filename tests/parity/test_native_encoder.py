@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import pathlib
 import threading
@@ -16,6 +15,7 @@ from pentad.errors import BadModelFile, ContextLengthExceeded, Incompatible, Inv
 from pentad.execution.native.encoder import NativeEncoder
 from pentad.execution.spec import Learned, ModelSpec, Norm
 from pentad.execution.torch.encoder import TorchEncoder
+from pentad.execution.uniform import uniform_spec
 from pentad.execution.weights import StoredTensor, TensorFormat
 from pentad.model.embedding import LocalEmbedder
 from pentad.model.loading import open_model
@@ -49,36 +49,22 @@ def _spec(**changes: Any) -> ModelSpec:
         "ffn_width": 96,
         "context_length": 64,
         "positions": Learned(max_positions=64),
-        "norm": Norm(kind="layer", eps=1e-12, placement="post", embedding=True),
+        "norm": Norm(kind="layer", eps=1e-12),
+        "placement": "post",
+        "embedding_norm": True,
         "activation": "gelu",
         "gated": False,
         "biases": frozenset({"qkv", "out", "ffn"}),
         "causal": False,
         "token_types": 2,
     }
-    return ModelSpec(**(settings | changes))
+    return uniform_spec(**(settings | changes))
 
 
 def _weights(spec: ModelSpec, format: TensorFormat) -> RandomWeights:
     rng = np.random.default_rng(3)
-    shapes: dict[str, tuple[int, ...]] = {
-        "embed": (spec.vocab_size, spec.width),
-        "positions": (64, spec.width),
-        "token_types": (spec.token_types, spec.width),
-        "embed_norm": (spec.width,),
-        "embed_norm.bias": (spec.width,),
-    }
-    for i in range(spec.layers):
-        for name, rows, columns in (
-            *((n, spec.width, spec.width) for n in ("q", "k", "v", "o")),
-            ("up", spec.ffn_width, spec.width),
-            ("down", spec.width, spec.ffn_width),
-        ):
-            shapes |= {f"layers.{i}.{name}": (rows, columns), f"layers.{i}.{name}.bias": (rows,)}
-        for name in ("attn_norm", "ffn_norm"):
-            shapes |= {f"layers.{i}.{name}": (spec.width,), f"layers.{i}.{name}.bias": (spec.width,)}
     tensors = {}
-    for name, shape in shapes.items():
+    for name, shape in spec.tensors().items():
         if len(shape) == 2:
             plain = name in ("positions", "token_types")
             tensors[name] = stored(name, "F32" if plain else format, shape, rng)
@@ -199,7 +185,7 @@ def test_what_the_kernels_lack_computes_on_pytorch(monkeypatch: pytest.MonkeyPat
     with pytest.raises(Incompatible, match="cannot run on the native kernels: its head size 8"):
         NativeEncoder(spec, RandomWeights({}))
     with pytest.raises(Incompatible, match="it generates text"):
-        NativeEncoder(dataclasses.replace(_spec(), causal=True), RandomWeights({}))
+        NativeEncoder(_spec(causal=True), RandomWeights({}))
 
 
 def test_impossible_texts_and_weights_are_refused() -> None:

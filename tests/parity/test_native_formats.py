@@ -84,6 +84,12 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
     "head of 256": {"head_dim": 256, "heads": 3, "kv_heads": 1, "positions": Rope(dim=256)},
     "window": {"window": 19},
     "wide window": {"window": 300},
+    "norms of queries and keys": {"qk_norm": True},
+    "norms of queries and keys, interleaved pairs, biases": {
+        "qk_norm": True,
+        "positions": Rope(dim=64, pairing="interleaved"),
+        "biases": frozenset({"qkv"}),
+    },
     "window in one layer": {"window": 19, "window_layers": (1,)},
     "interleaved pairs, biases": {
         "positions": Rope(dim=64, pairing="interleaved"),

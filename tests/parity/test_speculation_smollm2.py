@@ -20,7 +20,6 @@ from pentad.execution.request import TokenRequest
 from pentad.execution.runner import Runner
 from pentad.execution.sampling import distribution
 from pentad.execution.scheduling import EngineLimits
-from pentad.execution.spec import Rope
 from pentad.execution.speculation.stage import Speculation
 from pentad.execution.torch.runner import TorchRunner
 from pentad.model.constraints import ConstraintCompiler
@@ -96,8 +95,8 @@ def tokens_of(engine: Engine, requests: list[TokenRequest]) -> dict[str, list[in
 def started(strategy: DraftStrategy, smollm2: ModelFiles, most_tokens: int = 15) -> Speculation:
     """Drafts from the target's weights at wrong angles: five of six tokens are right."""
     spec = smollm2.spec
-    assert isinstance(spec.positions, Rope)
-    turned = replace(spec, positions=replace(spec.positions, base=spec.positions.base / 10))
+    assert spec.rope is not None
+    turned = spec.with_attention(positions=replace(spec.rope, base=spec.rope.base / 10))
     drafts = [
         NativeRunner.load(turned, smollm2.weights, num_blocks=512) for _ in range(strategy.needs.least_drafts)
     ]

@@ -13,14 +13,16 @@ from pentad.execution.spec import Learned
 from pentad.execution.speculation.tree import TokenTree
 from pentad.execution.torch.runner import TorchRunner
 from ragged_batches import ragged
-from torch_reference import TINY, ArrayWeights, tiny_arrays
+from torch_reference import TINY, ArrayWeights, tiny_arrays, windowed
 
 SPECS = {
     "rope": TINY,
-    "learned": dataclasses.replace(TINY, positions=Learned(max_positions=256)),
-    "window": dataclasses.replace(TINY, window=70),
-    "windows": dataclasses.replace(TINY, window=64, window_layers=(1,)),
-    "mqa": dataclasses.replace(TINY, kv_heads=1),
+    "learned": dataclasses.replace(
+        TINY, stack=dataclasses.replace(TINY.stack, positions=Learned(max_positions=256))
+    ).with_attention(positions=None),
+    "window": TINY.with_attention(window=70),
+    "windows": windowed(TINY, 64, 1),
+    "mqa": TINY.with_attention(kv_heads=1),
 }
 TREE = TokenTree(tokens=(5, 6, 7, 8, 9, 10, 11), parents=(-1, 0, -1, 0, 2, 3, 5))
 TEXT = np.random.default_rng(9).integers(0, TINY.vocab_size, 90).tolist()

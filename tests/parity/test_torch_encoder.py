@@ -14,6 +14,7 @@ from pentad.errors import ContextLengthExceeded, Incompatible, InvalidRequest
 from pentad.execution.spec import Learned, ModelSpec, Norm, Rope
 from pentad.execution.torch.encoder import TorchEncoder
 from pentad.execution.torch.runner import TorchRunner
+from pentad.execution.uniform import uniform_spec
 from pentad.model.loading import open_model
 from torch_reference import ArrayWeights
 
@@ -44,7 +45,7 @@ TEXTS = [
 
 
 def _spec() -> ModelSpec:
-    return ModelSpec(
+    return uniform_spec(
         name="tiny-bert",
         family="bert",
         vocab_size=100,
@@ -56,7 +57,9 @@ def _spec() -> ModelSpec:
         ffn_width=48,
         context_length=64,
         positions=Learned(max_positions=64),
-        norm=Norm(kind="layer", eps=1e-12, placement="post", embedding=True),
+        norm=Norm(kind="layer", eps=1e-12),
+        placement="post",
+        embedding_norm=True,
         activation="gelu",
         gated=False,
         biases=frozenset({"qkv", "out", "ffn"}),
@@ -145,7 +148,7 @@ def test_an_empty_text_is_refused() -> None:
 def test_generators_and_encoders_are_not_taken_for_each_other() -> None:
     with pytest.raises(Incompatible, match="is an encoder"):
         TorchRunner.load(_spec(), ArrayWeights({}))
-    decoder = ModelSpec(
+    decoder = uniform_spec(
         name="decoder",
         family="llama",
         vocab_size=8,

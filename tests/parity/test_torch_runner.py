@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -192,7 +191,7 @@ def test_interleaved_rows_give_the_same_logits_as_halves() -> None:
         for name, heads in (("q", TINY.heads), ("k", TINY.kv_heads)):
             rows = weights[f"layers.{i}.{name}"].reshape(heads, 2, TINY.head_dim // 2, TINY.width)
             interleaved[f"layers.{i}.{name}"] = rows.swapaxes(1, 2).reshape(-1, TINY.width)
-    turned = dataclasses.replace(TINY, positions=Rope(dim=8, pairing="interleaved"))
+    turned = TINY.with_attention(positions=Rope(dim=8, pairing="interleaved"))
     batch = ragged([(TOKENS, 0, [0, 1, 2])])
     first, second = (
         TorchRunner.load(spec, ArrayWeights(found), num_blocks=4, dtype="float32").logits(batch)

@@ -14,6 +14,7 @@ import transformers
 
 from pentad.execution.spec import Learned, ModelSpec, Norm, Rope, RopeScaling
 from pentad.execution.torch.runner import TorchRunner
+from pentad.execution.uniform import uniform_spec
 from ragged_batches import ragged
 from torch_reference import ArrayWeights, canonical, llama_name
 
@@ -47,7 +48,7 @@ def spec(**changes: Any) -> ModelSpec:
         "norm": Norm(eps=1e-6),
         "tied_head": False,
     }
-    return ModelSpec(**{**base, **changes})
+    return uniform_spec(**{**base, **changes})
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from pentad.execution.device import DeviceProfile, MemoryTier
 from pentad.execution.engine import Engine
 from pentad.execution.scheduling import BatchScheduler, EngineLimits
-from pentad.execution.spec import ModelSpec, Rope
+from pentad.execution.spec import Rope
+from pentad.execution.uniform import uniform_spec
 from pentad.resource.cost import StepCost
 from pentad.resource.scheduling.fcfs import Fcfs
 from pentad.resource.scheduling.sarathi import Sarathi
@@ -17,7 +18,7 @@ from pentad.resource.simulator.engines import SimulatedEngine
 from pentad.resource.simulator.events import enter
 from pentad.resource.simulator.world import World
 
-SPEC = ModelSpec(
+SPEC = uniform_spec(
     name="toy",
     family="llama",
     vocab_size=97,

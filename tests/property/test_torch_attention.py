@@ -11,13 +11,14 @@ from pentad.execution.spec import ModelSpec
 from pentad.execution.torch.attention import PagedAttention, TextAttention
 from pentad.execution.torch.cache import KVCache
 from pentad.execution.torch.decode import DecodeKernel, gathered
+from pentad.execution.uniform import uniform_spec
 from ragged_batches import ragged
 
 D = 4
 
 
 def make_spec(heads: int, kv_heads: int, window: int | None, *, causal: bool = True) -> ModelSpec:
-    return ModelSpec(
+    return uniform_spec(
         name="attention",
         family="none",
         vocab_size=8,

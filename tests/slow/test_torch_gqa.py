@@ -12,7 +12,7 @@ import transformers
 
 from evidence.plugin import Measure
 from pentad.execution.quant import dequantize
-from pentad.execution.spec import ModelSpec, Rope
+from pentad.execution.spec import ModelSpec
 from pentad.execution.torch.runner import TorchRunner
 from pentad.execution.weights import WeightSource
 from pentad.model.loading import open_model
@@ -47,17 +47,19 @@ def _perplexity(spec: ModelSpec, weights: WeightSource, tokens: list[int]) -> fl
 
 def _trainable(spec: ModelSpec, weights: WeightSource) -> transformers.LlamaForCausalLM:
     """Hugging Face's Llama on our weights: it has gradients, and that it loads them checks the conversion."""
-    assert isinstance(spec.positions, Rope)
+    rope, block = spec.rope, spec.blocks[0]
+    assert rope is not None
+    assert block.feed_forward is not None
     config = transformers.LlamaConfig(
         vocab_size=spec.vocab_size,
         hidden_size=spec.width,
-        intermediate_size=spec.ffn_width,
+        intermediate_size=block.feed_forward.width,
         num_hidden_layers=spec.layers,
         num_attention_heads=spec.heads,
         num_key_value_heads=spec.kv_heads,
         max_position_embeddings=spec.context_length,
-        rms_norm_eps=spec.norm.eps,
-        rope_theta=spec.positions.base,
+        rms_norm_eps=block.norm.eps,
+        rope_theta=rope.base,
         tie_word_embeddings=True,
     )
     model = transformers.LlamaForCausalLM(config)

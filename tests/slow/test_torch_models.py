@@ -99,7 +99,7 @@ def test_llama_3_2_1b_geometry_loads_with_the_reference_s_logits_and_the_planned
     folder = write_folder(tmp_path, config)
     files = open_model(folder)
     assert files.spec.parameters == 1_235_814_400
-    rope = files.spec.positions
+    rope = files.spec.rope
     reference = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     torch.testing.assert_close(
         inverse_frequencies(rope),  # type: ignore[arg-type]

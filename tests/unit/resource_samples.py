@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pentad.execution.device import DeviceProfile, MemoryTier
-from pentad.execution.spec import ModelSpec, Rope
+from pentad.execution.spec import Rope
+from pentad.execution.uniform import uniform_spec
 from pentad.resource.cost import software_units
 
-LLAMA_1B = ModelSpec(
+LLAMA_1B = uniform_spec(
     name="llama-3.2-1b",
     family="llama",
     vocab_size=128_256,
@@ -20,7 +21,7 @@ LLAMA_1B = ModelSpec(
     positions=Rope(base=500_000.0, dim=64),
 )
 
-TINY = ModelSpec(
+TINY = uniform_spec(
     name="tiny",
     family="llama",
     vocab_size=1000,
@@ -63,7 +64,7 @@ def measured_device() -> DeviceProfile:
         bandwidth_by_working_set=((2**20, 4e10), (2**30, 1e10)),
         gemm_points=points,
         cores=4,
-        extra=dict.fromkeys(software_units(TINY, 1), 1e-11)
+        extra=dict.fromkeys(software_units(TINY), 1e-11)
         | {
             "step_overhead_s": 3e-4,
             "layer_overhead_s": 1e-4,

@@ -13,6 +13,7 @@ from pentad.execution.native import limits
 from pentad.execution.native.library import open_library
 from pentad.execution.native.runner import NativeRunner
 from pentad.execution.runner import PhasedRunner
+from pentad.execution.spec import Head
 from pentad.testing.runners import ToyRunner
 from ragged_batches import ragged
 
@@ -50,7 +51,7 @@ def test_an_untied_embedding_is_not_read_by_a_step_but_a_tied_one_is() -> None:
     untied = NativeRunner.load(SPEC, WEIGHTS, num_blocks=8, threads=1, kernels="portable")
     rows = -(-SPEC.vocab_size // 16) * 16
     assert untied.weight_bytes - untied.step_weight_bytes == rows * SPEC.width * 34 // 32
-    tied_spec = dataclasses.replace(SPEC, tied_head=True)
+    tied_spec = dataclasses.replace(SPEC, head=Head(tied=True))
     tied = NativeRunner.load(
         tied_spec, random_weights(tied_spec, "Q8_0"), num_blocks=8, threads=1, kernels="portable"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import pytest
@@ -48,7 +47,7 @@ class Plain:
 
 def test_a_model_with_windows_is_refused() -> None:
     toy = ToyRunner()
-    toy.spec = dataclasses.replace(toy.spec, window=100)
+    toy.spec = toy.spec.with_attention(window=100)
     with pytest.raises(Incompatible, match=r"knows no windows.*set --kv-policy keep-all"):
         toy_engine(runner=toy, kv_policy=SMALL)
     toy_engine(runner=toy, kv_policy=KeepAll())

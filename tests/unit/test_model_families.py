@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import math
 import pathlib
 from typing import Any
 
@@ -14,7 +14,7 @@ from pentad import registry
 from pentad.errors import BadModelFile
 from pentad.execution.spec import ModelSpec, Rope, RopeScaling
 from pentad.model.families import family_of
-from pentad.model.families.base import bind, expected_shapes, parameter_count
+from pentad.model.families.base import bind
 from pentad.model.files.fields import Fields
 from pentad.model.files.gguf import GgufFile
 from pentad.model.loading import open_model
@@ -115,7 +115,7 @@ PUBLISHED = [
 def test_published_config_has_the_published_parameters(config: dict[str, Any], published: int) -> None:
     spec = spec_of(config)
     assert spec.parameters == published
-    assert parameter_count(spec) == published
+    assert sum(map(math.prod, spec.tensors().values())) == published
 
 
 @pytest.mark.row("m-llama2", "mechanism", claims=(1,))
@@ -140,7 +140,7 @@ def test_llama_2_shares_keys_only_in_the_large_sizes() -> None:
     ],
 )
 def test_llama_3_frequency_scaling_is_read_in_each_spelling(spelling: dict[str, Any]) -> None:
-    assert spec_of(LLAMA_32_1B | spelling).positions == Rope(
+    assert spec_of(LLAMA_32_1B | spelling).rope == Rope(
         base=500_000.0,
         dim=64,
         pairing="half",
@@ -152,24 +152,25 @@ def test_llama_3_frequency_scaling_is_read_in_each_spelling(spelling: dict[str, 
 
 def test_linear_scaling_is_read() -> None:
     spec = spec_of(llama(2, 64, 4, 4, 128, rope_scaling={"type": "linear", "factor": 4}))
-    assert isinstance(spec.positions, Rope)
-    assert spec.positions.scaling == RopeScaling(kind="linear", factor=4.0)
+    assert spec.rope is not None
+    assert spec.rope.scaling == RopeScaling(kind="linear", factor=4.0)
 
 
 def test_mistral_slides_its_window_over_all_layers() -> None:
     spec = spec_of(MISTRAL)
-    assert (spec.window, spec.window_layers) == (4096, None)
-    assert spec_of(MISTRAL | {"sliding_window": None}).window is None
+    assert spec.windows == (4096,) * spec.layers
+    assert spec_of(MISTRAL | {"sliding_window": None}).narrowest_window is None
 
 
 @pytest.mark.row("m-qwen25", "mechanism")
 def test_qwen_slides_its_window_only_where_it_says_so() -> None:
     config = qwen(28, 1536, 12, 2, 8960, 151_936, True)
-    assert spec_of(config).window is None
+    assert spec_of(config).narrowest_window is None
     used = spec_of(config | {"use_sliding_window": True, "max_window_layers": 21})
-    assert (used.window, used.window_layers) == (32_768, tuple(range(21, 28)))
-    assert spec_of(config | {"use_sliding_window": True, "max_window_layers": 28}).window is None
-    assert spec_of(config).biases == {"qkv"}
+    assert used.windows == (None,) * 21 + (32_768,) * 7
+    assert spec_of(config | {"use_sliding_window": True, "max_window_layers": 28}).narrowest_window is None
+    biased = {name.split(".", 2)[2] for name in spec_of(config).tensors() if name.endswith(".bias")}
+    assert biased == {"q.bias", "k.bias", "v.bias"}
 
 
 def test_unknown_architecture_lists_the_known_ones() -> None:
@@ -183,11 +184,11 @@ def test_every_family_names_a_place_for_each_of_its_tensors(name: str) -> None:
     family = registry.load("model_family", name)
     kinds = {
         "llama": make.tiny_llama(),
-        "qwen2": dataclasses.replace(make.tiny_llama(), biases=frozenset({"qkv"})),
+        "qwen2": make.tiny_llama().with_attention(qkv_bias=True),
         "gpt_bigcode": make.learned_spec(),
         "bert": spec_of(MINILM),
     }
-    needed = {key.removesuffix(".bias") for key in expected_shapes(kinds[family.name])}
+    needed = {key.removesuffix(".bias") for key in kinds[family.name].tensors()}
     needed = {f"layers.{{i}}.{key.split('.')[2]}" if key.startswith("layers.") else key for key in needed}
     assert needed <= set(family.gguf_names)
     assert needed <= set(family.config_names)
@@ -195,8 +196,8 @@ def test_every_family_names_a_place_for_each_of_its_tensors(name: str) -> None:
 
 def test_gguf_rows_are_interleaved_for_llama_and_in_halves_for_qwen(tmp_path: pathlib.Path) -> None:
     (tmp_path / "llama.gguf").write_bytes(make.tiny_llama_gguf())
-    positions = open_model(tmp_path / "llama.gguf").spec.positions
-    assert isinstance(positions, Rope)
+    positions = open_model(tmp_path / "llama.gguf").spec.rope
+    assert positions is not None
     assert positions.pairing == "interleaved"
     shapes = make.llama_gguf_shapes()
     for i in range(2):
@@ -205,8 +206,8 @@ def test_gguf_rows_are_interleaved_for_llama_and_in_halves_for_qwen(tmp_path: pa
     data = make.f32_gguf([*pairs, *make.tokenizer_pairs("qwen2")], make.tensors(shapes))
     (tmp_path / "qwen.gguf").write_bytes(data)
     files = open_model(tmp_path / "qwen.gguf")
-    assert isinstance(files.spec.positions, Rope)
-    assert (files.spec.family, files.spec.positions.pairing) == ("qwen2", "half")
+    assert files.spec.rope is not None
+    assert (files.spec.family, files.spec.rope.pairing) == ("qwen2", "half")
     assert files.weights.tensor("layers.0.k.bias").shape == (16,)
 
 
@@ -216,8 +217,8 @@ def test_frequency_factors_of_a_file_are_taken_over(tmp_path: pathlib.Path) -> N
     arrays = make.tensors(make.llama_gguf_shapes()) | {"rope_freqs.weight": factors}
     path = tmp_path / "a.gguf"
     path.write_bytes(make.f32_gguf([*make.llama_pairs(), *make.tokenizer_pairs()], arrays))
-    positions = open_model(path).spec.positions
-    assert isinstance(positions, Rope)
+    positions = open_model(path).spec.rope
+    assert positions is not None
     assert positions.frequency_factors == (1.0, 2.0, 4.0, 8.0)
 
 

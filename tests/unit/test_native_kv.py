@@ -28,10 +28,17 @@ pytestmark = [
     pytest.mark.row("phase-kv-quant", "mechanism", claims=(3,)),
 ]
 
-SPEC = tiny_spec(
-    vocab_size=131, width=96, heads=6, kv_heads=2, head_dim=32, ffn_width=160, context_length=256
-)
-SPEC = dataclasses.replace(SPEC, positions=Rope(dim=32, pairing="interleaved"), biases=frozenset({"qkv"}))
+SIZES = {
+    "vocab_size": 131,
+    "width": 96,
+    "heads": 6,
+    "kv_heads": 2,
+    "head_dim": 32,
+    "ffn_width": 160,
+    "context_length": 256,
+}
+SPEC = tiny_spec(**SIZES)
+SPEC = SPEC.with_attention(positions=Rope(dim=32, pairing="interleaved"), qkv_bias=True)
 WEIGHTS = random_weights(SPEC, "Q8_0")
 TOKENS = np.random.default_rng(9).integers(0, SPEC.vocab_size, 61).tolist()
 ROW_BY_ROW = [name for name in HERE if name != "amx"]
@@ -71,7 +78,7 @@ def in_steps(
 
 @pytest.mark.parametrize("head_dim", [32, 64, 96, 128])
 def test_a_block_takes_a_byte_per_number_and_two_bytes_per_token_and_head(head_dim: int) -> None:
-    spec = dataclasses.replace(SPEC, head_dim=head_dim, positions=Rope(dim=head_dim))
+    spec = SPEC.with_attention(head_dim=head_dim, positions=Rope(dim=head_dim))
     weights = random_weights(spec, "Q8_0")
     runner = load("portable", spec, weights=weights)
     rows = 2 * spec.layers * spec.kv_heads * 16
@@ -133,10 +140,10 @@ def hadamard(size: int) -> np.ndarray:
     return matrix / np.sqrt(size)
 
 
-@pytest.mark.parametrize("bias", [frozenset[str](), frozenset({"qkv"})])
+@pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("name", HERE)
-def test_a_block_holds_turned_keys_and_values_to_half_a_step(name: str, bias: frozenset[str]) -> None:
-    spec = dataclasses.replace(SPEC, layers=1, biases=bias)
+def test_a_block_holds_turned_keys_and_values_to_half_a_step(name: str, bias: bool) -> None:
+    spec = tiny_spec(layers=1, **SIZES).with_attention(positions=SPEC.rope, qkv_bias=bias)
     weights = random_weights(spec, "Q8_0")
     plain, coded = (load(name, spec, weights=weights, kv_dtype=kind) for kind in ("bfloat16", "int8"))
     for runner in (plain, coded):
@@ -201,7 +208,7 @@ def test_two_threads_compute_what_one_does(name: str) -> None:
 
 
 def test_a_window_begins_in_the_middle_of_a_block() -> None:
-    spec = dataclasses.replace(SPEC, window=20)
+    spec = SPEC.with_attention(window=20)
     for name in HERE:
         plain, coded = (load(name, spec, kv_dtype=kind) for kind in ("bfloat16", "int8"))
         assert divergence(plain.logits(whole(TOKENS)), coded.logits(whole(TOKENS))).mean() < 0.001

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(not HERE, reason="no native kernels are built")
 SPEC = tiny_spec(
     vocab_size=131, width=96, heads=6, kv_heads=2, head_dim=32, ffn_width=160, context_length=256
 )
-SPEC = dataclasses.replace(SPEC, positions=Rope(dim=32, pairing="interleaved"), biases=frozenset({"qkv"}))
+SPEC = SPEC.with_attention(positions=Rope(dim=32, pairing="interleaved"), qkv_bias=True)
 WEIGHTS = random_weights(SPEC, "Q8_0")
 ROW_BY_ROW = [name for name in HERE if name != "amx"]
 """Sets whose numbers for a token do not depend on how its prompt is cut. AMX multiplies chunks of 32 tokens
@@ -260,7 +260,7 @@ def test_a_step_may_be_larger_than_any_before(runner: NativeRunner) -> None:
 
 
 def test_a_window_forgets_what_lies_before_it() -> None:
-    spec = dataclasses.replace(SPEC, window=20)
+    spec = SPEC.with_attention(window=20)
     runner = load(HERE[0], spec)
     changed = [1, *TOKENS[1:]]
     first, second = (runner.logits(whole(tokens)) for tokens in (TOKENS, changed))
@@ -363,7 +363,7 @@ def test_the_second_load_maps_packed_weights_and_computes_the_same(tmp_path: pat
 def test_other_geometry_is_packed_anew(tmp_path: pathlib.Path) -> None:
     cache = PackedCache(folder=tmp_path, identity="same")
     load("portable", cache=cache)
-    halves = dataclasses.replace(SPEC, positions=Rope(dim=32))
+    halves = SPEC.with_attention(positions=Rope(dim=32))
     assert not load("portable", halves, cache=cache).weights_found
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not HERE, reason="no native kernels are built")
 SPEC = tiny_spec(
     vocab_size=131, width=96, heads=6, kv_heads=2, head_dim=32, ffn_width=160, context_length=512
 )
-SPEC = dataclasses.replace(SPEC, positions=Rope(dim=32), biases=frozenset({"qkv"}))
+SPEC = SPEC.with_attention(positions=Rope(dim=32), qkv_bias=True)
 WEIGHTS = random_weights(SPEC, "Q8_0")
 GROUP = 3
 """Query heads of a key/value head."""
@@ -94,7 +94,7 @@ def test_chunks_differ_by_rounding_and_threads_by_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", HERE)
 def test_a_window_gives_nothing_to_slots_outside(name: str) -> None:
-    runner = load(name, dataclasses.replace(SPEC, window=20))
+    runner = load(name, SPEC.with_attention(window=20))
     compute(runner, TEXT[:40], (40,), BLOCKS)
     before = scores(runner, BLOCKS, 40)
     runner.logits(ragged([(TEXT[40:41], 40, BLOCKS)], rows=[]))

@@ -21,11 +21,11 @@ pytestmark = pytest.mark.skipif(not HERE, reason="no native kernels are built")
 SPEC = tiny_spec(
     vocab_size=131, width=96, heads=6, kv_heads=2, head_dim=32, ffn_width=160, context_length=256
 )
-SPEC = dataclasses.replace(SPEC, positions=Rope(dim=32), biases=frozenset({"qkv"}))
+SPEC = SPEC.with_attention(positions=Rope(dim=32), qkv_bias=True)
 SPECS = {
     "grouped": SPEC,
-    "window narrower than the tree": dataclasses.replace(SPEC, window=5),
-    "one key/value head": dataclasses.replace(SPEC, kv_heads=1),
+    "window narrower than the tree": SPEC.with_attention(window=5),
+    "one key/value head": SPEC.with_attention(kv_heads=1),
 }
 TREE = TokenTree(tokens=(5, 6, 7, 8, 9, 10, 11), parents=(-1, 0, -1, 0, 2, 3, 5))
 FAN = TokenTree(tokens=tuple(range(20, 84)), parents=(*(-1,) * 3, *range(61)))

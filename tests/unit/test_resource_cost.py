@@ -11,7 +11,7 @@ from resource_samples import GPU, LLAMA_1B, measured_device
 from pentad.errors import Infeasible, InvalidRequest
 from pentad.execution.device import DeviceProfile, MemoryTier
 from pentad.resource.calibration import fit
-from pentad.resource.cost import ModelForm, StepCost, block_matrices, chunks, software_units
+from pentad.resource.cost import ModelForm, StepCost, chunks, products_of, software_units
 from pentad.resource.fitting import non_negative_least_squares
 from pentad.resource.matrices import MatrixRates, flops_per_s, main_memory, read_bytes_per_s
 from pentad.resource.profile.software import fit_software, geometries
@@ -178,8 +178,8 @@ class TestStepCost:
     def test_a_stage_costs_its_share_of_layers_and_the_head_only_where_it_is(self) -> None:
         shape = StepShape.decode(1, 1)
         whole = StepCost(profile=GPU, spec=LLAMA_1B).seconds(shape)
-        front = StepCost(profile=GPU, spec=LLAMA_1B, layers=8, head=False).seconds(shape)
-        back = StepCost(profile=GPU, spec=LLAMA_1B, layers=8).seconds(shape)
+        front = StepCost(profile=GPU, spec=LLAMA_1B, layers=range(8), head=False).seconds(shape)
+        back = StepCost(profile=GPU, spec=LLAMA_1B, layers=range(8, 16)).seconds(shape)
         assert front + back == pytest.approx(whole)
         assert back > front
 
@@ -195,7 +195,7 @@ class TestStepCost:
         device = measured_device()
         plain = StepCost(profile=dataclasses.replace(device, extra=dict(device.extra)), spec=LLAMA_1B)
         shape = StepShape.decode(2, 50)
-        units = software_units(LLAMA_1B, LLAMA_1B.layers)
+        units = software_units(LLAMA_1B)
         for name, (_, counted, count) in units.items():
             more = dataclasses.replace(device, extra={**device.extra, name: device.extra[name] + 1e-6})
             added = StepCost(profile=more, spec=LLAMA_1B).seconds(shape) - plain.seconds(shape)
@@ -242,8 +242,8 @@ class TestStepCost:
             fit(StepCost(profile=GPU, spec=LLAMA_1B), [])
 
     def test_block_matrices_hold_all_parameters_of_a_layer_but_its_norms(self) -> None:
-        held = sum(n * k for n, k in block_matrices(LLAMA_1B))
-        assert held == LLAMA_1B.block_parameters - 2 * LLAMA_1B.width
+        held = sum(p.n * p.k * p.count for p in products_of(LLAMA_1B.blocks[0], LLAMA_1B.width))
+        assert held == LLAMA_1B.layer_parameters(0, 1) - 2 * LLAMA_1B.width
 
     @pytest.mark.parametrize("bits", [0, 65])
     def test_impossible_precisions_are_refused(self, bits: int) -> None:

@@ -12,6 +12,7 @@ from resource_samples import GPU, LLAMA_1B, TINY, measured_device
 
 from pentad.errors import Infeasible, InvalidRequest, UnknownName
 from pentad.execution.device import Cluster, DeviceProfile, Link, MemoryTier
+from pentad.execution.spec import Head
 from pentad.registry import known
 from pentad.resource.placement import ModelForm, Workload, plan
 from pentad.types import Objective
@@ -93,7 +94,7 @@ class TestSingle:
     def test_predictions_are_the_step_times_of_the_device(self) -> None:
         found = plan("single", LLAMA_1B, Cluster(devices=(GPU,)), Workload(prompt_tokens=512, new_tokens=100))
         assert found.inter_token_s == pytest.approx(LLAMA_1B.parameters * 2 / (0.8 * 1e12), rel=0.02)
-        compute = 2 * 512 * LLAMA_1B.layers * LLAMA_1B.block_parameters / (0.6 * 100e12)
+        compute = 2 * 512 * LLAMA_1B.layer_parameters() / (0.6 * 100e12)
         assert found.ttft_s == pytest.approx(compute, rel=0.2)
         assert found.throughput_tokens_per_s < 1 / found.inter_token_s
 
@@ -186,7 +187,8 @@ class TestInfeasible:
 
 class TestUniform:
     def test_layers_are_split_evenly_and_completely(self) -> None:
-        spec = dataclasses.replace(LLAMA_1B, layers=17)
+        stack = dataclasses.replace(LLAMA_1B.stack, blocks=LLAMA_1B.blocks[:1] * 17)
+        spec = dataclasses.replace(LLAMA_1B, stack=stack)
         found = plan("uniform", spec, ring(*(edge(f"d{i}", 8) for i in range(3))))
         assert [(s.first_layer, s.end_layer) for s in found.stages] == [(0, 6), (6, 12), (12, 17)]
 
@@ -195,7 +197,7 @@ class TestUniform:
     ) -> None:
         table = LLAMA_1B.vocab_size * LLAMA_1B.width
         for tied, extra in ((True, table), (False, 0)):
-            spec = dataclasses.replace(LLAMA_1B, tied_head=tied)
+            spec = dataclasses.replace(LLAMA_1B, head=Head(tied=tied))
             found = plan("uniform", spec, ring(edge("a", 8), edge("b", 8)))
             held = sum(stage.weight_bytes for stage in found.stages)
             assert held == pytest.approx(2 * (spec.parameters + extra), rel=1e-5)

@@ -11,7 +11,8 @@ from test_resource_scheduling import Seq, running, state, work
 from pentad.execution.engine import Engine
 from pentad.execution.pace import Pace
 from pentad.execution.scheduling import EngineLimits, SchedulerInput
-from pentad.execution.spec import ModelSpec, Rope
+from pentad.execution.spec import Rope
+from pentad.execution.uniform import uniform_spec
 from pentad.registry import load
 from pentad.resource.scheduling.sarathi import Sarathi
 from pentad.resource.scheduling.short_requests import chunk_tokens
@@ -19,7 +20,7 @@ from pentad.resource.simulator import SimulationOptions, TraceItem, simulate
 from pentad.testing.engines import run, token_request, toy_engine
 
 PACE = Pace(least_s=0.02, prompt_token_s=0.001)
-SMALL = ModelSpec(
+SMALL = uniform_spec(
     name="small",
     family="llama",
     vocab_size=1000,

@@ -361,10 +361,9 @@ def test_logits_that_are_no_numbers_fail_their_sequence() -> None:
 
 
 def test_narrow_windows_and_speculation_do_not_go_together() -> None:
-    from dataclasses import replace
 
     runner = ToyRunner()
-    runner.spec = replace(runner.spec, window=32)
+    runner.spec = runner.spec.with_attention(window=32)
     with pytest.raises(Incompatible, match="windows of 32 tokens, speculation needs 64"):
         speculating(DraftModel(least_confidence=0), runner=runner)
 

@@ -14,13 +14,14 @@ from pentad import registry
 from pentad.errors import Incompatible
 from pentad.execution.quant import dequantize
 from pentad.execution.spec import ModelSpec, Rope
+from pentad.execution.uniform import uniform_spec
 from pentad.execution.weights import StoredTensor
 from pentad.model.transforms.base import apply
 from pentad.model.transforms.kv_pooling import KVPooling
 
 
 def spec(heads: int = 12, kv_heads: int = 6) -> ModelSpec:
-    return ModelSpec(
+    return uniform_spec(
         name="m",
         family="llama",
         vocab_size=8,

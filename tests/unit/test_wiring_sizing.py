@@ -4,10 +4,11 @@ import pytest
 
 from pentad.errors import Infeasible
 from pentad.execution.scheduling import EngineLimits
-from pentad.execution.spec import ModelSpec, Rope
+from pentad.execution.spec import Rope
+from pentad.execution.uniform import uniform_spec
 from pentad.resource.sizing import kv_cache_bytes
 
-SPEC = ModelSpec(
+SPEC = uniform_spec(
     name="toy",
     family="llama",
     vocab_size=32,

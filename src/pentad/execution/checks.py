@@ -135,9 +135,9 @@ def check_memory(free_bytes: int, requests: Sequence[TokenRequest], kv_bytes: in
 
 def check_window(spec: ModelSpec) -> None:
     """Raises Incompatible for a model that trees of drafted tokens cannot be verified with."""
-    if spec.window is not None and spec.window < MAX_NODES:
+    if (window := spec.narrowest_window) is not None and window < MAX_NODES:
         raise Incompatible(
-            f"model {spec.name!r} attends to windows of {spec.window} tokens, speculation needs {MAX_NODES}",
+            f"model {spec.name!r} attends to windows of {window} tokens, speculation needs {MAX_NODES}",
             hint="set --speculation none",
             param="speculation",
         )

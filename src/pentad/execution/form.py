@@ -30,7 +30,7 @@ class ModelForm:
         """Bytes of that many parameters of the layers."""
         return parameters * self.weight_bits / 8
 
-    def kv_bytes(self, spec: ModelSpec, slots: float, layers: int | None = None) -> float:
+    def kv_bytes(self, spec: ModelSpec, slots: float, layers: range | None = None) -> float:
         """Bytes of keys and values of `slots` tokens over `layers` (None means all)."""
-        share = 1.0 if layers is None else layers / spec.layers
-        return slots * spec.kv_bytes_per_token(self.kv_bits / 8) * share
+        first, end = (layers.start, layers.stop) if layers is not None else (0, None)
+        return slots * spec.kv_bytes_per_token(self.kv_bits / 8, first, end)

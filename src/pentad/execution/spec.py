@@ -7,158 +7,276 @@ P block (page) of the KV cache, S slots of one sequence.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pentad.execution.layers import Block as Block
+from pentad.execution.layers import FeedForward as FeedForward
+from pentad.execution.mixers import Attention as Attention
+from pentad.execution.mixers import Norm as Norm
+from pentad.execution.mixers import Shape, Shapes, at_least_one
+from pentad.execution.positions import Learned as Learned
+from pentad.execution.positions import RelativeBuckets
+from pentad.execution.positions import Rope as Rope
+from pentad.execution.positions import RopeScaling as RopeScaling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RopeScaling:
-    """Llama 3 frequency scaling (Llama 3.1 release, `rope_scaling` of type llama3) or linear."""
+class Stack:
+    """Layers over one stream of hidden states, and what stands around them."""
 
-    kind: Literal["llama3", "linear"] = "llama3"
-    factor: float = 8.0
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_context: int = 8192
+    width: int
+    blocks: tuple[Block, ...]
+    positions: Learned | RelativeBuckets | None = None
+    """What the stack has once for all layers; rotary ones belong to a layer."""
+    embedding_norm: Norm | None = None
+    """On what enters the first layer (BERT, BLOOM)."""
+    final_norm: Norm | None = None
+    causal: bool = True
+    """Whether a token sees those in front of it alone."""
+    stem: tuple[Shape, ...] = ()
+    """Of a tower: convolutions that make hidden states of pixels or sound, [out, in, *kernel] with bias."""
+    class_token: bool = False
+    projector: tuple[Shape, ...] = ()
+    """Of a tower: matrices [out, in] with bias that bring its states to the width of the model."""
+
+    def __post_init__(self) -> None:
+        at_least_one("width", self.width)
+        at_least_one("layers", len(self.blocks))
+
+    def shapes(self) -> Iterator[tuple[str, Shape]]:
+        """Every tensor of the stack, layer by layer."""
+        if isinstance(self.positions, Learned):
+            yield "positions", (self.positions.max_positions + self.positions.offset, self.width)
+        elif self.positions is not None:
+            heads = next(b.mixer.heads for b in self.blocks if isinstance(b.mixer, Attention))
+            yield "relative", (self.positions.buckets, heads)
+        for kind, shapes in (("stem", self.stem), ("projector", self.projector)):
+            for i, shape in enumerate(shapes):
+                yield f"{kind}.{i}", shape
+                yield f"{kind}.{i}.bias", shape[:1]
+        if self.class_token:
+            yield "class_token", (self.width,)
+        if self.embedding_norm is not None:
+            yield from self.embedding_norm.shapes("embed_norm", self.width).items()
+        for i, block in enumerate(self.blocks):
+            for name, shape in block.shapes(self.width).items():
+                yield f"layers.{i}.{name}", shape
+        if self.final_norm is not None:
+            yield from self.final_norm.shapes("final_norm", self.width).items()
+
+    @property
+    def parameters(self) -> int:
+        return sum(math.prod(shape) for _, shape in self.shapes())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rope:
-    """Rotary positions (Su et al. 2021)."""
+class Head:
+    """How hidden states become scores of the next token."""
 
-    base: float = 10_000.0
-    dim: int
-    """Rotated part of each head; equals the head size in most families."""
-    pairing: Literal["half", "interleaved"] = "half"
-    """Which two elements turn together: (i, i + dim/2), or (2i, 2i + 1) as in Llama GGUF files."""
-    scaling: RopeScaling | None = None
-    frequency_factors: tuple[float, ...] | None = None
-    """Per-pair divisors that a file ships (`rope_freqs`); takes the place of `scaling`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Learned:
-    """A table of position embeddings added to the token embeddings."""
-
-    max_positions: int
-    offset: int = 0
-
-
-Positions = Rope | Learned | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Norm:
-    """Normalisation and where it stands relative to its block."""
-
-    kind: Literal["rms", "layer"] = "rms"
-    eps: float = 1e-5
-    placement: Literal["pre", "post"] = "pre"
-    embedding: bool = False
-    """Whether the embeddings are normalised too, as in BERT."""
+    tied: bool = True
+    """Whether the token embeddings serve as its matrix."""
+    bias: bool = False
+    cap: float | None = None
+    """Logits z become cap * tanh(z / cap) (Gemma 2)."""
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """The declarative description of one decoder or encoder.
+    """The declarative description of a model: a main stack, and the encoder and towers that it reads.
 
-    Derives parameter counts, FLOPs and KV bytes. Raises ValueError on an impossible geometry.
+    Parameters, FLOPs and KV bytes derive from the records, per layer. Raises ValueError on an impossible
+    geometry.
     """
 
     name: str
     family: str
     """Which mapping made this spec (`llama`, `qwen2`, `bert` ...); for people, never for branches."""
     vocab_size: int
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    ffn_width: int
     context_length: int
-    positions: Positions
-    norm: Norm = field(default_factory=Norm)
-    activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu"
-    gated: bool = True
-    """SwiGLU-like: down(activation(gate(x)) * up(x)); otherwise down(activation(up(x)))."""
-    biases: frozenset[Literal["qkv", "out", "ffn"]] = frozenset()
-    qk_norm: bool = False
-    parallel_block: bool = False
-    """Attention and feed-forward read the same norm and are added together (GPT-J, PaLM)."""
-    tied_head: bool = True
-    causal: bool = True
+    stack: Stack
+    head: Head | None = field(default_factory=Head)
+    """None: hidden states are the result, as of an encoder."""
     token_types: int = 0
-    window: int | None = None
-    """Sliding attention window in tokens; None attends to all."""
-    window_layers: tuple[int, ...] | None = None
-    """Layers that use `window`; None means all."""
+    embedding_scale: float = 1.0
+    """Factor of the token embeddings (Gemma)."""
+    encoder: Stack | None = None
+    """What cross-attention reads (T5, Whisper). Without a stem it shares the token embeddings."""
+    towers: tuple[Stack, ...] = ()
+    """What makes embeddings of images or sound, which stand among those of tokens."""
+    _attention: Attention | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.heads % self.kv_heads:
-            raise ValueError(f"{self.heads} query heads do not share {self.kv_heads} key/value heads evenly")
-        for name in (
-            "vocab_size",
-            "layers",
-            "width",
-            "heads",
-            "kv_heads",
-            "head_dim",
-            "ffn_width",
-            "context_length",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
+        at_least_one("vocab_size", self.vocab_size)
+        at_least_one("context_length", self.context_length)
+        kinds = {
+            (m.heads, m.kv_heads, m.head_dim): m
+            for m in (block.mixer for block in dict.fromkeys(self.blocks))
+            if isinstance(m, Attention)
+        }
+        object.__setattr__(self, "_attention", next(iter(kinds.values())) if len(kinds) == 1 else None)
 
     @property
-    def attention(self) -> Literal["mha", "gqa", "mqa"]:
-        """Multi-head, grouped-query or multi-query, derived from the head counts."""
-        if self.kv_heads == self.heads:
-            return "mha"
-        return "mqa" if self.kv_heads == 1 else "gqa"
+    def blocks(self) -> tuple[Block, ...]:
+        """The layers of the main stack."""
+        return self.stack.blocks
 
     @property
-    def block_parameters(self) -> int:
-        """Parameters of one layer."""
-        q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        n = self.width * (q + 2 * kv) + q * self.width
-        n += self.width * self.ffn_width * (3 if self.gated else 2)
-        norm_size = self.width * (1 if self.norm.kind == "rms" else 2)
-        n += norm_size * (1 if self.parallel_block else 2)
-        n += 2 * self.head_dim if self.qk_norm else 0
-        if "qkv" in self.biases:
-            n += q + 2 * kv
-        if "out" in self.biases:
-            n += self.width
-        if "ffn" in self.biases:
-            n += self.ffn_width * (2 if self.gated else 1) + self.width
-        return n
+    def layers(self) -> int:
+        return len(self.stack.blocks)
+
+    @property
+    def width(self) -> int:
+        return self.stack.width
+
+    @property
+    def causal(self) -> bool:
+        """Whether it generates text."""
+        return self.stack.causal
+
+    @property
+    def learned(self) -> Learned | None:
+        """The table of positions in front of the layers."""
+        return self.stack.positions if isinstance(self.stack.positions, Learned) else None
+
+    @property
+    def rope(self) -> Rope | None:
+        """The rotary positions of the first layer that has any; None where none has."""
+        mixers = (block.mixer for block in self.blocks)
+        ropes = (m.positions for m in mixers if isinstance(m, Attention))
+        return next((rope for rope in ropes if isinstance(rope, Rope)), None)
+
+    @property
+    def tied_head(self) -> bool:
+        """Whether the embeddings serve as the head."""
+        return self.head is not None and self.head.tied
+
+    @property
+    def own_head(self) -> bool:
+        """Whether it has a head with a matrix of its own."""
+        return self.head is not None and not self.head.tied
+
+    @property
+    def heads(self) -> int:
+        """Query heads of the layers that attend. Raises ValueError where they differ."""
+        return self._alike.heads
+
+    @property
+    def kv_heads(self) -> int:
+        """Key/value heads, likewise."""
+        return self._alike.kv_heads
+
+    @property
+    def head_dim(self) -> int:
+        """Size of a head, likewise."""
+        return self._alike.head_dim
+
+    @property
+    def ffn_width(self) -> int:
+        """Hidden columns of the layers' feed-forwards. Raises ValueError where they differ."""
+        widths = {block.feed_forward.width for block in self.blocks if block.feed_forward is not None}
+        if len(widths) != 1:
+            raise ValueError(f"the layers of model {self.name!r} have no feed-forward width in common")
+        return widths.pop()
+
+    @property
+    def _alike(self) -> Attention:
+        if self._attention is None:
+            raise ValueError(f"the layers of model {self.name!r} have no attention in common")
+        return self._attention
+
+    @property
+    def attention(self) -> str:
+        """Kinds of the layers' mixers: `mha`, `gqa`, `mqa`, `latent`, `recurrent`, joined by +."""
+        return "+".join(dict.fromkeys(b.mixer.kind for b in self.blocks if b.mixer is not None))
+
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """How many tokens each layer sees; None: all."""
+        return tuple(block.window for block in self.blocks)
+
+    @property
+    def narrowest_window(self) -> int | None:
+        """The smallest of them; None where every layer sees all."""
+        return min((w for w in self.windows if w is not None), default=None)
+
+    def tensors(self) -> dict[str, Shape]:
+        """Every canonical tensor and its shape; those of encoder and towers behind a prefix."""
+        found: Shapes = {"embed": (self.vocab_size, self.width)}
+        if self.token_types:
+            found["token_types"] = (self.token_types, self.width)
+        found |= self.stack.shapes()
+        if self.head is not None and not self.head.tied:
+            found["head"] = (self.vocab_size, self.width)
+        if self.head is not None and self.head.bias:
+            found["head.bias"] = (self.vocab_size,)
+        others = {f"towers.{i}": tower for i, tower in enumerate(self.towers)}
+        if self.encoder is not None:
+            others["encoder"] = self.encoder
+        for prefix, stack in others.items():
+            found |= {f"{prefix}.{name}": shape for name, shape in stack.shapes()}
+        return found
 
     @property
     def parameters(self) -> int:
         """All parameters; a tied head counts once."""
-        n = self.vocab_size * self.width + self.layers * self.block_parameters
-        norm_size = self.width * (1 if self.norm.kind == "rms" else 2)
-        n += norm_size * (int(self.norm.placement == "pre") + int(self.norm.embedding))
-        if isinstance(self.positions, Learned):
-            n += (self.positions.max_positions + self.positions.offset) * self.width
-        n += self.token_types * self.width
-        if self.causal and not self.tied_head:
-            n += self.vocab_size * self.width
-        return n
+        return sum(math.prod(shape) for shape in self.tensors().values())
 
-    def kv_bytes_per_token(self, element_bytes: float = 2) -> int:
-        """Bytes of keys and values that one token adds over all layers."""
-        return round(2 * self.layers * self.kv_heads * self.head_dim * element_bytes)
+    @property
+    def active_parameters(self) -> int:
+        """Without the experts that a token doesn't go through."""
+        idle = sum(
+            math.prod(block.shapes(self.width)[name]) * (1 - share)
+            for block in self.blocks
+            if block.feed_forward is not None
+            for name, share in block.feed_forward.active().items()
+        )
+        return self.parameters - round(idle)
+
+    def layer_parameters(self, first: int = 0, end: int | None = None) -> int:
+        """Parameters of the layers from `first` to in front of `end`."""
+        return sum(block.parameters(self.width) for block in self.blocks[first:end])
+
+    def kv_bytes_per_token(self, element_bytes: float = 2, first: int = 0, end: int | None = None) -> int:
+        """Bytes that one token adds to the cache over these layers, were every one of them kept."""
+        return round(sum(block.kv_elements for block in self.blocks[first:end]) * element_bytes)
+
+    def state_bytes(self, element_bytes: float = 4) -> int:
+        """Bytes that a sequence holds whatever its length, of recurrent layers."""
+        mixers = (block.mixer for block in self.blocks)
+        return round(sum(m.state_elements for m in mixers if m is not None) * element_bytes)
 
     def flops(self, tokens: int, context: int, logit_rows: int | None = None) -> int:
         """Multiply-adds times two for a step of `tokens` new tokens that each see about `context` slots.
 
         Args:
             tokens: new tokens computed.
-            context: mean number of slots each new token attends to.
+            context: mean number of slots each new token attends to; a layer's window cuts it.
             logit_rows: rows through the head; None means all tokens.
         """
-        matrices = self.block_parameters * self.layers
-        attention = 2 * self.layers * self.heads * self.head_dim * context
+        each = 0.0
+        for block in self.blocks:
+            seen = context if block.window is None else min(context, block.window)
+            pairs = 0 if block.mixer is None else block.mixer.pair_products()
+            each += block.active_products(self.width) + pairs * seen
         head = self.vocab_size * self.width * (tokens if logit_rows is None else logit_rows)
-        return 2 * (tokens * (matrices + attention) + head)
+        return round(2 * (tokens * each + (head if self.head is not None else 0)))
+
+    def with_attention(self, **changes: Any) -> ModelSpec:
+        """The same model with other fields in every layer's attention."""
+        return self.with_blocks(
+            lambda block: (
+                replace(block, mixer=replace(block.mixer, **changes))
+                if isinstance(block.mixer, Attention)
+                else block
+            )
+        )
+
+    def with_blocks(self, change: Callable[[Block], Block]) -> ModelSpec:
+        """The same model with every layer changed; equal layers stay one object."""
+        changed = {block: change(block) for block in dict.fromkeys(self.blocks)}
+        blocks = tuple(changed[block] for block in self.blocks)
+        return replace(self, stack=replace(self.stack, blocks=blocks))

@@ -14,12 +14,15 @@ used, else a roofline. Scaling the terms to a real model's steps is separate: ca
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pentad.execution.device import DeviceProfile
 from pentad.execution.form import ModelForm as ModelForm
-from pentad.execution.spec import ModelSpec
+from pentad.execution.layers import Experts
+from pentad.execution.mixers import Mixer
+from pentad.execution.spec import Attention, Block, ModelSpec
 from pentad.resource.matrices import MatrixRates, flops_per_s, read_bytes_per_s
 from pentad.resource.step_shape import StepShape
 
@@ -49,22 +52,29 @@ def counted_units(shape: StepShape, counted: str | None, *, dense: bool) -> int:
     return int(getattr(shape, counted) + more)
 
 
-def software_units(spec: ModelSpec, layers: int) -> dict[str, Unit]:
-    """What a runner spends beside matrix products: name in `DeviceProfile.extra`, seconds per unit."""
-    heads = spec.heads * spec.head_dim
-    kv = spec.kv_heads * spec.head_dim
+def software_units(spec: ModelSpec, layers: range | None = None) -> dict[str, Unit]:
+    """What a runner spends beside matrix products: name in `DeviceProfile.extra`, seconds per unit.
+
+    Args:
+        layers: those that it runs; None means all.
+    """
+    blocks = spec.blocks if layers is None else spec.blocks[layers.start : layers.stop]
+    count = len(blocks)
+    mixers = [block.mixer for block in blocks if block.mixer is not None]
+    pairs = sum(2 * mixer.pair_products() for mixer in mixers)
+    heads = sum(projected_elements(mixer, spec.width) for mixer in mixers)
     return {
         "step_overhead_s": ("overhead", None, 1),
-        "layer_overhead_s": ("overhead", None, layers),
+        "layer_overhead_s": ("overhead", None, count),
         "sequence_overhead_s": ("overhead", "sequences", 1),
         "token_overhead_s": ("overhead", "tokens", 1),
-        "attention_call_s": ("overhead", "calls", layers),
-        "kv_element_s": ("attention", "slots", layers * 2 * kv),
-        "decode_pair_flop_s": ("attention", "decode_pairs", layers * 4 * heads),
-        "chunk_pair_flop_s": ("attention", "chunk_pairs", layers * 4 * heads),
-        "width_element_s": ("elementwise", "tokens", layers * spec.width),
-        "head_element_s": ("elementwise", "tokens", layers * (heads + 2 * kv)),
-        "ffn_element_s": ("elementwise", "tokens", layers * spec.ffn_width),
+        "attention_call_s": ("overhead", "calls", count),
+        "kv_element_s": ("attention", "slots", sum(block.kv_elements for block in blocks)),
+        "decode_pair_flop_s": ("attention", "decode_pairs", pairs),
+        "chunk_pair_flop_s": ("attention", "chunk_pairs", pairs),
+        "width_element_s": ("elementwise", "tokens", count * spec.width),
+        "head_element_s": ("elementwise", "tokens", heads),
+        "ffn_element_s": ("elementwise", "tokens", sum(feed_forward_columns(block) for block in blocks)),
         "logit_s": ("elementwise", "rows", spec.vocab_size),
     }
 
@@ -99,26 +109,34 @@ class StepCost:
     profile: DeviceProfile
     spec: ModelSpec
     form: ModelForm = field(default_factory=ModelForm)
-    layers: int | None = None
-    """How many of the layers this device runs; None means all."""
+    layers: range | None = None
+    """Which of the layers this device runs; None means all."""
     head: bool = True
     """Whether the head runs here (the last stage of a pipeline)."""
     calibration: Calibration = field(default_factory=Calibration)
     _blocks: MatrixRates = field(init=False, repr=False, compare=False)
     _head: MatrixRates = field(init=False, repr=False, compare=False)
     _software: tuple[_Linear, ...] = field(init=False, repr=False, compare=False)
+    _products: tuple[tuple[Product, int], ...] = field(init=False, repr=False, compare=False)
     _block_seconds: dict[int, float] = field(init=False, repr=False, compare=False, default_factory=dict)
     _head_seconds: dict[int, float] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         head_bits = self.form.weight_bits if self.form.head_bits is None else self.form.head_bits
-        working_set = self.form.weight_bytes(self.num_layers * self.spec.block_parameters)
+        working_set = self.form.weight_bytes(self.spec.layer_parameters(*self._bounds))
         if self.head:
             working_set += self.spec.vocab_size * self.spec.width * head_bits / 8
         tied = MatrixRates(self.profile, head_bits, working_set, tied_head=True)
         own = tied if self.spec.tied_head and tied.measured else None
         object.__setattr__(self, "_blocks", MatrixRates(self.profile, self.form.weight_bits, working_set))
         object.__setattr__(self, "_head", own or MatrixRates(self.profile, head_bits, working_set))
+        blocks = Counter(self.spec.blocks[slice(*self._bounds)])
+        products = (
+            (product, count)
+            for block, count in blocks.items()
+            for product in products_of(block, self.spec.width)
+        )
+        object.__setattr__(self, "_products", tuple(products))
         object.__setattr__(self, "_software", self._linear())
 
     def _linear(self) -> tuple[_Linear, ...]:
@@ -130,7 +148,7 @@ class StepCost:
         scale = self.form.kv_bits / extra.get("software_bits", self.form.kv_bits)
         sums: dict[str, float] = dict.fromkeys(TERMS, 0.0)
         counts: dict[str, dict[str, float]] = {term: {} for term in TERMS}
-        for name, (term, counted, units) in software_units(self.spec, self.num_layers).items():
+        for name, (term, counted, units) in software_units(self.spec, self.layers).items():
             seconds = extra.get(name, 0.0) * units * (1.0 if term == "overhead" else scale)
             if counted is None:
                 sums[term] += seconds
@@ -142,7 +160,11 @@ class StepCost:
 
     @property
     def num_layers(self) -> int:
-        return self.spec.layers if self.layers is None else self.layers
+        return self.spec.layers if self.layers is None else len(self.layers)
+
+    @property
+    def _bounds(self) -> tuple[int, int]:
+        return (0, self.spec.layers) if self.layers is None else (self.layers.start, self.layers.stop)
 
     def seconds(self, shape: StepShape) -> float:
         """Predicted wall time of one step."""
@@ -161,22 +183,25 @@ class StepCost:
 
     def _matrices(self, shape: StepShape) -> float:
         apart = shape.chunk_tokens if self.profile.extra.get("prompts_apart") else 0
-        block = self._block(apart) + self._block(shape.tokens - apart)
+        layers = self._layers(apart) + self._layers(shape.tokens - apart)
         if not self.head:
-            return self.num_layers * block
+            return layers
         head = self._head_seconds.get(shape.rows)
         if head is None:
             head = self._head.seconds(shape.rows, self.spec.vocab_size, self.spec.width)
             self._head_seconds[shape.rows] = head
-        return self.num_layers * block + head
+        return layers + head
 
-    def _block(self, tokens: int) -> float:
-        """Seconds of one layer's products."""
+    def _layers(self, tokens: int) -> float:
+        """Seconds of the layers' products."""
         if not tokens:
             return 0.0
         seconds = self._block_seconds.get(tokens)
         if seconds is None:
-            seconds = sum(self._blocks.seconds(tokens, n, k) for n, k in block_matrices(self.spec))
+            seconds = sum(
+                count * p.count * self._blocks.seconds(p.rows_of(tokens), p.n, p.k)
+                for p, count in self._products
+            )
             self._block_seconds[tokens] = seconds
         return seconds
 
@@ -188,12 +213,13 @@ class StepCost:
         return attention, elementwise, overhead
 
     def _roofline(self, shape: StepShape) -> float:
-        spec, layers = self.spec, self.num_layers
-        kv_bytes = self.form.kv_bytes(spec, shape.slots, layers)
+        kv_bytes = self.form.kv_bytes(self.spec, shape.slots, self.layers)
+        mixers = (block.mixer for block in self.spec.blocks[slice(*self._bounds)])
+        each = sum(mixer.pair_products() for mixer in mixers if mixer is not None)
         pairs = shape.decode_pairs + shape.chunk_pairs
         return max(
             kv_bytes / read_bytes_per_s(self.profile, kv_bytes),
-            4 * layers * spec.heads * spec.head_dim * pairs / flops_per_s(self.profile, self.form.kv_bits),
+            2 * each * pairs / flops_per_s(self.profile, self.form.kv_bits),
         )
 
     def binding(self, shape: StepShape) -> str:
@@ -211,11 +237,49 @@ def counts(shape: StepShape) -> tuple[int, ...]:
     return 1, shape.sequences, shape.tokens, shape.decode_pairs, shape.chunk_pairs
 
 
-def block_matrices(spec: ModelSpec) -> tuple[tuple[int, int], ...]:
-    """(out, in) of every matrix product of one layer; q, k and v are one."""
-    q, kv, width, ffn = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim, spec.width, spec.ffn_width
-    up = ((ffn, width),) * (2 if spec.gated else 1)
-    return ((q + 2 * kv, width), (width, q), *up, (width, ffn))
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A matrix product of one layer."""
+
+    n: int
+    """Outputs."""
+    k: int
+    """Inputs."""
+    count: int = 1
+    """How many of this shape there are."""
+    share: float = 1.0
+    """Of the tokens, how many go through each: of routed experts a part."""
+
+    def rows_of(self, tokens: int) -> int:
+        """Rows of it in a step of so many tokens."""
+        return tokens if self.share == 1 else max(1, round(tokens * self.share))
+
+
+def products_of(block: Block, width: int) -> tuple[Product, ...]:
+    """Every matrix product of one layer; q, k and v of attention are one."""
+    shapes = {name: shape for name, shape in block.shapes(width).items() if len(shape) > 1}
+    found = []
+    if isinstance(block.mixer, Attention):
+        (q, _), (kv, _) = shapes.pop("q"), shapes.pop("k")
+        del shapes["v"]
+        found.append(Product(q + 2 * kv, width))
+    for name, shape in shapes.items():
+        if len(shape) == 2:
+            found.append(Product(shape[0], shape[1]))
+        elif isinstance(block.feed_forward, Experts) and name.startswith("experts."):
+            share = block.feed_forward.per_token / block.feed_forward.count
+            found.append(Product(shape[1], shape[2], shape[0], share))
+    return tuple(found)
+
+
+def projected_elements(mixer: Mixer, width: int) -> int:
+    """Numbers that a token's projections give in front of mixing: of attention, queries, keys and values."""
+    return sum(s[0] for name, s in mixer.shapes(width).items() if len(s) == 2 and name not in ("o", "conv"))
+
+
+def feed_forward_columns(block: Block) -> int:
+    """Hidden columns of the feed-forward that a token goes through."""
+    return 0 if block.feed_forward is None else block.feed_forward.width
 
 
 def chunks(tokens: int, chunk_tokens: int) -> Sequence[tuple[int, int]]:

@@ -19,6 +19,7 @@ from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
 from pentad.execution.request import TokenRequest
 from pentad.execution.sampling import draw, draw_batch
 from pentad.execution.spec import ModelSpec
+from pentad.execution.uniform import uniform_spec
 
 _WORD = 0xFFFF_FFFF_FFFF_FFFF
 _UNWRITTEN = 0x5A5A_5A5A
@@ -26,7 +27,7 @@ _UNWRITTEN = 0x5A5A_5A5A
 
 def toy_spec(*, vocab_size: int = 97, context_length: int = 512, heads: int = 1) -> ModelSpec:
     """The geometry that a ToyRunner claims to have."""
-    return ModelSpec(
+    return uniform_spec(
         name="toy",
         family="toy",
         vocab_size=vocab_size,

@@ -90,6 +90,8 @@ def show(
     flags: dict[str, Any], config: pathlib.Path | None, model: ModelArgument, json: JsonOption = False
 ) -> None:
     """Show what a stored model is: origin, digest, geometry, memory."""
+    from pentad.execution.spec_summary import spec_summary
+
     card = model_store(flags, config).show(model)
     spec = card.spec
     details = _card(card.stored) | {
@@ -100,7 +102,7 @@ def show(
         "chat_template": card.chat_template,
         "end_tokens": list(card.end_tokens),
         "sampling": dict(card.sampling),
-        "spec": dataclasses.asdict(spec),
+        "spec": spec_summary(spec),
     }
     if json:
         print_json(details)

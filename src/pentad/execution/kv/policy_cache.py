@@ -294,7 +294,7 @@ def check_policy(runner: Runner, policy: KVPolicy, *, speculation: bool) -> None
     refused = None
     if speculation and "speculation" in policy.excludes:
         refused = f"KV policy {name!r} cannot be combined with speculation", "--speculation none or "
-    elif runner.spec.window is not None:
+    elif runner.spec.narrowest_window is not None:
         refused = f"KV policy {name!r} knows no windows, and model {model!r} attends to some", ""
     elif not isinstance(runner, HeadRunner):
         refused = f"{type(runner).__name__} cannot drop KV entries, as policy {name!r} asks", ""

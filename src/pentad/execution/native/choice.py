@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from pentad.errors import Incompatible, UnknownName
 from pentad.execution.native.library import NEEDS, usable
 from pentad.execution.native.structs import FORMATS
-from pentad.execution.spec import Learned, ModelSpec, Rope
+from pentad.execution.spec import Attention, Block, FeedForward, ModelSpec
+from pentad.execution.support import first_unsupported, unsupported_parts
 from pentad.execution.weights import WeightSource
 from pentad.types import Decision
 
@@ -39,30 +40,52 @@ class RunnerChoice:
 
 def unsupported_geometry(spec: ModelSpec) -> str | None:
     """What of a spec the kernels cannot do; None if they can do all of it."""
-    rope = spec.positions
-    checks = (
-        (not spec.causal, "it is an encoder"),
-        (not isinstance(rope, Rope), "its positions are not rotary"),
-        (spec.norm.kind != "rms", "it has layer norms"),
-        (spec.norm.placement != "pre", "it normalises after its blocks"),
-        (spec.norm.embedding, "it normalises its embeddings"),
-        (not spec.gated or spec.activation != "silu", "its feed-forward is not SwiGLU"),
-        (spec.biases - {"qkv"}, f"it has biases on {', '.join(sorted(spec.biases - {'qkv'}))}"),
-        (spec.qk_norm, "it normalises queries and keys"),
-        (spec.parallel_block, "its attention and feed-forward are parallel"),
-        (spec.token_types, "it has token types"),
-        (
-            spec.head_dim % _LANES or spec.head_dim > _MOST_HEAD_DIM,
-            f"its head size {spec.head_dim} is not a multiple of {_LANES} up to {_MOST_HEAD_DIM}",
-        ),
-        (spec.width % _LANES, f"its width {spec.width} is not a multiple of {_LANES}"),
-        (spec.ffn_width % _LANES, f"its feed-forward width {spec.ffn_width} is not a multiple of {_LANES}"),
-        (
-            isinstance(rope, Rope) and (rope.dim % 2 or not 0 < rope.dim <= spec.head_dim),
-            f"it turns {getattr(rope, 'dim', 0)} of {spec.head_dim} elements of a head",
-        ),
-    )
-    return next((reason for wrong, reason in checks if wrong), None)
+    return first_unsupported(spec, _decoder_limits)
+
+
+def _decoder_limits(spec: ModelSpec) -> Iterator[str]:
+    if not spec.causal or spec.head is None:
+        yield "it is an encoder"
+    yield from unsupported_parts(spec)
+    rope, stack = spec.rope, spec.stack
+    if rope is None or stack.positions is not None:
+        yield "its positions are not rotary"
+    if stack.embedding_norm is not None:
+        yield "it normalises its embeddings"
+    if spec.token_types:
+        yield "it has token types"
+    if spec.embedding_scale != 1:
+        yield "it scales its embeddings"
+    if rope is not None and (rope.dim % 2 or not 0 < rope.dim <= spec.head_dim):
+        yield f"it turns {rope.dim} of {spec.head_dim} elements of a head"
+    if spec.head_dim % _LANES or spec.head_dim > _MOST_HEAD_DIM:
+        yield f"its head size {spec.head_dim} is not a multiple of {_LANES} up to {_MOST_HEAD_DIM}"
+    if spec.width % _LANES:
+        yield f"its width {spec.width} is not a multiple of {_LANES}"
+    for block in dict.fromkeys(spec.blocks):
+        yield from _layer_limits(block)
+    if stack.final_norm is None:
+        yield "it has no norm in front of its head"
+    if len({b.feed_forward for b in spec.blocks}) > 1 or len({b.norm for b in spec.blocks}) > 1:
+        yield "its layers differ in more than their windows"
+
+
+def _layer_limits(block: Block) -> Iterator[str]:
+    mixer, inner = block.mixer, block.feed_forward
+    assert isinstance(mixer, Attention)
+    assert isinstance(inner, FeedForward)
+    if block.norm.kind != "rms":
+        yield "it has layer norms"
+    if block.placement != "pre":
+        yield "it normalises after its blocks"
+    if not inner.gated or inner.activation != "silu":
+        yield "its feed-forward is not SwiGLU"
+    if mixer.out_bias or inner.bias:
+        yield "it has biases on " + ", ".join(["ffn"] * inner.bias + ["out"] * mixer.out_bias)
+    if block.parallel:
+        yield "its attention and feed-forward are parallel"
+    if inner.width % _LANES:
+        yield f"its feed-forward width {inner.width} is not a multiple of {_LANES}"
 
 
 def unsupported_storage(weights: WeightSource) -> str | None:
@@ -76,25 +99,43 @@ def unsupported_storage(weights: WeightSource) -> str | None:
 
 def unsupported_encoder(spec: ModelSpec) -> str | None:
     """What of an encoder's spec the kernels cannot do; None if they can do all of it."""
-    checks = (
-        (spec.causal, "it generates text"),
-        (not isinstance(spec.positions, Learned), "its positions are not learned"),
-        (spec.norm.kind != "layer", "it has no layer norms"),
-        (spec.norm.placement != "post", "it normalises before its blocks"),
-        (not spec.norm.embedding, "it does not normalise its embeddings"),
-        (spec.gated, "its feed-forward is gated"),
-        (spec.biases != {"qkv", "out", "ffn"}, "it has matrices without biases"),
-        (spec.kv_heads != spec.heads, "its query heads share keys and values"),
-        (spec.qk_norm, "it normalises queries and keys"),
-        (spec.parallel_block, "its attention and feed-forward are parallel"),
-        (spec.window is not None, "its attention has a window"),
-        (spec.head_dim % _HALF, f"its head size {spec.head_dim} is not a multiple of {_HALF}"),
-        (
-            any(n % _LANES for n in (spec.width, spec.ffn_width, spec.heads * spec.head_dim)),
-            f"one of its widths is not a multiple of {_LANES}",
-        ),
-    )
-    return next((reason for wrong, reason in checks if wrong), None)
+    return first_unsupported(spec, _encoder_limits)
+
+
+def _encoder_limits(spec: ModelSpec) -> Iterator[str]:
+    if spec.causal:
+        yield "it generates text"
+    yield from unsupported_parts(spec)
+    if spec.learned is None:
+        yield "its positions are not learned"
+    if spec.stack.embedding_norm is None:
+        yield "it does not normalise its embeddings"
+    if len(set(spec.blocks)) > 1:
+        yield "its layers differ"
+    block = spec.blocks[0]
+    mixer, inner = block.mixer, block.feed_forward
+    assert isinstance(mixer, Attention)
+    assert isinstance(inner, FeedForward)
+    if block.norm.kind != "layer":
+        yield "it has no layer norms"
+    if block.placement != "post":
+        yield "it normalises before its blocks"
+    if inner.gated:
+        yield "its feed-forward is gated"
+    if not (mixer.qkv_bias and mixer.out_bias and inner.bias):
+        yield "it has matrices without biases"
+    if mixer.kv_heads != mixer.heads:
+        yield "its query heads share keys and values"
+    if mixer.qk_norm is not None:
+        yield "it normalises queries and keys"
+    if block.parallel:
+        yield "its attention and feed-forward are parallel"
+    if mixer.window is not None:
+        yield "its attention has a window"
+    if mixer.head_dim % _HALF:
+        yield f"its head size {mixer.head_dim} is not a multiple of {_HALF}"
+    if any(n % _LANES for n in (spec.width, inner.width, mixer.heads * mixer.head_dim)):
+        yield f"one of its widths is not a multiple of {_LANES}"
 
 
 def choose_kernels(asked: str, *, built: Collection[str], flags: Collection[str]) -> str:

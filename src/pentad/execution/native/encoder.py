@@ -18,7 +18,7 @@ from pentad.execution.native.library import KernelLibrary, built, cpu_flags, ope
 from pentad.execution.native.runner import default_threads
 from pentad.execution.native.structs import ENCODER_TENSORS, FORMATS, EncoderConfig
 from pentad.execution.quant import dequantize
-from pentad.execution.spec import Learned, ModelSpec
+from pentad.execution.spec import FeedForward, ModelSpec
 from pentad.execution.texts import encode_in_batches
 from pentad.execution.weight_reader import WeightReader
 from pentad.execution.weights import WeightSource
@@ -55,9 +55,8 @@ class NativeEncoder:
         if reason is not None:
             raise Incompatible(f"model {spec.name!r} cannot run on the native kernels: {reason}")
         self.spec = spec
-        positions = spec.positions
-        assert isinstance(positions, Learned)
-        self.max_tokens = min(spec.context_length, positions.max_positions)
+        assert spec.learned is not None
+        self.max_tokens = min(spec.context_length, spec.learned.max_positions)
         """The longest text, special tokens included."""
         library = open_library(choose_kernels(kernels, built=built(), flags=cpu_flags()))
         self.kernels = library.name
@@ -107,18 +106,18 @@ class NativeEncoder:
         return found
 
     def _created(self, library: KernelLibrary, threads: int) -> int:
-        spec = self.spec
+        spec, inner = self.spec, inner_of(self.spec)
         config = EncoderConfig(
             layers=spec.layers,
             width=spec.width,
             heads=spec.heads,
             head_dim=spec.head_dim,
-            ffn_width=spec.ffn_width,
+            ffn_width=inner.width,
             vocab=spec.vocab_size,
-            activation=_ACTIVATIONS[spec.activation],
+            activation=_ACTIVATIONS[inner.activation],
             threads=threads,
             max_tokens=self.max_tokens,
-            eps=spec.norm.eps,
+            eps=spec.blocks[0].norm.eps,
         )
         model: int | None = library.functions.pentad_encoder_create(ctypes.byref(config))
         if model is None:
@@ -137,8 +136,8 @@ class NativeEncoder:
 
     def _positions(self, reader: WeightReader) -> npt.NDArray[np.float32]:
         """What is added to a token at each position: its embedding, and that of the first token type."""
-        spec, learned = self.spec, self.spec.positions
-        assert isinstance(learned, Learned)
+        spec, learned = self.spec, self.spec.learned
+        assert learned is not None
         rows = learned.max_positions + learned.offset
         table = dequantize(reader.stored("positions", (rows, spec.width)))
         table = table[learned.offset : learned.offset + self.max_tokens]
@@ -157,20 +156,27 @@ class NativeEncoder:
             )
 
 
+def inner_of(spec: ModelSpec) -> FeedForward:
+    """The feed-forward that all layers of a supported encoder share."""
+    inner = spec.blocks[0].feed_forward
+    assert isinstance(inner, FeedForward)
+    return inner
+
+
 def _canonical(name: str, layer: int) -> str:
     return name if layer == _MODEL else f"layers.{layer}.{name}"
 
 
 def _matrices(spec: ModelSpec) -> Iterator[tuple[str, int, tuple[int, int]]]:
     """Name, layer and [out, in] of every matrix."""
-    heads = spec.heads * spec.head_dim
+    heads, columns = spec.heads * spec.head_dim, inner_of(spec).width
     yield "embed", _MODEL, (spec.vocab_size, spec.width)
     for layer in range(spec.layers):
         for name in ("q", "k", "v"):
             yield name, layer, (heads, spec.width)
         yield "o", layer, (spec.width, heads)
-        yield "up", layer, (spec.ffn_width, spec.width)
-        yield "down", layer, (spec.width, spec.ffn_width)
+        yield "up", layer, (columns, spec.width)
+        yield "down", layer, (spec.width, columns)
 
 
 def _vectors(spec: ModelSpec) -> Iterator[tuple[str, int, tuple[str, ...], int]]:
@@ -181,5 +187,5 @@ def _vectors(spec: ModelSpec) -> Iterator[tuple[str, int, tuple[str, ...], int]]
         yield "ffn_norm", layer, ("ffn_norm", "ffn_norm.bias"), spec.width
         yield "qkv.bias", layer, ("q.bias", "k.bias", "v.bias"), spec.heads * spec.head_dim
         yield "o.bias", layer, ("o.bias",), spec.width
-        yield "up.bias", layer, ("up.bias",), spec.ffn_width
+        yield "up.bias", layer, ("up.bias",), inner_of(spec).width
         yield "down.bias", layer, ("down.bias",), spec.width

@@ -16,7 +16,7 @@ from pentad.execution.native.packed import PackedCache, forget_pages, mapped_fil
 from pentad.execution.native.structs import FORMATS, TENSORS
 from pentad.execution.quant import dequantize
 from pentad.execution.residency.base import HeldWeights, WeightResidency
-from pentad.execution.spec import ModelSpec, Rope
+from pentad.execution.spec import Attention, ModelSpec
 from pentad.execution.weight_reader import WeightReader
 from pentad.execution.weights import StoredTensor, WeightSource
 
@@ -66,8 +66,7 @@ class NativeLoader:
         self._model = model
         self._spec = spec
         self._reader = WeightReader(spec, source)
-        positions = spec.positions
-        self._interleaved = isinstance(positions, Rope) and positions.pairing == "interleaved"
+        self._interleaved = spec.rope is not None and spec.rope.pairing == "interleaved"
 
     def load(self, cache: PackedCache | None, residency: WeightResidency) -> HeldWeights:
         """The packed weights, which must outlive the model, where the residency puts them.
@@ -124,17 +123,21 @@ class NativeLoader:
     def _vectors(self) -> Iterator[tuple[str, int, int]]:
         spec = self._spec
         yield "final_norm", _MODEL, spec.width
-        for layer in range(spec.layers):
+        for layer, block in enumerate(spec.blocks):
             yield "attn_norm", layer, spec.width
             yield "ffn_norm", layer, spec.width
-            if "qkv" in spec.biases:
+            assert isinstance(block.mixer, Attention)
+            if block.mixer.qkv_bias:
                 yield "q.bias", layer, spec.heads * spec.head_dim
                 yield "k.bias", layer, spec.kv_heads * spec.head_dim
                 yield "v.bias", layer, spec.kv_heads * spec.head_dim
+            if block.mixer.qk_norm is not None:
+                yield "q_norm", layer, spec.head_dim
+                yield "k_norm", layer, spec.head_dim
 
     def _set_vector(self, name: str, layer: int, size: int) -> None:
         values = np.ascontiguousarray(dequantize(self._reader.stored(_canonical(name, layer), (size,))))
-        turned = self._interleaved and name in ("q.bias", "k.bias")
+        turned = self._interleaved and name in ("q.bias", "k.bias", "q_norm", "k_norm")
         address = values.ctypes.data
         if self._functions.pentad_set(
             self._model, TENSORS[name], layer, FORMATS["F32"], address, 1, size, int(turned)
@@ -159,7 +162,7 @@ class NativeLoader:
         forget_pages(data)
 
     def _description(self, matrices: list[_Matrix]) -> str:
-        rope = self._spec.positions
+        rope = self._spec.rope
         tensors = ";".join(
             f"{m.layer}.{m.name} {m.stored.format} {m.shape} {m.turned} {m.offset}" for m in matrices
         )
@@ -199,15 +202,10 @@ def _canonical(name: str, layer: int) -> str:
 
 def _matrix_shapes(spec: ModelSpec) -> Iterator[tuple[str, int, tuple[int, int]]]:
     """Name, layer and [out, in] of every matrix, in the order in which a step reads them."""
-    q, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
-    for layer in range(spec.layers):
-        yield "q", layer, (q, spec.width)
-        yield "k", layer, (kv, spec.width)
-        yield "v", layer, (kv, spec.width)
-        yield "o", layer, (spec.width, q)
-        yield "gate", layer, (spec.ffn_width, spec.width)
-        yield "up", layer, (spec.ffn_width, spec.width)
-        yield "down", layer, (spec.width, spec.ffn_width)
+    for layer, block in enumerate(spec.blocks):
+        for name, shape in block.shapes(spec.width).items():
+            if len(shape) == 2:
+                yield name, layer, (shape[0], shape[1])
     yield "embed", _MODEL, (spec.vocab_size, spec.width)
-    if not spec.tied_head:
+    if spec.own_head:
         yield "head", _MODEL, (spec.vocab_size, spec.width)

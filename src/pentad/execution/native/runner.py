@@ -32,12 +32,21 @@ from pentad.execution.native.library import KernelLibrary, built, cpu_flags, ope
 from pentad.execution.native.loading import NativeLoader
 from pentad.execution.native.packed import PackedCache
 from pentad.execution.native.sampling import DrawPlan, greedy_drawn
-from pentad.execution.native.structs import FORMATS, PACKED_BITS, Config
+from pentad.execution.native.structs import (
+    COLLECTIVES,
+    FORMATS,
+    OPS,
+    PACKED_BITS,
+    TENSORS,
+    Config,
+    ProgramOp,
+)
+from pentad.execution.program import step_program
 from pentad.execution.residency.base import WeightResidency
 from pentad.execution.residency.mapped import Mapped
 from pentad.execution.rope import inverse_frequencies
 from pentad.execution.sampling import is_plain
-from pentad.execution.spec import ModelSpec, Rope
+from pentad.execution.spec import ModelSpec
 from pentad.execution.threads import ThreadChoice
 from pentad.execution.weights import WeightSource
 from pentad.types import Decision
@@ -336,6 +345,15 @@ def packed_form(spec: ModelSpec, weights: WeightSource, kv_dtype: str) -> ModelF
     )
 
 
+def packed_program(spec: ModelSpec) -> ctypes.Array[ProgramOp]:
+    """The ops of a step as the kernels take them."""
+    ops = [
+        ProgramOp(OPS[op.kind], op.layer, TENSORS[op.tensor] if op.tensor else 0, COLLECTIVES[op.collective])
+        for op in step_program(spec)
+    ]
+    return (ProgramOp * len(ops))(*ops)
+
+
 def default_threads() -> int:
     """One per core that this process may use; two threads of one core share its arithmetic."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -366,27 +384,27 @@ def _create(
     library: KernelLibrary, spec: ModelSpec, blocks: int, threads: int, kv_bits: int, attention_scores: bool
 ) -> int:
     """An empty model with its KV cache. Raises Infeasible when memory does not suffice."""
-    rope = spec.positions
-    assert isinstance(rope, Rope)
+    rope, inner = spec.rope, spec.blocks[0].feed_forward
+    assert rope is not None
+    assert inner is not None
     frequencies = inverse_frequencies(rope)
-    narrow = range(spec.layers) if spec.window_layers is None else spec.window_layers
-    windows = np.array([spec.window or 0 if i in narrow else 0 for i in range(spec.layers)], np.int32)
+    windows = np.array([window or 0 for window in spec.windows], np.int32)
+    program = packed_program(spec)
     config = Config(
         layers=spec.layers,
         width=spec.width,
         heads=spec.heads,
         kv_heads=spec.kv_heads,
         head_dim=spec.head_dim,
-        ffn_width=spec.ffn_width,
+        ffn_width=inner.width,
         vocab=spec.vocab_size,
         rope_dim=rope.dim,
-        qkv_bias=int("qkv" in spec.biases),
         threads=threads,
         num_blocks=blocks,
         max_context=min(spec.context_length, blocks * BLOCK_SIZE),
         kv_bits=kv_bits,
         attention_scores=int(attention_scores),
-        eps=spec.norm.eps,
+        eps=spec.blocks[0].norm.eps,
         inverse_frequencies=frequencies.ctypes.data,
     )
     model: int | None = library.functions.pentad_create(ctypes.byref(config))
@@ -396,7 +414,10 @@ def _create(
             hint="lower kv_bytes",
             param="kv_bytes",
         )
-    if library.functions.pentad_set_windows(model, windows.ctypes.data):
+    functions = library.functions
+    if functions.pentad_set_windows(model, windows.ctypes.data) or functions.pentad_set_program(
+        model, ctypes.addressof(program), len(program)
+    ):
         library.functions.pentad_destroy(model)
         raise Infeasible(f"memory does not hold model {spec.name!r}", hint="choose a smaller model")
     return model

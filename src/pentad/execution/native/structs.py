@@ -6,7 +6,7 @@ import ctypes
 from types import MappingProxyType
 from typing import Final
 
-INTERFACE: Final = 6
+INTERFACE: Final = 7
 """PENTAD_INTERFACE of native.h. A library built from another one is refused."""
 
 _i32, _u64, _f64, _address = ctypes.c_int32, ctypes.c_uint64, ctypes.c_double, ctypes.c_void_p
@@ -25,7 +25,6 @@ class Config(ctypes.Structure):
         ("vocab", _i32),
         ("rope_dim", _i32),
         ("window", _i32),
-        ("qkv_bias", _i32),
         ("threads", _i32),
         ("num_blocks", _i32),
         ("max_tokens", _i32),
@@ -137,8 +136,25 @@ class EncoderConfig(ctypes.Structure):
     )
 
 
-STRUCTS: Final = (Config, Batch, DrawRow, DrawnRow, Draws, EncoderConfig)
+class ProgramOp(ctypes.Structure):
+    """pentad_op"""
+
+    _fields_ = (("kind", _i32), ("layer", _i32), ("tensor", _i32), ("collective", _i32))
+
+
+STRUCTS: Final = (Config, Batch, DrawRow, DrawnRow, Draws, EncoderConfig, ProgramOp)
 """In the order of pentad_struct_bytes."""
+
+OPS: Final = MappingProxyType(
+    {
+        kind: code
+        for code, kind in enumerate(("embed", "norm", "qkv", "attend", "out", "gate_up", "down", "head"))
+    }
+)
+"""Kind of an op to pentad_op_kind."""
+
+COLLECTIVES: Final = MappingProxyType({None: 0, "sum": 1, "gather": 2})
+"""How ranks meet behind an op, to the number in pentad_op."""
 
 ENCODER_TENSORS: Final = MappingProxyType(
     {
@@ -177,7 +193,7 @@ TENSORS: Final = MappingProxyType(
         for code, name in enumerate(
             (
                 *("embed", "head", "final_norm", "attn_norm", "q", "k", "v", "o"),
-                *("ffn_norm", "gate", "up", "down", "q.bias", "k.bias", "v.bias"),
+                *("ffn_norm", "gate", "up", "down", "q.bias", "k.bias", "v.bias", "q_norm", "k_norm"),
             )
         )
     }

@@ -60,7 +60,7 @@ class PagedAttention:
         self._kernel = kernel
         self._slots = torch.from_numpy(batch.slots).to(cache.device, torch.int64)
         self._tokens = len(batch.token_ids)
-        self._windows = layer_windows(spec)
+        self._windows = spec.windows
         fused = kernel is not None
         self._groups = {w: tuple(_groups(batch, cache, w, fused=fused)) for w in set(self._windows)}
 
@@ -94,12 +94,6 @@ class PagedAttention:
             enable_gqa=spec.kv_heads != spec.heads,
         )
         return context[0].transpose(0, 1).flatten(1)
-
-
-def layer_windows(spec: ModelSpec) -> tuple[int | None, ...]:
-    """The attention window of each layer; None where all earlier tokens are seen."""
-    narrow = range(spec.layers) if spec.window_layers is None else spec.window_layers
-    return tuple(spec.window if i in narrow else None for i in range(spec.layers))
 
 
 def _groups(batch: RaggedBatch, cache: KVCache, window: int | None, *, fused: bool) -> Iterator[_Group]:
@@ -230,7 +224,7 @@ class TextAttention:
 
     def __init__(self, spec: ModelSpec, lengths: Sequence[int]) -> None:
         self._spec = spec
-        self._windows = layer_windows(spec)
+        self._windows = spec.windows
         self._runs: list[tuple[int, int, int]] = []
         start = 0
         for length in lengths:

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from pentad.errors import Incompatible
-from pentad.execution.spec import Learned, ModelSpec
+from pentad.execution.spec import ModelSpec
+from pentad.execution.support import check_supported
 from pentad.execution.texts import encode_in_batches
 from pentad.execution.torch.attention import TextAttention
 from pentad.execution.torch.devices import Precision, resolve_device, resolve_dtype
@@ -36,6 +37,7 @@ class TorchEncoder:
         """Loads the weights; see `TorchRunner.load` for the arguments and errors."""
         if spec.causal:
             raise Incompatible(f"model {spec.name!r} generates text; embeddings need an encoder")
+        check_supported(spec)
         self._device = resolve_device(device)
         precision = resolve_dtype(dtype, self._device)
         pack = self._device.type == "cpu" and precision == torch.bfloat16 and packing_available()
@@ -44,7 +46,7 @@ class TorchEncoder:
         self._program = Program(spec, loaded)
         self.spec = spec
         self.weight_bytes = loaded.nbytes
-        learned = spec.positions.max_positions if isinstance(spec.positions, Learned) else spec.context_length
+        learned = spec.context_length if spec.learned is None else spec.learned.max_positions
         self.max_tokens = min(spec.context_length, learned)
         """The longest text, special tokens included."""
 

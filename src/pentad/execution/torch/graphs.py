@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from pentad.execution.batch import RaggedBatch
-from pentad.execution.torch.attention import layer_windows
 from pentad.execution.torch.cache import KVCache
 from pentad.execution.torch.decode import DecodeKernel, DecodeRows, table_columns
 from pentad.execution.torch.program import Program
@@ -92,7 +91,7 @@ class DecodeSteps:
         self._cache = cache
         self._kernel = kernel
         self._record = record
-        self._windows = layer_windows(program.spec)
+        self._windows = program.spec.windows
         self._most_blocks = -(-program.spec.context_length // cache.block_size)
         self._steps: dict[int, tuple[StepBuffers, Compute]] = {}
 

@@ -8,12 +8,12 @@ round once where the plain path rounds twice.
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
+from pentad.execution.layers import Activation
 
 
 class Linear(Protocol):

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from pentad.execution.layers import FeedForward
+from pentad.execution.mixers import Norm
 from pentad.execution.quant import dequantize, dequantize_rows
-from pentad.execution.spec import Learned, ModelSpec, Rope
+from pentad.execution.spec import Attention, ModelSpec, Rope
 from pentad.execution.torch.linear import Linear, linear
 from pentad.execution.torch.rope import half_order
 from pentad.execution.weight_reader import WeightReader
@@ -24,6 +26,7 @@ class NormWeights:
 
     scale: torch.Tensor
     shift: torch.Tensor | None
+    eps: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,15 +89,14 @@ class WeightLoader:
     def outside(self) -> Weights:
         """What lies outside the layers."""
         spec = self._spec
-        learned = spec.positions if isinstance(spec.positions, Learned) else None
+        learned = spec.learned
         rows = learned.max_positions + learned.offset if learned else 0
         embed = self._matrix("embed", spec.vocab_size, spec.width)
         positions = self._matrix("positions", rows, spec.width) if learned else None
         types = self._matrix("token_types", spec.token_types, spec.width) if spec.token_types else None
-        embed_norm = self._norm("embed_norm") if spec.norm.embedding else None
-        final_norm = self._norm("final_norm") if spec.norm.placement == "pre" else None
-        separate = spec.causal and not spec.tied_head
-        head = self._linear("head", spec.vocab_size, spec.width, bias=False) if separate else None
+        embed_norm = self._norm("embed_norm", spec.stack.embedding_norm)
+        final_norm = self._norm("final_norm", spec.stack.final_norm)
+        head = self._linear("head", spec.vocab_size, spec.width, bias=False) if spec.own_head else None
         return Weights(
             embed=embed,
             positions=positions,
@@ -108,36 +110,39 @@ class WeightLoader:
 
     def layer(self, index: int) -> LayerWeights:
         """One block."""
-        spec = self._spec
+        spec, block = self._spec, self._spec.blocks[index]
         prefix = f"layers.{index}."
-        ffn_bias = "ffn" in spec.biases
-        heads_width = spec.heads * spec.head_dim
+        mixer, inner = block.mixer, block.feed_forward
+        assert isinstance(mixer, Attention)
+        assert isinstance(inner, FeedForward)
+        rows, normed = mixer.heads * mixer.head_dim, mixer.qk_norm is not None
+        attn_norm = self._norm(prefix + "attn_norm", block.norm)
+        assert attn_norm is not None
         return LayerWeights(
-            attn_norm=self._norm(prefix + "attn_norm"),
-            qkv=self._qkv(prefix),
-            o=self._linear(prefix + "o", spec.width, heads_width, bias="out" in spec.biases),
-            q_norm=self._head_norm(prefix + "q_norm") if spec.qk_norm else None,
-            k_norm=self._head_norm(prefix + "k_norm") if spec.qk_norm else None,
-            ffn_norm=None if spec.parallel_block else self._norm(prefix + "ffn_norm"),
-            gate=self._linear(prefix + "gate", spec.ffn_width, spec.width, bias=ffn_bias)
-            if spec.gated
+            attn_norm=attn_norm,
+            qkv=self._qkv(prefix, mixer),
+            o=self._linear(prefix + "o", spec.width, rows, bias=mixer.out_bias),
+            q_norm=self._head_norm(prefix + "q_norm", mixer) if normed else None,
+            k_norm=self._head_norm(prefix + "k_norm", mixer) if normed else None,
+            ffn_norm=None if block.shared_norm else self._norm(prefix + "ffn_norm", block.norm),
+            gate=self._linear(prefix + "gate", inner.width, spec.width, bias=inner.bias)
+            if inner.gated
             else None,
-            up=self._linear(prefix + "up", spec.ffn_width, spec.width, bias=ffn_bias),
-            down=self._linear(prefix + "down", spec.width, spec.ffn_width, bias=ffn_bias),
+            up=self._linear(prefix + "up", inner.width, spec.width, bias=inner.bias),
+            down=self._linear(prefix + "down", spec.width, inner.width, bias=inner.bias),
         )
 
-    def _qkv(self, prefix: str) -> Linear:
+    def _qkv(self, prefix: str, mixer: Attention) -> Linear:
         """Queries, keys and values as one matrix, interleaved rotary rows brought into halves."""
-        spec = self._spec
-        counts = (spec.heads, spec.kv_heads, spec.kv_heads)
-        total = sum(counts) * spec.head_dim
-        fused = self._staged(total, spec.width)
-        bias = torch.empty(total, dtype=self._dtype) if "qkv" in spec.biases else None
+        counts = (mixer.heads, mixer.kv_heads, mixer.kv_heads)
+        total = sum(counts) * mixer.head_dim
+        fused = self._staged(total, self._spec.width)
+        bias = torch.empty(total, dtype=self._dtype) if mixer.qkv_bias else None
         start = 0
         for name, heads in zip("qkv", counts, strict=True):
-            rows = heads * spec.head_dim
-            turned = isinstance(spec.positions, Rope) and name != "v"
-            order = half_order(heads, spec.head_dim, spec.positions) if turned else None  # type: ignore[arg-type]
+            rows = heads * mixer.head_dim
+            turned = isinstance(mixer.positions, Rope) and name != "v"
+            order = half_order(heads, mixer.head_dim, mixer.positions) if turned else None  # type: ignore[arg-type]
             self._fill(fused[start : start + rows], prefix + name, order)
             if bias is not None:
                 self._fill(bias[start : start + rows], f"{prefix}{name}.bias", order)
@@ -168,17 +173,19 @@ class WeightLoader:
         self._nbytes += weight.nbytes
         return weight.to(self._device)
 
-    def _norm(self, name: str) -> NormWeights:
+    def _norm(self, name: str, record: Norm | None) -> NormWeights | None:
+        if record is None:
+            return None
         width = self._spec.width
-        shift = self._vector(name + ".bias", width) if self._spec.norm.kind == "layer" else None
-        norm = NormWeights(scale=self._vector(name, width), shift=shift)
+        shift = self._vector(name + ".bias", width) if record.kind == "layer" else None
+        norm = NormWeights(scale=self._vector(name, width), shift=shift, eps=record.eps)
         self._nbytes += norm.scale.nbytes + (0 if shift is None else shift.nbytes)
         return norm
 
-    def _head_norm(self, name: str) -> torch.Tensor:
-        scale = self._vector(name, self._spec.head_dim)
-        positions = self._spec.positions
-        order = half_order(1, self._spec.head_dim, positions) if isinstance(positions, Rope) else None
+    def _head_norm(self, name: str, mixer: Attention) -> torch.Tensor:
+        scale = self._vector(name, mixer.head_dim)
+        rope = mixer.positions
+        order = half_order(1, mixer.head_dim, rope) if isinstance(rope, Rope) else None
         self._nbytes += scale.nbytes
         return scale if order is None else scale[order]
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from pentad.execution.spec import Learned, ModelSpec, Rope
+from pentad.execution.layers import FeedForward
+from pentad.execution.spec import Block, ModelSpec
 from pentad.execution.torch.loading import LayerWeights, NormWeights, Weights
 from pentad.execution.torch.rope import Rotation
 
@@ -30,8 +31,9 @@ class Program:
     def __init__(self, spec: ModelSpec, weights: Weights) -> None:
         self.spec = spec
         self.weights = weights
-        rope = spec.positions if isinstance(spec.positions, Rope) else None
+        rope = spec.rope
         self._rotation = Rotation(rope, weights.embed.dtype, weights.embed.device) if rope else None
+        self._heads, self._kv_heads, self._head_dim = spec.heads, spec.kv_heads, spec.head_dim
         self._turned = spec.heads + spec.kv_heads
 
     def hidden(
@@ -42,7 +44,7 @@ class Program:
         tables = self.tables(positions)
         for i, layer in enumerate(self.weights.layers):
             x = self.block(i, layer, x, tables, attend)
-        return x if self.weights.final_norm is None else self._normed(x, self.weights.final_norm)
+        return x if self.weights.final_norm is None else normed(x, self.weights.final_norm)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits [R, V] in the compute precision of hidden states [R, E]."""
@@ -60,9 +62,10 @@ class Program:
         self, i: int, layer: LayerWeights, x: torch.Tensor, tables: Tables | None, attend: Attend
     ) -> torch.Tensor:
         """Layer i over hidden states [N, E]."""
-        if self.spec.norm.placement == "pre":
-            return self._pre_norm_block(i, layer, x, tables, attend)
-        return self._post_norm_block(i, layer, x, tables, attend)
+        record = self.spec.blocks[i]
+        if record.placement == "pre":
+            return self._pre_norm_block(i, record, layer, x, tables, attend)
+        return self._post_norm_block(i, record, layer, x, tables, attend)
 
     def embedded(
         self, tokens: torch.Tensor, positions: torch.Tensor, inputs: Inputs | None = None
@@ -74,49 +77,67 @@ class Program:
             rows, takers = inputs
             x[takers] = rows.to(x.dtype)
         if weights.positions is not None:
-            assert isinstance(self.spec.positions, Learned)
-            x = x + F.embedding(positions + self.spec.positions.offset, weights.positions)
+            assert self.spec.learned is not None
+            x = x + F.embedding(positions + self.spec.learned.offset, weights.positions)
         if weights.token_types is not None:
             x = x + weights.token_types[0]
-        return x if weights.embed_norm is None else self._normed(x, weights.embed_norm)
+        return x if weights.embed_norm is None else normed(x, weights.embed_norm)
 
     def _pre_norm_block(
-        self, i: int, layer: LayerWeights, x: torch.Tensor, tables: Tables | None, attend: Attend
+        self,
+        i: int,
+        record: Block,
+        layer: LayerWeights,
+        x: torch.Tensor,
+        tables: Tables | None,
+        attend: Attend,
     ) -> torch.Tensor:
-        normed = self._normed(x, layer.attn_norm)
-        context = attend(i, self._heads(layer, normed, tables))
+        read = normed(x, layer.attn_norm)
+        context = attend(i, self._qkv(record, layer, read, tables))
         x = layer.o.plus(context, x)
         if layer.ffn_norm is not None:  # a parallel block feeds both halves the same norm
-            normed = self._normed(x, layer.ffn_norm)
-        return layer.down.plus(self._inner(layer, normed), x)
+            read = normed(x, layer.ffn_norm)
+        return layer.down.plus(self._inner(record, layer, read), x)
 
     def _post_norm_block(
-        self, i: int, layer: LayerWeights, x: torch.Tensor, tables: Tables | None, attend: Attend
+        self,
+        i: int,
+        record: Block,
+        layer: LayerWeights,
+        x: torch.Tensor,
+        tables: Tables | None,
+        attend: Attend,
     ) -> torch.Tensor:
-        context = attend(i, self._heads(layer, x, tables))
-        x = self._normed(layer.o.plus(context, x), layer.attn_norm)
-        x = layer.down.plus(self._inner(layer, x), x)
-        return x if layer.ffn_norm is None else self._normed(x, layer.ffn_norm)
+        context = attend(i, self._qkv(record, layer, x, tables))
+        x = normed(layer.o.plus(context, x), layer.attn_norm)
+        x = layer.down.plus(self._inner(record, layer, x), x)
+        return x if layer.ffn_norm is None else normed(x, layer.ffn_norm)
 
-    def _heads(self, layer: LayerWeights, x: torch.Tensor, tables: Tables | None) -> torch.Tensor:
-        """Queries, keys and values [N, H + 2K, D], normed and turned as the spec says."""
-        spec = self.spec
-        heads = layer.qkv(x).view(len(x), spec.heads + 2 * spec.kv_heads, spec.head_dim)
+    def _qkv(
+        self, record: Block, layer: LayerWeights, x: torch.Tensor, tables: Tables | None
+    ) -> torch.Tensor:
+        """Queries, keys and values [N, H + 2K, D], normed and turned as the record says."""
+        heads = layer.qkv(x).view(len(x), self._turned + self._kv_heads, self._head_dim)
         if layer.q_norm is not None and layer.k_norm is not None:
-            queries, keys = heads[:, : spec.heads], heads[:, spec.heads : self._turned]
-            queries.copy_(F.rms_norm(queries, (spec.head_dim,), layer.q_norm, spec.norm.eps))
-            keys.copy_(F.rms_norm(keys, (spec.head_dim,), layer.k_norm, spec.norm.eps))
+            queries, keys = heads[:, : self._heads], heads[:, self._heads : self._turned]
+            queries.copy_(F.rms_norm(queries, (self._head_dim,), layer.q_norm, record.norm.eps))
+            keys.copy_(F.rms_norm(keys, (self._head_dim,), layer.k_norm, record.norm.eps))
         if self._rotation is not None and tables is not None:
             self._rotation.turn(heads[:, : self._turned], tables)
         return heads
 
-    def _inner(self, layer: LayerWeights, x: torch.Tensor) -> torch.Tensor:
+    def _inner(self, record: Block, layer: LayerWeights, x: torch.Tensor) -> torch.Tensor:
         """The feed-forward's inner activations [N, F]."""
+        inner = record.feed_forward
+        assert isinstance(inner, FeedForward)
         if layer.gate is None:
-            return layer.up.activated(x, self.spec.activation)
-        return layer.up.times(x, layer.gate.activated(x, self.spec.activation))
+            return layer.up.activated(x, inner.activation)
+        return layer.up.times(x, layer.gate.activated(x, inner.activation))
 
-    def _normed(self, x: torch.Tensor, norm: NormWeights) -> torch.Tensor:
-        if norm.shift is None:
-            return F.rms_norm(x, (self.spec.width,), norm.scale, self.spec.norm.eps)
-        return F.layer_norm(x, (self.spec.width,), norm.scale, norm.shift, self.spec.norm.eps)
+
+def normed(x: torch.Tensor, norm: NormWeights) -> torch.Tensor:
+    """Rows [N, E], normalised."""
+    size = x.shape[-1:]
+    if norm.shift is None:
+        return F.rms_norm(x, size, norm.scale, norm.eps)
+    return F.layer_norm(x, size, norm.scale, norm.shift, norm.eps)

@@ -17,6 +17,7 @@ from pentad.execution.form import ModelForm
 from pentad.execution.kv.sizing import block_count
 from pentad.execution.sampling import draw_batch
 from pentad.execution.spec import ModelSpec
+from pentad.execution.support import check_supported
 from pentad.execution.threads import ThreadChoice
 from pentad.execution.torch.attention import PagedAttention
 from pentad.execution.torch.cache import KVCache
@@ -111,6 +112,7 @@ class TorchRunner:
         """
         if not spec.causal:
             raise Incompatible(f"model {spec.name!r} is an encoder; it embeds texts and generates none")
+        check_supported(spec)
         if threads is not None and threads < 1:
             raise InvalidRequest(f"threads is {threads}, must be at least 1", param="threads")
         where = resolve_device(device)

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pentad.execution.layers import Activation
 from pentad.execution.spec import ModelSpec
 from pentad.execution.taps import Tap
 from pentad.execution.torch.attention import TextAttention
-from pentad.execution.torch.linear import Activation, Linear
+from pentad.execution.torch.linear import Linear
 from pentad.execution.torch.loading import LayerWeights, WeightLoader
 from pentad.execution.torch.program import Program
 from pentad.execution.weights import WeightSource

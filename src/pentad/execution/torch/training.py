@@ -19,7 +19,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from pentad.errors import BadModelFile, Incompatible
 from pentad.execution.quant import dequantize
-from pentad.execution.spec import ModelSpec, Rope
+from pentad.execution.spec import Attention, ModelSpec, Rope
 from pentad.execution.torch.attention import TextAttention
 from pentad.execution.torch.linear import Dense, Linear
 from pentad.execution.torch.loading import WeightLoader, Weights
@@ -50,22 +50,20 @@ class _Assembly(WeightLoader):
         super().__init__(spec, source, dtype=torch.float32, device=_CPU)
         self._tensors = tensors
 
-    def _qkv(self, prefix: str) -> Linear:
-        weights = [self._turned(prefix + name, name) for name in "qkv"]
-        biases = [self._turned(f"{prefix}{name}.bias", name) for name in "qkv"] if self._has_bias else None
+    def _qkv(self, prefix: str, mixer: Attention) -> Linear:
+        weights = [self._turned(prefix + name, name, mixer) for name in "qkv"]
+        biases = (
+            [self._turned(f"{prefix}{name}.bias", name, mixer) for name in "qkv"] if mixer.qkv_bias else None
+        )
         return Dense(torch.cat(weights), None if biases is None else torch.cat(biases))
 
-    @property
-    def _has_bias(self) -> bool:
-        return "qkv" in self._spec.biases
-
-    def _turned(self, name: str, kind: str) -> torch.Tensor:
+    def _turned(self, name: str, kind: str, mixer: Attention) -> torch.Tensor:
         """The rows of a matrix, interleaved rotary ones brought into halves."""
-        spec, tensor = self._spec, self._taken(name)
-        heads = spec.heads if kind == "q" else spec.kv_heads
-        if kind == "v" or not isinstance(spec.positions, Rope):
+        tensor = self._taken(name)
+        heads = mixer.heads if kind == "q" else mixer.kv_heads
+        if kind == "v" or not isinstance(mixer.positions, Rope):
             return tensor
-        order = half_order(heads, spec.head_dim, spec.positions)
+        order = half_order(heads, mixer.head_dim, mixer.positions)
         return tensor if order is None else tensor[order]
 
     def _linear(

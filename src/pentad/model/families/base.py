@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from math import prod
 from types import MappingProxyType
 
 from pentad.errors import BadModelFile
-from pentad.execution.spec import Learned, ModelSpec
+from pentad.execution.spec import ModelSpec
 from pentad.execution.weights import StoredTensor
 from pentad.model.files.fields import Fields
 from pentad.model.files.formats import Container
@@ -86,7 +85,7 @@ def bind(family: Family, names: Names, spec: ModelSpec, container: Container, so
         (p for p in family.optional_prefixes if any(t.startswith(p) for t in container.tensors)), ""
     )
     where: dict[str, tuple[str, int, int] | str] = {}
-    for canonical, shape in expected_shapes(spec).items():
+    for canonical, shape in spec.tensors().items():
         name, rows = _locate(names, spec, canonical, prefix)
         info = container.tensors.get(name)
         if info is None:
@@ -110,58 +109,6 @@ def _locate(names: Names, spec: ModelSpec, canonical: str, prefix: str) -> tuple
     name = place if isinstance(place, str) else place.name
     full = prefix + name.replace("{i}", layer) + suffix
     return full, None if isinstance(place, str) else (place.start(spec), place.count(spec))
-
-
-def expected_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    """Every canonical tensor of a model with that spec and its shape.
-
-    Invariant: the sizes add up to `spec.parameters`.
-    """
-    shapes: dict[str, tuple[int, ...]] = {"embed": (spec.vocab_size, spec.width)}
-    if isinstance(spec.positions, Learned):
-        shapes["positions"] = (spec.positions.max_positions + spec.positions.offset, spec.width)
-    if spec.token_types:
-        shapes["token_types"] = (spec.token_types, spec.width)
-    if spec.norm.embedding:
-        _norm(shapes, spec, "embed_norm", spec.width)
-    for i in range(spec.layers):
-        _layer(shapes, spec, f"layers.{i}.")
-    if spec.norm.placement == "pre":
-        _norm(shapes, spec, "final_norm", spec.width)
-    if spec.causal and not spec.tied_head:
-        shapes["head"] = (spec.vocab_size, spec.width)
-    return shapes
-
-
-def _norm(shapes: dict[str, tuple[int, ...]], spec: ModelSpec, name: str, size: int) -> None:
-    shapes[name] = (size,)
-    if spec.norm.kind == "layer":
-        shapes[name + ".bias"] = (size,)
-
-
-def _layer(shapes: dict[str, tuple[int, ...]], spec: ModelSpec, prefix: str) -> None:
-    q, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
-    groups: tuple[tuple[str, dict[str, tuple[int, int]]], ...] = (
-        ("qkv", {"q": (q, spec.width), "k": (kv, spec.width), "v": (kv, spec.width)}),
-        ("out", {"o": (spec.width, q)}),
-        ("ffn", {"gate": (spec.ffn_width, spec.width)} if spec.gated else {}),
-        ("ffn", {"up": (spec.ffn_width, spec.width), "down": (spec.width, spec.ffn_width)}),
-    )
-    _norm(shapes, spec, prefix + "attn_norm", spec.width)
-    for bias, matrices in groups:
-        for name, shape in matrices.items():
-            shapes[prefix + name] = shape
-            if bias in spec.biases:
-                shapes[prefix + name + ".bias"] = shape[:1]
-    if spec.qk_norm:
-        shapes[prefix + "q_norm"] = shapes[prefix + "k_norm"] = (spec.head_dim,)
-    if not spec.parallel_block:
-        _norm(shapes, spec, prefix + "ffn_norm", spec.width)
-
-
-def parameter_count(spec: ModelSpec) -> int:
-    """Parameters counted tensor by tensor."""
-    return sum(prod(shape) for shape in expected_shapes(spec).values())
 
 
 def check_geometry(fields: Fields, build: Callable[[], ModelSpec]) -> ModelSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pentad.execution.spec import Learned, ModelSpec, Norm
+from pentad.execution.uniform import uniform_spec
 from pentad.model.families.base import Family
 from pentad.model.files.fields import MAX_CONTEXT, MAX_LAYERS, Fields
 from pentad.model.files.formats import Container
@@ -41,7 +42,7 @@ def _spec(
     name: str, vocab: int, positions: int, types: int, eps: float, sizes: tuple[int, int, int, int]
 ) -> ModelSpec:
     layers, width, heads, ffn_width = sizes
-    return ModelSpec(
+    return uniform_spec(
         name=name,
         family="bert",
         vocab_size=vocab,
@@ -53,7 +54,9 @@ def _spec(
         ffn_width=ffn_width,
         context_length=positions,
         positions=Learned(max_positions=positions),
-        norm=Norm(kind="layer", eps=eps, placement="post", embedding=True),
+        norm=Norm(kind="layer", eps=eps),
+        placement="post",
+        embedding_norm=True,
         activation="gelu",
         gated=False,
         biases=frozenset({"qkv", "out", "ffn"}),

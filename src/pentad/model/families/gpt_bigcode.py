@@ -6,6 +6,7 @@ Queries, keys and values are one fused matrix in every file, cut into row ranges
 from __future__ import annotations
 
 from pentad.execution.spec import Learned, ModelSpec, Norm
+from pentad.execution.uniform import uniform_spec
 from pentad.model.families.base import Family, Names, Rows
 from pentad.model.files.fields import MAX_CONTEXT, MAX_LAYERS, Fields
 from pentad.model.files.formats import Container
@@ -56,7 +57,7 @@ CONFIG_NAMES: Names = {
 
 def _spec(name: str, vocab: int, tied: bool, eps: float, sizes: tuple[int, int, int, int, int]) -> ModelSpec:
     layers, width, heads, ffn_width, positions = sizes
-    return ModelSpec(
+    return uniform_spec(
         name=name,
         family="gpt_bigcode",
         vocab_size=vocab,

@@ -11,6 +11,7 @@ import dataclasses
 import numpy as np
 
 from pentad.execution.spec import ModelSpec, Norm, Rope, RopeScaling
+from pentad.execution.uniform import uniform_spec
 from pentad.model.families.base import Family
 from pentad.model.files.fields import MAX_CONTEXT, MAX_LAYERS, Fields
 from pentad.model.files.formats import Container
@@ -64,7 +65,7 @@ def describe_gguf(fields: Fields, container: Container) -> ModelSpec:
         scaling=_gguf_scaling(fields),
         frequency_factors=_frequency_factors(fields, container, rope_dim),
     )
-    return ModelSpec(
+    return uniform_spec(
         name=fields.source,
         family="llama",
         vocab_size=embed.shape[0],
@@ -113,7 +114,7 @@ def describe_config(fields: Fields) -> ModelSpec:
     if fields.flag("attention_bias", False) or fields.flag("mlp_bias", False):
         fields.fail("attention_bias", "is true; llama models with biases are not supported")
     window = fields.integer("sliding_window", 0)
-    return ModelSpec(
+    return uniform_spec(
         name=fields.source,
         family="llama",
         vocab_size=fields.integer("vocab_size", low=1),

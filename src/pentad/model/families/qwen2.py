@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from pentad.execution.spec import ModelSpec, Rope
+from pentad.execution.spec import ModelSpec
 from pentad.model.families import llama
 from pentad.model.families.base import Family
 from pentad.model.files.fields import Fields
@@ -14,9 +14,10 @@ from pentad.model.files.formats import Container
 def describe_gguf(fields: Fields, container: Container) -> ModelSpec:
     """The spec of a GGUF file of architecture `qwen2`, whose rows keep the published order."""
     spec = llama.describe_gguf(fields, container)
-    assert isinstance(spec.positions, Rope)
-    positions = dataclasses.replace(spec.positions, pairing="half")
-    return dataclasses.replace(spec, family="qwen2", positions=positions, biases=frozenset({"qkv"}))
+    rope = spec.rope
+    assert rope is not None
+    positions = dataclasses.replace(rope, pairing="half")
+    return dataclasses.replace(spec, family="qwen2").with_attention(positions=positions, qkv_bias=True)
 
 
 def describe_config(fields: Fields) -> ModelSpec:
@@ -25,19 +26,13 @@ def describe_config(fields: Fields) -> ModelSpec:
     Its `sliding_window` is a size that is used only if `use_sliding_window` is true, and then
     only from layer `max_window_layers` on.
     """
-    spec = llama.describe_config(fields)
-    layers: tuple[int, ...] | None = None
-    window = spec.window if fields.flag("use_sliding_window", False) else None
-    if window is not None:
-        layers = tuple(range(fields.integer("max_window_layers", 28), spec.layers))
-        window = window if layers else None
-    return dataclasses.replace(
-        spec,
-        family="qwen2",
-        biases=frozenset({"qkv"}),
-        window=window,
-        window_layers=layers if window is not None else None,
+    spec = dataclasses.replace(llama.describe_config(fields), family="qwen2").with_attention(qkv_bias=True)
+    wide = spec.with_attention(window=None).blocks
+    first = (
+        fields.integer("max_window_layers", 28) if fields.flag("use_sliding_window", False) else spec.layers
     )
+    blocks = (*wide[:first], *spec.blocks[first:])
+    return dataclasses.replace(spec, stack=dataclasses.replace(spec.stack, blocks=blocks))
 
 
 FAMILY = Family(

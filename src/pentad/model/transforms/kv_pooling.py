@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -47,7 +46,7 @@ class KVPooling:
                 hint=f"set kv_heads to one of {', '.join(map(str, possible))}",
                 param="kv_heads",
             )
-        return dataclasses.replace(spec, kv_heads=self.kv_heads)
+        return spec.with_attention(kv_heads=self.kv_heads)
 
     def rewrite(self, unit: Unit) -> Mapping[str, StoredTensor]:
         heads = unit.spec.kv_heads

@@ -8,9 +8,9 @@ from typing import Protocol
 
 from pentad.errors import Infeasible
 from pentad.execution.device import Cluster, DeviceProfile
-from pentad.execution.spec import ModelSpec
+from pentad.execution.spec import Block, ModelSpec
 from pentad.ranges import in_range
-from pentad.resource.cost import ModelForm, StepCost
+from pentad.resource.cost import ModelForm, StepCost, feed_forward_columns, projected_elements
 from pentad.resource.matrices import main_memory
 from pentad.resource.placement.plan import Plan, Role, Stage
 from pentad.types import Objective
@@ -98,11 +98,11 @@ def stage_on(problem: PlacementProblem, device: DeviceProfile, first_layer: int,
     and the stages differ, both hold the table.
     """
     spec, form, load = problem.spec, problem.form, problem.workload
-    layers = end_layer - first_layer
+    layers = range(first_layer, end_layer)
     first, last = first_layer == 0, end_layer == spec.layers
-    outside = spec.parameters - spec.layers * spec.block_parameters
-    head = spec.vocab_size * spec.width if spec.causal else 0
-    parameters = layers * spec.block_parameters
+    outside = spec.parameters - spec.layer_parameters()
+    head = spec.vocab_size * spec.width if spec.head is not None else 0
+    parameters = spec.layer_parameters(first_layer, end_layer)
     if first and last:
         parameters += outside
     elif first:
@@ -116,18 +116,25 @@ def stage_on(problem: PlacementProblem, device: DeviceProfile, first_layer: int,
         end_layer=end_layer,
         weight_bytes=round(form.weight_bytes(parameters)),
         kv_bytes=round(form.kv_bytes(spec, slots, layers)),
-        activation_bytes=_activation_bytes(spec, load, last),
+        activation_bytes=_activation_bytes(spec, load, layers),
         usable_bytes=int(main_memory(device).capacity_bytes * problem.memory_fraction),
     )
 
 
-def _activation_bytes(spec: ModelSpec, load: Workload, last: bool) -> int:
+def _activation_bytes(spec: ModelSpec, load: Workload, layers: range) -> int:
     """The largest set of values alive at once: one block's, or the logits of every sequence."""
-    heads = (spec.heads + 2 * spec.kv_heads) * spec.head_dim
-    inside = 2 * spec.width + max(heads + spec.width, spec.ffn_width * (2 if spec.gated else 1))
+    blocks = dict.fromkeys(spec.blocks[layers.start : layers.stop])
+    inside = 2 * spec.width + max(_inner_elements(block, spec.width) for block in blocks)
     block = min(load.max_batch_tokens, load.prompt_tokens + load.concurrency) * inside
-    logits = load.concurrency * spec.vocab_size if last else 0
+    logits = load.concurrency * spec.vocab_size if layers.stop == spec.layers else 0
     return FP32_BYTES * max(block, logits)
+
+
+def _inner_elements(block: Block, width: int) -> int:
+    """Numbers of a token that live inside a layer at once, beside the stream and its norm."""
+    mixed = projected_elements(block.mixer, width) + width if block.mixer is not None else 0
+    gated = block.feed_forward is not None and block.feed_forward.gated
+    return max(mixed, feed_forward_columns(block) * (2 if gated else 1))
 
 
 def stage_cost(problem: PlacementProblem, stage: Stage) -> StepCost:
@@ -136,7 +143,7 @@ def stage_cost(problem: PlacementProblem, stage: Stage) -> StepCost:
         profile=problem.cluster.device(stage.device),
         spec=problem.spec,
         form=problem.form,
-        layers=stage.end_layer - stage.first_layer,
+        layers=range(stage.first_layer, stage.end_layer),
         head=stage.end_layer == problem.spec.layers,
     )
 

@@ -122,11 +122,11 @@ def fit_software(
         dense_attention: see `execution.probe.Probe`.
     """
     rows, targets = [], []
-    names = list(software_units(measured[0][0], 1))
+    names = list(software_units(measured[0][0]))
     for spec, shape, seconds in measured:
         units = [
             count * counted_units(shape, counted, dense=dense_attention)
-            for _, counted, count in software_units(spec, spec.layers).values()
+            for _, counted, count in software_units(spec).values()
         ]
         streams = form.weight_bytes(spec.parameters) > COLD_ABOVE_BYTES and spec.layers > 2
         matrices = StepCost(profile=profile, spec=spec, form=form).terms(shape)[0]

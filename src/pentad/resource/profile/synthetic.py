@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pentad.execution.batch import RaggedBatch, SampleRow
 from pentad.execution.runner import Runner
 from pentad.execution.spec import ModelSpec, Rope
+from pentad.execution.uniform import uniform_spec
 from pentad.execution.weights import StoredTensor
 from pentad.resource.step_shape import StepShape
 
@@ -29,7 +30,7 @@ def geometry(
     name: str, *, layers: int, width: int, heads: int, kv_heads: int, head_dim: int, ffn: int, vocab: int
 ) -> ModelSpec:
     """A decoder of the ordinary kind: rotary positions, RMS norm, gated, tied head."""
-    return ModelSpec(
+    return uniform_spec(
         name=name,
         family="synthetic",
         vocab_size=vocab,
@@ -48,25 +49,7 @@ class SyntheticWeights:
     """A WeightSource of fixed noise, so that nothing overflows and nothing is zero."""
 
     def __init__(self, spec: ModelSpec) -> None:
-        q, kv, width, ffn = (
-            spec.heads * spec.head_dim,
-            spec.kv_heads * spec.head_dim,
-            spec.width,
-            spec.ffn_width,
-        )
-        self._shapes: dict[str, tuple[int, ...]] = {"embed": (spec.vocab_size, width), "final_norm": (width,)}
-        for i in range(spec.layers):
-            self._shapes |= {
-                f"layers.{i}.attn_norm": (width,),
-                f"layers.{i}.q": (q, width),
-                f"layers.{i}.k": (kv, width),
-                f"layers.{i}.v": (kv, width),
-                f"layers.{i}.o": (width, q),
-                f"layers.{i}.ffn_norm": (width,),
-                f"layers.{i}.gate": (ffn, width),
-                f"layers.{i}.up": (ffn, width),
-                f"layers.{i}.down": (width, ffn),
-            }
+        self._shapes = spec.tensors()
         self._noise = np.random.default_rng(0).standard_normal(1 << 14).astype(np.float32) * 0.02
 
     def names(self) -> Iterable[str]:

@@ -207,7 +207,7 @@ def _blocks(fleet: Fleet, replica: Replica, options: SimulationOptions, sharing:
     """KV blocks that the tightest stage holds beside its weights; a device of several replicas is split."""
     most = options.limits.max_sequences * -(-fleet.spec.context_length // options.block_size)
     for stage in replica.stages:
-        layers = stage.end_layer - stage.first_layer
+        layers = range(stage.first_layer, stage.end_layer)
         free = stage.usable_bytes / sharing[stage.device] - stage.weight_bytes - stage.activation_bytes
         most = min(
             most, int(free // (stage.share * options.form.kv_bytes(fleet.spec, options.block_size, layers)))

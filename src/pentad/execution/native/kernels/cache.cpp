@@ -37,7 +37,9 @@ std::vector<float> KvCache::slow_part(std::vector<float> bias) const {
 
 void KvCache::centre(const ModelWeights& weights) {
   std::vector<std::vector<float>> centres;
-  for (const LayerWeights& l : weights.layers) centres.push_back(slow_part(l.k_bias));
+  // Keys that are normalised behind their bias share none of it.
+  for (const LayerWeights& l : weights.layers)
+    centres.push_back(l.k_norm.empty() ? slow_part(l.k_bias) : std::vector<float>{});
   centres_ = std::move(centres);
 }
 

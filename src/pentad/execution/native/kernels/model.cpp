@@ -1,5 +1,6 @@
 // A decoder behind the C interface: its weights, its cache, and the program of ops that a step runs.
 #include <chrono>
+#include <iterator>
 #include <memory>
 #include <stdexcept>
 
@@ -7,6 +8,19 @@
 #include "step.h"
 
 namespace pentad {
+
+namespace {
+
+struct OpKind {
+  void (*run)(Step&, const Op&, int rank);
+  Phase phase;
+};
+// By pentad_op_kind. A norm counts with the op that reads it.
+constexpr OpKind kOps[] = {{embed, kEmbed},   {norm, kPhases}, {qkv, kQkv},   {attend, kAttention},
+                           {out, kOut},       {gate_up, kGateUp}, {down, kDown}, {head, kHead}};
+static_assert(std::size(kOps) == PENTAD_OP_HEAD + 1);
+
+}  // namespace
 
 class Model {
  public:
@@ -32,8 +46,24 @@ class Model {
     watch_ = std::make_unique<FileWatch>(begin, bytes);
     return 0;
   }
+  int set_program(const pentad_op* ops, int count) {
+    std::vector<Op> program;
+    for (int i = 0; i < count; i++) {
+      const pentad_op& op = ops[i];
+      if (op.kind < 0 || op.kind > PENTAD_OP_HEAD || op.layer >= c_.layers) return -1;
+      const bool whole = op.kind == PENTAD_OP_EMBED || op.kind == PENTAD_OP_HEAD;  // of the model
+      if (whole != (op.layer < 0)) return -1;
+      const OpKind& kind = kOps[op.kind];
+      const LayerWeights* layer = whole ? nullptr : &weights_.layers[static_cast<size_t>(op.layer)];
+      const std::vector<float>* norm = op.kind == PENTAD_OP_NORM ? weights_.norm(op.tensor, op.layer) : nullptr;
+      if (op.kind == PENTAD_OP_NORM && !norm) return -1;
+      program.push_back({kind.run, kind.phase, op.layer, layer, norm, op.collective});
+    }
+    program_ = std::move(program);
+    return 0;
+  }
   int ready() {
-    if (!weights_.complete()) return -1;
+    if (!weights_.complete() || program_.empty()) return -1;
     cache_.centre(weights_);
     products_.reserve(step_.wide);
     return 0;
@@ -71,27 +101,10 @@ class Model {
       times_[phase] += std::chrono::duration<double>(now - mark).count();
       mark = now;
     };
-    Step& s = step_;
-    embed(s, rank);
-    lap(kEmbed);
-    for (int i = 0; i < c_.layers; i++) {
-      const LayerWeights& l = weights_.layers[static_cast<size_t>(i)];
-      norm(s, l.attn_norm, rank);
-      qkv(s, i, rank);
-      lap(kQkv);
-      attend(s, i, rank);
-      lap(kAttention);
-      add_product(s, l.o.matrix, s.input(s.q_dim), rank);
-      lap(kOut);
-      norm(s, l.ffn_norm, rank);
-      gate_up(s, l, rank);
-      lap(kGateUp);
-      add_product(s, l.down.matrix, s.hidden_input(l.down.matrix.cols), rank);
-      lap(kDown);
+    for (const Op& op : program_) {
+      op.run(step_, op, rank);
+      if (op.phase != kPhases) lap(op.phase);
     }
-    if (s.batch->rows) head(s, rank);
-    if (s.draws) draw(s, rank);
-    lap(kHead);
     products_.release(rank);
   }
 
@@ -101,6 +114,7 @@ class Model {
   ModelWeights weights_;
   KvCache cache_;
   Step step_;
+  std::vector<Op> program_;
   std::unique_ptr<FileWatch> watch_;
   double times_[8] = {};
   bool timed_ = false;
@@ -142,6 +156,9 @@ int pentad_attach(pentad_model* m, int32_t tensor, int32_t layer, int32_t format
 }
 int pentad_set_windows(pentad_model* m, const int32_t* windows) {
   return pentad::guarded(-1, [&] { return m->model.set_windows(windows); });
+}
+int pentad_set_program(pentad_model* m, const pentad_op* ops, int32_t count) {
+  return pentad::guarded(-1, [&] { return m->model.set_program(ops, count); });
 }
 int pentad_watch_weights(pentad_model* m, const void* begin, size_t bytes) {
   return pentad::guarded(-1, [&] { return m->model.watch(begin, bytes); });

@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define PENTAD_INTERFACE 6  // raise it with every change of this file; structs.py holds the same number
+#define PENTAD_INTERFACE 7  // raise it with every change of this file; structs.py holds the same number
 
 typedef struct pentad_model pentad_model;
 
@@ -19,7 +19,6 @@ typedef struct {
   int32_t layers, width, heads, kv_heads, head_dim, ffn_width, vocab;
   int32_t rope_dim;
   int32_t window;            // 0: none
-  int32_t qkv_bias;
   int32_t threads;
   int32_t num_blocks;        // KV blocks of 16 tokens
   int32_t max_tokens;        // tokens of a step at most
@@ -35,8 +34,22 @@ enum pentad_tensor {
   PENTAD_EMBED = 0, PENTAD_HEAD, PENTAD_FINAL_NORM,
   PENTAD_ATTN_NORM, PENTAD_Q, PENTAD_K, PENTAD_V, PENTAD_O,
   PENTAD_FFN_NORM, PENTAD_GATE, PENTAD_UP, PENTAD_DOWN,
-  PENTAD_Q_BIAS, PENTAD_K_BIAS, PENTAD_V_BIAS
+  PENTAD_Q_BIAS, PENTAD_K_BIAS, PENTAD_V_BIAS,
+  PENTAD_Q_NORM, PENTAD_K_NORM  // of every head, before RoPE; none: not normalised
 };
+
+// What a step does, op by op. The order is the caller's (execution/program.py builds it from a ModelSpec).
+enum pentad_op_kind {
+  PENTAD_OP_EMBED = 0, PENTAD_OP_NORM, PENTAD_OP_QKV, PENTAD_OP_ATTEND, PENTAD_OP_OUT, PENTAD_OP_GATE_UP,
+  PENTAD_OP_DOWN, PENTAD_OP_HEAD
+};
+typedef struct {
+  int32_t kind;
+  int32_t layer;                                  // -1: of the model
+  int32_t tensor;                                 // of a norm: whose weights; else 0
+  int32_t collective;                             // where the ranks of a group meet behind it: 0 nowhere, 1 to add
+                                                  // up, 2 to put their parts together; one process has one rank
+} pentad_op;
 
 typedef struct {
   int32_t tokens, sequences, rows, table_width;
@@ -106,13 +119,15 @@ int pentad_attach(pentad_model*, int32_t tensor, int32_t layer, int32_t format, 
 // Name of the layout and values of packed weights; a stored form of another one is not read.
 const char* pentad_layout(void);
 // PENTAD_INTERFACE of the build, and the size of a struct: 0 config, 1 batch, 2 draw row, 3 drawn, 4 draws,
-// 5 encoder config.
+// 5 encoder config, 6 op.
 int32_t pentad_interface(void);
 int32_t pentad_struct_bytes(int32_t which);
 uint64_t pentad_checksum(const void* data, size_t bytes);
 int pentad_set_windows(pentad_model*, const int32_t* windows /* [layers], 0: none */);
 // Says that attached weights lie in a mapped file: should it be cut short, steps return 8 and the process lives.
 int pentad_watch_weights(pentad_model*, const void* begin, size_t bytes);
+// The ops of every step, copied. Returns 0, or -1 for one that the kernels don't have or of no such layer.
+int pentad_set_program(pentad_model*, const pentad_op*, int32_t count);
 int pentad_ready(pentad_model*);  // takes the memory that steps need; 0 when complete
 // The same for any mapped file that is read for a while: how many pages were missing so far.
 typedef struct pentad_watch pentad_watch;

@@ -59,7 +59,8 @@ void compute(Step& s, Gathered& g, [[maybe_unused]] const Item& item, float scal
 
 }  // namespace
 
-void attend(Step& s, int layer, int rank) {
+void attend(Step& s, const Op& op, int rank) {
+  const int layer = op.layer;
   const pentad_batch& b = *s.batch;
   const AttentionPlan& plan = s.plan;
   const int dim = s.c.head_dim, group = plan.group();

@@ -3,7 +3,8 @@
 namespace pentad {
 
 // Gate and up in step: a thread owns whole blocks of 32 hidden columns and quantizes them at once.
-void gate_up(Step& s, const LayerWeights& l, int rank) {
+void gate_up(Step& s, const Op& op, int rank) {
+  const LayerWeights& l = *op.weights;
   const Input in = s.normed(rank);
   const Matrix &gate = l.gate.matrix, &up = l.up.matrix;
   auto [from, to] = s.share(gate.rows / kBlock, rank);

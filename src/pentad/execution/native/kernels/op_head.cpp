@@ -2,13 +2,16 @@
 
 namespace pentad {
 
-void head(Step& s, int rank) {
+namespace {
+
+// Logits of the rows that are asked for, and the best token of each.
+void logits(Step& s, int rank) {
   const pentad_batch& b = *s.batch;
   const Quantized in = s.inputs.codes(s.c.width, s.products.panel(b.rows));
   auto [from, to] = s.share(b.rows, rank);
   for (int r = from; r < to; r++) {
     float* row = s.own(rank).normed.data();
-    norm_row(s.c, s.row(b.logit_rows[r]), s.weights.final_norm, row);
+    norm_row(s.c.width, s.c.eps, s.row(b.logit_rows[r]), s.weights.final_norm, row);
     quantize(row, in, r, 0, s.c.width / kBlock);
   }
   s.team.barrier();
@@ -42,6 +45,13 @@ void draw(Step& s, int rank) {
   for (int i = begin; i < end; i++)
     s.draws->drawn[i] = s.own(rank).sampler.draw(s.kept.data() + static_cast<size_t>(i) * static_cast<size_t>(s.c.vocab),
                                                  s.c.vocab, s.draws->rows[i], *s.draws);
+}
+
+}  // namespace
+
+void head(Step& s, const Op&, int rank) {
+  if (s.batch->rows) logits(s, rank);
+  if (s.draws) draw(s, rank);
 }
 
 }  // namespace pentad

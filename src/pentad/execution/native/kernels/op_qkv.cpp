@@ -57,18 +57,20 @@ void write_head(Step& s, int layer, int head, bool key, int row) {
 }  // namespace
 
 // Whole heads: RoPE and the cache write follow in the same thread.
-void qkv(Step& s, int layer, int rank) {
-  const LayerWeights& l = s.weights.layers[static_cast<size_t>(layer)];
+void qkv(Step& s, const Op& op, int rank) {
+  const int layer = op.layer;
+  const LayerWeights& l = *op.weights;
   const Input in = s.normed(rank);
   const int per_head = s.c.head_dim / kRows;
+  const std::vector<float> no_norm;
   const int begin = first_head(s, rank), end = first_head(s, rank + 1);
   const struct {
     const Weights& w;
-    const std::vector<float>& bias;
+    const std::vector<float>&bias, &norm;
     int first, count;
-  } parts[3] = {{l.q, l.q_bias, 0, s.c.heads},
-                {l.k, l.k_bias, s.c.heads, s.c.kv_heads},
-                {l.v, l.v_bias, s.c.heads + s.c.kv_heads, s.c.kv_heads}};
+  } parts[3] = {{l.q, l.q_bias, l.q_norm, 0, s.c.heads},
+                {l.k, l.k_bias, l.k_norm, s.c.heads, s.c.kv_heads},
+                {l.v, l.v_bias, no_norm, s.c.heads + s.c.kv_heads, s.c.kv_heads}};
   for (auto& part : parts) {
     const int from = std::max(begin, part.first) - part.first, to = std::min(end, part.first + part.count) - part.first;
     if (from >= to) continue;
@@ -80,6 +82,7 @@ void qkv(Step& s, int layer, int rank) {
     for (int h = from; h < to; h++) {
       for (int t = 0; t < s.batch->tokens; t++) {
         float* x = s.head_row(part.first + h, t);
+        if (!part.norm.empty()) norm_row(s.c.head_dim, s.c.eps, x, part.norm, x);
         if (!value) rotate_pairs(s, x, t);
         if (!value && s.cache.coded()) rotate(x, s.c.head_dim);
       }

@@ -140,28 +140,39 @@ enum Phase { kEmbed = 0, kQkv, kAttention, kOut, kGateUp, kDown, kHead, kPhases 
 // What is wrong with a batch, or 0; see native.h.
 int check_batch(const pentad_config& c, const pentad_batch& b);
 
-// RMS norm of one row [width] of the residual stream.
-inline void norm_row(const pentad_config& c, const float* x, const std::vector<float>& weight, float* out) {
+// RMS norm of a row; `out` may be the row itself.
+inline void norm_row(int size, float eps, const float* x, const std::vector<float>& weight, float* out) {
   f32x16 squares = splat(0.0f);
-  for (int i = 0; i < c.width; i += 16) squares += load(x + i) * load(x + i);
-  const float scale = 1.0f / std::sqrt(hsum(squares) / static_cast<float>(c.width) + c.eps);
-  for (int i = 0; i < c.width; i += 16) store(out + i, load(x + i) * scale * load(weight.data() + i));
+  for (int i = 0; i < size; i += 16) squares += load(x + i) * load(x + i);
+  const float scale = 1.0f / std::sqrt(hsum(squares) / static_cast<float>(size) + eps);
+  for (int i = 0; i < size; i += 16) store(out + i, load(x + i) * scale * load(weight.data() + i));
 }
 
+// One op of the program, with what it works on.
+struct Op {
+  void (*run)(Step&, const Op&, int rank);
+  Phase phase;                        // kPhases: what the op behind it counts
+  int layer;
+  const LayerWeights* weights;        // of the layer
+  const std::vector<float>* norm;     // of a norm
+  int collective;                     // see native.h; one process is the only rank, so that nothing is exchanged
+};
+
 // Token embeddings into the residual stream.
-void embed(Step& s, int rank);
+void embed(Step& s, const Op& op, int rank);
 // The residual stream, normalised, into the inputs.
-void norm(Step& s, const std::vector<float>& weight, int rank);
+void norm(Step& s, const Op& op, int rank);
 // Normalised inputs to queries, keys and values; RoPE, and keys and values to their slots.
-void qkv(Step& s, int layer, int rank);
+void qkv(Step& s, const Op& op, int rank);
 // Queries with the slots that they see, into the inputs.
-void attend(Step& s, int layer, int rank);
-// The product of an input, added to the residual stream.
-void add_product(Step& s, const Matrix& m, const Input& x, int rank);
+void attend(Step& s, const Op& op, int rank);
+// What attention has left, through its matrix, added to the residual stream.
+void out(Step& s, const Op& op, int rank);
 // Normalised inputs to the hidden columns of a gated feed-forward.
-void gate_up(Step& s, const LayerWeights& l, int rank);
-// Logits of the rows that are asked for, the best token of each, and draws.
-void head(Step& s, int rank);
-void draw(Step& s, int rank);
+void gate_up(Step& s, const Op& op, int rank);
+// Hidden columns through their matrix, added to the residual stream.
+void down(Step& s, const Op& op, int rank);
+// The final norm and logits of the rows that are asked for, the best token of each, and draws.
+void head(Step& s, const Op& op, int rank);
 
 }  // namespace pentad

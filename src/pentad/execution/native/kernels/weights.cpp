@@ -45,8 +45,17 @@ bool ModelWeights::complete() const {
       if (!w->matrix.data) return false;
     for (const auto* norm : {&l.attn_norm, &l.ffn_norm})
       if (norm->size() != width) return false;
+    for (const auto* norm : {&l.q_norm, &l.k_norm})
+      if (!norm->empty() && norm->size() != static_cast<size_t>(c_.head_dim)) return false;
   }
   return true;
+}
+
+const std::vector<float>* ModelWeights::norm(int tensor, int layer) const {
+  if (tensor == PENTAD_FINAL_NORM) return &final_norm;
+  if (layer < 0 || layer >= c_.layers) return nullptr;
+  const LayerWeights& l = layers[static_cast<size_t>(layer)];
+  return tensor == PENTAD_ATTN_NORM ? &l.attn_norm : tensor == PENTAD_FFN_NORM ? &l.ffn_norm : nullptr;
 }
 
 size_t ModelWeights::bytes() const {
@@ -94,6 +103,8 @@ std::vector<float>* ModelWeights::vector_of(int tensor, int layer) {
     case PENTAD_Q_BIAS: return &l.q_bias;
     case PENTAD_K_BIAS: return &l.k_bias;
     case PENTAD_V_BIAS: return &l.v_bias;
+    case PENTAD_Q_NORM: return &l.q_norm;
+    case PENTAD_K_NORM: return &l.k_norm;
     default: return nullptr;
   }
 }

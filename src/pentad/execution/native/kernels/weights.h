@@ -18,7 +18,7 @@ struct Weights {
 
 struct LayerWeights {
   Weights q, k, v, o, gate, up, down;
-  std::vector<float> attn_norm, ffn_norm, q_bias, k_bias, v_bias;
+  std::vector<float> attn_norm, ffn_norm, q_bias, k_bias, v_bias, q_norm, k_norm;
 
   std::array<const Weights*, 7> matrices() const { return {&q, &k, &v, &o, &gate, &up, &down}; }
 };
@@ -34,6 +34,8 @@ class ModelWeights {
   // Whether everything is there that a step reads.
   bool complete() const;
   size_t bytes() const;
+  // The weights of a norm, or null where the model has none of that name.
+  const std::vector<float>* norm(int tensor, int layer) const;
   const Matrix& head_matrix() const { return head.matrix.data ? head.matrix : embed.matrix; }
 
   std::vector<LayerWeights> layers;

@@ -1,0 +1,227 @@
+"""How a layer mixes tokens, as data: attention, latent attention, recurrence; and norms.
+
+A mixer names its tensors and their shapes, and says what it adds to a cache.
+
+Axis letters: H query heads, K key/value heads, D head size, E model width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from pentad.execution.positions import Rope, Rotary
+
+Shape = tuple[int, ...]
+Shapes = dict[str, Shape]
+"""Tensor name within its layer to its shape; matrices are [out, in]."""
+
+
+def at_least_one(name: str, value: int) -> None:
+    """Raises ValueError."""
+    if value < 1:
+        raise ValueError(f"{name} is {value}, must be at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Norm:
+    """One kind of normalisation."""
+
+    kind: Literal["rms", "layer"] = "rms"
+    eps: float = 1e-5
+    bias: bool = True
+    """Whether a layer norm has a shift; RMS norms have none."""
+    offset: float = 0.0
+    """Added to the stored scale: 1 in Gemma's published tensors."""
+
+    def shapes(self, name: str, size: int) -> Shapes:
+        """Its tensors under that name."""
+        found: Shapes = {name: (size,)}
+        if self.kind == "layer" and self.bias:
+            found[name + ".bias"] = (size,)
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention:
+    """Softmax attention with its own keys and values: multi-head, grouped-query or multi-query."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    window: int | None = None
+    """How many tokens are seen, the own one included; None: all."""
+    positions: Rotary = None
+    qkv_bias: bool = False
+    out_bias: bool = False
+    key_bias: bool = True
+    """Whether keys have the bias that `qkv_bias` gives queries and values; Whisper's have none."""
+    qk_norm: Literal["head", "all"] | None = None
+    """RMS norms of queries and keys before the rotation: per head (Qwen 3), or over all (OLMo 2)."""
+    scale: float | None = None
+    """Factor of the scores; None: head_dim ** -0.5."""
+    score_cap: float | None = None
+    """Scores s become cap * tanh(s / cap) (Gemma 2)."""
+    output_gate: bool = False
+    """What attention gives is multiplied by sigmoid(gate x) before its last matrix (Qwen3-Next)."""
+    sinks: bool = False
+    """A learned score per head that takes weight and gives nothing (gpt-oss)."""
+
+    def __post_init__(self) -> None:
+        for name in ("heads", "kv_heads", "head_dim"):
+            at_least_one(name, getattr(self, name))
+        if self.window is not None:
+            at_least_one("window", self.window)
+        if self.heads % self.kv_heads:
+            raise ValueError(f"{self.heads} query heads do not share {self.kv_heads} key/value heads evenly")
+
+    @property
+    def kind(self) -> str:
+        """`mha`, `gqa` or `mqa`, by the counts of heads."""
+        if self.kv_heads == self.heads:
+            return "mha"
+        return "mqa" if self.kv_heads == 1 else "gqa"
+
+    @property
+    def kv_elements(self) -> int:
+        """Numbers that a token adds to the cache."""
+        return 2 * self.kv_heads * self.head_dim
+
+    @property
+    def state_elements(self) -> int:
+        """Numbers that a sequence holds whatever its length."""
+        return 0
+
+    def pair_products(self) -> int:
+        """Multiply-adds for a query token and a slot that it sees."""
+        return 2 * self.heads * self.head_dim
+
+    def shapes(self, width: int, source_width: int | None = None) -> Shapes:
+        """Its tensors in a stack of that width; keys and values may be made of another one."""
+        q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        source = width if source_width is None else source_width
+        found: Shapes = {"q": (q, width), "k": (kv, source), "v": (kv, source), "o": (width, q)}
+        if self.qkv_bias:
+            found |= {"q.bias": (q,), "v.bias": (kv,)} | ({"k.bias": (kv,)} if self.key_bias else {})
+        if self.out_bias:
+            found["o.bias"] = (width,)
+        if self.output_gate:
+            found["attn_gate"] = (q, width)
+        if self.qk_norm is not None:
+            every = self.qk_norm == "all"
+            found |= {"q_norm": (q if every else self.head_dim,), "k_norm": (kv if every else self.head_dim,)}
+        return found | ({"sinks": (self.heads,)} if self.sinks else {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentAttention:
+    """Multi-head latent attention: what is cached is one vector per token (DeepSeek-V2, section 2.1).
+
+    Keys and values of all heads are made of a vector of `kv_rank` numbers; beside it stands one rotated
+    key of `rope.dim` numbers that all heads share.
+    """
+
+    heads: int
+    kv_rank: int
+    nope_dim: int
+    """Of a head's query and key, the part that isn't rotated."""
+    value_dim: int
+    rope: Rope
+    q_rank: int | None = None
+    """Queries are made of a vector of so many numbers; None: of the hidden state."""
+    scale: float | None = None
+
+    @property
+    def kind(self) -> str:
+        return "latent"
+
+    @property
+    def window(self) -> int | None:
+        return None
+
+    @property
+    def kv_elements(self) -> int:
+        return self.kv_rank + self.rope.dim
+
+    @property
+    def state_elements(self) -> int:
+        return 0
+
+    def pair_products(self) -> int:
+        """Multiply-adds for a query token and a slot that it sees."""
+        return self.heads * (self.nope_dim + self.rope.dim + self.value_dim)
+
+    def shapes(self, width: int) -> Shapes:
+        query = self.heads * (self.nope_dim + self.rope.dim)
+        found: Shapes = {"q": (query, width)}
+        if self.q_rank is not None:
+            found = {"q_down": (self.q_rank, width), "q_norm": (self.q_rank,), "q": (query, self.q_rank)}
+        return found | {
+            "kv_down": (self.kv_rank + self.rope.dim, width),
+            "kv_norm": (self.kv_rank,),
+            "k_up": (self.heads * self.nope_dim, self.kv_rank),
+            "v_up": (self.heads * self.value_dim, self.kv_rank),
+            "o": (width, self.heads * self.value_dim),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recurrent:
+    """A linear-recurrent mixer: a state per head in place of a cache.
+
+    `mamba2`: state space duality (Dao and Gu 2024). `gated_delta`: the gated delta rule (Yang et al. 2024,
+    as in Qwen3-Next).
+    """
+
+    rule: Literal["mamba2", "gated_delta"]
+    heads: int
+    """Value heads."""
+    value_dim: int
+    """Of a head."""
+    groups: int
+    """Heads of keys and queries (B and C of Mamba)."""
+    key_dim: int
+    """Of a group: the size of the state beside `value_dim`."""
+    conv: int = 4
+    """Tokens that the convolution in front sees."""
+    conv_bias: bool = True
+
+    @property
+    def kind(self) -> str:
+        return "recurrent"
+
+    @property
+    def window(self) -> int | None:
+        return None
+
+    @property
+    def kv_elements(self) -> int:
+        return 0
+
+    @property
+    def state_elements(self) -> int:
+        return self.heads * self.value_dim * self.key_dim + (self.conv - 1) * self._convolved
+
+    @property
+    def _convolved(self) -> int:
+        return self.heads * self.value_dim + 2 * self.groups * self.key_dim
+
+    def pair_products(self) -> int:
+        """None: there are no slots."""
+        return 0
+
+    def shapes(self, width: int) -> Shapes:
+        inner = self.heads * self.value_dim
+        found: Shapes = {"in": (inner + self._convolved, width), "conv": (self._convolved, self.conv)}
+        if self.conv_bias:
+            found["conv.bias"] = (self._convolved,)
+        if self.rule == "mamba2":
+            found |= {"step": (self.heads, width), "decay": (self.heads,), "skip": (self.heads,)}
+            found["inner_norm"] = (inner,)
+        else:
+            found |= {"step": (self.heads, width), "rate": (self.heads, width), "decay": (self.heads,)}
+            found["inner_norm"] = (self.value_dim,)
+        return found | {"step.bias": (self.heads,), "o": (width, inner)}
+
+
+Mixer: TypeAlias = Attention | LatentAttention | Recurrent

@@ -1,0 +1,65 @@
+"""Where tokens stand, as data: how positions enter a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RopeScaling:
+    """How rotary frequencies are stretched beyond the trained context.
+
+    `llama3`: by wavelength (Llama 3.1 release). `linear`: all alike (Chen et al. 2023). `yarn`: between
+    two numbers of turns, scores scaled by `magnitude` (Peng et al. 2023).
+    """
+
+    kind: Literal["llama3", "linear", "yarn"] = "llama3"
+    factor: float = 8.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_context: int = 8192
+    fast_turns: float = 32.0
+    slow_turns: float = 1.0
+    magnitude: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rope:
+    """Rotary positions (Su et al. 2021)."""
+
+    base: float = 10_000.0
+    dim: int
+    """Rotated part of each head; equals the head size in most families."""
+    pairing: Literal["half", "interleaved"] = "half"
+    """Which two elements turn together: (i, i + dim/2), or (2i, 2i + 1) as in Llama GGUF files."""
+    scaling: RopeScaling | None = None
+    frequency_factors: tuple[float, ...] | None = None
+    """Per-pair divisors that a file ships (`rope_freqs`); takes the place of `scaling`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alibi:
+    """A slope per head times the distance, taken from the score (Press et al. 2021); nothing is stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """A table of position embeddings added to the token embeddings, once, in front of the layers."""
+
+    max_positions: int
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelativeBuckets:
+    """A learned number per head and bucket of distances, added to the score; shared by a stack (T5)."""
+
+    buckets: int = 32
+    max_distance: int = 128
+    bidirectional: bool = True
+    """Whether tokens ahead have buckets of their own, as in encoders."""
+
+
+Rotary: TypeAlias = Rope | Alibi | None
+"""What an attention layer does about positions by itself."""
