@@ -6,16 +6,21 @@ import json
 import pathlib
 from typing import Any
 
+import httpx2
 import pytest
 
 from agent_support import call, harness, run, spec
+from gateway_app import BASE
 from pentad.agent.expectations import ToolTimes, outlook
 from pentad.agent.planning.base import ModelCallDraft
 from pentad.agent.state import RunState
 from pentad.agent.tools.base import Tool, ToolContext
 from pentad.agent.tools.functions import tool
+from pentad.application.gateway import GatewaySettings, create_app
+from pentad.application.services import Services
 from pentad.choice import Choice
 from pentad.types import Hints, RunContext, ToolChoice, ToolSpec
+from team_support import agent, by_agent, delegated, team
 
 PLANNED = Choice(name="react", options={"max_plan": 3})
 
@@ -155,3 +160,47 @@ def test_the_tool_that_is_expected(draft: dict[str, Any], expected: str | None) 
         **draft,
     )
     assert outlook(state, made, ToolTimes(), None).hints.tool == expected
+
+
+def test_a_run_over_http_is_a_step_of_something_larger(tmp_path: pathlib.Path) -> None:
+    """Its priority and what waits for it reach its model calls, as do objectives in headers."""
+
+    async def scenario() -> None:
+        async with harness(tmp_path, [["done"]], repeat=True) as h:
+            services = Services(models=h.models, agents=h.runtime)
+            app = create_app(services, GatewaySettings())
+            transport = httpx2.ASGITransport(app=app)
+            async with httpx2.AsyncClient(transport=transport, base_url=BASE) as client:
+                body = {
+                    "goal": "say it",
+                    "agent": {"name": "tester", "planner": {"name": "react", "options": {"max_plan": 0}}},
+                    "metadata": {"pentad_graph": '{"b": ["a"], "c": ["b"]}', "pentad_node": "a"},
+                    "pentad": {"priority": 3, "run_id": "outer"},
+                }
+                headers = {"x-pentad-slo": '{"ttft_s": 0.5}'}
+                started = await client.post("/v1/runs", json=body, headers=headers)
+                assert started.status_code == 201, started.text
+                assert "which chooses them" in started.headers["x-pentad-notice"]
+                state = await h.runtime.wait(started.json()["id"])
+                assert state.status == "answered", state.error
+                misspelt = await client.post("/v1/runs", json={**body, "pentad": {"prio": 1}})
+                assert misspelt.status_code == 400
+            (request,) = h.backend.requests
+            assert (request.priority, request.context.run_id) == (3, state.run_id)
+            assert request.context.hints.remaining_steps == 2
+            assert request.context.objective.ttft_s == 0.5
+
+    run(scenario())
+
+
+def test_members_of_a_team_have_the_leads_priority_and_its_steps_behind_them(tmp_path: pathlib.Path) -> None:
+    script = {"lead": [[delegated("ann", "look")], ["seen"]], "ann": [["a lamp"]]}
+
+    async def scenario() -> None:
+        async with harness(tmp_path, [by_agent(script)], repeat=True) as h:
+            await h.work(team({"ann": agent("ann")}), priority=2, steps_behind=4)
+            member = [r for r in h.backend.requests if r.context.run_id and "-" in r.context.run_id]
+            assert [r.context.hints.remaining_steps for r in member] == [5]
+            assert {r.priority for r in h.backend.requests} == {2}
+
+    run(scenario())

@@ -231,6 +231,8 @@ class Delegation:
             default_model=next(iter(generators(self._run.around.models)), ""),
             foreground=lead.foreground,
             parent=Parent(run_id=lead.run_id, step=child.step, index=child.index),
+            priority=lead.priority,
+            steps_behind=1 + (lead.steps_behind or 0),  # the lead reads its answer
         )
 
     async def _told(self, child: SubRun, state: RunState) -> None:

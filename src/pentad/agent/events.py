@@ -57,6 +57,10 @@ class RunStarted:
     """Someone follows it in a terminal: when that process is gone, nobody goes on unasked."""
     parent: Parent | None = None
     """Whose sub-run it is; it is begun, taken up and ended with that run only."""
+    priority: int = 0
+    """Of its model calls; lower comes first."""
+    steps_behind: int | None = None
+    """Steps of whoever started it that wait for its answer; None where nobody says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,7 +94,8 @@ def outlook(state: RunState, draft: ModelCallDraft, times: ToolTimes, parent: st
     """
     place = _place(state, draft)
     names = _names(state)
-    node = ANSWER if names and draft.next_hint == "end" else None
+    next_hint = "end" if draft.next_hint == "tool" and not draft.tools else draft.next_hint
+    node = ANSWER if names and next_hint == "end" else None
     if place is not None:
         node = names[place]
     tool = _tool(state, draft, place)
@@ -105,10 +106,10 @@ def outlook(state: RunState, draft: ModelCallDraft, times: ToolTimes, parent: st
         node=node,
         parent=parent,
         hints=Hints(
-            next=draft.next_hint,
+            next=next_hint,
             tool=tool,
             tool_s=None if tool is None else times.expected_s(state.tenant, tool),
-            remaining_steps=_remaining(state, draft, place),
+            remaining_steps=_remaining(state, next_hint, place),
         ),
     )
 
@@ -141,12 +142,14 @@ def _tool(state: RunState, draft: ModelCallDraft, place: int | None) -> str | No
     return called[-1] if called else None
 
 
-def _remaining(state: RunState, draft: ModelCallDraft, place: int | None) -> int | None:
-    """Model calls behind this one: for each open sub-goal behind its own one, then for the answer."""
-    if draft.next_hint == "end":
-        return 0
+def _remaining(state: RunState, next_hint: str, place: int | None) -> int | None:
+    """Model calls behind this one: for each open sub-goal behind its own one, for the answer, and the
+    steps of whoever waits for that; these alone where there is no plan."""
+    behind = state.steps_behind or 0
+    if next_hint == "end":
+        return behind
     if place is None:
-        return None
+        return state.steps_behind
     goals = progress.by_tool(state)[place + 1 :]
     steps = 1 + sum(goal.status == "open" for goal in goals)
-    return min(steps, max(0, state.spec.max_steps - state.step))
+    return min(steps, max(0, state.spec.max_steps - state.step)) + behind

@@ -46,7 +46,12 @@ def forked(
     agent = dict(first.agent) | ({} if model is None else {"model": model})
     origin = Origin(run_id=state.run_id, step=step)
     start = replace(
-        first, agent=agent, goal=first.goal if goal is None else goal, forked_from=origin, parent=None
+        first,
+        agent=agent,
+        goal=first.goal if goal is None else goal,
+        forked_from=origin,
+        parent=None,
+        steps_behind=None,
     )
     kept = [replace(records[0], event=start)]
     ends = [i for i, r in enumerate(records) if isinstance(r.event, StepEnded) and r.event.step == step - 1]

@@ -113,6 +113,7 @@ class ModelCalls:
                 stop=draft.stop,
             ),
             tenant=state.tenant,
+            priority=state.priority,
             context=self._run.context(expected),
         )
         return self._run.around.models.routed(request)

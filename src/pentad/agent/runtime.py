@@ -110,6 +110,8 @@ class AgentRuntime(RunReader):
         objective: Objective | None = None,
         budget: Budget | None = None,
         data_label: str | None = None,
+        priority: int = 0,
+        steps_behind: int | None = None,
         foreground: bool = False,
     ) -> str:
         """Begins a run and returns its id at once; `events` follows it.
@@ -119,6 +121,7 @@ class AgentRuntime(RunReader):
             model: in place of the agent's.
             history: the conversation before, oldest first.
             objective, budget, data_label: for this run; a budget can only narrow the agent's.
+            priority, steps_behind: see `RunStarted`.
             foreground: someone follows it here; `resume_all` of another process leaves it alone.
 
         Raises:
@@ -147,6 +150,8 @@ class AgentRuntime(RunReader):
             data_label=data_label or spec.data_label,
             default_model=next(iter(generators(self._around.models)), ""),
             foreground=foreground,
+            priority=priority,
+            steps_behind=steps_behind,
         )
         with self._admission.place(tenant) as place:
             record = await self._journal.append(run_id, started)

@@ -56,6 +56,8 @@ class RunState:
     data_label: str | None = None
     forked_from: Origin | None = None
     parent: Parent | None = None
+    priority: int = 0
+    steps_behind: int | None = None
     foreground: bool = False
     """Only who is asked to goes on with it after its process is gone."""
     started_s: float = 0.0
@@ -236,6 +238,8 @@ def begin(record: Record) -> RunState:
         objective=event.objective,
         data_label=event.data_label,
         forked_from=event.forked_from,
+        priority=event.priority,
+        steps_behind=event.steps_behind,
         parent=event.parent,
         foreground=event.foreground,
         started_s=record.at_s,

@@ -48,10 +48,12 @@ def remaining_steps(context: RunContext) -> int | None:
     without a node, what the graph has behind that many steps.
     """
     hints = context.hints
+    if hints.remaining_steps is not None:
+        return hints.remaining_steps
     if hints.next == "end":
         return 0
-    if hints.remaining_steps is not None or not context.graph:
-        return hints.remaining_steps
+    if not context.graph:
+        return None
     if context.node is None:
         return max(0, len(_names(context.graph)) - context.step) if context.step else None
     return _longest_chain(context.graph, context.node) if context.node in _names(context.graph) else None

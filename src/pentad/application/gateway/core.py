@@ -116,6 +116,11 @@ class Gateway:
             self.metrics.requests.labels("unknown", "error").inc()
             raise
 
+    def priority_within(self, tenant: str, asked: int) -> int:
+        """The priority that the tenant gets: what it asks for, at most as urgent as its policy allows."""
+        policy = self._policies.get(tenant)
+        return asked if policy is None else max(asked, policy.priority)
+
     def generate(self, request: Request, exchange: Exchange) -> AsyncGenerator[Delta, None]:
         """The one stream of this request, metered on its way up; its notices go to the exchange.
 
@@ -127,9 +132,9 @@ class Gateway:
                 hint="leave it out",
                 param="budget.tool_calls",
             )
-        policy = self._policies.get(request.tenant)
-        if policy is not None and request.priority < policy.priority:
-            request = replace(request, priority=policy.priority)
+        priority = self.priority_within(request.tenant, request.priority)
+        if priority != request.priority:
+            request = replace(request, priority=priority)
         request = self.routed(request)
         objective = request.context.objective
         if objective.ttft_s is not None or objective.inter_token_s is not None:

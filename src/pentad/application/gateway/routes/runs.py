@@ -42,6 +42,7 @@ from pentad.application.gateway.translate.runs import (
     run_prompt,
 )
 from pentad.errors import Forbidden, InvalidRequest, NotFound
+from pentad.execution.hints import remaining_steps
 from pentad.types import Objective
 
 MAX_LIST = 1000
@@ -84,7 +85,10 @@ class Runs:
         """Starts a run and answers at once; follow its events."""
         exchange = exchange_of(http)
         wire = await self._body.read(http, self._gateway.settings)
-        context = run_context(options_of(wire, http.headers, exchange))
+        options = options_of(wire, http.headers, exchange)
+        context = run_context(options)
+        if context.run_id is not None or context.parent is not None:
+            exchange.notices.append("run_id and parent are of the run itself, which chooses them")
         agent = wire.agent if isinstance(wire.agent, str) else _described(wire.agent)
         run_id = await self._runtime.start(
             agent,
@@ -94,6 +98,8 @@ class Runs:
             objective=context.objective if context.objective != Objective() else None,
             budget=context.budget,
             data_label=context.data_label,
+            priority=self._gateway.priority_within(exchange.tenant, options.priority or 0),
+            steps_behind=remaining_steps(context),
         )
         self._observe(run_id, exchange.tenant)
         return json_response(await self._show(run_id, exchange.tenant), 201)

@@ -22,7 +22,8 @@ class RunRequest(Struct, kw_only=True):
     """Read for `pentad_*` only."""
     nvext: NvExtensions | None = None
     pentad: PentadOptions | None = None
-    """Its objective, budget and data label; a budget can only narrow the agent's."""
+    """Its objective, budget, data label and priority, and what follows it where it is a step of something
+    larger (`graph`, `node`, `hints.remaining_steps`); a budget can only narrow the agent's."""
 
 
 class ApprovalRequest(Struct, kw_only=True):
