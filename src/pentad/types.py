@@ -148,7 +148,7 @@ class Budget:
     tokens: int | None = None
     """Prompt plus completion tokens, cached ones included."""
     cost: float | None = None
-    """Money, in the currency of the model catalogue's prices."""
+    """Money, in whatever currency the prices of the settings are in."""
     wall_s: float | None = None
     """Seconds at work; waiting for a person does not count."""
     tool_calls: int | None = None

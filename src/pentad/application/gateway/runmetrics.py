@@ -32,7 +32,7 @@ class RunMetrics:
         )
         self.cost = Histogram(
             "pentad_run_cost",
-            "Money per run, in the catalogue's currency.",
+            "Money per run, in the currency of the prices that are set.",
             agent,
             buckets=_COST,
             registry=registry,
