@@ -282,6 +282,7 @@ _TABLE: dict[str, dict[str, str]] = {
     # agent layer
     "planner": {
         "react": "pentad.agent.planning.react:React",
+        "graph": "pentad.agent.planning.graph:PlanGraph",
     },
     "tool_policy": {
         "all": "pentad.agent.tools.policy.everything:All",

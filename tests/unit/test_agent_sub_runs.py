@@ -62,6 +62,7 @@ async def until(h: Harness, run_id: str, kind: str) -> RunState:
     return h.runtime.show(run_id)
 
 
+@pytest.mark.row("ma-supervisor", "mechanism")
 def test_members_work_in_runs_of_their_own_and_their_answers_reach_the_lead(tmp_path: pathlib.Path) -> None:
     async def scenario() -> None:
         async with harness(tmp_path, [by_agent(SCRIPT)], repeat=True) as h:

@@ -130,7 +130,7 @@ def calls_of(records: Sequence[Record]) -> list[tuple[Wanted, ToolReturned]]:
     results = {(r.event.step, r.event.index): r.event for r in records if isinstance(r.event, ToolReturned)}
     found = []
     for exchange in state.exchanges:
-        for index, call in enumerate(exchange.calls):
+        for index, call in enumerate(exchange.calls, exchange.first):
             result = results.get((exchange.step, index))
             if result is not None and (exchange.step, index) in came:
                 found.append(((call.name, canonical(call.arguments)), result))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -35,25 +36,28 @@ class SubGoal:
 
 
 def in_turn(state: RunState, tries: int) -> tuple[SubGoal, ...]:
-    """The sub-goals of the newest plan, one after another, each tried at most `tries` times."""
+    """The sub-goals of the newest plan, each tried at most `tries` times.
+
+    A step is of the sub-goal that its call names, or else of the first that is open.
+    """
     goals = [SubGoal(tool=tool, task=task) for tool, task in state.plan or ()]
-    at = failed = 0
+    at, failed = 0, Counter[int]()
     for exchange in state.closed:
+        place = at if exchange.goal is None else exchange.goal
         if exchange.outcome in ("planned", "replanned"):
-            at = failed = 0
+            at, failed = 0, Counter()
             goals = [replace(goal, status="open", problem="") for goal in goals]
-        elif exchange.purpose != "act" or at >= len(goals):
+        elif exchange.purpose != "act" or place >= len(goals):
             continue
         elif exchange.outcome == "called_tools":
-            goals[at] = replace(goals[at], status="done", problem="")
-            at, failed = at + 1, 0
+            goals[place] = replace(goals[place], status="done", problem="")
+            at = place + 1
         elif exchange.outcome == "failed":
-            failed += 1
-            given_up = failed >= tries
-            goals[at] = replace(
-                goals[at], status="failed" if given_up else "open", problem=problem_of(exchange)
-            )
-            at, failed = (at + 1, 0) if given_up else (at, failed)
+            failed[place] += 1
+            given_up = failed[place] >= tries
+            status: Literal["open", "failed"] = "failed" if given_up else "open"
+            goals[place] = replace(goals[place], status=status, problem=problem_of(exchange))
+            at = place + 1 if given_up else at
     return tuple(goals)
 
 

@@ -11,6 +11,7 @@ from pentad.agent.planning import progress
 from pentad.agent.planning.base import (
     MAX_SAMPLES,
     Answers,
+    Draft,
     MadePlan,
     MessageGroup,
     ModelCallDraft,
@@ -110,7 +111,7 @@ class React:
             case _:
                 return True
 
-    def draft(self, view: View) -> ModelCallDraft:
+    def draft(self, view: View) -> Draft:
         """The next question: plan, act or answer."""
         state = view.state
         last_step = state.step >= state.spec.max_steps
