@@ -7,9 +7,10 @@ hold it. Instants are seconds on one process's monotonic clock; durations are se
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from pentad.content import Media, Part, split
 from pentad.json_text import parse_json
 from pentad.ranges import in_range
 
@@ -44,14 +45,27 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One turn of a conversation. Content is plain text; parts are joined at the gateway."""
+    """One turn of a conversation: a sequence of parts, which for most is one text."""
 
     role: Role
     content: str = ""
+    """All its text. What is no text stands in it at the places that `media` says."""
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     """Set on role `tool`: the call that this message answers."""
+    media: tuple[Media, ...] = ()
+    """Images, sounds and files, in the order of their places."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Its texts and media, in order."""
+        return split(self.content, self.media)
+
+    def behind(self, text: str) -> Message:
+        """The same with a text in front of all its parts."""
+        moved = tuple(replace(one, at=one.at + len(text)) for one in self.media)
+        return replace(self, content=f"{text}{self.content}", media=moved)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,6 +248,11 @@ class Request:
     context: RunContext = field(default_factory=RunContext)
     routed: Decision | None = None
     """The router's choice, once it has been made: `model` is served, counted, billed and reported."""
+
+    @property
+    def media(self) -> tuple[Media, ...]:
+        """All that its messages hold beside text."""
+        return tuple(one for message in self.messages or () for one in message.media)
 
     def __post_init__(self) -> None:
         prompts = [p for p in (self.messages, self.text, self.token_ids) if p is not None]

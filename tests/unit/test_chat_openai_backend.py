@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from pentad.content import joined, media
 from pentad.errors import (
     BackendFailed,
     ContextLengthExceeded,
@@ -357,3 +358,32 @@ def test_without_the_extra_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"pentad\[openai\]"):
         OpenAIBackend(endpoint())
+
+
+def test_parts_go_to_the_endpoint_in_its_form() -> None:
+    asked: list[dict[str, Any]] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(json.loads(request.content))
+        return sse(chunk(content="x"), chunk(finish="stop"), usage(), "[DONE]")
+
+    png, pdf = b"\x89PNG\r\n\x1a\n", b"%PDF-1"
+    parts = [
+        "Look:",
+        media("image", "image/png", png, detail="low"),
+        media("audio", "audio/mpeg", b"ID3x"),
+        media("file", "application/pdf", pdf, name="a.pdf"),
+        "What is it?",
+    ]
+    text, found = joined(parts)
+    seeing = backend(answer, media=frozenset({"image"}))
+    assert seeing.capabilities.media == {"image"}
+    request = Request(id="r", model="far", messages=(Message(role="user", content=text, media=found),))
+    asyncio.run(collect(seeing.stream(request)))
+    assert asked[0]["messages"][0]["content"] == [
+        {"type": "text", "text": "Look:"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo=", "detail": "low"}},
+        {"type": "input_audio", "input_audio": {"data": "SUQzeA==", "format": "mp3"}},
+        {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERi0x"}},
+        {"type": "text", "text": "What is it?"},
+    ]

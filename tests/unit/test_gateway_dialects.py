@@ -383,7 +383,7 @@ def test_documents_and_search_results_of_text_are_read() -> None:
     pdf = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "x"}}
     refused = messages(app, messages=[{"role": "user", "content": [pdf]}])
     assert refused.status_code == 400
-    assert "source type 'base64' are not served here" in refused.json()["error"]["message"]
+    assert "source.data is not valid base64" in refused.json()["error"]["message"]
 
 
 # Completions

@@ -74,6 +74,10 @@ def test_malformed_bodies_are_400_on_every_route(path: str, body: bytes) -> None
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+            "messages[0].content[0].image_url",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "video_url"}]}]},
             "messages[0].content[0].type",
         ),
         ({"tool_choice": "required"}, "tool_choice"),

@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from pentad.application.gateway.settings import GatewaySettings
 from pentad.choice import Choice
+from pentad.content import MediaKind
 
 Strategy = Annotated[
     Choice,
@@ -113,6 +114,8 @@ class RemoteBackend(_Section):
     """Whether prompts leave this machine; false only for a server on this machine."""
     vllm_fields: bool = False
     """Whether the endpoint takes vLLM's further fields: top_k, min_p, regex, thinking, priority and more."""
+    media: tuple[MediaKind, ...] = ()
+    """Parts beside text that the model takes: image, audio, file. They are sent in OpenAI's form."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """How the endpoint calls the answer's limit; OpenAI's own newer models want the second."""
     timeout_s: float = Field(default=120.0, gt=0, le=86_400)

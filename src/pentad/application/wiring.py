@@ -234,6 +234,7 @@ def _remote_backend(remote: RemoteBackend) -> Backend:
         context_length=remote.context_length,
         remote=remote.remote,
         vllm_fields=remote.vllm_fields,
+        media=frozenset(remote.media),
         max_tokens_field=remote.max_tokens_field,
         timeout_s=remote.timeout_s,
         extra_body=remote.extra_body,

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from pentad.content import MediaKind
 from pentad.types import FinishReason, Message, Request, ToolCall, Usage
 
 
@@ -183,6 +184,8 @@ class Capabilities:
     logprobs: bool = False
     token_prompts: bool = False
     """Whether `Request.token_ids` and exact token counts are served."""
+    media: frozenset[MediaKind] = frozenset()
+    """Parts beside text that it takes: `image`, `audio`, `file`."""
     sampling: Mapping[str, float] = field(default_factory=dict)
     """Field of Sampling to the value that holds where a request leaves it open."""
 

@@ -89,6 +89,8 @@ SERVER = (
     Flag(name="allowed_origins", help="Web origin that browsers may call from.", kind=list[str]),
     Flag(name="access_log", help="One line per request on standard error.", kind=bool),
     Flag(name="max_body_bytes", help="Largest request body, e.g. 8MiB.", metavar="SIZE"),
+    Flag(name="max_part_bytes", help="Largest image, sound or file in a message.", metavar="SIZE"),
+    Flag(name="max_parts_bytes", help="All of them in one request together.", metavar="SIZE"),
     Flag(name="max_concurrent_requests", help="Requests at once; then 429.", kind=int),
     Flag(name="max_runs", help="Agent runs at once; then 429.", kind=int),
     Flag(name="max_followers", help="Streams of run events at once; then 429.", kind=int),

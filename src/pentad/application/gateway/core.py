@@ -23,6 +23,7 @@ from pentad.application.gateway.metrics import Metrics
 from pentad.application.gateway.settings import GatewaySettings
 from pentad.application.gateway.sse import EventStream, StreamWatch, until_disconnected
 from pentad.application.gateway.store import ResponseStore
+from pentad.application.gateway.translate.content import MediaLimits, MediaReader
 from pentad.application.services import Services
 from pentad.errors import InvalidRequest, PentadError, Unavailable
 from pentad.execution.backend import Delta, NoticeDelta
@@ -107,6 +108,13 @@ class Gateway:
     def model_name(self, asked: str | None) -> str:
         """The model that is meant where no request is made: the named one, or the default."""
         return asked or self.services.models.default
+
+    def media_reader(self) -> MediaReader:
+        """Reads the parts of one request within this server's limits."""
+        settings = self.settings
+        return MediaReader(
+            MediaLimits(part_bytes=settings.max_part_bytes, all_bytes=settings.max_parts_bytes)
+        )
 
     def routed(self, request: Request) -> Request:
         """The request with its model chosen, once: it serves, counts, is billed and is reported."""

@@ -103,6 +103,10 @@ class GatewaySettings:
     """Largest part of requests, bodies, followed runs, runs and stored responses that one tenant may
     hold while there are keys of several."""
     max_body_bytes: int = 8 * 2**20
+    max_part_bytes: int = 4 * 2**20
+    """Of one image, sound or file in a message, decoded; a larger one is answered 413."""
+    max_parts_bytes: int = 6 * 2**20
+    """Of all of one request together."""
     body_timeout_s: float = 30.0
     """The whole body must have arrived by then."""
     header_timeout_s: float = 10.0
@@ -136,7 +140,8 @@ class GatewaySettings:
 
     def __post_init__(self) -> None:
         positive = (
-            "max_body_bytes body_timeout_s header_timeout_s max_concurrent_requests max_connections "
+            "max_body_bytes max_part_bytes max_parts_bytes body_timeout_s header_timeout_s "
+            "max_concurrent_requests max_connections "
             "max_runs max_followers body_memory_bytes "
             "keep_alive_s slow_client_limit_s send_buffer_bytes health_window_s health_probe_s"
         )

@@ -89,6 +89,7 @@ def open_choices(
         tokens = TokenRequest(
             id=f"{request.id}/{choice}",
             prompt=prepared.prompt,
+            embedded=prepared.embedded,
             # The prompt is scored once, by the choice that computes it.
             sampling=request.sampling if choice == 0 else replace(request.sampling, prompt_logprobs=None),
             max_tokens=max(1, prepared.max_tokens),

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from pentad.content import Media
 from pentad.errors import InvalidRequest, PentadError
 from pentad.execution.request import Constraint
 from pentad.model.backends.completion_limit import answer_room
@@ -23,6 +24,7 @@ from pentad.model.constraints import ConstraintCompiler
 from pentad.model.guides import watcher_guide
 from pentad.model.loading import ModelFiles
 from pentad.model.matchers import GrammarHost
+from pentad.model.media import MediaEncoder, Piece, embedded, marked, place, told
 from pentad.model.template import default_template
 from pentad.model.template.adapting import adapt, open_chat
 from pentad.model.tokenizer import Tokenizer
@@ -56,6 +58,7 @@ class ChatCodec:
         seeds: draws the seed of requests that give none.
         clock: of the spans; must be the engine's.
         grammars: where they are compiled; None compiles them here.
+        encoder: of parts that are no text; None where the model takes none.
     """
 
     def __init__(
@@ -67,7 +70,9 @@ class ChatCodec:
         seeds: Callable[[], int],
         clock: Clock,
         grammars: GrammarHost | None = None,
+        encoder: MediaEncoder | None = None,
     ) -> None:
+        self._encoder = encoder
         self.tokenizer: Tokenizer = files.tokenizer
         self.context_length = context_length
         # Looked for now: going through a vocabulary would hold up everybody when the first long text comes.
@@ -112,13 +117,13 @@ class ChatCodec:
         Raises:
             InvalidRequest: the model has no chat template, or its template refuses the messages.
         """
-        return self._tokenized(request, self._rendered(request)[0])
+        return self._tokenized(request, self._rendered(request)[0])[0]
 
     def prompt_text(self, request: Request) -> str:
         """The prompt as text, control tokens spelled out. Raises as `prompt`."""
         if request.token_ids is not None:
             return self.detokenize(request.token_ids)
-        return "".join(text for text, _ in self._rendered(request)[0])
+        return "".join(map(told, self._rendered(request)[0]))
 
     def grammar(self, request: Request) -> Grammar:
         """What answers of the request follow. Costly where the client wants it to be.
@@ -152,7 +157,7 @@ class ChatCodec:
         started_s = self._clock()
         pieces, thinking = self._rendered(request)
         rendered_s = self._clock()
-        prompt = self._tokenized(request, pieces)
+        prompt, places = self._tokenized(request, pieces)
         tokenized_s = self._clock()
         max_tokens, fitted = answer_room(
             request, len(prompt), context=self.context_length, model=self._name, at_s=tokenized_s
@@ -165,10 +170,13 @@ class ChatCodec:
             Span(layer="model", name="render", start_s=started_s, end_s=rendered_s),
             Span(layer="model", name="tokenize", start_s=rendered_s, end_s=tokenized_s),
         ]
+        if inputs := embedded(self._encoder, places):
+            spans.append(Span(layer="model", name="encode", start_s=tokenized_s, end_s=self._clock()))
         if grammar.first is not None:
             spans.insert(0, Span(layer="model", name="constrain", start_s=grammar.started_s, end_s=started_s))
         return Prepared(
             prompt=prompt,
+            embedded=inputs,
             max_tokens=max_tokens,
             seed=drawn,
             tools=tools,
@@ -242,8 +250,8 @@ class ChatCodec:
             request, token_chars=self._token_chars, context_length=self.context_length, model=self._name
         )
 
-    def _rendered(self, request: Request) -> tuple[list[tuple[str, bool]], bool]:
-        """The prompt as (text, special) pieces, and whether it ends inside the reasoning."""
+    def _rendered(self, request: Request) -> tuple[list[Piece], bool]:
+        """The prompt as pieces, and whether it ends inside the reasoning."""
         if request.text is not None:
             return [(request.text, True)], False
         if request.messages is None:
@@ -254,7 +262,8 @@ class ChatCodec:
                 hint="use /v1/completions, or a model file with a chat template",
                 param="messages",
             ) from self._chat
-        rows, tools = adapt(request.messages, offered(request), self._chat.features, self.format)
+        shown = marked(request.messages, self._encoder, self._name)
+        rows, tools = adapt(shown.messages, offered(request), self._chat.features, self.format)
         segments = self._chat.template.render(
             rows, tools, request.template_options, continues=request.continues
         )
@@ -262,21 +271,28 @@ class ChatCodec:
         thinking = end.endswith(THINK)
         if prefill := prefill_of(request):
             thinking = prefill.rfind(THINK) > prefill.rfind(END_THINK)
-        return [(s.text, s.is_control) for s in segments], thinking
+        return shown.pieces((s.text, s.is_control) for s in segments), thinking
 
-    def _tokenized(self, request: Request, pieces: Sequence[tuple[str, bool]]) -> tuple[int, ...]:
+    def _tokenized(
+        self, request: Request, pieces: Sequence[Piece]
+    ) -> tuple[tuple[int, ...], list[tuple[int, Media]]]:
+        """The tokens, and where the rows of which part begin."""
         if request.token_ids is not None:
             self._check_ids("prompt", request.token_ids)
-            return tuple(request.token_ids)
+            return tuple(request.token_ids), []
         limit = PATIENCE * self.context_length
         ids: list[int] = []
-        for text, special in pieces:
-            ids += self.tokenizer.encode(text, special=special, limit=limit - len(ids))
+        places: list[tuple[int, Media]] = []
+        for piece in pieces:
+            if isinstance(piece, Media):
+                place(piece, self._encoder, self.tokenizer, ids, places)
+            else:
+                ids += self.tokenizer.encode(piece[0], special=piece[1], limit=limit - len(ids))
             if len(ids) > limit:
                 break
         param = "prompt" if request.messages is None else "messages"
         refuse_if_cut(len(ids), param=param, context_length=self.context_length, model=self._name)
-        return tuple(ids if request.text is None else self._prefixed(ids))
+        return tuple(ids if request.text is None else self._prefixed(ids)), places
 
     def _prefixed(self, ids: list[int]) -> list[int]:
         """The tokens behind those that the model expects before every text."""

@@ -14,6 +14,7 @@ from pentad.model.backends.codec import FORMATS, ChatCodec, draw_seed
 from pentad.model.backends.preparation import prepare
 from pentad.model.loading import ModelFiles
 from pentad.model.matchers import GrammarHost
+from pentad.model.media import MediaEncoder
 from pentad.model.tokenizer_facts import TokenizerFacts
 from pentad.types import Request
 
@@ -34,6 +35,7 @@ class EngineBackend:
         drain_s: how long `close` lets running requests finish.
         seeds: draws the seed of requests that give none.
         grammars: where they are compiled; None compiles them in this process.
+        encoder: makes input embeddings of parts that are no text; None where the model takes none.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class EngineBackend:
         drain_s: float = 5.0,
         seeds: Callable[[], int] = draw_seed,
         grammars: GrammarHost | None = None,
+        encoder: MediaEncoder | None = None,
     ) -> None:
         possible = loop.max_sequence_tokens
         self._loop = loop
@@ -59,6 +62,7 @@ class EngineBackend:
             seeds=seeds,
             clock=self._clock,
             grammars=grammars,
+            encoder=encoder,
         )
         self._capabilities = Capabilities(
             model=model or files.name,
@@ -66,6 +70,7 @@ class EngineBackend:
             formats=FORMATS,
             logprobs=True,
             token_prompts=True,
+            media=frozenset() if encoder is None else encoder.kinds,
             sampling=files.sampling,
         )
 

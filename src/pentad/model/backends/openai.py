@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from pentad.content import MediaKind
 from pentad.errors import Forbidden, Incompatible, MissingExtra
 from pentad.execution.backend import Capabilities, Delta, StreamDone
 from pentad.model.backends.openai_errors import translated
@@ -41,6 +42,8 @@ class Endpoint:
     """Whether the prompt leaves this machine; False only for a server on this machine."""
     vllm_fields: bool = False
     """Whether the endpoint takes vLLM's further fields (top_k, min_p, regex, thinking, priority ...)."""
+    media: frozenset[MediaKind] = frozenset()
+    """Parts beside text that the model takes, in OpenAI's form."""
     max_tokens_field: str = "max_tokens"
     """`max_completion_tokens` for OpenAI's own newer models."""
     timeout_s: float = 120.0
@@ -95,6 +98,7 @@ class OpenAIBackend:
             remote=endpoint.remote,
             formats=formats,
             logprobs=True,
+            media=endpoint.media,
         )
         self._failures_in_a_row = 0
         self._trouble = ""

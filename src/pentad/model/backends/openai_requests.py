@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import binascii
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pentad.content import Part
 from pentad.errors import Incompatible
 from pentad.model.toolcalls.base import described
 from pentad.types import Decision, Message, OutputFormat, Request, Sampling, ToolChoice
@@ -127,7 +129,26 @@ def message_field(message: Message) -> dict[str, Any]:
             for call in message.tool_calls
         ]
         out["content"] = message.content or None
+    if message.media:
+        out["content"] = [part_field(part) for part in message.parts]
     return out
+
+
+def part_field(part: Part) -> dict[str, Any]:
+    """One part in OpenAI's shape."""
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    data = binascii.b2a_base64(part.data, newline=False).decode()
+    url = f"data:{part.media_type};base64,{data}"
+    match part.kind:
+        case "image":
+            detail = {} if part.detail is None else {"detail": part.detail}
+            return {"type": "image_url", "image_url": {"url": url, **detail}}
+        case "audio":
+            form = {"audio/mpeg": "mp3"}.get(part.media_type, part.media_type.removeprefix("audio/"))
+            return {"type": "input_audio", "input_audio": {"data": data, "format": form}}
+        case "file":
+            return {"type": "file", "file": {"filename": part.name or "file", "file_data": url}}
 
 
 def _optional(sampling: Sampling, max_tokens_field: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pentad.execution.backend import NoticeDelta
-from pentad.execution.request import Constraint
+from pentad.execution.request import Constraint, EmbeddedSpan
 from pentad.types import Decision, Request, Span, ToolSpec
 
 
@@ -31,6 +31,8 @@ class Prepared:
     """A request as tokens, with everything resolved that it left open."""
 
     prompt: tuple[int, ...]
+    embedded: tuple[EmbeddedSpan, ...] = ()
+    """Positions of the prompt whose input is of parts that are no text."""
     max_tokens: int
     seed: int
     tools: tuple[ToolSpec, ...]

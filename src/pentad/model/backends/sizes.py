@@ -14,7 +14,7 @@ PATIENCE = 2
 
 
 def prompt_chars(request: Request) -> int:
-    """Characters of everything that the request shows to the model."""
+    """Characters of everything that the request shows to the model; parts that are no text count none."""
     chars = len(request.text or "") + len(request.token_ids or ())
     for message in request.messages or ():
         chars += len(message.content)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pentad.content import Media
 from pentad.errors import Forbidden, Incompatible, PentadError
 from pentad.execution.backend import Capabilities
 from pentad.model.prices import FREE, Price
@@ -70,7 +71,7 @@ def fit(state: RouterInput) -> dict[str, Candidate]:
     found: dict[str, Candidate] = {}
     for name, candidate in state.candidates.items():
         try:
-            refuse_unfit(state.request, name, candidate.can)
+            refuse_unfit(state, name)
         except PentadError as error:
             refusals[name] = error
         else:
@@ -80,13 +81,14 @@ def fit(state: RouterInput) -> dict[str, Candidate]:
     return found
 
 
-def refuse_unfit(request: Request, name: str, can: Capabilities) -> None:
-    """Raises when the backend may not or cannot serve the request; returns otherwise.
+def refuse_unfit(state: RouterInput, name: str) -> None:
+    """Raises when that candidate may not or cannot serve the request; returns otherwise.
 
     Raises:
         Forbidden: the request's data label keeps it on this machine and the backend is remote.
         Incompatible: the request asks for something that the backend does not do.
     """
+    request, can = state.request, state.candidates[name].can
     if can.remote and request.context.data_label == LOCAL_LABEL:
         raise Forbidden(
             f"data label {LOCAL_LABEL!r} keeps this request on this machine, but model {name!r} is remote",
@@ -114,6 +116,25 @@ def refuse_unfit(request: Request, name: str, can: Capabilities) -> None:
             f"model {name!r} takes no token ids as a prompt", hint="send text or messages", param="prompt"
         )
 
+    if media := request.media:
+        _refuse_media(media, name, state.candidates)
 
-def _listed(names: frozenset[str]) -> str:
+
+def _refuse_media(media: Sequence[Media], name: str, candidates: Mapping[str, Candidate]) -> None:
+    kinds = {one.kind for one in media}
+    wrong = next((one for one in media if one.kind not in candidates[name].can.media), None)
+    if wrong is None:
+        return
+    able = [other for other, candidate in candidates.items() if kinds <= candidate.can.media]
+    takes = _listed(candidates[name].can.media | {"text"})
+    raise Incompatible(
+        f"model {name!r} takes {takes}, but a message holds the {wrong.told}",
+        hint=f"served models that take it: {', '.join(able)}"
+        if able
+        else "send text only; no served model takes it (remote ones by `media` in `backends`)",
+        param="messages",
+    )
+
+
+def _listed(names: Collection[str]) -> str:
     return ", ".join(sorted(names))

@@ -31,7 +31,7 @@ class Fixed:
                 hint=f"set `model` to one of: {', '.join(state.candidates)}",
                 param="model",
             )
-        refuse_unfit(request, chosen, state.candidates[chosen].can)
+        refuse_unfit(state, chosen)
         return chosen, Decision(
             layer="model",
             policy=self.name,

@@ -30,7 +30,13 @@ def routes(gateway: Gateway) -> list[Route]:
         wire = await body.read(http, gateway.settings)
         options = options_of(wire, http.headers, exchange)
         answer_id = new_id("chatcmpl")
-        asked = chat_request(wire, request_id=answer_id, tenant=exchange.tenant, context=run_context(options))
+        asked = chat_request(
+            wire,
+            request_id=answer_id,
+            tenant=exchange.tenant,
+            context=run_context(options),
+            media=gateway.media_reader(),
+        )
         request = gateway.routed(prioritized(asked, options))
         span = gateway.translated(exchange)
         explain = gateway.explain(exchange, span, options.explain)

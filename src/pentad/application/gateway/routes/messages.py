@@ -37,7 +37,11 @@ def routes(gateway: Gateway) -> list[Route]:
         options = options_of(wire, http.headers, exchange)
         answer_id = new_id("msg")
         asked = messages_request(
-            wire, request_id=answer_id, tenant=exchange.tenant, context=run_context(options)
+            wire,
+            request_id=answer_id,
+            tenant=exchange.tenant,
+            context=run_context(options),
+            media=gateway.media_reader(),
         )
         request = gateway.routed(prioritized(asked, options))
         explain = gateway.explain(exchange, gateway.translated(exchange), options.explain)
@@ -69,7 +73,11 @@ def routes(gateway: Gateway) -> list[Route]:
         exchange = exchange_of(http)
         wire = await count_body.read(http, gateway.settings)
         request = messages_request(
-            wire, request_id=new_id("count"), tenant=exchange.tenant, context=RunContext()
+            wire,
+            request_id=new_id("count"),
+            tenant=exchange.tenant,
+            context=RunContext(),
+            media=gateway.media_reader(),
         )
         tokens = await in_thread(models.count_tokens, request, chars=prompt_chars(request))
         return json_response(TokenCount(input_tokens=tokens))

@@ -81,6 +81,7 @@ def _card(card: ModelCard) -> Card:
             "formats": sorted(can.formats),
             "logprobs": can.logprobs,
             "token_prompts": can.token_prompts,
+            "media": sorted(can.media),
             "sampling": dict(can.sampling),
         }
     if card.dimensions is not None:

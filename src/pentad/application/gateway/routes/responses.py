@@ -71,6 +71,7 @@ class Responses:
         wire = self._complete(wire, exchange.tenant)
         options = options_of(wire, http.headers, exchange)
         before = self._before(exchange.tenant, wire.previous_response_id)
+        new = input_messages(wire, self._gateway.media_reader())
         context = run_context(options)
         if context.parent is None:
             context = replace(context, parent=wire.previous_response_id)
@@ -80,11 +81,12 @@ class Responses:
             tenant=exchange.tenant,
             context=context,
             before=before,
+            new=new,
             ignored=exchange.ignored,
         )
         request = self._gateway.routed(prioritized(asked, options))
         explain = self._gateway.explain(exchange, self._gateway.translated(exchange), options.explain)
-        history = (*before, *input_messages(wire))
+        history = (*before, *new)
 
         def keep(builder: ResponseBuilder) -> None:
             if wire.store is not False:
@@ -128,6 +130,7 @@ class Responses:
             tenant=exchange.tenant,
             context=RunContext(),
             before=self._before(exchange.tenant, wire.previous_response_id),
+            new=input_messages(wire, self._gateway.media_reader()),
             ignored=exchange.ignored,
         )
         tokens = await asyncio.to_thread(self._gateway.services.models.count_tokens, request)

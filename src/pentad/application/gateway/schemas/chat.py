@@ -32,12 +32,42 @@ from pentad.application.gateway.schemas.common import (
 )
 
 
+class ImageUrl(Struct, kw_only=True):
+    url: str
+    """`data:image/png;base64,...`"""
+    detail: Short | None = None
+
+
+class AudioData(Struct, kw_only=True):
+    data: str
+    """In base64."""
+    format: Short
+    """`wav` or `mp3`."""
+
+
+class FileData(Struct, kw_only=True):
+    file_data: str | None = None
+    """A `data:` URL, or base64."""
+    filename: Short | None = None
+    file_id: Short | None = None
+
+
 class ContentPart(Struct, kw_only=True):
-    """A piece of a message. Text is served; other kinds are refused by name."""
+    """A piece of a message: text, an image, a sound, a file. Other kinds are refused by name."""
 
     type: str
     text: str | None = None
     refusal: str | None = None
+    image_url: ImageUrl | str | None = None
+    """Of `image_url`, an object; of the responses API's `input_image`, a string."""
+    detail: Short | None = None
+    input_audio: AudioData | None = None
+    file: FileData | None = None
+    # Of the responses API's `input_file` and `input_image`.
+    file_data: str | None = None
+    filename: Short | None = None
+    file_url: str | None = None
+    file_id: Short | None = None
     # Sent back as we wrote them; they say nothing about the text.
     annotations: list[Any] | None = None
     logprobs: list[Any] | None = None

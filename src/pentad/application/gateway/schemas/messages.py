@@ -19,16 +19,19 @@ from pentad.application.gateway.schemas.common import (
 
 
 class DocumentSource(Struct, kw_only=True):
-    """Where a document's text is; other kinds than text and blocks of text are refused by name."""
+    """Where a document's text, or an image's data in base64 are; other kinds are refused by name."""
 
     type: str
     media_type: Short | None = None
     data: str | None = None
     content: str | Annotated[list[Block], Meta(max_length=4096)] | None = None
+    # Of images and documents that are not here.
+    url: str | None = None
+    file_id: Short | None = None
 
 
 class Block(Struct, kw_only=True):
-    """A content block. Texts, documents of text, calls and results are served; others refused by name."""
+    """A content block. Texts, images, documents, calls and results are served; others refused by name."""
 
     type: str
     text: str | None = None
@@ -39,7 +42,7 @@ class Block(Struct, kw_only=True):
     content: str | Annotated[list[Block], Meta(max_length=4096)] | None = None
     is_error: bool | None = None
     source: str | DocumentSource | None = None
-    """Of a document its text; of a search result where it was found."""
+    """Of a document its text, of an image its data; of a search result where it was found."""
     title: str | None = None
     context: str | None = None
     thinking: str | None = None

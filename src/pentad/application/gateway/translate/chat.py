@@ -6,20 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from pentad.application.gateway.body import check_free_form
-from pentad.application.gateway.schemas.chat import ChatMessage, ChatRequest, ContentPart, FunctionCall
+from pentad.application.gateway.schemas.chat import ChatMessage, ChatRequest, FunctionCall
+from pentad.application.gateway.translate.content import MediaReader, text_of
 from pentad.application.gateway.translate.formats import output_format
 from pentad.application.gateway.translate.options import sampling
 from pentad.application.gateway.translate.tools import chat_tools
 from pentad.errors import InvalidRequest
 from pentad.types import Message, Request, RunContext, Sampling, ToolCall
 
-TEXT_PARTS = ("text", "input_text", "output_text")
 
-
-def chat_request(body: ChatRequest, *, request_id: str, tenant: str, context: RunContext) -> Request:
+def chat_request(
+    body: ChatRequest, *, request_id: str, tenant: str, context: RunContext, media: MediaReader
+) -> Request:
     """The one request that goes down. Raises InvalidRequest naming the field at fault."""
     tools, choice = chat_tools(body)
-    turns = messages(body.messages)
+    turns = messages(body.messages, media)
     goes_on = body.continue_final_message is not False and not body.add_generation_prompt
     return Request(
         id=request_id,
@@ -44,15 +45,15 @@ def ends_open(turns: Sequence[Message]) -> bool:
     return bool(turns) and turns[-1].role == "assistant" and not turns[-1].tool_calls
 
 
-def messages(wire: Sequence[ChatMessage]) -> tuple[Message, ...]:
-    """The turns, with parts joined."""
+def messages(wire: Sequence[ChatMessage], media: MediaReader) -> tuple[Message, ...]:
+    """The turns, each with its parts."""
     turns: list[Message] = []
     for index, one in enumerate(wire):
-        turns.append(_message(one, f"messages[{index}]", turns))
+        turns.append(_message(one, f"messages[{index}]", turns, media))
     return tuple(turns)
 
 
-def _message(wire: ChatMessage, where: str, before: Sequence[Message]) -> Message:
+def _message(wire: ChatMessage, where: str, before: Sequence[Message], media: MediaReader) -> Message:
     if wire.role == "tool" and not wire.tool_call_id:
         raise InvalidRequest(
             f"{where} has role 'tool' but no tool_call_id",
@@ -73,7 +74,8 @@ def _message(wire: ChatMessage, where: str, before: Sequence[Message]) -> Messag
         )
     if wire.content is None and wire.role not in ("assistant", "function"):
         raise InvalidRequest(f"{where} has no content", param=f"{where}.content")
-    text = text_of(wire.content, f"{where}.content") or (wire.refusal or "")
+    text, found = media.content(wire.content, f"{where}.content", alone=wire.role in ("user", "tool"))
+    text = text or (wire.refusal or "")
     if wire.role == "function":
         return Message(role="tool", content=text, tool_call_id=_answered(wire, where, before))
     calls = tuple(
@@ -88,6 +90,7 @@ def _message(wire: ChatMessage, where: str, before: Sequence[Message]) -> Messag
         name=wire.name,
         tool_calls=calls,
         tool_call_id=wire.tool_call_id if wire.role == "tool" else None,
+        media=found,
     )
 
 
@@ -107,26 +110,6 @@ def _answered(wire: ChatMessage, where: str, before: Sequence[Message]) -> str:
         hint="send the assistant's turn with its function_call before the result",
         param=f"{where}.name",
     )
-
-
-def text_of(content: str | Sequence[ContentPart] | None, where: str) -> str:
-    """The text of a message's content; parts are joined by line breaks."""
-    if content is None or isinstance(content, str):
-        return content or ""
-    return "\n".join(_part(part, f"{where}[{index}]") for index, part in enumerate(content))
-
-
-def _part(part: ContentPart, where: str) -> str:
-    text = part.refusal if part.type == "refusal" else part.text
-    if part.type not in (*TEXT_PARTS, "refusal"):
-        raise InvalidRequest(
-            f"{where}: parts of type {part.type[:40]!r} are not served here",
-            hint=f"send text; types read: {', '.join(TEXT_PARTS)}",
-            param=f"{where}.type",
-        )
-    if text is None:
-        raise InvalidRequest(f"{where} has no text", param=f"{where}.text")
-    return text
 
 
 def chat_sampling(body: ChatRequest) -> Sampling:

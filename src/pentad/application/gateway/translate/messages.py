@@ -21,9 +21,11 @@ from pentad.application.gateway.schemas.messages import (
 )
 from pentad.application.gateway.translate.chat import ends_open
 from pentad.application.gateway.translate.client_tools import FAMILIES, client_tool
+from pentad.application.gateway.translate.content import MediaReader, tagged
 from pentad.application.gateway.translate.formats import json_schema
 from pentad.application.gateway.translate.options import drawing, stops
 from pentad.application.gateway.translate.tools import named_tool, tool_spec
+from pentad.content import MediaKind, Part, joined
 from pentad.errors import InvalidRequest
 from pentad.types import Message, OutputFormat, Request, RunContext, Sampling, ToolCall, ToolChoice, ToolSpec
 
@@ -39,7 +41,7 @@ _KEPT = {
 
 
 def messages_request(
-    body: CountTokensRequest, *, request_id: str, tenant: str, context: RunContext
+    body: CountTokensRequest, *, request_id: str, tenant: str, context: RunContext, media: MediaReader
 ) -> Request:
     """The one request that goes down; of a MessagesRequest also how to sample.
 
@@ -48,7 +50,7 @@ def messages_request(
     _check_kept(body)
     tools = tuple(_tool(tool, f"tools[{i}]") for i, tool in enumerate(body.tools or ()))
     system = _texts(body.system, "system")
-    turns = [m for i, turn in enumerate(body.messages) for m in _turn(turn, f"messages[{i}]")]
+    turns = [m for i, turn in enumerate(body.messages) for m in _turn(turn, f"messages[{i}]", media)]
     first = (Message(role="system", content=system),) if system else ()
     return Request(
         id=request_id,
@@ -91,31 +93,59 @@ def _tool(tool: MessagesTool, where: str) -> ToolSpec:
     return tool_spec(tool.name, description, schema, where)
 
 
-def _turn(turn: TurnMessage, where: str) -> Iterator[Message]:
+def _turn(turn: TurnMessage, where: str, media: MediaReader) -> Iterator[Message]:
     """The messages of one turn: results of tools come before the user's words."""
     if isinstance(turn.content, str):
         yield Message(role=turn.role, content=turn.content)
         return
-    text: list[str] = []
+    parts: list[Part] = []
     calls: list[ToolCall] = []
     for index, block in enumerate(turn.content):
         at = f"{where}.content[{index}]"
         if block.type == "tool_result" and turn.role == "user":
-            yield _result(block, at)
+            yield _result(block, at, media)
         elif block.type == "tool_use" and turn.role == "assistant":
             calls.append(_call(block, at))
         elif block.type not in _UNREAD:
-            text.append(_block_text(block, at))
-    if text or calls:
-        yield Message(role=turn.role, content="\n".join(text), tool_calls=tuple(calls))
+            parts.append(_part(block, at, media) if turn.role == "user" else _block_text(block, at))
+    if parts or calls:
+        text, found = joined(parts)
+        yield Message(role=turn.role, content=text, tool_calls=tuple(calls), media=found)
 
 
-def _result(block: Block, where: str) -> Message:
+def _part(block: Block, where: str, media: MediaReader) -> Part:
+    """A block of a user's turn, or of a tool's result."""
+    source = block.source
+    coded = isinstance(source, DocumentSource) and source.type in ("base64", "url", "file")
+    if block.type != "image" and not (block.type == "document" and coded):
+        return _block_text(block, where)
+    kind: MediaKind = "image" if block.type == "image" else "file"
+    at = f"{where}.source"
+    if not isinstance(source, DocumentSource):
+        raise InvalidRequest(f"{where} has no source", param=at)
+    if source.type == "url" and source.url is not None:
+        return media.url(kind, source.url, f"{at}.url", name=block.title)
+    if source.type != "base64":
+        raise InvalidRequest(
+            f"{at}: sources of type {source.type[:40]!r} are not served here; nothing is kept",
+            hint="send the data as a source of type base64",
+            param=f"{at}.type",
+        )
+    if source.data is None:
+        raise InvalidRequest(f"{at} has no data", param=f"{at}.data")
+    return media.coded(kind, source.media_type or "", source.data, f"{at}.data", name=block.title)
+
+
+def _result(block: Block, where: str, media: MediaReader) -> Message:
     if block.tool_use_id is None:
         raise InvalidRequest(f"{where} has no tool_use_id", param=f"{where}.tool_use_id")
     failed = "error: " if block.is_error else ""
-    text = _texts(block.content, f"{where}.content")
-    return Message(role="tool", content=failed + text, tool_call_id=block.tool_use_id)
+    content = block.content
+    blocks = () if content is None or isinstance(content, str) else content
+    parts = [_part(one, f"{where}.content[{i}]", media) for i, one in enumerate(blocks)]
+    text, found = joined(parts) if parts else (_texts(content, f"{where}.content"), ())
+    result = Message(role="tool", content=text, tool_call_id=block.tool_use_id, media=found)
+    return result.behind(failed) if failed else result
 
 
 def _call(block: Block, where: str) -> ToolCall:
@@ -137,10 +167,10 @@ def _block_text(block: Block, where: str) -> str:
         case "search_result":
             found = block.source if isinstance(block.source, str) else ""
             text = _texts(block.content, f"{where}.content")
-            return _tagged("search_result", {"title": block.title, "source": found}, text)
+            return tagged("search_result", {"title": block.title, "source": found}, text)
     raise InvalidRequest(
         f"{where}: blocks of type {block.type[:40]!r} are not served here",
-        hint="send text, document, search_result, tool_use and tool_result",
+        hint="send text, image, document, search_result, tool_use and tool_result",
         param=f"{where}.type",
     )
 
@@ -151,19 +181,13 @@ def _document(block: Block, where: str) -> str:
         kind = source.type if isinstance(source, DocumentSource) else "none"
         raise InvalidRequest(
             f"{where}.source: documents of source type {kind[:40]!r} are not served here",
-            hint="send its text, as a source of type text or content",
+            hint="send its text, as a source of type text, content or base64",
             param=f"{where}.source.type",
         )
     text = source.data if source.type == "text" else _texts(source.content, f"{where}.source.content")
     if text is None:
         raise InvalidRequest(f"{where}.source has no data", param=f"{where}.source.data")
-    return _tagged("document", {"title": block.title, "context": block.context}, text)
-
-
-def _tagged(tag: str, facts: dict[str, str | None], text: str) -> str:
-    """Text between tags, as models are used to it, with what is known about it in front."""
-    known = [f"<{name}>{value}</{name}>" for name, value in facts.items() if value]
-    return "\n".join([f"<{tag}>", *known, text, f"</{tag}>"])
+    return tagged("document", {"title": block.title, "context": block.context}, text)
 
 
 def _texts(content: str | Sequence[Block] | None, where: str) -> str:

@@ -13,7 +13,7 @@ from pentad.application.gateway.schemas.responses import (
     ResponseToolChoice,
     TextConfig,
 )
-from pentad.application.gateway.translate.chat import text_of
+from pentad.application.gateway.translate.content import MediaReader
 from pentad.application.gateway.translate.formats import json_schema
 from pentad.application.gateway.translate.options import drawing
 from pentad.application.gateway.translate.response_tools import ShownNames, function_tools, shown_names
@@ -75,6 +75,7 @@ def response_request(
     tenant: str,
     context: RunContext,
     before: Sequence[Message],
+    new: Sequence[Message],
     ignored: list[str],
 ) -> Request:
     """The one request that goes down.
@@ -85,6 +86,7 @@ def response_request(
         tenant: whose it is.
         context: the run that it belongs to.
         before: the stored turns that it continues, without their instructions.
+        new: its own turns, as `input_messages` reads them.
         ignored: takes the names of tools that are not served.
     """
     tools, choice = _chosen(body, function_tools(body.tools or (), ignored))
@@ -95,7 +97,7 @@ def response_request(
     return Request(
         id=request_id,
         model=body.model or "",
-        messages=(*first, *before, *input_messages(body)),
+        messages=(*first, *before, *new),
         tools=tools,
         tool_choice=choice,
         format=_format(body.text),
@@ -116,32 +118,33 @@ def wants_logprobs(body: ResponseRequest) -> bool:
     return "message.output_text.logprobs" in (body.include or ())
 
 
-def input_messages(body: ResponseRequest) -> list[Message]:
+def input_messages(body: ResponseRequest, media: MediaReader) -> list[Message]:
     """The new turns."""
     if isinstance(body.input, str):
         return [Message(role="user", content=body.input)]
     turns: list[Message] = []
     shown = shown_names(body.tools or ())
     for index, item in enumerate(body.input):
-        _add(turns, item, f"input[{index}]", shown)
+        _add(turns, item, f"input[{index}]", shown, media)
     return turns
 
 
-def _add(turns: list[Message], item: InputItem, where: str, shown: ShownNames) -> None:
+def _add(turns: list[Message], item: InputItem, where: str, shown: ShownNames, media: MediaReader) -> None:
     match item_type(item):
         case "message":
             if item.role is None:
                 raise InvalidRequest(f"{where} has no role", param=f"{where}.role")
             if item.content is None:
                 raise InvalidRequest(f"{where} has no content", param=f"{where}.content")
-            turns.append(Message(role=item.role, content=text_of(item.content, f"{where}.content")))
+            text, found = media.content(item.content, f"{where}.content", alone=item.role == "user")
+            turns.append(Message(role=item.role, content=text, media=found))
         case "function_call":
             add_call(turns, _call(item, where, shown))
         case "function_call_output":
             if item.call_id is None or item.output is None:
                 raise InvalidRequest(f"{where} needs call_id and output", param=where)
-            text = text_of(item.output, f"{where}.output")
-            turns.append(Message(role="tool", content=text, tool_call_id=item.call_id))
+            text, found = media.content(item.output, f"{where}.output")
+            turns.append(Message(role="tool", content=text, tool_call_id=item.call_id, media=found))
         case "reasoning":
             pass  # of an earlier turn; no model here needs it back
         case kind:
