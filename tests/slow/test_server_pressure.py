@@ -273,7 +273,8 @@ def warm(url: str) -> None:
     for path, more in (
         ("/v1/chat/completions", body),
         ("/v1/embeddings", {"input": "hi"}),
-        ("/v1/chat/completions", {**body, "n": 8}),
+        # Blocks of the KV cache, whose memory is set aside, are touched by as many choices as there will be.
+        ("/v1/chat/completions", {**body, "n": 128}),
         # Grammars of this size are compiled by processes that then stay.
         ("/v1/chat/completions", {**say("hi"), "structured_outputs": {"regex": "(a|b){2000}"}}),
         ("/v1/chat/completions", {**say("hi"), "structured_outputs": {"regex": "(a|b){2100}"}}),

@@ -213,6 +213,22 @@ def test_a_compilation_past_its_memory_ends_with_its_process() -> None:
         small.close()
 
 
+def test_large_grammars_leave_no_memory_behind_and_none_is_blamed_for_another() -> None:
+    checker = GrammarChecker(compile_s=30, processes=1)
+    try:
+        assert checker.check('start: "a"', 300, {}).possible
+        (first,) = checker.processes
+        before = psutil.Process(first).memory_info().rss
+        for length in range(2000, 2040):
+            found = checker.check(f"start: /(a|b){{{length}}}/", 300, {})
+            assert (found.error, found.possible) == ("", True)
+            # One that has grown too much is gone, its successor not yet there.
+            held = sum(psutil.Process(process).memory_info().rss for process in checker.processes)
+            assert held - before < 24 << 20
+    finally:
+        checker.close()
+
+
 def test_compiled_grammars_are_kept_by_the_memory_that_they_take() -> None:
     host = Matchers(tiny_tokenizer(), {END})
     compiler = ConstraintCompiler(tiny_tokenizer(), {END}, host=host)

@@ -81,7 +81,7 @@ class GrammarChecker:
                 with self._lock:
                     self._workers.add(worker)
             answer = worker.ask(job, self.compile_s * WALL_PER_CPU)
-            if answer is None:
+            if answer is None or answer["last"]:
                 self._end(worker)
                 worker = None
         finally:

@@ -2,14 +2,15 @@
 
 Run as a script, with nothing of the package imported, so that it starts in a tenth of a second. Reads one
 JSON object per line, `{"vocab": 3, "special": {"<s>": 1}, "grammar": "..."}`, and answers each with one line,
-`{"error": "", "possible": true, "warnings": [], "cpu_s": 0.01, "bytes": 4096}`. A job that passes its CPU
-time or its memory ends the process without an answer.
+`{"error": "", "possible": true, "warnings": [], "cpu_s": 0.01, "bytes": 4096, "last": false}`. After the last
+one it takes no further job. A job that passes its CPU time or its memory ends the process without an answer.
 
 Arguments: CPU seconds of one job, and bytes that the process may take on top of what it has at the start.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import json
 import resource
@@ -25,8 +26,10 @@ MAX_LEXER_STATES = 50_000
 """Each takes a kilobyte. What real grammars reach is hundreds."""
 STACK_BYTES = 2 << 20
 """Less than the server's threads have: what fits here fits there."""
-KEEP_BYTES = 128 << 20
-"""A process that has grown by more gives way to a new one."""
+KEEP_BYTES = 16 << 20
+"""A process that keeps more of past jobs gives way to a new one, which costs a tenth of a second."""
+_TRIM_BYTES = 4 << 20
+"""A job that took more has the C library asked to give back what is free."""
 
 
 def parser_limits() -> LLParserLimits:
@@ -102,16 +105,22 @@ def serve(cpu_s: float, memory_bytes: int) -> None:
     tokenizer(0, "{}")
     limit = _pages()[0] * resource.getpagesize() + memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    first_bytes = _resident_bytes()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    kept_bytes = 0
     for line in sys.stdin.buffer:
         job = json.loads(line)
         tokenizer(job["vocab"], json.dumps(job["special"]))
+        before_bytes = _resident_bytes()
         signal.setitimer(signal.ITIMER_PROF, cpu_s)  # its signal ends the process
         answer = verdict(job["vocab"], json.dumps(job["special"]), job["grammar"])
         signal.setitimer(signal.ITIMER_PROF, 0)
-        sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
+        if trim is not None and _resident_bytes() - before_bytes > _TRIM_BYTES:
+            trim(0)
+        kept_bytes += _resident_bytes() - before_bytes
+        last = kept_bytes > KEEP_BYTES
+        sys.stdout.buffer.write(json.dumps({**answer, "last": last}).encode() + b"\n")
         sys.stdout.buffer.flush()
-        if _resident_bytes() - first_bytes > KEEP_BYTES:
+        if last:
             return
 
 
