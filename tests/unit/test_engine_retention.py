@@ -181,6 +181,13 @@ def test_the_tenant_that_keeps_most_gives_way_first_and_is_not_named_to_others()
     assert world.cached("a", blocks=3, tenant="greedy")
 
 
+def test_what_is_needed_very_late_is_not_kept() -> None:
+    world = World()
+    (decision,) = decisions(world.ask("a", hints=Hints(tool_s=1e9)), "keep")
+    assert (decision.chosen, decision.constraint) == ("not kept", "pause")
+    assert world.engine.stats()["kv_blocks_kept"] == 0
+
+
 def test_another_tenant_uses_nothing_up() -> None:
     world = World()
     world.ask("a", hints=TOOL, run_id="r")

@@ -19,9 +19,14 @@ from pentad.application.gateway.schemas.common import (
 )
 from pentad.types import Budget, Hints, Objective, RunContext, Span, Usage
 
+_SILENT = PentadOptions()
+_NOTHING = RunContext()
+
 
 def run_context(options: PentadOptions) -> RunContext:
     """The context that travels down through all layers."""
+    if options == _SILENT:
+        return _NOTHING
     slo, limits, follow = options.slo or Slo(), options.budget or BudgetLimits(), options.hints or FollowUp()
     return RunContext(
         run_id=options.run_id,

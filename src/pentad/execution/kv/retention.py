@@ -26,6 +26,9 @@ _UNKNOWN_PAUSE_S: Final = 5.0
 """Assumed until the next request of a run, where neither its sender nor earlier pauses tell."""
 _LEAST_GRACE_S: Final = 2.0
 """A keep lasts this long beyond the expected use, or as long again as the pause, whichever is more."""
+_LONGEST_PAUSE_S: Final = 600.0
+"""What is needed later than that is not kept: others need the room sooner."""
+_MOST_KEEPS: Final = 1024
 _WEIGHT: Final = 0.3
 """Of the latest pause among those of the same tool."""
 _MOST_TOOLS: Final = 512
@@ -103,12 +106,18 @@ class Retention:
             uses_left=hints.fan_out or 1,
         )
         self._drop_expired(now_s)
+        if pause_s > _LONGEST_PAUSE_S:
+            seq.note(self._decision("keep", "not kept", (keep,), now_s, constraint="pause"))
+            return
         self._pool.keep(keep.blocks)
         self._keeps[keep.id] = keep
-        while self._pool.kept > self._most:
+        while self._pool.kept > self._most or len(self._keeps) > _MOST_KEEPS:
             self._drop(self._farthest())
         kept = keep.id in self._keeps
-        seq.note(self._decision("keep", "kept" if kept else "not kept", (keep,), now_s, bound=not kept))
+        constraint = None if kept else "kept_fraction"
+        seq.note(
+            self._decision("keep", "kept" if kept else "not kept", (keep,), now_s, constraint=constraint)
+        )
 
     def started(self, seq: Sequence) -> None:
         """Counts a sequence that starts as a use of what was kept for it, whose blocks it now shares."""
@@ -129,7 +138,8 @@ class Retention:
             before = tuple(self._keeps.values())
             victim = self._farthest()
             self._drop(victim)
-            seq.note(self._decision("evict", _shown(victim, seq.tenant), before, now_s, seq.tenant))
+            chosen = _shown(victim, seq.tenant)
+            seq.note(self._decision("evict", chosen, before, now_s, seq.tenant, constraint="free_blocks"))
 
     def stats(self) -> dict[str, float]:
         """Gauges and counters by name."""
@@ -188,18 +198,17 @@ class Retention:
         now_s: float,
         tenant: str | None = None,
         *,
-        bound: bool = True,
+        constraint: str | None,
     ) -> Decision:
         """Candidates are scored by the seconds to their expected use."""
         names = ((_shown(keep, keep.tenant if tenant is None else tenant), keep) for keep in keeps[-_SHOWN:])
-        constraint = "free_blocks" if subject == "evict" else "kept_fraction"
         return Decision(
             layer="execution",
             policy="retention",
             subject=subject,
             chosen=chosen,
             candidates=tuple((name, round(keep.due_s - now_s, 3)) for name, keep in names),
-            constraint=constraint if bound else None,
+            constraint=constraint,
             at_s=now_s,
         )
 
