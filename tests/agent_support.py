@@ -58,7 +58,7 @@ class Harness:
     def __init__(
         self, path: pathlib.Path, turns: Sequence[Turn], tools: Sequence[Tool] = (), **options: Any
     ) -> None:
-        names = ("context_length", "repeat", "embedder", "price")
+        names = ("context_length", "repeat", "embedder", "price", "media")
         self.models, self.backend = scripted_models(
             turns, **{name: options.pop(name) for name in names if name in options}
         )

@@ -81,6 +81,16 @@ class Media:
 Part = str | Media
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaLimits:
+    """How much the parts of one request may hold, decoded."""
+
+    part_bytes: int = 4 * 2**20
+    """One part."""
+    all_bytes: int = 6 * 2**20
+    """All parts together."""
+
+
 def media(
     kind: MediaKind, media_type: str, data: bytes, *, name: str | None = None, detail: str | None = None
 ) -> Media:
@@ -138,6 +148,12 @@ def signature(data: bytes) -> str | None:
         if data[place : place + len(mark)] == mark and (name not in _IN_RIFF or data[:4] == b"RIFF"):
             return name
     return None
+
+
+def tagged(tag: str, facts: dict[str, str | None], text: str) -> str:
+    """Text between tags, as models are used to it, with what is known about it in front."""
+    known = [f"<{name}>{value}</{name}>" for name, value in facts.items() if value]
+    return "\n".join([f"<{tag}>", *known, text, f"</{tag}>"])
 
 
 def joined(parts: Iterable[Part]) -> tuple[str, tuple[Media, ...]]:

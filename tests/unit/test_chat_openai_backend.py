@@ -376,8 +376,8 @@ def test_parts_go_to_the_endpoint_in_its_form() -> None:
         "What is it?",
     ]
     text, found = joined(parts)
-    seeing = backend(answer, media=frozenset({"image"}))
-    assert seeing.capabilities.media == {"image"}
+    seeing = backend(answer, media=frozenset({"image", "audio", "file"}))
+    assert seeing.capabilities.media == {"image", "audio", "file"}
     request = Request(id="r", model="far", messages=(Message(role="user", content=text, media=found),))
     asyncio.run(collect(seeing.stream(request)))
     assert asked[0]["messages"][0]["content"] == [
@@ -387,3 +387,6 @@ def test_parts_go_to_the_endpoint_in_its_form() -> None:
         {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERi0x"}},
         {"type": "text", "text": "What is it?"},
     ]
+    with pytest.raises(Incompatible, match="add audio to `media` of this model"):
+        asyncio.run(collect(backend(answer, media=frozenset({"image"})).stream(request)))
+    assert len(asked) == 1

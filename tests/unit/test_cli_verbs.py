@@ -191,6 +191,37 @@ def test_run_gives_json_with_usage(pentad_: Pentad, script: Callable[..., Script
     assert answer["usage"]["completion_tokens"] > 0
 
 
+def test_run_and_chat_send_files_with_the_first_message(
+    pentad_: Pentad, script: Callable[..., ScriptedBackend], agent_file: str, tmp_path: pathlib.Path
+) -> None:
+    note, picture, broken = tmp_path / "note.md", tmp_path / "x.png", tmp_path / "x.zip"
+    note.write_text("All is well.")
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n")
+    broken.write_bytes(b"PK\x03\x04\xff")
+    backend = script([["fine"]])
+    assert pentad_("run", "scripted", "Sum up.", "--file", str(note)).status == 0
+    (message,) = backend.requests[0].messages or ()
+    assert message.content == "<document>\n<title>note.md</title>\nAll is well.\n</document>\nSum up."
+    script([])
+    refused = pentad_("run", "scripted", "What is it?", "--image", str(picture))
+    assert refused.status == 2
+    assert (
+        "model 'scripted' takes text, but a message holds the image 'x.png' (image/png, 8 bytes)"
+        in refused.err
+    )
+    backend = script([["fine"]])
+    assert pentad_("agent", "run", agent_file, "Sum up.", "--file", str(note)).status == 0
+    assert any("All is well." in m.content for m in backend.requests[0].messages or ())
+    for flag, path, words in (
+        ("--image", note, "its bytes are of no type that is known"),
+        ("--file", broken, "a file is UTF-8 text or PDF"),
+        ("--audio", tmp_path / "none.wav", "cannot be read: No such file"),
+    ):
+        refused = pentad_("run", "scripted", "hi", flag, str(path))
+        assert refused.status == 2
+        assert words in refused.err
+
+
 def test_run_makes_control_characters_visible(
     pentad_: Pentad, script: Callable[..., ScriptedBackend]
 ) -> None:

@@ -13,12 +13,15 @@ from tests.projector import projected
 from pentad.errors import Incompatible, InvalidRequest
 from pentad.execution.engine import Engine
 from pentad.execution.request import EmbeddedSpan, TokenRequest
+from pentad.model.kv_policies.sinks import Sinks
+from pentad.model.speculation.base import DraftStrategy
 from pentad.resource.scheduling.fcfs import Fcfs
 from pentad.resource.scheduling.sarathi import Sarathi
 from pentad.testing.engines import run, token_request, toy_engine
 from pentad.testing.runners import ToyRunner, reference, toy_row
 from pentad.testing.schedulers import ArbitraryScheduler
 from pentad.types import Sampling
+from speculation_support import STRATEGIES, speculating
 
 PLACEHOLDER = 9
 IMAGE = projected(b"image", 10, 8)
@@ -129,6 +132,26 @@ def test_any_mix_of_images_answers_as_each_does_alone(
     answers = run(toy_engine(max_batch_tokens=max_batch_tokens), *requests)
     for request in requests:
         assert answers[request.id].tokens == reference(request)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: strategy.name)
+def test_drafts_change_nothing_behind_an_image(strategy: DraftStrategy) -> None:
+    requests = [asked(f"r{i}", rows, start=i) for i, rows in enumerate((IMAGE, OTHER, IMAGE))]
+    engine = speculating(strategy, max_batch_tokens=32)
+    answers = run(engine, *requests)
+    for request in requests:
+        assert answers[request.id].tokens == reference(request)
+
+
+def test_a_policy_that_drops_entries_answers_alone_as_in_company() -> None:
+    requests = [asked(f"r{i}", rows, start=i, length=24) for i, rows in enumerate((IMAGE, OTHER, IMAGE))]
+    policy = Sinks(first=2, last=7)
+    alone = {r.id: run(toy_engine(kv_policy=policy), r)[r.id].tokens for r in requests}
+    assert alone["r0"] != reference(requests[0])
+    company = toy_engine(
+        ArbitraryScheduler(3, preempt_probability=0.2), kv_policy=policy, max_batch_tokens=13
+    )
+    assert {id: answer.tokens for id, answer in run(company, *requests).items()} == alone
 
 
 class TokensOnly:

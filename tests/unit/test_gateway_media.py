@@ -229,7 +229,7 @@ def test_the_memory_of_parts_is_given_back() -> None:
         assert chat(app, IMAGE).status_code == 200
     backend.requests.clear()
     gc.collect()
-    assert not [one for one in gc.get_objects() if isinstance(one, Media) and one.data == PNG]
+    assert not [one for one in gc.get_objects() if type(one) is Media and one.data == PNG]
 
 
 def test_models_say_which_parts_they_take() -> None:

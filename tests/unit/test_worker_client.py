@@ -14,7 +14,7 @@ import pytest
 from pentad.errors import BackendFailed, BadModelFile, Conflict, Overloaded, PentadError, Unavailable
 from pentad.execution.batch import RaggedBatch
 from pentad.execution.engine import Engine
-from pentad.execution.request import Guide, StepOutput, TokenRequest
+from pentad.execution.request import EmbeddedSpan, Guide, StepOutput, TokenRequest
 from pentad.execution.worker.client import WorkerClient
 from pentad.execution.worker.restarts import Restarts
 from pentad.resource.scheduling.sarathi import Sarathi
@@ -380,7 +380,10 @@ def test_the_pause_grows_with_deaths_in_a_row_and_a_long_life_ends_the_row(
 def test_every_field_of_a_request_travels() -> None:
     from pentad.execution.worker.messages import WIRE, Generate
 
-    request = token_request("a", (1, 2), generated=(3,), guide=Guide(b"x", b"y"), reference=(4,))
+    span = EmbeddedSpan(start=0, count=1, rows=bytes(32), digest=bytes(16))
+    request = token_request(
+        "a", (1, 2), generated=(3,), guide=Guide(b"x", b"y"), reference=(4,), embedded=(span,)
+    )
     sent = WIRE.decode(WIRE.encode(Generate(7, (request,))))
     for field in fields(TokenRequest):
         assert getattr(sent.requests[0], field.name) == getattr(request, field.name)

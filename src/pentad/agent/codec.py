@@ -41,9 +41,13 @@ def dumps(value: Any) -> str:
 
 
 def encode(value: Any) -> Any:
-    """The JSON value of dataclasses, mappings, sequences and scalars, nested as they are."""
+    """The JSON value of dataclasses, mappings, sequences and scalars, nested as they are.
+
+    Fields that are kept apart (the data of images and sounds) are left out.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        kept = [f.name for f in dataclasses.fields(value) if "apart" not in f.metadata]
+        return {name: encode(getattr(value, name)) for name in kept}
     if isinstance(value, Mapping):
         return {str(k): encode(v) for k, v in value.items()}
     if isinstance(value, tuple | list):

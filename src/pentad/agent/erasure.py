@@ -7,7 +7,7 @@ import pathlib
 import sqlite3
 from collections.abc import Sequence
 
-from pentad.agent import ownership, prompt_store
+from pentad.agent import ownership, part_store, prompt_store
 from pentad.agent.journal_view import JournalUnavailable, JournalView
 from pentad.agent.rows import JournalDamaged, no_run
 from pentad.agent.sqlite import compact, connect, transaction, translated
@@ -75,3 +75,4 @@ def _remove(db: sqlite3.Connection, run_id: str) -> None:
     db.execute("DELETE FROM runs WHERE id = ?", (run_id,))
     db.execute("DELETE FROM events WHERE run_id = ?", (run_id,))
     prompt_store.forget(db, run_id)
+    part_store.forget(db, run_id)

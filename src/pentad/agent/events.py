@@ -26,6 +26,7 @@ from pentad.agent.tool_events import (
     ToolsOffered,
     ToolsWithheld,
 )
+from pentad.content import Media
 from pentad.types import Budget, Decision, Message, Objective, Span
 
 StepOutcome = Literal["planned", "called_tools", "answered", "replanned", "refused", "failed"]
@@ -46,6 +47,8 @@ class RunStarted:
     agent: Mapping[str, Any]
     goal: str
     tenant: str
+    media: tuple[Media, ...] = ()
+    """What the goal shows beside its text; the data, if they are kept, lie apart (`part_store.py`)."""
     history: tuple[Message, ...] = ()
     objective: Objective = field(default_factory=Objective)
     budget: Budget = field(default_factory=Budget)

@@ -20,12 +20,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from pentad.agent import journal_format, ownership, prompt_store, usage_lock
+from pentad.agent import journal_format, ownership, part_store, prompt_store, usage_lock
 from pentad.agent.events import Event, Record, RunEnded, RunStarted, is_durable
 from pentad.agent.journal_view import JournalUnavailable, JournalView, last_row
 from pentad.agent.prompt_store import PromptRetention
 from pentad.agent.rows import EVENT_COLUMNS, no_run, project, to_row
 from pentad.agent.sqlite import connect, transaction, translated
+from pentad.content import Media
 from pentad.errors import Conflict
 from pentad.types import Clock, Span
 
@@ -39,6 +40,7 @@ class _Append:
     clock_s: float
     spans: tuple[Span, ...]
     prompt: str | None
+    parts: tuple[Media, ...]
     done: Future[Record]
 
 
@@ -74,6 +76,7 @@ class Journal(JournalView):
                 seal = journal_format.prepare(reader, path)
                 with transaction(reader):
                     prompt_store.prepare(reader, wall(), retention)
+                    part_store.prepare(reader, wall(), retention)
             undo.pop_all()
         super().__init__(path, reader, seal, retention=retention, wall=wall)
         self.clock, self._on_commit = clock, on_commit
@@ -91,20 +94,32 @@ class Journal(JournalView):
     # writing
 
     async def append(
-        self, run_id: str, event: Event, spans: Sequence[Span] = (), *, prompt: str | None = None
+        self,
+        run_id: str,
+        event: Event,
+        spans: Sequence[Span] = (),
+        *,
+        prompt: str | None = None,
+        parts: tuple[Media, ...] = (),
     ) -> Record:
-        """The event as recorded, once committed. `prompt` is kept with it, whatever the retention says.
+        """The event as recorded, once committed; prompt and parts are kept with it, whatever the retention.
 
         Raises JournalUnavailable when it cannot be written (disk full, I/O error): then it did not happen.
         """
         # Shielded: what is queued is written even if the caller is cancelled, so no result is lost.
-        return await asyncio.shield(self.queue(run_id, event, spans, prompt=prompt))
+        return await asyncio.shield(self.queue(run_id, event, spans, prompt=prompt, parts=parts))
 
     def queue(
-        self, run_id: str, event: Event, spans: Sequence[Span] = (), *, prompt: str | None = None
+        self,
+        run_id: str,
+        event: Event,
+        spans: Sequence[Span] = (),
+        *,
+        prompt: str | None = None,
+        parts: tuple[Media, ...] = (),
     ) -> asyncio.Future[Record]:
         """What `append` waits for, for callers that must know what came of it even when cancelled."""
-        item = _Append(run_id, event, self.clock(), tuple(spans), prompt, Future())
+        item = _Append(run_id, event, self.clock(), tuple(spans), prompt, parts, Future())
         if self._closed:
             raise JournalUnavailable(f"journal {self.path.name!r} is closed")
         self._work.put(item)
@@ -121,6 +136,7 @@ class Journal(JournalView):
             for record in records:
                 tail = self._insert(db, record, tail)
             prompt_store.copy(db, copied_from, records)
+            part_store.copy(db, copied_from, records[0].run_id)
 
         await self._execute(insert)
 
@@ -213,6 +229,8 @@ class Journal(JournalView):
             digest = self._insert(db, record, tail)
             if item.prompt is not None:
                 prompt_store.keep(db, item.run_id, item.prompt, record.at_s, self.retention)
+            if item.parts:
+                part_store.keep(db, item.run_id, item.parts, record.at_s, self.retention)
 
         self._transact(db, insert)
         self._tails[item.run_id] = (record.sequence, digest)

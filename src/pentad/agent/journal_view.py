@@ -9,7 +9,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 
-from pentad.agent import prompt_store
+from pentad.agent import part_store, prompt_store
 from pentad.agent.events import Record, RunEnded, RunStarted
 from pentad.agent.prompt_store import Prompt, PromptRetention
 from pentad.agent.rows import (
@@ -90,6 +90,11 @@ class JournalView:
         records = self.read(run_id)
         with self._snapshot() as db:
             return prompt_store.prompts(db, records, self._wall(), self.retention)
+
+    def part(self, run_id: str, sha256: str) -> bytes | None:
+        """The data of a part that the run was given; None where they were not kept, or are no more."""
+        with self._snapshot() as db:
+            return part_store.data(db, run_id, sha256, self._wall(), self.retention)
 
     def run(self, run_id: str) -> RunRow:
         """The run's line. Raises NotFound."""

@@ -17,7 +17,8 @@ from pentad.agent.planning.base import MessageGroup, ModelCallDraft
 from pentad.agent.prompt_store import fingerprint
 from pentad.agent.run import Run
 from pentad.choice import build
-from pentad.errors import BackendFailed, BudgetExceeded, Incompatible, Overloaded, PentadError
+from pentad.content import Media
+from pentad.errors import BackendFailed, BudgetExceeded, Incompatible, NotFound, Overloaded, PentadError
 from pentad.execution.backend import Completion, Delta, TextDelta, fold
 from pentad.types import Decision, Message, Request, Sampling, Usage
 
@@ -32,6 +33,7 @@ class ModelCalls:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._context: ContextBuilder = build("context", run.state.spec.context)
+        self._shown: tuple[Media, ...] | None = None
         self._latest: str | None = None
         """Id of the run's latest model call in this process, but for questions on the side."""
 
@@ -51,7 +53,8 @@ class ModelCalls:
         await around.tool_times.learn(around.journal, state.run_id, state.tenant)
         with run.span("agent", "context"):
             expected = outlook(state, draft, around.tool_times, self._latest)
-            request = self._request(draft, draft.max_tokens, expected)
+            media = await self._media()
+            request = self._request(draft, draft.max_tokens, expected, media)
             limit = self._prompt_limit(request)
             given = ContextInput(
                 draft=draft,
@@ -60,6 +63,7 @@ class ModelCalls:
                 limit_tokens=limit,
                 count=lambda messages: self._count(replace(request, messages=messages)),
                 summarise=self._summarise,
+                media=media,
             )
             built = await self._context.build(given)
         if built.compacted is not None:
@@ -71,6 +75,28 @@ class ModelCalls:
         )
         self._latest = f"{request.id}.{answer.attempt}"
         return answer
+
+    async def _media(self) -> tuple[Media, ...]:
+        """What the goal shows, with data: of this process, or as they were kept.
+
+        Raises:
+            NotFound: they are kept no longer, or never were.
+        """
+        if self._shown is None:
+            run = self._run
+            journal, run_id = run.around.journal, run.state.run_id
+            shown = []
+            for part in run.state.media:
+                data: bytes | None = part.data
+                if not data:
+                    data = await asyncio.to_thread(journal.part, run_id, part.sha256)
+                if not data:
+                    raise NotFound(
+                        f"the {part.told} of the goal is not kept", hint="start the run again with it"
+                    )
+                shown.append(replace(part, data=data))
+            self._shown = tuple(shown)
+        return self._shown
 
     async def tool_ask(self, system: str, text: str, max_tokens: int) -> str:
         """A question that a tool puts to the run's model; the budget is the run's."""
@@ -95,13 +121,20 @@ class ModelCalls:
         answer = await self._try_hard(request, self._count(request), purpose, ())
         return answer.text.strip()
 
-    def _request(self, draft: ModelCallDraft, max_tokens: int, expected: Outlook) -> Request:
+    def _request(
+        self, draft: ModelCallDraft, max_tokens: int, expected: Outlook, media: tuple[Media, ...] = ()
+    ) -> Request:
         state = self._run.state
         spec = state.spec
         request = Request(
             id=f"{state.run_id}.{state.step}",
             model=spec.model,
-            messages=tuple(message for turn in draft.turns for message in turn.messages),
+            # Their media stand elsewhere in the end; a router is to know of them.
+            messages=tuple(
+                replace(message, media=media) if turn.noted else message
+                for turn in draft.turns
+                for message in turn.messages
+            ),
             tools=draft.tools,
             tool_choice=draft.tool_choice,
             format=draft.format,

@@ -35,6 +35,7 @@ from pentad.agent.tools.pins import ToolPins
 from pentad.agent.toolset import Toolset
 from pentad.agent.unattended import cancel_unattended
 from pentad.agent.worker import Worker
+from pentad.content import Media
 from pentad.errors import Conflict
 from pentad.model.objectives import refuse_unenforced
 from pentad.types import Budget, Clock, Message, Objective
@@ -106,6 +107,7 @@ class AgentRuntime(RunReader):
         *,
         model: str | None = None,
         tenant: str = "default",
+        media: Sequence[Media] = (),
         history: Sequence[Message] = (),
         objective: Objective | None = None,
         budget: Budget | None = None,
@@ -119,7 +121,8 @@ class AgentRuntime(RunReader):
         Args:
             agent: a spec, or the name of one of `agents`.
             model: in place of the agent's.
-            history: the conversation before, oldest first.
+            media: what the goal shows beside its text; kept for as long as the prompts of its data label.
+            history: the conversation before, oldest first; text only.
             objective, budget, data_label: for this run; a budget can only narrow the agent's.
             priority, steps_behind: see `RunStarted`.
             foreground: someone follows it here; `resume_all` of another process leaves it alone.
@@ -144,6 +147,7 @@ class AgentRuntime(RunReader):
             agent=encode(spec),
             goal=goal,
             tenant=tenant,
+            media=tuple(media),
             history=tuple(history),
             objective=aim,
             budget=limit,
@@ -154,7 +158,8 @@ class AgentRuntime(RunReader):
             steps_behind=steps_behind,
         )
         with self._admission.place(tenant) as place:
-            record = await self._journal.append(run_id, started)
+            kept = started.media if self._journal.retention.keeps(started.data_label) else ()
+            record = await self._journal.append(run_id, started, parts=kept)
             self._worker.begin(fold([record]), place.pop_all())
         return run_id
 

@@ -40,6 +40,7 @@ from pentad.agent.tool_events import (
     ToolsWithheld,
 )
 from pentad.agent.totals import Totals
+from pentad.content import Media
 from pentad.types import Budget, Message, Objective
 
 
@@ -51,6 +52,8 @@ class RunState:
     spec: AgentSpec
     goal: str
     tenant: str
+    media: tuple[Media, ...] = ()
+    """What the goal shows beside its text; with its data in the process that the run began in."""
     history: tuple[Message, ...] = ()
     objective: Objective = field(default_factory=Objective)
     data_label: str | None = None
@@ -234,6 +237,7 @@ def begin(record: Record) -> RunState:
         spec=decode(AgentSpec, dict(event.agent)),
         goal=event.goal,
         tenant=event.tenant,
+        media=event.media,
         history=event.history,
         objective=event.objective,
         data_label=event.data_label,

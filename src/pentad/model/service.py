@@ -197,11 +197,16 @@ class ModelService:
         return backend.count_tokens(request)
 
     def prompt_text(self, request: Request) -> str:
-        """The request exactly as its model sees it, tools and template included."""
+        """The request exactly as its model sees it, tools and template included; parts by their digests."""
         request, backend, _ = self._route(request)
         if isinstance(backend, PromptRenderer):
             return backend.prompt_text(request)
         fields = {name: getattr(request, name) for name in ("messages", "text", "token_ids", "tools")}
+        if request.media:
+            fields["messages"] = tuple(
+                replace(message, media=tuple(replace(one, data=b"") for one in message.media))
+                for message in request.messages or ()
+            )
         return msgspec.json.encode({name: value for name, value in fields.items() if value}).decode()
 
     def tokenize(self, model: str, text: str, *, prefix: bool = False) -> list[int]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+from pentad.content import MediaKind
 from pentad.errors import ContextLengthExceeded
 from pentad.execution.backend import Capabilities
 from pentad.model.prices import FREE, Price
@@ -49,10 +50,15 @@ def scripted_models(
     repeat: bool = False,
     embedder: bool = False,
     price: Price = FREE,
+    media: Collection[MediaKind] = (),
 ) -> tuple[ModelService, ScriptedBackend]:
     """A model service whose only model plays `turns`, and that model, which records its requests."""
     capabilities = Capabilities(
-        model="scripted", context_length=context_length, formats=ALL_FORMATS, token_prompts=True
+        model="scripted",
+        context_length=context_length,
+        formats=ALL_FORMATS,
+        token_prompts=True,
+        media=frozenset(media),
     )
     backend = ScriptedBackend(turns, capabilities=capabilities, repeat=repeat)
     embedders = {"words": WordEmbedder()} if embedder else {}

@@ -13,6 +13,7 @@ from pentad.agent.model_events import Compacted
 from pentad.agent.planning.base import MessageGroup, ModelCallDraft
 from pentad.agent.state import RunState
 from pentad.agent.tools.invocation import shown
+from pentad.content import Media
 from pentad.errors import ContextLengthExceeded, Incompatible
 from pentad.types import Decision, Exactness, Message
 
@@ -38,6 +39,8 @@ class ContextInput:
     count: Count
     """Counts in a thread of its own: a long history takes a while."""
     summarise: Summarise
+    media: tuple[Media, ...] = ()
+    """What the goal shows beside its text, with data."""
 
     @property
     def limit(self) -> int:
@@ -120,12 +123,12 @@ class OldestOut:
         recent = given.window.start(loose, dropped=state.dropped_turns)
         tokens, gone = await asyncio.to_thread(self._fit, given, recent)
         if gone is None:
-            messages = assemble(draft, state, recent.read(), state.summary)
+            messages = assemble(draft, state, recent.read(), state.summary, given.media)
             return Built(messages=messages, tokens=tokens)
         summary = state.summary
         if gone and given.window.overflow == "summarise":
             summary = await given.summarise(_transcript(gone, state.summary))
-        messages = assemble(draft, state, recent.read(), summary)
+        messages = assemble(draft, state, recent.read(), summary, given.media)
         after = await asyncio.to_thread(given.count, messages)
         if after > given.limit:
             raise _too_long(after, given.limit, "the summary is too long")
@@ -146,7 +149,7 @@ class OldestOut:
         draft, state, limit = given.draft, given.state, given.limit
 
         def size(kept: Sequence[MessageGroup]) -> int:
-            return given.count(assemble(draft, state, kept, state.summary))
+            return given.count(assemble(draft, state, kept, state.summary, given.media))
 
         tokens = size(recent.read())
         if tokens <= limit and not recent.overflowing():
@@ -169,9 +172,16 @@ def room(given: ContextInput) -> int:
 
 
 def assemble(
-    draft: ModelCallDraft, state: RunState, kept: Sequence[MessageGroup], summary: str
+    draft: ModelCallDraft,
+    state: RunState,
+    kept: Sequence[MessageGroup],
+    summary: str,
+    media: Sequence[Media] = (),
 ) -> tuple[Message, ...]:
-    """The draft's messages with only the `kept` loose turns, with summary and memories noted."""
+    """The draft's messages with only the `kept` loose turns, with summary and memories noted.
+
+    What the goal shows beside its text stands behind the text of the turn that is noted.
+    """
     notes = _notes(state, summary)
     messages = [Message(role="system", content=draft.system)] if draft.system else []
     out = sum(not turn.pinned for turn in draft.turns) - len(kept)
@@ -181,8 +191,13 @@ def assemble(
             continue
         group = list(turn.messages)
         if turn.noted and notes:
-            group[0] = replace(group[0], content=f"{notes}\n\n{group[0].content}")
+            group[0] = group[0].behind(f"{notes}\n\n")
             notes = ""
+        if turn.noted and media:
+            at = len(group[0].content)
+            shown_there = tuple(replace(one, at=at) for one in media)
+            group[0] = replace(group[0], media=(*group[0].media, *shown_there))
+            media = ()
         messages += group
     return tuple(replace(m, content=shown(m.content)) for m in messages)
 

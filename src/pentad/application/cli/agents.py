@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pentad.application.cli.attachments import Files, Images, Sounds, attached
 from pentad.application.cli.options import AGENTS, COMMON, ENGINE, MODELS, settings_of, with_settings
 from pentad.application.cli.output import note, plain, print_json, print_table
 from pentad.application.cli.settings import JsonOption
+from pentad.content import joined
 from pentad.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -42,6 +44,9 @@ def agent_run(
     agent: Agent,
     goal: Annotated[str | None, typer.Argument(help="What to do; read from stdin when absent.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="Model to think with.")] = None,
+    image: Images = None,
+    audio: Sounds = None,
+    file: Files = None,
     json: JsonOption = False,
 ) -> None:
     """Run an agent until it answers, showing each step. Exit 1 when it ends without an answer.
@@ -69,7 +74,8 @@ def agent_run(
     # What is served alone is the default, by whatever name it was asked for.
     own = model or chosen.spec.model
     spec = dataclasses.replace(chosen.spec, model=own if others else "")
-    raise typer.Exit(asyncio.run(run_agent(settings, spec, goal, as_json=json)))
+    text, media = joined((*attached(image, audio, file), goal))
+    raise typer.Exit(asyncio.run(run_agent(settings, spec, text, media=media, as_json=json)))
 
 
 @with_settings(COMMON, AGENTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,14 +26,17 @@ from pentad.application.cli.client import ServerClient
 from pentad.application.cli.output import note, plain, print_json, show_error
 from pentad.application.cli.trace import ending, explanation_summary, printer, run_summary
 from pentad.application.config import Settings
+from pentad.content import Media
 from pentad.errors import Conflict, InvalidRequest, NotFound, Unavailable
 
 
-async def run_agent(settings: Settings, spec: AgentSpec, goal: str, *, as_json: bool) -> int:
+async def run_agent(
+    settings: Settings, spec: AgentSpec, goal: str, *, media: Sequence[Media] = (), as_json: bool
+) -> int:
     """Starts a run and follows it; 0 when it ended with an answer, else 1."""
     async with wiring.build(settings) as services:
         agents = _agents(services.agents)
-        run_id = await agents.start(spec, goal, foreground=True)
+        run_id = await agents.start(spec, goal, media=media, foreground=True)
         return await _follow(agents, run_id, "default", as_json)
 
 

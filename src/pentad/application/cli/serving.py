@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pentad.application.cli.attachments import Files, Images, Sounds, attached
 from pentad.application.cli.options import (
     AGENTS,
     COMMON,
@@ -66,6 +67,9 @@ def run(
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
     seed: Seed = None,
+    image: Images = None,
+    audio: Sounds = None,
+    file: Files = None,
     json: JsonOption = False,
 ) -> None:
     """Answer one prompt and stop. The answer goes to standard output as it is made."""
@@ -79,7 +83,8 @@ def run(
         raise InvalidRequest(
             "the prompt is empty", hint="give it after the model, or pipe it in", param="prompt"
         )
-    talk = Talk(system=system, max_tokens=max_tokens, temperature=temperature, seed=seed)
+    parts = attached(image, audio, file)
+    talk = Talk(system=system, max_tokens=max_tokens, temperature=temperature, seed=seed, attached=parts)
     if not answer_once(settings_of(_alone(flags, model), config, quiet=True), talk, prompt, as_json=json):
         raise typer.Exit(INTERRUPTED)
 
@@ -93,11 +98,18 @@ def chat(
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
     seed: Seed = None,
+    image: Images = None,
+    audio: Sounds = None,
+    file: Files = None,
 ) -> None:
-    """Talk with a model in the terminal. An empty line or Ctrl-D ends it; Ctrl-C stops an answer."""
+    """Talk with a model in the terminal. An empty line or Ctrl-D ends it; Ctrl-C stops an answer.
+
+    Images, sounds and files go with the first message.
+    """
     from pentad.application.cli.talk import Talk, converse
 
-    talk = Talk(system=system, max_tokens=max_tokens, temperature=temperature, seed=seed)
+    parts = attached(image, audio, file)
+    talk = Talk(system=system, max_tokens=max_tokens, temperature=temperature, seed=seed, attached=parts)
     converse(settings_of(_alone(flags, model), config, quiet=True), talk)
 
 

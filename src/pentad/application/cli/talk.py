@@ -13,6 +13,7 @@ from typing import Any
 from pentad.application import wiring
 from pentad.application.cli.output import note, plain, print_json
 from pentad.application.config import Settings
+from pentad.content import Part, joined
 from pentad.execution.backend import StreamDone, TextDelta
 from pentad.model.catalogue import advice
 from pentad.model.sampling_defaults import OPEN
@@ -29,7 +30,16 @@ class Talk:
     temperature: float | None = None
     """None: the model's own default, else 0.7."""
     seed: int | None = None
+    attached: tuple[Part, ...] = ()
+    """What goes in front of the first turn's text."""
     turns: list[Message] = field(default_factory=list)
+
+    def turn(self, text: str) -> Message:
+        """The next turn of the person."""
+        if self.turns or not self.attached:
+            return Message(role="user", content=text)
+        content, media = joined((*self.attached, text))
+        return Message(role="user", content=content, media=media)
 
     def request(self, text: str) -> Request:
         """The next turn as a request."""
@@ -37,7 +47,7 @@ class Talk:
         return Request(
             id=f"cli-{uuid.uuid4().hex}",
             model="",
-            messages=(*head, *self.turns, Message(role="user", content=text)),
+            messages=(*head, *self.turns, self.turn(text)),
             sampling=Sampling(
                 temperature=0.7 if self.temperature is None else self.temperature,
                 max_tokens=self.max_tokens,
@@ -97,7 +107,7 @@ class Talk:
             sys.stdout.write("\n")
             if pieces:
                 answer = Message(role="assistant", content="".join(pieces))
-                self.turns += [Message(role="user", content=text), answer]
+                self.turns += [self.turn(text), answer]
 
 
 def answer_once(settings: Settings, talk: Talk, prompt: str, *, as_json: bool) -> bool:

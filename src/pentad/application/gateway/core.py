@@ -23,8 +23,9 @@ from pentad.application.gateway.metrics import Metrics
 from pentad.application.gateway.settings import GatewaySettings
 from pentad.application.gateway.sse import EventStream, StreamWatch, until_disconnected
 from pentad.application.gateway.store import ResponseStore
-from pentad.application.gateway.translate.content import MediaLimits, MediaReader
+from pentad.application.gateway.translate.content import MediaReader
 from pentad.application.services import Services
+from pentad.content import MediaLimits
 from pentad.errors import InvalidRequest, PentadError, Unavailable
 from pentad.execution.backend import Delta, NoticeDelta
 from pentad.model.objectives import LIMIT

@@ -27,6 +27,13 @@ def request_fields(request: Request, endpoint: Endpoint) -> tuple[dict[str, Any]
             hint="send text or messages",
             param="prompt",
         )
+    for part in request.media:
+        if part.kind not in endpoint.media:
+            raise Incompatible(
+                f"endpoint model {endpoint.model!r} is not known to take the {part.told}",
+                hint=f"add {part.kind} to `media` of this model in `backends` of the settings file",
+                param="messages",
+            )
     sampling = request.sampling
     if sampling.prompt_logprobs is not None or sampling.max_tokens == 0:
         asked = "max_tokens 0" if sampling.prompt_logprobs is None else "echo with logprobs"

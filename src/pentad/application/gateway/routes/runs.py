@@ -90,9 +90,11 @@ class Runs:
         if context.run_id is not None or context.parent is not None:
             exchange.notices.append("run_id and parent are of the run itself, which chooses them")
         agent = wire.agent if isinstance(wire.agent, str) else _described(wire.agent)
+        goal, media = self._gateway.media_reader().content(wire.goal, "goal")
         run_id = await self._runtime.start(
             agent,
-            wire.goal,
+            goal,
+            media=media,
             model=wire.model,
             tenant=exchange.tenant,
             objective=context.objective if context.objective != Objective() else None,

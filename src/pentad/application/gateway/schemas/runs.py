@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from pentad.application.gateway.schemas.chat import ContentPart
 from pentad.application.gateway.schemas.common import Name, NvExtensions, PentadOptions
 
 Goal = Annotated[str, Meta(min_length=1, max_length=262_144)]
@@ -14,7 +15,8 @@ Goal = Annotated[str, Meta(min_length=1, max_length=262_144)]
 class RunRequest(Struct, kw_only=True):
     """A run to start: an agent that this server knows by name, or one described here."""
 
-    goal: Goal
+    goal: Goal | Annotated[list[ContentPart], Meta(min_length=1, max_length=256)]
+    """Text, or parts as in a chat message: text, images, sounds, files."""
     agent: Name | dict[str, Any]
     model: Name | None = None
     """In place of the agent's own."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pentad.application.gateway.schemas.chat import ContentPart, ImageUrl
-from pentad.content import Media, MediaKind, Part, is_text, joined, media
+from pentad.content import Media, MediaKind, MediaLimits, Part, is_text, joined, media, tagged
 from pentad.errors import InvalidRequest, TooLarge
 
 TEXT_PARTS = ("text", "input_text", "output_text")
@@ -19,16 +18,6 @@ _KINDS: dict[str, MediaKind] = {
     "file": "file",
     "input_file": "file",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MediaLimits:
-    """How much the parts of one request may hold, decoded."""
-
-    part_bytes: int = 4 * 2**20
-    """One part."""
-    all_bytes: int = 6 * 2**20
-    """All parts together."""
 
 
 class MediaReader:
@@ -169,12 +158,6 @@ def _text(part: ContentPart, where: str) -> str:
     if text is None:
         raise InvalidRequest(f"{where} has no text", param=f"{where}.text")
     return text
-
-
-def tagged(tag: str, facts: dict[str, str | None], text: str) -> str:
-    """Text between tags, as models are used to it, with what is known about it in front."""
-    known = [f"<{name}>{value}</{name}>" for name, value in facts.items() if value]
-    return "\n".join([f"<{tag}>", *known, text, f"</{tag}>"])
 
 
 def _file_text(data: bytes, name: str | None, where: str) -> str:

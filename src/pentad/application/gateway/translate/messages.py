@@ -21,11 +21,11 @@ from pentad.application.gateway.schemas.messages import (
 )
 from pentad.application.gateway.translate.chat import ends_open
 from pentad.application.gateway.translate.client_tools import FAMILIES, client_tool
-from pentad.application.gateway.translate.content import MediaReader, tagged
+from pentad.application.gateway.translate.content import MediaReader
 from pentad.application.gateway.translate.formats import json_schema
 from pentad.application.gateway.translate.options import drawing, stops
 from pentad.application.gateway.translate.tools import named_tool, tool_spec
-from pentad.content import MediaKind, Part, joined
+from pentad.content import MediaKind, Part, joined, tagged
 from pentad.errors import InvalidRequest
 from pentad.types import Message, OutputFormat, Request, RunContext, Sampling, ToolCall, ToolChoice, ToolSpec
 
