@@ -24,6 +24,7 @@ from pentad.errors import (
 )
 from pentad.execution.backend import Completion, TextDelta, collect
 from pentad.model.backends.openai import Endpoint, OpenAIBackend
+from pentad.model.backends.openai_usage import media_tokens
 from pentad.types import (
     Message,
     OutputFormat,
@@ -390,3 +391,11 @@ def test_parts_go_to_the_endpoint_in_its_form() -> None:
     with pytest.raises(Incompatible, match="add audio to `media` of this model"):
         asyncio.run(collect(backend(answer, media=frozenset({"image"})).stream(request)))
     assert len(asked) == 1
+
+
+def test_parts_are_reserved_for_where_nobody_here_can_count_them() -> None:
+    png = media("image", "image/png", b"\x89PNG\r\n\x1a\n")
+    sound = media("audio", "audio/wav", b"RIFF\0\0\0\0WAVE" + bytes(8000))
+    request = Request(id="r", model="far", messages=(Message(role="user", media=(png, png, sound)),))
+    assert media_tokens(request) == 2 * 1600 + 11
+    assert media_tokens(ask()) == 0

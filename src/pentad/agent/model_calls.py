@@ -20,6 +20,7 @@ from pentad.choice import build
 from pentad.content import Media
 from pentad.errors import BackendFailed, BudgetExceeded, Incompatible, NotFound, Overloaded, PentadError
 from pentad.execution.backend import Completion, Delta, TextDelta, fold
+from pentad.model.backends.openai_usage import media_tokens
 from pentad.types import Decision, Message, Request, Sampling, Usage
 
 MAX_TRIES = 3
@@ -171,7 +172,8 @@ class ModelCalls:
             # A remote tokenizer: about three bytes a token is an overestimate in most languages.
             texts = [m.content + "".join(c.arguments for c in m.tool_calls) for m in request.messages or ()]
             texts += [f"{tool.description}{tool.parameters}" for tool in request.tools]
-            return sum(math.ceil(len(text.encode("utf-8", "replace")) / 3) + 8 for text in texts)
+            words = sum(math.ceil(len(text.encode("utf-8", "replace")) / 3) + 8 for text in texts)
+            return words + media_tokens(request)
 
     async def _try_hard(
         self,

@@ -19,7 +19,7 @@ import msgspec
 from pentad.errors import Incompatible, ModelNotFound
 from pentad.execution.backend import Backend, Completion, Delta, Embedder, NoticeDelta, StreamDone, collect
 from pentad.execution.hints import turn_hints
-from pentad.model.backends.openai_usage import estimated_tokens, prompt_bytes
+from pentad.model.backends.openai_usage import estimated_tokens, media_tokens, prompt_bytes
 from pentad.model.backends.sizes import prompt_chars
 from pentad.model.cards import Embeddings, ModelCard
 from pentad.model.codecs import PromptRenderer, TokenCodec
@@ -150,7 +150,7 @@ class ModelService:
         try:
             return await in_thread(backend.count_tokens, request, chars=prompt_chars(request))
         except Incompatible:
-            return estimated_tokens(prompt_bytes(request))
+            return estimated_tokens(prompt_bytes(request)) + media_tokens(request)
 
     async def _count_partial(self, backend: Backend, request: Request, texts: list[str]) -> Usage:
         """The usage of an answer that was cut: its text, tokenized once more."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from pentad.content import Media
 from pentad.errors import BackendFailed
 from pentad.types import Decision, Request, Usage
 
@@ -14,6 +15,12 @@ BYTES_PER_TOKEN = 4
 """For estimates; a common rule of thumb for English."""
 MAX_BYTES_PER_TOKEN = 16
 """No tokenizer packs more into its tokens on average; a report below that is not believed."""
+IMAGE_TOKENS = 1600
+"""Of one image: what Anthropic and OpenAI count at most for one that they scale down to what they look at."""
+AUDIO_BYTES_PER_TOKEN = 800
+"""Ten tokens a second, as OpenAI counts, at 64 kbit/s; other sounds have more bytes a second."""
+FILE_BYTES_PER_TOKEN = 16
+"""Some 3,000 tokens for a page of PDF of 50 kB."""
 MAX_TOKENS = 10**9
 """No request takes more; a report above it is not believed either."""
 
@@ -25,6 +32,21 @@ def prompt_bytes(request: Request) -> int:
         texts += [message.content, *(call.name + call.arguments for call in message.tool_calls)]
     texts += [f"{tool.name}{tool.description}{tool.parameters}" for tool in request.tools]
     return sum(len(text.encode("utf-8", "replace")) for text in texts)
+
+
+def media_tokens(request: Request) -> int:
+    """Tokens that an endpoint may count for parts that are no text: high, so that budgets hold."""
+    return sum(_part_tokens(part) for part in request.media)
+
+
+def _part_tokens(part: Media) -> int:
+    match part.kind:
+        case "image":
+            return IMAGE_TOKENS
+        case "audio":
+            return part.size_bytes // AUDIO_BYTES_PER_TOKEN + 1
+        case "file":
+            return part.size_bytes // FILE_BYTES_PER_TOKEN + 1
 
 
 def estimated_tokens(size_bytes: int) -> int:
