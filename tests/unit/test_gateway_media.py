@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import gc
+import threading
 from typing import Any
 
 import pytest
 
 from gateway_app import call, param_of, scripted_app
 from pentad.application.gateway import GatewaySettings, create_app
+from pentad.application.gateway.translate.content import MediaReader
 from pentad.application.services import Services
 from pentad.content import Media
 from pentad.execution.backend import Capabilities
@@ -236,3 +238,24 @@ def test_models_say_which_parts_they_take() -> None:
     app, _ = scripted_app(capabilities=can("image"))
     (card,) = call(app, "GET", "/v1/models").json()["data"]
     assert card["capabilities"]["media"] == ["image"]
+
+
+def test_large_parts_are_decoded_off_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+    coded_here = MediaReader.coded
+
+    def noted(self: MediaReader, *args: Any, **options: Any) -> Any:
+        threads.append(threading.current_thread().name.partition("_")[0])
+        return coded_here(self, *args, **options)
+
+    monkeypatch.setattr(MediaReader, "coded", noted)
+    app, _ = seeing()
+    big = {"type": "image_url", "image_url": {"url": url("image/png", PNG + bytes(100_000))}}
+    source = {"type": "base64", "media_type": "image/png", "data": coded(PNG + bytes(100_000))}
+    assert chat(app, big).status_code == 200
+    image = {"type": "input_image", "image_url": url("image/png", PNG + bytes(100_000))}
+    assert responses(app, image).status_code == 200
+    assert anthropic(app, {"type": "image", "source": source}).status_code == 200
+    assert threads == ["pentad-large-texts"] * 3
+    assert chat(app, IMAGE).status_code == 200
+    assert threads[3:] == ["MainThread"]

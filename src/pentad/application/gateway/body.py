@@ -75,6 +75,7 @@ class Body(Generic[T]):
     async def read(self, http: HttpRequest, settings: GatewaySettings) -> T:
         """The body of this request; fields that the Struct lacks are noted on the exchange."""
         raw = await read_body(http, settings)
+        exchange_of(http).body_bytes = len(raw)
         # A large body costs tens of milliseconds, which others need not wait for.
         value, unknown = await in_thread(self._counted, raw, chars=len(raw), small_inline=True)
         exchange_of(http).ignored.extend(unknown)

@@ -29,6 +29,7 @@ from pentad.content import MediaLimits
 from pentad.errors import InvalidRequest, PentadError, Unavailable
 from pentad.execution.backend import Delta, NoticeDelta
 from pentad.model.objectives import LIMIT
+from pentad.model.workers import in_thread
 from pentad.types import Request, Span, Usage
 
 T = TypeVar("T")
@@ -109,6 +110,10 @@ class Gateway:
     def model_name(self, asked: str | None) -> str:
         """The model that is meant where no request is made: the named one, or the default."""
         return asked or self.services.models.default
+
+    async def translating(self, exchange: Exchange, work: Callable[[], T]) -> T:
+        """What the work makes of a body; of a large one off the event loop, since parts are decoded."""
+        return await in_thread(work, chars=exchange.body_bytes, small_inline=True)
 
     def media_reader(self) -> MediaReader:
         """Reads the parts of one request within this server's limits."""

@@ -24,6 +24,8 @@ class Exchange:
     arrived_s: float
     tenant: str = "default"
     dialect: Dialect = "openai"
+    body_bytes: int = 0
+    """Of its body, once that is read."""
     ignored: list[str] = field(default_factory=list)
     """Names of request fields that nobody here reads."""
     notices: list[str] = field(default_factory=list)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import aclosing
+from functools import partial
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -30,13 +31,15 @@ def routes(gateway: Gateway) -> list[Route]:
         wire = await body.read(http, gateway.settings)
         options = options_of(wire, http.headers, exchange)
         answer_id = new_id("chatcmpl")
-        asked = chat_request(
+        made = partial(
+            chat_request,
             wire,
             request_id=answer_id,
             tenant=exchange.tenant,
             context=run_context(options),
             media=gateway.media_reader(),
         )
+        asked = await gateway.translating(exchange, made)
         request = gateway.routed(prioritized(asked, options))
         span = gateway.translated(exchange)
         explain = gateway.explain(exchange, span, options.explain)

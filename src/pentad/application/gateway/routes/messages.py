@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from functools import partial
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -36,13 +37,15 @@ def routes(gateway: Gateway) -> list[Route]:
         wire = await messages_body.read(http, gateway.settings)
         options = options_of(wire, http.headers, exchange)
         answer_id = new_id("msg")
-        asked = messages_request(
+        made = partial(
+            messages_request,
             wire,
             request_id=answer_id,
             tenant=exchange.tenant,
             context=run_context(options),
             media=gateway.media_reader(),
         )
+        asked = await gateway.translating(exchange, made)
         request = gateway.routed(prioritized(asked, options))
         explain = gateway.explain(exchange, gateway.translated(exchange), options.explain)
         deltas = gateway.generate(request, exchange)

@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from functools import partial
 
 import msgspec
 from starlette.requests import Request as HttpRequest
@@ -71,7 +72,8 @@ class Responses:
         wire = self._complete(wire, exchange.tenant)
         options = options_of(wire, http.headers, exchange)
         before = self._before(exchange.tenant, wire.previous_response_id)
-        new = input_messages(wire, self._gateway.media_reader())
+        reading = partial(input_messages, wire, self._gateway.media_reader())
+        new = await self._gateway.translating(exchange, reading)
         context = run_context(options)
         if context.parent is None:
             context = replace(context, parent=wire.previous_response_id)
