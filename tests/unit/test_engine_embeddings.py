@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.projector import projected
 
-from pentad.errors import Incompatible, InvalidRequest
+from pentad.errors import Incompatible, InvalidRequest, Unavailable
+from pentad.execution.checks import check_memory
 from pentad.execution.engine import Engine
 from pentad.execution.request import EmbeddedSpan, TokenRequest
 from pentad.model.kv_policies.sinks import Sinks
@@ -132,6 +133,23 @@ def test_any_mix_of_images_answers_as_each_does_alone(
     answers = run(toy_engine(max_batch_tokens=max_batch_tokens), *requests)
     for request in requests:
         assert answers[request.id].tokens == reference(request)
+
+
+def test_steps_behind_the_prompt_bring_no_rows() -> None:
+    brought: list[bool] = []
+    runner = ToyRunner(before_step=lambda batch: brought.append(batch.embeddings is not None))
+    run(toy_engine(Sarathi(), runner=runner), asked("a", IMAGE))
+    assert brought == [True, *[False] * 5]
+
+
+def test_memory_for_rows_is_asked_for() -> None:
+    plain, shown = (
+        token_request("t", range(13)),
+        asked("a", projected(b"large", 13, 1 << 20), start=0, length=13),
+    )
+    check_memory(80 << 20, [plain], 0)
+    with pytest.raises(Unavailable, match="116 MiB may be needed"):
+        check_memory(80 << 20, [shown], 0)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: strategy.name)

@@ -40,7 +40,7 @@ def ragged_batch(work: Work, tables: npt.NDArray[np.int32], block_size: int) -> 
     for seq, count in work:
         begin = seq.num_computed
         end = begin + count
-        if seq.embedded:
+        if seq.embedded and begin < seq.prompt_tokens:
             embedding = True
         if seq.num_draft:
             draft = seq.draft

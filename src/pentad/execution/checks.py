@@ -124,7 +124,8 @@ def check_memory(free_bytes: int, requests: Sequence[TokenRequest], kv_bytes: in
         kv_bytes: of blocks that have never been in use and may come into it, for these and all others.
     """
     tokens = sum(len(request.prompt) + request.max_tokens for request in requests)
-    needed = _RESERVE_BYTES + kv_bytes + tokens * _TOKEN_BYTES
+    inputs = sum(len(span.rows) for request in requests for span in request.embedded)
+    needed = _RESERVE_BYTES + kv_bytes + tokens * _TOKEN_BYTES + inputs
     if free_bytes < needed:
         raise Unavailable(
             f"{free_bytes >> 20} MiB of memory are free, {needed >> 20} MiB may be needed",
