@@ -11,6 +11,7 @@ import pytest
 from agent_support import harness, run
 from pentad import registry
 from pentad.agent.budget import Ledger
+from pentad.agent.catalogue import AgentCatalogue
 from pentad.agent.coordination.base import (
     MEMBERS,
     Assigns,
@@ -21,8 +22,10 @@ from pentad.agent.coordination.base import (
 )
 from pentad.agent.loading import agent_from, load_agent, written
 from pentad.agent.spec import AgentSpec
+from pentad.agent.spec_check import check_agent
 from pentad.agent.state import RunState
 from pentad.agent.sub_run_events import SubRunStarted
+from pentad.agent.tools.files import ToolFiles
 from pentad.choice import Choice, build
 from pentad.errors import InvalidRequest, NotFound, UnknownName
 from pentad.types import Budget
@@ -146,3 +149,27 @@ def test_a_wrong_member_is_named(
 def test_a_budget_left_for_the_team_is_that_of_the_run() -> None:
     team = view("single", ledger=Ledger(budget=Budget(tokens=9)))
     assert (team.budget_left.tokens, team.log) == (9, ())
+
+
+def test_a_member_is_checked_as_its_lead_is(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "ann.yaml").write_text("name: ann\ntools: [calculater]\n")
+    (tmp_path / "lead.yaml").write_text("name: lead\ncoordinator: supervisor\nagents: {ann: ann.yaml}\n")
+    with pytest.raises(UnknownName, match="did you mean 'calculator'"):
+        check_agent(load_agent(tmp_path / "lead.yaml"), ToolFiles())
+
+
+def test_a_team_is_read_again_when_a_members_file_changes(tmp_path: pathlib.Path) -> None:
+    member = tmp_path / "parts" / "ann.yaml"
+    member.parent.mkdir()
+    member.write_text("name: ann\nmax_steps: 2\n")
+    (tmp_path / "lead.yaml").write_text(
+        "name: lead\ncoordinator: supervisor\nagents: {ann: parts/ann.yaml}\n"
+    )
+    catalogue = AgentCatalogue(patterns=(str(tmp_path / "lead.yaml"),))
+    assert catalogue.get("lead").agents["ann"].max_steps == 2
+    member.write_text("name: ann\nmax_steps: 31\n")
+    assert catalogue.get("lead").agents["ann"].max_steps == 31
+    member.write_text("name: ann\nmax_stebs: 3\n")
+    (entry,) = catalogue.entries()
+    assert "did you mean 'max_steps'" in (entry.error or "")
+    assert entry.spec is not None, "the last good version goes on"

@@ -25,7 +25,7 @@ def delegate_action(members: Mapping[str, AgentSpec]) -> Tool:
     listed = "; ".join(
         f"{name}: {spec.description}" if spec.description else name for name, spec in members.items()
     )
-    first = next(iter(members), "")
+    names = [*members] or [""]
     return Tool(
         name=NAME,
         description=f"Gives a task to a member of the team and returns its answer. Members: {listed}.",
@@ -38,17 +38,13 @@ def delegate_action(members: Mapping[str, AgentSpec]) -> Tool:
         call=_call,
         effects="none",
         timeout_s=math.inf,
-        examples=(
-            Example(
-                task=f"Let {first} find out how many lamps there are.",
-                arguments={"member": first, "task": "How many lamps are there?"},
-            ),
-            Example(
-                task=f"Ask {first} to compute the price of six lamps.",
-                arguments={"member": first, "task": "Compute the price of six lamps."},
-            ),
-        ),
+        # The task is passed on word for word; numbers and dates tell when a small model copies an example.
+        examples=(_example(names[0], "what is 23 times 19"), _example(names[-1], "which day is 2021-03-04")),
     )
+
+
+def _example(member: str, task: str) -> Example:
+    return Example(task=task, arguments={"member": member, "task": task})
 
 
 def as_call(number: int, step: int, given: Assignment) -> ToolCall:

@@ -39,7 +39,10 @@ export function facts(page) {
       ]
     : [];
   const own = run.parent
-    ? [" · sub-run of ", make("a", { href: `/console/runs/${run.parent.run_id}?step=${run.parent.step}` }, "another run")]
+    ? [
+        " · sub-run of ",
+        make("a", { href: `/console/runs/${run.parent.run_id}?step=${run.parent.step}` }, "another run"),
+      ]
     : [];
   return [
     make("p", "soft", parts.filter(Boolean).join(" · "), ...from, ...own),
