@@ -163,7 +163,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             layer="resource",
             interface="pentad.resource.scaling.base:FleetScaler",
             baseline="fixed",
-            chosen_by=("simulate --scaler",),
+            chosen_by=("scaler", "simulate --scaler"),
             about="how many replicas of which model are up, as the load comes and goes",
         ),
     }

@@ -116,6 +116,15 @@ class TestQueue:
             load = busy if now_s in (0, 20) else calm
             assert tracking.decide(at(float(now_s), load)) == ScalingPlan() or now_s > 50
 
+    def test_requests_that_come_and_go_between_two_looks_are_demand(self) -> None:
+        tracking = self.track(least=0, calm_s=5.0)
+        for now_s in range(20):
+            load = dataclasses.replace(pool(1, 0), arrived=now_s)
+            assert tracking.decide(at(float(now_s), load)) == ScalingPlan()
+        for now_s in range(20, 25):
+            assert tracking.decide(at(float(now_s), load)) == ScalingPlan()
+        assert tracking.decide(at(25.0, load)).stop == ("m0",)
+
     def test_draining_replicas_are_kept_before_cold_ones_start(self) -> None:
         load = pool(1, 3, running=10, waiting=9)
         drained = Member(name="d", state="draining", slots=10)

@@ -164,6 +164,8 @@ class Settings(_Section):
     """Data labels of runs whose prompts are kept too; those of runs without a label always are."""
     router: Strategy = Choice(name="fixed")
     """Which served model answers a request: a name, or name and options."""
+    scaler: Strategy | None = None
+    """When local models are loaded and unloaded: a name, or name and options. Absent: all stay loaded."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line written to standard error."""
     engine: EngineSettings = EngineSettings()

@@ -7,8 +7,9 @@ import logging
 import os
 import pathlib
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from pentad import choice, registry
 from pentad.agent.catalogue import catalogue_of
@@ -23,9 +24,9 @@ from pentad.application.folders import use_data_home, use_home
 from pentad.application.runners import load_engine
 from pentad.application.services import Services
 from pentad.application.worker import supervised
-from pentad.errors import InvalidRequest, ModelNotFound
+from pentad.errors import Incompatible, InvalidRequest, ModelNotFound
 from pentad.execution.backend import Backend, Embedder
-from pentad.execution.loop import EngineLoop
+from pentad.execution.loop import EngineDriver, EngineLoop
 from pentad.model.backends.engine import EngineBackend
 from pentad.model.backends.openai import Endpoint
 from pentad.model.embedding import LocalEmbedder
@@ -34,7 +35,9 @@ from pentad.model.loading import ModelFiles, open_model
 from pentad.model.prices import Price
 from pentad.model.service import ModelService
 from pentad.model.store import ModelStore
+from pentad.model.stored import StoredModel
 from pentad.resource.fair_queue import FairQueue
+from pentad.resource.scaling.live import LiveFleet
 from pentad.types import Clock
 
 _log = logging.getLogger(__name__)
@@ -63,6 +66,7 @@ async def build(
         embedders = asyncio.create_task(_embedders(store, settings))
         undo.callback(embedders.cancel)
         backends: dict[str, Backend] = {}
+        fleet = _fleet(settings, clock)
         stored_models = [await asyncio.to_thread(store.resolve, ref) for ref in settings.models]
         _check_names(settings, [stored.name for stored in stored_models])
         for stored in stored_models:
@@ -76,6 +80,7 @@ async def build(
                 drain_s=settings.server.drain_s,
                 clock=clock,
                 worker=workers,
+                scaled=_scaled(fleet, store, stored, settings, clock),
             )
             undo.push_async_callback(backend.close)
             backends[stored.name] = backend
@@ -94,6 +99,9 @@ async def build(
         )
         undo.pop_all()
         undo.push_async_callback(models.close)
+        if fleet is not None:
+            scaling = asyncio.create_task(fleet.run())
+            undo.callback(scaling.cancel)
         memory = Memories(
             MemoryServices(path=settings.memory_path, models=models, embedder=next(iter(vectors), None))
         )
@@ -133,22 +141,61 @@ def local_backend(
     drain_s: float = 5.0,
     clock: Clock = time.monotonic,
     worker: bool = False,
+    scaled: Callable[[int, EngineDriver], EngineDriver] | None = None,
 ) -> Backend:
     """An opened model behind what computes it: our runner, scheduler, engine and loop, or llama.cpp.
 
     With `worker` the engine is in a supervised process, unless `settings.transport` is in-process.
+    `scaled` puts the engine, with its bound of waiting requests, under a fleet scaler; it then stays in
+    this process.
     """
     if settings.backend == "llamacpp":
         llama: Backend = registry.load("backend", "llamacpp").load(files, threads=settings.threads)
         return llama
-    if worker and settings.transport.name != "in-process":
+    if worker and scaled is None and settings.transport.name != "in-process":
         for opened in (files, *drafts):
             opened.close()
         client = supervised(files, settings, drafts, packed_folder)
         return EngineBackend(files, client, drain_s=drain_s, grammars=GuidedGrammars(client.call))
     engine = load_engine(files, settings, drafts, packed_folder=packed_folder, clock=clock)
     files.close()
-    return EngineBackend(files, EngineLoop(engine), drain_s=drain_s)
+    loop: EngineDriver = EngineLoop(engine)
+    if scaled is not None:
+        loop = scaled(settings.max_waiting, loop)
+    return EngineBackend(files, loop, drain_s=drain_s)
+
+
+def _fleet(settings: Settings, clock: Clock) -> LiveFleet | None:
+    """Who loads and unloads the local models; None where nobody does. Raises Incompatible."""
+    if settings.scaler is None:
+        return None
+    if settings.engine.backend == "llamacpp":
+        raise Incompatible(
+            "a scaler loads and unloads Pentad's own engine, not llama.cpp",
+            hint="set --backend engine, or take the scaler out",
+            param="scaler",
+        )
+    scaler = choice.build("scaler", settings.scaler)
+    return LiveFleet(scaler, slots=settings.engine.max_sequences, clock=clock)
+
+
+def _scaled(
+    fleet: LiveFleet | None, store: ModelStore, stored: StoredModel, settings: Settings, clock: Clock
+) -> Callable[[int, EngineDriver], EngineDriver] | None:
+    """What puts a model's engine under the fleet's scaler."""
+    if fleet is None:
+        return None
+    return partial(fleet.add, stored.name, partial(_reload, store, stored, settings, clock))
+
+
+def _reload(store: ModelStore, stored: StoredModel, settings: Settings, clock: Clock) -> EngineDriver:
+    """A model's engine once more, from its files."""
+    drafts = [store.resolve(draft) for draft in settings.engine.draft_models]
+    files = store.open(stored)
+    opened = [open_model(draft.path, name=draft.name) for draft in drafts]
+    engine = load_engine(files, settings.engine, opened, packed_folder=settings.packed_folder, clock=clock)
+    files.close()
+    return EngineLoop(engine)
 
 
 def _check_names(settings: Settings, local: Sequence[str]) -> None:

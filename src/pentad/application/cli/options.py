@@ -109,6 +109,7 @@ AGENTS = (
 )
 MODELS = (
     Flag(name="embedding_model", help="Model for embeddings; null for none.", metavar="MODEL"),
+    Flag(name="scaler", help="When models are loaded; `pentad strategies scaler`.", metavar="NAME"),
     Flag(name="router", help="Which served model answers; `pentad strategies router`.", metavar="NAME"),
 )
 

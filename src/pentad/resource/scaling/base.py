@@ -98,6 +98,11 @@ class FleetScaler(Protocol):
         """Seconds between decisions."""
         ...
 
+    @property
+    def least_replicas(self) -> int:
+        """Fewest replicas of a model that it keeps up whatever the load; not to be used where less can be."""
+        ...
+
     def start(self, seed: int = 0) -> Scaling:
         """The scaler's state for one fleet."""
         ...

@@ -22,6 +22,10 @@ class FixedReplicas:
     def __post_init__(self) -> None:
         in_range("replicas", self.replicas, least=0)
 
+    @property
+    def least_replicas(self) -> int:
+        return self.replicas or 0
+
     def start(self, seed: int = 0) -> Scaling:  # noqa: ARG002 - draws nothing
         return self
 

@@ -43,6 +43,10 @@ class QueueScaler:
         in_range("calm_s", self.calm_s, least=0)
         in_range("interval_s", self.interval_s, above=0)
 
+    @property
+    def least_replicas(self) -> int:
+        return self.least
+
     def start(self, seed: int = 0) -> Scaling:  # noqa: ARG002 - draws nothing
         return _Tracking(self)
 
@@ -56,6 +60,8 @@ class _Tracking:
     def __init__(self, scaler: QueueScaler) -> None:
         self._scaler = scaler
         self._wanted: dict[str, list[tuple[float, int]]] = {}
+        self._arrived: dict[str, int] = {}
+        """Requests that the latest look knew of."""
 
     def decide(self, state: ScalerInput) -> ScalingPlan:
         return joined([self._pool(model, pool, state.now_s) for model, pool in state.pools.items()])
@@ -64,6 +70,9 @@ class _Tracking:
         scaler = self._scaler
         slots = max([*(m.slots for m in pool.members), *(p.slots for p in pool.places)], default=1)
         demanded = math.ceil(pool.in_flight / (slots * scaler.target))
+        if pool.arrived > self._arrived.get(model, 0):  # also one that came and went between two looks
+            demanded = max(demanded, 1)
+        self._arrived[model] = pool.arrived
         wanted = max(demanded, scaler.least)
         constraint = "least" if wanted > demanded else None
         if scaler.most is not None and wanted > scaler.most:

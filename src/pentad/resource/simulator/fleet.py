@@ -111,6 +111,13 @@ def simulate_fleet(
     policies = policies or Policies.of()
     options = options or SimulationOptions()
     check_trace(trace)
+    if policies.scaler.least_replicas > len(fleet.plan.replicas):
+        raise Infeasible(
+            f"scaler {policies.scaler.name!r} keeps {policies.scaler.least_replicas} replicas up, "
+            f"the plan has {len(fleet.plan.replicas)}",
+            hint="let it keep fewer, or choose a --strategy with more replicas",
+            param="scaler",
+        )
     clock = VirtualClock()
     # No more blocks than the whole load could fill: others would only cost memory of the simulation.
     usable = sum(-(-(item.prompt_tokens + item.output_tokens) // options.block_size) for item in trace)
