@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import re
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextvars import ContextVar
@@ -13,6 +12,7 @@ from typing import Any
 
 from pentad.agent.spec import McpServer
 from pentad.agent.tools.base import InDoubt, Tool, ToolContext
+from pentad.agent.tools.mcp_results import broken_tool, result_text
 from pentad.agent.tools.mcp_transport import Listings, transport
 from pentad.agent.tools.pins import ToolPins, fingerprint
 from pentad.agent.tools.schema import check_schema, harmless, harmless_schema
@@ -90,7 +90,7 @@ class McpConnection:
             found[called] = self._tool(called, tool, reason)
         for name, problem in self._listings.faults.items():
             called = self._called(name)
-            found.setdefault(called, _broken(called, problem))
+            found.setdefault(called, broken_tool(called, problem))
         return found
 
     def _called(self, name: str) -> str:
@@ -254,45 +254,15 @@ class McpConnection:
         finally:
             self._under_way.remove(context)
             _calling.reset(token)
-        text = _text(result)
+        text = result_text(result)
         if result.is_error:
             raise ToolFailed(text[:2000] or f"{name} failed and did not say why")
         return text
 
 
-def _broken(called: str, problem: str) -> Tool:
-    """A tool that its server lists in no usable form: shown as such, never called."""
-
-    async def call(_: Mapping[str, Any], __: ToolContext) -> str:
-        raise ToolFailed(f"{called!r} cannot be called: {problem}")
-
-    nothing = {"type": "object", "properties": {}}
-    reason = f"{called!r} cannot be used: {harmless(problem)}"
-    return Tool(name=called, description="", parameters=nothing, call=call, blocked=reason)
-
-
 def may_start(server: McpServer, commands: Collection[str], pins: ToolPins) -> bool:
     """Whether a connection to the server starts nothing that was not allowed."""
     return server.command is None or server.command in commands or pins.may_start(server)
-
-
-def _text(result: Any) -> str:
-    """All content of a result as text; what is no text is named with its type and size."""
-    parts = []
-    for block in result.content:
-        match block.type:
-            case "text":
-                parts.append(block.text)
-            case "image" | "audio":
-                parts.append(f"[{block.type} {block.mime_type}, {len(block.data)} base64 characters]")
-            case "resource":
-                inner = getattr(block.resource, "text", None)
-                parts.append(inner if inner is not None else f"[resource {block.resource.uri}]")
-            case _:
-                parts.append(f"[{block.type} {getattr(block, 'uri', '')}]")
-    if not parts and result.structured_content is not None:
-        parts.append(json.dumps(result.structured_content, ensure_ascii=False))
-    return "\n".join(parts)
 
 
 def _innermost(error: BaseException) -> BaseException:
