@@ -75,7 +75,7 @@ def test_a_tool_is_found_by_all_that_is_said_of_it() -> None:
         call=tool("x").call,
         examples=(Example(task="How do I fly to Oslo?", arguments={}),),
     )
-    assert tool_text(made) == "find flights: Looks up flights. How do I fly to Oslo? departure city"
+    assert tool_text(made) == "find flights: Looks up flights. How do I fly to Oslo?"
 
 
 def test_options_are_checked() -> None:

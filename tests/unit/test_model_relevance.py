@@ -30,8 +30,12 @@ def scores(relevance: Relevance, cues: Sequence[str], texts: Sequence[str] = TEX
 def test_vectors_score_by_their_angle_and_the_nearest_cue_counts() -> None:
     relevance = Relevance(Counting(), encoder="two")
     assert relevance.method == "embedding two"
-    assert scores(relevance, ["a price"]) == pytest.approx([1, 0, 1])
-    assert scores(relevance, ["a price", "the weather"]) == pytest.approx([1, 1, 1])
+    near, words = 1 / 1.3, shared_words("a price", TEXTS)
+    wanted = [near + 0.3 / 1.3 * words[0], 0.3 / 1.3 * words[1], near + 0.3 / 1.3 * words[2]]
+    assert scores(relevance, ["a price"]) == pytest.approx(wanted)
+    both = scores(relevance, ["a price", "the weather"])
+    assert both[0] == pytest.approx(wanted[0])
+    assert both[1] > near
     assert scores(relevance, ["neither"]) == [0, 0, 0]
 
 

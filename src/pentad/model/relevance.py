@@ -18,6 +18,8 @@ Embed = Callable[[Sequence[str]], Awaitable[Sequence[Vector]]]
 
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _WORD = re.compile(r"[^\W_]+")
+_WORDS_SHARE = 0.3
+"""Weight of shared words beside the cosine's 1, as in long-term memory."""
 _AT_ONCE = 32
 """Texts per call of the encoder."""
 
@@ -39,13 +41,14 @@ class Relevance:
 
     @property
     def method(self) -> str:
-        """What scores come of: `embedding NAME` or `words`."""
+        """What scores come of: `embedding NAME`, with words beside it, or `words`."""
         return f"embedding {self._encoder}" if self._embed is not None else "words"
 
     async def scores(self, cues: Sequence[str], texts: Sequence[str]) -> list[float]:
         """For each text the score, 0 to 1, by the cue that it is nearest to.
 
-        Cosine of the vectors where there is an encoder, else `shared_words`. Equal input gives equal
+        Where there is an encoder the weighted mean of the vectors' cosine and `shared_words`, since
+        small encoders miss names and rare words; else `shared_words` alone. Equal input gives equal
         scores. Cost: one embedding of each text that is not kept, and of each cue.
 
         Raises what the encoder raises.
@@ -58,7 +61,12 @@ class Relevance:
         else:
             wanted = await self._vectors(cues, self._embed)
             found = await self._vectors(texts, self._embed)
-            by_cue = _cosines(wanted, found)
+            by_cue = [
+                [(near + _WORDS_SHARE * same) / (1 + _WORDS_SHARE) for near, same in zip(*row, strict=True)]
+                for row in zip(
+                    _cosines(wanted, found), [shared_words(cue, texts) for cue in cues], strict=True
+                )
+            ]
         return [max(column) for column in zip(*by_cue, strict=True)]
 
     async def _vectors(self, texts: Sequence[str], embed: Embed) -> list[Vector]:

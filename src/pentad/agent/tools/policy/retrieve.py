@@ -76,8 +76,9 @@ def cues(state: RunState) -> list[str]:
 
 
 def tool_text(tool: Tool) -> str:
-    """What a tool is found by: its name as words, its description, its parameters, its examples' tasks."""
-    parameters = tool.parameters.get("properties") or {}
+    """What a tool is found by: its name as words, its description, its examples' tasks.
+
+    Names of parameters are left out: most are of the kind `query`, and made the right tool harder to find.
+    """
     words = re.sub(r"[_\W]+", " ", tool.name)
-    told = [f"{words}: {tool.description}", *(example.task for example in tool.examples)]
-    return " ".join([*told, ", ".join(re.sub(r"[_\W]+", " ", str(name)) for name in parameters)]).strip()
+    return " ".join([f"{words}: {tool.description}", *(example.task for example in tool.examples)])
