@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -423,3 +424,17 @@ def test_a_member_has_a_rank_within_its_group_and_a_whole_key() -> None:
     with pytest.raises(InvalidRequest, match="give 32 random ones"):
         Member(group="g", rank=0, size=2, key=b"short")
     assert "key" not in repr(member(0))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names without a folder are Linux's")
+def test_shared_memory_needs_no_folder_that_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(prefix: str) -> str:
+        raise FileNotFoundError(prefix)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", read_only)
+    listener, one, other = joined(transport("shared-memory"))
+    assert listener.address.startswith("@pentad-")
+    one.send(Say("there"))
+    assert got(other).message == Say("there")
+    for each in (one, other, listener):
+        each.close()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import pathlib
 import random
-import re
 from collections.abc import Callable
 
 import httpx2
 import numpy as np
+import psutil
 import pytest
 
 from gateway_support import eventually
@@ -38,10 +38,9 @@ def body(draw: random.Random) -> dict[str, object]:
 
 
 def resident_bytes(pid: int) -> int:
-    status = pathlib.Path(f"/proc/{pid}/status").read_text()
-    found = re.search(r"VmRSS:\s+(\d+) kB", status)
-    assert found is not None
-    return int(found[1]) << 10
+    """Of the server and its engine's process."""
+    server = psutil.Process(pid)
+    return sum(process.memory_info().rss for process in (server, *server.children(recursive=True)))
 
 
 async def play(url: str, pid: int) -> list[int]:

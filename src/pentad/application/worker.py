@@ -13,6 +13,7 @@ import pathlib
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
@@ -24,6 +25,7 @@ from pentad.application.logs import set_up_logging
 from pentad.application.runners import load_engine
 from pentad.choice import Choice
 from pentad.errors import PentadError
+from pentad.execution.memory import FreeMemory
 from pentad.execution.transport.base import Link, Member, PeerLost, Transport
 from pentad.execution.worker.client import WorkerClient
 from pentad.execution.worker.faults import fault_of
@@ -58,7 +60,8 @@ def supervised(
     }
     transport: Transport = choice.build("transport", settings.transport)
     start = partial(WorkerProcess, COMMAND, transport, str(settings.transport), config)
-    return WorkerClient(start, model=files.name, max_waiting=settings.max_waiting)
+    memory = FreeMemory(time.monotonic)
+    return WorkerClient(start, model=files.name, max_waiting=settings.max_waiting, memory=memory)
 
 
 def main() -> None:

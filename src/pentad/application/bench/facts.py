@@ -66,19 +66,29 @@ def _processor() -> str:
 def peak_rss_bytes(pid: int | None = None) -> int | None:
     """Most memory that a process has held at once; of this one when `pid` is None.
 
+    For another one its children are added, each with its own peak: at least what all held at once.
     None where the process is gone or the system does not tell.
     """
-    try:
-        status = pathlib.Path(f"/proc/{pid or os.getpid()}/status").read_text()
-    except OSError:
-        status = ""
-    for line in status.splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) << 10
     if pid is not None:
-        return None
+        try:
+            children = [child.pid for child in psutil.Process(pid).children(recursive=True)]
+        except psutil.Error:
+            return None
+        peaks = [_peak_bytes(each) for each in (pid, *children)]
+        return None if peaks[0] is None else sum(peak or 0 for peak in peaks)
+    if (own := _peak_bytes(os.getpid())) is not None:
+        return own
     scale = 1 if platform.system() == "Darwin" else 1 << 10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def _peak_bytes(pid: int) -> int | None:
+    try:
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    found = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+    return next((int(kilobytes) << 10 for kilobytes in found), None)
 
 
 def cpu_seconds(pid: int) -> float:

@@ -35,7 +35,7 @@ _MOST_PIECES: Final = 512
 class Tcp:
     """Framed TCP: authenticated by the group's key, every frame with a MAC.
 
-    A frame of 1 KiB costs some 20 microseconds at each end, half of it the MAC. What travels is not
+    A frame of 1 KiB costs some 14 microseconds to send and 11 to take, MAC included. What travels is not
     hidden: where the network is not trusted with prompts and answers, lead it through a tunnel. A peer
     that is killed is noticed at once; a cable that is pulled after some 10 s.
 

@@ -6,9 +6,8 @@
                                        worker gone: starts another,
                                        gives it what is unfinished
 
-What came out of a sequence is known here, and a draw is a function of seed and position. So when the
-worker dies, its sequences go on in the next one, behind their tokens so far, and no reader sees more
-than a pause.
+What came out of a sequence is known here, and a draw is a function of seed and position. So when the worker
+dies, its sequences go on in the next one, behind their tokens so far: a reader sees no more than a pause.
 """
 
 from __future__ import annotations
@@ -22,8 +21,10 @@ from concurrent.futures import Future
 from typing import Any, Final
 
 from pentad.errors import BackendFailed, Overloaded, PentadError, Unavailable
+from pentad.execution.checks import check_memory
 from pentad.execution.consumer import Consumer
 from pentad.execution.loop import pass_on
+from pentad.execution.memory import FreeMemory
 from pentad.execution.request import StepOutput, TokenRequest
 from pentad.execution.worker.faults import error_of
 from pentad.execution.worker.ledger import Items, Ledger
@@ -54,6 +55,7 @@ class WorkerClient:
         model: what it serves, for messages.
         max_waiting: sequences kept while there is no worker; the worker itself bounds them otherwise.
         max_unread_tokens: a consumer with more drawn tokens unread than this is cut off.
+        memory: what is free in this process, whose share of a request is text; None asks nobody.
         silence_s: seconds without a sign of life after which a worker is ended.
         restarts: how long to wait when workers die.
 
@@ -70,6 +72,7 @@ class WorkerClient:
         model: str,
         max_waiting: int = 256,
         max_unread_tokens: int = 4096,
+        memory: FreeMemory | None = None,
         silence_s: float = SILENCE_S,
         restarts: Restarts | None = None,
     ) -> None:
@@ -78,6 +81,7 @@ class WorkerClient:
         self._model = model
         self._max_waiting = max_waiting
         self._max_unread_tokens = max_unread_tokens
+        self._memory = memory
         self._lock = threading.Lock()
         """Guards all that follows, but for the supervisor."""
         self._worker: Worker | None = None
@@ -98,6 +102,7 @@ class WorkerClient:
         """See EngineDriver."""
         ids = [request.id for request in requests]
         consumer = Consumer(asyncio.get_running_loop(), ids, self._max_unread_tokens, self._cancel)
+        self._refuse_short_of_memory(requests)
         with self._lock:
             self._refuse_while_down(len(requests))
             message = self._ledger.add(requests, consumer, self.clock())
@@ -116,6 +121,11 @@ class WorkerClient:
             refusal = self._status.refusal
         if refusal is not None:
             raise error_of(refusal)
+        self._refuse_short_of_memory(())
+
+    def _refuse_short_of_memory(self, requests: Sequence[TokenRequest]) -> None:
+        if self._memory is not None:
+            check_memory(self._memory.bytes(), requests, 0)
 
     def _refuse_while_down(self, count: int) -> None:
         if self._closing.is_set():
