@@ -148,7 +148,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "transport": Family(
             layer="execution",
             interface="pentad.execution.transport.base:Transport",
-            baseline="in-process",
+            baseline="shared-memory",
             chosen_by=("engine.transport",),
             about="how messages and bytes travel between the server and the processes of its engines",
         ),

@@ -91,7 +91,7 @@ class EngineSettings(_Section):
     """Tokens drafted per sequence and step, at most; measured gain and cost choose how many."""
     backend: Literal["engine", "llamacpp"] = "engine"
     """What computes local models: Pentad's own engine, or llama.cpp (extra `llamacpp`)."""
-    transport: Strategy = Choice(name="in-process")
+    transport: Strategy = Choice(name="shared-memory")
     """How `serve` reaches its engines: in-process, or what leads to a supervised process for each."""
 
 
