@@ -387,3 +387,18 @@ def test_every_field_of_a_request_travels() -> None:
     sent = WIRE.decode(WIRE.encode(Generate(7, (request,))))
     for field in fields(TokenRequest):
         assert getattr(sent.requests[0], field.name) == getattr(request, field.name)
+
+
+def test_what_is_too_large_to_be_sent_is_refused_and_nothing_else() -> None:
+    from pentad.errors import TooLarge
+    from pentad.execution.worker.messages import Answer, Cancel, Generate, Question, Refused, refusal_of
+
+    error = TooLarge("a frame of 5 bytes", hint="send it in parts")
+    refused = refusal_of(Generate(7, (token_request("a", (1,)), token_request("b", (1,)))), error)
+    assert isinstance(refused, Refused)
+    assert (refused.numbers, refused.fault.kind) == ((7, 8), "TooLarge")
+    answer = refusal_of(Question(3, b"x"), error)
+    assert isinstance(answer, Answer)
+    assert answer.number == 3
+    assert answer.fault is not None
+    assert refusal_of(Cancel((1,)), error) is None

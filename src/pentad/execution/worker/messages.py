@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from pentad.errors import PentadError
 from pentad.execution.batch import Drawn
 from pentad.execution.request import SequenceStats, StepOutput, TokenRequest
 from pentad.execution.transport.wire import Wire
@@ -113,6 +114,14 @@ WIRE: Final = Wire(
     VERSION,
     Generate | Cancel | Question | Stop | Ready | Failed | Tokens | Refused | Answer | Status,
 )
+
+
+def refusal_of(message: Generate | Cancel | Question | Stop, error: PentadError) -> Refused | Answer | None:
+    """What the worker would say of a message that did not reach it; None where nothing waits for that."""
+    if isinstance(message, Generate):
+        numbers = range(message.first, message.first + len(message.requests))
+        return Refused(tuple(numbers), fault_of(error))
+    return Answer(message.number, fault=fault_of(error)) if isinstance(message, Question) else None
 
 
 def tokens_of(outputs: Sequence[tuple[int, StepOutput]]) -> Tokens:

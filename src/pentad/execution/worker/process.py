@@ -11,12 +11,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pentad.errors import BackendFailed, TooLarge
 from pentad.execution.transport.base import KEY_BYTES, Link, Member, PeerLost, Received, Transport
-from pentad.execution.worker.messages import WIRE
+from pentad.execution.worker.messages import WIRE, refusal_of
 
 _CONNECT_S: Final = 60.0
 """From the start of the process until it connects: the interpreter and the imports."""
@@ -47,6 +48,8 @@ class WorkerProcess:
         member = Member(group=secrets.token_hex(8), rank=0, size=2, key=secrets.token_bytes(KEY_BYTES))
         listener = transport.listen(member, WIRE)
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._returned: deque[Any] = deque()
+        """Refusals of what is too large to be sent; taken with the worker's next sign of life."""
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, close_fds=True
         )
@@ -95,6 +98,8 @@ class WorkerProcess:
 
     def receive(self, timeout_s: float) -> Received | None:
         """See Link. Raises PeerLost, BadFrame."""
+        if self._returned:
+            return Received(self._returned.popleft())
         return self._link.receive(timeout_s)
 
     def kill(self) -> str:
@@ -134,8 +139,9 @@ class WorkerProcess:
                 self._link.send(message)
             except PeerLost:
                 return
-            except TooLarge:
-                raise AssertionError("a message that no limit of requests lets through") from None
+            except TooLarge as error:
+                if (refusal := refusal_of(message, error)) is not None:
+                    self._returned.append(refusal)
 
 
 def python_command(module: str) -> list[str]:
