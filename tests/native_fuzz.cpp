@@ -362,7 +362,8 @@ class Fuzz {
     }
     if (draw_.once_in(6)) {
       std::vector<double> scores(static_cast<size_t>(c_.layers) * static_cast<size_t>(c_.kv_heads) * kBlockTokens);
-      pentad_attention_scores(model_, draw_.from(-1, c_.num_blocks), scores.data());
+      const int32_t page = draw_.from(-1, c_.num_blocks * c_.layers * c_.kv_heads);
+      pentad_page_scores(model_, &page, 1, scores.data());
     }
     return true;
   }

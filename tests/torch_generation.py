@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pentad.execution.engine import Engine
+from pentad.execution.kv.policy import KVPolicy
 from pentad.execution.request import TokenRequest
 from pentad.execution.runner import Runner
 from pentad.execution.scheduling import BatchScheduler, EngineLimits, SchedulerInput, StepPlan
@@ -58,6 +59,7 @@ def engine(
     max_sequences: int = 64,
     preempt_after_tokens: int | None = None,
     check_invariants: bool = True,
+    kv_policy: KVPolicy | None = None,
 ) -> Engine:
     """An engine that checks its books after every step.
 
@@ -73,6 +75,7 @@ def engine(
         limits=limits,
         prefix_cache=preempt_after_tokens is None,
         check_invariants=check_invariants,
+        kv_policy=kv_policy,
     )
 
 

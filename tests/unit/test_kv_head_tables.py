@@ -28,7 +28,7 @@ class Memory:
         self.at[self.place(head, slot)] = (head, position)
 
     def move(self, moves: np.ndarray) -> None:
-        read = [self.at[source] for source in moves[:, 0].tolist()]
+        read = [self.at.get(source, (-1, -1)) for source in moves[:, 0].tolist()]
         self.at |= dict(zip(moves[:, 1].tolist(), read, strict=True))
 
     def held(self) -> list[set[int]]:

@@ -160,7 +160,7 @@ def test_counting_changes_no_logit_and_takes_its_bytes_from_the_budget() -> None
 
 def test_without_them_asking_is_an_error_that_names_the_remedy() -> None:
     runner = load(HERE[0], attention_scores=False)
-    with pytest.raises(ValueError, match="block 0; load with attention_scores=True"):
+    with pytest.raises(ValueError, match="no attention scores are kept; load with attention_scores=True"):
         runner.attention_scores(0)
     runner.close()
     runner = load(HERE[0])

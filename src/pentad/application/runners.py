@@ -11,10 +11,12 @@ from functools import partial
 
 from pentad import registry
 from pentad.application.config import EngineSettings
-from pentad.application.speculation import make_speculation
+from pentad.application.speculation import NONE, make_speculation
 from pentad.choice import build
 from pentad.errors import Incompatible
 from pentad.execution.engine import Engine
+from pentad.execution.kv.policy import KVPolicy
+from pentad.execution.kv.policy_check import check_combination
 from pentad.execution.memory import FreeMemory, free_bytes
 from pentad.execution.native.choice import RunnerChoice, check_installed, choose_runner
 from pentad.execution.native.library import built, cpu_flags
@@ -72,6 +74,9 @@ def load_engine(
         max_waiting=settings.max_waiting,
         kept_fraction=settings.kept_fraction,
     )
+    policy: KVPolicy = build("kv_policy", settings.kv_policy)
+    if policy.start(files.spec) is not None:  # told before the model is loaded
+        check_combination(policy, files.spec, speculation=settings.speculation.name != NONE)
     load = partial(load_runner, limits=limits, packed_folder=packed_folder)
     runner = load(files, settings)
     speculation = make_speculation(settings, files, runner, drafts, load, kv_element_bytes)
@@ -82,7 +87,7 @@ def load_engine(
         clock=clock,
         prefix_cache=settings.prefix_cache,
         speculation=speculation,
-        kv_policy=build("kv_policy", settings.kv_policy),
+        kv_policy=policy,
         memory=FreeMemory(clock) if choose(files, settings).device == "cpu" else None,
         check_invariants=settings.check_invariants,
     )
@@ -96,7 +101,13 @@ def kv_element_bytes(files: ModelFiles, settings: EngineSettings) -> float:
     """
     choice = choose(files, settings)
     runner_class = registry.load("runner", choice.runner)
-    found = runner_class.kv_element_bytes(files.spec, settings.weight_dtype, settings.kv_dtype, choice.device)
+    found = runner_class.kv_element_bytes(
+        files.spec,
+        settings.weight_dtype,
+        settings.kv_dtype,
+        choice.device,
+        attention_scores="attention-scores" in build("kv_policy", settings.kv_policy).needs,
+    )
     return float(found)
 
 
@@ -138,7 +149,11 @@ def load_runner(
     where = choice.decision.chosen if choice.device == "cpu" else f"{choice.decision.chosen}, {choice.device}"
     _log.info("%s runs on %s%s", files.name, where, f" ({reason})" if reason else "")
     options: dict[str, object] = {"dtype": settings.weight_dtype, "kv_dtype": settings.kv_dtype}
+    policy: KVPolicy = build("kv_policy", settings.kv_policy)
+    drops = policy.start(files.spec) is not None
+    options["attention_scores"] = "attention-scores" in policy.needs
     if choice.runner == "native":
+        options["key_centres"] = not drops
         cache = packed_folder and PackedCache(
             folder=packed_folder, identity=file_identity(files.path), check=partial(check_blobs, files.path)
         )

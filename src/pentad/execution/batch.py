@@ -100,7 +100,7 @@ class RaggedBatch:
     """[N] each token's line of `embeddings`, -1 where it takes its row of the table. Given together."""
     head_slots: HeadSlots | None = None
     """Of the last J sequences, whose heads hold different tokens; None where there are none. Each of them
-    has one token, which sees every slot of each head. Their `slots` are 0 and their `block_tables` -1."""
+    has one token, which sees every slot of each head. Their `slots` and `block_tables` are -1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -110,7 +110,7 @@ def policy_batch(work: Work, cache: PolicyCache, block_size: int) -> RaggedBatch
     return RaggedBatch(
         token_ids=np.concatenate((whole.token_ids, tokens)),
         positions=np.concatenate((whole.positions, positions)),
-        slots=np.concatenate((whole.slots, np.zeros_like(tokens))),
+        slots=np.concatenate((whole.slots, np.full_like(tokens, -1))),
         starts=np.concatenate((whole.starts, np.arange(first + 1, first + 1 + len(tokens), dtype=np.int32))),
         context_lens=np.concatenate((whole.context_lens, slots.lens.max(axis=1))),
         block_tables=tables,

@@ -110,8 +110,7 @@ class HeadTables:
             return np.stack((sources, targets), axis=1)
         filled = np.zeros(self.positions.shape, bool)
         filled[gaps] = True
-        stay = ~filled & self._used(self.positions.shape[1])
-        return np.concatenate((np.stack((sources, targets), axis=1), self._page_moves(*moved, stay)))
+        return np.concatenate((np.stack((sources, targets), axis=1), self._page_moves(*moved, ~filled)))
 
     def _places(self, heads: npt.NDArray[np.intp], slots: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
         pages = self.pages[heads, slots // self._block_size].astype(np.int64)
@@ -149,7 +148,11 @@ class HeadTables:
     def _page_moves(
         self, heads: npt.NDArray[np.intp], places: npt.NDArray[np.intp], old: Int32, stay: Keep
     ) -> Moves:
-        """The moves of whole pages, less the slots that are empty or filled from elsewhere."""
+        """The moves of whole pages, less the slots that are filled from elsewhere.
+
+        Empty slots go along: what stands there is this sequence's, or cleared; what the new page holds may be
+        another's NaN, which a weight of 0 does not hide.
+        """
         size = self._block_size
         slots = places[:, None] * size + np.arange(size)  # [pages, entries]
         wanted = stay[heads[:, None], slots]

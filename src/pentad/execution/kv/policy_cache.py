@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pentad.errors import Incompatible
 from pentad.execution.batch import HeadSlots, Int32
 from pentad.execution.kv.cache import Copy, KVCache, Lost
 from pentad.execution.kv.head_tables import HeadTables, Moves
 from pentad.execution.kv.policy import Keep, KVPolicy, KVPolicyRun, KVView
+from pentad.execution.kv.policy_check import check_policy
 from pentad.execution.runner import HeadRunner, Runner
 from pentad.types import Decision
 
@@ -286,20 +286,3 @@ def kv_cache(
         max_tokens=max_tokens,
         prefix_cache=prefix_cache and "prefix-cache" not in policy.excludes,
     )
-
-
-def check_policy(runner: Runner, policy: KVPolicy, *, speculation: bool) -> None:
-    """Raises Incompatible for a policy that drops entries and what it cannot be combined with."""
-    name, model = policy.name, runner.spec.name
-    refused = None
-    if speculation and "speculation" in policy.excludes:
-        refused = f"KV policy {name!r} cannot be combined with speculation", "--speculation none or "
-    elif runner.spec.narrowest_window is not None:
-        refused = f"KV policy {name!r} knows no windows, and model {model!r} attends to some", ""
-    elif not isinstance(runner, HeadRunner):
-        refused = f"{type(runner).__name__} cannot drop KV entries, as policy {name!r} asks", ""
-    elif "attention-scores" in policy.needs and not runner.keeps_scores:
-        refused = f"KV policy {name!r} needs attention scores, which {model!r} was loaded without", ""
-    if refused is not None:
-        message, other = refused
-        raise Incompatible(message, hint=f"set {other}--kv-policy keep-all", param="kv_policy")

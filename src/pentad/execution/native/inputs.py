@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pentad.execution.batch import Int32, RaggedBatch
+from pentad.execution.batch import HeadSlots, Int32, RaggedBatch
 from pentad.execution.native.structs import Batch
 
 _PARTS: Final = ("token_ids", "positions", "slots", "starts", "context_lens", "block_tables", "logit_rows")
@@ -28,6 +28,7 @@ class BatchInputs:
         self._argmax_address = self.struct.argmax
         self._rows = 0
         self._drafts: tuple[npt.NDArray[Any], ...] = ()
+        self._by_head: tuple[Int32, ...] = ()
         self._logits: npt.NDArray[Any] | None = None
 
     def set(self, batch: RaggedBatch, logits: npt.NDArray[np.float32] | None = None) -> None:
@@ -54,6 +55,8 @@ class BatchInputs:
             self._argmax_address = struct.argmax
         if batch.drafted is not None or batch.tree_slots is not None or self._drafts:
             self._put_drafts(batch)
+        if batch.head_slots is not None or struct.by_head:
+            self._put_head_slots(batch.head_slots)
         self._logits = logits
         struct.logits = None if logits is None else logits.ctypes.data
         struct.argmax = self._argmax_address if logits is None else None
@@ -71,6 +74,19 @@ class BatchInputs:
             None if part is None else part.ctypes.data for part in parts
         )
         self._drafts = tuple(part for part in parts if part is not None)
+
+    def _put_head_slots(self, slots: HeadSlots | None) -> None:
+        """Pages and lengths where they lie, or none after a step that had some."""
+        struct = self.struct
+        if slots is None:
+            struct.by_head = struct.head_width = 0
+            struct.head_pages = struct.head_lens = None
+            self._by_head = ()
+            return
+        pages, lens = np.ascontiguousarray(slots.pages), np.ascontiguousarray(slots.lens)
+        struct.by_head, _, struct.head_width = pages.shape
+        struct.head_pages, struct.head_lens = pages.ctypes.data, lens.ctypes.data
+        self._by_head = (pages, lens)
 
     def _put(self, name: str, values: Int32) -> None:
         array = self._arrays[name]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pentad.errors import Incompatible
 from pentad.execution.native.library import KernelLibrary
-from pentad.execution.spec import ModelSpec
+from pentad.execution.spec import Attention, ModelSpec
 
 BLOCK_SIZE: Final = 16
 """Tokens of a KV block; the kernels know no other."""
@@ -45,6 +45,18 @@ def kv_element_bytes(spec: ModelSpec, kv_dtype: str, attention_scores: bool = Fa
     if kv_bits(kv_dtype) == 16:
         return KV_ELEMENT_BYTES + scores
     return 1 + _STEP_BYTES / spec.head_dim + scores
+
+
+def check_key_centres(spec: ModelSpec, kv_dtype: str, *, key_centres: bool) -> None:
+    """Raises Incompatible for keys with a bias in codes that would have to hold all of it."""
+    mixers = (block.mixer for block in spec.blocks)
+    biased = any(isinstance(m, Attention) and m.qkv_bias and m.key_bias for m in mixers)
+    if not key_centres and biased and kv_bits(kv_dtype) == 8:
+        raise Incompatible(
+            f"keys of {spec.name!r} have a bias, too large for {kv_dtype} codes where a KV policy moves them",
+            hint="set kv_dtype to auto, or --kv-policy keep-all",
+            param="kv_dtype",
+        )
 
 
 def code_row(library: KernelLibrary, row: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], float]:

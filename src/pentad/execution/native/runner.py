@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -25,6 +25,7 @@ from pentad.execution.native.kv_format import (
     BLOCK_SIZE,
     CachedBlock,
     cached_block,
+    check_key_centres,
     kv_bits,
     kv_element_bytes,
 )
@@ -62,6 +63,8 @@ _WRONG: Final = (
     "logit row",
     "size",
     "tree",
+    "size",
+    "page of a head",
 )
 """What pentad_step finds wrong with a batch."""
 _NO_MEMORY: Final = 6
@@ -111,6 +114,8 @@ class NativeRunner:
         """Bytes of the packed matrices."""
         self.step_weight_bytes = self.weight_bytes
         """Of those, what a step of one token must read: of an untied embedding only one row."""
+        self.keeps_scores = False
+        """Whether the attention that slots get is counted."""
         self.weights_found = False
         """Whether a packed file of an earlier start was used."""
         self.weights_decision: Decision | None = None
@@ -132,6 +137,7 @@ class NativeRunner:
         cache: PackedCache | None = None,
         residency: WeightResidency | None = None,
         attention_scores: bool = False,
+        key_centres: bool = True,
     ) -> NativeRunner:
         """A runner that holds the packed weights and an empty KV cache.
 
@@ -149,7 +155,9 @@ class NativeRunner:
             cache: where packed weights are kept between starts; None packs into memory.
             residency: where the weights lie; None maps the packed file.
             attention_scores: whether to count what each KV slot is attended to with, for
-                `attention_scores`. Takes 8 bytes per slot, layer and head, and time in every step.
+                `page_scores`. Takes 8 bytes per slot, layer and head, and time in every step.
+            key_centres: whether keys with a bias are kept less what it gives them all, by position. False
+                lets them lie anywhere, as slots by head need it.
 
         Raises:
             BadModelFile: weights that do not fit the spec.
@@ -160,10 +168,12 @@ class NativeRunner:
         _check_options(spec, dtype, block_size, threads)
         name = choose_kernels(kernels, built=built(), flags=cpu_flags())
         library = open_library(name)
+        check_key_centres(spec, kv_dtype, key_centres=key_centres)
         element_bytes = kv_element_bytes(spec, kv_dtype, attention_scores)
         blocks = block_count(spec, kv_bytes, num_blocks, block_size, element_bytes)
         most = min(threads or default_threads(), MOST_THREADS)
-        model = _create(library, spec, blocks, most, kv_bits(kv_dtype), attention_scores)
+        flags = {"attention_scores": int(attention_scores), "key_centres": int(key_centres)}
+        model = _create(library, spec, blocks, most, kv_bits(kv_dtype), flags)
         if (started := library.functions.pentad_threads(model)) < most:
             _log.warning("the system started %d of %d threads for model %r", started, most, spec.name)
             most = started
@@ -179,6 +189,7 @@ class NativeRunner:
         choice = ThreadChoice(most, apply, time.monotonic) if threads is None and most > 1 else None
         runner = cls(spec, library, model, blocks, held.memory, choice, packed_form(spec, weights, kv_dtype))
         runner.weights_found, runner.weights_decision = held.found, held.decision
+        runner.keeps_scores = attention_scores
         if not spec.tied_head:
             embedding = weights.tensor("embed")
             packed = library.functions.pentad_packed_bytes(FORMATS[embedding.format], *embedding.shape)
@@ -191,9 +202,11 @@ class NativeRunner:
         dtype: str = "auto",  # noqa: ARG004
         kv_dtype: str = "auto",
         device: str = "cpu",  # noqa: ARG004
+        *,
+        attention_scores: bool = False,
     ) -> float:
         """Bytes of one cached number with these options of `load`. Raises Incompatible as `load` does."""
-        return kv_element_bytes(spec, kv_dtype)
+        return kv_element_bytes(spec, kv_dtype, attention_scores)
 
     @staticmethod
     def supports(spec: ModelSpec, weights: WeightSource) -> str | None:
@@ -278,8 +291,17 @@ class NativeRunner:
             self.library, self._open(), self._spec, layer=layer, head=head, block=block, place=place
         )
 
-    def attention_scores(self, block: int) -> npt.NDArray[np.float64]:
-        """How much attention the slots of a block have had since each was written, [layers, kv_heads, 16].
+    def move_entries(self, moves: npt.NDArray[np.int64]) -> None:
+        """Copies entries of single heads, all read before any is written (execution/runner.py)."""
+        pairs = np.ascontiguousarray(moves, np.int64)
+        wrong = self._functions.pentad_move_entries(self._open(), pairs.ctypes.data, len(pairs))
+        if wrong == -1:
+            raise ValueError("an entry is in none of the cache's pages")
+        if wrong:
+            raise MemoryError(f"no memory to move {len(pairs)} entries")
+
+    def page_scores(self, pages: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+        """How much attention the slots of pages [n] have had since each was written, [n, 16].
 
         The softmax weights of all queries that saw a slot, its own among them, summed over the query
         heads that share the key/value head; what a policy that drops or demotes cached tokens ranks them
@@ -287,14 +309,25 @@ class NativeRunner:
         slots. Does not depend on the number of threads.
 
         Raises:
-            ValueError: no such block, or the runner was loaded without `attention_scores`.
+            ValueError: no such page, or the runner was loaded without `attention_scores`.
         """
-        found = np.empty((self._spec.layers, self._spec.kv_heads, BLOCK_SIZE))
-        if self._functions.pentad_attention_scores(self._open(), block, found.ctypes.data):
-            raise ValueError(
-                f"no attention scores are kept of block {block}; load with attention_scores=True"
-            )
+        numbers = np.ascontiguousarray(pages, np.int32)
+        found = np.empty((len(numbers), BLOCK_SIZE))
+        model = self._open()
+        if self._functions.pentad_page_scores(model, numbers.ctypes.data, len(numbers), found.ctypes.data):
+            if not self.keeps_scores:
+                raise ValueError("no attention scores are kept; load with attention_scores=True")
+            raise ValueError(f"pages {numbers.min()} to {numbers.max()} are not all in the cache")
         return found
+
+    def attention_scores(self, block: int) -> npt.NDArray[np.float64]:
+        """The same of a block's pages, [layers, kv_heads, 16]. Raises ValueError likewise."""
+        layers, kv_heads = self._spec.layers, self._spec.kv_heads
+        if not 0 <= block < self._num_blocks:
+            raise ValueError(f"there is no block {block}")
+        first = block * layers * kv_heads
+        pages = np.arange(first, first + layers * kv_heads, dtype=np.int32)
+        return self.page_scores(pages).reshape(layers, kv_heads, BLOCK_SIZE)
 
     def close(self) -> None:
         """Gives weights and cache back; the runner is not used again."""
@@ -381,7 +414,12 @@ def _check_options(spec: ModelSpec, dtype: str, block_size: int, threads: int | 
 
 
 def _create(
-    library: KernelLibrary, spec: ModelSpec, blocks: int, threads: int, kv_bits: int, attention_scores: bool
+    library: KernelLibrary,
+    spec: ModelSpec,
+    blocks: int,
+    threads: int,
+    kv_bits: int,
+    flags: Mapping[str, int],
 ) -> int:
     """An empty model with its KV cache. Raises Infeasible when memory does not suffice."""
     rope, inner = spec.rope, spec.blocks[0].feed_forward
@@ -403,7 +441,7 @@ def _create(
         num_blocks=blocks,
         max_context=min(spec.context_length, blocks * BLOCK_SIZE),
         kv_bits=kv_bits,
-        attention_scores=int(attention_scores),
+        **flags,
         eps=spec.blocks[0].norm.eps,
         inverse_frequencies=frequencies.ctypes.data,
     )

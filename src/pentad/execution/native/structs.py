@@ -6,7 +6,7 @@ import ctypes
 from types import MappingProxyType
 from typing import Final
 
-INTERFACE: Final = 7
+INTERFACE: Final = 8
 """PENTAD_INTERFACE of native.h. A library built from another one is refused."""
 
 _i32, _u64, _f64, _address = ctypes.c_int32, ctypes.c_uint64, ctypes.c_double, ctypes.c_void_p
@@ -31,6 +31,7 @@ class Config(ctypes.Structure):
         ("max_context", _i32),
         ("kv_bits", _i32),
         ("attention_scores", _i32),
+        ("key_centres", _i32),
         ("eps", ctypes.c_float),
         ("inverse_frequencies", _address),
     )
@@ -56,6 +57,10 @@ class Batch(ctypes.Structure):
         ("drafted", _address),
         ("tree_slots", _address),
         ("tree_masks", _address),
+        ("by_head", _i32),
+        ("head_width", _i32),
+        ("head_pages", _address),
+        ("head_lens", _address),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +24,15 @@ from pentad.execution.torch.cache import KVCache
 from pentad.execution.torch.decode import DecodeKernel, decode_kernel
 from pentad.execution.torch.devices import Precision, free_bytes, pick_device, resolve_device, resolve_dtype
 from pentad.execution.torch.graphs import DecodeSteps, GraphRecorder
+from pentad.execution.torch.head_attention import PolicyAttention, whole_part
 from pentad.execution.torch.linear import packing_available
 from pentad.execution.torch.loading import WeightLoader
 from pentad.execution.torch.program import Inputs, Program
 from pentad.execution.torch.sampling import draw_rows
 from pentad.execution.weights import WeightSource
+
+_SCORE_BYTES: Final = 8
+"""Of one slot, layer and key/value head, where attention scores are kept."""
 
 
 class TorchRunner:
@@ -65,7 +69,8 @@ class TorchRunner:
         self._cache: KVCache | None = cache
         self._spec = program.spec
         self._device = cache.device
-        self._block_bytes = program.spec.kv_bytes_per_token(cache.dtype.itemsize) * cache.block_size
+        element_bytes = _element_bytes(program.spec, cache.dtype, attention_scores=cache.scores is not None)
+        self._block_bytes = program.spec.kv_bytes_per_token(element_bytes) * cache.block_size
         self.weight_bytes = program.weights.nbytes
         """Bytes of the weights in the compute precision."""
         self.precision: Literal["float32", "bfloat16"] = (
@@ -90,6 +95,7 @@ class TorchRunner:
         threads: int | None = None,
         device: str = "cpu",
         graphs: bool = True,
+        attention_scores: bool = False,
     ) -> TorchRunner:
         """A runner that holds the weights in its compute precision and an empty KV cache.
 
@@ -102,6 +108,8 @@ class TorchRunner:
             threads: threads per operation, for the whole process; None chooses between PyTorch's number
                 and half of it as the machine's other work allows (see threads.py).
             device: `cpu`, `cuda` or `cuda:N`.
+            attention_scores: whether to count what each KV slot is attended to with, for `page_scores`. Takes
+                8 bytes per slot and KV head, and much time in every step.
             graphs: whether decode steps on a GPU are recorded once and replayed; see graphs.py.
 
         Raises:
@@ -118,13 +126,15 @@ class TorchRunner:
         where = resolve_device(device)
         precision = resolve_dtype(dtype, where)
         check_kv_dtype(kv_dtype, precision)
-        blocks = block_count(spec, kv_bytes, num_blocks, block_size, precision.itemsize)
+        element_bytes = _element_bytes(spec, precision, attention_scores=attention_scores)
+        blocks = block_count(spec, kv_bytes, num_blocks, block_size, element_bytes)
         pack = where.type == "cpu" and precision == torch.bfloat16 and packing_available()
         with _current(where), torch.inference_mode():
             loaded = WeightLoader(spec, weights, dtype=precision, device=where, pack=pack).load()
             kernel = decode_kernel(where)
-            recorded = graphs and kernel is not None
-            cache = KVCache(spec, blocks, block_size, precision, where, scratch=recorded)
+            recorded = graphs and kernel is not None and not attention_scores
+            scored = attention_scores
+            cache = KVCache(spec, blocks, block_size, precision, where, scratch=recorded, scored=scored)
             program = Program(spec, loaded)
             steps = None
             if kernel is not None and recorded:
@@ -145,15 +155,17 @@ class TorchRunner:
 
     @staticmethod
     def kv_element_bytes(
-        spec: ModelSpec,  # noqa: ARG004
+        spec: ModelSpec,
         dtype: Precision = "auto",
         kv_dtype: str = "auto",
         device: str = "cpu",
+        *,
+        attention_scores: bool = False,
     ) -> float:
         """Bytes of one cached number with these options of `load`. Raises Incompatible as `load` does."""
         precision = resolve_dtype(dtype, resolve_device(device))
         check_kv_dtype(kv_dtype, precision)
-        return float(precision.itemsize)
+        return _element_bytes(spec, precision, attention_scores=attention_scores)
 
     @property
     def spec(self) -> ModelSpec:
@@ -193,13 +205,27 @@ class TorchRunner:
     def _compute(self, batch: RaggedBatch) -> torch.Tensor | None:
         """Logits [R, V] on the device, good until the next step; None where none are wanted."""
         program, cache = self._open()
+        if batch.head_slots is not None or cache.scores is not None:
+            return self._compute_for_policy(batch)
         cache.clear_begun(batch.slots)
         if self._steps is not None and self._steps.takes(batch):
             return self._steps.logits(batch)
         tokens = torch.from_numpy(batch.token_ids).to(self._device)
         positions = torch.from_numpy(batch.positions).to(self._device)
         attend = PagedAttention(self._spec, cache, batch, self._kernel)
-        hidden = program.hidden(tokens, positions, attend, self._inputs(batch))
+        return self._wanted(batch, program.hidden(tokens, positions, attend, self._inputs(batch)))
+
+    def _compute_for_policy(self, batch: RaggedBatch) -> torch.Tensor | None:
+        """The same where attention is counted or heads hold different tokens."""
+        program, cache = self._open()
+        cache.clear_begun(whole_part(batch).slots)
+        tokens = torch.from_numpy(batch.token_ids).to(self._device)
+        positions = torch.from_numpy(batch.positions).to(self._device)
+        attend = PolicyAttention(self._spec, cache, batch, self._kernel)
+        return self._wanted(batch, program.hidden(tokens, positions, attend, self._inputs(batch)))
+
+    def _wanted(self, batch: RaggedBatch, hidden: torch.Tensor) -> torch.Tensor | None:
+        program, _ = self._open()
         if not len(batch.logit_rows):
             return None
         if len(batch.logit_rows) < len(hidden):
@@ -224,6 +250,26 @@ class TorchRunner:
         with _current(self._device), torch.inference_mode():
             self._open()[1].copy_slots(*zip(*pairs, strict=True))
 
+    @property
+    def keeps_scores(self) -> bool:
+        """Whether the attention that slots get is counted."""
+        return self._open()[1].scores is not None
+
+    def move_entries(self, moves: npt.NDArray[np.int64]) -> None:
+        """Copies entries of single heads, all read before any is written (execution/runner.py)."""
+        with _current(self._device), torch.inference_mode():
+            self._open()[1].move_entries(moves)
+
+    def page_scores(self, pages: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+        """[n, block_size] attention that the slots of pages [n] have had since each was written.
+
+        Raises ValueError where none is counted.
+        """
+        if not self.keeps_scores:
+            raise ValueError("no attention scores are kept; load with attention_scores=True")
+        with _current(self._device), torch.inference_mode():
+            return self._open()[1].page_scores(pages)
+
     def close(self) -> None:
         """Gives weights and cache back; the runner is not used again."""
         self._program = self._cache = self._steps = None
@@ -231,6 +277,11 @@ class TorchRunner:
     def _open(self) -> tuple[Program, KVCache]:
         assert self._program is not None and self._cache is not None, "the runner is closed"  # noqa: PT018
         return self._program, self._cache
+
+
+def _element_bytes(spec: ModelSpec, precision: torch.dtype, *, attention_scores: bool) -> float:
+    """Bytes of a cached number; its share of what is counted per slot and KV head included."""
+    return float(precision.itemsize) + (_SCORE_BYTES / (2 * spec.head_dim) if attention_scores else 0)
 
 
 def check_kv_dtype(asked: str, precision: torch.dtype) -> None:

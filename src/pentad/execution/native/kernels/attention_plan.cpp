@@ -5,7 +5,7 @@
 namespace pentad {
 
 bool AttentionPlan::unpacks(int s) const {
-  return cache_.coded() && products_.tiles() && !drafts(s) && tokens_of(s) * group() > kTileRows;
+  return cache_.coded() && products_.tiles() && !drafts(s) && by_head(s) < 0 && tokens_of(s) * group() > kTileRows;
 }
 
 int AttentionPlan::unpacked_blocks() const {
@@ -18,7 +18,7 @@ int AttentionPlan::unpacked_blocks() const {
 // Whether a sequence may be read together with others: on tiles, where it costs next to nothing that each
 // sees all of it.
 bool AttentionPlan::shares(int s) const {
-  return products_.tiles() && tokens_of(s) == 1 && !drafts(s) && !cache_.tallies_of_block() && !windowed_;
+  return products_.tiles() && tokens_of(s) == 1 && !drafts(s) && !cache_.tallies_of_block() && !windowed_ && by_head(s) < 0;
 }
 
 // Blocks that two sequences begin with.

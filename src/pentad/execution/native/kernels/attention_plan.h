@@ -37,6 +37,21 @@ class AttentionPlan {
   bool drafts(int s) const {
     return (batch_->drafted && batch_->drafted[s]) || (batch_->tree_slots && batch_->tree_slots[s]);
   }
+  // Its number among those with slots by head, which are the last ones; negative for others.
+  int by_head(int s) const { return s - (batch_->sequences - batch_->by_head); }
+  // Slots that a head of a sequence has in use behind the step.
+  int context_of(int s, int layer, int head) const {
+    const int row = by_head(s);
+    return row < 0 ? batch_->context_lens[s] : batch_->head_lens[row * heads() + layer * c_.kv_heads + head];
+  }
+  Pages pages_of(int s, int layer, int head) const {
+    const int row = by_head(s);
+    return row < 0 ? cache_.pages_of(table_of(s), layer, head) : cache_.pages_by_head(head_table(row, layer, head));
+  }
+  const int32_t* head_table(int row, int layer, int head) const {
+    const size_t number = static_cast<size_t>(row) * static_cast<size_t>(heads()) + static_cast<size_t>(layer * c_.kv_heads + head);
+    return batch_->head_pages + number * static_cast<size_t>(batch_->head_width);
+  }
   const int32_t* table_of(int s) const { return batch_->block_tables + static_cast<size_t>(s) * batch_->table_width; }
   // Whether the codes of a sequence are unpacked once for several tiles.
   bool unpacks(int s) const;
@@ -46,6 +61,7 @@ class AttentionPlan {
  private:
   static constexpr int kCommonFrom = 4;  // blocks from which sequences are read together
 
+  int heads() const { return c_.layers * c_.kv_heads; }
   bool shares(int s) const;
   int common_blocks(int one, int other) const;
   int gather_members(int leader);

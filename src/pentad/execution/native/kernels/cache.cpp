@@ -14,6 +14,11 @@ Pages KvCache::pages_of(const int32_t* table, int layer, int head) const {
           .tallies_stride = tallies_of_block()};
 }
 
+Pages KvCache::pages_by_head(const int32_t* table) const {
+  return {.table = table, .base = kv_.data(), .stride = head_size(), .dim = c_.head_dim, .coded = coded(),
+          .tallies = tallies_of_block() ? page_tally(0) : nullptr, .tallies_stride = 1};
+}
+
 KeyCentre KvCache::centre_of(int layer, int head) const {
   const std::vector<float>& bias = centres_[static_cast<size_t>(layer)];
   if (bias.empty()) return {};
@@ -36,6 +41,7 @@ std::vector<float> KvCache::slow_part(std::vector<float> bias) const {
 }
 
 void KvCache::centre(const ModelWeights& weights) {
+  if (!c_.key_centres) return;
   std::vector<std::vector<float>> centres;
   // Keys that are normalised behind their bias share none of it.
   for (const LayerWeights& l : weights.layers)
@@ -43,12 +49,16 @@ void KvCache::centre(const ModelWeights& weights) {
   centres_ = std::move(centres);
 }
 
+bool KvCache::centred() const {
+  return std::any_of(centres_.begin(), centres_.end(), [](auto& bias) { return !bias.empty(); });
+}
+
 void KvCache::grow(int limit) {
   const int half = c_.rope_dim / 2, known = known_;
   if (limit <= known) return;
   limit = pad(limit, 256);
   constexpr int kSpanned = kPage * kPage;  // tokens of one page of centres
-  const bool centred = !std::all_of(centres_.begin(), centres_.end(), [](auto& bias) { return bias.empty(); });
+  const bool centred = this->centred();
   rotations_.resize(static_cast<size_t>(limit) * c_.rope_dim);
   if (centred) centre_pages_.resize(centres_stride() * static_cast<size_t>(limit / kSpanned));
   known_ = limit;
@@ -77,10 +87,35 @@ int KvCache::copy_block(int source, int target) {
   return 0;
 }
 
-int KvCache::attention_scores(int block, double* out) const {
-  if (!tallies_of_block() || block < 0 || block >= c_.num_blocks) return -1;
-  for (size_t i = 0; i < tallies_of_block(); i++)
-    for (int slot = 0; slot < kPage; slot++) *out++ = tallies(static_cast<int>(i), block)->at(slot);
+int KvCache::page_scores(const int32_t* pages, int count, double* out) const {
+  if (!tallies_of_block() || std::any_of(pages, pages + count, [&](int page) { return page < 0 || page >= this->pages(); }))
+    return -1;
+  for (int i = 0; i < count; i++)
+    for (int slot = 0; slot < kPage; slot++) *out++ = page_tally(pages[i])->at(slot);
+  return 0;
+}
+
+int KvCache::move_entries(const int64_t* pairs, int count) {
+  for (int64_t i = 0; i < 2 * static_cast<int64_t>(count); i++)
+    if (pairs[i] < 0 || pairs[i] / kPage >= pages()) return -1;
+  const size_t room = static_cast<size_t>((count + kPage - 1) / kPage);
+  std::vector<uint8_t> read(room * head_size());
+  std::vector<uint64_t> scores(tallies_of_block() ? static_cast<size_t>(count) : 0);
+  auto place = [&](int k) { return read.data() + static_cast<size_t>(k / kPage) * head_size(); };
+  team_.run([&](int rank) {
+    auto [begin, end] = share_of(count, rank, team_.active());
+    for (int k = begin; k < end; k++) {
+      const int64_t from = pairs[2 * k];
+      copy_slot(page(from / kPage), static_cast<int>(from % kPage), place(k), k % kPage, c_.head_dim, coded());
+      if (!scores.empty()) scores[static_cast<size_t>(k)] = page_tally(from / kPage)->slot[from % kPage];
+    }
+    team_.barrier();
+    for (int k = begin; k < end; k++) {
+      const int64_t to = pairs[2 * k + 1];
+      copy_slot(place(k), k % kPage, page(to / kPage), static_cast<int>(to % kPage), c_.head_dim, coded());
+      if (!scores.empty()) page_tally(to / kPage)->slot[to % kPage] = scores[static_cast<size_t>(k)];
+    }
+  });
   return 0;
 }
 

@@ -40,17 +40,25 @@ class KvCache {
     return reinterpret_cast<Tally*>(tallies_.data()) + tallies_of_block() * static_cast<size_t>(block) + number;
   }
   Pages pages_of(const int32_t* table, int layer, int head) const;
+  // Of one head, counted through over all layers, of a sequence whose heads have tables of their own.
+  Pages pages_by_head(const int32_t* table) const;
+  int64_t pages() const { return static_cast<int64_t>(c_.num_blocks) * c_.layers * c_.kv_heads; }
+  uint8_t* page(int64_t number) const { return kv_.data() + head_size() * static_cast<size_t>(number); }
+  Tally* page_tally(int64_t number) const { return reinterpret_cast<Tally*>(tallies_.data()) + number; }
   KeyCentre centre_of(int layer, int head) const;
   // [cosines, sines] of a position that grow() has reached.
   const float* rotation(int position) const { return rotations_.data() + static_cast<size_t>(position) * c_.rope_dim; }
   // Computes the rotations of positions [0, limit), once.
   void grow(int limit);
+  // Whether keys of any layer are kept less what they share, by position.
+  bool centred() const;
   // Takes the biases of the keys, which are kept less what they share.
   void centre(const ModelWeights& weights);
 
   int copy_block(int source, int target);
   int copy_slots(const int32_t* pairs, int count);
-  int attention_scores(int block, double* out) const;
+  int move_entries(const int64_t* pairs, int count);
+  int page_scores(const int32_t* pages, int count, double* out) const;
   // The keys and values of one block as attention reads them, were it block `place` of its text.
   int read_block(int layer, int head, int block, int place, uint16_t* out);
 

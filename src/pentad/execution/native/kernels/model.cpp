@@ -72,6 +72,7 @@ class Model {
   // `draws` names the rows whose logits are kept to draw from; without it `b.logits` takes all.
   int step(const pentad_batch& b, const pentad_draws* draws = nullptr) {
     if (const int wrong = check_batch(c_, b)) return wrong;
+    if (b.by_head && cache_.centred()) return 9;
     try {
       step_.prepare(b, draws);
     } catch (const std::exception&) {
@@ -182,8 +183,11 @@ void pentad_code_row(const float* x, int32_t dim, int8_t* codes, uint16_t* step)
   *step = pentad::code_row(x, dim, codes);
 }
 size_t pentad_block_bytes(const pentad_model* m) { return m->model.cache().block_bytes(); }
-int pentad_attention_scores(const pentad_model* m, int32_t block, double* out) {
-  return m->model.cache().attention_scores(block, out);
+int pentad_move_entries(pentad_model* m, const int64_t* pairs, int32_t n) {
+  return pentad::guarded(-2, [&] { return m->model.cache().move_entries(pairs, n); });
+}
+int pentad_page_scores(const pentad_model* m, const int32_t* pages, int32_t n, double* out) {
+  return m->model.cache().page_scores(pages, n, out);
 }
 int32_t pentad_threads(pentad_model* m) { return m->model.team().size(); }
 void pentad_set_threads(pentad_model* m, int32_t n) { m->model.team().set_active(n); }

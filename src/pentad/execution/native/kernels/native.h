@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define PENTAD_INTERFACE 7  // raise it with every change of this file; structs.py holds the same number
+#define PENTAD_INTERFACE 8  // raise it with every change of this file; structs.py holds the same number
 
 typedef struct pentad_model pentad_model;
 
@@ -24,7 +24,9 @@ typedef struct {
   int32_t max_tokens;        // tokens of a step at most
   int32_t max_context;
   int32_t kv_bits;           // of a cached number: 16 (bf16), or 8: codes, with steps that add 16 per token and head
-  int32_t attention_scores;  // 1: count what every slot is attended to with; see pentad_attention_scores
+  int32_t attention_scores;  // 1: count what every slot is attended to with; see pentad_page_scores
+  int32_t key_centres;       // 1: keys are kept less what a bias gives them all, by position; 0: whole, so that they
+                             // may lie anywhere, as head_pages asks
   float eps;
   const float* inverse_frequencies;  // [rope_dim / 2], copied
 } pentad_config;
@@ -64,6 +66,11 @@ typedef struct {
   const int32_t* drafted;                         // [sequences] how many of its last tokens are drafts
   const int32_t* tree_slots;                      // [sequences] how many of its last slots are a tree
   const uint64_t* tree_masks;                     // [tokens] what each sees of it, 0: not of a tree
+  // The last `by_head` sequences have one token each, and slots that differ from head to head; null without. Page
+  // block * heads + head, of heads layer * kv_heads + kv_head, is a head's part of a block; any may have any page.
+  int32_t by_head, head_width;
+  const int32_t* head_pages;                      // [by_head][heads][head_width]
+  const int32_t* head_lens;                       // [by_head][heads] slots in use, the token's own is the last
 } pentad_batch;
 
 // How to draw one token; execution/batch.py, SampleRow, says what each number means. Lists lie in
@@ -134,8 +141,8 @@ typedef struct pentad_watch pentad_watch;
 pentad_watch* pentad_watch_file(const void* begin, size_t bytes);
 uint32_t pentad_watch_lost(const pentad_watch*);
 void pentad_watch_end(pentad_watch*);
-// 0, or what is wrong with the batch: 1 token id, 2 position, 3 slot, 4 block, 5 row, 7 tree; or 6: memory ran out,
-// 8: a part of the weights' file is gone.
+// 0, or what is wrong with the batch: 1 token id, 2 position, 3 slot, 4 block, 5 row, 7 tree, 9 page of a head; or 6: memory
+// ran out, 8: a part of the weights' file is gone.
 int pentad_step(pentad_model*, const pentad_batch*);
 // The same, then draws one token for every row that has a line; the others are left to argmax.
 int pentad_step_draw(pentad_model*, const pentad_batch*, const pentad_draws*);
@@ -144,6 +151,8 @@ int32_t pentad_draw(const float* logits, int32_t vocab, const pentad_draws*);
 // 0, or -1: a block or slot out of range.
 int pentad_copy_block(pentad_model*, int32_t source, int32_t target);
 int pentad_copy_slots(pentad_model*, const int32_t* pairs /* [count][source, target] */, int32_t count);
+// The same for single heads: page * 16 + place in it. All are read before any is written. -2: memory ran out.
+int pentad_move_entries(pentad_model*, const int64_t* pairs /* [count][source, target] */, int32_t count);
 // Encoders of the BERT kind: learned positions, layer norms after each half of a block, biases
 // everywhere, attention in both directions.
 typedef struct pentad_encoder pentad_encoder;
@@ -193,10 +202,10 @@ size_t pentad_block_bytes(const pentad_model*);
 // The keys and values of one block and head as attention reads them, as block `place` of a text (pages.h):
 // bf16 [head_dim / 2][16][2], then [8][head_dim][2]. Returns -1 for a number out of range.
 int pentad_read_block(pentad_model*, int32_t layer, int32_t head, int32_t block, int32_t place, uint16_t* out);
-// How much the 16 slots of a block were attended to since each was written: softmax weights, summed over queries
-// and over the heads that share keys, [layers][kv_heads][16]. Drafts do not count as queries, since they may be
-// rejected. The sums are the same whatever the number of threads. -1: a block out of range, or no count is kept.
-int pentad_attention_scores(const pentad_model*, int32_t block, double* out);
+// How much the 16 slots of each of these pages were attended to since they were written: softmax weights, summed
+// over queries and over the heads that share keys, [count][16]. Drafts do not count as queries, since they may be
+// rejected. The sums are the same whatever the number of threads. -1: a page out of range, or no count is kept.
+int pentad_page_scores(const pentad_model*, const int32_t* pages, int32_t count, double* out);
 // The 8-bit codes [dim] of one token's key or value and their step in bf16.
 void pentad_code_row(const float* x, int32_t dim, int8_t* codes, uint16_t* step);
 const char* pentad_kernels(void);  // e.g. "avx512-vnni+amx-bf16"

@@ -32,8 +32,8 @@ Upcoming upcoming(const Step& s, const Item& item, int layer, int window) {
   Upcoming found;
   const int member_rows = (item.end - item.begin) * s.plan.group();
   const int sequence = s.plan.member(item, item.rows_begin / member_rows);
-  const Pages pages = s.cache.pages_of(s.plan.table_of(sequence), layer, item.head);
-  const int context = s.batch->context_lens[sequence], blocks = (context + kPage - 1) / kPage;
+  const Pages pages = s.plan.pages_of(sequence, layer, item.head);
+  const int context = s.plan.context_of(sequence, layer, item.head), blocks = (context + kPage - 1) / kPage;
   const int first = window && context > window ? (context - window) / kPage : 0;
   for (; found.count < kAheadBlocks && first + found.count < blocks; found.count++)
     found.keys[found.count] = pages.block(first + found.count);
@@ -77,12 +77,12 @@ void attend(Step& s, const Op& op, int rank) {
     for (int r = item.rows_begin; r < item.rows_end; r++) {
       const int sequence = plan.member(item, r / member_rows), tokens = plan.tokens_of(sequence);
       const int token = item.begin + r % member_rows / group, head = item.head * group + r % group;
-      const int t = b.starts[sequence] + token, before = b.context_lens[sequence] - tokens;
+      const int t = b.starts[sequence] + token, before = plan.context_of(sequence, layer, item.head) - tokens;
       const uint64_t path = b.tree_slots ? b.tree_masks[t] : 0;
       const int tree = b.tree_slots ? b.context_lens[sequence] - b.tree_slots[sequence] : 0;
       const int limit = path ? tree + std::popcount(path) : before + token + 1;
       if (!g.count || r % member_rows == 0) {
-        Pages pages = s.cache.pages_of(plan.table_of(sequence), layer, item.head);
+        Pages pages = plan.pages_of(sequence, layer, item.head);
         if (path) pages = along_path(pages, tree, path, own.tail.data());
         else if (plan.unpacks(sequence))
           pages = plain_pages(s, pages, sequence, item.head, window ? std::max(0, before + 1 - window) : 0, own.unpacked);

@@ -28,29 +28,42 @@ int first_head(const Step& s, int rank) {
   return cost <= queries ? (cost + query / 2) / query : s.c.heads + (cost - queries + written / 2) / written;
 }
 
+// Writes a token's key or value to its place in a block of a head.
+void write_entry(const Step& s, uint8_t* block, int offset, bool key, const float* x) {
+  const int dim = s.c.head_dim;
+  const bool coded = s.cache.coded();
+  if (!key && !offset) clear_values(block, dim, coded);
+  uint16_t* page = reinterpret_cast<uint16_t*>(block);
+  if (coded && key) code_key(block, dim, offset, x);
+  else if (coded) code_value(block, dim, offset, x);
+  else if (key) write_key(page, dim, offset, x);
+  else write_value(page + dim * kPage, dim, offset, x);
+}
+
 // Writes a head's keys or values of all tokens to their slots; `row` is its number in qkv.
 void write_head(Step& s, int layer, int head, bool key, int row) {
   const pentad_batch& b = *s.batch;
   KvCache& cache = s.cache;
   const int dim = s.c.head_dim;
-  const bool coded = cache.coded();
   const KeyCentre centre = key ? cache.centre_of(layer, head) : KeyCentre{};
   float middle[256];
-  for (int t = 0, last = -1; t < b.tokens; t++) {
+  const int whole = b.tokens - b.by_head;
+  for (int t = 0, last = -1; t < whole; t++) {
     float* x = s.head_row(row, t);
     const int offset = b.slots[t] % kPage;
     uint8_t* block = cache.head(layer, head, b.slots[t] / kPage);
     if (key && cache.tallies_of_block()) cache.tallies(layer * s.c.kv_heads + head, b.slots[t] / kPage)->slot[offset] = 0;
-    if (!key && !offset) clear_values(block, dim, coded);
     if (centre.bias) {
       if (const int place = b.positions[t] / kPage; place != last) centre.at(last = place, middle);
       for (int d = 0; d < dim; d += 16) store(x + d, load(x + d) - load(middle + d));
     }
-    uint16_t* page = reinterpret_cast<uint16_t*>(block);
-    if (coded && key) code_key(block, dim, offset, x);
-    else if (coded) code_value(block, dim, offset, x);
-    else if (key) write_key(page, dim, offset, x);
-    else write_value(page + dim * kPage, dim, offset, x);
+    write_entry(s, block, offset, key, x);
+  }
+  for (int t = whole; t < b.tokens; t++) {
+    const int sequence = t - b.tokens + b.sequences, slot = s.plan.context_of(sequence, layer, head) - 1;
+    const int page = s.plan.head_table(t - whole, layer, head)[slot / kPage];
+    if (key && cache.tallies_of_block()) cache.page_tally(page)->slot[slot % kPage] = 0;
+    write_entry(s, cache.page(page), slot % kPage, key, s.head_row(row, t));
   }
 }
 
