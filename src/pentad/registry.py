@@ -263,6 +263,7 @@ _TABLE: dict[str, dict[str, str]] = {
     "kv_policy": {
         "keep-all": "pentad.model.kv_policies.keep_all:KeepAll",
         "sinks": "pentad.model.kv_policies.sinks:Sinks",
+        "accumulated-attention": "pentad.model.kv_policies.accumulated_attention:AccumulatedAttention",
     },
     "reducer": {
         "none": "pentad.model.reduction.nothing:NoReduction",

@@ -20,7 +20,7 @@ from pentad.execution.scheduling import EngineLimits
 from pentad.model.loading import ModelFiles, open_model
 from torch_generation import engine, generate, prompts
 
-SMALL = {"sinks": {"first": 4, "last": 20}}
+SMALL = {"sinks": {"first": 4, "last": 20}, "accumulated-attention": {"heavy": 12, "recent": 12}}
 NAMES = [name for name in registry.known("kv_policy") if name in SMALL]
 ROW_BY_ROW = [name for name in HERE if name != "amx"][:1]
 

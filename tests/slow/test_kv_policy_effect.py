@@ -128,3 +128,20 @@ def test_a_window_without_sinks_is_worse(files: ModelFiles, full: Outcome, measu
     with_sinks, without = outcome(files, sinks(budget)), outcome(files, sinks(budget, first=0))
     measured("perplexity at 1/8, over full", with_sinks.perplexity / full.perplexity, at_most=1.2, unit="x")
     measured("window over sinks", without.perplexity / with_sinks.perplexity, at_least=1.5, unit="x")
+
+
+def heavy(budget: int) -> Choice:
+    return Choice(name="accumulated-attention", options={"heavy": budget // 2, "recent": budget // 2})
+
+
+def test_heavy_hitters_at_half_the_text(files: ModelFiles, full: Outcome, measured: Measure) -> None:
+    found = outcome(files, heavy(CONTEXT // 2))
+    measured("perplexity at 50%, over full", found.perplexity / full.perplexity, at_most=1.1, unit="x")
+    assert found.most_blocks <= TEXTS * (CONTEXT // 2 // 16 + 1)
+
+
+def test_heavy_hitters_at_a_fifth_of_the_text(files: ModelFiles, full: Outcome, measured: Measure) -> None:
+    budget = CONTEXT // 5 // 2 * 2
+    found, window = outcome(files, heavy(budget)), outcome(files, sinks(budget, first=0))
+    measured("perplexity at 20%, over full", found.perplexity / full.perplexity, at_most=1.1, unit="x")
+    measured("window over heavy hitters", window.perplexity / found.perplexity, at_least=1.0, unit="x")

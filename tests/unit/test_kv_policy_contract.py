@@ -19,7 +19,10 @@ from pentad.testing.engines import run, token_request, toy_engine
 from pentad.testing.runners import toy_spec
 from pentad.testing.schedulers import ArbitraryScheduler
 
-SMALL: dict[str, dict[str, Any]] = {"sinks": {"first": 2, "last": 7}}
+SMALL: dict[str, dict[str, Any]] = {
+    "sinks": {"first": 2, "last": 7},
+    "accumulated-attention": {"heavy": 5, "recent": 4},
+}
 """Options of each strategy that make it drop most of a text of some ten tokens."""
 NAMES = registry.known("kv_policy")
 
