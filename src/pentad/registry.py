@@ -107,7 +107,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             layer="model",
             interface="pentad.execution.kv.policy:KVPolicy",
             baseline="keep-all",
-            chosen_by=("engine.kv_policy",),
+            chosen_by=("engine.kv_policy", "simulate --kv-policy"),
             about="which cached keys and values of a sequence stay",
         ),
         "transform": Family(

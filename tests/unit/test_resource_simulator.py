@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 import pytest
 from resource_samples import GPU, LLAMA_1B, TINY, measured_device
 
-from pentad.errors import Infeasible, InvalidRequest
+from pentad.errors import Incompatible, Infeasible, InvalidRequest
 from pentad.execution.scheduling import EngineLimits
+from pentad.model.kv_policies.accumulated_attention import AccumulatedAttention
+from pentad.model.kv_policies.sinks import Sinks
 from pentad.resource.cost import StepCost
 from pentad.resource.scheduling.fcfs import Fcfs
 from pentad.resource.scheduling.sarathi import Sarathi
@@ -76,6 +78,14 @@ class TestSimulation:
         )
         assert tight.to_dict()["preemptions"] > 0, "the second run must be under pressure to show anything"
         assert [r.tokens for r in whole.records] == [r.tokens for r in tight.records]
+
+    def test_a_kv_policy_bounds_blocks_as_it_does_live(self) -> None:
+        load = poisson(12, rate_per_s=60.0, prompt_tokens=(100, 200), output_tokens=(60, 80), seed=5)
+        whole, cut = run(load), run(load, kv_policy=Sinks(first=4, last=28))
+        assert [r.tokens for r in whole.records] == [r.tokens for r in cut.records]
+        assert cut.busy_s < whole.busy_s  # steps that read fewer slots
+        with pytest.raises(Incompatible, match="needs attention scores"):
+            run(load, kv_policy=AccumulatedAttention())
 
     def test_arrivals_during_a_step_wait_for_its_end(self) -> None:
         items = tuple(

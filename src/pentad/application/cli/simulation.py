@@ -58,6 +58,9 @@ def simulate(
         str | None, typer.Option("--origin", metavar="DEVICE", help="Of a cluster: where requests arise.")
     ] = None,
     scheduler: Annotated[str, typer.Option("--scheduler", help="Batch scheduler, by name.")] = "sarathi",
+    kv_policy: Annotated[
+        str, typer.Option("--kv-policy", help="What stays in the KV cache, by name.")
+    ] = "keep-all",
     limit: Annotated[int, number("--limit", "First requests of the trace to take.", least=1)] = 100,
     rate_scale: Annotated[float, number("--rate-scale", "How many times as fast they come.", above=0)] = 1.0,
     rate_per_s: Annotated[float, number("--rate-per-s", "Of poisson arrivals.", above=0)] = 1.0,
@@ -89,6 +92,7 @@ def simulate(
     With --cluster: many engines on one clock, each given requests by the policy of --offload.
     """
     from pentad.application.cli import planning, simulation_output, simulation_replay
+    from pentad.choice import Choice, build
     from pentad.execution.scheduling import EngineLimits
     from pentad.resource import simulator
     from pentad.resource.cluster_file import read_cluster
@@ -111,6 +115,7 @@ def simulate(
             kept_fraction=kept_fraction,
         ),
         kv_blocks=kv_blocks,
+        kv_policy=build("kv_policy", Choice.of(kv_policy)),
         too_long="clip" if too_long == "clip" else "refuse",
         cold_start_s=cold_start_s,
         seed=seed,

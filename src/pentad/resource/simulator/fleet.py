@@ -181,6 +181,7 @@ def _engines(
             limits=options.limits,
             clock=clock,
             prefix_cache=options.prefix_cache,
+            kv_policy=options.kv_policy,
         )
         engines.append(
             SimulatedEngine(

@@ -10,6 +10,7 @@ from pentad.choice import Choice, build
 from pentad.errors import Infeasible, InvalidRequest
 from pentad.execution.device import DeviceProfile
 from pentad.execution.engine import Engine
+from pentad.execution.kv.policy import KVPolicy
 from pentad.execution.scheduling import BatchScheduler, EngineLimits
 from pentad.execution.spec import ModelSpec
 from pentad.ranges import in_range
@@ -38,6 +39,8 @@ class SimulationOptions:
     """None fills what the weights leave of the device's main memory."""
     block_size: int = 16
     prefix_cache: bool = True
+    kv_policy: KVPolicy | None = None
+    """What stays in the KV cache; None keeps all. One that needs attention scores is refused."""
     too_long: Literal["refuse", "clip"] = "refuse"
     """What becomes of a request that exceeds the context or the KV cache. Clipping cuts the prompt,
     then the output; the report counts both."""
@@ -92,7 +95,14 @@ def simulate(
     clock = VirtualClock()
     blocks = _default_blocks(cost, options) if options.kv_blocks is None else options.kv_blocks
     runner = SimulatedRunner(cost, clock, num_blocks=blocks, block_size=options.block_size)
-    engine = Engine(runner, policy, limits=options.limits, clock=clock, prefix_cache=options.prefix_cache)
+    engine = Engine(
+        runner,
+        policy,
+        limits=options.limits,
+        clock=clock,
+        prefix_cache=options.prefix_cache,
+        kv_policy=options.kv_policy,
+    )
     items: list[TraceItem] = list(trace)
     clipped: dict[str, int] = {}
     if options.too_long == "clip":
