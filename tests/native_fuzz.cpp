@@ -126,6 +126,7 @@ class Fuzz {
     c_.max_context = std::min(draw_.from(40, 600), c_.num_blocks * kBlockTokens);
     c_.kv_bits = draw_.one_of({8, 16});
     c_.attention_scores = draw_.once_in(4);
+    c_.key_centres = draw_.below(2);
     c_.eps = 1e-5f;
     interleaved_ = draw_.once_in(2);
     std::vector<float> frequencies(static_cast<size_t>(c_.rope_dim) / 2);
@@ -346,7 +347,41 @@ class Fuzz {
     return wrong;
   }
 
+  // A step of sequences whose heads have any pages, each its own, and lengths; and moves between any places.
+  bool step_by_head() {
+    const int heads = c_.layers * c_.kv_heads, pages = c_.num_blocks * heads, count = draw_.from(1, 3), from = draw_.below(pages);
+    const int width = draw_.from(1, std::min(5, c_.num_blocks / count)), most = std::min(c_.max_context, width * kBlockTokens);
+    std::vector<int32_t> ids, positions, slots(static_cast<size_t>(count), -1), starts{0}, contexts, rows, tables, lens;
+    for (int s = 0; s < count; s++) {
+      ids.push_back(draw_.below(c_.vocab)), positions.push_back(draw_.below(c_.max_context));
+      starts.push_back(s + 1), contexts.push_back(most), rows.push_back(s);
+    }
+    for (int i = 0; i < count * heads * width; i++) tables.push_back((from + i) % pages);
+    for (int i = 0; i < count * heads; i++) lens.push_back(draw_.from(1, most));
+    std::vector<int32_t> argmax(rows.size());
+    pentad_batch b{};
+    b.tokens = b.sequences = b.rows = b.by_head = count, b.head_width = width;
+    b.token_ids = ids.data(), b.positions = positions.data(), b.slots = slots.data(), b.starts = starts.data();
+    b.context_lens = contexts.data(), b.block_tables = slots.data(), b.logit_rows = rows.data(), b.argmax = argmax.data();
+    b.head_pages = tables.data(), b.head_lens = lens.data();
+    if (const int wrong = pentad_step(model_, &b); wrong != 0 && wrong != 9) return fail("a step by head");
+    std::vector<int32_t>& list = draw_.below(2) ? tables : lens;
+    const int32_t kept = std::exchange(list[0], draw_.one_of<int32_t>({-1, INT32_MIN, INT32_MAX}));
+    if (pentad_step(model_, &b) != 9) return fail("a step by head of no page was taken");
+    list[0] = kept;
+    std::vector<int64_t> moves;
+    for (int i = 0; i < 20; i++) {
+      moves.push_back(static_cast<int64_t>(draw_.below(pages)) * kBlockTokens + draw_.below(kBlockTokens));
+      moves.push_back((static_cast<int64_t>(from) * kBlockTokens + i) % (static_cast<int64_t>(pages) * kBlockTokens));
+    }
+    if (pentad_move_entries(model_, moves.data(), 20)) return fail("moves");
+    moves[7] = static_cast<int64_t>(pages) * kBlockTokens;
+    if (!pentad_move_entries(model_, moves.data(), 20)) return fail("moves to no page");
+    return true;
+  }
+
   bool between_steps() {
+    if (draw_.once_in(4) && !step_by_head()) return false;
     if (free_.size() > 1 && draw_.once_in(3) && pentad_copy_block(model_, draw_.below(c_.num_blocks), free_.back())) return fail("copy");
     if (!pentad_copy_block(model_, -1, 0) || !pentad_copy_block(model_, 0, c_.num_blocks)) return fail("a copy of no block");
     if (draw_.once_in(3) && !free_.empty()) {
