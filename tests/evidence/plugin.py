@@ -16,6 +16,8 @@ from evidence.records import git
 from evidence.subjects import digests, read_subjects, subject_files
 
 Measure = Callable[..., None]
+MARKS = "row_marks"
+"""The property of a report that says which rows its test shows."""
 
 
 def _mark(mark: pytest.Mark) -> dict[str, object]:
@@ -24,6 +26,20 @@ def _mark(mark: pytest.Mark) -> dict[str, object]:
         raise pytest.UsageError(f"row({row!r}, ...) takes row, kind, claims=(...) and negative=True")
     claims = tuple(mark.kwargs.get("claims", ()))
     return {"row": row, "kind": kind, "claims": claims, "negative": bool(mark.kwargs.get("negative", False))}
+
+
+def _marks(item: pytest.Item) -> list[dict[str, object]]:
+    slow = item.get_closest_marker("slow") is not None
+    return [{**_mark(mark), "slow": slow} for mark in item.iter_markers("row")]
+
+
+class RowTeller:
+    """In a process of pytest-xdist: sends the marks of each test along with its reports."""
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        for item in items:
+            if marks := _marks(item):
+                item.user_properties.append((MARKS, marks))
 
 
 class RowRecorder:
@@ -42,12 +58,18 @@ class RowRecorder:
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
-            for mark in item.iter_markers("row"):
-                self.marks.setdefault(item.nodeid, []).append(_mark(mark))
-            if item.get_closest_marker("slow"):
-                self.slow.add(item.nodeid)
+            self._note(item.nodeid, _marks(item))
+
+    def _note(self, test: str, marks: list[dict[str, object]]) -> None:
+        if marks and test not in self.marks:
+            self.marks[test] = [{k: v for k, v in mark.items() if k != "slow"} for mark in marks]
+            if marks[0]["slow"]:
+                self.slow.add(test)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for name, marks in report.user_properties:
+            if name == MARKS:  # from a process of pytest-xdist, which collects for itself
+                self._note(report.nodeid, marks)
         decides = report.when == "call" or report.outcome != "passed"
         if report.nodeid in self.marks and decides and self.outcomes.get(report.nodeid) != "failed":
             self.outcomes[report.nodeid] = report.outcome
@@ -78,7 +100,7 @@ class RowRecorder:
 def _values(properties: list[tuple[str, object]]) -> dict[str, object]:
     """Properties by name; the measurements, which may be many, as one list."""
     measured = [value for name, value in properties if name == "measured"]
-    rest: dict[str, object] = {name: value for name, value in properties if name != "measured"}
+    rest: dict[str, object] = {name: value for name, value in properties if name not in ("measured", MARKS)}
     return {**rest, "measured": measured} if measured else rest
 
 
@@ -115,6 +137,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     target = config.getoption("--rows-file")
-    if target:
+    if target and hasattr(config, "workerinput"):
+        config.pluginmanager.register(RowTeller())
+    elif target:
         collect_only = bool(config.getoption("--collect-only"))
         config.pluginmanager.register(RowRecorder(pathlib.Path(target), collect_only=collect_only))
