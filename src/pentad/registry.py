@@ -117,6 +117,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             chosen_by=("compress --method",),
             about="how a model is made smaller or otherwise another form of itself",
         ),
+        "kernel": Family(
+            layer="execution",
+            interface="pentad.execution.kernels.base:Kernel",
+            baseline="torch",
+            chosen_by=("engine.kernels",),
+            about="which set of op implementations computes a model's steps",
+        ),
         "residency": Family(
             layer="execution",
             interface="pentad.execution.residency.base:WeightResidency",
@@ -203,6 +210,17 @@ _TABLE: dict[str, dict[str, str]] = {
     "runner": {
         "native": "pentad.execution.native.runner:NativeRunner",
         "torch": "pentad.execution.torch.runner:TorchRunner",
+    },
+    # execution layer: the ops that it computes with
+    "kernel": {
+        "torch": "pentad.execution.kernels.plain:Torch",
+        "amx": "pentad.execution.kernels.native:Amx",
+        "avx512": "pentad.execution.kernels.native:Avx512",
+        "avx512vnni": "pentad.execution.kernels.native:Avx512Vnni",
+        "avxvnni": "pentad.execution.kernels.native:AvxVnni",
+        "avx2": "pentad.execution.kernels.native:Avx2",
+        "neon": "pentad.execution.kernels.native:Neon",
+        "portable": "pentad.execution.kernels.native:Portable",
     },
     # execution layer: what times the primitives of a runner
     "probe": {

@@ -53,6 +53,13 @@ def test_a_model_with_windows_is_refused() -> None:
     toy_engine(runner=toy, kv_policy=KeepAll())
 
 
+def test_a_model_that_weighs_slots_otherwise_is_refused() -> None:
+    toy = ToyRunner()
+    toy.spec = toy.spec.with_attention(score_cap=30.0)
+    with pytest.raises(Incompatible, match=r"knows plain scores alone.*set --kv-policy keep-all"):
+        toy_engine(runner=toy, kv_policy=SMALL)
+
+
 def test_a_runner_without_slots_by_head_is_refused() -> None:
     with pytest.raises(Incompatible, match="Plain cannot drop KV entries, as policy 'sinks' asks"):
         toy_engine(runner=Plain(), kv_policy=SMALL)  # type: ignore[arg-type]

@@ -104,8 +104,7 @@ def test_the_products_of_a_layer_hold_its_matrices(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "part"),
     [
-        ("gemma_2_2b", "its head has a bias, a cap or a scale"),
-        ("gpt_oss_20b", "layer 0 has attention sinks"),
+        ("gpt_oss_20b", "layer 0 stretches its positions by YaRN"),
         ("mixtral_8x7b", "layer 0 has routed experts"),
         ("deepseek_v2_lite", "layer 0 has latent attention"),
         ("t5_small", "it has an encoder beside its decoder"),
@@ -119,6 +118,25 @@ def test_what_no_runner_computes_is_refused_by_the_name_of_the_part(name: str, p
     assert unsupported_geometry(spec) == part
     with pytest.raises(Incompatible, match=f"cannot be computed here: {part}"):
         check_supported(spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("gemma_2_2b", "it scales its embeddings"),
+        ("gemma_3_1b", "it scales its embeddings"),
+        ("bloom_560m", "its positions are not rotary"),
+        ("gpt_2", "its positions are not rotary"),
+        ("falcon_7b", "it has layer norms"),
+        ("gpt_j_6b", "its head has a bias, a cap or a scale"),
+        ("qwen3_0_6b", None),
+        ("llama_3_8b", None),
+    ],
+)
+def test_what_the_native_kernels_lack_is_computed_by_pytorch(name: str, part: str | None) -> None:
+    spec: ModelSpec = getattr(published, name)()
+    check_supported(spec)
+    assert unsupported_geometry(spec) == part
 
 
 def test_impossible_records_are_refused() -> None:

@@ -12,9 +12,10 @@ from functools import partial
 from pentad import registry
 from pentad.application.config import EngineSettings
 from pentad.application.speculation import NONE, make_speculation
-from pentad.choice import build
+from pentad.choice import Choice, build
 from pentad.errors import Incompatible
 from pentad.execution.engine import Engine
+from pentad.execution.kernels.base import Kernel
 from pentad.execution.kv.policy import KVPolicy
 from pentad.execution.kv.policy_check import check_combination
 from pentad.execution.memory import FreeMemory, free_bytes
@@ -39,7 +40,8 @@ def choose(files: ModelFiles, settings: EngineSettings) -> RunnerChoice:
         Incompatible: kernels or a device asked for by name that cannot be had, or PyTorch needed and not
             there.
     """
-    unsupported = registry.load("runner", "native").supports(files.spec, files.weights)
+    # All native kernels have the same ops; which of them the CPU runs is chosen below.
+    unsupported = build("kernel", Choice(name="portable")).unsupported(files.spec, files.weights)
     choice = choose_runner(
         settings.kernels,
         unsupported,
@@ -157,12 +159,11 @@ def load_runner(
         cache = packed_folder and PackedCache(
             folder=packed_folder, identity=file_identity(files.path), check=partial(check_blobs, files.path)
         )
-        options |= {"kernels": choice.kernels, "cache": cache, "residency": residency}
+        options |= {"cache": cache, "residency": residency}
     else:
         options["device"] = choice.device
-    runner: Runner = runner_class.load(
-        files.spec, files.weights, kv_bytes=kv_bytes, threads=settings.threads, **options
-    )
+    kernel: Kernel = build("kernel", Choice(name=choice.kernels or "torch"))
+    runner = kernel.load(files.spec, files.weights, kv_bytes=kv_bytes, threads=settings.threads, **options)
     if (put := getattr(runner, "weights_decision", None)) is not None:
         sizes = ", ".join(f"{value:.0f} bytes {name}" for name, value in put.candidates)
         bound = f" (bound by: {put.constraint})" if put.constraint else ""

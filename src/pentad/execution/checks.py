@@ -16,11 +16,12 @@ from pentad.errors import (
 )
 from pentad.execution.counters import Counters
 from pentad.execution.embedded import check_embedded
+from pentad.execution.positions import Alibi
 from pentad.execution.request import TokenRequest
 from pentad.execution.runner import Runner
 from pentad.execution.scheduling import EngineLimits, StepPlan
 from pentad.execution.sequence import Sequence as EngineSequence
-from pentad.execution.spec import ModelSpec
+from pentad.execution.spec import Attention, ModelSpec
 from pentad.execution.speculation.tree import MAX_NODES
 from pentad.ranges import in_range
 from pentad.types import Sampling
@@ -136,6 +137,12 @@ def check_memory(free_bytes: int, requests: Sequence[TokenRequest], kv_bytes: in
 
 def check_window(spec: ModelSpec) -> None:
     """Raises Incompatible for a model that trees of drafted tokens cannot be verified with."""
+    if any(isinstance(b.mixer, Attention) and isinstance(b.mixer.positions, Alibi) for b in spec.blocks):
+        raise Incompatible(
+            f"model {spec.name!r} has ALiBi positions, which trees of drafted tokens have no place in",
+            hint="set --speculation none",
+            param="speculation",
+        )
     if (window := spec.narrowest_window) is not None and window < MAX_NODES:
         raise Incompatible(
             f"model {spec.name!r} attends to windows of {window} tokens, speculation needs {MAX_NODES}",

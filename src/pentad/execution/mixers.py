@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from pentad.execution.positions import Rope, Rotary
+from pentad.execution.positions import Alibi, Rope, Rotary
 
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
@@ -81,6 +81,12 @@ class Attention:
         if self.kv_heads == self.heads:
             return "mha"
         return "mqa" if self.kv_heads == 1 else "gqa"
+
+    @property
+    def plain_scores(self) -> bool:
+        """Whether slots are weighed by the softmax of scaled products alone."""
+        special = self.scale is not None or self.score_cap is not None or self.sinks
+        return not special and not isinstance(self.positions, Alibi)
 
     @property
     def kv_elements(self) -> int:

@@ -107,11 +107,14 @@ class ModelSpec:
     """What cross-attention reads (T5, Whisper). Without a stem it shares the token embeddings."""
     towers: tuple[Stack, ...] = ()
     """What makes embeddings of images or sound, which stand among those of tokens."""
+    windows: tuple[int | None, ...] = field(init=False, repr=False, compare=False)
+    """How many tokens each layer sees; None: all."""
     _attention: Attention | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         at_least_one("vocab_size", self.vocab_size)
         at_least_one("context_length", self.context_length)
+        object.__setattr__(self, "windows", tuple(block.window for block in self.blocks))
         kinds = {
             (m.heads, m.kv_heads, m.head_dim): m
             for m in (block.mixer for block in dict.fromkeys(self.blocks))
@@ -194,14 +197,14 @@ class ModelSpec:
         return "+".join(dict.fromkeys(b.mixer.kind for b in self.blocks if b.mixer is not None))
 
     @property
-    def windows(self) -> tuple[int | None, ...]:
-        """How many tokens each layer sees; None: all."""
-        return tuple(block.window for block in self.blocks)
-
-    @property
     def narrowest_window(self) -> int | None:
         """The smallest of them; None where every layer sees all."""
         return min((w for w in self.windows if w is not None), default=None)
+
+    @property
+    def plain_scores(self) -> bool:
+        """Whether every layer that attends weighs slots by the softmax of scaled products alone."""
+        return all(b.mixer.plain_scores for b in self.blocks if isinstance(b.mixer, Attention))
 
     def tensors(self) -> dict[str, Shape]:
         """Every canonical tensor and its shape; those of encoder and towers behind a prefix."""

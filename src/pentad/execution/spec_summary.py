@@ -12,7 +12,7 @@ from pentad.execution.spec import ModelSpec
 def spec_summary(spec: ModelSpec) -> dict[str, Any]:
     """The fields of a spec and of its main stack; `layers` has a record for each run of equal ones."""
     plain = _fields(spec) | _fields(spec.stack) | {"layers": {}}
-    for name in ("stack", "_attention", "blocks"):
+    for name in ("stack", "windows", "_attention", "blocks"):
         del plain[name]
     first = 0
     for block, members in groupby(spec.blocks):

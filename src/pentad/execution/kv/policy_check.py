@@ -44,3 +44,9 @@ def check_combination(policy: KVPolicy, spec: ModelSpec, *, speculation: bool) -
             hint=_KEEP_ALL,
             param="kv_policy",
         )
+    if not spec.plain_scores:
+        raise Incompatible(
+            f"KV policy {policy.name!r} knows plain scores alone, and model {spec.name!r} weighs slots otherwise",
+            hint=_KEEP_ALL,
+            param="kv_policy",
+        )

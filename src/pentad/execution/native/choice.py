@@ -10,6 +10,7 @@ from typing import Final, Literal
 from pentad.errors import Incompatible, UnknownName
 from pentad.execution.native.library import NEEDS, usable
 from pentad.execution.native.structs import FORMATS
+from pentad.execution.positions import Alibi
 from pentad.execution.spec import Attention, Block, FeedForward, ModelSpec
 from pentad.execution.support import first_unsupported, unsupported_parts
 from pentad.execution.weights import WeightSource
@@ -60,6 +61,10 @@ def _decoder_limits(spec: ModelSpec) -> Iterator[str]:
         yield f"it turns {rope.dim} of {spec.head_dim} elements of a head"
     if spec.head_dim % _LANES or spec.head_dim > _MOST_HEAD_DIM:
         yield f"its head size {spec.head_dim} is not a multiple of {_LANES} up to {_MOST_HEAD_DIM}"
+    if spec.head is not None and (spec.head.bias or spec.head.cap is not None or spec.head.scale != 1):
+        yield "its head has a bias, a cap or a scale"
+    if len({b.mixer.positions for b in spec.blocks if isinstance(b.mixer, Attention)}) > 1:
+        yield "its layers differ in positions"
     if spec.width % _LANES:
         yield f"its width {spec.width} is not a multiple of {_LANES}"
     for block in dict.fromkeys(spec.blocks):
@@ -76,8 +81,15 @@ def _layer_limits(block: Block) -> Iterator[str]:
     assert isinstance(inner, FeedForward)
     if block.norm.kind != "rms":
         yield "it has layer norms"
-    if block.placement != "pre":
+    if block.placement == "post":
         yield "it normalises after its blocks"
+    if block.placement in ("both", "output"):
+        yield "it normalises what its parts give"
+    if block.norm.offset:
+        yield "its norms have an offset"
+    if block.residual_scale != 1:
+        yield "it scales what it adds to the stream"
+    yield from _score_limits(mixer)
     if not inner.gated or inner.activation != "silu":
         yield "its feed-forward is not SwiGLU"
     if mixer.out_bias or inner.bias:
@@ -86,6 +98,17 @@ def _layer_limits(block: Block) -> Iterator[str]:
         yield "its attention and feed-forward are parallel"
     if inner.width % _LANES:
         yield f"its feed-forward width {inner.width} is not a multiple of {_LANES}"
+
+
+def _score_limits(mixer: Attention) -> Iterator[str]:
+    if mixer.scale is not None or mixer.score_cap is not None:
+        yield "it caps or scales its attention scores"
+    if mixer.sinks:
+        yield "it has attention sinks"
+    if mixer.qk_norm == "all":
+        yield "it normalises queries and keys over all heads"
+    if mixer.qkv_bias and not mixer.key_bias:
+        yield "its keys have no bias, its queries have"
 
 
 def unsupported_storage(weights: WeightSource) -> str | None:
@@ -132,6 +155,9 @@ def _encoder_limits(spec: ModelSpec) -> Iterator[str]:
         yield "its attention and feed-forward are parallel"
     if mixer.window is not None:
         yield "its attention has a window"
+    if isinstance(mixer.positions, Alibi) or block.residual_scale != 1:
+        yield "it has ALiBi positions or scales what it adds"
+    yield from _score_limits(mixer)
     if mixer.head_dim % _HALF:
         yield f"its head size {mixer.head_dim} is not a multiple of {_HALF}"
     if any(n % _LANES for n in (spec.width, inner.width, mixer.heads * mixer.head_dim)):

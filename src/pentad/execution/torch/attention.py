@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +19,15 @@ from pentad.execution.batch import Int32, RaggedBatch
 from pentad.execution.spec import ModelSpec
 from pentad.execution.torch.cache import KVCache, Rows
 from pentad.execution.torch.decode import DecodeKernel, DecodeRows, table_columns
+from pentad.execution.torch.scores import ScoreRule
 from pentad.execution.torch.trees import chunk_lengths, see_branches, tree_slots
 
 _PADDING_RATIO = 2
 _PADDING_FLOOR_TOKENS = 64
 """A decode batch is split where padding would more than double a context longer than the floor."""
 
-Indices = npt.NDArray[np.intp]
+Indices = npt.NDArray[np.integer]
+Rules: TypeAlias = tuple[ScoreRule | None, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,10 @@ class _Group:
     """One new token per sequence."""
     mask: torch.Tensor | None = None
     """Added to the scores; None where every slot is seen, or the plain causal triangle."""
+    at: Indices
+    """Slot of each query: [B], or [T] of a chunk."""
+    first: Indices
+    """The first slot that is read: [B], or [1] of a chunk."""
     decode: DecodeRows | None = None
     """For the fused kernel, which then stands in for `blocks`, `length` and `mask`."""
 
@@ -53,11 +60,18 @@ class PagedAttention:
     """
 
     def __init__(
-        self, spec: ModelSpec, cache: KVCache, batch: RaggedBatch, kernel: DecodeKernel | None = None
+        self,
+        spec: ModelSpec,
+        cache: KVCache,
+        batch: RaggedBatch,
+        kernel: DecodeKernel | None = None,
+        rules: Rules | None = None,
     ) -> None:
+        """`rules` has the score rule of each layer (scores.py); None where all are plain."""
         self._spec = spec
         self._cache = cache
         self._kernel = kernel
+        self._rules = rules
         self._slots = torch.from_numpy(batch.slots).to(cache.device, torch.int64)
         self._tokens = len(batch.token_ids)
         self._windows = spec.windows
@@ -82,6 +96,8 @@ class PagedAttention:
             window = self._windows[layer]
             return self._kernel(queries, self._cache.layer(layer), group.decode, window)
         keys, values = self._cache.read(layer, group.blocks, group.sequences, group.length)
+        if self._rules is not None and (rule := self._rules[layer]) is not None:
+            return _ruled(rule, group, queries, keys, values)
         if group.single:
             grouped = queries.view(group.sequences, spec.kv_heads, -1, spec.head_dim)  # [B, K, H / K, D]
             return F.scaled_dot_product_attention(grouped, keys, values, attn_mask=group.mask).flatten(1)
@@ -94,6 +110,20 @@ class PagedAttention:
             enable_gqa=spec.kv_heads != spec.heads,
         )
         return context[0].transpose(0, 1).flatten(1)
+
+
+def _ruled(
+    rule: ScoreRule, group: _Group, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+) -> torch.Tensor:
+    """Context [rows of the group, H D]: queries [rows, H, D] are one of each text, or those of one text."""
+    slots = torch.arange(group.length, device=queries.device)
+    at, first = (torch.from_numpy(each).to(queries.device)[:, None] for each in (group.at, group.first))
+    distances = at - first - slots  # [B or T, S]
+    if group.single:
+        context = rule.attend(queries.unsqueeze(2), keys, values, distances[:, None], group.mask)
+        return context.flatten(1)
+    context = rule.attend(queries.transpose(0, 1).unsqueeze(0), keys, values, distances[None], group.mask)
+    return context[0].transpose(0, 1).flatten(1)
 
 
 def _groups(batch: RaggedBatch, cache: KVCache, window: int | None, *, fused: bool) -> Iterator[_Group]:
@@ -135,6 +165,8 @@ def _fused_group(batch: RaggedBatch, cache: KVCache, members: Indices) -> _Group
     return _Group(
         rows=_member_rows(batch, cache, members),
         sequences=len(members),
+        at=lens,
+        first=lens,
         blocks=slice(0),
         length=0,
         single=True,
@@ -172,6 +204,8 @@ def _single_group(batch: RaggedBatch, cache: KVCache, window: int | None, member
         # Padded with a block of its own: a number that is not one would show through any mask.
         blocks=_block_rows(np.where(blocks < 0, blocks[:, :1], blocks).reshape(-1), cache.device),
         length=length,
+        at=lens - 1,
+        first=first_block * size,
         single=True,
         mask=mask,
     )
@@ -198,6 +232,8 @@ def _chunk_group(batch: RaggedBatch, cache: KVCache, window: int | None, i: int)
         sequences=1,
         blocks=_block_rows(blocks, cache.device),
         length=len(slots),
+        at=positions,
+        first=slots[:1],
         single=False,
         mask=mask,
     )
@@ -222,8 +258,9 @@ class TextAttention:
     Bidirectional or causal, without padding and without a cache.
     """
 
-    def __init__(self, spec: ModelSpec, lengths: Sequence[int]) -> None:
+    def __init__(self, spec: ModelSpec, lengths: Sequence[int], rules: Rules | None = None) -> None:
         self._spec = spec
+        self._rules = rules
         self._windows = spec.windows
         self._runs: list[tuple[int, int, int]] = []
         start = 0
@@ -243,13 +280,16 @@ class TextAttention:
         for start, texts, length in self._runs:
             run = heads[start : start + texts * length].view(texts, length, -1, spec.head_dim).transpose(1, 2)
             queries, keys, values = run.split((spec.heads, spec.kv_heads, spec.kv_heads), dim=1)
-            context = F.scaled_dot_product_attention(
-                queries,
-                keys,
-                values,
-                attn_mask=self._mask(layer, length, heads),
-                enable_gqa=spec.kv_heads != spec.heads,
-            )
+            mask = self._mask(layer, length, heads)
+            if self._rules is not None and (rule := self._rules[layer]) is not None:
+                at = torch.arange(length, device=heads.device)
+                distances = (at[:, None] - at)[None]
+                seen = torch.zeros_like(distances, dtype=torch.float32) if mask is None else mask
+                context = rule.attend(queries, keys, values, distances, seen)
+            else:
+                context = F.scaled_dot_product_attention(
+                    queries, keys, values, attn_mask=mask, enable_gqa=spec.kv_heads != spec.heads
+                )
             parts.append(context.transpose(1, 2).reshape(texts * length, -1))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 

@@ -76,7 +76,7 @@ class TorchEncoder:
             hidden = self._program.hidden(
                 torch.from_numpy(tokens).to(self._device),
                 torch.from_numpy(positions).to(self._device),
-                TextAttention(self.spec, lengths),
+                TextAttention(self.spec, lengths, self._program.rules),
             )
             means = torch.stack([part.mean(0) for part in hidden.float().split(lengths)])
             found: npt.NDArray[np.float32] = F.normalize(means, dim=-1).cpu().numpy()

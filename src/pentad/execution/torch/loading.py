@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
@@ -27,13 +28,15 @@ class NormWeights:
     scale: torch.Tensor
     shift: torch.Tensor | None
     eps: float
+    kind: Literal["rms", "layer"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerWeights:
     """One block. `qkv` is [(H + 2K) D, E]: queries, then keys, then values."""
 
-    attn_norm: NormWeights
+    attn_norm: NormWeights | None
+    """None where norms stand on what parts give alone."""
     qkv: Linear
     o: Linear
     q_norm: torch.Tensor | None
@@ -43,6 +46,9 @@ class LayerWeights:
     gate: Linear | None
     up: Linear
     down: Linear
+    attn_out_norm: NormWeights | None = None
+    ffn_out_norm: NormWeights | None = None
+    sinks: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +102,8 @@ class WeightLoader:
         types = self._matrix("token_types", spec.token_types, spec.width) if spec.token_types else None
         embed_norm = self._norm("embed_norm", spec.stack.embedding_norm)
         final_norm = self._norm("final_norm", spec.stack.final_norm)
-        head = self._linear("head", spec.vocab_size, spec.width, bias=False) if spec.own_head else None
+        bias = spec.head is not None and spec.head.bias
+        head = self._linear("head", spec.vocab_size, spec.width, bias=bias) if spec.own_head else None
         return Weights(
             embed=embed,
             positions=positions,
@@ -116,20 +123,23 @@ class WeightLoader:
         assert isinstance(mixer, Attention)
         assert isinstance(inner, FeedForward)
         rows, normed = mixer.heads * mixer.head_dim, mixer.qk_norm is not None
-        attn_norm = self._norm(prefix + "attn_norm", block.norm)
-        assert attn_norm is not None
+        read = None if block.placement == "output" else block.norm
+        given = block.norm if block.placement in ("both", "output") else None
         return LayerWeights(
-            attn_norm=attn_norm,
+            attn_norm=self._norm(prefix + "attn_norm", read),
             qkv=self._qkv(prefix, mixer),
             o=self._linear(prefix + "o", spec.width, rows, bias=mixer.out_bias),
-            q_norm=self._head_norm(prefix + "q_norm", mixer) if normed else None,
-            k_norm=self._head_norm(prefix + "k_norm", mixer) if normed else None,
-            ffn_norm=None if block.shared_norm else self._norm(prefix + "ffn_norm", block.norm),
+            q_norm=self._head_norm(prefix + "q_norm", mixer, block.norm, mixer.heads) if normed else None,
+            k_norm=self._head_norm(prefix + "k_norm", mixer, block.norm, mixer.kv_heads) if normed else None,
+            ffn_norm=None if block.shared_norm else self._norm(prefix + "ffn_norm", read),
             gate=self._linear(prefix + "gate", inner.width, spec.width, bias=inner.bias)
             if inner.gated
             else None,
             up=self._linear(prefix + "up", inner.width, spec.width, bias=inner.bias),
             down=self._linear(prefix + "down", spec.width, inner.width, bias=inner.bias),
+            attn_out_norm=self._norm(prefix + "attn_out_norm", given),
+            ffn_out_norm=self._norm(prefix + "ffn_out_norm", given),
+            sinks=self._vector(prefix + "sinks", mixer.heads) if mixer.sinks else None,
         )
 
     def _qkv(self, prefix: str, mixer: Attention) -> Linear:
@@ -144,7 +154,9 @@ class WeightLoader:
             turned = isinstance(mixer.positions, Rope) and name != "v"
             order = half_order(heads, mixer.head_dim, mixer.positions) if turned else None  # type: ignore[arg-type]
             self._fill(fused[start : start + rows], prefix + name, order)
-            if bias is not None:
+            if bias is not None and name == "k" and not mixer.key_bias:
+                bias[start : start + rows] = 0
+            elif bias is not None:
                 self._fill(bias[start : start + rows], f"{prefix}{name}.bias", order)
             start += rows
         return self._finish(fused, bias)
@@ -177,15 +189,19 @@ class WeightLoader:
         if record is None:
             return None
         width = self._spec.width
-        shift = self._vector(name + ".bias", width) if record.kind == "layer" else None
-        norm = NormWeights(scale=self._vector(name, width), shift=shift, eps=record.eps)
+        shifted = record.kind == "layer" and record.bias
+        shift = self._vector(name + ".bias", width) if shifted else None
+        scale = self._vector(name, width) + record.offset if record.offset else self._vector(name, width)
+        norm = NormWeights(scale=scale, shift=shift, eps=record.eps, kind=record.kind)
         self._nbytes += norm.scale.nbytes + (0 if shift is None else shift.nbytes)
         return norm
 
-    def _head_norm(self, name: str, mixer: Attention) -> torch.Tensor:
-        scale = self._vector(name, mixer.head_dim)
+    def _head_norm(self, name: str, mixer: Attention, record: Norm, heads: int) -> torch.Tensor:
+        """The scale of one head for all, or of each, as `qk_norm` says."""
+        count = heads if mixer.qk_norm == "all" else 1
+        scale = self._vector(name, count * mixer.head_dim) + record.offset
         rope = mixer.positions
-        order = half_order(1, mixer.head_dim, rope) if isinstance(rope, Rope) else None
+        order = half_order(count, mixer.head_dim, rope) if isinstance(rope, Rope) else None
         self._nbytes += scale.nbytes
         return scale if order is None else scale[order]
 

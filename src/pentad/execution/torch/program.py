@@ -13,16 +13,19 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from pentad.execution.layers import FeedForward
-from pentad.execution.spec import Block, ModelSpec
+from pentad.execution.spec import Attention, Block, ModelSpec, Rope
+from pentad.execution.torch.attention import Rules
 from pentad.execution.torch.loading import LayerWeights, NormWeights, Weights
 from pentad.execution.torch.rope import Rotation
+from pentad.execution.torch.scores import ScoreRule
 
 Attend = Callable[[int, torch.Tensor], torch.Tensor]
 """Layer and its heads [N, H + 2K, D] (queries, keys, values) to context [N, H D]."""
 
 Inputs = tuple[torch.Tensor, torch.Tensor]
 """Rows [n, E] in the place of the embedding table's, and which of the N tokens take them [n]."""
-Tables = tuple[torch.Tensor, torch.Tensor]
+Tables = tuple[tuple[torch.Tensor, torch.Tensor], ...]
+"""Cosines and signed sines, of each kind of rotation."""
 
 
 class Program:
@@ -31,10 +34,24 @@ class Program:
     def __init__(self, spec: ModelSpec, weights: Weights) -> None:
         self.spec = spec
         self.weights = weights
-        rope = spec.rope
-        self._rotation = Rotation(rope, weights.embed.dtype, weights.embed.device) if rope else None
+        mixers = [block.mixer for block in spec.blocks]
+        ropes = [m.positions if isinstance(m, Attention) else None for m in mixers]
+        dtype, device = weights.embed.dtype, weights.embed.device
+        kinds = {
+            rope: Rotation(rope, dtype, device) for rope in dict.fromkeys(ropes) if isinstance(rope, Rope)
+        }
+        self._rotations = tuple(kinds.values())
+        order = list(kinds)
+        self._turns = tuple(order.index(rope) if isinstance(rope, Rope) else None for rope in ropes)
         self._heads, self._kv_heads, self._head_dim = spec.heads, spec.kv_heads, spec.head_dim
         self._turned = spec.heads + spec.kv_heads
+        sinks = [layer.sinks for layer in weights.layers] or [None] * spec.layers
+        rules = tuple(
+            ScoreRule.of(m, s, device) if isinstance(m, Attention) else None
+            for m, s in zip(mixers, sinks, strict=True)
+        )
+        self.rules: Rules | None = rules if any(rules) else None
+        """How layers weigh slots where the fused kernels don't compute it; None where all are plain."""
 
     def hidden(
         self, tokens: torch.Tensor, positions: torch.Tensor, attend: Attend, inputs: Inputs | None = None
@@ -48,21 +65,33 @@ class Program:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits [R, V] in the compute precision of hidden states [R, E]."""
+        head = self.spec.head
+        assert head is not None
+        found = self._scores(hidden)
+        if head.scale != 1:
+            found = found * head.scale
+        return found if head.cap is None else head.cap * torch.tanh(found / head.cap)
+
+    def _scores(self, hidden: torch.Tensor) -> torch.Tensor:
         if self.weights.head is not None:
             return self.weights.head(hidden)
         if len(hidden) == 1:  # a matrix-vector product reads the table at full bandwidth
             return torch.mv(self.weights.embed, hidden[0]).unsqueeze(0)
         return F.linear(hidden, self.weights.embed)
 
-    def tables(self, positions: torch.Tensor) -> Tables | None:
-        """The rotations at positions [N]; None where positions do not turn heads."""
-        return self._rotation.tables(positions) if self._rotation else None
+    def tables(self, positions: torch.Tensor) -> Tables:
+        """The rotations at positions [N], of each kind that layers have; empty where none turns heads."""
+        return tuple(rotation.tables(positions) for rotation in self._rotations)
 
     def block(
-        self, i: int, layer: LayerWeights, x: torch.Tensor, tables: Tables | None, attend: Attend
+        self, i: int, layer: LayerWeights, x: torch.Tensor, tables: Tables, attend: Attend
     ) -> torch.Tensor:
         """Layer i over hidden states [N, E]."""
         record = self.spec.blocks[i]
+        if record.placement in ("both", "output") or record.residual_scale != 1:
+            return self._general_block(i, record, layer, x, tables, attend)
+        if record.parallel and not record.shared_norm:
+            return self._general_block(i, record, layer, x, tables, attend)
         if record.placement == "pre":
             return self._pre_norm_block(i, record, layer, x, tables, attend)
         return self._post_norm_block(i, record, layer, x, tables, attend)
@@ -73,6 +102,8 @@ class Program:
         """What enters the first layer: [N, E]."""
         weights = self.weights
         x = F.embedding(tokens, weights.embed)
+        if self.spec.embedding_scale != 1:  # rounded as the embeddings are
+            x = x * torch.tensor(self.spec.embedding_scale, dtype=x.dtype, device=x.device)
         if inputs is not None:
             rows, takers = inputs
             x[takers] = rows.to(x.dtype)
@@ -89,11 +120,11 @@ class Program:
         record: Block,
         layer: LayerWeights,
         x: torch.Tensor,
-        tables: Tables | None,
+        tables: Tables,
         attend: Attend,
     ) -> torch.Tensor:
         read = normed(x, layer.attn_norm)
-        context = attend(i, self._qkv(record, layer, read, tables))
+        context = attend(i, self._qkv(i, record, layer, read, tables))
         x = layer.o.plus(context, x)
         if layer.ffn_norm is not None:  # a parallel block feeds both halves the same norm
             read = normed(x, layer.ffn_norm)
@@ -105,25 +136,53 @@ class Program:
         record: Block,
         layer: LayerWeights,
         x: torch.Tensor,
-        tables: Tables | None,
+        tables: Tables,
         attend: Attend,
     ) -> torch.Tensor:
-        context = attend(i, self._qkv(record, layer, x, tables))
+        context = attend(i, self._qkv(i, record, layer, x, tables))
         x = normed(layer.o.plus(context, x), layer.attn_norm)
         x = layer.down.plus(self._inner(record, layer, x), x)
         return x if layer.ffn_norm is None else normed(x, layer.ffn_norm)
 
+    def _general_block(
+        self,
+        i: int,
+        record: Block,
+        layer: LayerWeights,
+        x: torch.Tensor,
+        tables: Tables,
+        attend: Attend,
+    ) -> torch.Tensor:
+        """Any placement of norms, a scale of what is added, parallel parts with a norm each."""
+        before = record.placement in ("pre", "both")
+
+        def added(x: torch.Tensor, part: torch.Tensor, given: NormWeights | None) -> torch.Tensor:
+            part = part if given is None else normed(part, given)
+            return x + (part if record.residual_scale == 1 else part * record.residual_scale)
+
+        read = normed(x, layer.attn_norm) if before else x
+        mixed = added(x, layer.o(attend(i, self._qkv(i, record, layer, read, tables))), layer.attn_out_norm)
+        if record.placement == "post":
+            mixed = normed(mixed, layer.attn_norm)
+        if not record.parallel:
+            x = mixed
+        norm = layer.attn_norm if record.shared_norm else layer.ffn_norm
+        read = normed(x, norm) if before else x
+        fed = added(mixed, layer.down(self._inner(record, layer, read)), layer.ffn_out_norm)
+        return normed(fed, layer.ffn_norm) if record.placement == "post" else fed
+
     def _qkv(
-        self, record: Block, layer: LayerWeights, x: torch.Tensor, tables: Tables | None
+        self, i: int, record: Block, layer: LayerWeights, x: torch.Tensor, tables: Tables
     ) -> torch.Tensor:
         """Queries, keys and values [N, H + 2K, D], normed and turned as the record says."""
         heads = layer.qkv(x).view(len(x), self._turned + self._kv_heads, self._head_dim)
         if layer.q_norm is not None and layer.k_norm is not None:
             queries, keys = heads[:, : self._heads], heads[:, self._heads : self._turned]
-            queries.copy_(F.rms_norm(queries, (self._head_dim,), layer.q_norm, record.norm.eps))
-            keys.copy_(F.rms_norm(keys, (self._head_dim,), layer.k_norm, record.norm.eps))
-        if self._rotation is not None and tables is not None:
-            self._rotation.turn(heads[:, : self._turned], tables)
+            for part, scale in ((queries, layer.q_norm), (keys, layer.k_norm)):
+                rows = part.reshape(len(x), -1, len(scale))  # a head each, or all of them as one
+                part.copy_(F.rms_norm(rows, (len(scale),), scale, record.norm.eps).view(part.shape))
+        if (turn := self._turns[i]) is not None:
+            self._rotations[turn].turn(heads[:, : self._turned], tables[turn])
         return heads
 
     def _inner(self, record: Block, layer: LayerWeights, x: torch.Tensor) -> torch.Tensor:
@@ -135,9 +194,10 @@ class Program:
         return layer.up.times(x, layer.gate.activated(x, inner.activation))
 
 
-def normed(x: torch.Tensor, norm: NormWeights) -> torch.Tensor:
+def normed(x: torch.Tensor, norm: NormWeights | None) -> torch.Tensor:
     """Rows [N, E], normalised."""
+    assert norm is not None
     size = x.shape[-1:]
-    if norm.shift is None:
+    if norm.kind == "rms":
         return F.rms_norm(x, size, norm.scale, norm.eps)
     return F.layer_norm(x, size, norm.scale, norm.shift, norm.eps)

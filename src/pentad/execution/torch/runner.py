@@ -121,6 +121,11 @@ class TorchRunner:
         if not spec.causal:
             raise Incompatible(f"model {spec.name!r} is an encoder; it embeds texts and generates none")
         check_supported(spec)
+        if attention_scores and not spec.plain_scores:
+            raise Incompatible(
+                f"attention is not counted in model {spec.name!r}, which weighs slots by more than products",
+                hint="set --kv-policy keep-all",
+            )
         if threads is not None and threads < 1:
             raise InvalidRequest(f"threads is {threads}, must be at least 1", param="threads")
         where = resolve_device(device)
@@ -131,11 +136,11 @@ class TorchRunner:
         pack = where.type == "cpu" and precision == torch.bfloat16 and packing_available()
         with _current(where), torch.inference_mode():
             loaded = WeightLoader(spec, weights, dtype=precision, device=where, pack=pack).load()
-            kernel = decode_kernel(where)
+            program = Program(spec, loaded)
+            kernel = decode_kernel(where) if program.rules is None else None
             recorded = graphs and kernel is not None and not attention_scores
             scored = attention_scores
             cache = KVCache(spec, blocks, block_size, precision, where, scratch=recorded, scored=scored)
-            program = Program(spec, loaded)
             steps = None
             if kernel is not None and recorded:
                 steps = DecodeSteps(program, cache, kernel, GraphRecorder(where))
@@ -212,7 +217,7 @@ class TorchRunner:
             return self._steps.logits(batch)
         tokens = torch.from_numpy(batch.token_ids).to(self._device)
         positions = torch.from_numpy(batch.positions).to(self._device)
-        attend = PagedAttention(self._spec, cache, batch, self._kernel)
+        attend = PagedAttention(self._spec, cache, batch, self._kernel, program.rules)
         return self._wanted(batch, program.hidden(tokens, positions, attend, self._inputs(batch)))
 
     def _compute_for_policy(self, batch: RaggedBatch) -> torch.Tensor | None:

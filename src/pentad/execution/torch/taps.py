@@ -117,5 +117,5 @@ class LayerWalk:
     def _through(self, spec: ModelSpec, layer: int, weights: LayerWeights) -> torch.Tensor:
         with torch.inference_mode():
             program = Program(spec, self._outside)
-            attend = TextAttention(spec, self._lengths)
+            attend = TextAttention(spec, self._lengths, program.rules)
             return program.block(layer, weights, self._hidden, program.tables(self._positions), attend)

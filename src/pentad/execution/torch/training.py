@@ -111,7 +111,7 @@ class Student:
         hidden = program.hidden(
             windows.reshape(-1),
             torch.arange(length).repeat(texts),
-            TextAttention(self.spec, [length] * texts),
+            TextAttention(self.spec, [length] * texts, program.rules),
         )
         kept = hidden.view(texts, length, -1)[:, :-1].reshape(texts * (length - 1), -1)
         return program.logits(kept)

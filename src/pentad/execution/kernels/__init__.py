@@ -1,0 +1,1 @@
+"""Sets of op implementations that runners compute with, by name."""

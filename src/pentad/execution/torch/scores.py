@@ -1,0 +1,80 @@
+"""Attention with scores that the fused kernels don't have: ALiBi, caps, sinks, another scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from pentad.execution.mixers import Attention
+from pentad.execution.positions import Alibi
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRule:
+    """How one layer's scores become weights, where that isn't the plain softmax of scaled products."""
+
+    scale: float
+    cap: float | None
+    slopes: torch.Tensor | None
+    """[H] of ALiBi."""
+    sinks: torch.Tensor | None
+    """[H] scores that take weight and give nothing."""
+
+    @classmethod
+    def of(cls, mixer: Attention, sinks: torch.Tensor | None, device: torch.device) -> ScoreRule | None:
+        """The rule of a layer; None where the fused kernels compute it."""
+        if mixer.plain_scores:
+            return None
+        slopes = alibi_slopes(mixer.heads).to(device) if isinstance(mixer.positions, Alibi) else None
+        scale = mixer.head_dim**-0.5 if mixer.scale is None else mixer.scale
+        return cls(scale=scale, cap=mixer.score_cap, slopes=slopes, sinks=sinks)
+
+    def attend(
+        self,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        distances: torch.Tensor,
+        mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Context [B, H, T, D], computed in float32.
+
+        Args:
+            queries: [B, H, T, D].
+            keys, values: [B, K, S, D].
+            distances: [B or 1, T, S] tokens from a query back to a slot.
+            mask: added to the scores, of a shape that fits [B, T, S]; None sees all that is not ahead.
+        """
+        texts, heads, tokens, dim = queries.shape
+        kv_heads, slots = keys.shape[1], keys.shape[2]
+        shared = queries.float().reshape(texts, kv_heads, -1, dim)  # [B, K, H / K * T, D]
+        scores = (shared @ keys.float().transpose(-1, -2)).view(texts, heads, tokens, slots) * self.scale
+        if self.cap is not None:
+            scores = self.cap * torch.tanh(scores / self.cap)
+        if self.slopes is not None:
+            scores = scores - self.slopes[:, None, None] * distances[:, None]
+        if mask is None:
+            scores = scores.masked_fill(distances[:, None] < 0, -torch.inf)
+        else:
+            scores = scores + mask.view(-1, 1, *mask.shape[-2:])
+        if self.sinks is not None:
+            column = self.sinks.float()[:, None, None].expand(texts, -1, tokens, 1)
+            weights = torch.cat((scores, column), dim=-1).softmax(-1)[..., :-1]
+        else:
+            weights = scores.softmax(-1)
+        context = weights.view(texts, kv_heads, -1, slots) @ values.float()
+        return context.view(texts, heads, tokens, dim).to(queries.dtype)
+
+
+def alibi_slopes(heads: int) -> torch.Tensor:
+    """[H] slopes: a geometric series, and every other one of the next where H is no power of two.
+
+    Source: Press et al. 2021, section 3, and the authors' code for other numbers of heads.
+    """
+    power = 1 << (heads.bit_length() - 1)
+
+    def series(count: int) -> list[float]:
+        return [2.0 ** (-8.0 * (i + 1) / count) for i in range(count)]
+
+    return torch.tensor(series(power) + series(2 * power)[0::2][: heads - power])
