@@ -240,6 +240,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "llama": "pentad.model.families.llama:FAMILY",
         "mistral": "pentad.model.families.llama:FAMILY",
         "qwen2": "pentad.model.families.qwen2:FAMILY",
+        "qwen3": "pentad.model.families.qwen3:FAMILY",
         "bert": "pentad.model.families.bert:FAMILY",
         "gpt_bigcode": "pentad.model.families.gpt_bigcode:FAMILY",
         "starcoder": "pentad.model.families.gpt_bigcode:FAMILY",

@@ -103,6 +103,7 @@ CONFIGS: dict[str, tuple[str, str, dict[str, Any]]] = {
         TINY | {"num_key_value_heads": 1, "sliding_window": 8},
     ),
     "qwen2": ("Qwen2Config", "Qwen2ForCausalLM", TINY | {"num_key_value_heads": 2}),
+    "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", TINY | {"num_key_value_heads": 2, "head_dim": 16}),
     "bert": ("BertConfig", "BertModel", TINY),
     "gpt_bigcode": (
         "GPTBigCodeConfig",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,7 +21,7 @@ import transformers
 from pentad.errors import Incompatible
 from pentad.execution.checks import check_window
 from pentad.execution.mixers import Attention, Norm
-from pentad.execution.positions import Alibi, Learned, Rope
+from pentad.execution.positions import Alibi, Learned, Rope, RopeScaling
 from pentad.execution.spec import Block, FeedForward, Head, ModelSpec, Stack
 from pentad.execution.torch.attention import TextAttention
 from pentad.execution.torch.runner import TorchRunner
@@ -285,6 +286,39 @@ CASES: dict[str, tuple[Callable[[], Any], ModelSpec, Weights]] = {
             },
             TOP,
         ),
+    ),
+    "yarn": (
+        lambda: transformers.LlamaForCausalLM(
+            transformers.LlamaConfig(
+                **SIZES,
+                rope_parameters={
+                    "rope_type": "yarn",
+                    "rope_theta": 10_000.0,
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 128,
+                    "beta_fast": 8.0,
+                    "beta_slow": 1.0,
+                },
+                rms_norm_eps=1e-5,
+                tie_word_embeddings=False,
+            )
+        ),
+        plain(
+            kv_heads=2,
+            ffn_width=F,
+            positions=Rope(
+                dim=D,
+                scaling=RopeScaling(
+                    kind="yarn",
+                    factor=4.0,
+                    original_context=128,
+                    fast_turns=8.0,
+                    magnitude=0.1 * math.log(4.0) + 1,
+                ),
+            ),
+            tied_head=False,
+        ),
+        renamed({**PROJECTIONS, "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}, TOP),
     ),
     "granite": (
         lambda: transformers.GraniteForCausalLM(

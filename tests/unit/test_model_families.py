@@ -52,6 +52,7 @@ def qwen(layers: int, width: int, heads: int, kv: int, ffn: int, vocab: int, tie
     }
 
 
+QWEN3 = {"model_type": "qwen3", "head_dim": 128}
 LLAMA3_SCALING = {
     "rope_type": "llama3",
     "factor": 32.0,
@@ -103,6 +104,7 @@ PUBLISHED = [
     case("qwen2.5-0.5b", qwen(24, 896, 14, 2, 4864, 151_936, True), 494_032_768, "m-qwen25"),
     case("qwen2.5-1.5b", qwen(28, 1536, 12, 2, 8960, 151_936, True), 1_543_714_304, "m-qwen25"),
     case("qwen2.5-72b", qwen(80, 8192, 64, 8, 29_568, 152_064, False), 72_706_203_648, "m-qwen25"),
+    case("qwen3-0.6b", qwen(28, 1024, 16, 8, 3072, 151_936, True) | QWEN3, 596_049_920),
     case("smollm2-135m", llama(30, 576, 9, 3, 1536, 49_152, tie_word_embeddings=True), 134_515_008),
     case("mistral-7b", MISTRAL, 7_241_732_096),
     case("starcoder", STARCODER, 15_517_456_384),
@@ -185,6 +187,7 @@ def test_every_family_names_a_place_for_each_of_its_tensors(name: str) -> None:
     kinds = {
         "llama": make.tiny_llama(),
         "qwen2": make.tiny_llama().with_attention(qkv_bias=True),
+        "qwen3": make.tiny_llama().with_attention(qk_norm="head"),
         "gpt_bigcode": make.learned_spec(),
         "bert": spec_of(MINILM),
     }

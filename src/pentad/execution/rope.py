@@ -15,14 +15,20 @@ Float64 = npt.NDArray[np.float64]
 def inverse_frequencies(rope: Rope) -> npt.NDArray[np.float32]:
     """[dim / 2] radians per position of each pair, computed in double precision.
 
-    Source: Su et al. 2021; Llama 3.1's reference code for `llama3`; Chen et al. 2023 for `linear`.
+    Source: Su et al. 2021; Llama 3.1's reference code for `llama3`; Chen et al. 2023 for `linear`;
+    Peng et al. 2023, section 3.2, for `yarn`, whose factor of the scores is `magnitude`.
     """
     frequencies = 1.0 / (rope.base ** (np.arange(0, rope.dim, 2, dtype=np.float64) / rope.dim))
     if rope.frequency_factors is not None:
         frequencies = frequencies / np.array(rope.frequency_factors, dtype=np.float64)
     elif rope.scaling is not None:
-        linear = rope.scaling.kind == "linear"
-        frequencies = frequencies / rope.scaling.factor if linear else _llama3(frequencies, rope.scaling)
+        match rope.scaling.kind:
+            case "linear":
+                frequencies = frequencies / rope.scaling.factor
+            case "llama3":
+                frequencies = _llama3(frequencies, rope.scaling)
+            case "yarn":
+                frequencies = _yarn(frequencies, rope, rope.scaling)
     return frequencies.astype(np.float32)
 
 
@@ -36,3 +42,17 @@ def _llama3(frequencies: Float64, scaling: RopeScaling) -> Float64:
     between = (1 - smooth) * frequencies / scaling.factor + smooth * frequencies
     scaled = np.where(wavelengths > low, frequencies / scaling.factor, frequencies)
     return np.where((wavelengths <= low) & (wavelengths >= high), between, scaled)
+
+
+def _yarn(frequencies: Float64, rope: Rope, scaling: RopeScaling) -> Float64:
+    """Pairs that turn often in the trained context are kept, those that hardly turn stretched by `factor`."""
+
+    def pair_of(turns: float) -> float:
+        """Which pair turns so often in the trained context."""
+        wavelength = scaling.original_context / (turns * 2 * math.pi)
+        return rope.dim * math.log(wavelength) / (2 * math.log(rope.base))
+
+    low = max(math.floor(pair_of(scaling.fast_turns)), 0)
+    high = min(math.ceil(pair_of(scaling.slow_turns)), rope.dim - 1)
+    stretched = np.clip((np.arange(len(frequencies)) - low) / max(high - low, 0.001), 0, 1)
+    return frequencies * (1 - stretched) + frequencies / scaling.factor * stretched

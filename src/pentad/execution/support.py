@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pentad.errors import Incompatible
 from pentad.execution.layers import Block, Experts
 from pentad.execution.mixers import Attention
-from pentad.execution.positions import RelativeBuckets, Rope
+from pentad.execution.positions import RelativeBuckets
 from pentad.execution.spec import ModelSpec
 
 Limits = Callable[[ModelSpec], Iterator[str]]
@@ -39,9 +39,6 @@ def _unsupported(block: Block) -> Iterator[str]:
     else:
         if mixer.output_gate:
             yield "gates what attention gives"
-        rope = mixer.positions if isinstance(mixer.positions, Rope) else None
-        if rope is not None and rope.scaling is not None and rope.scaling.kind == "yarn":
-            yield "stretches its positions by YaRN"
     if block.cross is not None:
         yield "has cross-attention"
     if isinstance(feed_forward, Experts):

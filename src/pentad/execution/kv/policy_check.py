@@ -46,7 +46,7 @@ def check_combination(policy: KVPolicy, spec: ModelSpec, *, speculation: bool) -
         )
     if not spec.plain_scores:
         raise Incompatible(
-            f"KV policy {policy.name!r} knows plain scores alone, and model {spec.name!r} weighs slots otherwise",
+            f"KV policy {policy.name!r} knows plain scores alone, model {spec.name!r} weighs slots otherwise",
             hint=_KEEP_ALL,
             param="kv_policy",
         )

@@ -59,6 +59,8 @@ def _decoder_limits(spec: ModelSpec) -> Iterator[str]:
         yield "it scales its embeddings"
     if rope is not None and (rope.dim % 2 or not 0 < rope.dim <= spec.head_dim):
         yield f"it turns {rope.dim} of {spec.head_dim} elements of a head"
+    if rope is not None and rope.scaling is not None and rope.scaling.magnitude != 1:
+        yield "it scales what it turns"
     if spec.head_dim % _LANES or spec.head_dim > _MOST_HEAD_DIM:
         yield f"its head size {spec.head_dim} is not a multiple of {_LANES} up to {_MOST_HEAD_DIM}"
     if spec.head is not None and (spec.head.bias or spec.head.cap is not None or spec.head.scale != 1):

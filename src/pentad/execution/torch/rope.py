@@ -37,11 +37,12 @@ class Rotation:
         self.dim = rope.dim
         self._frequencies = inverse_frequencies(rope).to(device)
         self._dtype = dtype
+        self._magnitude = rope.scaling.magnitude if rope.scaling is not None else 1.0
 
     def tables(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and signed sines of positions [N]: two of [N, 1, dim], shared by all layers."""
         angles = positions.float()[:, None] * self._frequencies
-        cos, sin = angles.cos(), angles.sin()
+        cos, sin = angles.cos() * self._magnitude, angles.sin() * self._magnitude
         cosines = torch.cat((cos, cos), dim=-1).to(self._dtype).unsqueeze(1)
         sines = torch.cat((-sin, sin), dim=-1).to(self._dtype).unsqueeze(1)
         return cosines, sines
