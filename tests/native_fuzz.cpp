@@ -191,6 +191,8 @@ class Fuzz {
   struct Batch {
     std::vector<int32_t> ids, positions, slots, starts{0}, contexts, tables, rows, argmax, drafted, tree_slots;
     std::vector<uint64_t> masks;
+    std::vector<float> embeddings;
+    std::vector<int32_t> lines;
     std::vector<float> logits;
     pentad_batch b{};
   };
@@ -244,6 +246,15 @@ class Fuzz {
     return true;
   }
 
+  // Gives some tokens inputs of their own.
+  void embed(Batch& batch) {
+    const int lines = draw_.from(1, 4);
+    batch.embeddings.assign(static_cast<size_t>(lines) * static_cast<size_t>(c_.width), 0.5f);
+    for (int i = 0; i < batch.b.tokens; i++) batch.lines.push_back(draw_.from(-1, lines - 1));
+    batch.b.embeddings = batch.embeddings.data(), batch.b.embedding_rows = batch.lines.data();
+    batch.b.embedding_count = lines;
+  }
+
   bool compute(Batch& batch, const std::vector<const Text*>& members) {
     size_t width = 0;
     for (const Text* text : members) width = std::max(width, text->blocks.size());
@@ -261,6 +272,7 @@ class Fuzz {
     if (std::any_of(batch.drafted.begin(), batch.drafted.end(), [](int n) { return n > 0; })) b.drafted = batch.drafted.data();
     if (std::any_of(batch.tree_slots.begin(), batch.tree_slots.end(), [](int n) { return n > 0; }))
       b.tree_slots = batch.tree_slots.data(), b.tree_masks = batch.masks.data();
+    if (draw_.once_in(4)) embed(batch);
     pentad_set_threads(model_, draw_.from(1, 4));
     pentad_set_timed(model_, draw_.below(2));
     if (!refuses_broken(batch)) return false;

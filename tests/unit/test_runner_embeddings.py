@@ -1,18 +1,18 @@
-"""Runners compute inputs that are no tokens like the rows of the table whose place they take."""
+"""Both runners of ours compute inputs that are no tokens like the rows of the table whose place they take."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.native_support import random_weights, tiny_spec
+from tests.native_support import HERE, random_weights, tiny_spec
 from tests.projector import projected
 from tests.ragged_batches import ragged, whole
 
 from pentad.execution.batch import RaggedBatch
 from pentad.execution.engine import Engine
+from pentad.execution.native.runner import NativeRunner
 from pentad.execution.quant import dequantize
 from pentad.execution.request import EmbeddedSpan, TokenRequest
 from pentad.execution.scheduling import EngineLimits
@@ -26,11 +26,14 @@ TABLE = dequantize(WEIGHTS.tensor("embed")).reshape(SPEC.vocab_size, SPEC.width)
 TOKENS = [5, 17, 160, 42, 77, 3, 99, 120, 8, 64, 31, 200, 11, 54, 90, 2, 150, 33, 71, 6]
 TAKEN = range(4, 13)
 """Positions whose rows are given in the place of tokens."""
+KINDS = ["torch", *(["native"] if HERE else [])]
 
 
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Any]:
-    loaded = TorchRunner.load(SPEC, WEIGHTS, num_blocks=64, threads=1, dtype="float32")
+@pytest.fixture(scope="module", params=KINDS)
+def runner(request: pytest.FixtureRequest) -> Any:
+    kind = TorchRunner if request.param == "torch" else NativeRunner
+    options: dict[str, Any] = {"dtype": "float32"} if request.param == "torch" else {}
+    loaded = kind.load(SPEC, WEIGHTS, num_blocks=64, threads=1, **options)
     yield loaded
     loaded.close()
 
@@ -116,3 +119,19 @@ def test_cached_chunked_batched_and_preempted_answers_are_those_of_alone(runner:
         assert (several.stats()["preemptions_total"] > 0) == ("preempt" in options)
         for id, answer in found.items():
             assert answer.tokens == alone[b"a" if "a" in id else b"b"]
+
+
+@pytest.mark.skipif(not HERE, reason="no native kernels for this machine")
+def test_the_kernels_refuse_rows_that_are_not_there() -> None:
+    runner = NativeRunner.load(SPEC, WEIGHTS, num_blocks=8, threads=1)
+    batch = whole(TOKENS)
+    rows = projected(b"a", 9, SPEC.width)
+    facts = {name: getattr(batch, name) for name in RaggedBatch.__slots__}
+    for line in (-2, 9):
+        lines = np.full(len(TOKENS), line, np.int32)
+        with pytest.raises(ValueError, match="input embedding"):
+            runner.logits(RaggedBatch(**facts | {"embeddings": rows, "embedding_rows": lines}))
+    lines = np.zeros(len(TOKENS), np.int32)
+    with pytest.raises(ValueError, match="width"):
+        runner.logits(RaggedBatch(**facts | {"embeddings": rows[:, :-1], "embedding_rows": lines}))
+    runner.close()

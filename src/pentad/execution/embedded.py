@@ -21,7 +21,7 @@ def check_embedded(request: TokenRequest, runner: Runner) -> None:
     if not takes_embeddings(runner):
         raise Incompatible(
             f"the runner of model {spec.name!r} takes tokens only, no input embeddings",
-            hint="choose --kernels torch",
+            hint="choose --kernels native or torch",
             param="messages",
         )
     if request.sampling.prompt_logprobs is not None:

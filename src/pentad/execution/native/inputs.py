@@ -18,10 +18,14 @@ class BatchInputs:
     """Holds one step's input, at addresses that change only when an array must grow.
 
     Copying a few numbers costs less than asking numpy for the address of each new array.
+
+    Args:
+        width: of the model, and so of input embeddings.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         self.struct = Batch()
+        self._width = width
         self._arrays: dict[str, Int32] = {}
         for name in (*_PARTS, "argmax"):
             self._grow(name, _FIRST_CAPACITY)
@@ -29,6 +33,7 @@ class BatchInputs:
         self._rows = 0
         self._drafts: tuple[npt.NDArray[Any], ...] = ()
         self._by_head: tuple[Int32, ...] = ()
+        self._embeddings: tuple[npt.NDArray[Any], ...] = ()
         self._logits: npt.NDArray[Any] | None = None
 
     def set(self, batch: RaggedBatch, logits: npt.NDArray[np.float32] | None = None) -> None:
@@ -57,6 +62,8 @@ class BatchInputs:
             self._put_drafts(batch)
         if batch.head_slots is not None or struct.by_head:
             self._put_head_slots(batch.head_slots)
+        if batch.embeddings is not None or self._embeddings:
+            self._put_embeddings(batch)
         self._logits = logits
         struct.logits = None if logits is None else logits.ctypes.data
         struct.argmax = self._argmax_address if logits is None else None
@@ -87,6 +94,21 @@ class BatchInputs:
         struct.by_head, _, struct.head_width = pages.shape
         struct.head_pages, struct.head_lens = pages.ctypes.data, lens.ctypes.data
         self._by_head = (pages, lens)
+
+    def _put_embeddings(self, batch: RaggedBatch) -> None:
+        """Input embeddings where they lie, or none after a step that had some."""
+        struct, rows, takers = self.struct, batch.embeddings, batch.embedding_rows
+        if rows is None or takers is None:
+            self._embeddings = ()
+            struct.embeddings = struct.embedding_rows = None
+            struct.embedding_count = 0
+            return
+        if rows.shape[1:] != (self._width,) or len(takers) != len(batch.token_ids):
+            raise ValueError(f"input embeddings {rows.shape} of a model of width {self._width}")
+        rows, takers = np.ascontiguousarray(rows, np.float32), np.ascontiguousarray(takers, np.int32)
+        self._embeddings = rows, takers
+        struct.embeddings, struct.embedding_rows = rows.ctypes.data, takers.ctypes.data
+        struct.embedding_count = len(rows)
 
     def _put(self, name: str, values: Int32) -> None:
         array = self._arrays[name]

@@ -63,8 +63,9 @@ _WRONG: Final = (
     "logit row",
     "size",
     "tree",
-    "size",
+    "file",
     "page of a head",
+    "input embedding",
 )
 """What pentad_step finds wrong with a batch."""
 _NO_MEMORY: Final = 6
@@ -87,6 +88,8 @@ class NativeRunner:
     memory back. Cost of a step in Python: some microseconds, and one more per row drawn.
     """
 
+    takes_embeddings = True
+
     def __init__(
         self,
         spec: ModelSpec,
@@ -103,7 +106,7 @@ class NativeRunner:
         self._weights: npt.NDArray[np.uint8] | None = weights
         self._num_blocks = num_blocks
         self._threads = threads
-        self._inputs = BatchInputs()
+        self._inputs = BatchInputs(spec.width)
         self._draws = DrawPlan(spec.vocab_size)
         self.library = library
         self.form = form

@@ -6,7 +6,7 @@ import ctypes
 from types import MappingProxyType
 from typing import Final
 
-INTERFACE: Final = 8
+INTERFACE: Final = 9
 """PENTAD_INTERFACE of native.h. A library built from another one is refused."""
 
 _i32, _u64, _f64, _address = ctypes.c_int32, ctypes.c_uint64, ctypes.c_double, ctypes.c_void_p
@@ -61,6 +61,10 @@ class Batch(ctypes.Structure):
         ("head_width", _i32),
         ("head_pages", _address),
         ("head_lens", _address),
+        ("embeddings", _address),
+        ("embedding_rows", _address),
+        ("embedding_count", _i32),
+        ("reserved", _i32),
     )
 
 

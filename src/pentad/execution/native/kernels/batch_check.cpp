@@ -45,6 +45,9 @@ int check_batch(const pentad_config& c, const pentad_batch& b) {
     if (b.positions[t] < 0 || b.positions[t] >= c.max_context) return 2;
     if (t < b.tokens - b.by_head && (b.slots[t] < 0 || b.slots[t] / kPage >= c.num_blocks)) return 3;
   }
+  if (b.embedding_rows)
+    for (int t = 0; t < b.tokens; t++)
+      if (b.embedding_rows[t] < -1 || b.embedding_rows[t] >= b.embedding_count) return 10;
   if (b.starts[0] != 0 || b.starts[b.sequences] != b.tokens) return 2;
   for (int s = 0; s < b.sequences; s++) {
     const int context = b.context_lens[s], n = b.starts[s + 1] - b.starts[s];

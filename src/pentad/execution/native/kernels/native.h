@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define PENTAD_INTERFACE 8  // raise it with every change of this file; structs.py holds the same number
+#define PENTAD_INTERFACE 9  // raise it with every change of this file; structs.py holds the same number
 
 typedef struct pentad_model pentad_model;
 
@@ -71,6 +71,11 @@ typedef struct {
   int32_t by_head, head_width;
   const int32_t* head_pages;                      // [by_head][heads][head_width]
   const int32_t* head_lens;                       // [by_head][heads] slots in use, the token's own is the last
+  // Inputs in the place of rows of the embedding table; null and 0 in a step without.
+  const float* embeddings;                        // [embedding_count][width]
+  const int32_t* embedding_rows;                  // [tokens] line of embeddings, -1: its row of the table
+  int32_t embedding_count;
+  int32_t reserved;
 } pentad_batch;
 
 // How to draw one token; execution/batch.py, SampleRow, says what each number means. Lists lie in
@@ -141,8 +146,8 @@ typedef struct pentad_watch pentad_watch;
 pentad_watch* pentad_watch_file(const void* begin, size_t bytes);
 uint32_t pentad_watch_lost(const pentad_watch*);
 void pentad_watch_end(pentad_watch*);
-// 0, or what is wrong with the batch: 1 token id, 2 position, 3 slot, 4 block, 5 row, 7 tree, 9 page of a head; or 6: memory
-// ran out, 8: a part of the weights' file is gone.
+// 0, or what is wrong with the batch: 1 token id, 2 position, 3 slot, 4 block, 5 row, 7 tree, 9 page of a head,
+// 10 input embedding; or 6: memory ran out, 8: a part of the weights' file is gone.
 int pentad_step(pentad_model*, const pentad_batch*);
 // The same, then draws one token for every row that has a line; the others are left to argmax.
 int pentad_step_draw(pentad_model*, const pentad_batch*, const pentad_draws*);
