@@ -6,14 +6,15 @@ python examples/plan_and_simulate.py
 from __future__ import annotations
 
 from pentad.execution.device import Cluster
+from pentad.execution.positions import Rope, RopeScaling
 from pentad.execution.scheduling import EngineLimits
-from pentad.execution.spec import ModelSpec, Rope, RopeScaling
+from pentad.execution.uniform import uniform_spec
 from pentad.resource import profile
 from pentad.resource.placement import Workload, plan
 from pentad.resource.simulator import SimulationOptions, poisson, simulate
 from pentad.types import Objective
 
-LLAMA_1B = ModelSpec(
+LLAMA_1B = uniform_spec(
     name="llama-3.2-1b",
     family="llama",
     vocab_size=128_256,

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from chat_support import END, tiny_tokenizer
 from pentad.execution.backend import ChoiceDone, Completion, StreamDone, fold
-from pentad.model.constraints import ConstraintCompiler, GrammarConstraint
+from pentad.execution.request import Constraint
+from pentad.model.constraints import ConstraintCompiler
 from pentad.model.toolcalls import CallParser, choose_format
 from pentad.types import OutputFormat, ToolChoice, ToolSpec, Usage
 
@@ -71,14 +72,14 @@ def call_like(draw: st.DrawFn) -> str:
 
 
 @functools.cache
-def constraint(name: str, *, formatted: bool) -> GrammarConstraint:
+def constraint(name: str, *, formatted: bool) -> Constraint:
     tools = [ToolSpec(name=tool, parameters=schema) for tool, schema in TOOLS.items()]
     compiler = ConstraintCompiler(tiny_tokenizer(), {0, END})
     answer = CALL_LIKE if formatted else OutputFormat()
     return compiler.for_calls(choose_format(name, None)[0], tools, ToolChoice(), answer)[0]
 
 
-def fits(constraint: GrammarConstraint, text: str) -> bool:
+def fits(constraint: Constraint, text: str) -> bool:
     for token in [*tiny_tokenizer().encode(text, special=False), END]:
         if not int(constraint.mask()[token // 32]) >> token % 32 & 1:
             return False

@@ -43,6 +43,7 @@ _QWEN25: Final[Mapping[str, float]] = {
     "top_k": 20,
     "repetition_penalty": 1.1,
 }
+_QWEN3: Final[Mapping[str, float]] = {"temperature": 0.6, "top_p": 0.95, "top_k": 20}
 
 _ENTRIES: Final = (
     CatalogueEntry(
@@ -168,6 +169,39 @@ _ENTRIES: Final = (
         about="4 bits: chat, tools, agents; not for commercial use",
         sampling={**_QWEN25, "repetition_penalty": 1.05},
     ),
+    CatalogueEntry(
+        name="qwen3-0.6b",
+        ref="hf:Qwen/Qwen3-0.6B-GGUF:Qwen3-0.6B-Q8_0.gguf",
+        kind="chat",
+        size_bytes=639_446_688,
+        licence="Apache-2.0",
+        context_tokens=40_960,
+        quality=0.45,
+        about="8 bits: chat and tools, thinks before it answers",
+        sampling=_QWEN3,
+    ),
+    CatalogueEntry(
+        name="qwen3-1.7b",
+        ref="hf:Qwen/Qwen3-1.7B-GGUF:Qwen3-1.7B-Q8_0.gguf",
+        kind="chat",
+        size_bytes=1_834_426_016,
+        licence="Apache-2.0",
+        context_tokens=40_960,
+        quality=0.55,
+        about="8 bits: chat, tools and agents, thinks before it answers",
+        sampling=_QWEN3,
+    ),
+    CatalogueEntry(
+        name="qwen3-4b",
+        ref="hf:Qwen/Qwen3-4B-GGUF:Qwen3-4B-Q4_K_M.gguf",
+        kind="chat",
+        size_bytes=2_497_280_256,
+        licence="Apache-2.0",
+        context_tokens=40_960,
+        quality=0.65,
+        about="4 bits: chat, tools and agents, thinks before it answers",
+        sampling=_QWEN3,
+    ),
 )
 
 CATALOGUE: Final[Mapping[str, CatalogueEntry]] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
@@ -175,9 +209,6 @@ CATALOGUE: Final[Mapping[str, CatalogueEntry]] = MappingProxyType({entry.name: e
 
 NOT_YET: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "qwen3-0.6b": "qwen3",
-        "qwen3-1.7b": "qwen3",
-        "qwen3-4b": "qwen3",
         "gemma3-270m": "gemma3",
         "gemma3-1b": "gemma3",
         "smollm3": "smollm3",

@@ -13,7 +13,6 @@ from pentad.application.cli.attachments import Files, Images, Sounds, attached
 from pentad.application.cli.options import AGENTS, COMMON, ENGINE, MODELS, settings_of, with_settings
 from pentad.application.cli.output import note, plain, print_json, print_table
 from pentad.application.cli.settings import JsonOption
-from pentad.content import joined
 from pentad.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -74,6 +73,8 @@ def agent_run(
     # What is served alone is the default, by whatever name it was asked for.
     own = model or chosen.spec.model
     spec = dataclasses.replace(chosen.spec, model=own if others else "")
+    from pentad.content import joined
+
     text, media = joined((*attached(image, audio, file), goal))
     raise typer.Exit(asyncio.run(run_agent(settings, spec, text, media=media, as_json=json)))
 

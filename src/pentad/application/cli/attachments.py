@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Iterable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pentad.content import MediaKind, MediaLimits, Part, media, signature, tagged
 from pentad.errors import InvalidRequest, TooLarge
+
+if TYPE_CHECKING:
+    from pentad.content import MediaKind, Part
 
 Images = Annotated[
     list[pathlib.Path] | None, typer.Option("--image", metavar="PATH", help="Image to show; repeatable.")
@@ -33,6 +35,8 @@ def attached(
         InvalidRequest: a file that can't be read, or is not of a type that is taken.
         TooLarge: more bytes than a server takes by default.
     """
+    from pentad.content import MediaLimits
+
     kinds: tuple[tuple[MediaKind, Iterable[pathlib.Path] | None], ...] = (
         ("file", files),
         ("image", images),
@@ -64,6 +68,8 @@ def _read(path: pathlib.Path, kind: MediaKind, most: int) -> bytes:
 
 
 def _part(kind: MediaKind, data: bytes, path: pathlib.Path) -> Part:
+    from pentad.content import media, signature, tagged
+
     if kind == "file" and signature(data) is None:
         try:
             return tagged("document", {"title": path.name}, data.decode("utf-8-sig"))
