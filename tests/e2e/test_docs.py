@@ -69,8 +69,9 @@ def server(home: pathlib.Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A working folder with every agent file that the pages show."""
+    """A working folder with the examples and every agent file that the pages show."""
     path = tmp_path_factory.mktemp("work")
+    (path / "examples").symlink_to(ROOT / "examples")
     for parameter in snippets("yaml"):
         (text,) = parameter.values
         content = yaml.safe_load(text)

@@ -13,7 +13,7 @@ import openai
 import pytest
 from anthropic import Anthropic
 from openai import OpenAI
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from gateway_support import Live, eventually, live, model_service
 from pentad.application.config import EngineSettings
@@ -88,8 +88,10 @@ def test_a_streamed_chat_equals_the_plain_one(client: OpenAI) -> None:
 
 
 class Capital(BaseModel):
-    city: str
-    people: int
+    """Bounded, so that a small model comes to its end whatever it writes."""
+
+    city: str = Field(max_length=30)
+    people: int = Field(ge=0, le=10**8)
 
 
 def test_parse_always_returns_the_typed_object(client: OpenAI) -> None:
