@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from pentad.execution.batch import RaggedBatch
+
+Logits = Callable[[RaggedBatch], np.ndarray]
+"""A runner's logits of a batch."""
+Reference = Callable[[list[int]], np.ndarray]
+"""The logits [N, V] of one text of N tokens, computed otherwise."""
 
 
 def whole(
@@ -44,3 +50,28 @@ def ragged(
         block_tables=tables,
         logit_rows=np.arange(len(tokens), dtype=np.int32) if rows is None else np.array(rows, np.int32),
     )
+
+
+def check_cut_sequences(logits: Logits, reference: Reference, vocab_size: int, tolerance: float) -> None:
+    """Whole, in chunks of many sizes and token by token, a sequence has the reference's logits."""
+    tokens = np.random.default_rng(3).integers(0, vocab_size, 90).tolist()
+    expected = reference(tokens)
+    assert expected.std() > 0.1, "near-constant logits would prove nothing"
+    blocks = [9, 3, 4, 60, 11, 0]
+    whole = logits(ragged([(tokens, 0, blocks)]))
+    np.testing.assert_allclose(whole, expected, atol=tolerance, rtol=tolerance)
+    cuts = [0, 1, 33, 49, 50, 51, 52, 83, 90]
+    parts = [logits(ragged([(tokens[a:b], a, blocks)])) for a, b in itertools.pairwise(cuts)]
+    np.testing.assert_allclose(np.concatenate(parts), expected, atol=tolerance, rtol=tolerance)
+
+
+def check_mixed_step(logits: Logits, reference: Reference, vocab_size: int, tolerance: float) -> None:
+    """In one step with others, each sequence has the logits that it has alone."""
+    rng = np.random.default_rng(4)
+    texts = [rng.integers(0, vocab_size, size).tolist() for size in (70, 5, 40, 1, 90)]
+    tables = [list(range(i * 8, i * 8 + 6)) for i in range(5)]
+    cached = [69, 4, 20, 0, 89]  # three decodes of unlike length, a chunk and a first token
+    logits(ragged([(t[:c], 0, b) for t, c, b in zip(texts, cached, tables, strict=True) if c]))
+    got = logits(ragged([(t[c:], c, b) for t, c, b in zip(texts, cached, tables, strict=True)]))
+    expected = [reference(t)[c:] for t, c in zip(texts, cached, strict=True)]
+    np.testing.assert_allclose(got, np.concatenate(expected), atol=tolerance, rtol=tolerance)

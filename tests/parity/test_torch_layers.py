@@ -7,10 +7,10 @@ added, parallel parts with a norm each, layers that differ in window and positio
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from pentad.execution.spec import Block, FeedForward, Head, ModelSpec, Stack
 from pentad.execution.torch.attention import TextAttention
 from pentad.execution.torch.runner import TorchRunner
 from pentad.execution.uniform import uniform_spec
-from ragged_batches import ragged
+from ragged_batches import check_cut_sequences, check_mixed_step, ragged
 from torch_reference import ArrayWeights, tiny_arrays
 
 V, E, L, H, D, F = 160, 64, 3, 4, 16, 96
@@ -372,28 +372,13 @@ def reference(model: Any, tokens: list[int]) -> np.ndarray:
 @pytest.mark.parametrize("name", CASES)
 def test_logits_equal_the_reference_whole_in_chunks_and_from_the_cache(name: str) -> None:
     model, runner = prepared(name)
-    tokens = np.random.default_rng(3).integers(0, V, 90).tolist()
-    expected = reference(model, tokens)
-    assert expected.std() > 0.1, "near-constant logits would prove nothing"
-    blocks = [9, 3, 4, 60, 11, 0]
-    whole = runner.logits(ragged([(tokens, 0, blocks)]))
-    np.testing.assert_allclose(whole, expected, atol=2e-4, rtol=2e-4)
-    cuts = [0, 1, 33, 49, 50, 51, 52, 83, 90]
-    parts = [runner.logits(ragged([(tokens[a:b], a, blocks)])) for a, b in itertools.pairwise(cuts)]
-    np.testing.assert_allclose(np.concatenate(parts), expected, atol=2e-4, rtol=2e-4)
+    check_cut_sequences(runner.logits, partial(reference, model), V, 2e-4)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_sequence_gets_in_a_batch_what_it_gets_alone(name: str) -> None:
     model, runner = prepared(name)
-    rng = np.random.default_rng(4)
-    texts = [rng.integers(0, V, size).tolist() for size in (70, 5, 40, 1, 90)]
-    tables = [list(range(i * 8, i * 8 + 6)) for i in range(5)]
-    cached = [69, 4, 20, 0, 89]  # three decodes of unlike length, a chunk and a first token
-    runner.logits(ragged([(t[:c], 0, b) for t, c, b in zip(texts, cached, tables, strict=True) if c]))
-    got = runner.logits(ragged([(t[c:], c, b) for t, c, b in zip(texts, cached, tables, strict=True)]))
-    expected = [reference(model, t)[c:] for t, c in zip(texts, cached, strict=True)]
-    np.testing.assert_allclose(got, np.concatenate(expected), atol=2e-4, rtol=2e-4)
+    check_mixed_step(runner.logits, partial(reference, model), V, 2e-4)
 
 
 def sinking() -> tuple[ModelSpec, ArrayWeights]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import transformers
 from pentad.execution.spec import Learned, ModelSpec, Norm, Rope, RopeScaling
 from pentad.execution.torch.runner import TorchRunner
 from pentad.execution.uniform import uniform_spec
-from ragged_batches import ragged
+from ragged_batches import check_cut_sequences, check_mixed_step
 from torch_reference import ArrayWeights, canonical, llama_name
 
 V, E, L, D, F = 160, 64, 3, 16, 96
@@ -296,30 +296,13 @@ def _reference(model: Any, tokens: list[int]) -> np.ndarray:
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_logits_equal_the_reference_however_the_sequence_is_cut(name: str) -> None:
     model, runner = _prepared(name)
-    tokens = np.random.default_rng(3).integers(0, V, 90).tolist()
-    expected = _reference(model, tokens)
-    assert expected.std() > 0.1, "near-constant logits would prove nothing"
-    blocks = [9, 3, 4, 60, 11, 0]
-
-    whole = runner.logits(ragged([(tokens, 0, blocks)]))
-    np.testing.assert_allclose(whole, expected, atol=1e-4, rtol=1e-4)
-
-    cuts = [0, 1, 33, 49, 50, 51, 52, 83, 90]
-    parts = [runner.logits(ragged([(tokens[a:b], a, blocks)])) for a, b in itertools.pairwise(cuts)]
-    np.testing.assert_allclose(np.concatenate(parts), expected, atol=1e-4, rtol=1e-4)
+    check_cut_sequences(runner.logits, partial(_reference, model), V, 1e-4)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_a_mixed_step_gives_each_sequence_its_own_logits(name: str) -> None:
     model, runner = _prepared(name)
-    rng = np.random.default_rng(4)
-    texts = [rng.integers(0, V, size).tolist() for size in (70, 5, 40, 1, 90)]
-    tables = [list(range(i * 8, i * 8 + 6)) for i in range(5)]
-    cached = [69, 4, 20, 0, 89]  # three decodes of unlike length, a chunk and a first token
-    runner.logits(ragged([(t[:c], 0, b) for t, c, b in zip(texts, cached, tables, strict=True) if c]))
-    got = runner.logits(ragged([(t[c:], c, b) for t, c, b in zip(texts, cached, tables, strict=True)]))
-    expected = [_reference(model, t)[c:] for t, c in zip(texts, cached, strict=True)]
-    np.testing.assert_allclose(got, np.concatenate(expected), atol=1e-4, rtol=1e-4)
+    check_mixed_step(runner.logits, partial(_reference, model), V, 1e-4)
 
 
 def test_frequency_factors_of_a_file_equal_the_scaling_they_came_from() -> None:
