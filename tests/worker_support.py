@@ -54,7 +54,9 @@ class ThreadWorker:
 
     pid = 0
 
-    def __init__(self, make: Callable[[], Engine], host: Host, *, beat_s: float = 0.02) -> None:
+    def __init__(
+        self, make: Callable[[], Engine], host: Host, *, beat_s: float = 0.02, **options: float
+    ) -> None:
         self.started_s = time.monotonic()
         here = Member(group="g", rank=0, size=2, key=bytes(32))
         transport = InProcess()
@@ -65,17 +67,21 @@ class ThreadWorker:
         self._link = link
         self.silent = False
         self.killed = threading.Event()
-        self._thread = threading.Thread(target=self._serve, args=(make, host, theirs, beat_s), daemon=True)
+        self._thread = threading.Thread(
+            target=self._serve, args=(make, host, theirs, beat_s, options), daemon=True
+        )
         self._thread.start()
 
-    def _serve(self, make: Callable[[], Engine], host: Host, link: Any, beat_s: float) -> None:
+    def _serve(
+        self, make: Callable[[], Engine], host: Host, link: Any, beat_s: float, options: dict[str, float]
+    ) -> None:
         try:
             engine = make()
         except PentadError as error:
             link.send(Failed(fault_of(error)))
             return
         with contextlib.suppress(PeerLost):
-            EngineServer(engine, link, host, beat_s=beat_s).serve()
+            EngineServer(engine, link, host, beat_s=beat_s, **options).serve()
 
     def send(self, message: Any) -> None:
         with contextlib.suppress(PeerLost):

@@ -36,9 +36,12 @@ class Place:
         self.limits = limits
         self.pace_s = 0.0
         self.failing: list[PentadError] = []
+        self.give_up_s = 300.0
+        self.hangs_s: list[float] = []
+        """How long the next steps take on top of their pace."""
 
     def start(self) -> ThreadWorker:
-        self.workers.append(ThreadWorker(self._engine, self.host))
+        self.workers.append(ThreadWorker(self._engine, self.host, give_up_s=self.give_up_s))
         return self.workers[-1]
 
     def _engine(self) -> Engine:
@@ -50,7 +53,7 @@ class Place:
 
     def _before(self, batch: RaggedBatch) -> None:
         del batch
-        time.sleep(self.pace_s)
+        time.sleep(self.pace_s + (self.hangs_s.pop() if self.hangs_s else 0.0))
 
 
 @asynccontextmanager
@@ -275,6 +278,36 @@ class TestDeaths:
                         place.workers[0].silent = True
                 assert place.workers[0].killed.is_set()
                 assert tokens(found) == greedy(range(4), 60)
+
+        play(scenario)
+
+    def test_a_worker_whose_step_hangs_is_ended_although_it_gives_signs_of_life(self) -> None:
+        async def scenario() -> None:
+            place = Place()
+            place.give_up_s = 0.3
+            async with client(place) as worker:
+                found: list[StepOutput] = []
+                async for output in worker.generate([token_request("a", range(4), 60)]):
+                    found.append(output)
+                    if len(found) == 3:
+                        place.hangs_s.append(1.5)
+                assert place.workers[0].killed.is_set()
+                assert tokens(found) == greedy(range(4), 60)
+
+        play(scenario)
+
+    def test_a_worker_whose_engine_breaks_is_replaced(self) -> None:
+        async def scenario() -> None:
+            place = Place()
+            async with client(place) as worker:
+                place.engines[0].step = None  # type: ignore[assignment]
+                with pytest.raises(BackendFailed, match="the engine broke with TypeError"):
+                    await answer(worker, token_request("a", range(4), 10))
+                await until(lambda: len(place.workers) == 2)
+                await until(lambda: worker.stats()["worker_up"] == 1)
+                assert tokens((await answer(worker, token_request("b", range(4), 10)))["b"]) == greedy(
+                    range(4), 10
+                )
 
         play(scenario)
 

@@ -27,6 +27,7 @@ from pentad.application.worker import supervised
 from pentad.errors import Incompatible, InvalidRequest, ModelNotFound
 from pentad.execution.backend import Backend, Embedder
 from pentad.execution.loop import EngineDriver, EngineLoop
+from pentad.execution.worker.interpreters import Interpreters
 from pentad.model.backends.engine import EngineBackend
 from pentad.model.backends.openai import Endpoint
 from pentad.model.embedding import LocalEmbedder
@@ -45,14 +46,15 @@ _log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def build(
-    settings: Settings, *, clock: Clock = time.monotonic, workers: bool = False
+    settings: Settings, *, clock: Clock = time.monotonic, workers: Interpreters | None = None
 ) -> AsyncIterator[Services]:
     """The services that `settings` describe, loaded and ready; closed on leaving.
 
     Args:
         settings: of everything.
         clock: monotonic.
-        workers: whether each local engine gets a process of its own, as `engine.transport` says.
+        workers: start the processes of local engines, where `engine.transport` gives each its own; None:
+            all are in this one.
 
     Raises:
         InvalidRequest: a folder that cannot be written.
@@ -79,7 +81,7 @@ async def build(
                 packed_folder=settings.packed_folder,
                 drain_s=settings.server.drain_s,
                 clock=clock,
-                worker=workers,
+                workers=workers,
                 scaled=_scaled(fleet, store, stored, settings, clock),
             )
             undo.push_async_callback(backend.close)
@@ -140,22 +142,22 @@ def local_backend(
     packed_folder: pathlib.Path | None = None,
     drain_s: float = 5.0,
     clock: Clock = time.monotonic,
-    worker: bool = False,
+    workers: Interpreters | None = None,
     scaled: Callable[[int, EngineDriver], EngineDriver] | None = None,
 ) -> Backend:
     """An opened model behind what computes it: our runner, scheduler, engine and loop, or llama.cpp.
 
-    With `worker` the engine is in a supervised process, unless `settings.transport` is in-process.
+    With `workers` the engine is in a supervised process, unless `settings.transport` is in-process.
     `scaled` puts the engine, with its bound of waiting requests, under a fleet scaler; it then stays in
     this process.
     """
     if settings.backend == "llamacpp":
         llama: Backend = registry.load("backend", "llamacpp").load(files, threads=settings.threads)
         return llama
-    if worker and scaled is None and settings.transport.name != "in-process":
+    if workers is not None and scaled is None and settings.transport.name != "in-process":
         for opened in (files, *drafts):
             opened.close()
-        client = supervised(files, settings, drafts, packed_folder)
+        client = supervised(files, settings, drafts, packed_folder, workers)
         return EngineBackend(files, client, drain_s=drain_s, grammars=GuidedGrammars(client.call))
     engine = load_engine(files, settings, drafts, packed_folder=packed_folder, clock=clock)
     files.close()

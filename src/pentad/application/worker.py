@@ -29,6 +29,7 @@ from pentad.execution.memory import FreeMemory
 from pentad.execution.transport.base import Link, Member, PeerLost, Transport
 from pentad.execution.worker.client import WorkerClient
 from pentad.execution.worker.faults import fault_of
+from pentad.execution.worker.interpreters import Interpreters
 from pentad.execution.worker.messages import WIRE, Failed
 from pentad.execution.worker.process import WorkerProcess
 from pentad.execution.worker.server import EngineServer
@@ -36,7 +37,6 @@ from pentad.model.guides import GuideMaker
 from pentad.model.loading import ModelFiles, open_model
 
 _log = logging.getLogger(__name__)
-COMMAND: Final = (sys.executable, "-m", "pentad.application.worker")
 _OOM_SCORE: Final = "500"
 """Where memory runs out, the system ends the worker rather than the gateway: that can be mended."""
 
@@ -46,8 +46,11 @@ def supervised(
     settings: EngineSettings,
     drafts: Sequence[ModelFiles],
     packed_folder: pathlib.Path | None,
+    interpreters: Interpreters,
 ) -> WorkerClient:
     """An engine for the model in a worker of its own, which has loaded it.
+
+    `interpreters` start this module.
 
     Raises what `load_engine` raises, as the worker says, and BackendFailed where the worker dies.
     """
@@ -59,7 +62,7 @@ def supervised(
         "log_level": logging.getLevelName(logging.getLogger("pentad").getEffectiveLevel()).lower(),
     }
     transport: Transport = choice.build("transport", settings.transport)
-    start = partial(WorkerProcess, COMMAND, transport, str(settings.transport), config)
+    start = partial(WorkerProcess, interpreters, transport, str(settings.transport), config)
     memory = FreeMemory(time.monotonic)
     return WorkerClient(start, model=files.name, max_waiting=settings.max_waiting, memory=memory)
 

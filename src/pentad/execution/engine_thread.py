@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 _FAILURES_TOLERATED = 2
 _EMPTY_STEP_PAUSE_S = 0.005
+_GIVE_UP_S = 300.0
+"""The longest step that is honest work: a full chunk of a large model's prompt on a slow device."""
 LAST_STEP_S = 10.0
 """How long the step of an engine that is closed may still take."""
 
@@ -52,12 +54,21 @@ class EngineThread(Generic[Owner]):
         engine: closed together with the thread.
         outlet: called in the engine's thread, once per step that did anything.
         stall_s: seconds without a completed step, while there is work, before `check` complains.
+        give_up_s: the same, before the engine counts as `lost`.
     """
 
-    def __init__(self, engine: Engine, outlet: Outlet[Owner], *, stall_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        outlet: Outlet[Owner],
+        *,
+        stall_s: float = 30.0,
+        give_up_s: float = _GIVE_UP_S,
+    ) -> None:
         self.engine = engine
         self._outlet = outlet
         self._stall_s = stall_s
+        self._give_up_s = give_up_s
         self._wake = threading.Condition()
         self._inbox: list[_Add[Owner] | _Cancel[Owner]] = []
         self._draining = False
@@ -100,10 +111,19 @@ class EngineThread(Generic[Owner]):
         failures = self.engine.failures_in_a_row
         if failures > _FAILURES_TOLERATED:
             return f"the model runner failed in each of the latest {failures} steps"
-        idle_s = self.engine.clock() - self._progress_s
-        if self.engine.has_work and idle_s > self._stall_s:
+        if (idle_s := self._idle_s()) > self._stall_s:
             return f"no step was completed for {idle_s:.0f} s although requests wait"
         return None
+
+    @property
+    def lost(self) -> bool:
+        """Whether it will not go on by itself: it broke, or a step hangs."""
+        broke = self._ended is not None and not (self.stopping or self._draining)
+        return broke or self._idle_s() > self._give_up_s
+
+    def _idle_s(self) -> float:
+        """Seconds since a step was completed, while there is work."""
+        return self.engine.clock() - self._progress_s if self.engine.has_work else 0.0
 
     def stats(self) -> dict[str, float]:
         """The engine's gauges and counters; cheap, from any thread."""

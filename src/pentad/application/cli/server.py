@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import sys
+from typing import Final
 
 from pentad.application.cli.output import note
 from pentad.application.config import Settings
 from pentad.errors import Conflict, InvalidRequest
+from pentad.execution.worker.interpreters import Interpreters
+
+_WORKER: Final = (sys.executable, "-m", "pentad.application.worker")
 
 
 def serve_forever(settings: Settings) -> None:
@@ -18,9 +23,17 @@ def serve_forever(settings: Settings) -> None:
     few_arenas()
     listener = bind(settings.server.host, settings.server.port)
     try:
-        asyncio.run(_serve(settings, listener))
+        # Workers import what they need while this process does.
+        with Interpreters(_WORKER, ahead=_workers(settings)) as workers:
+            asyncio.run(_serve(settings, listener, workers))
     finally:
         listener.close()
+
+
+def _workers(settings: Settings) -> int:
+    """How many processes these settings are sure to need for local engines."""
+    alone = settings.engine.transport.name == "in-process" or settings.engine.backend != "engine"
+    return 0 if alone or settings.scaler is not None else len(settings.models)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -42,13 +55,13 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _serve(settings: Settings, listener: socket.socket) -> None:
+async def _serve(settings: Settings, listener: socket.socket, workers: Interpreters) -> None:
     from pentad.application.gateway import create_app
     from pentad.application.gateway.server import make_server
     from pentad.application.wiring import build
     from pentad.model.catalogue import advice
 
-    async with build(settings, workers=True) as services:
+    async with build(settings, workers=workers) as services:
         if services.agents is not None and (resumed := await services.agents.resume_all()):
             note(f"going on with {len(resumed)} interrupted runs")
         app = create_app(services, settings.server)

@@ -24,7 +24,7 @@ from pentad.execution.transport.wire import Wire
 from pentad.execution.worker.faults import Fault, error_of, fault_of
 from pentad.types import FinishReason
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 class Generate(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -107,6 +107,8 @@ class Status(msgspec.Struct, frozen=True, array_like=True, tag=16):
     trouble: str | None = None
     refusal: Fault | None = None
     """Why nothing at all would be taken now."""
+    lost: bool = False
+    """Whether the engine will not go on by itself, so that the worker has to be replaced."""
 
 
 WIRE: Final = Wire(

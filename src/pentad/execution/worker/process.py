@@ -8,15 +8,15 @@ import queue
 import secrets
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pentad.errors import BackendFailed, TooLarge
 from pentad.execution.transport.base import KEY_BYTES, Link, Member, PeerLost, Received, Transport
+from pentad.execution.worker.interpreters import Interpreters
 from pentad.execution.worker.messages import WIRE, refusal_of
 
 _CONNECT_S: Final = 60.0
@@ -27,8 +27,8 @@ class WorkerProcess:
     """A running worker. Its standard input is a lifeline: it ends with this process, and the worker with it.
 
     Args:
-        command: starts the worker, which reads one line of JSON from its standard input: `address`, `key`,
-            `transport` and what `config` adds.
+        interpreters: start the worker, which reads one line of JSON from its standard input: `address`,
+            `key`, `transport` and what `config` adds.
         transport: of the link.
         transport_choice: the same, as the worker reads it.
         config: for the worker.
@@ -39,7 +39,7 @@ class WorkerProcess:
 
     def __init__(
         self,
-        command: Sequence[str],
+        interpreters: Interpreters,
         transport: Transport,
         transport_choice: str,
         config: Mapping[str, Any],
@@ -50,9 +50,7 @@ class WorkerProcess:
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._returned: deque[Any] = deque()
         """Refusals of what is too large to be sent; taken with the worker's next sign of life."""
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, close_fds=True
-        )
+        self.process = interpreters.take()
         try:
             self._say(
                 {
@@ -142,8 +140,3 @@ class WorkerProcess:
             except TooLarge as error:
                 if (refusal := refusal_of(message, error)) is not None:
                     self._returned.append(refusal)
-
-
-def python_command(module: str) -> list[str]:
-    """Runs a module of this installation in an interpreter like this one."""
-    return [sys.executable, "-m", module]

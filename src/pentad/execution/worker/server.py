@@ -73,9 +73,12 @@ class EngineServer:
         link: to the driver; closed at the end.
         host: makes constraints and watchers.
         beat_s: seconds between two messages of Status.
+        options: of the EngineThread.
     """
 
-    def __init__(self, engine: Engine, link: Link, host: GuideHost, *, beat_s: float = BEAT_S) -> None:
+    def __init__(
+        self, engine: Engine, link: Link, host: GuideHost, *, beat_s: float = BEAT_S, **options: float
+    ) -> None:
         self._engine = engine
         self._link = link
         self._host = host
@@ -84,7 +87,7 @@ class EngineServer:
         self._lock = threading.Lock()
         """Guards `_groups` and what is in them."""
         self._over = threading.Event()
-        self._thread: EngineThread[_Group] = EngineThread(engine, self._give)
+        self._thread: EngineThread[_Group] = EngineThread(engine, self._give, **options)
         self._helpers = ThreadPoolExecutor(_HELPERS, thread_name_prefix="pentad-guides")
 
     def serve(self) -> None:
@@ -210,7 +213,7 @@ class EngineServer:
             self._engine.refuse_if_full()
         except PentadError as error:
             refusal = fault_of(error)
-        return Status(self._thread.stats(), self._thread.check(), refusal)
+        return Status(self._thread.stats(), self._thread.check(), refusal, self._thread.lost)
 
     def _send(self, message: Any) -> bool:
         """Whether the driver is there; that it is gone is seen, and acted on, where the link is read."""

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 from pentad.errors import BackendFailed, PentadError
 from pentad.execution.transport.base import BadFrame, PeerLost, Received
 from pentad.execution.worker.faults import error_of
-from pentad.execution.worker.messages import Failed, Ready
+from pentad.execution.worker.messages import Failed, Ready, Status
 from pentad.execution.worker.restarts import Restarts
 
 _log = logging.getLogger(__name__)
@@ -164,6 +164,8 @@ class Supervisor:
                 if frame is None:
                     return f"gave no sign of life for {self._silence_s:g} s"
                 self._served.take(frame.message)
+                if isinstance(frame.message, Status) and frame.message.lost:
+                    return f"was given up: {frame.message.trouble}"
             except PeerLost:
                 worker.join(1.0)
                 return None
