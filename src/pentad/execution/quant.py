@@ -86,15 +86,16 @@ def dequantize_rows(tensor: StoredTensor, start: int, stop: int) -> Floats:
         BadModelFile: the data are not as long as format and shape say.
     """
     expected = stored_bytes(tensor.format, tensor.shape)
-    if tensor.data.size != expected:
+    data = tensor.data
+    if data.size != expected:
         raise BadModelFile(
-            f"tensor {tensor.name!r} has {tensor.data.size} bytes, {tensor.format} of shape "
+            f"tensor {tensor.name!r} has {data.size} bytes, {tensor.format} of shape "
             f"{tensor.shape} needs {expected}"
         )
     rows = tensor.shape[0] if len(tensor.shape) > 1 else 1
     rest = tensor.shape[1:] if len(tensor.shape) > 1 else tensor.shape
     row_bytes = expected // rows if rows else 0
-    part = tensor.data.reshape(-1)[start * row_bytes : stop * row_bytes]
+    part = data.reshape(-1)[start * row_bytes : stop * row_bytes]
     blocks = part.reshape(-1, GEOMETRY[tensor.format].bytes)
     return _DECODERS[tensor.format](blocks).reshape(stop - start, *rest)
 

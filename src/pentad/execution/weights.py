@@ -8,7 +8,7 @@ The program knows canonical names only; a source maps them to its file's names. 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -29,6 +29,52 @@ class StoredTensor:
     format: TensorFormat
     shape: tuple[int, ...]
     data: npt.NDArray[np.uint8]
+
+    @property
+    def origins(self) -> tuple[npt.NDArray[np.uint8], ...]:
+        """The bytes that `data` is read from."""
+        return (self.data,)
+
+    def held(self) -> StoredTensor:
+        """The same with its bytes in reach, for who reads them in parts."""
+        return self
+
+
+class MadeTensor(StoredTensor):
+    """A tensor put together of others whenever its `data` is asked for, and kept nowhere.
+
+    Ask once, use it and let it go: a model's memory is then that of its largest such tensor.
+    """
+
+    __slots__ = ("_make", "_origins")
+    _make: Callable[[], npt.NDArray[np.uint8]]
+    _origins: tuple[npt.NDArray[np.uint8], ...]
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        format: TensorFormat,
+        shape: tuple[int, ...],
+        make: Callable[[], npt.NDArray[np.uint8]],
+        origins: tuple[npt.NDArray[np.uint8], ...],
+    ) -> None:
+        """`origins`: the views of files that `make` reads."""
+        for key, value in (("name", name), ("format", format), ("shape", shape)):
+            object.__setattr__(self, key, value)
+        object.__setattr__(self, "_make", make)
+        object.__setattr__(self, "_origins", origins)
+
+    @property
+    def data(self) -> npt.NDArray[np.uint8]:
+        return self._make()
+
+    @property
+    def origins(self) -> tuple[npt.NDArray[np.uint8], ...]:
+        return self._origins
+
+    def held(self) -> StoredTensor:
+        return StoredTensor(name=self.name, format=self.format, shape=self.shape, data=self.data)
 
 
 class WeightSource(Protocol):

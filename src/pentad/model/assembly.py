@@ -6,18 +6,14 @@ import json
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-import numpy as np
-
 from pentad.errors import BadModelFile, Incompatible
-from pentad.execution.quant import dequantize
-from pentad.execution.quantize import encode
 from pentad.execution.spec import ModelSpec
 from pentad.execution.weights import StoredTensor, WeightSource
-from pentad.model.families.base import MappedWeights
+from pentad.model.families.mapped import MappedWeights, restored
 from pentad.model.files.gguf import GgufFile
 from pentad.model.files.gguf_writer import GgufWriter, TensorHead, encode_value
 from pentad.model.files.safetensors_writer import write_safetensors
@@ -49,7 +45,7 @@ def assemble(
         Incompatible: a format that the file format does not hold.
         BadModelFile: the result would not be read as `target`.
     """
-    parts = _Parts(files, weights)
+    parts = _Parts(files, target, weights)
     if files.format == "gguf":
         found = _gguf(files, target, parts, work)
         path = next(iter(found.values()))
@@ -65,6 +61,7 @@ class _Parts:
     """The tensors of the new file by their names in it, each put together of canonical ones."""
 
     files: ModelFiles
+    target: ModelSpec
     weights: WeightSource
 
     def names(self) -> Iterator[str]:
@@ -75,31 +72,19 @@ class _Parts:
         """What stands there in the new file. A tensor that no weight lies in is copied."""
         mapped = self.files.weights
         assert isinstance(mapped, MappedWeights), "opened models bind their weights"
-        whole = [canonical for canonical, place in mapped.where.items() if place == name]
-        if whole:
-            return replace(self.weights.tensor(whole[0]), name=name)
-        rows = sorted(
-            (place[1], canonical)
-            for canonical, place in mapped.where.items()
-            if not isinstance(place, str) and place[0] == name
-        )
-        if not rows:
+        inside = [
+            (bound, self.weights.tensor(canonical))
+            for canonical, bound in mapped.where.items()
+            if name in bound.files
+        ]
+        if not inside:
             return self.files.container.tensor(name)
-        return _fused(name, [self.weights.tensor(canonical) for _, canonical in rows])
+        return restored(name, self.target, inside, self.files.container.tensors[name].shape)
 
     def head(self, name: str) -> TensorHead:
         """What the table says of it."""
         tensor = self.tensor(name)
         return TensorHead(name=name, format=tensor.format, shape=tensor.shape)
-
-
-def _fused(name: str, parts: list[StoredTensor]) -> StoredTensor:
-    """Several matrices one below the other; in F16 where their formats differ."""
-    if len({part.format for part in parts}) > 1:
-        parts = [encode(part.name, dequantize(part), "F16") for part in parts]
-    rows = sum(part.shape[0] for part in parts)
-    data = np.concatenate([part.data.reshape(-1) for part in parts])
-    return StoredTensor(name=name, format=parts[0].format, shape=(rows, *parts[0].shape[1:]), data=data)
 
 
 def _changed(files: ModelFiles, target: ModelSpec) -> dict[str, int]:

@@ -76,7 +76,7 @@ class NativeLoader:
             Infeasible: no room for them where they are to be.
         """
         matrices = list(self._matrices())
-        with watched_files(self._library, (matrix.stored.data for matrix in matrices)):
+        with watched_files(self._library, (part for matrix in matrices for part in matrix.stored.origins)):
             return self._load(matrices, cache, residency)
 
     def _load(
@@ -159,7 +159,8 @@ class NativeLoader:
                 f"model {self._spec.name!r}: tensor {matrix.stored.name!r} of shape {matrix.shape} "
                 f"in {matrix.stored.format} cannot be packed"
             )
-        forget_pages(data)
+        for part in matrix.stored.origins:
+            forget_pages(part)
 
     def _description(self, matrices: list[_Matrix]) -> str:
         rope = self._spec.rope

@@ -212,7 +212,7 @@ class WeightLoader:
 
     def _fill(self, target: torch.Tensor, name: str, order: torch.Tensor | None = None) -> None:
         """Writes the tensor's values into `target`, row order[i] to row i if an order is given."""
-        stored = self._reader.stored(name, tuple(target.shape))
+        stored = self._reader.stored(name, tuple(target.shape)).held()
         if target.dim() == 1:
             values = torch.from_numpy(dequantize(stored))
             target.copy_(values if order is None else values[order])

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from pentad.errors import BadModelFile
+from pentad.execution.mixers import Shape
 from pentad.execution.spec import ModelSpec
-from pentad.execution.weights import StoredTensor
+from pentad.model.families.mapped import Bound, MappedWeights
+from pentad.model.families.places import Constant, Name, Names, Place, Site
 from pentad.model.files.fields import Fields
 from pentad.model.files.formats import Container
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
-    """A part of a fused tensor: some of its output rows.
-
-    `start` and `count` are given the spec, since they are sums of head counts and sizes.
-    """
-
-    name: str
-    start: Callable[[ModelSpec], int]
-    count: Callable[[ModelSpec], int]
-
-
-Name = str | Rows
-Names = Mapping[str, Name]
-"""Canonical name to name in the file; `{i}` stands for the layer."""
+FamilyNames = Names | Callable[[ModelSpec], Names]
+"""Places of a family's tensors, or what tells them for a spec, where forms of it differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,73 +29,81 @@ class Family:
     name: str
     describe_gguf: Callable[[Fields, Container], ModelSpec]
     describe_config: Callable[[Fields], ModelSpec]
-    gguf_names: Names
-    config_names: Names
+    gguf_names: FamilyNames
+    config_names: FamilyNames
     optional_prefixes: tuple[str, ...] = ()
     """Prefixes that some publishers put before all names of `config_names`, e.g. `bert.`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MappedWeights:
-    """A container under canonical names (execution/weights.py). Nothing is copied."""
-
-    container: Container
-    where: Mapping[str, tuple[str, int, int] | str] = field(default_factory=dict)
-    """Canonical name to name in the file, or to (name, first row, rows)."""
-
-    def names(self) -> Iterable[str]:
-        return self.where.keys()
-
-    def tensor(self, name: str) -> StoredTensor:
-        """The view of that tensor. Raises KeyError."""
-        place = self.where[name]
-        if isinstance(place, str):
-            return dataclasses.replace(self.container.tensor(place), name=name)
-        source, start, count = place
-        return _rows(self.container.tensor(source), name, start, count)
-
-
-def _rows(whole: StoredTensor, name: str, start: int, count: int) -> StoredTensor:
-    """Rows are stored one after another in whole blocks, so a range of rows is a range of bytes."""
-    rows = whole.shape[0]
-    row_bytes = whole.data.size // rows
-    data = whole.data[start * row_bytes : (start + count) * row_bytes]
-    return StoredTensor(name=name, format=whole.format, shape=(count, *whole.shape[1:]), data=data)
-
-
-def bind(family: Family, names: Names, spec: ModelSpec, container: Container, source: str) -> MappedWeights:
+def bind(
+    family: Family, names: FamilyNames, spec: ModelSpec, container: Container, source: str
+) -> MappedWeights:
     """The weights of `spec` in `container`, every tensor present and of the right shape.
 
     Raises BadModelFile naming the first tensor that is missing or misshapen.
     """
+    table = names(spec) if callable(names) else names
     prefix = next(
         (p for p in family.optional_prefixes if any(t.startswith(p) for t in container.tensors)), ""
     )
-    where: dict[str, tuple[str, int, int] | str] = {}
+    finder = _Finder(family=family, container=container, source=source, prefix=prefix)
+    where = {}
     for canonical, shape in spec.tensors().items():
-        name, rows = _locate(names, spec, canonical, prefix)
-        info = container.tensors.get(name)
-        if info is None:
-            raise BadModelFile(f"{source!r} lacks the tensor {name!r}, which a {family.name} model needs")
-        found = info.shape
-        if rows is not None and found and rows[0] + rows[1] <= found[0]:
-            found = (rows[1], *found[1:])
-        if found != shape:
-            raise BadModelFile(f"{source!r}: tensor {name!r} has shape {info.shape}, its config says {shape}")
-        where[canonical] = name if rows is None else (name, *rows)
+        site, place = _site(spec, canonical, table)
+        where[canonical] = finder.bound(site, place, shape)
     return MappedWeights(container=container, where=MappingProxyType(where))
 
 
-def _locate(names: Names, spec: ModelSpec, canonical: str, prefix: str) -> tuple[str, tuple[int, int] | None]:
-    """The name in the file of one canonical name, and its rows if it is part of a fused tensor."""
-    parts = canonical.split(".")
-    layer = parts[1] if parts[0] == "layers" else ""
-    key = ".".join(["layers", "{i}", *parts[2:]]) if layer else canonical
-    suffix = ".bias" if key.endswith(".bias") else ".weight"
-    place = names[key.removesuffix(".bias")]
-    name = place if isinstance(place, str) else place.name
-    full = prefix + name.replace("{i}", layer) + suffix
-    return full, None if isinstance(place, str) else (place.start(spec), place.count(spec))
+def _site(spec: ModelSpec, canonical: str, names: Names) -> tuple[Site, Name]:
+    """Which tensor a canonical name means, and where the family says that it lies."""
+    head, _, rest = canonical.partition(".")
+    layer, _, behind = rest.partition(".") if head == "layers" else ("", "", "")
+    key = f"layers.{{i}}.{behind}" if layer else canonical
+    site = Site(spec=spec, layer=int(layer) if layer else None, bias=key.endswith(".bias"))
+    place = names[key] if key in names else names[key.removesuffix(".bias")]
+    return site, place(site) if callable(place) else place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Finder:
+    """Looks tensors up in one container."""
+
+    family: Family
+    container: Container
+    source: str
+    prefix: str
+
+    def bound(self, site: Site, named: Name, shape: Shape) -> Bound:
+        if isinstance(named, Constant):
+            return Bound(files=(), shape=shape, site=site, filled=named.value)
+        place = Place(name=named) if isinstance(named, str) else named
+        suffix = place.suffix if place.suffix is not None else ".bias" if site.bias else ".weight"
+        layer = "" if site.layer is None else str(site.layer)
+        name = self.prefix + place.name.replace("{i}", layer) + suffix
+        if place.absent is not None and name.replace("{e}", "0") not in self.container.tensors:
+            return Bound(files=(), shape=shape, site=site, filled=place.absent)
+        members = None if place.members is None else place.members(site)
+        files = (name,) if members is None else tuple(name.replace("{e}", str(e)) for e in range(members))
+        for file in files:
+            self._check(file, place, site, shape if members is None else shape[1:])
+        return Bound(files=files, shape=shape, site=site, steps=place.steps, stacked=members is not None)
+
+    def _check(self, name: str, place: Place, site: Site, shape: Shape) -> None:
+        info = self.container.tensors.get(name)
+        if info is None:
+            raise BadModelFile(
+                f"{self.source!r} lacks the tensor {name!r}, which a {self.family.name} model needs"
+            )
+        found = info.shape
+        try:
+            for step in place.steps:
+                found = step.shape(found, site)
+        except (ValueError, IndexError):
+            found = ()
+        if found != shape:
+            raise BadModelFile(
+                f"{self.source!r}: tensor {name!r} has shape {info.shape}, its config says {shape}"
+            )
 
 
 def check_geometry(fields: Fields, build: Callable[[], ModelSpec]) -> ModelSpec:

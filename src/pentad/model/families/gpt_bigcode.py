@@ -7,27 +7,10 @@ from __future__ import annotations
 
 from pentad.execution.spec import Learned, ModelSpec, Norm
 from pentad.execution.uniform import uniform_spec
-from pentad.model.families.base import Family, Names, Rows
+from pentad.model.families.base import Family
+from pentad.model.families.places import Names, fused_qkv
 from pentad.model.files.fields import MAX_CONTEXT, MAX_LAYERS, Fields
 from pentad.model.files.formats import Container
-
-
-def _query_rows(spec: ModelSpec) -> int:
-    return spec.heads * spec.head_dim
-
-
-def _key_rows(spec: ModelSpec) -> int:
-    return spec.kv_heads * spec.head_dim
-
-
-def _fused(name: str) -> dict[str, Rows]:
-    """Row order of the fused matrix: all queries, then keys, then values."""
-    return {
-        "layers.{i}.q": Rows(name=name, start=lambda _: 0, count=_query_rows),
-        "layers.{i}.k": Rows(name=name, start=_query_rows, count=_key_rows),
-        "layers.{i}.v": Rows(name=name, start=lambda s: _query_rows(s) + _key_rows(s), count=_key_rows),
-    }
-
 
 GGUF_NAMES: Names = {
     "embed": "token_embd",
@@ -39,7 +22,7 @@ GGUF_NAMES: Names = {
     "layers.{i}.ffn_norm": "blk.{i}.ffn_norm",
     "layers.{i}.up": "blk.{i}.ffn_up",
     "layers.{i}.down": "blk.{i}.ffn_down",
-    **_fused("blk.{i}.attn_qkv"),
+    **fused_qkv("blk.{i}.attn_qkv"),
 }
 CONFIG_NAMES: Names = {
     "embed": "transformer.wte",
@@ -51,7 +34,7 @@ CONFIG_NAMES: Names = {
     "layers.{i}.ffn_norm": "transformer.h.{i}.ln_2",
     "layers.{i}.up": "transformer.h.{i}.mlp.c_fc",
     "layers.{i}.down": "transformer.h.{i}.mlp.c_proj",
-    **_fused("transformer.h.{i}.attn.c_attn"),
+    **fused_qkv("transformer.h.{i}.attn.c_attn"),
 }
 
 
