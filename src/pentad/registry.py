@@ -295,8 +295,17 @@ _TABLE: dict[str, dict[str, str]] = {
         "offload": "pentad.model.routing.offloaded:ByOffloading",
     },
     "tool_format": {
-        "hermes": "pentad.model.toolcalls.hermes:Hermes",
+        "kimi_k2": "pentad.model.toolcalls.kimi_k2:KimiK2",
+        "deepseek_v3": "pentad.model.toolcalls.deepseek_v3:DeepSeekV3",
+        "deepseek_v31": "pentad.model.toolcalls.deepseek_v31:DeepSeekV31",
+        "harmony": "pentad.model.toolcalls.harmony:Harmony",
+        "command_r": "pentad.model.toolcalls.command_r:CommandR",
+        "granite": "pentad.model.toolcalls.granite:Granite",
+        "phi4": "pentad.model.toolcalls.phi4:Phi4",
+        "mistral_args": "pentad.model.toolcalls.mistral_args:MistralArgs",
         "mistral": "pentad.model.toolcalls.mistral:Mistral",
+        "hermes": "pentad.model.toolcalls.hermes:Hermes",
+        "glm4": "pentad.model.toolcalls.glm4:Glm4",
         "llama3_json": "pentad.model.toolcalls.llama3_json:Llama3Json",
     },
     # agent layer

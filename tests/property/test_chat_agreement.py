@@ -88,7 +88,7 @@ def fits(constraint: Constraint, text: str) -> bool:
 
 
 def parsed(name: str, text: str, *, formatted: bool) -> Completion:
-    parser = CallParser(choose_format(name, None)[0], frozenset(TOOLS), "r", formatted=formatted)
+    parser = CallParser(choose_format(name, None)[0], TOOLS, "r", formatted=formatted)
     deltas = [*parser.feed(text), *parser.finish()]
     return fold([*deltas, ChoiceDone(reason="stop"), StreamDone(usage=Usage())])
 

@@ -1,4 +1,4 @@
-"""Five hundred calls over fifty schemas: every one parses, and streaming changes nothing."""
+"""Calls drawn at random under the grammar of each format: every one parses, and streaming changes nothing."""
 
 from __future__ import annotations
 
@@ -6,27 +6,36 @@ import codecs
 import itertools
 import json
 import random
+import re
 
 import jsonschema
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 
+import model_fixtures as make
 from chat_support import END, tiny_tokenizer
+from pentad import registry
 from pentad.execution.backend import ChoiceDone, Completion, StreamDone, TextDelta, ToolCallDelta, fold
+from pentad.execution.request import Constraint
 from pentad.execution.sampling import allowed_tokens
 from pentad.model.constraints import ConstraintCompiler
+from pentad.model.tokenizer import Tokenizer, from_json
 from pentad.model.toolcalls import CallParser, ToolFormat, choose_format
+from pentad.model.toolcalls.base import Schemas
 from pentad.types import OutputFormat, ToolChoice, Usage
-from tool_schemas import object_schema, tool, value, written
+from tool_schemas import object_schema, tool, value
 
-FORMATS = ("hermes", "mistral", "llama3_json")
-SCHEMAS, CALLS = 50, 500
+FORMATS = registry.known("tool_format")
+CALLS_PER_SCHEMA = 10
+CONTROL = re.compile(r"<[|｜][^<>]*>|<[^<>]*[|｜]>|\[[A-Z_]+\]|<\w+>")
 
 
-def parse(format: ToolFormat, names: frozenset[str], pieces: list[str]) -> Completion:
-    parser = CallParser(format, names, "r")
+def parse(format: ToolFormat, schemas: Schemas, pieces: list[str]) -> Completion:
+    parser = CallParser(format, schemas, "r")
     deltas: list[TextDelta | ToolCallDelta] = []
     for piece in pieces:
         deltas += parser.feed(piece)
@@ -40,57 +49,66 @@ def cut_at_byte(data: bytes, at: int) -> list[str]:
     return [decoder.decode(data[:at]), decoder.decode(data[at:], final=True)]
 
 
-@pytest.mark.thorough
-def test_500_calls_over_50_schemas_parse_the_same_split_at_every_byte() -> None:
-    rng = random.Random(20261122)
-    tools = [tool(rng, i) for i in range(SCHEMAS)]
-    names = frozenset(t.name for t in tools)
-    for i in range(CALLS):
-        chosen = tools[i % SCHEMAS]
-        arguments = value(rng, dict(chosen.parameters))
-        jsonschema.validate(arguments, chosen.parameters)
-        format = choose_format(FORMATS[i % 3], None)[0]
-        raw = written(rng, arguments)
-        section = format.opening + format.before + format.object_start(chosen.name) + raw + "}" + format.after
-        text = rng.choice(["", "Let me see. "]) + section if format.opening else section
-        whole = parse(format, names, [text])
-        (call,) = whole.message.tool_calls
-        assert (call.name, call.arguments, call.parsed()) == (chosen.name, raw, arguments)
+def write_out(
+    constraint: Constraint, tokenizer: Tokenizer, rng: np.random.Generator, special: bool
+) -> str | None:
+    """What a model that knows nothing writes, any allowed token being equally likely; None without an end."""
+    tokens: list[int] = []
+    while not constraint.finished():
+        allowed = np.nonzero(allowed_tokens(constraint.mask(), tokenizer.vocab_size))[0]
+        token = int(rng.choice(allowed))
+        constraint.accept(token)
+        if token in (0, END):
+            break
+        tokens.append(token)
+        if len(tokens) > 3000:
+            return None
+    return tokenizer.decode(tokens, special=special)
+
+
+def knowing(format: ToolFormat) -> Tokenizer:
+    """The tiny tokenizer with the format's marks as control tokens, as models have them."""
+    backend = tokenizers.Tokenizer.from_str(make.tokenizer_json())
+    marks = {mark for text in format.texts() for mark in CONTROL.findall(text)}
+    backend.add_special_tokens([AddedToken(mark, normalized=False) for mark in sorted(marks)])
+    return from_json(backend.to_str())
+
+
+def draw_calls(name: str, count: int, splits: int) -> None:
+    """Draws calls under the constraint; all parse, fit their schemas and are the same however cut."""
+    format = choose_format(name, None)[0]
+    rng, shapes = np.random.default_rng(7), random.Random(11)
+    known = (tiny_tokenizer(), knowing(format))
+    compilers = [ConstraintCompiler(one, {0, END}) for one in known]
+    for i in range(count):
+        tokenizer = known[i % 2]
+        if i % CALLS_PER_SCHEMA < 2:
+            offered = [tool(shapes, 2 * i), tool(shapes, 2 * i + 1)]
+        schemas = {one.name: one.parameters for one in offered}
+        choice = ToolChoice(mode="required", parallel=i % 3 == 0)
+        constraint, _ = compilers[i % 2].for_calls(format, offered, choice, OutputFormat())
+        text = write_out(constraint, tokenizer, rng, special=i % 2 == 1)
+        assert text is not None
+        answer = parse(format, schemas, [text])
+        assert answer.message.tool_calls
+        assert answer.message.content == ""
+        for call in answer.message.tool_calls:
+            jsonschema.validate(call.parsed(), schemas[call.name])
+        assert parse(format, schemas, list(text)) == answer
         data = text.encode()
-        for at in range(len(data) + 1):
-            assert parse(format, names, cut_at_byte(data, at)) == whole
-        assert parse(format, names, list(text)) == whole
+        for at in rng.integers(0, len(data) + 1, splits) if i else range(len(data) + 1):
+            assert parse(format, schemas, cut_at_byte(data, int(at))) == answer
 
 
-@pytest.mark.thorough
-def test_500_calls_drawn_at_random_under_the_constraint_parse_and_fit_their_schemas() -> None:
-    """A model that knows nothing: any allowed token, all equally likely."""
-    rng = np.random.default_rng(7)
-    shapes = random.Random(11)
-    tokenizer = tiny_tokenizer()
-    compiler = ConstraintCompiler(tokenizer, {0, END})
-    for i in range(SCHEMAS):
-        offered = [tool(shapes, 2 * i), tool(shapes, 2 * i + 1)]
-        format = choose_format(FORMATS[i % 3], None)[0]
-        for _ in range(CALLS // SCHEMAS):
-            choice = ToolChoice(mode="required", parallel=False)
-            constraint, _ = compiler.for_calls(format, offered, choice, OutputFormat())
-            tokens: list[int] = []
-            while not constraint.finished():
-                allowed = np.nonzero(allowed_tokens(constraint.mask(), tokenizer.vocab_size))[0]
-                token = int(rng.choice(allowed))
-                constraint.accept(token)
-                if token in (0, END):
-                    break
-                tokens.append(token)
-                assert len(tokens) < 3000
-            text = tokenizer.decode(tokens)
-            answer = parse(format, frozenset(t.name for t in offered), [text])
-            (call,) = answer.message.tool_calls
-            assert answer.message.content == ""
-            schema = next(t.parameters for t in offered if t.name == call.name)
-            jsonschema.validate(call.parsed(), schema)
-            assert parse(format, frozenset(t.name for t in offered), list(text)) == answer
+@pytest.mark.parametrize("name", FORMATS)
+def test_calls_drawn_at_random_under_the_grammar_of_a_format_parse_and_fit_their_schemas(name: str) -> None:
+    draw_calls(name, 8, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMATS)
+def test_500_calls_of_a_format_parse_and_are_the_same_split_anywhere(name: str) -> None:
+    draw_calls(name, 500, 12)
 
 
 @settings(max_examples=300, deadline=None)
@@ -103,7 +121,7 @@ def test_any_text_parses_the_same_however_it_is_cut(text: str, cuts: list[int], 
     format = choose_format(name, None)[0]
     marks = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     pieces = [text[a:b] for a, b in itertools.pairwise(marks)]
-    assert parse(format, frozenset({"x"}), pieces) == parse(format, frozenset({"x"}), [text])
+    assert parse(format, {"x": {}}, pieces) == parse(format, {"x": {}}, [text])
 
 
 @settings(max_examples=200, deadline=None)
@@ -120,8 +138,8 @@ def test_text_around_a_call_stays_text(seed: int, noise: str, name: str) -> None
     shape = object_schema(rng)
     arguments = value(rng, shape)
     said = noise.replace("<", "").replace("[", "")
-    section = format.opening + format.before + format.object_start("f") + json.dumps(arguments) + "}"
-    answer = parse(format, frozenset({"f"}), [said + section + format.after])
+    section = format.opening + format.before + format.start_of("f") + json.dumps(arguments) + "}"
+    answer = parse(format, {"f": {}}, [said + section + format.after])
     assert answer.message.content == said.rstrip(" \t\r\n")
     assert answer.message.tool_calls[0].parsed() == arguments
-    assert parse(format, frozenset({"f"}), list(said + section + format.after)) == answer
+    assert parse(format, {"f": {}}, list(said + section + format.after)) == answer

@@ -87,7 +87,7 @@ def test_reasoning_comes_apart_however_the_text_is_cut(
 
 
 def test_log_probabilities_are_never_lost_with_text_that_is_held() -> None:
-    calls = CallParser(choose_format("hermes", None)[0], frozenset({"add"}), "r")
+    calls = CallParser(choose_format("hermes", None)[0], {"add": {}}, "r")
     parser = OutputParser(0, calls, None)
     stream = TextStream(tiny_tokenizer(), logprobs=True)
     deltas = []
@@ -102,7 +102,7 @@ def test_log_probabilities_are_never_lost_with_text_that_is_held() -> None:
 
 
 def test_reasoning_and_calls_combine() -> None:
-    calls = CallParser(choose_format("hermes", None)[0], frozenset({"add"}), "r", 2)
+    calls = CallParser(choose_format("hermes", None)[0], {"add": {}}, "r", 2)
     parser = OutputParser(2, calls, ReasoningSplitter(False))
     text = '<think>plan</think>ok <tool_call>{"name": "add", "arguments": {}}</tool_call>'
     deltas = [delta for char in text for delta in parser.feed(Piece(char))] + parser.finish()

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from pentad import registry
 from pentad.errors import UnknownName
 from pentad.execution.backend import ChoiceDone, Completion, StreamDone, TextDelta, ToolCallDelta, fold
 from pentad.model.toolcalls import CallParser, call_id, choose_format
@@ -14,8 +15,8 @@ from pentad.types import ToolCall, ToolSpec, Usage
 
 def parse(name: str, text: str, cut: int | None = None, *, formatted: bool = False) -> Completion:
     """Parsed in one piece, in two, or character by character (cut -1)."""
-    names = frozenset({"add", "find"})
-    parser = CallParser(choose_format(name, None)[0], names, "r1", formatted=formatted)
+    schemas: dict[str, dict[str, object]] = {"add": {}, "find": {}}
+    parser = CallParser(choose_format(name, None)[0], schemas, "r1", formatted=formatted)
     pieces = [text] if cut is None else list(text) if cut < 0 else [text[:cut], text[cut:]]
     deltas: list[TextDelta | ToolCallDelta] = []
     for piece in pieces:
@@ -111,6 +112,67 @@ CASES = [
         "",
         [("add", '{"a": 1}'), ("find", "{}")],
     ),
+    (
+        "mistral_args",
+        'Ok [TOOL_CALLS]add[ARGS]{"a": 1}[TOOL_CALLS]find[ARGS]{"q": "[TOOL_CALLS]x[ARGS]"}',
+        "Ok",
+        [("add", '{"a": 1}'), ("find", '{"q": "[TOOL_CALLS]x[ARGS]"}')],
+    ),
+    ("mistral_args", "x [TOOL_CALLS]", "x [TOOL_CALLS]", []),
+    (
+        "kimi_k2",
+        "Ok.<|tool_calls_section_begin|><|tool_call_begin|>functions.add:0<|tool_call_argument_begin|>"
+        '{"a": 1}<|tool_call_end|><|tool_call_begin|>functions.b:2:11<|tool_call_argument_begin|>{}'
+        "<|tool_call_end|><|tool_calls_section_end|>",
+        "Ok.",
+        [("add", '{"a": 1}'), ("b:2", "{}")],
+    ),
+    (
+        "deepseek_v3",
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>add\n```json\n"
+        '{"a": "```"}\n```<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>find\n```json\n'
+        "{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+        "",
+        [("add", '{"a": "```"}'), ("find", "{}")],
+    ),
+    (
+        "deepseek_v31",
+        '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>add<｜tool▁sep｜>{"a": 1}'
+        "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+        "",
+        [("add", '{"a": 1}')],
+    ),
+    ("deepseek_v31", "<｜tool▁calls▁begin｜>?", "<｜tool▁calls▁begin｜>?", []),
+    ("glm4", 'add\n{"a": 1}', "", [("add", '{"a": 1}')]),
+    ("glm4", "add\nthese numbers", "add\nthese numbers", []),
+    ("glm4", "address", "address", []),
+    ("glm4", 'sub\n{"a": 1}', 'sub\n{"a": 1}', []),
+    (
+        "harmony",
+        'Ok.<|channel|>commentary to=functions.add <|constrain|>json<|message|>{"a": 1}<|call|>',
+        "Ok.",
+        [("add", '{"a": 1}')],
+    ),
+    (
+        "granite",
+        '<|tool_call|>[{"name": "add", "arguments": {"a": 1}}, {"name": "find", "arguments": {}}]',
+        "",
+        [("add", '{"a": 1}'), ("find", "{}")],
+    ),
+    (
+        "phi4",
+        '<|tool_call|>[{"name": "add", "arguments": {"a": 1}}]<|/tool_call|>',
+        "",
+        [("add", '{"a": 1}')],
+    ),
+    (
+        "command_r",
+        'I will.<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "add", "parameters": {"a": 1}},\n'
+        '    {"tool_call_id": "1", "tool_name": "find", "parameters": {}}\n]<|END_ACTION|>',
+        "I will.",
+        [("add", '{"a": 1}'), ("find", "{}")],
+    ),
+    ("command_r", '{"name": "add", "arguments": {}}', '{"name": "add", "arguments": {}}', []),
     ("llama3_json", '{"name": "Ann", "age": 3}', '{"name": "Ann", "age": 3}', []),
     ("llama3_json", 'text {"name": "add"}', 'text {"name": "add"}', []),
     ("llama3_json", '{"city": "Rome"}', '{"city": "Rome"}', []),
@@ -160,7 +222,7 @@ def test_beside_a_format_of_its_own_only_an_opening_mark_makes_a_call(
 
 
 def test_arguments_stream_while_they_are_written() -> None:
-    parser = CallParser(choose_format("hermes", None)[0], frozenset({"add"}), "r1")
+    parser = CallParser(choose_format("hermes", None)[0], {"add": {}}, "r1")
     assert [type(d) for d in parser.feed('<tool_call>{"name": "add"')] == [ToolCallDelta]
     assert parser.feed(', "arguments": {"text": "abc') == [ToolCallDelta(index=0, arguments='{"text": "abc')]
 
@@ -172,13 +234,15 @@ def test_ids_are_the_same_for_the_same_request_and_differ_between_calls() -> Non
     assert all(id.startswith("call_") and len(id) == 29 for id in ids)
 
 
-@pytest.mark.parametrize("name", ["hermes", "mistral", "llama3_json"])
+@pytest.mark.parametrize("name", registry.known("tool_format"))
 def test_what_a_format_writes_it_reads(name: str) -> None:
     calls = [
         ToolCall(id="1", name="add", arguments='{"a": 1}'),
         ToolCall(id="2", name="find", arguments='{"q": "ü\\n"}'),
     ]
-    written = choose_format(name, None)[0].write_calls(calls)
+    format = choose_format(name, None)[0]
+    calls = calls if format.parallel else calls[:1]
+    written = format.write_calls(calls)
     read = parse(name, written).message.tool_calls
     assert [(c.name, json.loads(c.arguments)) for c in read] == [
         (c.name, json.loads(c.arguments)) for c in calls
@@ -186,19 +250,20 @@ def test_what_a_format_writes_it_reads(name: str) -> None:
 
 
 def test_the_format_follows_the_template_and_is_recorded() -> None:
-    assert choose_format("auto", "... <tool_call> ...")[0].name == "hermes"
-    assert choose_format("auto", "... [TOOL_CALLS] ...")[0].name == "mistral"
-    assert choose_format("auto", "... <|python_tag|> ...")[0].name == "llama3_json"
+    for name in registry.known("tool_format"):
+        for marks in choose_format(name, None)[0].marks:
+            assert choose_format("auto", f"... {' ... '.join(marks)} ...")[0].name == name
     chosen, decision = choose_format("auto", None)
     assert (chosen.name, decision.chosen, decision.subject) == ("hermes", "hermes", "tool_format")
-    with pytest.raises(UnknownName, match="hermes, mistral, llama3_json"):
+    with pytest.raises(UnknownName, match=", ".join(registry.known("tool_format"))):
         choose_format("xml", None)
 
 
 def test_the_prompt_lists_every_tool() -> None:
     tools = [ToolSpec(name="add", description="adds"), ToolSpec(name="find")]
-    for name in ("hermes", "mistral", "llama3_json"):
+    for name in registry.known("tool_format"):
         prompt = choose_format(name, None)[0].prompt(tools)
         assert '"name": "add", "description": "adds"' in prompt
         assert '"name": "find"' in prompt
         assert "{tools}" not in prompt
+        assert "{example}" not in prompt

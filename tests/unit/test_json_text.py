@@ -75,7 +75,7 @@ def in_history() -> None:
 
 def in_an_answer() -> None:
     said = '<tool_call>\n{"name": "add", "other": ' + nested(990) + "}\n</tool_call>"
-    parser = CallParser(choose_format("hermes", None)[0], frozenset({"add"}), "r1")
+    parser = CallParser(choose_format("hermes", None)[0], {"add": {}}, "r1")
     deltas = [*parser.feed(said), *parser.finish()]
     assert [d.name for d in deltas if isinstance(d, ToolCallDelta) and d.name] == ["add"]
 

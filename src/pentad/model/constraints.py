@@ -10,7 +10,8 @@ from typing import Any
 from pentad.errors import InvalidRequest, PentadError
 from pentad.execution.request import Constraint
 from pentad.model.grammar_checker import GrammarChecker, Verdict, shared_checker
-from pentad.model.grammars import Part, answer_parts, arguments_part, call_parts, offered_by, source
+from pentad.model.grammars import answer_parts, call_parts, offered_by, source
+from pentad.model.lark import Part, schema_part
 from pentad.model.matchers import GrammarHost, Matchers, first_line
 from pentad.model.schemas import GrammarLimits, harmless
 from pentad.model.tokenizer import Tokenizer
@@ -125,7 +126,7 @@ class ConstraintCompiler:
         return self._checker.check(source([part]), self._tokenizer.vocab_size, special)
 
     def _check_arguments(self, schema: Mapping[str, Any]) -> Verdict:
-        return self._check(arguments_part("arguments", schema))
+        return self._check(schema_part("arguments", schema, lenient=True))
 
     def _try(self, part: Part) -> Verdict:
         return self._host.verdict(source([part]))

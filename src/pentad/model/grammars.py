@@ -15,24 +15,14 @@ from llguidance import LLMatcher
 from llguidance.gbnf_to_lark import any_to_lark
 
 from pentad.errors import Incompatible, InvalidRequest
+from pentad.model.lark import Lark, Part, schema_part
 from pentad.model.schema_repair import plain
 from pentad.model.schemas import GrammarLimits, checked_schema, closed, over, refuse_surrogates
-from pentad.model.toolcalls.base import ToolFormat, spelled
+from pentad.model.toolcalls.base import ToolFormat
 from pentad.types import OutputFormat, ToolChoice, ToolSpec
 
 ANSWER = "answer"
 MAX_PARALLEL_CALLS = 8
-JSON_SPACE = r" {1,2}|\r?\n( {0,40}|\t{0,10})"
-"""White space that may stand between the parts of a JSON text: what models write by themselves, a space or
-a new line with its indentation, and no more, so that a weak model cannot lose itself in it."""
-_S = r"[ \t\r\n]*"
-BARE_START = rf'{_S}(```(json)?{_S})?\{{{_S}(\{{{_S})?"name"{_S}:{_S}'
-"""A regular expression for a call without its opening mark, up to the name: bare, in a code fence, or with
-its braces doubled. The parser reads the same."""
-
-
-Part = dict[str, Any]
-"""One named grammar of a source."""
 
 
 def answer_parts(format: OutputFormat, limits: GrammarLimits) -> tuple[Part, ...]:
@@ -47,7 +37,7 @@ def answer_parts(format: OutputFormat, limits: GrammarLimits) -> tuple[Part, ...
         case "text":
             return ()
         case "json_object" if format.value is None:
-            return (_schema_part(ANSWER, {"type": "object"}, lenient=False),)
+            return (schema_part(ANSWER, {"type": "object"}, lenient=False),)
         case "json_object" | "json_schema":
             schema = plain(checked_schema(format.value, limits, "response_format"))
             if (
@@ -57,7 +47,7 @@ def answer_parts(format: OutputFormat, limits: GrammarLimits) -> tuple[Part, ...
                 schema["type"] = "object"
             forms = [closed(schema), schema]
             return tuple(
-                _schema_part(ANSWER, form, lenient=False) for form in forms[: 1 + (forms[0] != forms[1])]
+                schema_part(ANSWER, form, lenient=False) for form in forms[: 1 + (forms[0] != forms[1])]
             )
         case "regex":
             return ({"name": ANSWER, "lark_grammar": _regex(format.value, limits)},)
@@ -65,11 +55,6 @@ def answer_parts(format: OutputFormat, limits: GrammarLimits) -> tuple[Part, ...
             return ({"name": ANSWER, "lark_grammar": _choice(format.value, limits)},)
         case "grammar":
             return ({"name": ANSWER, "lark_grammar": _lark(format.value, limits)},)
-
-
-def arguments_part(name: str, schema: Mapping[str, Any]) -> Part:
-    """The grammar of one tool's arguments; keywords that cannot be enforced are warned of."""
-    return _schema_part(name, schema, lenient=True)
 
 
 def offered_by(tools: Sequence[ToolSpec], choice: ToolChoice, limits: GrammarLimits) -> list[ToolSpec]:
@@ -125,91 +110,52 @@ def call_parts(
             hint="set `tool_choice` to required or none, or leave `response_format` out",
             param="tool_choice",
         )
-    main = {"lark_grammar": _calls_lark(format, names, choice, answer, special)}
-    parts = [arguments_part(f"args{i}", schema) for i, schema in enumerate(schemas)]
-    return [main, *([answer] if answer and choice.mode == "auto" else []), *parts]
-
-
-def _calls_lark(
-    format: ToolFormat,
-    names: Sequence[str],
-    choice: ToolChoice,
-    answer: Part | None,
-    special: Mapping[str, int],
-) -> str:
-    def literal(text: str) -> str:
-        return _literal(text, special)
-
-    objects = " | ".join(
-        f'{literal(format.object_start(name))} @args{i} "}}"' for i, name in enumerate(names)
-    )
-    more = f" ({literal(format.between)} object){{0,{MAX_PARALLEL_CALLS - 1}}}" if choice.parallel else ""
-    lines = [
-        "%llguidance {}",
-        f"calls: {literal(format.before)} object{more} {literal(format.after)}",
-        f"object: {objects}",
-    ]
-    opening = literal(format.opening)
+    lark = Lark(special)
+    tools = list(zip(names, schemas, strict=True))
+    lark.lines = ["%llguidance {}", *_calls(format, tools, choice, lark)]
     if choice.mode != "auto":
-        lines.append(f"start: {opening} calls")
+        lark.lines.append(f"start: {lark.literal(format.opening)} calls")
     elif answer is not None:
-        lines.append(f"start: @{ANSWER} | {opening} calls")
+        lark.lines.append(f"start: @{ANSWER} | {lark.literal(format.opening)} calls")
     else:
-        lines += _free_text(format, names, opening, format.opening in special)
-    return "\n".join(lines)
+        lark.lines += _free_text(format, tools, lark)
+    main = {"lark_grammar": "\n".join(lark.lines)}
+    return [main, *([answer] if answer and choice.mode == "auto" else []), *lark.parts]
 
 
-def _free_text(format: ToolFormat, names: Sequence[str], opening: str, is_token: bool) -> list[str]:
+Tools = Sequence[tuple[str, Mapping[str, Any]]]
+"""Name and schema of each."""
+
+
+def _calls(format: ToolFormat, tools: Tools, choice: ToolChoice, lark: Lark) -> list[str]:
+    """The rules `calls` and `call`, and those that they refer to."""
+    forms = " | ".join(format.call_grammar(name, schema, lark) for name, schema in tools)
+    several = choice.parallel and format.parallel
+    more = f" ({lark.literal(format.between)} call){{0,{MAX_PARALLEL_CALLS - 1}}}" if several else ""
+    calls = f"calls: {lark.literal(format.before)} call{more} {lark.literal(format.after)}"
+    return [*lark.lines, calls, f"call: {forms}"]
+
+
+def _free_text(format: ToolFormat, tools: Tools, lark: Lark) -> list[str]:
     """Lark for free text until a call begins.
 
-    Many models leave the opening out and answer with the bare object, often in a code fence. Such
-    an answer is a call too if it names an offered tool: the text rule leaves exactly those out.
+    Many models leave the opening out and answer with the bare call. Where the format says what that looks
+    like, such an answer is a call too: the text rule leaves exactly those out.
     """
-    starts = ["TEXT"]
+    starts, lines = ["TEXT"], []
     if not format.opening:
         starts.append("calls")
-    elif is_token:
-        starts.append(f"TEXT {opening} calls")
+    elif format.opening in lark.special:
+        starts.append(f"TEXT {lark.literal(format.opening)} calls")
     else:
         starts.append("head calls")
-    # Where calls have no opening, an object with any name is one; elsewhere it may be an answer.
-    listed = [_escaped(spelled(name)) for name in names]
-    named = f"({'|'.join(listed)})" if format.opening else '"'
-    key = _escaped(spelled(format.arguments_key))
-    return [
-        f"start: {' | '.join(starts)} | bare",
-        rf"TEXT: /(.|\n)*/ & ~/{BARE_START}{named}(.|\n)*/",
-        *([] if is_token or not format.opening else [f"head[lazy]: TEXT {opening}"]),
-        "bare: (" + " | ".join(f"BARE{i} KEY @args{i}" for i in range(len(names))) + ") BARE_END",
-        *(f"BARE{i}: /{BARE_START}{name}/" for i, name in enumerate(listed)),
-        f"KEY: /{_S},{_S}{key}{_S}:{_S}/",
-        rf"BARE_END: /({_S}\}}){{1,2}}({_S}```)?/",
-    ]
-
-
-def _escaped(text: str) -> str:
-    """Exactly this text within a regular expression within Lark."""
-    return "".join(c if (c.isascii() and c.isalnum()) or c in '_"' else rf"\x{{{ord(c):x}}}" for c in text)
-
-
-def _literal(text: str, special: Mapping[str, int]) -> str:
-    """Lark for exactly this text; control tokens in it by their number."""
-    if not text:
-        return ""
-    names = [re.escape(name) for name in special if name in text]
-    pieces = re.split(f"({'|'.join(names)})", text) if names else [text]
-    return " ".join(
-        f"<[{special[piece]}]>" if piece in special else json.dumps(piece) for piece in pieces if piece
-    )
-
-
-def _schema_part(name: str, schema: Mapping[str, Any], *, lenient: bool) -> Part:
-    options: dict[str, Any] = {
-        "whitespace_flexible": True,
-        "whitespace_pattern": JSON_SPACE,
-        "lenient": lenient,
-    }
-    return {"name": name, "json_schema": {**schema, "x-guidance": {**options, "coerce_one_of": lenient}}}
+        lines.append(f"head[lazy]: TEXT {lark.literal(format.opening)}")
+    free = "/(.|\\n)*/"
+    if (bare := format.bare(tools, lark)) is not None:
+        starts.append("bare")
+        lines.append(f"bare: {bare.body}")
+        free += f" & ~/{bare.excluded}(.|\\n)*/"
+    return [f"start: {' | '.join(starts)}", f"TEXT: {free}", *lines]
 
 
 def _regex(pattern: Any, limits: GrammarLimits) -> str:

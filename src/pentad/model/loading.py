@@ -32,7 +32,13 @@ END_TEXTS: Final = frozenset(
         "<|eom_id|>",
         "<|end_of_text|>",
         "<|end|>",
+        "<|return|>",
+        "<|call|>",
+        "<|observation|>",
+        "<|END_OF_TURN_TOKEN|>",
+        "<｜end▁of▁sentence｜>",
         "<end_of_turn>",
+        "<turn|>",
         "</s>",
     }
 )
@@ -132,7 +138,10 @@ def _open_gguf(path: pathlib.Path, name: str) -> ModelFiles:
 
 
 def _end_tokens(tokenizer: Tokenizer, named: Iterable[int | None]) -> frozenset[int]:
-    by_text = {id for text, id in tokenizer.special_tokens.items() if text in END_TEXTS}
+    texts = set(END_TEXTS)
+    if "<|return|>" in tokenizer.special_tokens:  # Harmony: a turn is several messages, each with an end
+        texts.remove("<|end|>")
+    by_text = {id for text, id in tokenizer.special_tokens.items() if text in texts}
     return frozenset(by_text | {id for id in named if id is not None})
 
 

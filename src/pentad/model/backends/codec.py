@@ -77,7 +77,6 @@ class ChatCodec:
         self.context_length = context_length
         # Looked for now: going through a vocabulary would hold up everybody when the first long text comes.
         self._token_chars = files.tokenizer.max_token_chars
-        self.end_tokens = files.end_tokens
         self._name = files.name
         self._seeds = seeds
         self._clock = clock
@@ -85,7 +84,8 @@ class ChatCodec:
         source = files.chat_template or default_template(special)
         self.format: ToolFormat
         self.format, self._format_decision = choose_format(tool_format, source)
-        self._compiler = ConstraintCompiler(files.tokenizer, files.end_tokens or {0}, host=grammars)
+        self.end_tokens = files.end_tokens
+        self._compiler = ConstraintCompiler(files.tokenizer, self.end_tokens or {0}, host=grammars)
         self.facts = TokenizerFacts(
             vocab_size=files.tokenizer.vocab_size,
             bos_token=self._spelling(files.bos_token) or None,
@@ -103,8 +103,8 @@ class ChatCodec:
         for note in self._mended:
             _log.info("the chat template of %r was mended: %s", self._name, note)
         self._reasons = source is not None and END_THINK in source
-        marks = (THINK, END_THINK, self.format.opening, self.format.closing)
-        self._spelled = frozenset(special[mark] for mark in marks if mark in special)
+        marks = (THINK, END_THINK, *self.format.texts())
+        self._spelled = frozenset(id for text, id in special.items() if any(text in mark for mark in marks))
 
     def _spelling(self, id: int | None) -> str:
         return "" if id is None else self.tokenizer.token(id)
@@ -232,10 +232,10 @@ class ChatCodec:
         prefill = prefill_of(request)
         calls: CallParser | ResumedCalls | None = None
         if prepared.tools:
-            names = frozenset(tool.name for tool in prepared.tools)
+            schemas = {tool.name: tool.parameters for tool in prepared.tools}
             # What the grammar calls a call: beside a format of its own, only what has the opening mark.
             formatted = request.format.kind != "text" and request.tool_choice.mode == "auto"
-            calls = CallParser(self.format, names, request.id, choice, formatted=formatted)
+            calls = CallParser(self.format, schemas, request.id, choice, formatted=formatted)
             if prefill:
                 calls = ResumedCalls(calls, prefill)
         # A constrained answer starts at once: its grammar leaves no room for reasoning. Nor can an

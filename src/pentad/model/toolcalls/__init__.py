@@ -11,7 +11,7 @@ DEFAULT = "hermes"
 
 
 def choose_format(name: str, chat_template: str | None) -> tuple[ToolFormat, Decision]:
-    """The format of that name; `auto` takes the one whose marker the chat template holds, else Hermes.
+    """The format of that name; `auto` takes the first whose marks the chat template holds, else Hermes.
 
     Raises UnknownName for a name that is not registered.
     """
@@ -20,7 +20,8 @@ def choose_format(name: str, chat_template: str | None) -> tuple[ToolFormat, Dec
     if name != "auto":
         chosen: ToolFormat = registry.load("tool_format", name)()
     else:
-        marked = [f for f in formats.values() if f.marker and f.marker in (chat_template or "")]
+        template = chat_template or ""
+        marked = [f for f in formats.values() if any(all(m in template for m in ms) for ms in f.marks)]
         chosen = marked[0] if marked else formats[DEFAULT]
     return chosen, Decision(
         layer="model",

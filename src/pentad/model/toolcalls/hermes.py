@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pentad.model.toolcalls.base import ToolFormat
+from pentad.model.toolcalls.objects import ObjectCalls
 
 INSTRUCTION = """# Tools
 
@@ -20,7 +20,7 @@ To call a function, write a JSON object with its name and arguments between <too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hermes(ToolFormat):
+class Hermes(ObjectCalls):
     """`<tool_call>` tags, one object each. The default: small models learn it from the prompt alone.
 
     Source: the chat templates of Hermes 2 Pro and of Qwen 2.5.
@@ -32,5 +32,5 @@ class Hermes(ToolFormat):
     between: str = "\n</tool_call>\n<tool_call>\n"
     after: str = "\n</tool_call>"
     closing: str = "</tool_call>"
-    marker: str = "<tool_call>"
+    marks: tuple[tuple[str, ...], ...] = (("<tool_call>",),)
     instruction: str = INSTRUCTION

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pentad.model.toolcalls.base import ToolFormat
+from pentad.model.toolcalls.objects import ObjectCalls
 
 INSTRUCTION = """You can call functions. They are described here, one per line:
 {tools}
@@ -14,7 +14,7 @@ To call a function, answer with nothing but a JSON object of this form:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Llama3Json(ToolFormat):
+class Llama3Json(ObjectCalls):
     """The answer is the object itself; several are separated by semicolons.
 
     Where tools are offered, an answer that begins with a brace is a call.
@@ -24,11 +24,8 @@ class Llama3Json(ToolFormat):
 
     name: str = "llama3_json"
     opening: str = ""
-    before: str = ""
     between: str = "; "
-    after: str = ""
-    closing: str = ""
     skips: str = ";"
     arguments_key: str = "parameters"
-    marker: str = "<|python_tag|>"
+    marks: tuple[tuple[str, ...], ...] = (("<|python_tag|>",), ('{"name": function name, "parameters"',))
     instruction: str = INSTRUCTION

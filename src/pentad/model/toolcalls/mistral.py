@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pentad.model.toolcalls.base import ToolFormat
+from pentad.model.toolcalls.objects import ObjectCalls
 
 INSTRUCTION = """You can call functions. They are described here, one per line:
 {tools}
@@ -14,7 +14,7 @@ To call functions, answer with [TOOL_CALLS] and a JSON array of this form:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mistral(ToolFormat):
+class Mistral(ObjectCalls):
     """`[TOOL_CALLS]`, a control token in these models, then an array of objects.
 
     Source: the chat template of Mistral 7B Instruct v0.3.
@@ -27,5 +27,5 @@ class Mistral(ToolFormat):
     after: str = "]"
     closing: str = "]"
     skips: str = "[,"
-    marker: str = "[TOOL_CALLS]"
+    marks: tuple[tuple[str, ...], ...] = (("[TOOL_CALLS]",),)
     instruction: str = INSTRUCTION

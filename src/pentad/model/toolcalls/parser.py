@@ -6,11 +6,10 @@ import hashlib
 from enum import Enum, auto
 
 from pentad.execution.backend import TextDelta, ToolCallDelta
-from pentad.model.toolcalls.base import ToolFormat, spelled
+from pentad.model.toolcalls.base import CallReader, Schemas, ToolFormat
 from pentad.model.toolcalls.scanner import SPACES, WHITESPACE, CallScanner
 
 ID_CHARS = 24
-FENCE = "```"
 
 
 def call_id(request_id: str, choice: int, index: int) -> str:
@@ -21,11 +20,11 @@ def call_id(request_id: str, choice: int, index: int) -> str:
 
 class _In(Enum):
     START = auto()
-    """At the beginning, where the answer may turn out to be a bare call object."""
+    """At the beginning, where the answer may turn out to be a call without an opening mark."""
     TEXT = auto()
     GAP = auto()
-    """Inside a section of calls, before, between or behind its objects."""
-    OBJECT = auto()
+    """Inside a section of calls, before, between or behind them."""
+    CALL = auto()
 
 
 class CallParser:
@@ -35,14 +34,13 @@ class CallParser:
     lost: what looked like a call and turned out to be none comes out as text. White space around
     calls belongs to their syntax and is dropped.
 
-    Many models leave the opening mark out now and then, so an answer that is just a call object,
-    perhaps in a code fence or with its braces doubled, is a call too if it begins with the name of an
-    offered tool. An answer in a format of its own may look like that, so there only the opening mark
-    makes a call, and only where the answer begins. The grammar says the same of both.
+    Where the format has calls without an opening mark, an answer that begins with one is a call too. An
+    answer in a format of its own may look like that, so there only the opening mark makes a call, and only
+    where the answer begins. The grammar says the same of both.
 
     Args:
         format: how this model writes calls.
-        names: the tools offered.
+        schemas: the tools offered, each with the schema of its arguments.
         request_id: from which, with the choice and the index, ids are made.
         choice: which choice of the request this is.
         formatted: whether the answer has a format of its own.
@@ -51,14 +49,15 @@ class CallParser:
     def __init__(
         self,
         format: ToolFormat,
-        names: frozenset[str],
+        schemas: Schemas,
         request_id: str,
         choice: int = 0,
         *,
         formatted: bool = False,
     ) -> None:
         self._format = format
-        self._spellings = frozenset(spelled(name) for name in names)
+        self._schemas = schemas
+        self._names = frozenset(schemas)
         self._formatted = formatted
         self._request_id = request_id
         self._choice = choice
@@ -75,7 +74,7 @@ class CallParser:
         self._extra = 0
         """Closing braces that may still come, of an object that began with two."""
         self._section_calls = 0
-        self._scanner = CallScanner()
+        self._reader: CallReader | None = None
         self._announced = False
         self._sent_arguments = False
         self._out: list[TextDelta | ToolCallDelta] = []
@@ -85,7 +84,7 @@ class CallParser:
     def feed(self, text: str) -> list[TextDelta | ToolCallDelta]:
         """What the next piece of text adds."""
         self._read(text)
-        if self._in is _In.OBJECT:
+        if self._in is _In.CALL:
             self._send_arguments()
         return self._taken()
 
@@ -99,18 +98,18 @@ class CallParser:
             at += 1
             self._raw.append(char)
             if self._in is _In.START:
-                self._start(char)
+                self._start()
             elif self._in is _In.GAP:
                 self._in_gap(char)
             else:
-                self._in_object(char)
+                self._in_call(char)
 
     def finish(self) -> list[TextDelta | ToolCallDelta]:
         """What remains when the text has ended."""
         if self._in is _In.TEXT:
             if not (self.calls and not self._held.strip(SPACES)):
                 self._say(self._held)
-        elif self._in is _In.OBJECT and self._announced:
+        elif self._in is _In.CALL and self._announced:
             self._send_arguments()
         elif self._in is not _In.GAP or not self._section_calls:
             self._say("".join(self._raw))
@@ -170,61 +169,70 @@ class CallParser:
         begun = found >= 0 or self._format.opening.startswith(whole.strip(SPACES))
         return not self._spoken and not before and begun
 
-    def _start(self, char: str) -> None:
-        before = "".join(self._raw[:-1]).strip(SPACES)
-        if char == "{" and before in ("", FENCE, FENCE + "json"):
-            self._open_object()
-        elif not (FENCE + "json").startswith("".join(self._raw).strip(SPACES)):
+    def _start(self) -> None:
+        raw = "".join(self._raw)
+        at = self._format.bare_start(raw, self._names)
+        if at is not None and at < 0:
             self._take_back()
+        elif at is not None:
+            self._open_call(raw[at:])
 
     def _in_gap(self, char: str) -> None:
-        closing = "" if self._bare else self._format.closing
-        skips = self._format.skips + ("`" if self._bare else "")
+        format = self._format
+        closing = format.bare_closing if self._bare else format.closing
+        skips = format.bare_skips if self._bare else format.skips
         if not self._gap and (char in WHITESPACE or char in skips):
-            return
-        if not self._gap and char == "{":
-            self._open_object()
             return
         if not self._gap and char == "}" and self._extra:
             self._extra -= 1
             return
         self._gap += char
         if closing and closing == self._gap:
-            if self._section_calls:
-                self._raw = []
-                self._in, self._held = _In.TEXT, ""
-            else:
-                self._take_back()
-        elif not closing.startswith(self._gap):
+            self._close_section()
+        elif format.begin and self._gap == format.begin:
+            self._open_call("")
+        elif closing.startswith(self._gap) or format.begin.startswith(self._gap):
+            return
+        elif format.begin or (self._section_calls and format.alone):
+            self._take_back()
+        else:
+            self._open_call(self._gap)
+
+    def _close_section(self) -> None:
+        if self._section_calls:
+            self._raw = []
+            self._in, self._held = _In.TEXT, ""
+        else:
             self._take_back()
 
-    def _open_object(self) -> None:
-        self._scanner = CallScanner()
+    def _open_call(self, text: str) -> None:
+        """Begins to read a call, of which that text was read already."""
+        self._reader = self._format.reader(self._schemas)
         self._announced = self._sent_arguments = False
-        self._in = _In.OBJECT
+        self._in, self._gap = _In.CALL, ""
+        if text:
+            raw = "".join(self._raw)
+            self._raw = [raw[: len(raw) - len(text)]]
+            self._read(text)
 
-    def _in_object(self, char: str) -> None:
-        scanner = self._scanner
-        scanner.feed(char)
-        if self._bare and not self._announced and self._is_no_call():
+    def _in_call(self, char: str) -> None:
+        reader = self._reader
+        assert reader is not None
+        reader.feed(char)
+        if self._bare and not self._announced and isinstance(reader, CallScanner) and reader.unlike_call:
             self._take_back()
             return
-        if scanner.name is not None and not self._announced and not scanner.broken:
-            self._announce(scanner.name)
-        if scanner.broken:
+        if reader.name is not None and not self._announced and not reader.broken:
+            self._announce(reader.name)
+        if reader.broken:
             self._break_off()
-        elif scanner.done and not self._announced:
+        elif reader.done and not self._announced:
             self._take_back()
-        elif scanner.done:
+        elif reader.done:
             self._send_arguments()
             if not self._sent_arguments:
                 self._out.append(ToolCallDelta(index=self.calls - 1, choice=self._choice, arguments="{}"))
-            self._end_object()
-
-    def _is_no_call(self) -> bool:
-        """Whether an object without a mark does not begin with the name of an offered tool."""
-        scanner = self._scanner
-        return scanner.unlike_call or (scanner.name is not None and scanner.spelling not in self._spellings)
+            self._end_call()
 
     def _announce(self, name: str) -> None:
         self._announced = True
@@ -246,15 +254,17 @@ class CallParser:
             self._raw = self._raw[-1:]
         self._take_back()
 
-    def _end_object(self) -> None:
+    def _end_call(self) -> None:
         self._raw = []
-        self._extra = int(self._bare or self._scanner.doubled)
+        reader = self._reader
+        self._extra = int(isinstance(reader, CallScanner) and (self._bare or reader.doubled))
         self._in, self._gap = _In.GAP, ""
 
     def _send_arguments(self) -> None:
         if not self._announced:
             return
-        fragment = self._scanner.take()
+        assert self._reader is not None
+        fragment = self._reader.take()
         if fragment:
             self._sent_arguments = True
             self._out.append(ToolCallDelta(index=self.calls - 1, choice=self._choice, arguments=fragment))

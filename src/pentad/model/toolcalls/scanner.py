@@ -10,7 +10,7 @@ SPACES = " \t\r\n"
 """White space as JSON has it; any other, such as U+00A0, is text."""
 
 WHITESPACE = frozenset(SPACES)
-NAME_KEY = "name"
+NAME_KEYS = frozenset({"name", "tool_name"})
 ARGUMENT_KEYS = frozenset({"arguments", "parameters"})
 
 
@@ -32,6 +32,9 @@ class CallScanner:
     arguments can be passed on exactly as generated while it is still being generated. Doubled
     braces, which models learn from templates with a typo, are read as single ones.
 
+    Args:
+        names: of the offered tools, as calls spell them.
+
     Attributes:
         name: the name, once its string is complete.
         spelling: the name as it was written, quotes and all.
@@ -48,6 +51,7 @@ class CallScanner:
         "_extra",
         "_first",
         "_key",
+        "_names",
         "_piece",
         "_quoted",
         "broken",
@@ -57,7 +61,8 @@ class CallScanner:
         "spelling",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, names: frozenset[str] = frozenset()) -> None:
+        self._names = names
         self.name: str | None = None
         self.spelling = ""
         self.doubled = False
@@ -79,8 +84,10 @@ class CallScanner:
 
     @property
     def unlike_call(self) -> bool:
-        """Whether the first key is not `name` to the letter, as it is in every call without a mark."""
-        return self._first not in ("", f'"{NAME_KEY}"')
+        """Whether it does not begin with the name of an offered tool, as every call without a mark does."""
+        return self._first not in ("", '"name"') or (
+            self.name is not None and self.spelling not in self._names
+        )
 
     def take(self) -> str:
         """The text of the arguments that came since the last call of this method."""
@@ -174,7 +181,7 @@ class CallScanner:
 
     def _value_ends(self) -> None:
         self._at = _At.AFTER_VALUE
-        if self._key == NAME_KEY:
+        if self._key in NAME_KEYS:
             value = self._decoded()
             if isinstance(value, str):
                 self.name, self.spelling = value, "".join(self._piece)

@@ -1,0 +1,79 @@
+"""Lark: collects the rules of one grammar for llguidance, and the JSON schemas that they refer to."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+Part = dict[str, Any]
+"""One named grammar of a source."""
+
+JSON_SPACE = r" {1,2}|\r?\n( {0,40}|\t{0,10})"
+"""White space that may stand between the parts of a JSON text: what models write by themselves, a space or
+a new line with its indentation, and no more, so that a weak model cannot lose itself in it."""
+
+
+class Lark:
+    """Collects rules, and grammars of JSON schemas beside them.
+
+    Args:
+        special: control tokens by their text; where a literal holds one, the grammar asks for the token.
+    """
+
+    def __init__(self, special: Mapping[str, int]) -> None:
+        self.special = special
+        self.lines: list[str] = []
+        self.parts: list[Part] = []
+        self._names = 0
+
+    def literal(self, text: str) -> str:
+        """Exactly this text; empty for none."""
+        if not text:
+            return ""
+        names = sorted((name for name in self.special if name in text), key=len, reverse=True)
+        pieces = re.split(f"({'|'.join(map(re.escape, names))})", text) if names else [text]
+        return " ".join(
+            f"<[{self.special[piece]}]>" if piece in self.special else json.dumps(piece)
+            for piece in pieces
+            if piece
+        )
+
+    def rule(self, body: str, *, attributes: str = "") -> str:
+        """The name of a new rule with that body."""
+        self._names += 1
+        self.lines.append(f"r{self._names}{attributes}: {body}")
+        return f"r{self._names}"
+
+    def until(self, pattern: str, end: str) -> str:
+        """A rule for text that fits the pattern up to the first `end`, the end included.
+
+        Args:
+            pattern: a regular expression, as it stands between slashes.
+            end: exactly this text, or the control token that it is.
+        """
+        if end in self.special:
+            return self.rule(f"/{pattern}/ {self.literal(end)}")
+        return self.rule(f"/{pattern}/ {json.dumps(end)}", attributes="[lazy]")
+
+    def json(self, schema: Mapping[str, Any]) -> str:
+        """A reference to the grammar of JSON texts that fit the schema, as far as it can be enforced."""
+        name = f"json{len(self.parts)}"
+        self.parts.append(schema_part(name, schema, lenient=True))
+        return f"@{name}"
+
+
+def schema_part(name: str, schema: Mapping[str, Any], *, lenient: bool) -> Part:
+    """The grammar of JSON texts of a schema; lenient, keywords that cannot be enforced are warned of."""
+    options: dict[str, Any] = {
+        "whitespace_flexible": True,
+        "whitespace_pattern": JSON_SPACE,
+        "lenient": lenient,
+    }
+    return {"name": name, "json_schema": {**schema, "x-guidance": {**options, "coerce_one_of": lenient}}}
+
+
+def escaped(text: str) -> str:
+    """Exactly this text within a regular expression within Lark."""
+    return "".join(c if (c.isascii() and c.isalnum()) or c in '_"' else rf"\x{{{ord(c):x}}}" for c in text)
