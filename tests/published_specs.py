@@ -132,7 +132,7 @@ def gpt_oss_20b() -> ModelSpec:
                 per_token=4,
                 expert=FeedForward(width=2880, bias=True, clamped=True),
                 scores="softmax_chosen",
-                router_bias=True,
+                router_bias="scores",
             ),
         )
 

@@ -58,16 +58,27 @@ class Experts:
     """How router scores become weights; `softmax_chosen`: over the chosen ones alone."""
     normalised: bool = False
     """Whether the weights of the chosen ones are brought to a sum of 1."""
-    router_bias: bool = False
-    """A bias of the scores; with sigmoid it bears on the choice alone (DeepSeek-V3)."""
+    router_bias: Literal["scores", "choice"] | None = None
+    """A bias of the scores (gpt-oss), or one that bears on the choice alone (DeepSeek-V3)."""
     weight_scale: float = 1.0
     groups: int = 1
-    """Experts stand in so many groups, of which `chosen_groups` are looked at (DeepSeek-V2)."""
+    """Experts stand in so many groups, of which `chosen_groups` are looked at: those with the best expert
+    (DeepSeek-V2), or with sigmoid those whose two best are best together (DeepSeek-V3)."""
     chosen_groups: int = 1
+    weigh_inputs: bool = False
+    """Weights are factors of what the chosen ones read, not of what they give (Llama 4)."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.per_token <= self.count:
             raise ValueError(f"{self.per_token} of {self.count} experts for each token cannot be")
+        if self.count % self.groups or not 1 <= self.chosen_groups <= self.groups:
+            raise ValueError(
+                f"{self.chosen_groups} of {self.groups} groups of {self.count} experts cannot be"
+            )
+        if self.per_token > self.chosen_groups * (self.count // self.groups):
+            raise ValueError(f"{self.chosen_groups} groups have no {self.per_token} experts to choose")
+        if self.shared_gate and self.shared is None:
+            raise ValueError("a gate of shared experts needs shared experts")
 
     @property
     def width(self) -> int:
@@ -80,7 +91,7 @@ class Experts:
 
     def shapes(self, width: int) -> Shapes:
         found: Shapes = {"router": (self.count, width)}
-        if self.router_bias:
+        if self.router_bias is not None:
             found["router.bias"] = (self.count,)
         found |= {f"experts.{n}": (self.count, *shape) for n, shape in self.expert.shapes(width).items()}
         if self.shared is not None:
@@ -147,7 +158,8 @@ class Block:
     def active_products(self, width: int) -> float:
         """Multiply-adds of one token in its matrices: of routed experts, the chosen ones."""
         active = {} if self.feed_forward is None else self.feed_forward.active()
-        sizes = {name: shape for name, shape in self.shapes(width).items() if len(shape) > 1}
+        shapes = self.shapes(width).items()
+        sizes = {name: shape for name, shape in shapes if len(shape) > 1 and not name.endswith(".bias")}
         return sum(math.prod(shape) * active.get(name, 1.0) for name, shape in sizes.items())
 
     @property

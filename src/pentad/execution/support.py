@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from pentad.errors import Incompatible
-from pentad.execution.layers import Block, Experts
+from pentad.execution.layers import Block
 from pentad.execution.mixers import Attention
 from pentad.execution.positions import RelativeBuckets
 from pentad.execution.spec import ModelSpec
@@ -41,12 +41,8 @@ def _unsupported(block: Block) -> Iterator[str]:
             yield "gates what attention gives"
     if block.cross is not None:
         yield "has cross-attention"
-    if isinstance(feed_forward, Experts):
-        yield "has routed experts"
-    elif feed_forward is None:
+    if feed_forward is None:
         yield "has no feed-forward"
-    elif feed_forward.clamped:
-        yield "has a clamped activation"
 
 
 def first_unsupported(spec: ModelSpec, limits: Limits = unsupported_parts) -> str | None:

@@ -3,12 +3,13 @@
 The program knows canonical names only; a source maps them to its file's names. Canonical names:
 `embed`, `positions`, `token_types`, `embed_norm`, `final_norm`, `head`, and per layer i
 `layers.{i}.` + `attn_norm`, `q`, `k`, `v`, `o`, `q_norm`, `k_norm`, `ffn_norm`, `gate`, `up`,
-`down`; a bias adds `.bias`. Matrices are [out, in].
+`down`; a bias adds `.bias`. Matrices are [out, in]. Routed experts have `router`, and `experts.gate`,
+`experts.up` and `experts.down` of one matrix for each expert, [X, out, in]; shared ones `shared.gate` ...
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -39,6 +40,12 @@ class StoredTensor:
         """The same with its bytes in reach, for who reads them in parts."""
         return self
 
+    def slices(self) -> Iterator[StoredTensor]:
+        """Along the first axis, of a stack its matrices one by one."""
+        count, shape = self.shape[0], self.shape[1:]
+        for i, data in enumerate(self.data.reshape(count, -1)):
+            yield StoredTensor(name=f"{self.name}[{i}]", format=self.format, shape=shape, data=data)
+
 
 class MadeTensor(StoredTensor):
     """A tensor put together of others whenever its `data` is asked for, and kept nowhere.
@@ -46,8 +53,9 @@ class MadeTensor(StoredTensor):
     Ask once, use it and let it go: a model's memory is then that of its largest such tensor.
     """
 
-    __slots__ = ("_make", "_origins")
+    __slots__ = ("_make", "_members", "_origins")
     _make: Callable[[], npt.NDArray[np.uint8]]
+    _members: tuple[StoredTensor, ...]
     _origins: tuple[npt.NDArray[np.uint8], ...]
 
     def __init__(
@@ -58,12 +66,19 @@ class MadeTensor(StoredTensor):
         shape: tuple[int, ...],
         make: Callable[[], npt.NDArray[np.uint8]],
         origins: tuple[npt.NDArray[np.uint8], ...],
+        members: tuple[StoredTensor, ...] = (),
     ) -> None:
-        """`origins`: the views of files that `make` reads."""
+        """A tensor that `make` gives the bytes of.
+
+        Args:
+            origins: the views of files that `make` reads.
+            members: its slices along the first axis, where each can be had without the others.
+        """
         for key, value in (("name", name), ("format", format), ("shape", shape)):
             object.__setattr__(self, key, value)
         object.__setattr__(self, "_make", make)
         object.__setattr__(self, "_origins", origins)
+        object.__setattr__(self, "_members", members)
 
     @property
     def data(self) -> npt.NDArray[np.uint8]:
@@ -75,6 +90,9 @@ class MadeTensor(StoredTensor):
 
     def held(self) -> StoredTensor:
         return StoredTensor(name=self.name, format=self.format, shape=self.shape, data=self.data)
+
+    def slices(self) -> Iterator[StoredTensor]:
+        yield from self._members or self.held().slices()
 
 
 class WeightSource(Protocol):

@@ -257,7 +257,8 @@ class Product:
 
 def products_of(block: Block, width: int) -> tuple[Product, ...]:
     """Every matrix product of one layer; q, k and v of attention are one."""
-    shapes = {name: shape for name, shape in block.shapes(width).items() if len(shape) > 1}
+    every = block.shapes(width).items()
+    shapes = {name: shape for name, shape in every if len(shape) > 1 and not name.endswith(".bias")}
     found = []
     if isinstance(block.mixer, Attention):
         (q, _), (kv, _) = shapes.pop("q"), shapes.pop("k")

@@ -80,7 +80,9 @@ def _decoder_limits(spec: ModelSpec) -> Iterator[str]:
 def _layer_limits(block: Block) -> Iterator[str]:
     mixer, inner = block.mixer, block.feed_forward
     assert isinstance(mixer, Attention)
-    assert isinstance(inner, FeedForward)
+    if not isinstance(inner, FeedForward):
+        yield "it has routed experts"
+        return
     if block.norm.kind != "rms":
         yield "it has layer norms"
     if block.placement == "post":
@@ -92,7 +94,7 @@ def _layer_limits(block: Block) -> Iterator[str]:
     if block.residual_scale != 1:
         yield "it scales what it adds to the stream"
     yield from _score_limits(mixer)
-    if not inner.gated or inner.activation != "silu":
+    if not inner.gated or inner.activation != "silu" or inner.clamped:
         yield "its feed-forward is not SwiGLU"
     if mixer.out_bias or inner.bias:
         yield "it has biases on " + ", ".join(["ffn"] * inner.bias + ["out"] * mixer.out_bias)
@@ -140,7 +142,9 @@ def _encoder_limits(spec: ModelSpec) -> Iterator[str]:
     block = spec.blocks[0]
     mixer, inner = block.mixer, block.feed_forward
     assert isinstance(mixer, Attention)
-    assert isinstance(inner, FeedForward)
+    if not isinstance(inner, FeedForward):
+        yield "it has routed experts"
+        return
     if block.norm.kind != "layer":
         yield "it has no layer norms"
     if block.placement != "post":

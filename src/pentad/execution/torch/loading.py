@@ -8,14 +8,15 @@ from typing import Literal
 
 import torch
 
-from pentad.execution.layers import FeedForward
+from pentad.execution.layers import Experts, FeedForward
 from pentad.execution.mixers import Norm
 from pentad.execution.quant import dequantize, dequantize_rows
 from pentad.execution.spec import Attention, ModelSpec, Rope
+from pentad.execution.torch.feed_forward import DenseWeights, ExpertWeights
 from pentad.execution.torch.linear import Linear, linear
 from pentad.execution.torch.rope import half_order
 from pentad.execution.weight_reader import WeightReader
-from pentad.execution.weights import WeightSource
+from pentad.execution.weights import StoredTensor, WeightSource
 
 _CHUNK_ELEMENTS = 1 << 20
 """Numbers converted at once: bounds what a load needs beyond the weights to about 20 MB."""
@@ -43,9 +44,7 @@ class LayerWeights:
     k_norm: torch.Tensor | None
     ffn_norm: NormWeights | None
     """None in parallel blocks, which share `attn_norm`."""
-    gate: Linear | None
-    up: Linear
-    down: Linear
+    feed_forward: DenseWeights | ExpertWeights
     attn_out_norm: NormWeights | None = None
     ffn_out_norm: NormWeights | None = None
     sinks: torch.Tensor | None = None
@@ -121,7 +120,7 @@ class WeightLoader:
         prefix = f"layers.{index}."
         mixer, inner = block.mixer, block.feed_forward
         assert isinstance(mixer, Attention)
-        assert isinstance(inner, FeedForward)
+        assert inner is not None
         rows, normed = mixer.heads * mixer.head_dim, mixer.qk_norm is not None
         read = None if block.placement == "output" else block.norm
         given = block.norm if block.placement in ("both", "output") else None
@@ -132,15 +131,71 @@ class WeightLoader:
             q_norm=self._head_norm(prefix + "q_norm", mixer, block.norm, mixer.heads) if normed else None,
             k_norm=self._head_norm(prefix + "k_norm", mixer, block.norm, mixer.kv_heads) if normed else None,
             ffn_norm=None if block.shared_norm else self._norm(prefix + "ffn_norm", read),
-            gate=self._linear(prefix + "gate", inner.width, spec.width, bias=inner.bias)
-            if inner.gated
-            else None,
-            up=self._linear(prefix + "up", inner.width, spec.width, bias=inner.bias),
-            down=self._linear(prefix + "down", spec.width, inner.width, bias=inner.bias),
+            feed_forward=self._dense(prefix, inner)
+            if isinstance(inner, FeedForward)
+            else self._experts(prefix, inner),
             attn_out_norm=self._norm(prefix + "attn_out_norm", given),
             ffn_out_norm=self._norm(prefix + "ffn_out_norm", given),
             sinks=self._vector(prefix + "sinks", mixer.heads) if mixer.sinks else None,
         )
+
+    def _dense(self, prefix: str, record: FeedForward) -> DenseWeights:
+        width = self._spec.width
+        up, down = (record.width, width), (width, record.width)
+        return DenseWeights(
+            record=record,
+            gate=self._linear(prefix + "gate", *up, bias=record.bias) if record.gated else None,
+            up=self._linear(prefix + "up", *up, bias=record.bias),
+            down=self._linear(prefix + "down", *down, bias=record.bias),
+        )
+
+    def _experts(self, prefix: str, record: Experts) -> ExpertWeights:
+        width, expert = self._spec.width, record.expert
+        up, down = (expert.width, width), (width, expert.width)
+        biased = record.router_bias is not None
+        stacks = {
+            name: self._stack(f"{prefix}experts.{name}", record.count, *shape, bias=expert.bias)
+            for name, shape in (("gate", up), ("up", up), ("down", down))
+            if name != "gate" or expert.gated
+        }
+        return ExpertWeights(
+            record=record,
+            router=self._exact(prefix + "router", record.count, width),
+            router_bias=self._exact(prefix + "router.bias", record.count) if biased else None,
+            experts=tuple(
+                DenseWeights(
+                    record=expert,
+                    gate=stacks["gate"][i] if expert.gated else None,
+                    up=stacks["up"][i],
+                    down=stacks["down"][i],
+                )
+                for i in range(record.count)
+            ),
+            shared=None if record.shared is None else self._dense(prefix + "shared.", record.shared),
+            shared_gate=self._exact(prefix + "shared_gate", 1, width) if record.shared_gate else None,
+        )
+
+    def _stack(self, name: str, count: int, rows: int, columns: int, *, bias: bool) -> list[Linear]:
+        """One matrix for each expert."""
+        stored = self._reader.stored(name, (count, rows, columns))
+        shifts = self._vectors(name + ".bias", count, rows) if bias else [None] * count
+        found = []
+        for part, shift in zip(stored.slices(), shifts, strict=True):
+            weight = self._staged(rows, columns)
+            self._fill_from(weight, part.held())
+            found.append(self._finish(weight, shift))
+        return found
+
+    def _vectors(self, name: str, count: int, size: int) -> list[torch.Tensor]:
+        rows = torch.empty(count, size, dtype=self._dtype)
+        self._fill(rows, name)
+        return list(rows)
+
+    def _exact(self, name: str, *shape: int) -> torch.Tensor:
+        """In float32, whatever is computed in."""
+        values = torch.from_numpy(dequantize(self._reader.stored(name, shape)))
+        self._nbytes += values.nbytes
+        return values.to(self._device)
 
     def _qkv(self, prefix: str, mixer: Attention) -> Linear:
         """Queries, keys and values as one matrix, interleaved rotary rows brought into halves."""
@@ -212,7 +267,11 @@ class WeightLoader:
 
     def _fill(self, target: torch.Tensor, name: str, order: torch.Tensor | None = None) -> None:
         """Writes the tensor's values into `target`, row order[i] to row i if an order is given."""
-        stored = self._reader.stored(name, tuple(target.shape)).held()
+        self._fill_from(target, self._reader.stored(name, tuple(target.shape)).held(), order)
+
+    def _fill_from(
+        self, target: torch.Tensor, stored: StoredTensor, order: torch.Tensor | None = None
+    ) -> None:
         if target.dim() == 1:
             values = torch.from_numpy(dequantize(stored))
             target.copy_(values if order is None else values[order])

@@ -12,7 +12,6 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from pentad.execution.layers import FeedForward
 from pentad.execution.spec import Attention, Block, ModelSpec, Rope
 from pentad.execution.torch.attention import Rules
 from pentad.execution.torch.loading import LayerWeights, NormWeights, Weights
@@ -128,7 +127,7 @@ class Program:
         x = layer.o.plus(context, x)
         if layer.ffn_norm is not None:  # a parallel block feeds both halves the same norm
             read = normed(x, layer.ffn_norm)
-        return layer.down.plus(self._inner(record, layer, read), x)
+        return layer.feed_forward.plus(read, x)
 
     def _post_norm_block(
         self,
@@ -141,7 +140,7 @@ class Program:
     ) -> torch.Tensor:
         context = attend(i, self._qkv(i, record, layer, x, tables))
         x = normed(layer.o.plus(context, x), layer.attn_norm)
-        x = layer.down.plus(self._inner(record, layer, x), x)
+        x = layer.feed_forward.plus(x, x)
         return x if layer.ffn_norm is None else normed(x, layer.ffn_norm)
 
     def _general_block(
@@ -168,7 +167,7 @@ class Program:
             x = mixed
         norm = layer.attn_norm if record.shared_norm else layer.ffn_norm
         read = normed(x, norm) if before else x
-        fed = added(mixed, layer.down(self._inner(record, layer, read)), layer.ffn_out_norm)
+        fed = added(mixed, layer.feed_forward(read), layer.ffn_out_norm)
         return normed(fed, layer.ffn_norm) if record.placement == "post" else fed
 
     def _qkv(
@@ -184,14 +183,6 @@ class Program:
         if (turn := self._turns[i]) is not None:
             self._rotations[turn].turn(heads[:, : self._turned], tables[turn])
         return heads
-
-    def _inner(self, record: Block, layer: LayerWeights, x: torch.Tensor) -> torch.Tensor:
-        """The feed-forward's inner activations [N, F]."""
-        inner = record.feed_forward
-        assert isinstance(inner, FeedForward)
-        if layer.gate is None:
-            return layer.up.activated(x, inner.activation)
-        return layer.up.times(x, layer.gate.activated(x, inner.activation))
 
 
 def normed(x: torch.Tensor, norm: NormWeights | None) -> torch.Tensor:

@@ -15,6 +15,7 @@ from pentad.errors import Incompatible, InvalidRequest
 from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
 from pentad.execution.form import ModelForm
 from pentad.execution.kv.sizing import block_count
+from pentad.execution.layers import Experts
 from pentad.execution.sampling import draw_batch
 from pentad.execution.spec import ModelSpec
 from pentad.execution.support import check_supported
@@ -138,7 +139,9 @@ class TorchRunner:
             loaded = WeightLoader(spec, weights, dtype=precision, device=where, pack=pack).load()
             program = Program(spec, loaded)
             kernel = decode_kernel(where) if program.rules is None else None
-            recorded = graphs and kernel is not None and not attention_scores
+            # Which experts a step reads is known once it runs, so none can be recorded.
+            fixed = not any(isinstance(block.feed_forward, Experts) for block in spec.blocks)
+            recorded = graphs and fixed and kernel is not None and not attention_scores
             scored = attention_scores
             cache = KVCache(spec, blocks, block_size, precision, where, scratch=recorded, scored=scored)
             steps = None

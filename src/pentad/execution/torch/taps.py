@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pentad.errors import Incompatible
 from pentad.execution.layers import Activation
 from pentad.execution.spec import ModelSpec
 from pentad.execution.taps import Tap
 from pentad.execution.torch.attention import TextAttention
+from pentad.execution.torch.feed_forward import DenseWeights
 from pentad.execution.torch.linear import Linear
 from pentad.execution.torch.loading import LayerWeights, WeightLoader
 from pentad.execution.torch.program import Program
@@ -95,13 +97,18 @@ class LayerWalk:
         """What enters each matrix of the layer, by canonical name; nothing moves on."""
         q, o, gate, down = (InputStatistics(second_moments) for _ in range(4))
         weights = self._load(self._spec, layer, source)
+        inner = weights.feed_forward
+        if not isinstance(inner, DenseWeights):
+            raise Incompatible(
+                f"layer {layer} of {self._spec.name!r} has routed experts, whose inputs are not counted",
+                hint="choose a method that needs no calibration",
+            )
         # Keys and values see what queries see, the gate what the up projection sees.
         tapped = replace(
             weights,
             qkv=_Tapped(weights.qkv, q),
             o=_Tapped(weights.o, o),
-            up=_Tapped(weights.up, gate),
-            down=_Tapped(weights.down, down),
+            feed_forward=replace(inner, up=_Tapped(inner.up, gate), down=_Tapped(inner.down, down)),
         )
         self._through(self._spec, layer, tapped)
         found = {"q": q, "k": q, "v": q, "o": o, "gate": gate, "up": gate, "down": down}

@@ -76,6 +76,24 @@ class _Assembly(WeightLoader):
     ) -> Linear:
         return Dense(self._taken(name), self._taken(name + ".bias") if bias else None)
 
+    def _stack(
+        self,
+        name: str,
+        count: int,
+        rows: int,
+        columns: int,  # noqa: ARG002
+        *,
+        bias: bool,
+    ) -> list[Linear]:
+        shifts = self._vectors(name + ".bias", count, rows) if bias else [None] * count
+        return [Dense(weight, shift) for weight, shift in zip(self._taken(name), shifts, strict=True)]
+
+    def _vectors(self, name: str, count: int, size: int) -> list[torch.Tensor]:  # noqa: ARG002
+        return list(self._taken(name))
+
+    def _exact(self, name: str, *shape: int) -> torch.Tensor:  # noqa: ARG002
+        return self._taken(name)
+
     def _matrix(self, name: str, rows: int, columns: int) -> torch.Tensor:  # noqa: ARG002
         return self._taken(name)
 

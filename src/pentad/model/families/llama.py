@@ -12,11 +12,13 @@ import numpy as np
 
 from pentad.execution.spec import ModelSpec, Norm, Rope, RopeScaling
 from pentad.execution.uniform import uniform_spec
+from pentad.model.families import experts
 from pentad.model.families.base import Family
+from pentad.model.families.places import Names
 from pentad.model.files.fields import MAX_CONTEXT, MAX_LAYERS, Fields
 from pentad.model.files.formats import Container
 
-GGUF_NAMES = {
+GGUF_NAMES: Names = {
     "embed": "token_embd",
     "final_norm": "output_norm",
     "head": "output",
@@ -29,8 +31,9 @@ GGUF_NAMES = {
     "layers.{i}.gate": "blk.{i}.ffn_gate",
     "layers.{i}.up": "blk.{i}.ffn_up",
     "layers.{i}.down": "blk.{i}.ffn_down",
+    **experts.GGUF_NAMES,
 }
-CONFIG_NAMES = {
+CONFIG_NAMES: Names = {
     "embed": "model.embed_tokens",
     "final_norm": "model.norm",
     "head": "lm_head",
@@ -65,7 +68,7 @@ def describe_gguf(fields: Fields, container: Container) -> ModelSpec:
         scaling=_gguf_scaling(fields),
         frequency_factors=_frequency_factors(fields, container, rope_dim),
     )
-    return uniform_spec(
+    spec = uniform_spec(
         name=fields.source,
         family="llama",
         vocab_size=embed.shape[0],
@@ -81,6 +84,9 @@ def describe_gguf(fields: Fields, container: Container) -> ModelSpec:
         tied_head="output.weight" not in container.tensors,
         window=window or None,
     )
+    if fields.integer("expert_count", 0):  # Mixtral's files say that they are Llama's
+        return experts.with_experts(spec, experts.gguf_experts(fields, scores="softmax_chosen"))
+    return spec
 
 
 def _gguf_scaling(fields: Fields) -> RopeScaling | None:

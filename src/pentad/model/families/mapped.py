@@ -61,7 +61,8 @@ class MappedWeights:
         if not bound.files:
             return _filled(name, bound)
         parts = [self.container.tensor(file) for file in bound.files]
-        return _made(name, bound, parts)
+        format = _format_of(bound, parts)
+        return _stacked(name, bound, parts, format) if bound.stacked else _made(name, bound, parts[0], format)
 
 
 def _filled(name: str, bound: Bound) -> StoredTensor:
@@ -69,22 +70,33 @@ def _filled(name: str, bound: Bound) -> StoredTensor:
     return StoredTensor(name=name, format="F32", shape=bound.shape, data=values.reshape(-1).view(np.uint8))
 
 
-def _made(name: str, bound: Bound, parts: Sequence[StoredTensor]) -> StoredTensor:
-    """A view where the result's bytes lie side by side in one tensor, else made on demand."""
-    format = _format_of(bound, parts)
-    if len(parts) == 1 and format == parts[0].format and not any(step.computes for step in bound.steps):
-        view = _through(bound, _array(parts[0], format))
+def _made(name: str, bound: Bound, part: StoredTensor, format: TensorFormat) -> StoredTensor:
+    """A view where the result's bytes lie side by side, else made on demand."""
+    if format == part.format and not any(step.computes for step in bound.steps):
+        view = _through(bound, _array(part, format))
         if view.flags.c_contiguous:
             data = view.reshape(-1).view(np.uint8)
             return StoredTensor(name=name, format=format, shape=bound.shape, data=data)
 
     def make() -> Bytes:
-        arrays = [np.ascontiguousarray(_through(bound, _array(part, format))) for part in parts]
-        whole = np.stack(arrays) if bound.stacked else arrays[0]
+        whole = np.ascontiguousarray(_through(bound, _array(part, format)))
         return whole.reshape(-1).view(np.uint8)
 
+    return MadeTensor(name=name, format=format, shape=bound.shape, make=make, origins=part.origins)
+
+
+def _stacked(name: str, bound: Bound, parts: Sequence[StoredTensor], format: TensorFormat) -> StoredTensor:
+    """A stack whose members can each be had without the others."""
+    one = dataclasses.replace(bound, shape=bound.shape[1:], stacked=False)
+    members = tuple(_made(f"{name}[{i}]", one, part, format) for i, part in enumerate(parts))
+
+    def make() -> Bytes:
+        return np.concatenate([member.data.reshape(-1) for member in members])
+
     origins = tuple(origin for part in parts for origin in part.origins)
-    return MadeTensor(name=name, format=format, shape=bound.shape, make=make, origins=origins)
+    return MadeTensor(
+        name=name, format=format, shape=bound.shape, make=make, origins=origins, members=members
+    )
 
 
 def _format_of(bound: Bound, parts: Sequence[StoredTensor]) -> TensorFormat:

@@ -7,6 +7,7 @@ import dataclasses
 from pentad.execution.spec import ModelSpec
 from pentad.model.families import llama, qwen2
 from pentad.model.families.base import Family
+from pentad.model.families.places import Names
 from pentad.model.files.fields import Fields
 from pentad.model.files.formats import Container
 
@@ -26,18 +27,20 @@ def _normed(spec: ModelSpec) -> ModelSpec:
     return dataclasses.replace(changed, family="qwen3")
 
 
+GGUF_NAMES: Names = {
+    **llama.GGUF_NAMES,
+    "layers.{i}.q_norm": "blk.{i}.attn_q_norm",
+    "layers.{i}.k_norm": "blk.{i}.attn_k_norm",
+}
+CONFIG_NAMES: Names = {
+    **llama.CONFIG_NAMES,
+    "layers.{i}.q_norm": "model.layers.{i}.self_attn.q_norm",
+    "layers.{i}.k_norm": "model.layers.{i}.self_attn.k_norm",
+}
 FAMILY = Family(
     name="qwen3",
     describe_gguf=describe_gguf,
     describe_config=describe_config,
-    gguf_names={
-        **llama.GGUF_NAMES,
-        "layers.{i}.q_norm": "blk.{i}.attn_q_norm",
-        "layers.{i}.k_norm": "blk.{i}.attn_k_norm",
-    },
-    config_names={
-        **llama.CONFIG_NAMES,
-        "layers.{i}.q_norm": "model.layers.{i}.self_attn.q_norm",
-        "layers.{i}.k_norm": "model.layers.{i}.self_attn.k_norm",
-    },
+    gguf_names=GGUF_NAMES,
+    config_names=CONFIG_NAMES,
 )

@@ -1,0 +1,92 @@
+"""Families with routed experts: folders and GGUF files of tiny random weights against the reference code."""
+
+from __future__ import annotations
+
+import pathlib
+from functools import partial
+from typing import Any
+
+import pytest
+
+from expert_models import TinyModel, V, open_folder, open_gguf, reference, runner_of, save_folder, save_gguf
+from pentad.execution.torch.runner import TorchRunner
+from ragged_batches import check_cut_sequences, check_mixed_step
+
+TOLERANCE = 1e-3
+FAMILIES = {
+    "mixtral": TinyModel(
+        config="Mixtral",
+        sizes={"num_local_experts": 5, "num_experts_per_tok": 2},
+        arch="llama",
+        metadata={"expert_count": 5, "expert_used_count": 2},
+        rope_rows="interleaved",
+    ),
+    "qwen2-moe": TinyModel(
+        config="Qwen2Moe",
+        sizes={
+            "num_experts": 6,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 32,
+            "shared_expert_intermediate_size": 64,
+        },
+        arch="qwen2moe",
+        metadata={
+            "expert_count": 6,
+            "expert_used_count": 3,
+            "expert_feed_forward_length": 32,
+            "expert_shared_feed_forward_length": 64,
+        },
+    ),
+    "qwen3-moe": TinyModel(
+        config="Qwen3Moe",
+        sizes={
+            "num_experts": 7,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 32,
+            "norm_topk_prob": True,
+            "head_dim": 32,
+        },
+        arch="qwen3moe",
+        metadata={"expert_count": 7, "expert_used_count": 3, "expert_feed_forward_length": 32},
+    ),
+}
+Loaded = tuple[Any, TorchRunner, TorchRunner]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    """The reference, and our runners of its folder and of its GGUF file."""
+    tiny, folder = FAMILIES[request.param], tmp_path_factory.mktemp("model")
+    model = tiny.build()
+    files = open_folder(save_folder(model, folder)), open_gguf(save_gguf(model, tiny, folder))
+    return model, runner_of(*files[0]), runner_of(*files[1])
+
+
+@pytest.mark.parametrize("file", [1, 2], ids=["folder", "gguf"])
+def test_logits_equal_the_reference_whole_in_chunks_and_from_the_cache(loaded: Loaded, file: int) -> None:
+    check_cut_sequences(loaded[file].logits, partial(reference, loaded[0]), V, TOLERANCE)
+
+
+@pytest.mark.parametrize("file", [1, 2], ids=["folder", "gguf"])
+def test_a_sequence_gets_in_a_batch_what_it_gets_alone(loaded: Loaded, file: int) -> None:
+    check_mixed_step(loaded[file].logits, partial(reference, loaded[0]), V, TOLERANCE)
+
+
+def test_every_parameter_is_counted(loaded: Loaded) -> None:
+    model, *runners = loaded
+    published = sum(value.numel() for value in model.parameters())
+    assert [runner.spec.parameters for runner in runners] == [published, published]
+
+
+@pytest.mark.parametrize("name", ["qwen3-moe", "qwen2-moe"])
+def test_some_layers_may_stay_dense(name: str, tmp_path: pathlib.Path) -> None:
+    tiny = FAMILIES[name]
+    mixed = TinyModel(
+        config=tiny.config,
+        sizes={**tiny.sizes, "mlp_only_layers": [1]},
+        arch=tiny.arch,
+        metadata=tiny.metadata,
+    )
+    model = mixed.build()
+    spec, weights = open_folder(save_folder(model, tmp_path))
+    check_mixed_step(runner_of(spec, weights).logits, partial(reference, model), V, TOLERANCE)
