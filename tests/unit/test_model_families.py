@@ -191,6 +191,8 @@ def test_every_family_names_a_place_for_each_of_its_tensors(name: str) -> None:
         "gpt_bigcode": make.learned_spec(),
         "bert": spec_of(MINILM),
     }
+    if family.name not in kinds:
+        pytest.skip("files of it are loaded in tests/parity/test_expert_families.py")
     needed = {key.removesuffix(".bias") for key in kinds[family.name].tensors()}
     needed = {f"layers.{{i}}.{key.split('.')[2]}" if key.startswith("layers.") else key for key in needed}
     assert needed <= set(family.gguf_names)
