@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from pentad.execution.formats.table import GEOMETRY
 from pentad.execution.native.library import built, cpu_flags, usable
-from pentad.execution.quant import GEOMETRY
 from pentad.execution.spec import ModelSpec, Norm, Rope
 from pentad.execution.uniform import uniform_spec
 from pentad.execution.weights import StoredTensor, TensorFormat
@@ -27,6 +27,19 @@ _STEPS: Mapping[str, tuple[int, float, float]] = {
     "Q4_K": (0, 1 / 128, 7.5),
     "Q5_K": (0, 1 / 256, 15.5),
     "Q6_K": (208, 1 / 1024, 0),
+    "Q8_1": (0, 1 / 64, 0),
+    "Q2_K": (80, 1 / 12, 1.5),
+    "Q3_K": (108, 1 / 48, 0),
+    "IQ1_S": (0, 1 / 8, 0),
+    "IQ2_XXS": (0, 1 / 64, 0),
+    "IQ2_XS": (0, 1 / 64, 0),
+    "IQ2_S": (0, 1 / 64, 0),
+    "IQ3_XXS": (0, 1 / 160, 0),
+    "IQ3_S": (0, 1 / 160, 0),
+    "IQ4_NL": (0, 1 / 64, 0),
+    "IQ4_XS": (0, 1 / 1200, 0),
+    "TQ1_0": (52, 1, 0),
+    "TQ2_0": (64, 1, 0),
 }
 """Format to the byte offset of its fp16 step, a step that gives weights of about 1, and the mean code
 where a minimum, in the next two bytes, has to bring the mean to 0."""
@@ -46,15 +59,34 @@ def stored(name: str, format: TensorFormat, shape: tuple[int, ...], rng: np.rand
     geometry = GEOMETRY[format]
     count = int(np.prod(shape)) // geometry.elements
     blocks = rng.integers(0, 256, (count, geometry.bytes), dtype=np.uint8)
-    offset, step, middle = _STEPS[format]
+    if format == "Q8_K":
+        blocks[:, :4] = (
+            (spread / 64 * rng.uniform(0.5, 1.5, count)).astype("<f4").view(np.uint8).reshape(-1, 4)
+        )
+        return StoredTensor(name=name, format=format, shape=shape, data=blocks.reshape(-1))
+    offset, step, middle = _STEPS.get(format, (0, 1 / 8, 0))
     steps = (step * spread * rng.uniform(0.5, 1.5, count)).astype(np.float16)
+    if format == "IQ1_M":
+        _spread_over_words(blocks[:, 48:], steps)
+        return StoredTensor(name=name, format=format, shape=shape, data=blocks.reshape(-1))
     blocks[:, offset : offset + 2] = steps.view(np.uint8).reshape(count, 2)
     if middle:
         minima = (steps * (middle if format.endswith("_K") else -middle)).astype(np.float16)
         blocks[:, offset + 2 : offset + 4] = minima.view(np.uint8).reshape(count, 2)
+    if format == "Q2_K":
+        blocks[:, :16] = (blocks[:, :16] & 15) * 17
+    if format == "TQ2_0":
+        blocks[:, :64] &= 0b10101010  # no code has both bits
     if format in ("Q4_K", "Q5_K"):
         blocks[:, 4:16] = _equal_scales_and_minima(rng.integers(0, 64, (count, 8), dtype=np.uint8))
     return StoredTensor(name=name, format=format, shape=shape, data=blocks.reshape(-1))
+
+
+def _spread_over_words(words: np.ndarray, steps: np.ndarray) -> None:
+    """Writes the four nibbles of each fp16 number as the upper ones of four words of 16 bits."""
+    for i in range(4):
+        nibble = (steps.view(np.uint16) >> (4 * i) & 15).astype(np.uint8)
+        words[:, 2 * i + 1] = words[:, 2 * i + 1] & 15 | nibble << 4
 
 
 def _equal_scales_and_minima(values: np.ndarray) -> np.ndarray:

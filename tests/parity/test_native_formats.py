@@ -9,9 +9,9 @@ import pytest
 
 from native_support import HERE, divergence, random_weights, tiny_spec, torch_runner
 from pentad.execution.batch import RaggedBatch
+from pentad.execution.formats.table import GEOMETRY
+from pentad.execution.native.forms import FORMS
 from pentad.execution.native.runner import NativeRunner
-from pentad.execution.native.structs import PACKED_BITS
-from pentad.execution.quant import GEOMETRY
 from pentad.execution.spec import ModelSpec, Rope, RopeScaling
 from pentad.execution.weights import TensorFormat
 from ragged_batches import ragged
@@ -66,7 +66,7 @@ def assert_close(spec: ModelSpec, format: TensorFormat, kernels: str, prompt: in
 
 
 INT4 = pytest.mark.row("cpu-intel-int4", "mechanism")
-FORMATS_HERE = [pytest.param(format, marks=INT4 if PACKED_BITS[format] <= 5 else ()) for format in GEOMETRY]
+FORMATS_HERE = [pytest.param(format, marks=INT4 if FORMS[format].bits <= 5 else ()) for format in GEOMETRY]
 
 
 @pytest.mark.parametrize("kernels", HERE)

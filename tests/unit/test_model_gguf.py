@@ -147,7 +147,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "offset that wraps": (make.gguf([], [make.info("t", [8], 0, (1 << 64) - 32)], bytes(64)), "would end at"),
     "misaligned offset": (make.gguf([], [make.info("t", [8], 0, 4)], bytes(64)), "no multiple of 32"),
     "unknown tensor type": (make.gguf([], [make.info("t", [8], 999)], bytes(64)), "ggml type 999"),
-    "type we lack": (make.gguf([], [make.info("t", [256], 10)], bytes(128)), "readable are F32"),
+    "type we lack": (make.gguf([], [make.info("t", [256], 4)], bytes(128)), "readable are F32"),
     "row of part of a block": (make.gguf([], [make.info("t", [33], 8)], bytes(64)), "no multiple of Q8_0"),
     "duplicate tensor": (make.gguf([], ONE * 2, bytes(64)), "'t' appears twice"),
     "overlapping tensors": (

@@ -12,7 +12,8 @@ from types import MappingProxyType
 import numpy as np
 
 from pentad.errors import Incompatible
-from pentad.execution.quant import GEOMETRY, Bytes, Floats
+from pentad.execution.formats.base import Bytes, Floats
+from pentad.execution.formats.table import GEOMETRY
 from pentad.execution.weights import StoredTensor, TensorFormat
 
 

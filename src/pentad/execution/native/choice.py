@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from pentad.errors import Incompatible, UnknownName
+from pentad.execution.native.forms import FORMS
 from pentad.execution.native.library import NEEDS, usable
-from pentad.execution.native.structs import FORMATS
 from pentad.execution.positions import Alibi
 from pentad.execution.spec import Attention, Block, FeedForward, ModelSpec
 from pentad.execution.support import first_unsupported, unsupported_parts
@@ -119,7 +119,7 @@ def unsupported_storage(weights: WeightSource) -> str | None:
     """The first tensor in a format that cannot be packed; None if there is none."""
     for name in weights.names():
         stored = weights.tensor(name)
-        if stored.format not in FORMATS:
+        if stored.format not in FORMS:
             return f"its tensor {name!r} is stored as {stored.format}"
     return None
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from pentad.errors import BadModelFile, Incompatible, Infeasible, InvalidRequest
 from pentad.execution.native.choice import choose_kernels, unsupported_encoder, unsupported_storage
+from pentad.execution.native.forms import FORMS, given_whole
 from pentad.execution.native.library import KernelLibrary, built, cpu_flags, open_library
 from pentad.execution.native.runner import default_threads
 from pentad.execution.native.structs import ENCODER_TENSORS, FORMATS, EncoderConfig
@@ -127,7 +128,7 @@ class NativeEncoder:
     def _load(self, reader: WeightReader) -> None:
         for name, layer, shape in _matrices(self.spec):
             stored = reader.stored(_canonical(name, layer), shape)
-            self._set(name, layer, stored.format, np.ascontiguousarray(stored.data), shape)
+            self._set(name, layer, FORMS[stored.format].given, given_whole(stored), shape)
         for name, layer, parts, size in _vectors(self.spec):
             values = [dequantize(reader.stored(_canonical(part, layer), (size,))) for part in parts]
             self._set(name, layer, "F32", np.concatenate(values), (1, size * len(parts)))

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pentad.errors import BadModelFile
+from pentad.execution.native.forms import FORMS, GROUP_ROWS, given_rows
 from pentad.execution.native.library import KernelLibrary
 from pentad.execution.native.packed import PackedCache, forget_pages, mapped_file
 from pentad.execution.native.structs import FORMATS, TENSORS
@@ -100,7 +101,7 @@ class NativeLoader:
         for matrix in matrices:
             rows, columns = matrix.shape
             place = memory.ctypes.data + matrix.offset
-            code, format = TENSORS[matrix.name], FORMATS[matrix.stored.format]
+            code, format = TENSORS[matrix.name], FORMS[matrix.stored.format].code
             if self._functions.pentad_attach(self._model, code, matrix.layer, format, rows, columns, place):
                 raise BadModelFile(
                     f"model {self._spec.name!r}: tensor {matrix.stored.name!r} has an odd shape"
@@ -115,7 +116,7 @@ class NativeLoader:
         offset = 0
         for name, layer, shape in _matrix_shapes(self._spec):
             stored = self._reader.stored(_canonical(name, layer), shape)
-            nbytes = self._functions.pentad_packed_bytes(FORMATS[stored.format], *shape)
+            nbytes = self._functions.pentad_packed_bytes(FORMS[stored.format].code, *shape)
             turned = self._interleaved and name in ("q", "k")
             yield _Matrix(name=name, layer=layer, stored=stored, turned=turned, offset=offset, nbytes=nbytes)
             offset += -(-nbytes // _ALIGNMENT) * _ALIGNMENT
@@ -145,20 +146,23 @@ class NativeLoader:
             raise BadModelFile(f"model {self._spec.name!r}: tensor {name!r} of layer {layer} cannot be kept")
 
     def _pack(self, matrix: _Matrix, memory: npt.NDArray[np.uint8]) -> None:
-        data = np.ascontiguousarray(matrix.stored.data)
-        failed = self._functions.pentad_pack(
-            self._model,
-            FORMATS[matrix.stored.format],
-            data.ctypes.data,
-            *matrix.shape,
-            int(matrix.turned),
-            memory.ctypes.data + matrix.offset,
-        )
-        if failed:
-            raise BadModelFile(
-                f"model {self._spec.name!r}: tensor {matrix.stored.name!r} of shape {matrix.shape} "
-                f"in {matrix.stored.format} cannot be packed"
+        form, (rows, columns) = FORMS[matrix.stored.format], matrix.shape
+        group_bytes = matrix.nbytes // -(-rows // GROUP_ROWS)
+        for start, count, data in given_rows(matrix.stored, together=self._spec.head_dim):
+            failed = self._functions.pentad_pack(
+                self._model,
+                form.code,
+                data.ctypes.data,
+                count,
+                columns,
+                int(matrix.turned),
+                memory.ctypes.data + matrix.offset + start // GROUP_ROWS * group_bytes,
             )
+            if failed:
+                raise BadModelFile(
+                    f"model {self._spec.name!r}: tensor {matrix.stored.name!r} of shape {matrix.shape} "
+                    f"in {matrix.stored.format} cannot be packed"
+                )
         for part in matrix.stored.origins:
             forget_pages(part)
 

@@ -20,6 +20,7 @@ from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
 from pentad.execution.form import ModelForm
 from pentad.execution.kv.sizing import block_count
 from pentad.execution.native.choice import choose_kernels, unsupported_geometry, unsupported_storage
+from pentad.execution.native.forms import FORMS
 from pentad.execution.native.inputs import BatchInputs
 from pentad.execution.native.kv_format import (
     BLOCK_SIZE,
@@ -35,9 +36,7 @@ from pentad.execution.native.packed import PackedCache
 from pentad.execution.native.sampling import DrawPlan, greedy_drawn
 from pentad.execution.native.structs import (
     COLLECTIVES,
-    FORMATS,
     OPS,
-    PACKED_BITS,
     TENSORS,
     Config,
     ProgramOp,
@@ -195,7 +194,7 @@ class NativeRunner:
         runner.keeps_scores = attention_scores
         if not spec.tied_head:
             embedding = weights.tensor("embed")
-            packed = library.functions.pentad_packed_bytes(FORMATS[embedding.format], *embedding.shape)
+            packed = library.functions.pentad_packed_bytes(FORMS[embedding.format].code, *embedding.shape)
             runner.step_weight_bytes -= int(packed)
         return runner
 
@@ -372,11 +371,11 @@ def packed_form(spec: ModelSpec, weights: WeightSource, kv_dtype: str) -> ModelF
             stored = weights.tensor(f"layers.{i}.{name}")
             count = math.prod(stored.shape)
             elements += count
-            bits += count * PACKED_BITS[stored.format]
+            bits += count * FORMS[stored.format].bits
     head = weights.tensor("embed" if spec.tied_head else "head")
     return ModelForm(
         weight_bits=bits / elements,
-        head_bits=PACKED_BITS[head.format],
+        head_bits=FORMS[head.format].bits,
         kv_bits=8 * kv_element_bytes(spec, kv_dtype),
     )
 

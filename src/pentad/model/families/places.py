@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pentad.execution.formats.base import Floats
 from pentad.execution.mixers import Attention, Shape
-from pentad.execution.quant import Floats
 from pentad.execution.spec import Block, ModelSpec
 
 Array = npt.NDArray[Any]

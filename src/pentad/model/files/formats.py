@@ -1,30 +1,12 @@
-"""How each tensor format lays its values out: the arithmetic that every bounds check rests on."""
+"""What a model file has: tensors by name, and where each lies."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Protocol
 
-from pentad.execution.weights import StoredTensor, TensorFormat
-
-BLOCKS: Mapping[TensorFormat, tuple[int, int]] = MappingProxyType(
-    {
-        "F32": (1, 4),
-        "F16": (1, 2),
-        "BF16": (1, 2),
-        "Q4_0": (32, 18),
-        "Q4_1": (32, 20),
-        "Q5_0": (32, 22),
-        "Q5_1": (32, 24),
-        "Q8_0": (32, 34),
-        "Q4_K": (256, 144),
-        "Q5_K": (256, 176),
-        "Q6_K": (256, 210),
-    }
-)
-"""Format to (values per block, bytes per block). Blocks run along the last axis."""
+from pentad.execution.weights import StoredTensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,13 +17,15 @@ import pathlib
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from types import MappingProxyType
 from typing import Any, Final, cast
 
+from pentad.execution.formats.base import BlockFormat
+from pentad.execution.formats.table import GEOMETRY
+from pentad.execution.quant import stored_bytes
 from pentad.execution.weights import StoredTensor, TensorFormat
 from pentad.model.files.cursor import Cursor
-from pentad.model.files.formats import BLOCKS, TensorInfo
+from pentad.model.files.formats import TensorInfo
 from pentad.model.files.mapping import MappedFile
 
 MAGIC: Final = b"GGUF"
@@ -42,23 +44,10 @@ _SCALARS: Final[Mapping[int, str]] = MappingProxyType(
 )
 """Value type to `struct` code."""
 
-_FORMATS: Final[Mapping[int, TensorFormat]] = MappingProxyType(
-    {
-        0: "F32",
-        1: "F16",
-        2: "Q4_0",
-        3: "Q4_1",
-        6: "Q5_0",
-        7: "Q5_1",
-        8: "Q8_0",
-        12: "Q4_K",
-        13: "Q5_K",
-        14: "Q6_K",
-        30: "BF16",
-    }
+_FORMATS: Final[Mapping[int, BlockFormat]] = MappingProxyType(
+    {format.ggml: format for format in GEOMETRY.values()}
 )
-FORMAT_NUMBERS: Final[Mapping[TensorFormat, int]] = MappingProxyType({f: n for n, f in _FORMATS.items()})
-"""Format to its number in the table."""
+"""Number of a type in files to its format."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,8 +108,7 @@ class GgufFile:
         data_start = -(-cursor.position // alignment) * alignment
         infos: dict[str, TensorInfo] = {}
         for name, kind, shape, offset, start in heads:
-            values, block_bytes = BLOCKS[kind]
-            size = prod(shape) // values * block_bytes
+            size = stored_bytes(kind, shape)
             if offset % alignment:
                 cursor.fail(f"tensor {name!r} starts at {offset}, no multiple of {alignment}", start)
             if data_start + offset + size > self._file.size_bytes:
@@ -230,11 +218,11 @@ def _shape(cursor: Cursor, name: str) -> tuple[TensorFormat, tuple[int, ...]]:
         cursor.fail(f"tensor {name!r} has the impossible dimensions {sizes}", start)
     kind = _FORMATS.get(number := int(cursor.number("I", f"type of {name!r}")))
     if kind is None:
-        known = ", ".join(_FORMATS.values())
+        known = ", ".join(GEOMETRY)
         cursor.fail(f"tensor {name!r} has ggml type {number}, readable are {known}", cursor.position - 4)
-    if sizes[0] % BLOCKS[kind][0]:
-        cursor.fail(f"rows of {name!r} hold {sizes[0]} values, no multiple of {kind} blocks", start)
-    return kind, tuple(reversed(sizes))
+    if sizes[0] % kind.elements:
+        cursor.fail(f"rows of {name!r} hold {sizes[0]} values, no multiple of {kind.name} blocks", start)
+    return kind.name, tuple(reversed(sizes))
 
 
 def _alignment(cursor: Cursor, metadata: Mapping[str, Any]) -> int:

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
+from pentad.execution.formats.table import GEOMETRY
 from pentad.execution.quant import stored_bytes
 from pentad.execution.weights import StoredTensor, TensorFormat
-from pentad.model.files.gguf import FORMAT_NUMBERS, MAGIC
+from pentad.model.files.gguf import MAGIC
 
 ALIGNMENT: Final = 32
 _VERSION: Final = 3
@@ -107,7 +108,7 @@ def _header(pairs: Mapping[str, bytes], heads: list[TensorHead]) -> bytes:
     offset = 0
     for head in heads:
         shape = struct.pack(f"<I{len(head.shape)}Q", len(head.shape), *reversed(head.shape))
-        parts += (_text(head.name), shape, struct.pack("<IQ", FORMAT_NUMBERS[head.format], offset))
+        parts += (_text(head.name), shape, struct.pack("<IQ", GEOMETRY[head.format].ggml, offset))
         offset += -(-head.size_bytes // ALIGNMENT) * ALIGNMENT
     header = b"".join(parts)
     return header + b"\0" * (-len(header) % ALIGNMENT)

@@ -19,7 +19,7 @@ from typing import Any, Final, cast
 
 from pentad.errors import BadModelFile
 from pentad.execution.weights import StoredTensor, TensorFormat
-from pentad.model.files.formats import BLOCKS, TensorInfo
+from pentad.model.files.formats import TensorInfo
 from pentad.model.files.mapping import MappedFile
 
 MAX_HEADER_BYTES: Final = 100_000_000
@@ -46,7 +46,10 @@ _SIZES: Final[Mapping[str, int]] = MappingProxyType(
         "I64": 8,
     }
 )
-"""Element types by name to bytes. Only those in `BLOCKS` can hold weights here."""
+"""Element types by name to bytes. Only some hold weights."""
+
+_PLAIN: Final = frozenset({"F32", "F16", "BF16"})
+"""Types whose elements are weights as they stand."""
 
 
 class SafetensorsFile:
@@ -120,7 +123,7 @@ class SafetensorsFile:
     def tensor(self, name: str) -> StoredTensor:
         """A read-only view of the tensor. Raises KeyError, BadModelFile for a type that holds no weights."""
         info = self.tensors[name]
-        if info.format not in BLOCKS:
+        if info.format not in _PLAIN:
             raise BadModelFile(
                 f"{str(self.path)!r}: tensor {name!r} is {info.format}, weights are F32, F16 or BF16"
             )

@@ -14,7 +14,8 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from pentad.errors import Incompatible
-from pentad.execution.quant import Floats, dequantize
+from pentad.execution.formats.base import Floats
+from pentad.execution.quant import dequantize
 from pentad.execution.quantize import encode, fits, writable
 from pentad.execution.spec import ModelSpec
 from pentad.execution.taps import Tap

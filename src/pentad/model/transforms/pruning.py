@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from pentad.errors import InvalidRequest
-from pentad.execution.quant import Floats
+from pentad.execution.formats.base import Floats
 from pentad.execution.taps import Tap
 from pentad.execution.weights import TensorFormat
 from pentad.model.transforms.base import MatrixTransform

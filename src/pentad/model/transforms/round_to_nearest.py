@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pentad.execution.quant import Floats
+from pentad.execution.formats.base import Floats
 from pentad.execution.taps import Tap
 from pentad.execution.weights import TensorFormat
 from pentad.model.transforms.base import MatrixTransform

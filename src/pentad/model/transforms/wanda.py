@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from pentad.execution.quant import Floats
+from pentad.execution.formats.base import Floats
 from pentad.execution.taps import Tap
 from pentad.model.transforms.pruning import ScoredPruning
 
