@@ -13,7 +13,7 @@ from pentad.agent.memory.base import MemoryServices
 from pentad.agent.memory.store import LongTerm
 from pentad.agent.runtime import AgentRuntime
 from pentad.application.config import EngineSettings
-from pentad.application.wiring import local_backend
+from pentad.application.local_backend import local_backend
 from pentad.choice import Choice
 from pentad.model.embedding import LocalEmbedder
 from pentad.model.loading import open_model

@@ -173,6 +173,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             chosen_by=("scaler", "simulate --scaler"),
             about="how many replicas of which model are up, as the load comes and goes",
         ),
+        "eviction": Family(
+            layer="resource",
+            interface="pentad.resource.eviction.base:EvictionPolicy",
+            baseline="recent-cost",
+            chosen_by=("eviction",),
+            about="which loaded models leave when another one needs their memory",
+        ),
     }
 )
 """The families that people choose from; the other sections of the table are chosen by the code."""
@@ -199,6 +206,10 @@ _TABLE: dict[str, dict[str, str]] = {
     "scaler": {
         "fixed": "pentad.resource.scaling.fixed:FixedReplicas",
         "queue": "pentad.resource.scaling.queue:QueueScaler",
+    },
+    "eviction": {
+        "recent-cost": "pentad.resource.eviction.recent_cost:RecentCost",
+        "least-recent": "pentad.resource.eviction.least_recent:LeastRecent",
     },
     # execution layer: how messages and bytes travel between processes
     "transport": {

@@ -17,8 +17,8 @@ from pydantic import BaseModel, Field
 
 from gateway_support import Live, eventually, live, model_service
 from pentad.application.config import EngineSettings
+from pentad.application.local_backend import local_backend
 from pentad.application.services import Services
-from pentad.application.wiring import local_backend
 from pentad.execution.native.library import cpu_flags
 from pentad.model.loading import open_model
 

@@ -15,8 +15,8 @@ import pytest
 from gateway_support import Live, live, model_service
 from native_support import HERE
 from pentad.application.config import EngineSettings
+from pentad.application.local_backend import local_backend
 from pentad.application.services import Services
-from pentad.application.wiring import local_backend
 from pentad.errors import Incompatible, InvalidRequest
 from pentad.model.loading import open_model
 

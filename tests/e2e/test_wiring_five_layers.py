@@ -15,8 +15,8 @@ from pentad.agent.journal import Journal
 from pentad.agent.loading import load_agent
 from pentad.agent.runtime import AgentRuntime
 from pentad.application.config import EngineSettings
+from pentad.application.local_backend import local_backend
 from pentad.application.services import Services
-from pentad.application.wiring import local_backend
 from pentad.execution.scheduling import SchedulerInput, StepPlan
 from pentad.model.loading import open_model
 from pentad.resource.scheduling.sarathi import Sarathi

@@ -12,7 +12,7 @@ from pentad.agent.journal import Journal
 from pentad.agent.loading import load_agent
 from pentad.agent.runtime import AgentRuntime
 from pentad.application.config import EngineSettings
-from pentad.application.wiring import local_backend
+from pentad.application.local_backend import local_backend
 from pentad.model.loading import open_model
 from pentad.model.routing.fixed import Fixed
 from pentad.model.service import ModelService

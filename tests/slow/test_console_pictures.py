@@ -18,8 +18,8 @@ from pentad.agent.loading import load_agent
 from pentad.agent.runtime import AgentRuntime
 from pentad.agent.spec import AgentSpec
 from pentad.application.config import EngineSettings
+from pentad.application.local_backend import local_backend
 from pentad.application.services import Services
-from pentad.application.wiring import local_backend
 from pentad.choice import Choice
 from pentad.errors import BackendFailed
 from pentad.model.loading import open_model

@@ -10,8 +10,8 @@ import pytest
 
 from gateway_support import chat_body, eventually, leave_many, live, model_service
 from pentad.application.config import EngineSettings
+from pentad.application.local_backend import local_backend
 from pentad.application.services import Services
-from pentad.application.wiring import local_backend
 from pentad.model.loading import open_model
 
 

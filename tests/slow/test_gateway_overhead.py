@@ -12,8 +12,8 @@ import pytest
 
 from gateway_support import address, chat_body, head_of, live, model_service, scripted
 from pentad.application.config import EngineSettings
+from pentad.application.local_backend import local_backend
 from pentad.application.services import Services
-from pentad.application.wiring import local_backend
 from pentad.model.loading import open_model
 
 STREAMS = 8

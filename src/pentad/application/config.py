@@ -147,7 +147,7 @@ class Settings(_Section):
     $XDG_DATA_HOME/pentad (~/.local/share/pentad)."""
     models: tuple[str, ...] = ("smollm2-135m",)
     """Models to serve from the local store, by name, reference or path; the first is the default.
-    May be empty where `backends` are not."""
+    Of a folder of models each one is served. May be empty where `backends` are not."""
     embedding_model: str | None = "minilm"
     """Model for /v1/embeddings and long-term memory; null for none."""
     backends: tuple[RemoteBackend, ...] = ()
@@ -164,8 +164,16 @@ class Settings(_Section):
     """Data labels of runs whose prompts are kept too; those of runs without a label always are."""
     router: Strategy = Choice(name="fixed")
     """Which served model answers a request: a name, or name and options."""
+    memory_bytes: int | None = Field(default=None, ge=1 << 20)
+    """Memory for this process and all local models, or with a unit: 3GB. Absent: nine tenths of what is
+    free at the start, for the models."""
+    eviction: Strategy = Choice(name="recent-cost")
+    """Which loaded model leaves when another one needs its memory: a name, or name and options."""
+    keep_loaded_s: float | None = Field(default=None, ge=0)
+    """Seconds that a local model stays loaded without requests. Absent: until others need its memory."""
     scaler: Strategy | None = None
-    """When local models are loaded and unloaded: a name, or name and options. Absent: all stay loaded."""
+    """When local models are loaded and unloaded by load: a name, or name and options. All are loaded at
+    the start. Absent: by first use, within `memory_bytes`."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line written to standard error."""
     engine: EngineSettings = EngineSettings()

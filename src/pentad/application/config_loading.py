@@ -206,6 +206,7 @@ def _validated(values: dict[str, Any], sources: Mapping[str, str], path: pathlib
         ("kv_policy", settings.engine.kv_policy, "engine.kv_policy"),
         ("transport", settings.engine.transport, "engine.transport"),
         ("router", settings.router, "router"),
+        ("eviction", settings.eviction, "eviction"),
     ):
         _check_choice(family, choice, sources[leaf])
     if settings.engine.speculation.name != "none":

@@ -70,12 +70,7 @@ def load_engine(
 
     `drafts` are closed when they are loaded. Raises like `load_runner` and `make_speculation`.
     """
-    limits = EngineLimits(
-        max_batch_tokens=settings.max_batch_tokens,
-        max_sequences=settings.max_sequences,
-        max_waiting=settings.max_waiting,
-        kept_fraction=settings.kept_fraction,
-    )
+    limits = engine_limits(settings)
     policy: KVPolicy = build("kv_policy", settings.kv_policy)
     if policy.start(files.spec) is not None:  # told before the model is loaded
         check_combination(policy, files.spec, speculation=settings.speculation.name != NONE)
@@ -92,6 +87,16 @@ def load_engine(
         kv_policy=policy,
         memory=FreeMemory(clock) if choose(files, settings).device == "cpu" else None,
         check_invariants=settings.check_invariants,
+    )
+
+
+def engine_limits(settings: EngineSettings) -> EngineLimits:
+    """The limits that were set."""
+    return EngineLimits(
+        max_batch_tokens=settings.max_batch_tokens,
+        max_sequences=settings.max_sequences,
+        max_waiting=settings.max_waiting,
+        kept_fraction=settings.kept_fraction,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import pathlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,20 +18,17 @@ from pentad.agent.memories import Memories
 from pentad.agent.memory.base import MemoryServices
 from pentad.agent.prompt_store import PromptRetention
 from pentad.agent.runtime import AgentRuntime
-from pentad.application.config import EngineSettings, ModelPrice, RemoteBackend, Settings
+from pentad.application.config import ModelPrice, RemoteBackend, Settings
 from pentad.application.folders import use_data_home, use_home
+from pentad.application.local_models import LocalModels, found_models
 from pentad.application.runners import load_engine
 from pentad.application.services import Services
-from pentad.application.worker import supervised
-from pentad.errors import Incompatible, InvalidRequest, ModelNotFound
-from pentad.execution.backend import Backend, Embedder
+from pentad.errors import Incompatible, InvalidRequest
+from pentad.execution.backend import Backend
 from pentad.execution.loop import EngineDriver, EngineLoop
 from pentad.execution.worker.interpreters import Interpreters
-from pentad.model.backends.engine import EngineBackend
 from pentad.model.backends.openai import Endpoint
-from pentad.model.embedding import LocalEmbedder
-from pentad.model.guides import GuidedGrammars
-from pentad.model.loading import ModelFiles, open_model
+from pentad.model.loading import open_model
 from pentad.model.prices import Price
 from pentad.model.service import ModelService
 from pentad.model.store import ModelStore
@@ -64,42 +60,31 @@ async def build(
     store = ModelStore(use_home(settings))
     use_data_home(settings)
     async with AsyncExitStack() as undo:
-        # Loads in a thread of its own while the models do.
-        embedders = asyncio.create_task(_embedders(store, settings))
-        undo.callback(embedders.cancel)
-        backends: dict[str, Backend] = {}
+        found = await asyncio.to_thread(found_models, store, settings)
+        _check_names(settings, [one.stored.name for one in found])
         fleet = _fleet(settings, clock)
-        stored_models = [await asyncio.to_thread(store.resolve, ref) for ref in settings.models]
-        _check_names(settings, [stored.name for stored in stored_models])
-        for stored in stored_models:
-            drafts = [await asyncio.to_thread(store.resolve, draft) for draft in settings.engine.draft_models]
-            backend = await asyncio.to_thread(
-                local_backend,
-                store.open(stored),
-                settings.engine,
-                drafts=[open_model(draft.path, name=draft.name) for draft in drafts],
-                packed_folder=settings.packed_folder,
-                drain_s=settings.server.drain_s,
-                clock=clock,
-                workers=workers,
-                scaled=_scaled(fleet, store, stored, settings, clock),
-            )
-            undo.push_async_callback(backend.close)
-            backends[stored.name] = backend
+        local = LocalModels(store, settings, clock=clock, workers=workers)
+        undo.push_async_callback(local.pool.close)
+        backends, vectors = await local.start(found if fleet is None else found[:0])
+        if fleet is not None:
+            for one in found:
+                scaled = _scaled(fleet, store, one.stored, settings, clock)
+                backends[one.stored.name] = await asyncio.to_thread(local.load, one.stored, scaled=scaled)
+                undo.push_async_callback(backends[one.stored.name].close)
         for remote in settings.backends:
             backends[remote.name] = _remote_backend(remote)
             undo.push_async_callback(backends[remote.name].close)
-        vectors = await embedders
         models = ModelService(
             backends,
             embedders=vectors,
             router=choice.build("router", settings.router),
-            turns=_turns(settings, [stored.name for stored in stored_models], clock),
+            turns=_turns(settings, [one.stored.name for one in found], clock),
             prices={p.model: _price(p) for p in settings.prices},
             qualities=_qualities(settings, store, backends),
             clock=clock,
         )
         undo.pop_all()
+        undo.push_async_callback(local.pool.close)
         undo.push_async_callback(models.close)
         if fleet is not None:
             scaling = asyncio.create_task(fleet.run())
@@ -132,39 +117,6 @@ async def build(
         # Looked at before any run is taken up: it may need tools that these files bring.
         await asyncio.to_thread(agents.agents.entries)
         yield Services(models=models, agents=agents, clock=clock)
-
-
-def local_backend(
-    files: ModelFiles,
-    settings: EngineSettings,
-    *,
-    drafts: Sequence[ModelFiles] = (),
-    packed_folder: pathlib.Path | None = None,
-    drain_s: float = 5.0,
-    clock: Clock = time.monotonic,
-    workers: Interpreters | None = None,
-    scaled: Callable[[int, EngineDriver], EngineDriver] | None = None,
-) -> Backend:
-    """An opened model behind what computes it: our runner, scheduler, engine and loop, or llama.cpp.
-
-    With `workers` the engine is in a supervised process, unless `settings.transport` is in-process.
-    `scaled` puts the engine, with its bound of waiting requests, under a fleet scaler; it then stays in
-    this process.
-    """
-    if settings.backend == "llamacpp":
-        llama: Backend = registry.load("backend", "llamacpp").load(files, threads=settings.threads)
-        return llama
-    if workers is not None and scaled is None and settings.transport.name != "in-process":
-        for opened in (files, *drafts):
-            opened.close()
-        client = supervised(files, settings, drafts, packed_folder, workers)
-        return EngineBackend(files, client, drain_s=drain_s, grammars=GuidedGrammars(client.call))
-    engine = load_engine(files, settings, drafts, packed_folder=packed_folder, clock=clock)
-    files.close()
-    loop: EngineDriver = EngineLoop(engine)
-    if scaled is not None:
-        loop = scaled(settings.max_waiting, loop)
-    return EngineBackend(files, loop, drain_s=drain_s)
 
 
 def _fleet(settings: Settings, clock: Clock) -> LiveFleet | None:
@@ -244,28 +196,6 @@ def _qualities(settings: Settings, store: ModelStore, served: Iterable[str]) -> 
 
 def _price(setting: ModelPrice) -> Price:
     return Price(prompt=setting.prompt, completion=setting.completion, cached=setting.cached)
-
-
-async def _embedders(store: ModelStore, settings: Settings) -> dict[str, Embedder]:
-    """The embedding model by its name; none where nobody asked for one and the default is not here."""
-    ref = settings.embedding_model
-    if ref is None:
-        return {}
-    try:
-        stored = await asyncio.to_thread(store.resolve, ref)
-    except ModelNotFound:
-        if "embedding_model" in settings.model_fields_set:
-            raise
-        _log.warning(
-            "no embeddings and no long-term memory: the model %s is not here; `pentad pull %s` brings it",
-            ref,
-            ref,
-        )
-        return {}
-    opened = await asyncio.to_thread(
-        LocalEmbedder.open, stored.path, name=stored.name, kernels=settings.engine.kernels
-    )
-    return {stored.name: opened}
 
 
 def _remote_backend(remote: RemoteBackend) -> Backend:

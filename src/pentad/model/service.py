@@ -20,6 +20,7 @@ from pentad.errors import Incompatible, ModelNotFound
 from pentad.execution.backend import Backend, Completion, Delta, Embedder, NoticeDelta, StreamDone, collect
 from pentad.execution.hints import turn_hints
 from pentad.model.backends.openai_usage import estimated_tokens, media_tokens, prompt_bytes
+from pentad.model.backends.pooled import leased
 from pentad.model.backends.sizes import prompt_chars
 from pentad.model.cards import Embeddings, ModelCard
 from pentad.model.codecs import PromptRenderer, TokenCodec
@@ -234,7 +235,8 @@ class ModelService:
         embedder = self._embedders[model]
         started_s = self._clock()
         chars = sum(map(len, texts))
-        vectors, tokens = await in_thread(embedder.embed_counted, texts, chars=chars)
+        async with leased(embedder) as loaded:
+            vectors, tokens = await in_thread(loaded.embed_counted, texts, chars=chars)
         span = Span(layer="execution", name="embed", start_s=started_s, end_s=self._clock())
         return Embeddings(vectors=vectors, usage=Usage(prompt_tokens=tokens, spans=(span,)))
 

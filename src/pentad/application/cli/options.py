@@ -109,6 +109,14 @@ AGENTS = (
 )
 MODELS = (
     Flag(name="embedding_model", help="Model for embeddings; null for none.", metavar="MODEL"),
+    Flag(
+        name="memory_bytes",
+        help="Memory for all local models and this process, e.g. 3GB.",
+        option="--memory",
+        metavar="SIZE",
+    ),
+    Flag(name="eviction", help="Which model leaves; `pentad strategies eviction`.", metavar="NAME"),
+    Flag(name="keep_loaded_s", help="Seconds that a model stays loaded unused.", kind=float),
     Flag(name="scaler", help="When models are loaded; `pentad strategies scaler`.", metavar="NAME"),
     Flag(name="router", help="Which served model answers; `pentad strategies router`.", metavar="NAME"),
 )

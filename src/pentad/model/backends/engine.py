@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import cast
 
+from pentad.errors import Unavailable
 from pentad.execution.backend import Capabilities, Delta, StreamDone
 from pentad.execution.loop import EngineDriver
-from pentad.execution.request import StepOutput
+from pentad.execution.request import StepOutput, TokenRequest
 from pentad.model.backends.choices import open_choices, usage_of
 from pentad.model.backends.codec import FORMATS, ChatCodec, draw_seed
 from pentad.model.backends.preparation import prepare
@@ -16,7 +17,7 @@ from pentad.model.loading import ModelFiles
 from pentad.model.matchers import GrammarHost
 from pentad.model.media import MediaEncoder
 from pentad.model.tokenizer_facts import TokenizerFacts
-from pentad.types import Request
+from pentad.types import Clock, Request
 
 
 class EngineBackend:
@@ -131,3 +132,32 @@ class EngineBackend:
     async def close(self) -> None:
         """Lets running requests finish for `drain_s`, cancels the rest, closes the engine."""
         await self._loop.close(self._drain_s)
+
+
+class NoEngine:
+    """An EngineDriver for a backend that only reads: its tokenizer and template, without weights."""
+
+    elsewhere = False
+
+    def __init__(self, clock: Clock, max_sequence_tokens: int) -> None:
+        self.clock = clock
+        self.max_sequence_tokens = max_sequence_tokens
+
+    def refuse_if_full(self) -> None:
+        """Raises Unavailable: nothing is computed here."""
+        raise Unavailable("the model is not loaded", hint="try again")
+
+    def generate(self, requests: Sequence[TokenRequest]) -> AsyncIterator[StepOutput]:
+        """Raises Unavailable."""
+        raise Unavailable(f"the model is not loaded for {len(requests)} requests", hint="try again")
+
+    def check(self) -> str | None:
+        """See EngineDriver."""
+        return None
+
+    def stats(self) -> dict[str, float]:
+        """See EngineDriver."""
+        return {}
+
+    async def close(self, drain_s: float) -> None:
+        """Nothing is open."""

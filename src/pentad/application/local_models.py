@@ -1,0 +1,246 @@
+"""LocalModels: the models of this machine that one process serves, all within one memory budget."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pathlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+from pentad import choice
+from pentad.application.config import Settings
+from pentad.application.local_backend import in_worker, local_backend
+from pentad.application.model_memory import encoder_need, engine_need, models_budget
+from pentad.errors import ModelNotFound, PentadError
+from pentad.execution.backend import Backend, Capabilities, Embedder
+from pentad.execution.loop import EngineDriver
+from pentad.execution.worker.interpreters import Interpreters
+from pentad.model.backends.codec import FORMATS
+from pentad.model.backends.engine import EngineBackend, NoEngine
+from pentad.model.backends.pooled import PooledBackend, PooledEmbedder
+from pentad.model.embedding import LocalEmbedder
+from pentad.model.in_place import in_place, is_folder_of_models, models_in
+from pentad.model.loading import ModelFiles, open_model
+from pentad.model.store import ModelStore
+from pentad.model.stored import StoredModel
+from pentad.resource.model_pool import ModelPool
+from pentad.resource.model_slot import MemoryNeed
+from pentad.types import Clock
+
+_log = logging.getLogger(__name__)
+_READERS = 2
+"""Tokenizers of models that are not loaded which are kept open."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A model to be served."""
+
+    stored: StoredModel
+    named: bool
+    """Whether somebody named it; else it lies in a folder that was named, and is loaded on first use."""
+
+
+def found_models(store: ModelStore, settings: Settings) -> list[Found]:
+    """The models of `settings.models`, those of folders one by one.
+
+    Raises ModelNotFound with what there is, InvalidRequest for a folder without models.
+    """
+    found: list[Found] = []
+    for ref in settings.models:
+        folder = pathlib.Path(ref).expanduser()
+        if is_folder_of_models(folder):
+            found += [Found(stored=in_place(path), named=False) for path in models_in(folder)]
+        else:
+            found.append(Found(stored=store.resolve(ref), named=True))
+    return found
+
+
+class LocalModels:
+    """Knows what each model needs and how it is loaded; the pool knows when.
+
+    Args:
+        store: where models lie.
+        settings: of everything.
+        clock: monotonic.
+        workers: start the processes of engines, where `engine.transport` gives each its own; None: all are
+            in this one.
+    """
+
+    def __init__(
+        self, store: ModelStore, settings: Settings, *, clock: Clock, workers: Interpreters | None
+    ) -> None:
+        self.pool = ModelPool(
+            budget_bytes=models_budget(settings),
+            policy=choice.build("eviction", settings.eviction),
+            clock=clock,
+        )
+        self._store = store
+        self._settings = settings
+        self._clock = clock
+        self._workers = workers if in_worker(settings.engine) else None
+        self._stored: dict[str, StoredModel] = {}
+        self._open: dict[str, ModelFiles] = {}
+        """Of models whose first load comes next."""
+        self._reader = lru_cache(_READERS)(self._open_reader)
+
+    async def start(self, found: Sequence[Found]) -> tuple[dict[str, Backend], dict[str, Embedder]]:
+        """Places for all models; those that were named are loaded, as far as they fit together.
+
+        Raises:
+            PentadError: a model that was named cannot be loaded as asked, or the default one not at all.
+        """
+        backends: dict[str, Backend] = {}
+        embedders: dict[str, Embedder] = {}
+        loads: list[tuple[str, asyncio.Task[None]]] = []
+        for one in [*found, *self._embedding_model()]:
+            made = await asyncio.to_thread(self._added, one)
+            if isinstance(made, PooledBackend):
+                backends[one.stored.name] = made
+            elif made is not None:
+                embedders[one.stored.name] = made
+            if one.named and made is not None and self._fits_beside(made.slot.need):
+                loads.append((one.stored.name, asyncio.create_task(self.pool.load(one.stored.name))))
+                await asyncio.sleep(0)  # it is booked from here on
+        await asyncio.gather(*(load for _, load in loads), return_exceptions=True)
+        if self._workers is not None:
+            self._workers.close()  # those that were started ahead and nobody needs yet
+        for name, load in loads:
+            failure = self.pool.slots[name].failure or load.exception()
+            if failure is not None and name in (next(iter(backends), None), self._settings.embedding_model):
+                raise failure
+        return backends, embedders
+
+    def _embedding_model(self) -> list[Found]:
+        """The embedding model; none where nobody asked for one and the default is not here."""
+        ref = self._settings.embedding_model
+        if ref is None:
+            return []
+        try:
+            return [Found(stored=self._store.resolve(ref), named=True)]
+        except ModelNotFound:
+            if "embedding_model" in self._settings.model_fields_set:
+                raise
+        _log.warning(
+            "no embeddings and no long-term memory: the model %s is not here; `pentad pull %s` brings it",
+            ref,
+            ref,
+        )
+        return []
+
+    def _fits_beside(self, need: MemoryNeed) -> bool:
+        return self.pool.booked_bytes + need.total_bytes <= self.pool.budget_bytes
+
+    def _added(self, one: Found) -> PooledBackend | PooledEmbedder | None:
+        """The model's place; None for one of a folder that cannot be served, which the log tells."""
+        try:
+            return self.add(one.stored, keep_open=one.named)
+        except PentadError as error:
+            if one.named:
+                raise
+            _log.warning("model %s is not served: %s", one.stored.name, error)
+            return None
+
+    def add(self, stored: StoredModel, *, keep_open: bool = False) -> PooledBackend | PooledEmbedder:
+        """A place in the pool for one more model, not loaded yet. Takes the time to open it.
+
+        Args:
+            keep_open: whether it is loaded next, so that its files need not be opened again.
+
+        Raises:
+            BadModelFile, Infeasible, Incompatible: it cannot be loaded as asked.
+        """
+        files = self._store.open(stored)
+        try:
+            made = self._generator(stored, files) if files.spec.causal else self._embedder(stored, files)
+        except BaseException:
+            files.close()
+            raise
+        self._stored[stored.name] = stored
+        if keep_open and files.spec.causal:
+            self._open[stored.name] = files
+        else:
+            files.close()
+        return made
+
+    def _generator(self, stored: StoredModel, files: ModelFiles) -> PooledBackend:
+        engine = self._settings.engine
+        need = engine_need(
+            files, engine, budget_bytes=self.pool.budget_bytes, worker=self._workers is not None
+        )
+        self.pool.check_fits(stored.name, need)
+        slot = self.pool.add(
+            stored.name,
+            need=need,
+            load=partial(self.load, stored, need),
+            unload=_close,
+            keep_s=self._settings.keep_loaded_s,
+            max_waiting=engine.max_waiting,
+        )
+        capabilities = Capabilities(
+            model=stored.name,
+            context_length=files.spec.context_length,
+            formats=FORMATS,
+            logprobs=True,
+            token_prompts=True,
+            sampling=files.sampling,
+        )
+        ours = engine.backend == "engine"
+        return PooledBackend(slot, capabilities, reader=partial(self._reader, stored.name) if ours else None)
+
+    def _embedder(self, stored: StoredModel, files: ModelFiles) -> PooledEmbedder:
+        need = encoder_need(files)
+        self.pool.check_fits(stored.name, need)
+        slot = self.pool.add(
+            stored.name,
+            need=need,
+            load=partial(self._load_embedder, stored),
+            unload=_drop,
+            keep_s=self._settings.keep_loaded_s,
+        )
+        return PooledEmbedder(slot, files.spec.width)
+
+    def load(
+        self,
+        stored: StoredModel,
+        need: MemoryNeed | None = None,
+        *,
+        scaled: Callable[[int, EngineDriver], EngineDriver] | None = None,
+    ) -> Backend:
+        """The model in its engine. Raises what `local_backend` and `open_model` do.
+
+        Args:
+            need: what it may take; None: as it finds right on a machine of its own.
+            scaled: see `local_backend`.
+        """
+        settings = self._settings
+        drafts = [self._store.resolve(draft) for draft in settings.engine.draft_models]
+        kv_bytes = settings.engine.kv_bytes or (need and need.kv_bytes) or None
+        return local_backend(
+            self._open.pop(stored.name) if stored.name in self._open else self._store.open(stored),
+            settings.engine.model_copy(update={"kv_bytes": kv_bytes}),
+            drafts=[open_model(draft.path, name=draft.name) for draft in drafts],
+            packed_folder=settings.packed_folder,
+            drain_s=settings.server.drain_s,
+            clock=self._clock,
+            workers=self._workers,
+            scaled=scaled,
+        )
+
+    def _load_embedder(self, stored: StoredModel) -> Embedder:
+        return LocalEmbedder.open(stored.path, name=stored.name, kernels=self._settings.engine.kernels)
+
+    def _open_reader(self, name: str) -> EngineBackend:
+        files = self._store.open(self._stored[name])
+        files.close()
+        return EngineBackend(files, NoEngine(self._clock, files.spec.context_length))
+
+
+async def _close(backend: Backend) -> None:
+    await backend.close()
+
+
+async def _drop(_: Embedder) -> None:
+    """Nothing holds it any more, so its memory is given back."""

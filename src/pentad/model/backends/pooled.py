@@ -1,0 +1,148 @@
+"""PooledBackend and PooledEmbedder: local models that are loaded when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from typing import Any, Final, Literal, cast
+
+from pentad.errors import Incompatible, Unavailable
+from pentad.execution.backend import Backend, Capabilities, Delta, Embedder, StreamDone
+from pentad.model.codecs import PromptRenderer, TokenCodec
+from pentad.model.tokenizer_facts import TokenizerFacts
+from pentad.resource.model_slot import ModelSlot
+from pentad.types import Request, Span
+
+LOAD_SPAN: Final = "load"
+"""Of the time that a request waited for its model."""
+_GAUGES: Final = ("running", "waiting", "kv_blocks_held", "kv_usage_fraction")
+"""Of a model that is not loaded: 0."""
+
+
+class PooledBackend:
+    """Serves one model of a pool; requests wait while it is loaded.
+
+    Args:
+        slot: of the model.
+        capabilities: known from its files; once it is loaded, its own count.
+        reader: opens its tokenizer alone, for what needs no weights; None where the model has none of ours.
+    """
+
+    def __init__(
+        self,
+        slot: ModelSlot[Backend],
+        capabilities: Capabilities,
+        *,
+        reader: Callable[[], TokenCodec] | None = None,
+    ) -> None:
+        self.slot = slot
+        self._capabilities = capabilities
+        self._reader = reader
+        self._last: dict[str, float] = {}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        if self.slot.value is not None:
+            self._capabilities = self.slot.value.capabilities
+        return self._capabilities
+
+    async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
+        """The answer as it is made, behind the model's load. Raises what a lease and the model raise."""
+        clock = self.slot.clock
+        asked_s, loaded = clock(), self.slot.state == "loaded"
+        async with self.slot.lease() as backend:
+            span = Span(layer="resource", name=LOAD_SPAN, start_s=asked_s, end_s=clock())
+            async with aclosing(cast("AsyncGenerator[Delta, None]", backend.stream(request))) as deltas:
+                async for delta in deltas:
+                    if isinstance(delta, StreamDone) and not loaded:
+                        usage = delta.usage
+                        delta = StreamDone(usage=replace(usage, spans=(span, *usage.spans)))
+                    yield delta
+
+    def count_tokens(self, request: Request) -> int:
+        """See Backend; loads no weights."""
+        loaded = self.slot.value
+        if loaded is not None:
+            return loaded.count_tokens(request)
+        return cast("Backend", self._codec()).count_tokens(request)
+
+    def prompt_text(self, request: Request) -> str:
+        """See PromptRenderer. Raises Incompatible where the model is of another engine."""
+        return cast("PromptRenderer", self._codec()).prompt_text(request)
+
+    def tokenize(self, text: str, *, prefix: bool = False) -> list[int]:
+        """See TokenCodec."""
+        return self._codec().tokenize(text, prefix=prefix)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """See TokenCodec."""
+        return self._codec().detokenize(ids)
+
+    def tokenizer_facts(self) -> TokenizerFacts:
+        """See TokenCodec."""
+        return self._codec().tokenizer_facts()
+
+    def _codec(self) -> TokenCodec:
+        loaded: object = self.slot.value
+        if isinstance(loaded, TokenCodec):
+            return loaded
+        if self._reader is None:
+            raise Incompatible(
+                f"the tokenizer of model {self.slot.name!r} is not on this machine",
+                hint="choose a model that runs here",
+                param="model",
+            )
+        return self._reader()
+
+    def stats(self) -> dict[str, float]:
+        """See Backend; requests that wait for a load count as waiting."""
+        if self.slot.value is not None:
+            self._last = self.slot.value.stats()
+            found = dict(self._last)
+        else:
+            found = self._last | {name: 0.0 for name in _GAUGES if name in self._last}
+        return found | {"waiting": found.get("waiting", 0.0) + self.slot.waiting}
+
+    def check(self) -> str | None:
+        """See Backend. A model that is not loaded is healthy: others live on where its load failed."""
+        return None if self.slot.value is None else self.slot.value.check()
+
+    async def close(self) -> None:
+        """Nothing: the pool unloads its models."""
+
+
+class PooledEmbedder:
+    """Embeds with a model of a pool.
+
+    Args:
+        slot: of the model.
+        dimensions: of its vectors, known from its files.
+    """
+
+    def __init__(self, slot: ModelSlot[Embedder], dimensions: int) -> None:
+        self.slot = slot
+        self.dimensions = dimensions
+
+    def embed_counted(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
+        """See Embedder. Raises Unavailable while it is not loaded: whoever can wait takes a lease."""
+        if self.slot.value is None:
+            raise Unavailable(f"model {self.slot.name!r} is not loaded", hint="try again")
+        return self.slot.value.embed_counted(texts)
+
+
+def slot_of(served: Backend | Embedder | None) -> ModelSlot[Any] | None:
+    """The model's place in the pool; None for one that is always there, or elsewhere."""
+    return served.slot if isinstance(served, PooledBackend | PooledEmbedder) else None
+
+
+@asynccontextmanager
+async def leased(
+    embedder: Embedder, keep_s: float | Literal["same"] | None = "same"
+) -> AsyncIterator[Embedder]:
+    """The embedder, loaded for as long as it is used. Raises what `ModelSlot.lease` does."""
+    if isinstance(embedder, PooledEmbedder):
+        async with embedder.slot.lease(keep_s) as loaded:
+            yield loaded
+    else:
+        yield embedder

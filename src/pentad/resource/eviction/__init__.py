@@ -1,0 +1,1 @@
+"""Eviction: which loaded models leave when another one needs their memory."""
