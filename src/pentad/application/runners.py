@@ -25,6 +25,7 @@ from pentad.execution.native.packed import PackedCache, file_identity
 from pentad.execution.residency.base import PACKED_FILE
 from pentad.execution.runner import Runner
 from pentad.execution.scheduling import EngineLimits
+from pentad.model.files.gguf_parts import part_paths
 from pentad.model.loading import ModelFiles
 from pentad.model.stored import check_blobs
 from pentad.resource.sizing import kv_cache_bytes
@@ -162,7 +163,9 @@ def load_runner(
     if choice.runner == "native":
         options["key_centres"] = not drops
         cache = packed_folder and PackedCache(
-            folder=packed_folder, identity=file_identity(files.path), check=partial(check_blobs, files.path)
+            folder=packed_folder,
+            identity=file_identity(*part_paths(files.path)),
+            check=partial(check_blobs, files.path),
         )
         options |= {"cache": cache, "residency": residency}
     else:

@@ -16,7 +16,7 @@ from pentad.model.families import family_of
 from pentad.model.families.base import bind, check_geometry
 from pentad.model.files.fields import Fields
 from pentad.model.files.formats import Container
-from pentad.model.files.gguf import GgufFile
+from pentad.model.files.gguf_parts import open_gguf
 from pentad.model.files.safetensors import INDEX_NAME, SafetensorsFolder
 from pentad.model.sampling_defaults import from_generation_config
 from pentad.model.sampling_defaults import from_gguf as sampling_of_gguf
@@ -78,7 +78,7 @@ class ModelFiles:
 
 
 def open_model(path: str | pathlib.Path, *, name: str | None = None) -> ModelFiles:
-    """Opens a GGUF file or a Hugging Face folder. Nothing is copied and no code of it is run.
+    """Opens a GGUF file, with all its parts, or a Hugging Face folder. Nothing is copied, no code is run.
 
     Cost: the header, the vocabulary and the tokenizer; weights are mapped, not read.
 
@@ -106,7 +106,7 @@ def _pickle(path: pathlib.Path) -> BadModelFile:
 
 
 def _open_gguf(path: pathlib.Path, name: str) -> ModelFiles:
-    file = GgufFile(path)
+    file = open_gguf(path)
     try:
         fields = Fields(source=str(path), values=file.metadata)
         architecture = fields.text("general.architecture")

@@ -16,6 +16,7 @@ from pentad.errors import BadModelFile, InvalidRequest
 from pentad.execution.spec import ModelSpec
 from pentad.json_text import parse_json
 from pentad.model.files.gguf import GgufFile
+from pentad.model.files.gguf_parts import part_paths
 from pentad.model.files.safetensors import SafetensorsFile
 from pentad.model.sources.base import sha256_of
 
@@ -88,7 +89,7 @@ def check_blobs(path: pathlib.Path) -> None:
     Args:
         path: a file, or a folder whose files count. What lies elsewhere has no digest to be held to.
     """
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+    for file in sorted(path.iterdir()) if path.is_dir() else part_paths(path):
         blob = file.resolve()
         kind, _, digest = blob.name.partition("-")
         if kind != "sha256" or not is_digest(digest):

@@ -38,20 +38,24 @@ _HEADER: Final = struct.Struct("<8s32sQQ")
 _PAGE: Final = 4096
 
 
-def file_identity(path: pathlib.Path) -> str:
+def file_identity(*paths: pathlib.Path) -> str:
     """What tells one state of a model's weight files from another: path, size and times of change.
 
     The time of the inode's change is one that no program can set back, as it can the contents'.
 
     Args:
-        path: a file, or a folder whose safetensors files count.
+        paths: files, or a folder whose safetensors files count.
     """
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    files = [file for path in paths for file in _weight_files(path)]
     states = ((file.resolve(), file.stat()) for file in files)
     return "|".join(
         f"{file}:{state.st_size}:{state.st_mtime_ns}:{state.st_ctime_ns}:{state.st_ino}"
         for file, state in states
     )
+
+
+def _weight_files(path: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pentad.errors import Forbidden, InvalidRequest, ModelNotFound, PentadError, Unavailable
+from pentad.model.files.gguf_parts import part_names, whole_model
 from pentad.model.sources.base import MODEL_SUFFIXES, Fetched, HubRef, Progress, disk_full_is_infeasible
 from pentad.model.sources.hub_files import (
     HubFile,
@@ -109,8 +110,9 @@ class HubSource:
         return self._found(pathlib.Path(folder))
 
     def _choose(self, names: list[str], asked: list[str] | None) -> list[str]:
-        """The files of one model: those asked for, else a safetensors folder, else the only GGUF file."""
+        """The files of one model: those asked for, else a safetensors folder, else the only GGUF model."""
         if asked is not None:
+            asked = list(dict.fromkeys(part for name in asked for part in part_names(name)))
             if lacking := [name for name in asked if name not in names]:
                 there = [name for name in names if name.endswith(MODEL_SUFFIXES[:2])]
                 raise ModelNotFound(
@@ -123,8 +125,8 @@ class HubSource:
         if "config.json" in top and any(name.endswith(".safetensors") for name in top):
             return [name for name in top if not name.endswith(".gguf")]
         ggufs = [name for name in names if name.endswith(".gguf")]
-        if len(ggufs) == 1:
-            return ggufs
+        if parts := whole_model(names):
+            return list(parts)
         if ggufs:
             raise InvalidRequest(
                 f"{self.ref.repo!r} holds {len(ggufs)} GGUF files",
@@ -142,17 +144,19 @@ class HubSource:
             if path.is_file() and path.name.endswith(MODEL_SUFFIXES)
         }
         if self.ref.file:
-            files = {name: path for name, path in files.items() if name == self.ref.file}
-        ggufs = [path for name, path in files.items() if name.endswith(".gguf")]
+            wanted = part_names(self.ref.file)
+            files = {name: path for name, path in files.items() if name in wanted}
+        ggufs = whole_model(files)
         whole = "config.json" in files and any(name.endswith(".safetensors") for name in files)
-        if not whole and len(ggufs) != 1:
+        if not whole and ggufs is None:
             raise ModelNotFound(
                 f"the hub's cache holds no whole model of {self.ref.repo!r}",
                 hint="pull again with a connection and without HF_HUB_OFFLINE",
             )
-        root = folder if whole else ggufs[0]
-        kept = files if whole else {ggufs[0].name: ggufs[0]}
-        return Fetched(files=kept, root=root, details={"revision": folder.name})
+        if whole or ggufs is None:
+            return Fetched(files=files, root=folder, details={"revision": folder.name})
+        kept = {files[name].name: files[name] for name in ggufs}
+        return Fetched(files=kept, root=files[ggufs[0]], details={"revision": folder.name})
 
     def _explain(self, error: Exception) -> Exception:
         from huggingface_hub import constants, errors

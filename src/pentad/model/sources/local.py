@@ -6,6 +6,7 @@ import pathlib
 from dataclasses import dataclass
 
 from pentad.errors import BadModelFile, ModelNotFound
+from pentad.model.files.gguf_parts import part_paths
 from pentad.model.sources.base import MODEL_SUFFIXES, Fetched, PathRef, Progress
 
 
@@ -30,7 +31,13 @@ class LocalSource:
                 raise BadModelFile(
                     f"{str(path)!r} is no GGUF file", hint="give a .gguf file or a model folder"
                 )
-            return {path.name: path}
+            files = {part.name: part for part in part_paths(path)}
+            if missing := [str(part) for part in files.values() if not part.is_file()]:
+                raise BadModelFile(
+                    f"the part {missing[0]!r} of the model is missing",
+                    hint=f"bring all {len(files)} parts into one folder",
+                )
+            return files
         if not path.is_dir():
             raise ModelNotFound(f"there is no file or folder {str(path)!r}", param="model")
         files = {p.name: p for p in sorted(path.iterdir()) if p.is_file() and p.name.endswith(MODEL_SUFFIXES)}
