@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,9 @@ SIZES: Mapping[str, Any] = {
 }
 
 
+Change = Callable[[str, np.ndarray], Iterable[tuple[str, np.ndarray]]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TinyModel:
     """One family in a tiny geometry."""
@@ -48,8 +51,10 @@ class TinyModel:
     """Beside or in place of those above; None takes one away."""
     arch: str
     """`general.architecture` of its GGUF files."""
-    metadata: Mapping[str, int | float | bool]
+    metadata: Mapping[str, int | float | bool | str]
     """What such files say of the experts, behind the architecture."""
+    without: tuple[str, ...] = ()
+    """Fields of the config that are None."""
     rope_rows: str = "half"
     """`interleaved`: rows of queries and keys are reordered in GGUF files."""
 
@@ -57,6 +62,7 @@ class TinyModel:
         """Random weights, none of them trivial."""
         torch.manual_seed(7)
         wanted = {k: v for k, v in {**SIZES, **self.sizes}.items() if v is not None}
+        wanted |= dict.fromkeys(self.without)
         config = getattr(transformers, f"{self.config}Config")(**wanted)
         model = getattr(transformers, f"{self.config}ForCausalLM")(config).eval()
         with torch.no_grad():  # what starts as ones or zeros would hide that it is missing
@@ -80,9 +86,17 @@ def open_folder(folder: pathlib.Path) -> tuple[ModelSpec, WeightSource]:
     return spec, bind(family, family.config_names, spec, SafetensorsFolder(folder), str(folder))
 
 
-def save_gguf(model: Any, tiny: TinyModel, folder: pathlib.Path) -> pathlib.Path:
-    """The GGUF file that the reference converter would write of the folder: names by the `gguf` package."""
+def save_gguf(
+    model: Any, tiny: TinyModel, folder: pathlib.Path, change: Change | None = None
+) -> pathlib.Path:
+    """The GGUF file that the reference converter would write of the folder: names by the `gguf` package.
+
+    Args:
+        change: what the converter does to tensors of this family; names are still the folder's.
+    """
     state = safetensors.numpy.load_file(folder / "model.safetensors")
+    if change is not None:
+        state = dict(pair for name, values in state.items() for pair in change(name, values))
     path = folder / "model.gguf"
     writer = gguf.GGUFWriter(path, tiny.arch)
     for key, value in _metadata(model.config, tiny).items():

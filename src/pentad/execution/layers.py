@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pentad.execution.mixers import Attention, Mixer, Norm, Shapes, at_least_one
+from pentad.execution.mixers import Attention, CacheRow, Mixer, Norm, Shapes, at_least_one
 
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
 
@@ -166,6 +166,11 @@ class Block:
     def kv_elements(self) -> int:
         """Numbers that a token adds to the cache in this layer."""
         return 0 if self.mixer is None else self.mixer.kv_elements
+
+    @property
+    def cache_row(self) -> CacheRow | None:
+        """What it keeps of a token; None: nothing."""
+        return None if self.mixer is None else self.mixer.cache_row
 
     @property
     def window(self) -> int | None:

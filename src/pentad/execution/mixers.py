@@ -43,6 +43,21 @@ class Norm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CacheRow:
+    """What a layer keeps of one token: keys of `heads` heads, and their values."""
+
+    heads: int
+    key_dim: int
+    value_dim: int
+    shared: bool = False
+    """Whether values are the first numbers of the keys and stored with them, once."""
+
+    @property
+    def elements(self) -> int:
+        return self.heads * (self.key_dim if self.shared else self.key_dim + self.value_dim)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
     """Softmax attention with its own keys and values: multi-head, grouped-query or multi-query."""
 
@@ -89,9 +104,19 @@ class Attention:
         return not special and not isinstance(self.positions, Alibi)
 
     @property
+    def rotation(self) -> Rope | None:
+        """How it turns queries and keys, if it does."""
+        return self.positions if isinstance(self.positions, Rope) else None
+
+    @property
+    def cache_row(self) -> CacheRow:
+        """What it keeps of a token."""
+        return CacheRow(heads=self.kv_heads, key_dim=self.head_dim, value_dim=self.head_dim)
+
+    @property
     def kv_elements(self) -> int:
         """Numbers that a token adds to the cache."""
-        return 2 * self.kv_heads * self.head_dim
+        return self.cache_row.elements
 
     @property
     def state_elements(self) -> int:
@@ -124,7 +149,7 @@ class LatentAttention:
     """Multi-head latent attention: what is cached is one vector per token (DeepSeek-V2, section 2.1).
 
     Keys and values of all heads are made of a vector of `kv_rank` numbers; beside it stands one rotated
-    key of `rope.dim` numbers that all heads share.
+    key of `rope.dim` numbers that all heads share. Rotated numbers stand behind the others.
     """
 
     heads: int
@@ -136,6 +161,15 @@ class LatentAttention:
     q_rank: int | None = None
     """Queries are made of a vector of so many numbers; None: of the hidden state."""
     scale: float | None = None
+    """Factor of the scores; None: (nope_dim + rope.dim) ** -0.5."""
+    norm_eps: float = 1e-6
+    """Of the RMS norms of both vectors."""
+
+    def __post_init__(self) -> None:
+        for name in ("heads", "kv_rank", "nope_dim", "value_dim"):
+            at_least_one(name, getattr(self, name))
+        if self.q_rank is not None:
+            at_least_one("q_rank", self.q_rank)
 
     @property
     def kind(self) -> str:
@@ -146,8 +180,27 @@ class LatentAttention:
         return None
 
     @property
+    def rotation(self) -> Rope | None:
+        return self.rope
+
+    @property
+    def key_dim(self) -> int:
+        """Numbers of a head's query and key."""
+        return self.nope_dim + self.rope.dim
+
+    @property
+    def score_scale(self) -> float:
+        """Factor of the scores."""
+        return self.key_dim**-0.5 if self.scale is None else self.scale
+
+    @property
+    def cache_row(self) -> CacheRow:
+        """One key for all heads, the vector in front; the values are made of the vector."""
+        return CacheRow(heads=1, key_dim=self.kv_rank + self.rope.dim, value_dim=self.kv_rank, shared=True)
+
+    @property
     def kv_elements(self) -> int:
-        return self.kv_rank + self.rope.dim
+        return self.cache_row.elements
 
     @property
     def state_elements(self) -> int:
@@ -155,10 +208,10 @@ class LatentAttention:
 
     def pair_products(self) -> int:
         """Multiply-adds for a query token and a slot that it sees."""
-        return self.heads * (self.nope_dim + self.rope.dim + self.value_dim)
+        return self.heads * (self.key_dim + self.value_dim)
 
     def shapes(self, width: int) -> Shapes:
-        query = self.heads * (self.nope_dim + self.rope.dim)
+        query = self.heads * self.key_dim
         found: Shapes = {"q": (query, width)}
         if self.q_rank is not None:
             found = {"q_down": (self.q_rank, width), "q_norm": (self.q_rank,), "q": (query, self.q_rank)}
@@ -198,6 +251,14 @@ class Recurrent:
 
     @property
     def window(self) -> int | None:
+        return None
+
+    @property
+    def rotation(self) -> Rope | None:
+        return None
+
+    @property
+    def cache_row(self) -> CacheRow | None:
         return None
 
     @property

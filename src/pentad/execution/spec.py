@@ -206,6 +206,11 @@ class ModelSpec:
         """Whether every layer that attends weighs slots by the softmax of scaled products alone."""
         return all(b.mixer.plain_scores for b in self.blocks if isinstance(b.mixer, Attention))
 
+    @property
+    def by_head(self) -> bool:
+        """Whether every layer keeps keys and values of equal heads, so that single ones may be dropped."""
+        return self._attention is not None and all(isinstance(b.mixer, Attention) for b in self.blocks)
+
     def tensors(self) -> dict[str, Shape]:
         """Every canonical tensor and its shape; those of encoder and towers behind a prefix."""
         found: Shapes = {"embed": (self.vocab_size, self.width)}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from pentad.errors import Incompatible
 from pentad.execution.layers import Block
-from pentad.execution.mixers import Attention
+from pentad.execution.mixers import Recurrent
 from pentad.execution.positions import RelativeBuckets
 from pentad.execution.spec import ModelSpec
 
@@ -25,20 +25,14 @@ def unsupported_parts(spec: ModelSpec) -> Iterator[str]:
     for block in dict.fromkeys(spec.blocks):
         where = f"layer {spec.blocks.index(block)}"
         yield from (f"{where} {what}" for what in _unsupported(block))
-    mixers = [block.mixer for block in dict.fromkeys(spec.blocks)]
-    if len({(m.heads, m.kv_heads, m.head_dim) for m in mixers if isinstance(m, Attention)}) > 1:
-        yield "its layers differ in heads"
 
 
 def _unsupported(block: Block) -> Iterator[str]:
     mixer, feed_forward = block.mixer, block.feed_forward
     if mixer is None:
         yield "has no attention"
-    elif not isinstance(mixer, Attention):
-        yield "has latent attention" if mixer.kind == "latent" else "is recurrent"
-    else:
-        if mixer.output_gate:
-            yield "gates what attention gives"
+    elif isinstance(mixer, Recurrent):
+        yield "is recurrent"
     if block.cross is not None:
         yield "has cross-attention"
     if feed_forward is None:

@@ -44,6 +44,13 @@ def check_combination(policy: KVPolicy, spec: ModelSpec, *, speculation: bool) -
             hint=_KEEP_ALL,
             param="kv_policy",
         )
+    if not spec.by_head:
+        raise Incompatible(
+            f"KV policy {policy.name!r} drops keys and values of heads, which not all layers of model "
+            f"{spec.name!r} keep alike",
+            hint=_KEEP_ALL,
+            param="kv_policy",
+        )
     if not spec.plain_scores:
         raise Incompatible(
             f"KV policy {policy.name!r} knows plain scores alone, model {spec.name!r} weighs slots otherwise",

@@ -48,6 +48,7 @@ def _decoder_limits(spec: ModelSpec) -> Iterator[str]:
     if not spec.causal or spec.head is None:
         yield "it is an encoder"
     yield from unsupported_parts(spec)
+    yield from _mixer_limits(spec)
     rope, stack = spec.rope, spec.stack
     if rope is None or stack.positions is not None:
         yield "its positions are not rotary"
@@ -75,6 +76,19 @@ def _decoder_limits(spec: ModelSpec) -> Iterator[str]:
         yield "it has no norm in front of its head"
     if len({b.feed_forward for b in spec.blocks}) > 1 or len({b.norm for b in spec.blocks}) > 1:
         yield "its layers differ in more than their windows"
+
+
+def _mixer_limits(spec: ModelSpec) -> Iterator[str]:
+    """Ways of mixing tokens that only PyTorch computes."""
+    mixers = {block.mixer: f"layer {i}" for i, block in reversed(tuple(enumerate(spec.blocks)))}
+    for mixer, where in reversed(mixers.items()):
+        if not isinstance(mixer, Attention):
+            yield f"{where} has no attention of keys and values"
+        elif mixer.output_gate:
+            yield f"{where} gates what attention gives"
+    shapes = {(m.heads, m.kv_heads, m.head_dim) for m in mixers if isinstance(m, Attention)}
+    if len(shapes) > 1:
+        yield "its layers differ in heads"
 
 
 def _layer_limits(block: Block) -> Iterator[str]:
@@ -133,6 +147,7 @@ def _encoder_limits(spec: ModelSpec) -> Iterator[str]:
     if spec.causal:
         yield "it generates text"
     yield from unsupported_parts(spec)
+    yield from _mixer_limits(spec)
     if spec.learned is None:
         yield "its positions are not learned"
     if spec.stack.embedding_norm is None:

@@ -1,8 +1,9 @@
-"""The KV cache: rows of blocks per layer; a block holds P slots, a slot one token's keys and values:
+"""The KV cache: rows of blocks per layer; a block holds P slots, a slot what its layer keeps of one token:
 
     [num_blocks, P, 2, K, D]        gather: whole blocks by number        write: slots by index
 
-so that one index operation writes a step and one gathers a batch, keys and values together.
+so that one index operation writes a step and one gathers a batch, keys and values together. With latent
+attention a slot is one key, whose first numbers serve as value. Layers that keep nothing take no room.
 """
 
 from __future__ import annotations
@@ -15,18 +16,19 @@ import numpy.typing as npt
 import torch
 
 from pentad.execution.batch import Int32
+from pentad.execution.mixers import CacheRow
 from pentad.execution.spec import ModelSpec
 
 Rows: TypeAlias = slice | torch.Tensor
 
 
 class KVCache:
-    """Keys and values of all layers in numbered blocks, in the compute precision.
+    """What all layers keep of tokens in numbered blocks, in the compute precision.
 
     Address space is reserved at once; on a CPU the system provides a page when it is first written.
     With `scratch` there is one block more than `num_blocks`, which no sequence ever holds: the rows
     that pad a decode step write there. With `scored` there is a sum per slot and KV head of the attention
-    that it has had.
+    that it has had. Entries of single heads, and scores, are had of models whose layers all keep alike.
     """
 
     def __init__(
@@ -45,35 +47,56 @@ class KVCache:
         self.dtype = dtype
         self.device = device
         self.scratch_block = num_blocks if scratch else None
-        blocks = num_blocks + scratch
-        shape = (spec.layers, blocks, block_size, 2, spec.kv_heads, spec.head_dim)
-        if device.type == "cpu":
-            kind = np.uint16 if dtype.itemsize == 2 else np.uint32
-            self._data = torch.from_numpy(np.zeros(shape, kind)).view(dtype)
-        else:
-            self._data = torch.zeros(shape, dtype=dtype, device=device)
-        self._blocks = tuple(self._data.view(spec.layers, blocks, -1))
-        self._slots = tuple(self._data.view(spec.layers, blocks * block_size, -1))
-        self._rows = self._data.view(-1, spec.head_dim)
-        self._kv_heads = spec.kv_heads
-        self._total_blocks = blocks
+        self._total_blocks = num_blocks + scratch
+        self._kept = tuple(block.cache_row for block in spec.blocks)
+        kinds = [row for row in dict.fromkeys(self._kept) if row is not None]
+        self._stores = tuple(self._store(self._kept.count(row), row) for row in kinds)
+        """Layers that keep alike, [layers of the kind, blocks, P, elements]."""
+        places = {row: iter(store) for row, store in zip(kinds, self._stores, strict=True)}
+        self._layers = tuple(None if row is None else next(places[row]) for row in self._kept)
+        self._rows = torch.empty(0, dtype=dtype, device=device)
+        self._kv_heads = 0
+        if self.by_head and (row := self._kept[0]) is not None:
+            self._rows = self._stores[0].view(-1, row.key_dim)
+            self._kv_heads = row.heads
         self.scores: torch.Tensor | None = None
         """[L * blocks * P * K] attention by slot; None where none is counted."""
         if scored:
+            assert self.by_head, "attention is counted of heads that keep alike"
             self.scores = torch.zeros(len(self._rows) // 2, dtype=torch.float64, device=device)
-        self._slot_shape = (2, spec.kv_heads, spec.head_dim)
+
+    def _store(self, layers: int, row: CacheRow) -> torch.Tensor:
+        shape = (layers, self._total_blocks, self.block_size, row.elements)
+        if self.device.type == "cpu":
+            kind = np.uint16 if self.dtype.itemsize == 2 else np.uint32
+            return torch.from_numpy(np.zeros(shape, kind)).view(self.dtype)
+        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+    @property
+    def by_head(self) -> bool:
+        """Whether every layer keeps keys and values of equal heads, so that entries move between them."""
+        first = self._kept[0]
+        alike = first is not None and len(set(self._kept)) == 1
+        return alike and first is not None and not first.shared and first.key_dim == first.value_dim
 
     @property
     def nbytes(self) -> int:
-        return int(self._data.nbytes)
+        return sum(int(store.nbytes) for store in self._stores)
 
     def layer(self, layer: int) -> torch.Tensor:
-        """The blocks of one layer, [blocks, P, 2, K, D]."""
-        return self._data[layer]
+        """The blocks of one layer of keys and values, [blocks, P, 2, K, D]."""
+        row = self._kept[layer]
+        assert row is not None and not row.shared, f"layer {layer} keeps no keys and values"  # noqa: PT018
+        return self._of(layer).view(self._total_blocks, self.block_size, 2, row.heads, row.key_dim)
 
-    def write(self, layer: int, slots: torch.Tensor, keys_values: torch.Tensor) -> None:
-        """Stores rows [N, 2K, D] at slots [N]."""
-        self._slots[layer].index_copy_(0, slots, keys_values.flatten(1))
+    def _of(self, layer: int) -> torch.Tensor:
+        found = self._layers[layer]
+        assert found is not None, f"layer {layer} keeps nothing of tokens"
+        return found
+
+    def write(self, layer: int, slots: torch.Tensor, kept: torch.Tensor) -> None:
+        """Stores rows [N, 2K, D], or [N, 1, D] of a layer that keeps keys alone, at slots [N]."""
+        self._of(layer).flatten(0, 1).index_copy_(0, slots, kept.flatten(1))
 
     def clear_begun(self, slots: Int32) -> None:
         """Zeros the blocks whose first slot is among those that are about to be written.
@@ -83,22 +106,29 @@ class KVCache:
         """
         begun = slots[slots % self.block_size == 0] // self.block_size
         if len(begun):
-            self._data.index_fill_(1, torch.from_numpy(begun.astype(np.int64)).to(self.device), 0)
+            blocks = torch.from_numpy(begun.astype(np.int64)).to(self.device)
+            for store in self._stores:
+                store.index_fill_(1, blocks, 0)
 
     def read(
         self, layer: int, blocks: Rows, sequences: int, length: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values [B, K, S, D] of B sequences whose blocks are listed end to end."""
-        rows = self._blocks[layer]
+        rows, row = self._of(layer).flatten(1), self._kept[layer]
+        assert row is not None
         found = rows[blocks] if isinstance(blocks, slice) else rows.index_select(0, blocks)
-        both = found.view(sequences, -1, *self._slot_shape)[:, :length]
+        if row.shared:
+            keys = found.view(sequences, -1, row.heads, row.key_dim)[:, :length].transpose(1, 2)
+            return keys, keys[..., : row.value_dim]
+        both = found.view(sequences, -1, 2, row.heads, row.key_dim)[:, :length]
         return both[:, :, 0].transpose(1, 2), both[:, :, 1].transpose(1, 2)
 
     def copy(self, source: int, target: int) -> None:
         """Copies one block over all layers."""
-        self._data[:, target].copy_(self._data[:, source])
+        for store in self._stores:
+            store[:, target].copy_(store[:, source])
         if self.scores is not None:
-            scores = self.scores.view(len(self._data), self._total_blocks, -1)
+            scores = self.scores.view(len(self._layers), self._total_blocks, -1)
             scores[:, target].copy_(scores[:, source])
 
     def entry_rows(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -107,7 +137,7 @@ class KVCache:
         An entry is `page * block_size + place`, a page being one head's part of a block.
         """
         pages, at = np.divmod(entries, self.block_size)
-        blocks, heads = np.divmod(pages, len(self._data) * self._kv_heads)
+        blocks, heads = np.divmod(pages, len(self._layers) * self._kv_heads)
         layers, kv_heads = np.divmod(heads, self._kv_heads)
         slots = (layers * self._total_blocks + blocks) * self.block_size + at
         rows: npt.NDArray[np.int64] = slots * 2 * self._kv_heads + kv_heads
@@ -158,8 +188,9 @@ class KVCache:
     def copy_slots(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copies single slots over all layers."""
         at = torch.tensor([*sources, *targets], device=self.device).split(len(sources))
-        slots = self._data.flatten(1, 2)  # [L, slots, 2, K, D], a view
-        slots.index_copy_(1, at[1], slots.index_select(1, at[0]))
+        for store in self._stores:
+            slots = store.flatten(1, 2)  # [layers, slots, elements], a view
+            slots.index_copy_(1, at[1], slots.index_select(1, at[0]))
         if self.scores is not None:
-            scores = self.scores.view(len(self._data), -1, self._kv_heads)
+            scores = self.scores.view(len(self._layers), -1, self._kv_heads)
             scores.index_copy_(1, at[1], scores.index_select(1, at[0]))

@@ -9,10 +9,11 @@ from typing import Literal
 import torch
 
 from pentad.execution.layers import Experts, FeedForward
-from pentad.execution.mixers import Norm
+from pentad.execution.mixers import LatentAttention, Mixer, Norm
 from pentad.execution.quant import dequantize, dequantize_rows
 from pentad.execution.spec import Attention, ModelSpec, Rope
 from pentad.execution.torch.feed_forward import DenseWeights, ExpertWeights
+from pentad.execution.torch.latent import LatentWeights
 from pentad.execution.torch.linear import Linear, linear
 from pentad.execution.torch.rope import half_order
 from pentad.execution.weight_reader import WeightReader
@@ -33,21 +34,30 @@ class NormWeights:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionWeights:
+    """Of ordinary attention. `qkv` is [(H + 2K) D, E]: queries, then keys, then values."""
+
+    qkv: Linear
+    o: Linear
+    q_norm: torch.Tensor | None = None
+    k_norm: torch.Tensor | None = None
+    gate: Linear | None = None
+    """[H D, E] of what attention gives."""
+    sinks: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LayerWeights:
-    """One block. `qkv` is [(H + 2K) D, E]: queries, then keys, then values."""
+    """One block."""
 
     attn_norm: NormWeights | None
     """None where norms stand on what parts give alone."""
-    qkv: Linear
-    o: Linear
-    q_norm: torch.Tensor | None
-    k_norm: torch.Tensor | None
+    mixer: AttentionWeights | LatentWeights
     ffn_norm: NormWeights | None
     """None in parallel blocks, which share `attn_norm`."""
     feed_forward: DenseWeights | ExpertWeights
     attn_out_norm: NormWeights | None = None
     ffn_out_norm: NormWeights | None = None
-    sinks: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,26 +126,42 @@ class WeightLoader:
 
     def layer(self, index: int) -> LayerWeights:
         """One block."""
-        spec, block = self._spec, self._spec.blocks[index]
+        block = self._spec.blocks[index]
         prefix = f"layers.{index}."
         mixer, inner = block.mixer, block.feed_forward
-        assert isinstance(mixer, Attention)
+        assert mixer is not None
         assert inner is not None
-        rows, normed = mixer.heads * mixer.head_dim, mixer.qk_norm is not None
         read = None if block.placement == "output" else block.norm
         given = block.norm if block.placement in ("both", "output") else None
         return LayerWeights(
             attn_norm=self._norm(prefix + "attn_norm", read),
-            qkv=self._qkv(prefix, mixer),
-            o=self._linear(prefix + "o", spec.width, rows, bias=mixer.out_bias),
-            q_norm=self._head_norm(prefix + "q_norm", mixer, block.norm, mixer.heads) if normed else None,
-            k_norm=self._head_norm(prefix + "k_norm", mixer, block.norm, mixer.kv_heads) if normed else None,
+            mixer=self._mixer(prefix, mixer, block.norm),
             ffn_norm=None if block.shared_norm else self._norm(prefix + "ffn_norm", read),
             feed_forward=self._dense(prefix, inner)
             if isinstance(inner, FeedForward)
             else self._experts(prefix, inner),
             attn_out_norm=self._norm(prefix + "attn_out_norm", given),
             ffn_out_norm=self._norm(prefix + "ffn_out_norm", given),
+        )
+
+    def _mixer(self, prefix: str, mixer: Mixer, norm: Norm) -> AttentionWeights | LatentWeights:
+        match mixer:
+            case Attention():
+                return self._attention(prefix, mixer, norm)
+            case LatentAttention():
+                return self._latent(prefix, mixer)
+            case _:
+                raise AssertionError(f"{prefix} has a mixer without weights here")
+
+    def _attention(self, prefix: str, mixer: Attention, norm: Norm) -> AttentionWeights:
+        width, rows, normed = self._spec.width, mixer.heads * mixer.head_dim, mixer.qk_norm is not None
+        gated = mixer.output_gate
+        return AttentionWeights(
+            qkv=self._qkv(prefix, mixer),
+            o=self._linear(prefix + "o", width, rows, bias=mixer.out_bias),
+            q_norm=self._head_norm(prefix + "q_norm", mixer, norm, mixer.heads) if normed else None,
+            k_norm=self._head_norm(prefix + "k_norm", mixer, norm, mixer.kv_heads) if normed else None,
+            gate=self._linear(prefix + "attn_gate", rows, width, bias=False) if gated else None,
             sinks=self._vector(prefix + "sinks", mixer.heads) if mixer.sinks else None,
         )
 
@@ -196,6 +222,25 @@ class WeightLoader:
         values = torch.from_numpy(dequantize(self._reader.stored(name, shape)))
         self._nbytes += values.nbytes
         return values.to(self._device)
+
+    def _latent(self, prefix: str, mixer: LatentAttention) -> LatentWeights:
+        width, heads, rank = self._spec.width, mixer.heads, mixer.kv_rank
+        q_rank = mixer.q_rank
+
+        def plain(name: str, rows: int, columns: int) -> Linear:
+            return self._linear(prefix + name, rows, columns, bias=False)
+
+        return LatentWeights(
+            record=mixer,
+            q_down=None if q_rank is None else plain("q_down", q_rank, width),
+            q_norm=None if q_rank is None else self._vector(prefix + "q_norm", q_rank),
+            q=plain("q", heads * mixer.key_dim, width if q_rank is None else q_rank),
+            kv_down=plain("kv_down", rank + mixer.rope.dim, width),
+            kv_norm=self._vector(prefix + "kv_norm", rank),
+            k_up=self._matrix(prefix + "k_up", heads * mixer.nope_dim, rank).view(heads, -1, rank),
+            v_up=self._matrix(prefix + "v_up", heads * mixer.value_dim, rank).view(heads, -1, rank),
+            o=plain("o", width, heads * mixer.value_dim),
+        )
 
     def _qkv(self, prefix: str, mixer: Attention) -> Linear:
         """Queries, keys and values as one matrix, interleaved rotary rows brought into halves."""

@@ -12,9 +12,10 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from pentad.execution.spec import Attention, Block, ModelSpec, Rope
+from pentad.execution.spec import Attention, Block, ModelSpec
 from pentad.execution.torch.attention import Rules
-from pentad.execution.torch.loading import LayerWeights, NormWeights, Weights
+from pentad.execution.torch.latent import LatentWeights, keeps_vectors
+from pentad.execution.torch.loading import AttentionWeights, LayerWeights, NormWeights, Weights
 from pentad.execution.torch.rope import Rotation
 from pentad.execution.torch.scores import ScoreRule
 
@@ -34,17 +35,14 @@ class Program:
         self.spec = spec
         self.weights = weights
         mixers = [block.mixer for block in spec.blocks]
-        ropes = [m.positions if isinstance(m, Attention) else None for m in mixers]
+        ropes = [None if mixer is None else mixer.rotation for mixer in mixers]
         dtype, device = weights.embed.dtype, weights.embed.device
-        kinds = {
-            rope: Rotation(rope, dtype, device) for rope in dict.fromkeys(ropes) if isinstance(rope, Rope)
-        }
+        kinds = {rope: Rotation(rope, dtype, device) for rope in dict.fromkeys(ropes) if rope is not None}
         self._rotations = tuple(kinds.values())
         order = list(kinds)
-        self._turns = tuple(order.index(rope) if isinstance(rope, Rope) else None for rope in ropes)
-        self._heads, self._kv_heads, self._head_dim = spec.heads, spec.kv_heads, spec.head_dim
-        self._turned = spec.heads + spec.kv_heads
-        sinks = [layer.sinks for layer in weights.layers] or [None] * spec.layers
+        self._turns = tuple(None if rope is None else order.index(rope) for rope in ropes)
+        loaded = [layer.mixer for layer in weights.layers]
+        sinks = [w.sinks if isinstance(w, AttentionWeights) else None for w in loaded] or [None] * spec.layers
         rules = tuple(
             ScoreRule.of(m, s, device) if isinstance(m, Attention) else None
             for m, s in zip(mixers, sinks, strict=True)
@@ -123,8 +121,7 @@ class Program:
         attend: Attend,
     ) -> torch.Tensor:
         read = normed(x, layer.attn_norm)
-        context = attend(i, self._qkv(i, record, layer, read, tables))
-        x = layer.o.plus(context, x)
+        x = layer.mixer.o.plus(self._context(i, record, layer, read, tables, attend), x)
         if layer.ffn_norm is not None:  # a parallel block feeds both halves the same norm
             read = normed(x, layer.ffn_norm)
         return layer.feed_forward.plus(read, x)
@@ -138,8 +135,8 @@ class Program:
         tables: Tables,
         attend: Attend,
     ) -> torch.Tensor:
-        context = attend(i, self._qkv(i, record, layer, x, tables))
-        x = normed(layer.o.plus(context, x), layer.attn_norm)
+        context = self._context(i, record, layer, x, tables, attend)
+        x = normed(layer.mixer.o.plus(context, x), layer.attn_norm)
         x = layer.feed_forward.plus(x, x)
         return x if layer.ffn_norm is None else normed(x, layer.ffn_norm)
 
@@ -160,7 +157,8 @@ class Program:
             return x + (part if record.residual_scale == 1 else part * record.residual_scale)
 
         read = normed(x, layer.attn_norm) if before else x
-        mixed = added(x, layer.o(attend(i, self._qkv(i, record, layer, read, tables))), layer.attn_out_norm)
+        context = self._context(i, record, layer, read, tables, attend)
+        mixed = added(x, layer.mixer.o(context), layer.attn_out_norm)
         if record.placement == "post":
             mixed = normed(mixed, layer.attn_norm)
         if not record.parallel:
@@ -170,18 +168,37 @@ class Program:
         fed = added(mixed, layer.feed_forward(read), layer.ffn_out_norm)
         return normed(fed, layer.ffn_norm) if record.placement == "post" else fed
 
+    def _context(
+        self, i: int, record: Block, layer: LayerWeights, x: torch.Tensor, tables: Tables, attend: Attend
+    ) -> torch.Tensor:
+        """What the mixer makes of hidden states [N, E], in front of its last matrix."""
+        weights, mixer, turn = layer.mixer, record.mixer, self._turns[i]
+        if isinstance(weights, LatentWeights):
+            assert turn is not None
+            return keeps_vectors(attend).latent(i, weights.heads(x, self._rotations[turn], tables[turn]))
+        assert isinstance(mixer, Attention)
+        context = attend(i, self._qkv(mixer, weights, record.norm.eps, x, turn, tables))
+        return context if weights.gate is None else context * torch.sigmoid(weights.gate(x))
+
     def _qkv(
-        self, i: int, record: Block, layer: LayerWeights, x: torch.Tensor, tables: Tables
+        self,
+        mixer: Attention,
+        weights: AttentionWeights,
+        eps: float,
+        x: torch.Tensor,
+        turn: int | None,
+        tables: Tables,
     ) -> torch.Tensor:
         """Queries, keys and values [N, H + 2K, D], normed and turned as the record says."""
-        heads = layer.qkv(x).view(len(x), self._turned + self._kv_heads, self._head_dim)
-        if layer.q_norm is not None and layer.k_norm is not None:
-            queries, keys = heads[:, : self._heads], heads[:, self._heads : self._turned]
-            for part, scale in ((queries, layer.q_norm), (keys, layer.k_norm)):
+        turned = mixer.heads + mixer.kv_heads
+        heads = weights.qkv(x).view(len(x), turned + mixer.kv_heads, mixer.head_dim)
+        if weights.q_norm is not None and weights.k_norm is not None:
+            queries, keys = heads[:, : mixer.heads], heads[:, mixer.heads : turned]
+            for part, scale in ((queries, weights.q_norm), (keys, weights.k_norm)):
                 rows = part.reshape(len(x), -1, len(scale))  # a head each, or all of them as one
-                part.copy_(F.rms_norm(rows, (len(scale),), scale, record.norm.eps).view(part.shape))
-        if (turn := self._turns[i]) is not None:
-            self._rotations[turn].turn(heads[:, : self._turned], tables[turn])
+                part.copy_(F.rms_norm(rows, (len(scale),), scale, eps).view(part.shape))
+        if turn is not None:
+            self._rotations[turn].turn(heads[:, :turned], tables[turn])
         return heads
 
 

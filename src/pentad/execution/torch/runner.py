@@ -16,8 +16,9 @@ from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
 from pentad.execution.form import ModelForm
 from pentad.execution.kv.sizing import block_count
 from pentad.execution.layers import Experts
+from pentad.execution.mixers import LatentAttention
 from pentad.execution.sampling import draw_batch
-from pentad.execution.spec import ModelSpec
+from pentad.execution.spec import Attention, ModelSpec
 from pentad.execution.support import check_supported
 from pentad.execution.threads import ThreadChoice
 from pentad.execution.torch.attention import PagedAttention
@@ -122,9 +123,10 @@ class TorchRunner:
         if not spec.causal:
             raise Incompatible(f"model {spec.name!r} is an encoder; it embeds texts and generates none")
         check_supported(spec)
-        if attention_scores and not spec.plain_scores:
+        if attention_scores and not (spec.plain_scores and spec.by_head):
             raise Incompatible(
-                f"attention is not counted in model {spec.name!r}, which weighs slots by more than products",
+                f"attention is not counted in model {spec.name!r}, whose layers do not all weigh slots by "
+                f"products of equal heads",
                 hint="set --kv-policy keep-all",
             )
         if threads is not None and threads < 1:
@@ -138,10 +140,8 @@ class TorchRunner:
         with _current(where), torch.inference_mode():
             loaded = WeightLoader(spec, weights, dtype=precision, device=where, pack=pack).load()
             program = Program(spec, loaded)
-            kernel = decode_kernel(where) if program.rules is None else None
-            # Which experts a step reads is known once it runs, so none can be recorded.
-            fixed = not any(isinstance(block.feed_forward, Experts) for block in spec.blocks)
-            recorded = graphs and fixed and kernel is not None and not attention_scores
+            kernel = decode_kernel(where) if fused_decoding(program) else None
+            recorded = graphs and recordable(spec) and kernel is not None and not attention_scores
             scored = attention_scores
             cache = KVCache(spec, blocks, block_size, precision, where, scratch=recorded, scored=scored)
             steps = None
@@ -285,6 +285,20 @@ class TorchRunner:
     def _open(self) -> tuple[Program, KVCache]:
         assert self._program is not None and self._cache is not None, "the runner is closed"  # noqa: PT018
         return self._program, self._cache
+
+
+def fused_decoding(program: Program) -> bool:
+    """Whether a kernel for decoding computes what layers attend with."""
+    latent = any(isinstance(block.mixer, LatentAttention) for block in program.spec.blocks)
+    return program.rules is None and not latent
+
+
+def recordable(spec: ModelSpec) -> bool:
+    """Whether a step that decodes is the same work each time: which experts are read is known as it runs."""
+    return all(
+        isinstance(block.mixer, Attention) and not isinstance(block.feed_forward, Experts)
+        for block in spec.blocks
+    )
 
 
 def _element_bytes(spec: ModelSpec, precision: torch.dtype, *, attention_scores: bool) -> float:

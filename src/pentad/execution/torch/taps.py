@@ -16,7 +16,7 @@ from pentad.execution.taps import Tap
 from pentad.execution.torch.attention import TextAttention
 from pentad.execution.torch.feed_forward import DenseWeights
 from pentad.execution.torch.linear import Linear
-from pentad.execution.torch.loading import LayerWeights, WeightLoader
+from pentad.execution.torch.loading import AttentionWeights, LayerWeights, WeightLoader
 from pentad.execution.torch.program import Program
 from pentad.execution.weights import WeightSource
 
@@ -103,12 +103,17 @@ class LayerWalk:
                 f"layer {layer} of {self._spec.name!r} has routed experts, whose inputs are not counted",
                 hint="choose a method that needs no calibration",
             )
+        mixer = weights.mixer
+        if not isinstance(mixer, AttentionWeights) or mixer.gate is not None:
+            raise Incompatible(
+                f"layer {layer} of model {self._spec.name!r} mixes tokens otherwise than by plain attention",
+                hint="choose a method that needs no calibration",
+            )
         # Keys and values see what queries see, the gate what the up projection sees.
         tapped = replace(
             weights,
-            qkv=_Tapped(weights.qkv, q),
-            o=_Tapped(weights.o, o),
             feed_forward=replace(inner, up=_Tapped(inner.up, gate), down=_Tapped(inner.down, down)),
+            mixer=replace(mixer, qkv=_Tapped(mixer.qkv, q), o=_Tapped(mixer.o, o)),
         )
         self._through(self._spec, layer, tapped)
         found = {"q": q, "k": q, "v": q, "o": o, "gate": gate, "up": gate, "down": down}
