@@ -11,6 +11,7 @@ from contextlib import aclosing
 import pytest
 
 from agent_support import Harness, call, harness, run, spec
+from pentad.agent.approval import ApprovalDesk
 from pentad.agent.explain import explain
 from pentad.agent.journal import Journal
 from pentad.agent.state import RunState, fold
@@ -155,6 +156,30 @@ def test_calls_of_one_turn_are_asked_together_and_answered_in_any_order(tmp_path
             await h.runtime.answer(run_id, first, approved=False)
             await h.runtime.wait(run_id)
             assert made == [2]
+
+    run(scenario())
+
+
+def test_an_answer_that_comes_before_the_run_begins_to_wait_holds(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order, made = ledger()
+    wait, answered = ApprovalDesk.wait, asyncio.Event()
+
+    async def late(desk: ApprovalDesk, approval_id: str) -> ApprovalAnswered:
+        await answered.wait()
+        return await wait(desk, approval_id)
+
+    monkeypatch.setattr(ApprovalDesk, "wait", late)
+
+    async def scenario() -> None:
+        async with harness(tmp_path, TURNS, [order]) as h:
+            run_id = await h.runtime.start(spec(tools=("order",), ask=("order",)), "lamps")
+            state = await asked(h, run_id)
+            await h.runtime.answer(run_id, next(iter(state.pending)), approved=True)
+            answered.set()
+            assert (await h.runtime.wait(run_id)).status == "answered"
+            assert made == [10]
 
     run(scenario())
 

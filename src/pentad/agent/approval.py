@@ -61,6 +61,8 @@ class ApprovalDesk:
 
         Raises Forbidden when nobody answered and the agent says `ask_expired: fail`.
         """
+        if (given := self._run.state.answers.get(approval_id)) is not None:
+            return given  # whoever answered saw the question in the journal before this task ran
         asked = self._run.state.pending[approval_id]
         with self._run.paused():
             try:
