@@ -99,8 +99,8 @@ class Fuzz {
     const Format format = draw_.one_of({Format::F32, Format::Q4_0, Format::Q4_1, Format::Q5_0, Format::Q5_1, Format::Q8_0,
                                         Format::Q4_K, Format::Q5_K, Format::Q6_K});
     const auto raw = stored(draw_, format, rows, cols);
-    const int turned = (tensor == PENTAD_Q || tensor == PENTAD_K) && interleaved_;
-    if (pentad_set(model_, tensor, layer, static_cast<int32_t>(format), raw.data(), rows, cols, turned)) std::abort();
+    const int paired = tensor == PENTAD_Q || tensor == PENTAD_K ? paired_ : 0;
+    if (pentad_set(model_, tensor, layer, static_cast<int32_t>(format), raw.data(), rows, cols, paired)) std::abort();
   }
   void set_vector(int tensor, int layer, int size) {
     std::vector<float> values(static_cast<size_t>(size));
@@ -119,7 +119,6 @@ class Fuzz {
     if (c_.heads * c_.head_dim % 256) c_.heads = c_.kv_heads = 256 / c_.head_dim;
     c_.ffn_width = 256 * draw_.from(1, 3);
     c_.vocab = draw_.from(20, 400);
-    c_.rope_dim = draw_.once_in(3) ? c_.head_dim / 2 : c_.head_dim;
     const bool biased = draw_.once_in(2), normed = draw_.once_in(2);
     c_.threads = draw_.from(1, 3);
     c_.num_blocks = draw_.from(4, 60);
@@ -127,37 +126,96 @@ class Fuzz {
     c_.kv_bits = draw_.one_of({8, 16});
     c_.attention_scores = draw_.once_in(4);
     c_.key_centres = draw_.below(2);
-    c_.eps = 1e-5f;
-    interleaved_ = draw_.once_in(2);
-    std::vector<float> frequencies(static_cast<size_t>(c_.rope_dim) / 2);
-    for (size_t i = 0; i < frequencies.size(); i++) frequencies[i] = std::pow(10000.0f, -2.0f * static_cast<float>(i) / static_cast<float>(c_.rope_dim));
-    c_.inverse_frequencies = frequencies.data();
+    paired_ = draw_.once_in(2) ? c_.head_dim / draw_.from(1, 2) : 0;
+    std::vector<std::vector<float>> frequencies(static_cast<size_t>(draw_.from(0, 3)));
+    std::vector<pentad_rotation> rotations;
+    for (auto& kind : frequencies) {
+      const int dim = c_.head_dim / draw_.from(1, 2);
+      for (int i = 0; i < dim / 2; i++) kind.push_back(std::pow(10000.0f, -2.0f * static_cast<float>(i) / static_cast<float>(dim)));
+      rotations.push_back({dim, draw_.real(0.5f, 1.5f), kind.data()});
+    }
+    c_.rotation_count = static_cast<int32_t>(rotations.size());
+    c_.rotations = rotations.data();
     model_ = pentad_create(&c_);
     if (!model_) return;
     const int q = c_.heads * c_.head_dim, kv = c_.kv_heads * c_.head_dim;
     set(PENTAD_EMBED, -1, c_.vocab, c_.width);
     if (draw_.once_in(2)) set(PENTAD_HEAD, -1, c_.vocab, c_.width);
-    set_vector(PENTAD_FINAL_NORM, -1, c_.width);
+    std::vector<pentad_op> program = entry();
     for (int i = 0; i < c_.layers; i++) {
-      set_vector(PENTAD_ATTN_NORM, i, c_.width), set_vector(PENTAD_FFN_NORM, i, c_.width);
       set(PENTAD_Q, i, q, c_.width), set(PENTAD_K, i, kv, c_.width), set(PENTAD_V, i, kv, c_.width);
-      set(PENTAD_O, i, c_.width, q), set(PENTAD_GATE, i, c_.ffn_width, c_.width);
-      set(PENTAD_UP, i, c_.ffn_width, c_.width), set(PENTAD_DOWN, i, c_.width, c_.ffn_width);
+      set(PENTAD_O, i, c_.width, q);
       if (normed) set_vector(PENTAD_Q_NORM, i, c_.head_dim), set_vector(PENTAD_K_NORM, i, c_.head_dim);
       if (biased) set_vector(PENTAD_Q_BIAS, i, q), set_vector(PENTAD_K_BIAS, i, kv), set_vector(PENTAD_V_BIAS, i, kv);
+      if (draw_.once_in(2)) set_vector(PENTAD_O_BIAS, i, c_.width);
+      add_layer(program, i);
     }
-    std::vector<int32_t> windows(static_cast<size_t>(c_.layers));
-    for (auto& w : windows) w = draw_.once_in(3) ? draw_.from(64, 200) : 0;
-    std::vector<pentad_op> program = {{PENTAD_OP_EMBED, -1, 0, 0}};
-    for (int i = 0; i < c_.layers; i++)
-      for (pentad_op op : {pentad_op{PENTAD_OP_NORM, i, PENTAD_ATTN_NORM, 0}, {PENTAD_OP_QKV, i, 0, 0}, {PENTAD_OP_ATTEND, i, 0, 0},
-                           {PENTAD_OP_OUT, i, 0, 1}, {PENTAD_OP_NORM, i, PENTAD_FFN_NORM, 0}, {PENTAD_OP_GATE_UP, i, 0, 0},
-                           {PENTAD_OP_DOWN, i, 0, 1}})
-        program.push_back(op);
-    program.push_back({PENTAD_OP_HEAD, -1, 0, 2});
-    if (pentad_set_program(model_, program.data(), static_cast<int32_t>(program.size()))) std::abort();
-    if (pentad_set_windows(model_, windows.data()) || pentad_ready(model_)) std::abort();
+    pentad_op head = op(PENTAD_OP_HEAD, -1);
+    if (draw_.below(4)) normalise(head, PENTAD_FINAL_NORM, PENTAD_FINAL_NORM_BIAS);
+    if (draw_.once_in(3)) set_vector(PENTAD_HEAD_BIAS, -1, c_.vocab), head.cap = 2.0f;
+    program.push_back(head);
+    if (pentad_set_program(model_, program.data(), static_cast<int32_t>(program.size())) || pentad_ready(model_)) std::abort();
     for (int i = 0; i < c_.num_blocks; i++) free_.push_back(i);
+  }
+
+  pentad_op op(int kind, int layer) {
+    pentad_op found{};
+    found.kind = kind, found.layer = layer, found.rotation = -1, found.eps = 1e-5f;
+    found.scale = draw_.once_in(3) ? draw_.real(0.2f, 2.0f) : 1.0f;
+    return found;
+  }
+  // Gives an op a norm of either kind, with its weights.
+  void normalise(pentad_op& of, int tensor, int shift) {
+    of.tensor = tensor, of.centred = draw_.below(2);
+    set_vector(tensor, of.layer, c_.width);
+    if (of.centred && draw_.below(2)) set_vector(shift, of.layer, c_.width);
+  }
+  // What stands in front of the layers.
+  std::vector<pentad_op> entry() {
+    std::vector<pentad_op> ops = {op(PENTAD_OP_EMBED, -1)};
+    if (draw_.once_in(3)) {
+      ops.push_back(op(PENTAD_OP_POSITIONS, -1));
+      ops.back().offset = draw_.from(0, 3);
+      set(PENTAD_POSITIONS, -1, c_.max_context + ops.back().offset, c_.width);
+    }
+    if (draw_.once_in(4)) {
+      ops.push_back(op(PENTAD_OP_RENORM, -1));
+      normalise(ops.back(), PENTAD_EMBED_NORM, PENTAD_EMBED_NORM_BIAS);
+    }
+    return ops;
+  }
+  // A layer with its norms in any place, its parts one behind the other or beside each other, gated or not.
+  void add_layer(std::vector<pentad_op>& program, int i) {
+    const bool pre = draw_.below(3), apart = draw_.once_in(3), parallel = draw_.once_in(3), gated = draw_.below(2);
+    const int hidden = 256 * draw_.from(1, c_.ffn_width / 256), biased = draw_.below(2);
+    if (gated) set(PENTAD_GATE, i, hidden, c_.width);
+    set(PENTAD_UP, i, hidden, c_.width), set(PENTAD_DOWN, i, c_.width, hidden);
+    if (biased && gated) set_vector(PENTAD_GATE_BIAS, i, hidden);
+    if (biased) set_vector(PENTAD_UP_BIAS, i, hidden), set_vector(PENTAD_DOWN_BIAS, i, c_.width);
+    const auto read = [&](int tensor, int shift) {
+      program.push_back(op(PENTAD_OP_NORM, i));
+      if (pre) normalise(program.back(), tensor, shift);
+    };
+    const auto give = [&](int kind, int tensor, int shift) {
+      program.push_back(op(kind, i));
+      program.back().apart = apart;
+      if (!apart && pre) return;
+      program.push_back(op(apart ? PENTAD_OP_ADD : PENTAD_OP_RENORM, i));
+      normalise(program.back(), tensor, shift);
+    };
+    const auto feed = [&] {
+      program.push_back(op(gated ? PENTAD_OP_GATE_UP : PENTAD_OP_UP, i));
+      program.back().activation = draw_.from(PENTAD_GELU, PENTAD_CLAMPED);
+    };
+    read(PENTAD_ATTN_NORM, PENTAD_ATTN_NORM_BIAS);
+    program.push_back(op(PENTAD_OP_QKV, i));
+    program.back().rotation = draw_.from(-1, c_.rotation_count - 1);
+    if (parallel) feed();
+    program.push_back(op(PENTAD_OP_ATTEND, i));
+    program.back().window = draw_.once_in(3) ? draw_.from(64, 200) : 0;
+    give(PENTAD_OP_OUT, PENTAD_ATTN_OUT_NORM, PENTAD_ATTN_OUT_NORM_BIAS);
+    if (!parallel) read(PENTAD_FFN_NORM, PENTAD_FFN_NORM_BIAS), feed();
+    give(PENTAD_OP_DOWN, PENTAD_FFN_OUT_NORM, PENTAD_FFN_OUT_NORM_BIAS);
   }
 
   void release(Text& text) {
@@ -418,7 +476,7 @@ class Fuzz {
   Random draw_;
   pentad_config c_{};
   pentad_model* model_ = nullptr;
-  bool interleaved_ = false;
+  bool paired_ = 0;
   std::vector<Text> texts_;
   std::vector<int32_t> free_;
   std::map<int32_t, int> held_;

@@ -22,7 +22,8 @@ from pentad.execution.native.choice import (
 from pentad.execution.native.library import NEEDS, built, cpu_flags, open_library, usable
 from pentad.execution.native.runner import NativeRunner
 from pentad.execution.native.sampling import RESULT, ROW
-from pentad.execution.spec import Learned, Norm, Rope
+from pentad.execution.positions import Alibi
+from pentad.execution.spec import Rope
 
 SKYLAKE = {"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl"}
 ICE_LAKE = SKYLAKE | {"avx512_vnni"}
@@ -139,15 +140,7 @@ def test_the_setting_knows_every_instruction_set() -> None:
     ("changes", "reason"),
     [
         ({"causal": False}, "it is an encoder"),
-        ({"positions": Learned(max_positions=8)}, "its positions are not rotary"),
-        ({"positions": None}, "its positions are not rotary"),
-        ({"norm": Norm(kind="layer")}, "it has layer norms"),
-        ({"placement": "post"}, "it normalises after its blocks"),
-        ({"embedding_norm": True}, "it normalises its embeddings"),
-        ({"gated": False}, "its feed-forward is not SwiGLU"),
-        ({"activation": "gelu"}, "its feed-forward is not SwiGLU"),
-        ({"biases": frozenset({"qkv", "out", "ffn"})}, "it has biases on ffn, out"),
-        ({"parallel_block": True}, "its attention and feed-forward are parallel"),
+        ({"positions": Alibi()}, "it has ALiBi positions"),
         ({"token_types": 2}, "it has token types"),
         ({"head_dim": 80}, "its head size 80 is not a multiple of 32 up to 256"),
         ({"head_dim": 512}, "its head size 512 is not"),

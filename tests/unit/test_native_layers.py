@@ -13,7 +13,7 @@ import pytest
 from native_support import HERE, RandomWeights, divergence, random_weights, tiny_spec
 from pentad.execution.native.library import open_library
 from pentad.execution.native.runner import NativeRunner, packed_program
-from pentad.execution.native.structs import COLLECTIVES, OPS, TENSORS, ProgramOp
+from pentad.execution.native.structs import ACTIVATIONS, COLLECTIVES, OPS, TENSORS, ProgramOp
 from pentad.execution.program import step_program
 from pentad.execution.spec import Rope
 from ragged_batches import ragged
@@ -23,6 +23,9 @@ pytestmark = pytest.mark.skipif(not HERE, reason="no native kernels are built")
 SIZES = {"width": 96, "heads": 6, "kv_heads": 2, "head_dim": 32, "ffn_width": 160, "vocab_size": 131}
 SPEC = tiny_spec(**SIZES, layers=3, positions=Rope(dim=32), qk_norm=True, window=19, window_layers=(0, 2))
 WEIGHTS = random_weights(SPEC, "Q8_0")
+WEIGHTS_OF_ONE = RandomWeights(
+    {k: v for k, v in WEIGHTS.tensors.items() if not k.startswith(("layers.1", "layers.2"))}
+)
 TOKENS = np.random.default_rng(9).integers(0, SPEC.vocab_size, 61).tolist()
 ROW_BY_ROW = [name for name in HERE if name != "amx"]
 """Sets whose numbers for a token do not depend on how its prompt is cut."""
@@ -111,6 +114,16 @@ def test_the_program_of_a_decoder_marks_where_ranks_would_meet() -> None:
     assert packed[-1] == (OPS["head"], -1, 0, COLLECTIVES["gather"])
 
 
+def test_a_program_without_its_tensors_never_runs() -> None:
+    """A model of one gated layer is not ready for a program that normalises what its parts give."""
+    other = dataclasses.replace(SPEC, stack=dataclasses.replace(SPEC.stack, blocks=SPEC.blocks[:1]))
+    runner = NativeRunner.load(other, WEIGHTS_OF_ONE, num_blocks=4, threads=1, kernels=HERE[-1])
+    functions, op = runner.library.functions, ProgramOp(OPS["add"], 0, TENSORS["attn_out_norm"], 0)
+    assert functions.pentad_set_program(runner._open(), ctypes.addressof(op), 1) == 0
+    assert functions.pentad_ready(runner._open()) == -1
+    runner.close()
+
+
 @pytest.mark.parametrize(
     "op",
     [
@@ -120,6 +133,10 @@ def test_the_program_of_a_decoder_marks_where_ranks_would_meet() -> None:
         ProgramOp(OPS["qkv"], -1, 0, 0),
         ProgramOp(OPS["embed"], 0, 0, 0),
         ProgramOp(OPS["norm"], 0, TENSORS["down"], 0),
+        ProgramOp(OPS["renorm"], 0, 0, 0),
+        ProgramOp(OPS["qkv"], 0, 0, 0, rotation=1),
+        ProgramOp(OPS["attend"], 0, 0, 0, window=-1),
+        ProgramOp(OPS["up"], 0, 0, 0, activation=len(ACTIVATIONS)),
     ],
 )
 def test_an_op_that_the_kernels_lack_is_refused(op: ProgramOp) -> None:

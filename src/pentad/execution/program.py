@@ -1,6 +1,11 @@
 """What a step does, op by op, built from a ModelSpec: the order that the native kernels run.
 
-    embed  [norm qkv attend out  norm gate_up down] per layer  head
+    embed [positions] [renorm]  [norm qkv attend out  norm gate_up down] per layer  head
+
+is what most decoders do. Where norms stand on what parts give, `out` and `down` leave it apart, and an `add`
+norms it and brings it to the stream. Where they stand behind the sum, a `renorm` norms the stream itself.
+Parallel parts read the stream before either is added to it. A feed-forward without a gate has `up` in the
+place of `gate_up`.
 
 An op ends where others need all of its result. Where a matrix is split over the ranks of a group its
 `collective` says how they meet behind it: what `out` and `down` give is added up, logits are put
@@ -9,12 +14,29 @@ together. The plain PyTorch program (torch/program.py) reads the same records, l
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from pentad.execution.layers import Activation, Block, FeedForward
+from pentad.execution.mixers import Attention, Norm
+from pentad.execution.positions import Rope
 from pentad.execution.spec import ModelSpec
 
-OpKind = Literal["embed", "norm", "qkv", "attend", "out", "gate_up", "down", "head"]
+OpKind = Literal[
+    "embed",
+    "norm",
+    "qkv",
+    "attend",
+    "out",
+    "gate_up",
+    "down",
+    "head",
+    "positions",
+    "renorm",
+    "add",
+    "up",
+]
 Collective = Literal["sum", "gather"]
 MODEL = -1
 """The layer number of what belongs to no layer."""
@@ -22,26 +44,108 @@ MODEL = -1
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """One op of a step."""
+    """One op of a step, with the parameters that its kind reads."""
 
     kind: OpKind
     layer: int = MODEL
     tensor: str | None = None
-    """Of a norm: whose weights, by canonical name without the layer."""
+    """Of a norm: whose weights, by canonical name without the layer; None: it passes on what it reads."""
     collective: Collective | None = None
+    norm: Norm | None = None
+    """Of an op with weights of a norm; of `qkv`: of the norms of heads."""
+    activation: Activation | Literal["clamped"] | None = None
+    rotation: int | None = None
+    """Of `qkv`: which of `rotations`."""
+    window: int | None = None
+    """Of `attend`: how many tokens are seen; None: all."""
+    apart: bool = False
+    """Of `out` and `down`: whether an `add` follows, which brings the result to the stream."""
+    offset: int = 0
+    """Of `positions`: the row of the first position."""
+    scale: float = 1.0
+    """Factor of what `embed` and `head` give, and of what is brought to the stream."""
+    cap: float | None = None
+    """Of `head`: logits z become cap * tanh(z / cap)."""
+
+
+def rotations(spec: ModelSpec) -> tuple[Rope, ...]:
+    """The kinds of rotary positions that layers have, each once."""
+    found = (block.mixer.positions for block in spec.blocks if isinstance(block.mixer, Attention))
+    return tuple(dict.fromkeys(rope for rope in found if isinstance(rope, Rope)))
 
 
 def step_program(spec: ModelSpec) -> tuple[Op, ...]:
-    """The ops of a step of a decoder whose layers all norm in front of their parts."""
-    ops = [Op("embed")]
-    for i in range(spec.layers):
-        ops += [
-            Op("norm", i, "attn_norm"),
-            Op("qkv", i),
-            Op("attend", i),
-            Op("out", i, collective="sum"),
-            Op("norm", i, "ffn_norm"),
-            Op("gate_up", i),
-            Op("down", i, collective="sum"),
-        ]
-    return (*ops, Op("head", collective="gather"))
+    """The ops of a step of a decoder."""
+    ropes = rotations(spec)
+    ops = [*_entry(spec)]
+    for i, block in enumerate(spec.blocks):
+        ops += _layer(i, block, ropes)
+    return (*ops, _head(spec))
+
+
+def _entry(spec: ModelSpec) -> Iterator[Op]:
+    """What brings tokens to the first layer."""
+    yield Op("embed", scale=spec.embedding_scale)
+    if spec.learned is not None:
+        yield Op("positions", offset=spec.learned.offset)
+    if (norm := spec.stack.embedding_norm) is not None:
+        yield Op("renorm", tensor="embed_norm", norm=norm)
+
+
+def _head(spec: ModelSpec) -> Op:
+    head, norm = spec.head, spec.stack.final_norm
+    assert head is not None
+    tensor = None if norm is None else "final_norm"
+    return Op("head", tensor=tensor, collective="gather", norm=norm, scale=head.scale, cap=head.cap)
+
+
+def _layer(i: int, block: Block, ropes: tuple[Rope, ...]) -> Iterator[Op]:
+    """The ops of layer i. Parallel parts are computed up to their last matrix before either is added."""
+    reads = block.placement in ("pre", "both")
+
+    def read(tensor: str) -> Op:
+        return Op("norm", i, tensor, norm=block.norm) if reads else Op("norm", i)
+
+    mixing, feeding = _mixing(i, block, ropes), _feeding(i, block)
+    yield read("attn_norm")
+    yield next(mixing)
+    if block.parallel:
+        if not block.shared_norm:
+            yield read("ffn_norm")
+        yield next(feeding)
+        yield from mixing
+    else:
+        yield from mixing
+        yield read("ffn_norm")
+    yield from feeding
+
+
+def _mixing(i: int, block: Block, ropes: tuple[Rope, ...]) -> Iterator[Op]:
+    """First what reads the stream, then the rest."""
+    mixer = block.mixer
+    assert isinstance(mixer, Attention)
+    rope = mixer.positions
+    yield Op("qkv", i, norm=block.norm, rotation=ropes.index(rope) if isinstance(rope, Rope) else None)
+    yield Op("attend", i, window=mixer.window)
+    yield from _given("out", i, block, "attn")
+
+
+def _feeding(i: int, block: Block) -> Iterator[Op]:
+    """Likewise."""
+    inner = block.feed_forward
+    assert isinstance(inner, FeedForward)
+    activation = "clamped" if inner.clamped else inner.activation
+    yield Op("gate_up" if inner.gated else "up", i, activation=activation)
+    yield from _given("down", i, block, "ffn")
+
+
+def _given(kind: Literal["out", "down"], i: int, block: Block, part: str) -> Iterator[Op]:
+    """How what a part gives comes to the stream."""
+    scale = block.residual_scale
+    if block.placement in ("both", "output"):
+        yield Op(kind, i, collective="sum", apart=True)
+        yield Op("add", i, f"{part}_out_norm", norm=block.norm, scale=scale)
+        return
+    yield Op(kind, i, collective="sum", scale=scale)
+    if block.placement == "post":
+        yield Op("renorm", i, f"{part}_norm", norm=block.norm)

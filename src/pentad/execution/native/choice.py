@@ -11,7 +11,7 @@ from pentad.errors import Incompatible, UnknownName
 from pentad.execution.native.forms import FORMS
 from pentad.execution.native.library import NEEDS, usable
 from pentad.execution.positions import Alibi
-from pentad.execution.spec import Attention, Block, FeedForward, ModelSpec
+from pentad.execution.spec import Attention, Block, FeedForward, ModelSpec, Rope
 from pentad.execution.support import first_unsupported, unsupported_parts
 from pentad.execution.weights import WeightSource
 from pentad.types import Decision
@@ -49,33 +49,14 @@ def _decoder_limits(spec: ModelSpec) -> Iterator[str]:
         yield "it is an encoder"
     yield from unsupported_parts(spec)
     yield from _mixer_limits(spec)
-    rope, stack = spec.rope, spec.stack
-    if rope is None or stack.positions is not None:
-        yield "its positions are not rotary"
-    if stack.embedding_norm is not None:
-        yield "it normalises its embeddings"
     if spec.token_types:
         yield "it has token types"
-    if spec.embedding_scale != 1:
-        yield "it scales its embeddings"
-    if rope is not None and (rope.dim % 2 or not 0 < rope.dim <= spec.head_dim):
-        yield f"it turns {rope.dim} of {spec.head_dim} elements of a head"
-    if rope is not None and rope.scaling is not None and rope.scaling.magnitude != 1:
-        yield "it scales what it turns"
     if spec.head_dim % _LANES or spec.head_dim > _MOST_HEAD_DIM:
         yield f"its head size {spec.head_dim} is not a multiple of {_LANES} up to {_MOST_HEAD_DIM}"
-    if spec.head is not None and (spec.head.bias or spec.head.cap is not None or spec.head.scale != 1):
-        yield "its head has a bias, a cap or a scale"
-    if len({b.mixer.positions for b in spec.blocks if isinstance(b.mixer, Attention)}) > 1:
-        yield "its layers differ in positions"
     if spec.width % _LANES:
         yield f"its width {spec.width} is not a multiple of {_LANES}"
     for block in dict.fromkeys(spec.blocks):
         yield from _layer_limits(block)
-    if stack.final_norm is None:
-        yield "it has no norm in front of its head"
-    if len({b.feed_forward for b in spec.blocks}) > 1 or len({b.norm for b in spec.blocks}) > 1:
-        yield "its layers differ in more than their windows"
 
 
 def _mixer_limits(spec: ModelSpec) -> Iterator[str]:
@@ -97,23 +78,14 @@ def _layer_limits(block: Block) -> Iterator[str]:
     if not isinstance(inner, FeedForward):
         yield "it has routed experts"
         return
-    if block.norm.kind != "rms":
-        yield "it has layer norms"
-    if block.placement == "post":
-        yield "it normalises after its blocks"
-    if block.placement in ("both", "output"):
-        yield "it normalises what its parts give"
-    if block.norm.offset:
-        yield "its norms have an offset"
-    if block.residual_scale != 1:
-        yield "it scales what it adds to the stream"
+    rope = mixer.positions
+    if isinstance(rope, Rope) and (rope.dim % 2 or not 0 < rope.dim <= mixer.head_dim):
+        yield f"it turns {rope.dim} of {mixer.head_dim} elements of a head"
+    if block.shared_norm and block.placement != "pre":
+        yield "one norm serves both parts, and stands behind one of them"
     yield from _score_limits(mixer)
-    if not inner.gated or inner.activation != "silu" or inner.clamped:
-        yield "its feed-forward is not SwiGLU"
-    if mixer.out_bias or inner.bias:
-        yield "it has biases on " + ", ".join(["ffn"] * inner.bias + ["out"] * mixer.out_bias)
-    if block.parallel:
-        yield "its attention and feed-forward are parallel"
+    if mixer.qk_norm == "all":
+        yield "it normalises queries and keys over all heads"
     if inner.width % _LANES:
         yield f"its feed-forward width {inner.width} is not a multiple of {_LANES}"
 
@@ -123,10 +95,8 @@ def _score_limits(mixer: Attention) -> Iterator[str]:
         yield "it caps or scales its attention scores"
     if mixer.sinks:
         yield "it has attention sinks"
-    if mixer.qk_norm == "all":
-        yield "it normalises queries and keys over all heads"
-    if mixer.qkv_bias and not mixer.key_bias:
-        yield "its keys have no bias, its queries have"
+    if isinstance(mixer.positions, Alibi):
+        yield "it has ALiBi positions"
 
 
 def unsupported_storage(weights: WeightSource) -> str | None:
@@ -176,8 +146,10 @@ def _encoder_limits(spec: ModelSpec) -> Iterator[str]:
         yield "its attention and feed-forward are parallel"
     if mixer.window is not None:
         yield "its attention has a window"
-    if isinstance(mixer.positions, Alibi) or block.residual_scale != 1:
-        yield "it has ALiBi positions or scales what it adds"
+    if block.residual_scale != 1:
+        yield "it scales what it adds"
+    if mixer.qkv_bias and not mixer.key_bias:
+        yield "its keys have no bias, its queries have"
     yield from _score_limits(mixer)
     if mixer.head_dim % _HALF:
         yield f"its head size {mixer.head_dim} is not a multiple of {_HALF}"

@@ -6,7 +6,6 @@ import ctypes
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +16,7 @@ from pentad.execution.native.choice import choose_kernels, unsupported_encoder, 
 from pentad.execution.native.forms import FORMS, given_whole
 from pentad.execution.native.library import KernelLibrary, built, cpu_flags, open_library
 from pentad.execution.native.runner import default_threads
-from pentad.execution.native.structs import ENCODER_TENSORS, FORMATS, EncoderConfig
+from pentad.execution.native.structs import ACTIVATIONS, ENCODER_TENSORS, FORMATS, EncoderConfig
 from pentad.execution.quant import dequantize
 from pentad.execution.spec import FeedForward, ModelSpec
 from pentad.execution.texts import encode_in_batches
@@ -27,7 +26,6 @@ from pentad.execution.weights import WeightSource
 _BATCH_TOKENS: Final = 1024
 """Tokens computed at once: bounds the activations, to some 10 MB for MiniLM."""
 _MODEL: Final = -1
-_ACTIVATIONS: Final = MappingProxyType({"gelu": 0, "gelu_tanh": 1, "relu": 2, "silu": 3})
 _WRONG: Final = ("", "token id", "length", "", "", "", "size: memory ran out")
 
 
@@ -115,7 +113,7 @@ class NativeEncoder:
             head_dim=spec.head_dim,
             ffn_width=inner.width,
             vocab=spec.vocab_size,
-            activation=_ACTIVATIONS[inner.activation],
+            activation=ACTIVATIONS[inner.activation],
             threads=threads,
             max_tokens=self.max_tokens,
             eps=spec.blocks[0].norm.eps,

@@ -76,7 +76,6 @@ _SIGNATURES: Final[Mapping[str, tuple[Any, tuple[Any, ...]]]] = MappingProxyType
         "pentad_interface": (_i32, ()),
         "pentad_struct_bytes": (_i32, (_i32,)),
         "pentad_checksum": (ctypes.c_uint64, (_pointer, _size)),
-        "pentad_set_windows": (_i32, (_pointer, _pointer)),
         "pentad_set_program": (_i32, (_pointer, _pointer, _i32)),
         "pentad_watch_weights": (_i32, (_pointer, _pointer, _size)),
         "pentad_watch_file": (_pointer, (_pointer, _size)),

@@ -14,10 +14,10 @@ from pentad.errors import BadModelFile
 from pentad.execution.native.forms import FORMS, GROUP_ROWS, given_rows
 from pentad.execution.native.library import KernelLibrary
 from pentad.execution.native.packed import PackedCache, forget_pages, mapped_file
-from pentad.execution.native.structs import FORMATS, TENSORS
+from pentad.execution.native.structs import TENSORS
 from pentad.execution.quant import dequantize
 from pentad.execution.residency.base import HeldWeights, WeightResidency
-from pentad.execution.spec import Attention, ModelSpec
+from pentad.execution.spec import Attention, ModelSpec, Rope
 from pentad.execution.weight_reader import WeightReader
 from pentad.execution.weights import StoredTensor, WeightSource
 
@@ -33,8 +33,8 @@ class _Matrix:
     name: str
     layer: int
     stored: StoredTensor
-    turned: bool
-    """Its rows are interleaved rotary pairs, taken apart when packed."""
+    paired: int
+    """So many rows of every head are interleaved rotary pairs, taken apart when packed."""
     offset: int
     nbytes: int
 
@@ -67,7 +67,6 @@ class NativeLoader:
         self._model = model
         self._spec = spec
         self._reader = WeightReader(spec, source)
-        self._interleaved = spec.rope is not None and spec.rope.pairing == "interleaved"
 
     def load(self, cache: PackedCache | None, residency: WeightResidency) -> HeldWeights:
         """The packed weights, which must outlive the model, where the residency puts them.
@@ -83,8 +82,8 @@ class NativeLoader:
     def _load(
         self, matrices: list[_Matrix], cache: PackedCache | None, residency: WeightResidency
     ) -> HeldWeights:
-        for name, layer, size in self._vectors():
-            self._set_vector(name, layer, size)
+        for name, layer, size, offset in _vector_sizes(self._spec):
+            self._set_vector(name, layer, size, offset)
         self._reader.check_all_read()
         nbytes = matrices[-1].offset + matrices[-1].nbytes + _ALIGNMENT
 
@@ -117,31 +116,24 @@ class NativeLoader:
         for name, layer, shape in _matrix_shapes(self._spec):
             stored = self._reader.stored(_canonical(name, layer), shape)
             nbytes = self._functions.pentad_packed_bytes(FORMS[stored.format].code, *shape)
-            turned = self._interleaved and name in ("q", "k")
-            yield _Matrix(name=name, layer=layer, stored=stored, turned=turned, offset=offset, nbytes=nbytes)
+            paired = self._paired(name, layer)
+            yield _Matrix(name=name, layer=layer, stored=stored, paired=paired, offset=offset, nbytes=nbytes)
             offset += -(-nbytes // _ALIGNMENT) * _ALIGNMENT
 
-    def _vectors(self) -> Iterator[tuple[str, int, int]]:
-        spec = self._spec
-        yield "final_norm", _MODEL, spec.width
-        for layer, block in enumerate(spec.blocks):
-            yield "attn_norm", layer, spec.width
-            yield "ffn_norm", layer, spec.width
-            assert isinstance(block.mixer, Attention)
-            if block.mixer.qkv_bias:
-                yield "q.bias", layer, spec.heads * spec.head_dim
-                yield "k.bias", layer, spec.kv_heads * spec.head_dim
-                yield "v.bias", layer, spec.kv_heads * spec.head_dim
-            if block.mixer.qk_norm is not None:
-                yield "q_norm", layer, spec.head_dim
-                yield "k_norm", layer, spec.head_dim
+    def _paired(self, name: str, layer: int) -> int:
+        """How many rows of a head of this tensor are interleaved rotary pairs."""
+        if layer == _MODEL or name.removesuffix(".bias") not in ("q", "k", "q_norm", "k_norm"):
+            return 0
+        mixer = self._spec.blocks[layer].mixer
+        rope = mixer.positions if isinstance(mixer, Attention) else None
+        return rope.dim if isinstance(rope, Rope) and rope.pairing == "interleaved" else 0
 
-    def _set_vector(self, name: str, layer: int, size: int) -> None:
-        values = np.ascontiguousarray(dequantize(self._reader.stored(_canonical(name, layer), (size,))))
-        turned = self._interleaved and name in ("q.bias", "k.bias", "q_norm", "k_norm")
-        address = values.ctypes.data
+    def _set_vector(self, name: str, layer: int, size: int, offset: float) -> None:
+        values = dequantize(self._reader.stored(_canonical(name, layer), (size,)))
+        values = np.ascontiguousarray(values + np.float32(offset) if offset else values)
+        paired, address = self._paired(name, layer), values.ctypes.data
         if self._functions.pentad_set(
-            self._model, TENSORS[name], layer, FORMATS["F32"], address, 1, size, int(turned)
+            self._model, TENSORS[name], layer, FORMS["F32"].code, address, 1, size, paired
         ):
             raise BadModelFile(f"model {self._spec.name!r}: tensor {name!r} of layer {layer} cannot be kept")
 
@@ -155,7 +147,7 @@ class NativeLoader:
                 data.ctypes.data,
                 count,
                 columns,
-                int(matrix.turned),
+                matrix.paired,
                 memory.ctypes.data + matrix.offset + start // GROUP_ROWS * group_bytes,
             )
             if failed:
@@ -167,11 +159,10 @@ class NativeLoader:
             forget_pages(part)
 
     def _description(self, matrices: list[_Matrix]) -> str:
-        rope = self._spec.rope
         tensors = ";".join(
-            f"{m.layer}.{m.name} {m.stored.format} {m.shape} {m.turned} {m.offset}" for m in matrices
+            f"{m.layer}.{m.name} {m.stored.format} {m.shape} {m.paired} {m.offset}" for m in matrices
         )
-        return f"{self._library.layout} {self._spec.head_dim} {getattr(rope, 'dim', None)} {tensors}"
+        return f"{self._library.layout} {self._spec.head_dim} {tensors}"
 
     def _checksum(self, data: npt.NDArray[np.uint8]) -> int:
         return int(self._functions.pentad_checksum(data.ctypes.data, data.nbytes))
@@ -211,6 +202,22 @@ def _matrix_shapes(spec: ModelSpec) -> Iterator[tuple[str, int, tuple[int, int]]
         for name, shape in block.shapes(spec.width).items():
             if len(shape) == 2:
                 yield name, layer, (shape[0], shape[1])
+    if (learned := spec.learned) is not None:
+        yield "positions", _MODEL, (learned.max_positions + learned.offset, spec.width)
     yield "embed", _MODEL, (spec.vocab_size, spec.width)
     if spec.own_head:
         yield "head", _MODEL, (spec.vocab_size, spec.width)
+
+
+def _vector_sizes(spec: ModelSpec) -> Iterator[tuple[str, int, int, float]]:
+    """Name, layer and size of every vector, and what a norm adds to its stored scale."""
+    for name, norm in (("embed_norm", spec.stack.embedding_norm), ("final_norm", spec.stack.final_norm)):
+        if norm is not None:
+            for key, (size,) in norm.shapes(name, spec.width).items():
+                yield key, _MODEL, size, norm.offset if key == name else 0.0
+    if spec.head is not None and spec.head.bias:
+        yield "head.bias", _MODEL, spec.vocab_size, 0.0
+    for layer, block in enumerate(spec.blocks):
+        for key, shape in block.shapes(spec.width).items():
+            if len(shape) == 1:
+                yield key, layer, shape[0], block.norm.offset if key.endswith("_norm") else 0.0

@@ -33,18 +33,11 @@ from pentad.execution.native.kv_format import (
 from pentad.execution.native.library import KernelLibrary, built, cpu_flags, open_library
 from pentad.execution.native.loading import NativeLoader
 from pentad.execution.native.packed import PackedCache
+from pentad.execution.native.program import packed_program, packed_rotations
 from pentad.execution.native.sampling import DrawPlan, greedy_drawn
-from pentad.execution.native.structs import (
-    COLLECTIVES,
-    OPS,
-    TENSORS,
-    Config,
-    ProgramOp,
-)
-from pentad.execution.program import step_program
+from pentad.execution.native.structs import Config
 from pentad.execution.residency.base import WeightResidency
 from pentad.execution.residency.mapped import Mapped
-from pentad.execution.rope import inverse_frequencies
 from pentad.execution.sampling import is_plain
 from pentad.execution.spec import ModelSpec
 from pentad.execution.threads import ThreadChoice
@@ -115,7 +108,7 @@ class NativeRunner:
         self.weight_bytes = int(self._functions.pentad_weight_bytes(model))
         """Bytes of the packed matrices."""
         self.step_weight_bytes = self.weight_bytes
-        """Of those, what a step of one token must read: of an untied embedding only one row."""
+        """Of those, what a step of one token must read: none of tables whose rows are looked up."""
         self.keeps_scores = False
         """Whether the attention that slots get is counted."""
         self.weights_found = False
@@ -192,9 +185,9 @@ class NativeRunner:
         runner = cls(spec, library, model, blocks, held.memory, choice, packed_form(spec, weights, kv_dtype))
         runner.weights_found, runner.weights_decision = held.found, held.decision
         runner.keeps_scores = attention_scores
-        if not spec.tied_head:
-            embedding = weights.tensor("embed")
-            packed = library.functions.pentad_packed_bytes(FORMS[embedding.format].code, *embedding.shape)
+        looked_up = ["embed"] * (not spec.tied_head) + ["positions"] * (spec.learned is not None)
+        for table in map(weights.tensor, looked_up):
+            packed = library.functions.pentad_packed_bytes(FORMS[table.format].code, *table.shape)
             runner.step_weight_bytes -= int(packed)
         return runner
 
@@ -366,27 +359,18 @@ class NativeRunner:
 def packed_form(spec: ModelSpec, weights: WeightSource, kv_dtype: str) -> ModelForm:
     """Bits of a weight once packed: of the layers' matrices on average, and of the head."""
     elements = bits = 0.0
-    for i in range(spec.layers):
-        for name in ("q", "k", "v", "o", "gate", "up", "down"):
-            stored = weights.tensor(f"layers.{i}.{name}")
-            count = math.prod(stored.shape)
-            elements += count
-            bits += count * FORMS[stored.format].bits
+    for i, block in enumerate(spec.blocks):
+        for name, shape in block.shapes(spec.width).items():
+            if len(shape) == 2:
+                count = math.prod(shape)
+                elements += count
+                bits += count * FORMS[weights.tensor(f"layers.{i}.{name}").format].bits
     head = weights.tensor("embed" if spec.tied_head else "head")
     return ModelForm(
         weight_bits=bits / elements,
         head_bits=FORMS[head.format].bits,
         kv_bits=8 * kv_element_bytes(spec, kv_dtype),
     )
-
-
-def packed_program(spec: ModelSpec) -> ctypes.Array[ProgramOp]:
-    """The ops of a step as the kernels take them."""
-    ops = [
-        ProgramOp(OPS[op.kind], op.layer, TENSORS[op.tensor] if op.tensor else 0, COLLECTIVES[op.collective])
-        for op in step_program(spec)
-    ]
-    return (ProgramOp * len(ops))(*ops)
 
 
 def default_threads() -> int:
@@ -424,28 +408,23 @@ def _create(
     flags: Mapping[str, int],
 ) -> int:
     """An empty model with its KV cache. Raises Infeasible when memory does not suffice."""
-    rope, inner = spec.rope, spec.blocks[0].feed_forward
-    assert rope is not None
-    assert inner is not None
-    frequencies = inverse_frequencies(rope)
-    windows = np.array([window or 0 for window in spec.windows], np.int32)
-    program = packed_program(spec)
+    program, rotations = packed_program(spec), packed_rotations(spec)
+    places = [] if spec.learned is None else [spec.learned.max_positions]
     config = Config(
         layers=spec.layers,
         width=spec.width,
         heads=spec.heads,
         kv_heads=spec.kv_heads,
         head_dim=spec.head_dim,
-        ffn_width=inner.width,
+        ffn_width=max(block.feed_forward.width for block in spec.blocks if block.feed_forward is not None),
         vocab=spec.vocab_size,
-        rope_dim=rope.dim,
+        rotation_count=len(rotations),
         threads=threads,
         num_blocks=blocks,
-        max_context=min(spec.context_length, blocks * BLOCK_SIZE),
+        max_context=min(spec.context_length, blocks * BLOCK_SIZE, *places),
         kv_bits=kv_bits,
         **flags,
-        eps=spec.blocks[0].norm.eps,
-        inverse_frequencies=frequencies.ctypes.data,
+        rotations=ctypes.addressof(rotations),
     )
     model: int | None = library.functions.pentad_create(ctypes.byref(config))
     if model is None:
@@ -454,10 +433,7 @@ def _create(
             hint="lower kv_bytes",
             param="kv_bytes",
         )
-    functions = library.functions
-    if functions.pentad_set_windows(model, windows.ctypes.data) or functions.pentad_set_program(
-        model, ctypes.addressof(program), len(program)
-    ):
+    if library.functions.pentad_set_program(model, ctypes.addressof(program), len(program)):
         library.functions.pentad_destroy(model)
         raise Infeasible(f"memory does not hold model {spec.name!r}", hint="choose a smaller model")
     return model

@@ -6,10 +6,16 @@ import ctypes
 from types import MappingProxyType
 from typing import Final
 
-INTERFACE: Final = 9
+INTERFACE: Final = 10
 """PENTAD_INTERFACE of native.h. A library built from another one is refused."""
 
 _i32, _u64, _f64, _address = ctypes.c_int32, ctypes.c_uint64, ctypes.c_double, ctypes.c_void_p
+
+
+class Rotation(ctypes.Structure):
+    """pentad_rotation"""
+
+    _fields_ = (("dim", _i32), ("magnitude", ctypes.c_float), ("inverse_frequencies", _address))
 
 
 class Config(ctypes.Structure):
@@ -23,8 +29,7 @@ class Config(ctypes.Structure):
         ("head_dim", _i32),
         ("ffn_width", _i32),
         ("vocab", _i32),
-        ("rope_dim", _i32),
-        ("window", _i32),
+        ("rotation_count", _i32),
         ("threads", _i32),
         ("num_blocks", _i32),
         ("max_tokens", _i32),
@@ -32,8 +37,8 @@ class Config(ctypes.Structure):
         ("kv_bits", _i32),
         ("attention_scores", _i32),
         ("key_centres", _i32),
-        ("eps", ctypes.c_float),
-        ("inverse_frequencies", _address),
+        ("reserved", _i32),
+        ("rotations", _address),
     )
 
 
@@ -148,22 +153,46 @@ class EncoderConfig(ctypes.Structure):
 class ProgramOp(ctypes.Structure):
     """pentad_op"""
 
-    _fields_ = (("kind", _i32), ("layer", _i32), ("tensor", _i32), ("collective", _i32))
+    _fields_ = (
+        ("kind", _i32),
+        ("layer", _i32),
+        ("tensor", _i32),
+        ("collective", _i32),
+        ("centred", _i32),
+        ("activation", _i32),
+        ("rotation", _i32),
+        ("window", _i32),
+        ("apart", _i32),
+        ("offset", _i32),
+        ("eps", ctypes.c_float),
+        ("scale", ctypes.c_float),
+        ("cap", ctypes.c_float),
+    )
 
 
-STRUCTS: Final = (Config, Batch, DrawRow, DrawnRow, Draws, EncoderConfig, ProgramOp)
+STRUCTS: Final = (Config, Batch, DrawRow, DrawnRow, Draws, EncoderConfig, ProgramOp, Rotation)
 """In the order of pentad_struct_bytes."""
 
 OPS: Final = MappingProxyType(
     {
         kind: code
-        for code, kind in enumerate(("embed", "norm", "qkv", "attend", "out", "gate_up", "down", "head"))
+        for code, kind in enumerate(
+            (
+                *("embed", "norm", "qkv", "attend", "out", "gate_up", "down", "head"),
+                *("positions", "renorm", "add", "up"),
+            )
+        )
     }
 )
 """Kind of an op to pentad_op_kind."""
 
 COLLECTIVES: Final = MappingProxyType({None: 0, "sum": 1, "gather": 2})
 """How ranks meet behind an op, to the number in pentad_op."""
+
+ACTIVATIONS: Final = MappingProxyType(
+    {name: code for code, name in enumerate(("gelu", "gelu_tanh", "relu", "silu", "clamped"))}
+)
+"""Activation to pentad_activation."""
 
 ENCODER_TENSORS: Final = MappingProxyType(
     {
@@ -203,6 +232,9 @@ TENSORS: Final = MappingProxyType(
             (
                 *("embed", "head", "final_norm", "attn_norm", "q", "k", "v", "o"),
                 *("ffn_norm", "gate", "up", "down", "q.bias", "k.bias", "v.bias", "q_norm", "k_norm"),
+                *("o.bias", "gate.bias", "up.bias", "down.bias", "head.bias", "final_norm.bias"),
+                *("attn_norm.bias", "ffn_norm.bias", "attn_out_norm", "attn_out_norm.bias"),
+                *("ffn_out_norm", "ffn_out_norm.bias", "embed_norm", "embed_norm.bias", "positions"),
             )
         )
     }

@@ -22,9 +22,10 @@ struct Item {
 
 class AttentionPlan {
  public:
-  AttentionPlan(const pentad_config& c, const Products& products, const KvCache& cache, bool windowed)
-      : c_(c), products_(products), cache_(cache), windowed_(windowed) {}
+  AttentionPlan(const pentad_config& c, const Products& products, const KvCache& cache)
+      : c_(c), products_(products), cache_(cache) {}
 
+  // Whether any layer has a window.
   void set_windowed(bool windowed) { windowed_ = windowed; }
   // Lists the attention of the step head by head, so that what a thread has read of one serves all that see it,
   // and cuts the list into equal costs, mid-item if need be.
@@ -72,7 +73,7 @@ class AttentionPlan {
   const pentad_config& c_;
   const Products& products_;
   const KvCache& cache_;
-  bool windowed_;
+  bool windowed_ = false;
   const pentad_batch* batch_ = nullptr;
   std::vector<int32_t> members_;
   std::vector<bool> placed_;

@@ -20,58 +20,50 @@ Pages KvCache::pages_by_head(const int32_t* table) const {
 }
 
 KeyCentre KvCache::centre_of(int layer, int head) const {
-  const std::vector<float>& bias = centres_[static_cast<size_t>(layer)];
-  if (bias.empty()) return {};
-  return {.bias = bias.data() + head * c_.head_dim, .turns = rotations_.data(), .dim = c_.head_dim,
-          .rope_dim = c_.rope_dim, .rotated = coded()};
+  const Centre& centre = centres_[static_cast<size_t>(layer)];
+  if (centre.bias.empty()) return {};
+  return {.bias = centre.bias.data() + head * c_.head_dim, .rotation = centre.rotation, .dim = c_.head_dim,
+          .rotated = coded()};
 }
 
 const uint16_t* KvCache::centres_at(int layer, int head) const {
-  if (centre_pages_.empty() || centres_[static_cast<size_t>(layer)].empty()) return nullptr;
+  if (centre_pages_.empty() || centres_[static_cast<size_t>(layer)].bias.empty()) return nullptr;
   return centre_pages_.data() + centres_size() * (static_cast<size_t>(layer) * c_.kv_heads + head);
 }
 
 // A bias of keys without the pairs that turn much within a block.
-std::vector<float> KvCache::slow_part(std::vector<float> bias) const {
-  const int half = c_.rope_dim / 2;
+std::vector<float> KvCache::slow_part(std::vector<float> bias, const Rotation* rotation) const {
+  const int half = rotation ? rotation->dim() / 2 : 0;
   for (size_t at = 0; at < bias.size(); at += static_cast<size_t>(c_.head_dim))
     for (int i = 0; i < half; i++)
-      if (frequencies_[static_cast<size_t>(i)] >= kSlow) bias[at + i] = bias[at + half + i] = 0.0f;
+      if (rotation->frequency(i) >= kSlow) bias[at + i] = bias[at + half + i] = 0.0f;
   return bias;
 }
 
-void KvCache::centre(const ModelWeights& weights) {
-  if (!c_.key_centres) return;
-  std::vector<std::vector<float>> centres;
+void KvCache::centre(int layer, const LayerWeights& weights, int rotation) {
   // Keys that are normalised behind their bias share none of it.
-  for (const LayerWeights& l : weights.layers)
-    centres.push_back(l.k_norm.empty() ? slow_part(l.k_bias) : std::vector<float>{});
-  centres_ = std::move(centres);
+  if (!c_.key_centres || !weights.k_norm.empty()) return;
+  const Rotation* turned = this->rotation(rotation);
+  centres_[static_cast<size_t>(layer)] = {slow_part(weights.k_bias, turned), turned};
 }
 
 bool KvCache::centred() const {
-  return std::any_of(centres_.begin(), centres_.end(), [](auto& bias) { return !bias.empty(); });
+  return std::any_of(centres_.begin(), centres_.end(), [](const Centre& centre) { return !centre.bias.empty(); });
 }
 
 void KvCache::grow(int limit) {
-  const int half = c_.rope_dim / 2, known = known_;
+  const int known = known_;
   if (limit <= known) return;
   limit = pad(limit, 256);
   constexpr int kSpanned = kPage * kPage;  // tokens of one page of centres
   const bool centred = this->centred();
-  rotations_.resize(static_cast<size_t>(limit) * c_.rope_dim);
   if (centred) centre_pages_.resize(centres_stride() * static_cast<size_t>(limit / kSpanned));
+  for (Rotation& rotation : rotations_) rotation.grow(known, limit);
   known_ = limit;
-  for (int p = known; p < limit; p++)
-    for (int i = 0; i < half; i++) {
-      const double angle = static_cast<double>(p) * static_cast<double>(frequencies_[static_cast<size_t>(i)]);
-      rotations_[static_cast<size_t>(p) * c_.rope_dim + i] = static_cast<float>(std::cos(angle));
-      rotations_[static_cast<size_t>(p) * c_.rope_dim + half + i] = static_cast<float>(std::sin(angle));
-    }
   if (!centred) return;
   for (int page = known / kSpanned; page < limit / kSpanned; page++)
     for (int layer = 0; layer < c_.layers; layer++)
-      for (int head = 0; head < c_.kv_heads && !centres_[static_cast<size_t>(layer)].empty(); head++)
+      for (int head = 0; head < c_.kv_heads && !centres_[static_cast<size_t>(layer)].bias.empty(); head++)
         write_centres(centre_of(layer, head), page * kPage,
                       centre_pages_.data() + centres_stride() * static_cast<size_t>(page) +
                           centres_size() * (static_cast<size_t>(layer) * c_.kv_heads + head));

@@ -6,6 +6,7 @@
 #include "memory.h"
 #include "native.h"
 #include "pages.h"
+#include "rotation.h"
 #include "threads.h"
 #include "weights.h"
 
@@ -18,7 +19,7 @@ class KvCache {
         team_(team),
         kv_(kv_block_bytes() * static_cast<size_t>(c.num_blocks)),
         tallies_(tallies_of_block() * sizeof(Tally) * static_cast<size_t>(c.num_blocks)),
-        frequencies_(c.inverse_frequencies, c.inverse_frequencies + c.rope_dim / 2),
+        rotations_(c.rotations, c.rotations + c.rotation_count),
         centres_(static_cast<size_t>(c.layers)) {}
 
   bool coded() const { return c_.kv_bits == 8; }
@@ -46,14 +47,14 @@ class KvCache {
   uint8_t* page(int64_t number) const { return kv_.data() + head_size() * static_cast<size_t>(number); }
   Tally* page_tally(int64_t number) const { return reinterpret_cast<Tally*>(tallies_.data()) + number; }
   KeyCentre centre_of(int layer, int head) const;
-  // [cosines, sines] of a position that grow() has reached.
-  const float* rotation(int position) const { return rotations_.data() + static_cast<size_t>(position) * c_.rope_dim; }
+  // A rotation by its number, or null for -1.
+  const Rotation* rotation(int number) const { return number < 0 ? nullptr : &rotations_[static_cast<size_t>(number)]; }
   // Computes the rotations of positions [0, limit), once.
   void grow(int limit);
   // Whether keys of any layer are kept less what they share, by position.
   bool centred() const;
-  // Takes the biases of the keys, which are kept less what they share.
-  void centre(const ModelWeights& weights);
+  // Takes the bias of a layer's keys, which are kept less what they share, and the number of their rotation.
+  void centre(int layer, const LayerWeights& weights, int rotation);
 
   int copy_block(int source, int target);
   int copy_slots(const int32_t* pairs, int count);
@@ -66,15 +67,19 @@ class KvCache {
   size_t centres_size() const { return static_cast<size_t>(c_.head_dim) * kPage * 2; }
   size_t centres_stride() const { return centres_size() * static_cast<size_t>(c_.layers) * static_cast<size_t>(c_.kv_heads); }
   const uint16_t* centres_at(int layer, int head) const;
-  std::vector<float> slow_part(std::vector<float> bias) const;
+  std::vector<float> slow_part(std::vector<float> bias, const Rotation* rotation) const;
 
   const pentad_config& c_;
   Team& team_;
   Arena kv_, tallies_;
-  std::vector<float> frequencies_, rotations_;
+  std::vector<Rotation> rotations_;
   int known_ = 0;                            // positions whose rotations are known
   Aligned<uint16_t> centre_pages_;           // write_centres() of [256 tokens][layer][head]
-  std::vector<std::vector<float>> centres_;  // of each layer: slow_part() of its bias of keys, or empty
+  struct Centre {
+    std::vector<float> bias;                 // slow_part() of the bias of keys, or empty
+    const Rotation* rotation = nullptr;
+  };
+  std::vector<Centre> centres_;              // [layers]
 };
 
 }  // namespace pentad

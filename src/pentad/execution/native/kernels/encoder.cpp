@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "activations.h"
 #include "dot.h"
 #include "guard.h"
 #include "native.h"
@@ -18,27 +19,6 @@ namespace pentad {
 namespace {
 
 int padded(int n, int to) { return (n + to - 1) / to * to; }
-
-// erf to 1.5e-7 (Abramowitz and Stegun 7.1.26).
-PENTAD_INLINE f32x16 verf(f32x16 x) {
-  const f32x16 a = vabs(x), t = 1.0f / (1.0f + a * 0.3275911f);
-  f32x16 p = splat(1.061405429f);
-  p = p * t - 1.453152027f;
-  p = p * t + 1.421413741f;
-  p = p * t - 0.284496736f;
-  p = p * t + 0.254829592f;
-  const f32x16 y = 1.0f - p * t * vexp(-a * a);
-  return (f32x16)((i32x16)y | ((i32x16)x & (int32_t)0x80000000));
-}
-
-PENTAD_INLINE f32x16 activate(f32x16 x, int kind) {
-  switch (kind) {
-    case PENTAD_GELU: return x * 0.5f * (1.0f + verf(x * 0.70710678118654752f));
-    case PENTAD_GELU_TANH: return silu(1.5957691216057308f * (x + x * x * x * 0.044715f)) / (1.5957691216057308f * (1.0f + x * x * 0.044715f));
-    case PENTAD_RELU: return vmax(x, splat(0.0f));
-    default: return silu(x);
-  }
-}
 
 struct Packed {
   Matrix matrix;

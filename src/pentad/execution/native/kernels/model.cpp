@@ -1,6 +1,5 @@
 // A decoder behind the C interface: its weights, its cache, and the program of ops that a step runs.
 #include <chrono>
-#include <iterator>
 #include <memory>
 #include <stdexcept>
 
@@ -8,19 +7,6 @@
 #include "step.h"
 
 namespace pentad {
-
-namespace {
-
-struct OpKind {
-  void (*run)(Step&, const Op&, int rank);
-  Phase phase;
-};
-// By pentad_op_kind. A norm counts with the op that reads it.
-constexpr OpKind kOps[] = {{embed, kEmbed},   {norm, kPhases}, {qkv, kQkv},   {attend, kAttention},
-                           {out, kOut},       {gate_up, kGateUp}, {down, kDown}, {head, kHead}};
-static_assert(std::size(kOps) == PENTAD_OP_HEAD + 1);
-
-}  // namespace
 
 class Model {
  public:
@@ -37,34 +23,22 @@ class Model {
   Team& team() { return team_; }
   const double* times() const { return times_; }
   void set_timed(bool timed) { timed_ = timed; }
-  int set_windows(const int32_t* windows) {
-    step_.windows.assign(windows, windows + c_.layers);
-    step_.plan.set_windowed(std::any_of(windows, windows + c_.layers, [](int window) { return window != 0; }));
-    return 0;
-  }
   int watch(const void* begin, size_t bytes) {
     watch_ = std::make_unique<FileWatch>(begin, bytes);
     return 0;
   }
   int set_program(const pentad_op* ops, int count) {
-    std::vector<Op> program;
-    for (int i = 0; i < count; i++) {
-      const pentad_op& op = ops[i];
-      if (op.kind < 0 || op.kind > PENTAD_OP_HEAD || op.layer >= c_.layers) return -1;
-      const bool whole = op.kind == PENTAD_OP_EMBED || op.kind == PENTAD_OP_HEAD;  // of the model
-      if (whole != (op.layer < 0)) return -1;
-      const OpKind& kind = kOps[op.kind];
-      const LayerWeights* layer = whole ? nullptr : &weights_.layers[static_cast<size_t>(op.layer)];
-      const std::vector<float>* norm = op.kind == PENTAD_OP_NORM ? weights_.norm(op.tensor, op.layer) : nullptr;
-      if (op.kind == PENTAD_OP_NORM && !norm) return -1;
-      program.push_back({kind.run, kind.phase, op.layer, layer, norm, op.collective});
-    }
+    std::vector<Op> program = bind_program(c_, weights_, ops, count);
+    step_.take(program);
     program_ = std::move(program);
     return 0;
   }
   int ready() {
-    if (!weights_.complete() || program_.empty()) return -1;
-    cache_.centre(weights_);
+    if (program_.empty()) return -1;
+    for (const Op& op : program_) {
+      if (!complete(c_, weights_, op)) return -1;
+      if (op.kind == PENTAD_OP_QKV) cache_.centre(op.layer, *op.weights, op.rotation);
+    }
     products_.reserve(step_.wide);
     return 0;
   }
@@ -135,17 +109,17 @@ pentad_model* pentad_create(const pentad_config* c) {
 }
 void pentad_destroy(pentad_model* m) { delete m; }
 int pentad_set(pentad_model* m, int32_t tensor, int32_t layer, int32_t format, const void* data, int32_t rows,
-               int32_t cols, int32_t interleaved) {
+               int32_t cols, int32_t paired) {
   return pentad::guarded(-1, [&] {
     return m->model.weights().set(tensor, layer, static_cast<pentad::Format>(format), static_cast<const uint8_t*>(data),
-                                  rows, cols, interleaved != 0);
+                                  rows, cols, paired);
   });
 }
-int pentad_pack(pentad_model* m, int32_t format, const void* data, int32_t rows, int32_t cols, int32_t interleaved,
+int pentad_pack(pentad_model* m, int32_t format, const void* data, int32_t rows, int32_t cols, int32_t paired,
                 void* out) {
   return pentad::guarded(-1, [&] {
     return m->model.weights().pack(static_cast<pentad::Format>(format), static_cast<const uint8_t*>(data), rows, cols,
-                                   interleaved != 0, static_cast<uint8_t*>(out));
+                                   paired, static_cast<uint8_t*>(out));
   });
 }
 int pentad_attach(pentad_model* m, int32_t tensor, int32_t layer, int32_t format, int32_t rows, int32_t cols,
@@ -154,9 +128,6 @@ int pentad_attach(pentad_model* m, int32_t tensor, int32_t layer, int32_t format
     return m->model.weights().attach(tensor, layer, static_cast<pentad::Format>(format), rows, cols,
                                      static_cast<const uint8_t*>(packed));
   });
-}
-int pentad_set_windows(pentad_model* m, const int32_t* windows) {
-  return pentad::guarded(-1, [&] { return m->model.set_windows(windows); });
 }
 int pentad_set_program(pentad_model* m, const pentad_op* ops, int32_t count) {
   return pentad::guarded(-1, [&] { return m->model.set_program(ops, count); });

@@ -11,14 +11,22 @@
 extern "C" {
 #endif
 
-#define PENTAD_INTERFACE 9  // raise it with every change of this file; structs.py holds the same number
+#define PENTAD_INTERFACE 10  // raise it with every change of this file; structs.py holds the same number
 
 typedef struct pentad_model pentad_model;
 
+// One kind of rotary positions.
 typedef struct {
-  int32_t layers, width, heads, kv_heads, head_dim, ffn_width, vocab;
-  int32_t rope_dim;
-  int32_t window;            // 0: none
+  int32_t dim;                       // elements of a head that are turned
+  float magnitude;                   // factor of what is turned
+  const float* inverse_frequencies;  // [dim / 2], copied
+} pentad_rotation;
+
+typedef struct {
+  int32_t layers, width, heads, kv_heads, head_dim;
+  int32_t ffn_width;         // of the widest layer
+  int32_t vocab;
+  int32_t rotation_count;
   int32_t threads;
   int32_t num_blocks;        // KV blocks of 16 tokens
   int32_t max_tokens;        // tokens of a step at most
@@ -27,30 +35,47 @@ typedef struct {
   int32_t attention_scores;  // 1: count what every slot is attended to with; see pentad_page_scores
   int32_t key_centres;       // 1: keys are kept less what a bias gives them all, by position; 0: whole, so that they
                              // may lie anywhere, as head_pages asks
-  float eps;
-  const float* inverse_frequencies;  // [rope_dim / 2], copied
+  int32_t reserved;
+  const pentad_rotation* rotations;  // [rotation_count], copied
 } pentad_config;
 
-// Which matrix or vector of a layer (layer -1: of the model).
+// Which matrix or vector of a layer (layer -1: of the model). A norm's scale has any offset of the model added.
 enum pentad_tensor {
   PENTAD_EMBED = 0, PENTAD_HEAD, PENTAD_FINAL_NORM,
   PENTAD_ATTN_NORM, PENTAD_Q, PENTAD_K, PENTAD_V, PENTAD_O,
   PENTAD_FFN_NORM, PENTAD_GATE, PENTAD_UP, PENTAD_DOWN,
   PENTAD_Q_BIAS, PENTAD_K_BIAS, PENTAD_V_BIAS,
-  PENTAD_Q_NORM, PENTAD_K_NORM  // of every head, before RoPE; none: not normalised
+  PENTAD_Q_NORM, PENTAD_K_NORM,  // before RoPE: [head_dim] for every head, or [heads * head_dim] over all of them
+  PENTAD_O_BIAS, PENTAD_GATE_BIAS, PENTAD_UP_BIAS, PENTAD_DOWN_BIAS, PENTAD_HEAD_BIAS,
+  PENTAD_FINAL_NORM_BIAS, PENTAD_ATTN_NORM_BIAS, PENTAD_FFN_NORM_BIAS,
+  PENTAD_ATTN_OUT_NORM, PENTAD_ATTN_OUT_NORM_BIAS, PENTAD_FFN_OUT_NORM, PENTAD_FFN_OUT_NORM_BIAS,
+  PENTAD_EMBED_NORM, PENTAD_EMBED_NORM_BIAS,
+  PENTAD_POSITIONS  // a matrix, a row for every position
 };
+
+// CLAMPED: gate * sigmoid(1.702 gate) * (up + 1), both cut at 7 (gpt-oss).
+enum pentad_activation { PENTAD_GELU = 0, PENTAD_GELU_TANH, PENTAD_RELU, PENTAD_SILU, PENTAD_CLAMPED };
 
 // What a step does, op by op. The order is the caller's (execution/program.py builds it from a ModelSpec).
 enum pentad_op_kind {
   PENTAD_OP_EMBED = 0, PENTAD_OP_NORM, PENTAD_OP_QKV, PENTAD_OP_ATTEND, PENTAD_OP_OUT, PENTAD_OP_GATE_UP,
-  PENTAD_OP_DOWN, PENTAD_OP_HEAD
+  PENTAD_OP_DOWN, PENTAD_OP_HEAD, PENTAD_OP_POSITIONS, PENTAD_OP_RENORM, PENTAD_OP_ADD, PENTAD_OP_UP
 };
 typedef struct {
   int32_t kind;
-  int32_t layer;                                  // -1: of the model
-  int32_t tensor;                                 // of a norm: whose weights; else 0
-  int32_t collective;                             // where the ranks of a group meet behind it: 0 nowhere, 1 to add
-                                                  // up, 2 to put their parts together; one process has one rank
+  int32_t layer;       // -1: of the model
+  int32_t tensor;      // whose weights a norm has, the head's own included; 0: it is none
+  int32_t collective;  // where the ranks of a group meet behind it: 0 nowhere, 1 to add up, 2 to put their parts
+                       // together; one process has one rank
+  int32_t centred;     // of a norm: 1 takes the mean off first (layer norm), 0 does not (RMS norm)
+  int32_t activation;  // of gate_up and up
+  int32_t rotation;    // of qkv: which of the model's; -1: none
+  int32_t window;      // of attend: tokens that are seen; 0: all
+  int32_t apart;       // of out and down: 1 leaves the result for an add, 0 adds it to the residual stream
+  int32_t offset;      // of positions: the row of position 0
+  float eps;           // of a norm; of qkv: of the norms of heads
+  float scale;         // factor of what embed and head give, and of what out, down and add bring to the stream
+  float cap;           // of head: logits z become cap * tanh(z / cap); 0: they do not
 } pentad_op;
 
 typedef struct {
@@ -117,30 +142,32 @@ typedef struct {
 
 pentad_model* pentad_create(const pentad_config*);
 void pentad_destroy(pentad_model*);
-// Repacks a stored tensor. `interleaved` un-pairs the rows of a Q or K matrix of interleaved RoPE.
+// Repacks a stored tensor. `paired`: so many rows of every head of a Q or K matrix are pairs of interleaved RoPE,
+// which are taken apart.
 // Returns 0, or -1 when the shape or format is not supported.
 int pentad_set(pentad_model*, int32_t tensor, int32_t layer, int32_t format, const void* data, int32_t rows,
-               int32_t cols, int32_t interleaved);
+               int32_t cols, int32_t paired);
 // The same in two parts, for packed weights that outlive the process. pentad_pack writes
 // pentad_packed_bytes(...) bytes to `out`; pentad_attach makes the model read them where they lie.
 size_t pentad_packed_bytes(int32_t format, int32_t rows, int32_t cols);
-int pentad_pack(pentad_model*, int32_t format, const void* data, int32_t rows, int32_t cols, int32_t interleaved,
+int pentad_pack(pentad_model*, int32_t format, const void* data, int32_t rows, int32_t cols, int32_t paired,
                 void* out);
 int pentad_attach(pentad_model*, int32_t tensor, int32_t layer, int32_t format, int32_t rows, int32_t cols,
                   const void* packed);
 // Name of the layout and values of packed weights; a stored form of another one is not read.
 const char* pentad_layout(void);
 // PENTAD_INTERFACE of the build, and the size of a struct: 0 config, 1 batch, 2 draw row, 3 drawn, 4 draws,
-// 5 encoder config, 6 op.
+// 5 encoder config, 6 op, 7 rotation.
 int32_t pentad_interface(void);
 int32_t pentad_struct_bytes(int32_t which);
 uint64_t pentad_checksum(const void* data, size_t bytes);
-int pentad_set_windows(pentad_model*, const int32_t* windows /* [layers], 0: none */);
 // Says that attached weights lie in a mapped file: should it be cut short, steps return 8 and the process lives.
 int pentad_watch_weights(pentad_model*, const void* begin, size_t bytes);
-// The ops of every step, copied. Returns 0, or -1 for one that the kernels don't have or of no such layer.
+// The ops of every step, copied. Returns 0, or -1 for one that the kernels don't have or of no such layer, norm or
+// rotation.
 int pentad_set_program(pentad_model*, const pentad_op*, int32_t count);
-int pentad_ready(pentad_model*);  // takes the memory that steps need; 0 when complete
+// Takes the memory that steps need. Returns 0, or -1 where an op lacks a tensor or has one of another size.
+int pentad_ready(pentad_model*);
 // The same for any mapped file that is read for a while: how many pages were missing so far.
 typedef struct pentad_watch pentad_watch;
 pentad_watch* pentad_watch_file(const void* begin, size_t bytes);
@@ -161,8 +188,6 @@ int pentad_move_entries(pentad_model*, const int64_t* pairs /* [count][source, t
 // Encoders of the BERT kind: learned positions, layer norms after each half of a block, biases
 // everywhere, attention in both directions.
 typedef struct pentad_encoder pentad_encoder;
-
-enum pentad_activation { PENTAD_GELU = 0, PENTAD_GELU_TANH, PENTAD_RELU, PENTAD_SILU };
 
 typedef struct {
   int32_t layers, width, heads, head_dim, ffn_width, vocab;

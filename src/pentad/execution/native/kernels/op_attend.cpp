@@ -65,7 +65,7 @@ void attend(Step& s, const Op& op, int rank) {
   const AttentionPlan& plan = s.plan;
   const int dim = s.c.head_dim, group = plan.group();
   const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
-  const int window = s.windows[static_cast<size_t>(layer)], most = s.products.tiles() ? kTileRows : kRowsAtOnce;
+  const int window = op.window, most = s.products.tiles() ? kTileRows : kRowsAtOnce;
   Scratch& own = s.own(rank);
   own.unpacked.sequence = -1;
   const std::vector<Item>& items = plan.of(rank);

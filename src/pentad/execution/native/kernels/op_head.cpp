@@ -1,24 +1,33 @@
+#include "activations.h"
 #include "step.h"
 
 namespace pentad {
 
 namespace {
 
+f32x16 shape(f32x16 v, const std::vector<float>& bias, int group, const Op& op) {
+  if (!bias.empty()) v += load(bias.data() + group * kRows);
+  v = v * op.scale;
+  return op.cap != 0.0f ? vtanh(v * (1.0f / op.cap)) * op.cap : v;
+}
+
 // Logits of the rows that are asked for, and the best token of each.
-void logits(Step& s, int rank) {
+void logits(Step& s, const Op& op, int rank) {
   const pentad_batch& b = *s.batch;
   const Quantized in = s.inputs.codes(s.c.width, s.products.panel(b.rows));
   auto [from, to] = s.share(b.rows, rank);
   for (int r = from; r < to; r++) {
     float* row = s.own(rank).normed.data();
-    norm_row(s.c.width, s.c.eps, s.row(b.logit_rows[r]), s.weights.final_norm, row);
-    quantize(row, in, r, 0, s.c.width / kBlock);
+    quantize(normalised(op, s.c.width, s.row(b.logit_rows[r]), row), in, r, 0, s.c.width / kBlock);
   }
   s.team.barrier();
   const Matrix& m = s.weights.head_matrix();
   auto [begin, end] = s.share(m.rows / kRows, rank);
+  const std::vector<float>& bias = s.weights.head_bias;
+  const bool shaped = !bias.empty() || op.scale != 1.0f || op.cap != 0.0f;
   Best* best = b.argmax ? s.best.data() + static_cast<size_t>(rank) * b.rows : nullptr;
   s.products.multiply(m, in, b.rows, begin, end, rank, [&](int group, int r, f32x16 v) {
+    if (shaped) v = shape(v, bias, group, op);
     const int token = group * kRows, live = std::min(kRows, s.c.vocab - token);
     const int line = s.draws ? s.draws->lines[r] : b.logits ? r : -1;
     if (line >= 0) {
@@ -49,8 +58,8 @@ void draw(Step& s, int rank) {
 
 }  // namespace
 
-void head(Step& s, const Op&, int rank) {
-  if (s.batch->rows) logits(s, rank);
+void head(Step& s, const Op& op, int rank) {
+  if (s.batch->rows) logits(s, op, rank);
   if (s.draws) draw(s, rank);
 }
 

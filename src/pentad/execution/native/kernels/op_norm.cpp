@@ -7,15 +7,11 @@ void norm(Step& s, const Op& op, int rank) {
   const int tokens = s.batch->tokens, blocks = s.c.width / kBlock;
   const Input out = s.normed(rank);
   if (tokens == 1) {
-    norm_row(s.c.width, s.c.eps, s.x.data(), *op.norm, normed);
-    out.put(normed, 0, 0, blocks);
+    out.put(normalised(op, s.c.width, s.x.data(), normed), 0, 0, blocks);
     return;
   }
   auto [begin, end] = s.share(tokens, rank);
-  for (int t = begin; t < end; t++) {
-    norm_row(s.c.width, s.c.eps, s.row(t), *op.norm, normed);
-    out.put(normed, t, 0, blocks);
-  }
+  for (int t = begin; t < end; t++) out.put(normalised(op, s.c.width, s.row(t), normed), t, 0, blocks);
   s.team.barrier();
 }
 

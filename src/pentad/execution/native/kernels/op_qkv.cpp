@@ -4,9 +4,7 @@ namespace pentad {
 
 namespace {
 
-void rotate_pairs(const Step& s, float* x, int token) {
-  const int half = s.c.rope_dim / 2;
-  const float* turn = s.cache.rotation(s.batch->positions[token]);
+void rotate_pairs(int half, const float* turn, float* x) {
   int i = 0;
   for (; i + 16 <= half; i += 16) {
     const f32x16 a = load(x + i), b = load(x + i + half), cosine = load(turn + i), sine = load(turn + half + i);
@@ -76,6 +74,7 @@ void qkv(Step& s, const Op& op, int rank) {
   const Input in = s.normed(rank);
   const int per_head = s.c.head_dim / kRows;
   const std::vector<float> no_norm;
+  const Rotation* rotation = s.cache.rotation(op.rotation);
   const int begin = first_head(s, rank), end = first_head(s, rank + 1);
   const struct {
     const Weights& w;
@@ -95,8 +94,8 @@ void qkv(Step& s, const Op& op, int rank) {
     for (int h = from; h < to; h++) {
       for (int t = 0; t < s.batch->tokens; t++) {
         float* x = s.head_row(part.first + h, t);
-        if (!part.norm.empty()) norm_row(s.c.head_dim, s.c.eps, x, part.norm, x);
-        if (!value) rotate_pairs(s, x, t);
+        if (!part.norm.empty()) rms_row(s.c.head_dim, op.eps, x, part.norm, x);
+        if (!value && rotation) rotate_pairs(rotation->dim() / 2, rotation->at(s.batch->positions[t]), x);
         if (!value && s.cache.coded()) rotate(x, s.c.head_dim);
       }
       if (key || value) write_head(s, layer, h, key, part.first + h);

@@ -18,6 +18,7 @@
 #include <atomic>
 #include <bit>
 
+#include "rotation.h"
 #include "simd.h"
 
 namespace pentad {
@@ -116,15 +117,15 @@ inline void rotate(float* x, int dim) {
 // What the keys of a head share: the bias of the key product, which turns slowly with the position.
 struct KeyCentre {
   const float* bias = nullptr;   // [D], of the pairs that turn slowly; null: none
-  const float* turns = nullptr;  // [positions][cosines, sines]
-  int dim = 0, rope_dim = 0;
+  const Rotation* rotation = nullptr;  // null: keys are not turned
+  int dim = 0;
   bool rotated = false;          // as keys to be coded are
 
   // The centre of the block of tokens [16 block, 16 block + 16) of a text.
   void at(int block, float* out) const {
     std::memcpy(out, bias, sizeof(float) * static_cast<size_t>(dim));
-    const int half = rope_dim / 2;
-    const float* turn = turns + static_cast<size_t>(block * kPage + kPage / 2) * rope_dim;
+    const int half = rotation ? rotation->dim() / 2 : 0;
+    const float* turn = rotation ? rotation->at(block * kPage + kPage / 2) : nullptr;
     for (int i = 0; i < half; i++) {
       out[i] = bias[i] * turn[i] - bias[i + half] * turn[half + i];
       out[i + half] = bias[i] * turn[half + i] + bias[i + half] * turn[i];

@@ -84,6 +84,14 @@ class Products {
   template <typename Epilogue>
   void multiply(const Matrix& m, const Input& x, int begin, int end, int rank, Epilogue&& epilogue) {
     multiply_exact(m, x, begin, end, rank, epilogue);
+    multiply_wide(m, x, begin, end, rank, [&](int group, int i, f32x16 v) PENTAD_LAMBDA {
+      epilogue(group, x.split->wide[static_cast<size_t>(i)], v);
+    });
+  }
+  // The others: epilogue(group, index among them, 16 values).
+  template <typename Epilogue>
+  void multiply_wide([[maybe_unused]] const Matrix& m, [[maybe_unused]] const Input& x, [[maybe_unused]] int begin,
+                     [[maybe_unused]] int end, [[maybe_unused]] int rank, [[maybe_unused]] Epilogue&& epilogue) {
 #if PENTAD_TILES
     if (x.split->wide.empty()) return;
     WidePair& pair = widened(rank);
@@ -92,9 +100,8 @@ class Products {
       pair.fill(0, m, group);
       if (two) pair.fill(1, m, group + 1);
       pair.multiply(x.wide, static_cast<int>(x.split->wide.size()), [&](int i, f32x16 a, f32x16 b) PENTAD_LAMBDA {
-        const int t = x.split->wide[static_cast<size_t>(i)];
-        epilogue(group, t, a);
-        if (two) epilogue(group + 1, t, b);
+        epilogue(group, i, a);
+        if (two) epilogue(group + 1, i, b);
       });
     }
 #endif

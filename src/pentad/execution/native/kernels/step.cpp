@@ -13,8 +13,7 @@ Step::Step(const pentad_config& c, Team& team, Products& products, const ModelWe
       kv_dim(c.kv_heads * c.head_dim),
       wide(std::max({c.width, c.heads * c.head_dim, pad(c.ffn_width, 32)})),
       score_stride(pad(c.max_context, 16) + 16),
-      windows(static_cast<size_t>(c.layers), c.window),
-      plan(c, products, cache, c.window != 0),
+      plan(c, products, cache),
       scratch(static_cast<size_t>(team.size())) {
   const size_t dim = static_cast<size_t>(c.head_dim);
   for (Scratch& own : scratch) {
@@ -24,6 +23,12 @@ Step::Step(const pentad_config& c, Team& team, Products& products, const ModelWe
     own.queries.resize(static_cast<size_t>(kRowsAtOnce) * dim / 2);
     own.normed.resize(static_cast<size_t>(c.width));
   }
+}
+
+void Step::take(const std::vector<Op>& program) {
+  parts = std::any_of(program.begin(), program.end(), [](const Op& op) { return op.apart != 0; });
+  plan.set_windowed(std::any_of(program.begin(), program.end(), [](const Op& op) { return op.window != 0; }));
+  capacity = 0;
   reserve(c.max_tokens);
 }
 
@@ -33,6 +38,7 @@ void Step::reserve(int tokens) {
   const int rows = pad(std::max({tokens, 32, team.size()}), 32);
   const size_t n = static_cast<size_t>(rows);
   x.resize(n * c.width);
+  if (parts) part.resize(n * c.width);
   qkv.resize(n * (q_dim + 2 * kv_dim));
   attended.resize(n * q_dim);
   inputs.reserve(n, wide, products.tiles());

@@ -13,6 +13,7 @@
 #include "attention_tiles.h"
 #include "cache.h"
 #include "native.h"
+#include "norms.h"
 #include "products.h"
 #include "sampling.h"
 #include "threads.h"
@@ -80,6 +81,8 @@ struct Best {
   int32_t token;
 };
 
+struct Op;
+
 struct Step {
   Step(const pentad_config& c, Team& team, Products& products, const ModelWeights& weights, KvCache& cache);
 
@@ -90,7 +93,6 @@ struct Step {
   KvCache& cache;
   const int q_dim, kv_dim, wide;   // wide: columns of the widest input but the feed-forward's
   const int score_stride;
-  std::vector<int32_t> windows;    // [layers], 0: none
 
   const pentad_batch* batch = nullptr;
   const pentad_draws* draws = nullptr;
@@ -98,6 +100,8 @@ struct Step {
   Split split;
   AttentionPlan plan;
   Aligned<float> x;                // [tokens][width], the residual stream
+  Aligned<float> part;             // likewise, what is yet to be added to it; only where an op leaves it apart
+  bool parts = false;              // ... which the program has
   Aligned<float> qkv;              // [heads and key/value heads twice][tokens][head_dim]
   Aligned<float> attended;         // [tokens][heads * head_dim]
   InputBuffer inputs;              // of every product but the last of the feed-forward
@@ -106,6 +110,8 @@ struct Step {
   std::vector<float> kept;         // [draws][vocab], logits to draw from
   std::vector<Best> best;          // [threads][rows]
 
+  // Takes what is to be known of the program, and the memory that it asks for.
+  void take(const std::vector<Op>& program);
   // Makes room for steps of so many tokens.
   void reserve(int tokens);
   // Takes all memory that the step will need, and plans it. Nothing is allocated behind this, but by draw(),
@@ -115,6 +121,7 @@ struct Step {
   std::pair<int, int> share(int n, int rank) const { return share_of(n, rank, team.active()); }
   Scratch& own(int rank) { return scratch[static_cast<size_t>(rank)]; }
   float* row(int token) { return x.data() + static_cast<size_t>(token) * c.width; }
+  float* part_row(int token) { return part.data() + static_cast<size_t>(token) * c.width; }
   // A token's part of a head: queries first, then keys, then values.
   float* head_row(int head, int token) {
     return qkv.data() + (static_cast<size_t>(head) * static_cast<size_t>(batch->tokens) + static_cast<size_t>(token)) * c.head_dim;
@@ -140,36 +147,47 @@ enum Phase { kEmbed = 0, kQkv, kAttention, kOut, kGateUp, kDown, kHead, kPhases 
 // What is wrong with a batch, or 0; see native.h.
 int check_batch(const pentad_config& c, const pentad_batch& b);
 
-// RMS norm of a row; `out` may be the row itself.
-inline void norm_row(int size, float eps, const float* x, const std::vector<float>& weight, float* out) {
-  f32x16 squares = splat(0.0f);
-  for (int i = 0; i < size; i += 16) squares += load(x + i) * load(x + i);
-  const float scale = 1.0f / std::sqrt(hsum(squares) / static_cast<float>(size) + eps);
-  for (int i = 0; i < size; i += 16) store(out + i, load(x + i) * scale * load(weight.data() + i));
+// One op of the program, with what it works on.
+struct Op : pentad_op {
+  void (*run)(Step&, const Op&, int rank);
+  Phase phase;                  // kPhases: what the op behind it counts
+  const LayerWeights* weights;  // of the layer
+  const NormWeights* norm;      // null: none
+};
+
+// The row `x`, normalised in `out`, or as it is where the op has no norm; `out` may be the row itself.
+inline const float* normalised(const Op& op, int size, const float* x, float* out) {
+  if (!op.norm) return x;
+  if (op.centred) layer_row(size, op.eps, x, *op.norm, out);
+  else rms_row(size, op.eps, x, op.norm->scale, out);
+  return out;
 }
 
-// One op of the program, with what it works on.
-struct Op {
-  void (*run)(Step&, const Op&, int rank);
-  Phase phase;                        // kPhases: what the op behind it counts
-  int layer;
-  const LayerWeights* weights;        // of the layer
-  const std::vector<float>* norm;     // of a norm
-  int collective;                     // see native.h; one process is the only rank, so that nothing is exchanged
-};
+// Binds the ops of a program to a model's weights; throws std::invalid_argument for one that there is not.
+std::vector<Op> bind_program(const pentad_config& c, const ModelWeights& weights, const pentad_op* ops, int count);
+// Whether the model has every tensor that an op reads, in its size.
+bool complete(const pentad_config& c, const ModelWeights& weights, const Op& op);
 
 // Token embeddings into the residual stream.
 void embed(Step& s, const Op& op, int rank);
-// The residual stream, normalised, into the inputs.
+// Learned positions, added to the residual stream.
+void positions(Step& s, const Op& op, int rank);
+// The residual stream, normalised where the op has a norm, into the inputs.
 void norm(Step& s, const Op& op, int rank);
 // Normalised inputs to queries, keys and values; RoPE, and keys and values to their slots.
 void qkv(Step& s, const Op& op, int rank);
 // Queries with the slots that they see, into the inputs.
 void attend(Step& s, const Op& op, int rank);
+// The residual stream, normalised where it stands.
+void renorm(Step& s, const Op& op, int rank);
+// What was left apart, normalised, onto the residual stream.
+void add(Step& s, const Op& op, int rank);
 // What attention has left, through its matrix, added to the residual stream.
 void out(Step& s, const Op& op, int rank);
 // Normalised inputs to the hidden columns of a gated feed-forward.
 void gate_up(Step& s, const Op& op, int rank);
+// ... and of one without a gate.
+void up(Step& s, const Op& op, int rank);
 // Hidden columns through their matrix, added to the residual stream.
 void down(Step& s, const Op& op, int rank);
 // The final norm and logits of the rows that are asked for, the best token of each, and draws.

@@ -2,25 +2,57 @@
 
 namespace pentad {
 
-int ModelWeights::set(int tensor, int layer, Format format, const uint8_t* data, int rows, int cols, bool interleaved) {
+namespace {
+
+template <typename T>
+struct Named {
+  int tensor;
+  T LayerWeights::*part;
+};
+constexpr Named<Weights> kMatrices[] = {
+    {PENTAD_Q, &LayerWeights::q},       {PENTAD_K, &LayerWeights::k},   {PENTAD_V, &LayerWeights::v},
+    {PENTAD_O, &LayerWeights::o},       {PENTAD_GATE, &LayerWeights::gate}, {PENTAD_UP, &LayerWeights::up},
+    {PENTAD_DOWN, &LayerWeights::down}};
+constexpr Named<std::vector<float>> kVectors[] = {
+    {PENTAD_Q_BIAS, &LayerWeights::q_bias},       {PENTAD_K_BIAS, &LayerWeights::k_bias},
+    {PENTAD_V_BIAS, &LayerWeights::v_bias},       {PENTAD_O_BIAS, &LayerWeights::o_bias},
+    {PENTAD_GATE_BIAS, &LayerWeights::gate_bias}, {PENTAD_UP_BIAS, &LayerWeights::up_bias},
+    {PENTAD_DOWN_BIAS, &LayerWeights::down_bias}, {PENTAD_Q_NORM, &LayerWeights::q_norm},
+    {PENTAD_K_NORM, &LayerWeights::k_norm}};
+// A norm of a layer, and the tensor that is its shift.
+struct NamedNorm {
+  int tensor, shift;
+  NormWeights LayerWeights::*part;
+};
+constexpr NamedNorm kNorms[] = {
+    {PENTAD_ATTN_NORM, PENTAD_ATTN_NORM_BIAS, &LayerWeights::attn_norm},
+    {PENTAD_FFN_NORM, PENTAD_FFN_NORM_BIAS, &LayerWeights::ffn_norm},
+    {PENTAD_ATTN_OUT_NORM, PENTAD_ATTN_OUT_NORM_BIAS, &LayerWeights::attn_out_norm},
+    {PENTAD_FFN_OUT_NORM, PENTAD_FFN_OUT_NORM_BIAS, &LayerWeights::ffn_out_norm}};
+
+}  // namespace
+
+int ModelWeights::set(int tensor, int layer, Format format, const uint8_t* data, int rows, int cols, int paired) {
   if (std::vector<float>* v = vector_of(tensor, layer)) {
     if (format != Format::F32) return -1;
     v->assign(reinterpret_cast<const float*>(data), reinterpret_cast<const float*>(data) + cols);
-    if (interleaved) *v = unpair(*v);
+    if (paired) *v = unpair(*v, paired);
+    v->resize(static_cast<size_t>(pad(cols, kRows)));
     return 0;
   }
-  Weights& w = matrix_of(tensor, layer);
+  Weights* w = matrix_of(tensor, layer);
+  if (!w) return -1;
   auto memory = std::make_unique<Arena>(pentad_packed_bytes(static_cast<int32_t>(format), rows, cols) + 64);
-  if (pack(format, data, rows, cols, interleaved, memory->data())) return -1;
+  if (pack(format, data, rows, cols, paired, memory->data())) return -1;
   attach(tensor, layer, format, rows, cols, memory->data());
-  w.memory = std::move(memory);
+  w->memory = std::move(memory);
   return 0;
 }
 
-int ModelWeights::pack(Format format, const uint8_t* data, int rows, int cols, bool interleaved, uint8_t* out) {
+int ModelWeights::pack(Format format, const uint8_t* data, int rows, int cols, int paired, uint8_t* out) {
   if (cols % kBlock) return -1;
   std::vector<int32_t> order(static_cast<size_t>(pad(rows, kRows)), -1);
-  for (int r = 0; r < rows; r++) order[static_cast<size_t>(r)] = interleaved ? paired_row(r) : r;
+  for (int r = 0; r < rows; r++) order[static_cast<size_t>(r)] = paired ? paired_row(r, paired) : r;
   const int groups = pad(rows, kRows) / kRows;
   const size_t group_bytes = pentad_packed_bytes(static_cast<int32_t>(format), kRows, cols);
   team_.run([&](int rank) {
@@ -33,80 +65,68 @@ int ModelWeights::pack(Format format, const uint8_t* data, int rows, int cols, b
 
 int ModelWeights::attach(int tensor, int layer, Format format, int rows, int cols, const uint8_t* packed) {
   if (cols % kBlock) return -1;
-  matrix_of(tensor, layer).matrix = {layout_of(format), pad(rows, kRows), cols, packed};
+  Weights* w = matrix_of(tensor, layer);
+  if (!w) return -1;
+  w->matrix = {layout_of(format), pad(rows, kRows), cols, packed};
   return 0;
 }
 
-bool ModelWeights::complete() const {
-  const size_t width = static_cast<size_t>(c_.width);
-  if (!embed.matrix.data || final_norm.size() != width) return false;
-  for (const LayerWeights& l : layers) {
-    for (const Weights* w : l.matrices())
-      if (!w->matrix.data) return false;
-    for (const auto* norm : {&l.attn_norm, &l.ffn_norm})
-      if (norm->size() != width) return false;
-    for (const auto* norm : {&l.q_norm, &l.k_norm})
-      if (!norm->empty() && norm->size() != static_cast<size_t>(c_.head_dim)) return false;
-  }
-  return true;
-}
-
-const std::vector<float>* ModelWeights::norm(int tensor, int layer) const {
-  if (tensor == PENTAD_FINAL_NORM) return &final_norm;
-  if (layer < 0 || layer >= c_.layers) return nullptr;
-  const LayerWeights& l = layers[static_cast<size_t>(layer)];
-  return tensor == PENTAD_ATTN_NORM ? &l.attn_norm : tensor == PENTAD_FFN_NORM ? &l.ffn_norm : nullptr;
+const NormWeights* ModelWeights::norm(int tensor, int layer) const {
+  if (layer < 0) return tensor == PENTAD_FINAL_NORM ? &final_norm : tensor == PENTAD_EMBED_NORM ? &embed_norm : nullptr;
+  for (const NamedNorm& named : kNorms)
+    if (named.tensor == tensor) return &(layers.at(static_cast<size_t>(layer)).*named.part);
+  return nullptr;
 }
 
 size_t ModelWeights::bytes() const {
-  size_t n = embed.matrix.bytes() + (head.matrix.data ? head.matrix.bytes() : 0);
+  size_t n = 0;
+  const auto count = [&](const Weights& w) { n += w.matrix.data ? w.matrix.bytes() : 0; };
+  for (const Weights* w : {&embed, &head, &positions}) count(*w);
   for (const LayerWeights& l : layers)
-    for (const Weights* w : l.matrices()) n += w->matrix.bytes();
+    for (const Weights* w : l.matrices()) count(*w);
   return n;
 }
 
-// Where the row of a head lies in a file whose RoPE turns neighbours: here it turns i and i + rope_dim / 2.
-int ModelWeights::paired_row(int r) const {
-  const int head = r / c_.head_dim, i = r % c_.head_dim, half = c_.rope_dim / 2;
-  if (i >= c_.rope_dim) return r;
+// Where the row of a head lies in a file whose RoPE turns neighbours: here it turns i and i + paired / 2.
+int ModelWeights::paired_row(int r, int paired) const {
+  const int head = r / c_.head_dim, i = r % c_.head_dim, half = paired / 2;
+  if (i >= paired) return r;
   return head * c_.head_dim + (i < half ? 2 * i : 2 * (i - half) + 1);
 }
 
-std::vector<float> ModelWeights::unpair(const std::vector<float>& v) const {
+std::vector<float> ModelWeights::unpair(const std::vector<float>& v, int paired) const {
   std::vector<float> out(v.size());
-  for (size_t r = 0; r < v.size(); r++) out[r] = v[static_cast<size_t>(paired_row(static_cast<int>(r)))];
+  for (size_t r = 0; r < v.size(); r++) out[r] = v[static_cast<size_t>(paired_row(static_cast<int>(r), paired))];
   return out;
 }
 
-Weights& ModelWeights::matrix_of(int tensor, int layer) {
-  if (tensor == PENTAD_EMBED) return embed;
-  if (tensor == PENTAD_HEAD) return head;
-  LayerWeights& l = layers.at(static_cast<size_t>(layer));
-  switch (tensor) {
-    case PENTAD_Q: return l.q;
-    case PENTAD_K: return l.k;
-    case PENTAD_V: return l.v;
-    case PENTAD_O: return l.o;
-    case PENTAD_GATE: return l.gate;
-    case PENTAD_UP: return l.up;
-    default: return l.down;
-  }
+Weights* ModelWeights::matrix_of(int tensor, int layer) {
+  if (layer < 0)
+    return tensor == PENTAD_EMBED ? &embed : tensor == PENTAD_HEAD ? &head : tensor == PENTAD_POSITIONS ? &positions : nullptr;
+  for (const Named<Weights>& named : kMatrices)
+    if (named.tensor == tensor) return &(layers.at(static_cast<size_t>(layer)).*named.part);
+  return nullptr;
 }
 
 std::vector<float>* ModelWeights::vector_of(int tensor, int layer) {
-  if (tensor == PENTAD_FINAL_NORM) return &final_norm;
-  if (layer < 0) return nullptr;
-  LayerWeights& l = layers.at(static_cast<size_t>(layer));
-  switch (tensor) {
-    case PENTAD_ATTN_NORM: return &l.attn_norm;
-    case PENTAD_FFN_NORM: return &l.ffn_norm;
-    case PENTAD_Q_BIAS: return &l.q_bias;
-    case PENTAD_K_BIAS: return &l.k_bias;
-    case PENTAD_V_BIAS: return &l.v_bias;
-    case PENTAD_Q_NORM: return &l.q_norm;
-    case PENTAD_K_NORM: return &l.k_norm;
-    default: return nullptr;
+  if (layer < 0) {
+    switch (tensor) {
+      case PENTAD_FINAL_NORM: return &final_norm.scale;
+      case PENTAD_FINAL_NORM_BIAS: return &final_norm.shift;
+      case PENTAD_EMBED_NORM: return &embed_norm.scale;
+      case PENTAD_EMBED_NORM_BIAS: return &embed_norm.shift;
+      case PENTAD_HEAD_BIAS: return &head_bias;
+      default: return nullptr;
+    }
   }
+  LayerWeights& l = layers.at(static_cast<size_t>(layer));
+  for (const Named<std::vector<float>>& named : kVectors)
+    if (named.tensor == tensor) return &(l.*named.part);
+  for (const NamedNorm& named : kNorms) {
+    if (named.tensor == tensor) return &(l.*named.part).scale;
+    if (named.shift == tensor) return &(l.*named.part).shift;
+  }
+  return nullptr;
 }
 
 }  // namespace pentad

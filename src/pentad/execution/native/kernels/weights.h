@@ -16,9 +16,14 @@ struct Weights {
   std::unique_ptr<Arena> memory;  // null: attached, it lies elsewhere
 };
 
+struct NormWeights {
+  std::vector<float> scale, shift;  // no shift: empty
+};
+
 struct LayerWeights {
   Weights q, k, v, o, gate, up, down;
-  std::vector<float> attn_norm, ffn_norm, q_bias, k_bias, v_bias, q_norm, k_norm;
+  NormWeights attn_norm, ffn_norm, attn_out_norm, ffn_out_norm;
+  std::vector<float> q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias, q_norm, k_norm;
 
   std::array<const Weights*, 7> matrices() const { return {&q, &k, &v, &o, &gate, &up, &down}; }
 };
@@ -28,24 +33,23 @@ class ModelWeights {
   ModelWeights(const pentad_config& c, Team& team) : layers(static_cast<size_t>(c.layers)), c_(c), team_(team) {}
 
   // 0, or -1 when the shape or format is not supported; see native.h.
-  int set(int tensor, int layer, Format format, const uint8_t* data, int rows, int cols, bool interleaved);
-  int pack(Format format, const uint8_t* data, int rows, int cols, bool interleaved, uint8_t* out);
+  int set(int tensor, int layer, Format format, const uint8_t* data, int rows, int cols, int paired);
+  int pack(Format format, const uint8_t* data, int rows, int cols, int paired, uint8_t* out);
   int attach(int tensor, int layer, Format format, int rows, int cols, const uint8_t* packed);
-  // Whether everything is there that a step reads.
-  bool complete() const;
   size_t bytes() const;
   // The weights of a norm, or null where the model has none of that name.
-  const std::vector<float>* norm(int tensor, int layer) const;
+  const NormWeights* norm(int tensor, int layer) const;
   const Matrix& head_matrix() const { return head.matrix.data ? head.matrix : embed.matrix; }
 
   std::vector<LayerWeights> layers;
-  Weights embed, head;
-  std::vector<float> final_norm;
+  Weights embed, head, positions;
+  NormWeights final_norm, embed_norm;
+  std::vector<float> head_bias;  // padded to whole groups of rows
 
  private:
-  int paired_row(int r) const;
-  std::vector<float> unpair(const std::vector<float>& v) const;
-  Weights& matrix_of(int tensor, int layer);
+  int paired_row(int r, int paired) const;
+  std::vector<float> unpair(const std::vector<float>& v, int paired) const;
+  Weights* matrix_of(int tensor, int layer);
   std::vector<float>* vector_of(int tensor, int layer);
 
   const pentad_config& c_;

@@ -1,0 +1,91 @@
+// The program of ops that a step runs, bound to a model's weights and held against them.
+#include <iterator>
+#include <stdexcept>
+
+#include "step.h"
+
+namespace pentad {
+
+namespace {
+
+struct OpKind {
+  void (*run)(Step&, const Op&, int rank);
+  Phase phase;
+  bool of_layer;
+};
+// By pentad_op_kind. A norm counts with the op that reads it.
+constexpr OpKind kOps[] = {{embed, kEmbed, false}, {norm, kPhases, true},       {qkv, kQkv, true},
+                           {attend, kAttention, true}, {out, kOut, true},       {gate_up, kGateUp, true},
+                           {down, kDown, true},    {head, kHead, false},        {positions, kEmbed, false},
+                           {renorm, kPhases, true}, {add, kPhases, true},       {up, kGateUp, true}};
+constexpr int kKinds = static_cast<int>(std::size(kOps));
+static_assert(kKinds == PENTAD_OP_UP + 1);
+
+bool fits(const Weights& w, int rows, int cols) {
+  return w.matrix.data && w.matrix.rows == pad(rows, kRows) && w.matrix.cols == cols;
+}
+bool fits(const std::vector<float>& v, int size) { return v.size() == static_cast<size_t>(size); }
+bool fits_or_none(const std::vector<float>& v, int size) { return v.empty() || fits(v, size); }
+
+bool complete_norm(const Op& op, int width) {
+  return !op.norm || (fits(op.norm->scale, width) && fits_or_none(op.norm->shift, width));
+}
+
+bool complete_qkv(const pentad_config& c, const LayerWeights& l) {
+  const int q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
+  for (const auto* norm : {&l.q_norm, &l.k_norm})
+    if (!fits_or_none(*norm, c.head_dim)) return false;
+  return fits(l.q, q, c.width) && fits(l.k, kv, c.width) && fits(l.v, kv, c.width) && fits_or_none(l.q_bias, q) &&
+         fits_or_none(l.k_bias, kv) && fits_or_none(l.v_bias, kv);
+}
+
+bool complete_inner(const pentad_config& c, const LayerWeights& l, bool gated) {
+  const int hidden = l.up.matrix.rows;
+  if (hidden % kBlock || hidden > pad(c.ffn_width, kBlock)) return false;
+  if (gated && !(fits(l.gate, hidden, c.width) && fits_or_none(l.gate_bias, hidden))) return false;
+  return fits(l.up, hidden, c.width) && fits_or_none(l.up_bias, hidden);
+}
+
+}  // namespace
+
+std::vector<Op> bind_program(const pentad_config& c, const ModelWeights& weights, const pentad_op* ops, int count) {
+  std::vector<Op> program;
+  for (int i = 0; i < count; i++) {
+    const pentad_op& op = ops[i];
+    if (op.kind < 0 || op.kind >= kKinds || op.layer < -1 || op.layer >= c.layers) throw std::invalid_argument("kind or layer");
+    const OpKind& kind = kOps[op.kind];
+    const bool of_layer = op.layer >= 0;
+    if (of_layer != kind.of_layer && op.kind != PENTAD_OP_RENORM) throw std::invalid_argument("layer");
+    const NormWeights* norm = op.tensor ? weights.norm(op.tensor, op.layer) : nullptr;
+    if ((op.tensor && !norm) || (op.kind == PENTAD_OP_RENORM && !norm)) throw std::invalid_argument("norm");
+    if (op.rotation < -1 || op.rotation >= c.rotation_count || op.window < 0) throw std::invalid_argument("rotation or window");
+    if (op.activation < 0 || op.activation > PENTAD_CLAMPED || op.offset < 0) throw std::invalid_argument("activation or offset");
+    program.push_back({op, kind.run, kind.phase, of_layer ? &weights.layers[static_cast<size_t>(op.layer)] : nullptr, norm});
+  }
+  return program;
+}
+
+bool complete(const pentad_config& c, const ModelWeights& weights, const Op& op) {
+  if (!complete_norm(op, c.width)) return false;
+  switch (op.kind) {
+    case PENTAD_OP_EMBED: return fits(weights.embed, c.vocab, c.width);
+    case PENTAD_OP_POSITIONS: {
+      const Matrix& m = weights.positions.matrix;
+      return m.data && m.cols == c.width && m.rows >= c.max_context + op.offset;
+    }
+    case PENTAD_OP_QKV: return complete_qkv(c, *op.weights);
+    case PENTAD_OP_OUT:
+      return fits(op.weights->o, c.width, c.heads * c.head_dim) && fits_or_none(op.weights->o_bias, c.width);
+    case PENTAD_OP_GATE_UP: return complete_inner(c, *op.weights, true);
+    case PENTAD_OP_UP: return complete_inner(c, *op.weights, false);
+    case PENTAD_OP_DOWN:
+      return fits(op.weights->down, c.width, op.weights->up.matrix.rows) && fits_or_none(op.weights->down_bias, c.width);
+    case PENTAD_OP_HEAD: {
+      const Matrix& m = weights.head_matrix();
+      return m.data && m.cols == c.width && m.rows == pad(c.vocab, kRows) && fits_or_none(weights.head_bias, m.rows);
+    }
+    default: return true;
+  }
+}
+
+}  // namespace pentad

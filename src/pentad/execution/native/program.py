@@ -1,0 +1,50 @@
+"""The program of ops and the rotations of a model as the kernels take them (kernels/native.h)."""
+
+from __future__ import annotations
+
+import ctypes
+
+from pentad.execution.native.structs import ACTIVATIONS, COLLECTIVES, OPS, TENSORS, ProgramOp, Rotation
+from pentad.execution.program import Op, rotations, step_program
+from pentad.execution.rope import inverse_frequencies
+from pentad.execution.spec import ModelSpec
+
+
+def packed_program(spec: ModelSpec) -> ctypes.Array[ProgramOp]:
+    """The ops of a step."""
+    ops = [_packed(op) for op in step_program(spec)]
+    return (ProgramOp * len(ops))(*ops)
+
+
+def packed_rotations(spec: ModelSpec) -> ctypes.Array[Rotation]:
+    """The rotations that `qkv` ops name, with the memory that they point to."""
+    kept = []
+    ropes = rotations(spec)
+    packed = (Rotation * len(ropes))()
+    for place, rope in zip(packed, ropes, strict=True):
+        frequencies = inverse_frequencies(rope)
+        kept.append(frequencies)
+        place.dim = rope.dim
+        place.magnitude = rope.scaling.magnitude if rope.scaling is not None else 1.0
+        place.inverse_frequencies = frequencies.ctypes.data
+    packed.kept = kept  # type: ignore[attr-defined]
+    return packed
+
+
+def _packed(op: Op) -> ProgramOp:
+    norm = op.norm
+    return ProgramOp(
+        kind=OPS[op.kind],
+        layer=op.layer,
+        tensor=TENSORS[op.tensor] if op.tensor else 0,
+        collective=COLLECTIVES[op.collective],
+        centred=int(norm is not None and norm.kind == "layer"),
+        activation=ACTIVATIONS[op.activation] if op.activation else 0,
+        rotation=-1 if op.rotation is None else op.rotation,
+        window=op.window or 0,
+        apart=int(op.apart),
+        offset=op.offset,
+        eps=0.0 if norm is None else norm.eps,
+        scale=op.scale,
+        cap=op.cap or 0.0,
+    )

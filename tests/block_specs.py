@@ -1,0 +1,118 @@
+"""Tiny decoders, one for every feature of a dense block and one for the blocks of real families."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from native_support import tiny_spec
+from pentad.execution.layers import Block, FeedForward
+from pentad.execution.mixers import Norm
+from pentad.execution.positions import Learned, Rope
+from pentad.execution.spec import Head, ModelSpec
+
+LAYER = Norm(kind="layer")
+BARE = Norm(kind="layer", bias=False)
+ALL = frozenset({"qkv", "out", "ffn"})
+
+
+def blocks(spec: ModelSpec, **changes: Any) -> ModelSpec:
+    """With other fields in every layer."""
+    return spec.with_blocks(lambda block: dataclasses.replace(block, **changes))
+
+
+def inner(spec: ModelSpec, **changes: Any) -> ModelSpec:
+    """With other fields in every layer's feed-forward."""
+
+    def changed(block: Block) -> Block:
+        assert isinstance(block.feed_forward, FeedForward)
+        return dataclasses.replace(block, feed_forward=dataclasses.replace(block.feed_forward, **changes))
+
+    return spec.with_blocks(changed)
+
+
+def stack(spec: ModelSpec, **changes: Any) -> ModelSpec:
+    """With other fields of the stack."""
+    return dataclasses.replace(spec, stack=dataclasses.replace(spec.stack, **changes))
+
+
+def headed(spec: ModelSpec, **changes: Any) -> ModelSpec:
+    """With other fields of the head."""
+    return dataclasses.replace(spec, head=Head(tied=False, **changes))
+
+
+def embedded(spec: ModelSpec, scale: float) -> ModelSpec:
+    """With another scale of the embeddings."""
+    return dataclasses.replace(spec, embedding_scale=scale)
+
+
+def layer_by_layer(spec: ModelSpec, *changes: Callable[[ModelSpec], ModelSpec]) -> ModelSpec:
+    """Layer i as in the i-th change of the spec."""
+    changed = tuple(change(spec).blocks[i] for i, change in enumerate(changes))
+    return stack(spec, blocks=changed)
+
+
+def gpt2(**changes: Any) -> ModelSpec:
+    """Learned positions, layer norms, biases everywhere, no gate."""
+    settings = {"positions": Learned(max_positions=512), "norm": LAYER, "biases": ALL, "gated": False}
+    return tiny_spec(**(settings | {"activation": "gelu_tanh"} | changes))
+
+
+def neox() -> ModelSpec:
+    """Parallel parts with a norm each, a quarter of a head turned."""
+    spec = gpt2(positions=Rope(dim=16), activation="gelu")
+    return blocks(spec, parallel=True)
+
+
+NORMS = {
+    "layer norms": tiny_spec(norm=LAYER),
+    "layer norms without shift": tiny_spec(norm=BARE),
+    "norms with an offset": tiny_spec(norm=Norm(offset=1.0)),
+    "norms behind the sum": tiny_spec(placement="post"),
+    "layer norms behind the sum": tiny_spec(placement="post", norm=LAYER, biases=ALL),
+    "norms around parts": blocks(tiny_spec(), placement="both"),
+    "layer norms around parts": blocks(tiny_spec(norm=LAYER, biases=ALL), placement="both"),
+    "norms on what parts give": blocks(tiny_spec(), placement="output"),
+    "no last norm": stack(tiny_spec(), final_norm=None),
+    "norm of embeddings": stack(tiny_spec(), embedding_norm=Norm()),
+    "layer norm of embeddings": tiny_spec(norm=LAYER, embedding_norm=True),
+}
+PARTS = {
+    "biases everywhere": headed(tiny_spec(biases=ALL), bias=True),
+    "biases without a gate": tiny_spec(biases=ALL, gated=False, activation="relu"),
+    "queries and values have biases": tiny_spec(biases=frozenset({"qkv"})).with_attention(key_bias=False),
+    "no gate, silu": tiny_spec(gated=False),
+    "no gate, relu": tiny_spec(gated=False, activation="relu"),
+    "no gate, gelu": tiny_spec(gated=False, activation="gelu"),
+    "no gate, gelu_tanh": tiny_spec(gated=False, activation="gelu_tanh"),
+    "gated gelu": tiny_spec(activation="gelu"),
+    "gated gelu_tanh": tiny_spec(activation="gelu_tanh"),
+    "gated relu": tiny_spec(activation="relu"),
+    "parallel with one norm": tiny_spec(parallel_block=True),
+    "parallel with two norms": blocks(tiny_spec(), parallel=True),
+    "parallel with norms around parts": blocks(tiny_spec(), parallel=True, placement="both"),
+    "parallel with norms behind": blocks(tiny_spec(), parallel=True, placement="post"),
+    "scaled residuals": blocks(tiny_spec(), residual_scale=0.4),
+    "scaled residuals around norms": blocks(tiny_spec(), residual_scale=0.4, placement="both"),
+    "scaled embeddings": embedded(tiny_spec(), 16.0),
+    "capped logits": headed(tiny_spec(), cap=1.5),
+    "scaled and biased logits": headed(tiny_spec(), scale=0.5, bias=True),
+    "feed-forwards of two widths": layer_by_layer(tiny_spec(), lambda s: s, lambda s: inner(s, width=256)),
+}
+POSITIONS = {
+    "learned positions": tiny_spec(positions=Learned(max_positions=512)),
+    "learned positions from the second row on": tiny_spec(positions=Learned(max_positions=512, offset=2)),
+    "no positions": tiny_spec(positions=None),
+}
+FAMILIES = {
+    "GPT-2": gpt2(),
+    "GPT-NeoX": neox(),
+    "OPT": gpt2(positions=Learned(max_positions=512, offset=2), activation="relu"),
+    "Falcon": tiny_spec(norm=LAYER, kv_heads=1, gated=False, activation="gelu", parallel_block=True),
+    "Phi": headed(gpt2(positions=Rope(dim=32), parallel_block=True), bias=True),
+    "StarCoder 2": gpt2(positions=Rope(dim=64), window=24),
+    "StableLM": tiny_spec(norm=LAYER, positions=Rope(dim=16), biases=frozenset({"qkv"})),
+    "Cohere": headed(tiny_spec(norm=BARE, parallel_block=True), scale=0.0625 * 8),
+}
+SPECS: dict[str, ModelSpec] = {**NORMS, **PARTS, **POSITIONS, **FAMILIES}

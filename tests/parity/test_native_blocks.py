@@ -1,0 +1,66 @@
+"""Every dense block that the records can describe, on the native kernels against PyTorch in float32.
+
+The kernels compute with 8-bit activations and bfloat16 keys and values, so distributions are compared. What
+a batch, a cache or a cut may not change is compared bit by bit.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from block_specs import FAMILIES, SPECS
+from native_support import HERE, divergence, random_weights, torch_runner
+from pentad.execution.native.runner import NativeRunner
+from pentad.execution.spec import ModelSpec
+from ragged_batches import ragged
+
+pytestmark = pytest.mark.skipif(not HERE, reason="no native kernels are built")
+
+MEAN_KL, MOST_KL = 0.004, 0.03
+"""Nats. 8-bit activations cost 0.0002 to 0.002; a wrong op costs tenths."""
+ROW_BY_ROW = [name for name in HERE if name != "amx"]
+"""Sets whose numbers for a token do not depend on how its prompt is cut."""
+CASES = [(name, HERE[0]) for name in SPECS if HERE] + [
+    (name, kernels) for kernels in HERE[1:] for name in FAMILIES
+]
+"""Every spec on the fastest set, the blocks of families, which have most features, on the others."""
+TOKENS = np.random.default_rng(9).integers(0, 203, 75).tolist()
+
+
+def load(spec: ModelSpec, kernels: str) -> NativeRunner:
+    weights = random_weights(spec, "Q8_0")
+    return NativeRunner.load(spec, weights, num_blocks=64, threads=1, kernels=kernels)
+
+
+@pytest.mark.parametrize(("name", "kernels"), CASES)
+def test_a_block_gives_the_reference_s_distribution(name: str, kernels: str) -> None:
+    spec = SPECS[name]
+    runner, reference = load(spec, kernels), torch_runner(spec, "Q8_0")
+    for batch in (
+        ragged([(TOKENS[:40], 0, [7, 3, 9])]),
+        ragged([(TOKENS[40:41], 40, [7, 3, 9]), (TOKENS[:5], 0, [11]), (TOKENS[20:60], 0, [1, 2, 4])]),
+        ragged([(TOKENS[41:42], 41, [7, 3, 9])]),
+    ):
+        expected, found = reference.logits(batch), runner.logits(batch)
+        assert expected.std() > 0.2, "near-constant logits would prove nothing"
+        apart = divergence(expected, found)
+        assert apart.mean() < MEAN_KL
+        assert apart.max() < MOST_KL
+    runner.close()
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_cuts_and_company_change_no_bit(name: str) -> None:
+    runner = load(SPECS[name], ROW_BY_ROW[0])
+    whole = runner.logits(ragged([(TOKENS, 0, [0, 1, 2, 3, 4])]))
+    cuts = [0, 1, 18, 19, 20, 45, 75]
+    table = [9, 4, 7, 30, 21]
+    parts = [runner.logits(ragged([(TOKENS[a:b], a, table)])) for a, b in itertools.pairwise(cuts)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    together = [(TOKENS[74:], 74, table), (TOKENS[:1], 0, [50]), (TOKENS[5:25], 0, [51, 52])]
+    alone = np.concatenate([runner.logits(ragged([part])) for part in together])
+    np.testing.assert_array_equal(runner.logits(ragged(together)), alone)
+    runner.close()
