@@ -111,7 +111,7 @@ def test_the_program_of_a_decoder_marks_where_ranks_would_meet() -> None:
     }
     packed = [(op.kind, op.layer, op.tensor, op.collective) for op in packed_program(SPEC)]
     assert packed[1] == (OPS["norm"], 0, TENSORS["attn_norm"], 0)
-    assert packed[-1] == (OPS["head"], -1, 0, COLLECTIVES["gather"])
+    assert packed[-1] == (OPS["head"], -1, TENSORS["final_norm"], COLLECTIVES["gather"])
 
 
 def test_a_program_without_its_tensors_never_runs() -> None:
