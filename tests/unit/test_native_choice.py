@@ -175,9 +175,9 @@ def test_a_swiglu_decoder_with_rotary_positions_is_taken(changes: dict[str, Any]
 def test_a_tensor_in_an_unknown_format_is_named() -> None:
     weights = random_weights(tiny_spec(), "Q8_0")
     assert NativeRunner.supports(tiny_spec(), weights) is None
-    odd = dataclasses.replace(weights.tensors["layers.1.up"], format="IQ2_S")  # type: ignore[arg-type]
+    odd = dataclasses.replace(weights.tensors["layers.1.up"], format="Q1_Z")  # type: ignore[arg-type]
     changed = dataclasses.replace(weights, tensors={**weights.tensors, "layers.1.up": odd})
-    assert NativeRunner.supports(tiny_spec(), changed) == "its tensor 'layers.1.up' is stored as IQ2_S"
+    assert NativeRunner.supports(tiny_spec(), changed) == "its tensor 'layers.1.up' is stored as Q1_Z"
 
 
 def test_rows_are_written_as_the_structures_lie_in_memory() -> None:
