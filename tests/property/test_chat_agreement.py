@@ -5,15 +5,18 @@ from __future__ import annotations
 import functools
 
 import jsonschema
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chat_support import END, tiny_tokenizer
+from pentad import registry
 from pentad.execution.backend import ChoiceDone, Completion, StreamDone, fold
 from pentad.execution.request import Constraint
 from pentad.model.constraints import ConstraintCompiler
+from pentad.model.lark import Lark
 from pentad.model.toolcalls import CallParser, choose_format
-from pentad.types import OutputFormat, ToolChoice, ToolSpec, Usage
+from pentad.types import OutputFormat, ToolCall, ToolChoice, ToolSpec, Usage
 
 TOOLS = {
     "add": {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]},
@@ -121,3 +124,29 @@ def test_what_the_grammar_lets_through_the_parser_reads_as_it_was_meant(
         assert not formatted or not message.content
     else:
         assert message.content == text
+
+
+@pytest.mark.parametrize("name", registry.known("tool_format"))
+def test_behind_text_and_where_calls_have_no_mark_the_grammar_lets_through_what_the_parser_reads(
+    name: str,
+) -> None:
+    format = choose_format(name, None)[0]
+    calls = [ToolCall(id="", name="add", arguments='{"a": 1}'), ToolCall(id="", name="b.é", arguments="{}")]
+    written = format.write_calls(calls[: 1 + format.parallel])
+    texts = [
+        (said, said + written)
+        for said in (("Well, ", "[add] is {text}", "add\n") if format.opening else ("",))
+    ]
+    if format.bare([("add", {})], Lark({})):
+        listed = "[" if format.bare_closing else ""
+        texts.append(("", listed + format.write_call("add", '{"a": 1}', 0) + format.bare_closing))
+    for said, text in texts:
+        assert fits(constraint(name, formatted=False).fork(), text)
+        message = parsed(name, text, formatted=False).message
+        assert message.content == said.rstrip(" \n")
+        assert [call.name for call in message.tool_calls] == [
+            one.name for one in calls[: 1 + format.parallel]
+        ]
+    for text in ("[addition]", "add (a=1)", "add\nb", "call: add", "<function"):
+        assert fits(constraint(name, formatted=False).fork(), text)
+        assert parsed(name, text, formatted=False).message.content == text

@@ -15,7 +15,8 @@ from pentad.types import ToolCall, ToolSpec, Usage
 
 def parse(name: str, text: str, cut: int | None = None, *, formatted: bool = False) -> Completion:
     """Parsed in one piece, in two, or character by character (cut -1)."""
-    schemas: dict[str, dict[str, object]] = {"add": {}, "find": {}}
+    shape = {"type": "object", "properties": {"text": {"type": "string"}}}
+    schemas: dict[str, dict[str, object]] = {"add": shape, "find": {}}
     parser = CallParser(choose_format(name, None)[0], schemas, "r1", formatted=formatted)
     pieces = [text] if cut is None else list(text) if cut < 0 else [text[:cut], text[cut:]]
     deltas: list[TextDelta | ToolCallDelta] = []
@@ -173,6 +174,77 @@ CASES = [
         [("add", '{"a": 1}'), ("find", "{}")],
     ),
     ("command_r", '{"name": "add", "arguments": {}}', '{"name": "add", "arguments": {}}', []),
+    (
+        "qwen3_coder",
+        "Ok.\n<tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>\n<parameter=text>\n</p>\n\n</parameter>\n"
+        "</function>\n</tool_call>\n<tool_call>\n<function=find>\n</function>\n</tool_call>",
+        "Ok.",
+        [("add", '{"a": 1, "text": "</p>\\n"}'), ("find", "{}")],
+    ),
+    (
+        "qwen3_coder",
+        "<tool_call>\n<function=add>\n<parameter=text>\n5\n</para",
+        "",
+        [("add", '{"text": "5')],
+    ),
+    (
+        "seed_oss",
+        "<seed:tool_call><function=add><parameter=text>5</parameter></function></seed:tool_call>",
+        "",
+        [("add", '{"text": "5"}')],
+    ),
+    (
+        "glm45",
+        "<tool_call>add\n<arg_key>a</arg_key>\n<arg_value>[1, {}]</arg_value>\n</tool_call>\n<tool_call>"
+        "find\n<arg_key>q</arg_key>\n<arg_value>nullify</arg_value>\n</tool_call>",
+        "",
+        [("add", '{"a": [1, {}]}'), ("find", '{"q": "nullify"}')],
+    ),
+    (
+        "glm47",
+        "<tool_call>find<arg_key>q</arg_key><arg_value>null</arg_value></tool_call><tool_call>add</tool_call>",
+        "",
+        [("find", '{"q": null}'), ("add", "{}")],
+    ),
+    (
+        "pythonic",
+        '[add(a=-1.5e3, b=[True, None, \'x\\\'y\\n\'], c={"k": (1,)}), find(**{"a b": 2})]',
+        "",
+        [("add", '{"a": -1.5e3, "b": [true, null, "x\'y\\n"], "c": {"k": [1]}}'), ("find", '{"a b": 2}')],
+    ),
+    ("pythonic", "[add] and [find](http://x)", "[add] and [find](http://x)", []),
+    ("pythonic", "[sub(a=1)]", "[sub(a=1)]", []),
+    (
+        "llama4_pythonic",
+        'Ok.<|python_start|>[add(a="\\ud83d\\ude00")]<|python_end|>',
+        "Ok.",
+        [("add", '{"a": "\\ud83d\\ude00"}')],
+    ),
+    ("llama4_pythonic", "[find(), add(a=1)]", "", [("find", "{}"), ("add", '{"a": 1}')]),
+    (
+        "lfm2",
+        "<|tool_call_start|>[add(a=1)]<|tool_call_end|>",
+        "",
+        [("add", '{"a": 1}')],
+    ),
+    (
+        "tool_code",
+        "So:\n```tool_code\nadd(a=1)\nfind(q='x')\n```",
+        "So:",
+        [("add", '{"a": 1}'), ("find", '{"q": "x"}')],
+    ),
+    (
+        "gemma",
+        '<|tool_call>call:add{a:1,b:[<|"|>x"y<|"|>,{k:<|"|>}<|"|>}]}<tool_call|><|tool_call>call:find{}<tool_call|>',
+        "",
+        [("add", '{"a": 1, "b": ["x\\"y", {"k": "}"}]}'), ("find", "{}")],
+    ),
+    (
+        "function_gemma",
+        "<start_function_call>call:add{a:true,b:<escape>é<escape>}<end_function_call>",
+        "",
+        [("add", '{"a": true, "b": "é"}')],
+    ),
     ("llama3_json", '{"name": "Ann", "age": 3}', '{"name": "Ann", "age": 3}', []),
     ("llama3_json", 'text {"name": "add"}', 'text {"name": "add"}', []),
     ("llama3_json", '{"city": "Rome"}', '{"city": "Rome"}', []),

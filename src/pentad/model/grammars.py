@@ -143,6 +143,11 @@ def _free_text(format: ToolFormat, tools: Tools, lark: Lark) -> list[str]:
     like, such an answer is a call too: the text rule leaves exactly those out.
     """
     starts, lines = ["TEXT"], []
+    free = "/(.|\\n)*/"
+    if (bare := format.bare(tools, lark)) is not None:
+        starts.append("bare")
+        lines.append(f"bare: {bare.body}")
+        free += f" & ~/{bare.excluded}(.|\\n)*/"
     if not format.opening:
         starts.append("calls")
     elif format.opening in lark.special:
@@ -150,11 +155,6 @@ def _free_text(format: ToolFormat, tools: Tools, lark: Lark) -> list[str]:
     else:
         starts.append("head calls")
         lines.append(f"head[lazy]: TEXT {lark.literal(format.opening)}")
-    free = "/(.|\\n)*/"
-    if (bare := format.bare(tools, lark)) is not None:
-        starts.append("bare")
-        lines.append(f"bare: {bare.body}")
-        free += f" & ~/{bare.excluded}(.|\\n)*/"
     return [f"start: {' | '.join(starts)}", f"TEXT: {free}", *lines]
 
 

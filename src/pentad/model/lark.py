@@ -46,16 +46,32 @@ class Lark:
         self.lines.append(f"r{self._names}{attributes}: {body}")
         return f"r{self._names}"
 
-    def until(self, pattern: str, end: str) -> str:
-        """A rule for text that fits the pattern up to the first `end`, the end included.
+    def named_rule(self, stem: str, body: str) -> str:
+        """A name for a rule that may refer to itself; written once it has a body."""
+        if not body:
+            self._names += 1
+            return f"{stem}{self._names}"
+        self.lines.append(f"{stem}: {body}")
+        return stem
+
+    def terminal(self, body: str) -> str:
+        """The name of a new terminal, which may intersect and exclude regular expressions."""
+        self._names += 1
+        self.lines.append(f"T{self._names}: {body}")
+        return f"T{self._names}"
+
+    def until(self, terminal: str, *ends: str) -> str:
+        """A rule for text of a terminal up to the first place where the ends follow it, the ends included.
 
         Args:
-            pattern: a regular expression, as it stands between slashes.
-            end: exactly this text, or the control token that it is.
+            terminal: a regular expression between slashes, or several with `&` and `~`.
+            ends: texts or control tokens, one behind the other.
         """
-        if end in self.special:
-            return self.rule(f"/{pattern}/ {self.literal(end)}")
-        return self.rule(f"/{pattern}/ {json.dumps(end)}", attributes="[lazy]")
+        name, end = self.terminal(terminal), "".join(ends)
+        if any(token in end for token in self.special):
+            # No text of a terminal holds a control token, so it ends there by itself.
+            return self.rule(f"{name} {self.literal(end)}")
+        return self.rule(f"{name} {json.dumps(end)}", attributes="[lazy]")
 
     def json(self, schema: Mapping[str, Any]) -> str:
         """A reference to the grammar of JSON texts that fit the schema, as far as it can be enforced."""

@@ -29,6 +29,8 @@ END_TEXTS: Final = frozenset(
         "<|im_end|>",
         "<|endoftext|>",
         "<|eot_id|>",
+        "<|eot|>",
+        "<|eom|>",
         "<|eom_id|>",
         "<|end_of_text|>",
         "<|end|>",

@@ -58,7 +58,7 @@ class NamedCalls(ToolFormat):
             return None
         listed = "|".join(escaped(name) for name, _ in tools)
         forms = (f"{json.dumps(name + self.separator)} {lark.json(schema)}" for name, schema in tools)
-        excluded = rf"[ \t\r\n]*({listed}){escaped(self.separator)}[ \t\r\n]*\{{"
+        excluded = rf"[ \t\r\n]*({listed}){escaped(self.separator)}\{{"
         return Bare(excluded=excluded, body=" | ".join(forms))
 
     def bare_start(self, text: str, names: frozenset[str]) -> int | None:
@@ -67,7 +67,6 @@ class NamedCalls(ToolFormat):
         at = len(text) - len(text.lstrip(SPACES))
         name, found, rest = text[at:].partition(self.separator)
         if found and name in names:
-            rest = rest.strip(SPACES)
             return None if not rest else at if rest == "{" else -1
         whole = text[at:]
         return None if any((one + self.separator).startswith(whole) for one in names) else -1

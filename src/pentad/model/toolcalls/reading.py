@@ -30,6 +30,8 @@ class StepReader:
         self._back = ""
         """A character that was looked at and is still to be read."""
         self._out: list[str] = []
+        self._to = self._out
+        """Where emitted text goes: a key is kept aside until it is complete."""
         self._reading = self.steps()
         next(self._reading)
 
@@ -54,11 +56,11 @@ class StepReader:
 
     def emit(self, text: str) -> None:
         """Adds to the JSON text of the arguments."""
-        self._out.append(text)
+        self._to.append(text)
 
     def emit_text(self, text: str) -> None:
         """Adds to a JSON string that is open."""
-        self._out.append(json.dumps(text, ensure_ascii=False)[1:-1])
+        self._to.append(json.dumps(text, ensure_ascii=False)[1:-1])
 
     def char(self) -> Steps[str]:
         """The next character."""
