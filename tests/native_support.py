@@ -38,6 +38,12 @@ _STEPS: Mapping[str, tuple[int, float, float]] = {
     "IQ3_S": (0, 1 / 160, 0),
     "IQ4_NL": (0, 1 / 64, 0),
     "IQ4_XS": (0, 1 / 1200, 0),
+    "Q8_K": (0, 1 / 64, 0),
+    "INT4": (0, 1 / 4, 0),
+    "UINT4": (0, 1 / 4, 0),
+    "INT8": (0, 1 / 64, 0),
+    "NF4": (0, 2, 0),
+    "FP8": (0, 1 / 128, 0),
     "TQ1_0": (52, 1, 0),
     "TQ2_0": (64, 1, 0),
 }
@@ -59,10 +65,13 @@ def stored(name: str, format: TensorFormat, shape: tuple[int, ...], rng: np.rand
     geometry = GEOMETRY[format]
     count = int(np.prod(shape)) // geometry.elements
     blocks = rng.integers(0, 256, (count, geometry.bytes), dtype=np.uint8)
-    if format == "Q8_K":
-        blocks[:, :4] = (
-            (spread / 64 * rng.uniform(0.5, 1.5, count)).astype("<f4").view(np.uint8).reshape(-1, 4)
-        )
+    if format in ("Q8_K", "INT4", "UINT4", "INT8", "NF4", "FP8"):
+        wide = (_STEPS[format][1] * spread * rng.uniform(0.5, 1.5, count)).astype(np.float32)
+        blocks[:, :4] = wide.view(np.uint8).reshape(-1, 4)
+        if format == "UINT4":
+            blocks[:, 4:8] = rng.integers(5, 11, count, dtype=np.int32).view(np.uint8).reshape(-1, 4)
+        if format == "FP8":
+            blocks[:, 4:][blocks[:, 4:] & 127 == 127] = 0  # not a number
         return StoredTensor(name=name, format=format, shape=shape, data=blocks.reshape(-1))
     offset, step, middle = _STEPS.get(format, (0, 1 / 8, 0))
     steps = (step * spread * rng.uniform(0.5, 1.5, count)).astype(np.float16)

@@ -23,6 +23,7 @@ TensorFormat = Literal[
     "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_K",
     "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS",
     "TQ1_0", "TQ2_0",
+    "INT4", "UINT4", "INT8", "FP8", "NF4",
 ]
 # fmt: on
 
@@ -47,6 +48,10 @@ class StoredTensor:
     def held(self) -> StoredTensor:
         """The same with its bytes in reach, for who reads them in parts."""
         return self
+
+    def renamed(self, name: str) -> StoredTensor:
+        """The same under another name."""
+        return StoredTensor(name=name, format=self.format, shape=self.shape, data=self.data)
 
     def slices(self) -> Iterator[StoredTensor]:
         """Along the first axis, of a stack its matrices one by one."""
@@ -98,6 +103,16 @@ class MadeTensor(StoredTensor):
 
     def held(self) -> StoredTensor:
         return StoredTensor(name=self.name, format=self.format, shape=self.shape, data=self.data)
+
+    def renamed(self, name: str) -> StoredTensor:
+        return MadeTensor(
+            name=name,
+            format=self.format,
+            shape=self.shape,
+            make=self._make,
+            origins=self._origins,
+            members=self._members,
+        )
 
     def slices(self) -> Iterator[StoredTensor]:
         yield from self._members or self.held().slices()

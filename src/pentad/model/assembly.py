@@ -118,6 +118,7 @@ def _folder(
     config: dict[str, Any] = json.loads((work / "config.json").read_bytes())
     for name, size in _changed(files, target).items():
         config[SIZES[name][1]] = size
+    config.pop("quantization_config", None)  # matrices are written whole
     (work / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     path = work / "model.safetensors"
     names = list(parts.names())

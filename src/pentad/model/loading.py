@@ -17,6 +17,7 @@ from pentad.model.families.base import bind, check_geometry
 from pentad.model.files.fields import Fields
 from pentad.model.files.formats import Container
 from pentad.model.files.gguf_parts import open_gguf
+from pentad.model.files.quantized.container import opened
 from pentad.model.files.safetensors import INDEX_NAME, SafetensorsFolder
 from pentad.model.sampling_defaults import from_generation_config
 from pentad.model.sampling_defaults import from_gguf as sampling_of_gguf
@@ -153,8 +154,9 @@ def _open_folder(folder: pathlib.Path, name: str) -> ModelFiles:
     spec = check_geometry(config, lambda: family.describe_config(config))
     if not any((folder / file).exists() for file in ("model.safetensors", INDEX_NAME)):
         raise _no_weights(folder)
-    container = SafetensorsFolder(folder)
+    files = SafetensorsFolder(folder)
     try:
+        container = opened(files, config)
         weights = bind(family, family.config_names, spec, container, str(folder))
         settings = read_json(folder / "tokenizer_config.json")
         tokenizer = from_json(
@@ -182,7 +184,7 @@ def _open_folder(folder: pathlib.Path, name: str) -> ModelFiles:
             sampling=from_generation_config(generation),
         )
     except BaseException:
-        container.close()
+        files.close()
         raise
 
 

@@ -66,8 +66,8 @@ class BlockFormat:
     """One format. Its name is the field's: ggml's where ggml has it."""
 
     name: TensorFormat
-    ggml: int
-    """Its number in GGUF files."""
+    ggml: int | None
+    """Its number in GGUF files; None where they don't have it."""
     elements: int
     """Numbers of a block."""
     bytes: int

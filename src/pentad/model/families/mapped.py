@@ -57,7 +57,7 @@ class MappedWeights:
         """The tensor of that canonical name. Raises KeyError."""
         bound = self.where[name]
         if bound.plain:
-            return dataclasses.replace(self.container.tensor(bound.files[0]), name=name)
+            return self.container.tensor(bound.files[0]).renamed(name)
         if not bound.files:
             return _filled(name, bound)
         parts = [self.container.tensor(file) for file in bound.files]
@@ -72,7 +72,8 @@ def _filled(name: str, bound: Bound) -> StoredTensor:
 
 def _made(name: str, bound: Bound, part: StoredTensor, format: TensorFormat) -> StoredTensor:
     """A view where the result's bytes lie side by side, else made on demand."""
-    if format == part.format and not any(step.computes for step in bound.steps):
+    viewed = not isinstance(part, MadeTensor)
+    if viewed and format == part.format and not any(step.computes for step in bound.steps):
         view = _through(bound, _array(part, format))
         if view.flags.c_contiguous:
             data = view.reshape(-1).view(np.uint8)

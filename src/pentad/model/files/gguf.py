@@ -45,7 +45,7 @@ _SCALARS: Final[Mapping[int, str]] = MappingProxyType(
 """Value type to `struct` code."""
 
 _FORMATS: Final[Mapping[int, BlockFormat]] = MappingProxyType(
-    {format.ggml: format for format in GEOMETRY.values()}
+    {format.ggml: format for format in GEOMETRY.values() if format.ggml is not None}
 )
 """Number of a type in files to its format."""
 
@@ -218,7 +218,7 @@ def _shape(cursor: Cursor, name: str) -> tuple[TensorFormat, tuple[int, ...]]:
         cursor.fail(f"tensor {name!r} has the impossible dimensions {sizes}", start)
     kind = _FORMATS.get(number := int(cursor.number("I", f"type of {name!r}")))
     if kind is None:
-        known = ", ".join(GEOMETRY)
+        known = ", ".join(format.name for format in _FORMATS.values())
         cursor.fail(f"tensor {name!r} has ggml type {number}, readable are {known}", cursor.position - 4)
     if sizes[0] % kind.elements:
         cursor.fail(f"rows of {name!r} hold {sizes[0]} values, no multiple of {kind.name} blocks", start)

@@ -17,6 +17,9 @@ from math import prod
 from types import MappingProxyType
 from typing import Any, Final, cast
 
+import numpy as np
+import numpy.typing as npt
+
 from pentad.errors import BadModelFile
 from pentad.execution.weights import StoredTensor, TensorFormat
 from pentad.model.files.formats import TensorInfo
@@ -27,27 +30,26 @@ MAX_DIMENSIONS: Final = 8
 INDEX_NAME: Final = "model.safetensors.index.json"
 MAX_INDEX_BYTES: Final = 1 << 26
 
-_SIZES: Final[Mapping[str, int]] = MappingProxyType(
+_TYPES: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "BOOL": 1,
-        "U8": 1,
-        "I8": 1,
-        "F8_E4M3": 1,
-        "F8_E5M2": 1,
-        "F16": 2,
-        "BF16": 2,
-        "U16": 2,
-        "I16": 2,
-        "F32": 4,
-        "U32": 4,
-        "I32": 4,
-        "F64": 8,
-        "U64": 8,
-        "I64": 8,
+        "BOOL": "?",
+        "U8": "u1",
+        "I8": "i1",
+        "F8_E4M3": "u1",
+        "F8_E5M2": "u1",
+        "F16": "<f2",
+        "BF16": "<u2",
+        "U16": "<u2",
+        "I16": "<i2",
+        "F32": "<f4",
+        "U32": "<u4",
+        "I32": "<i4",
+        "F64": "<f8",
+        "U64": "<u8",
+        "I64": "<i8",
     }
 )
-"""Element types by name to bytes. Only some hold weights."""
-
+"""Element types by name to those of numpy, or to their bits where it has none."""
 _PLAIN: Final = frozenset({"F32", "F16", "BF16"})
 """Types whose elements are weights as they stand."""
 
@@ -103,14 +105,14 @@ class SafetensorsFile:
     def _info(self, name: str, entry: Any, data_start: int) -> TensorInfo:
         entry = entry if isinstance(entry, dict) else {}
         dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
-        if not isinstance(dtype, str) or dtype not in _SIZES:
+        if not isinstance(dtype, str) or dtype not in _TYPES:
             raise self._fail(f"tensor {name!r} has the unknown type {str(dtype)[:40]!r}", 8)
         if not _naturals(shape) or len(shape) > MAX_DIMENSIONS:
             raise self._fail(f"tensor {name!r} has the impossible shape {str(shape)[:80]}", 8)
         if not _naturals(offsets) or len(offsets) != 2:
             raise self._fail(f"tensor {name!r} has the impossible offsets {str(offsets)[:80]}", 8)
         begin, end = offsets
-        size = prod(shape) * _SIZES[dtype]
+        size = prod(shape) * np.dtype(_TYPES[dtype]).itemsize
         if end - begin != size:
             raise self._fail(f"tensor {name!r} of {size} bytes has offsets {begin} to {end}", 8)
         if data_start + end > self._file.size_bytes:
@@ -133,6 +135,14 @@ class SafetensorsFile:
             shape=info.shape,
             data=self._file.view(info.offset, info.size_bytes),
         )
+
+    def array(self, name: str) -> npt.NDArray[Any]:
+        """A read-only view of the tensor's elements, whatever they are; bfloat16 and 8-bit floats as bits.
+
+        Raises KeyError.
+        """
+        info = self.tensors[name]
+        return self._file.view(info.offset, info.size_bytes).view(_TYPES[info.format]).reshape(info.shape)
 
     def close(self) -> None:
         """Unmaps the file, or leaves that to the last view still held."""
@@ -170,6 +180,10 @@ class SafetensorsFolder:
     def tensor(self, name: str) -> StoredTensor:
         """A read-only view of the tensor. Raises KeyError, BadModelFile."""
         return self._where[name].tensor(name)
+
+    def array(self, name: str) -> npt.NDArray[Any]:
+        """A read-only view of the tensor's elements; see `SafetensorsFile.array`. Raises KeyError."""
+        return self._where[name].array(name)
 
     def close(self) -> None:
         """Unmaps all files."""
