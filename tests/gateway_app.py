@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import httpx2
+import pytest
 from starlette.applications import Starlette
 
 from pentad.application.gateway import GatewaySettings, create_app
+from pentad.application.gateway.operations import OPERATIONS
 from pentad.application.services import Services
 from pentad.execution.backend import Capabilities
 from pentad.model.routing.fixed import Fixed
@@ -54,6 +56,21 @@ def call(
             return await client.request(method, path, content=content, headers=headers)
 
     return asyncio.run(run())
+
+
+BODY_OPERATIONS = [
+    pytest.param(operation.method.upper(), operation.path, id=operation.path)
+    for operation in OPERATIONS
+    if operation.body is not None
+]
+"""Method and path of every route that reads a body."""
+
+
+def message_of(response: httpx2.Response) -> str:
+    """What an error answer says, in whichever dialect."""
+    error = response.json()["error"]
+    text: str = error if isinstance(error, str) else error["message"]
+    return text
 
 
 def chat(app: Starlette, **fields: Any) -> httpx2.Response:

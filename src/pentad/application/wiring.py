@@ -81,6 +81,7 @@ async def build(
             turns=_turns(settings, [one.stored.name for one in found], clock),
             prices={p.model: _price(p) for p in settings.prices},
             qualities=_qualities(settings, store, backends),
+            aliases=dict(settings.aliases),
             clock=clock,
         )
         undo.pop_all()
@@ -116,7 +117,7 @@ async def build(
         undo.push_async_callback(agents.close)
         # Looked at before any run is taken up: it may need tools that these files bring.
         await asyncio.to_thread(agents.agents.entries)
-        yield Services(models=models, agents=agents, clock=clock)
+        yield Services(models=models, agents=agents, local=local if fleet is None else None, clock=clock)
 
 
 def _fleet(settings: Settings, clock: Clock) -> LiveFleet | None:

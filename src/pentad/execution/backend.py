@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from pentad.content import MediaKind
 from pentad.types import FinishReason, Message, Request, ToolCall, Usage
@@ -221,6 +221,7 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
 class Embedder(Protocol):
     """Turns texts into unit vectors."""
 

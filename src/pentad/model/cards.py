@@ -22,6 +22,10 @@ class ModelCard:
     """Set for models that generate."""
     dimensions: int | None = None
     """Set for models that embed."""
+    state: str = "loaded"
+    """`loaded`, or where a local model is on its way: see `resource.model_slot`."""
+    aliases: tuple[str, ...] = ()
+    """Further names that it answers to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from typing import cast
 
 import msgspec
 
-from pentad.errors import Incompatible, ModelNotFound
+from pentad.errors import Incompatible
 from pentad.execution.backend import Backend, Completion, Delta, Embedder, NoticeDelta, StreamDone, collect
 from pentad.execution.hints import turn_hints
 from pentad.model.backends.openai_usage import estimated_tokens, media_tokens, prompt_bytes
@@ -29,6 +29,7 @@ from pentad.model.prices import FREE, Price
 from pentad.model.routing.base import Candidate, ModelRouter, RouterInput
 from pentad.model.routing.speed import Speed
 from pentad.model.sampling_defaults import taken_defaults, with_defaults
+from pentad.model.served import ServedModels
 from pentad.model.tokenizer_facts import TokenizerFacts
 from pentad.model.workers import in_thread
 from pentad.resource.fair_queue import FairQueue
@@ -46,6 +47,7 @@ class ModelService:
         prices: name served under to price; a model without one costs nothing.
         qualities: name served under to its quality, 0 to 1, where somebody says.
         default: the model of requests that name none, listed first; None takes the first backend.
+        aliases: further name to the name of a model.
         clock: monotonic, for spans and decisions.
         wall_clock: Unix time, for the cards.
     """
@@ -60,17 +62,19 @@ class ModelService:
         prices: Mapping[str, Price] | None = None,
         qualities: Mapping[str, float] | None = None,
         default: str | None = None,
+        aliases: Mapping[str, str] | None = None,
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
     ) -> None:
-        self.default = default if default is not None else next(iter(backends))
-        if self.default not in backends:
-            raise ModelNotFound(
-                f"no model {self.default!r} to be the default", hint=f"known: {', '.join(backends)}"
-            )
-        order = [self.default, *(name for name in backends if name != self.default)]
-        self._backends = {name: backends[name] for name in order}
-        self._embedders = dict(embedders or {})
+        self.served = ServedModels(
+            backends,
+            embedders or {},
+            default=default,
+            aliases=aliases or {},
+            created_s=int(wall_clock()),
+        )
+        self.default = self.served.default
+        self._backends = self.served.backends
         self._router = router
         self.enforces = router.enforces
         """Fields of an objective that the router keeps."""
@@ -79,7 +83,6 @@ class ModelService:
         self._qualities = dict(qualities or {})
         self._speeds: dict[str, Speed] = {}
         self._clock = clock
-        self._created_s = int(wall_clock())
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
         """The answer as it is made. Closing the generator cancels the request.
@@ -170,6 +173,8 @@ class ModelService:
         """
         if request.routed is not None:
             return request
+        if request.model:
+            request = replace(request, model=self.served.canonical(request.model))
         candidates = {
             name: Candidate(
                 can=backend.capabilities,
@@ -227,12 +232,7 @@ class ModelService:
 
         Raises ModelNotFound when no such embedder is served, ContextLengthExceeded on a text too long.
         """
-        if model not in self._embedders:
-            known = ", ".join(self._embedders) or "none is served"
-            raise ModelNotFound(
-                f"no embedding model {model!r} here", hint=f"set `model` to one of: {known}", param="model"
-            )
-        embedder = self._embedders[model]
+        embedder = self.served.embedder(model)
         started_s = self._clock()
         chars = sum(map(len, texts))
         async with leased(embedder) as loaded:
@@ -242,21 +242,7 @@ class ModelService:
 
     def models(self) -> list[ModelCard]:
         """A card per model: the default first, then the other generators, then the embedders."""
-        cards = [
-            ModelCard(
-                name=name,
-                created_s=self._created_s,
-                kind="generate",
-                context_length=backend.capabilities.context_length,
-                capabilities=backend.capabilities,
-            )
-            for name, backend in self._backends.items()
-        ]
-        cards += [
-            ModelCard(name=name, created_s=self._created_s, kind="embed", dimensions=embedder.dimensions)
-            for name, embedder in self._embedders.items()
-        ]
-        return cards
+        return self.served.cards()
 
     def price(self, model: str) -> Price:
         """What a served model costs; an empty name means the default."""
@@ -288,17 +274,10 @@ class ModelService:
         return request, self._backends[request.model], request.routed
 
     def _codec(self, model: str) -> TokenCodec:
-        name = model or self.default
-        if name not in self._backends:
-            raise ModelNotFound(
-                f"no model {name!r} here",
-                hint=f"set `model` to one of: {', '.join(self._backends)}",
-                param="model",
-            )
-        backend = self._backends[name]
+        backend = self.served.backend(model)
         if not isinstance(backend, TokenCodec):
             raise Incompatible(
-                f"the tokenizer of model {name!r} is not on this machine",
+                f"the tokenizer of model {model or self.default!r} is not on this machine",
                 hint="choose a model that runs here",
                 param="model",
             )

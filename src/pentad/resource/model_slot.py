@@ -198,6 +198,11 @@ class ModelSlot(Generic[T]):
         """Of its instants."""
         return self._pool.clock
 
+    def left_s(self) -> float:
+        """Seconds until it leaves if nobody asks for it; only where `keep_s` is set."""
+        idle_s = 0.0 if self.users else self.clock() - self.used_s
+        return max(0.0, (self.keep_s or 0.0) - idle_s)
+
     def resident(self, now_s: float) -> Resident:
         """How an eviction policy sees it."""
         return Resident(

@@ -19,7 +19,7 @@ from pentad.application.cli.options import (
     settings_of,
     with_settings,
 )
-from pentad.application.cli.output import note, print_json, print_table
+from pentad.application.cli.output import note, print_json, print_table, size
 from pentad.application.cli.settings import JsonOption
 from pentad.errors import InvalidRequest
 
@@ -132,9 +132,13 @@ def ps(
     if state["trouble"]:
         note(f"warning: {state['trouble']}")
     rows = [_ps_row(model) for model in state["models"]]
-    print_table(
-        ("model", "kind", "context", "running", "waiting", "KV in use"), rows, empty="nothing is served"
-    )
+    columns = ("model", "kind", "state", "memory", "context", "running", "waiting", "KV in use")
+    print_table(columns, rows, empty="nothing is served")
+    if (budget := state["memory_bytes"]) is not None:
+        note(f"memory for models: {size(state['memory_booked_bytes'])} of {size(budget)} taken")
+    for model in state["models"]:
+        if model["progress"]:
+            note(model["progress"])
 
 
 def _ps_row(model: dict[str, Any]) -> tuple[object, ...]:
@@ -144,6 +148,8 @@ def _ps_row(model: dict[str, Any]) -> tuple[object, ...]:
     return (
         model["name"],
         model["kind"],
+        model["state"],
+        None if model["memory_bytes"] is None else size(model["memory_bytes"]),
         model["context_length"],
         None if running is None else int(running),
         None if waiting is None else int(waiting),

@@ -17,7 +17,17 @@ from pentad.application.gateway.core import Gateway
 from pentad.application.gateway.errors import MethodNotAllowed, error_response
 from pentad.application.gateway.exchange import exchange_of
 from pentad.application.gateway.guard import Guard
-from pentad.application.gateway.routes import chat, completions, embeddings, messages, models, operations
+from pentad.application.gateway.routes import (
+    chat,
+    completions,
+    embeddings,
+    messages,
+    model_control,
+    models,
+    ollama,
+    ollama_models,
+    operations,
+)
 from pentad.application.gateway.routes.responses import Responses
 from pentad.application.gateway.routes.runs import Runs
 from pentad.application.gateway.settings import GatewaySettings
@@ -46,7 +56,17 @@ def create_app(services: Services, settings: GatewaySettings) -> Starlette:
 
 
 def _routes(gateway: Gateway) -> list[BaseRoute]:
-    modules = (chat, completions, models, embeddings, messages, operations)
+    modules = (
+        chat,
+        completions,
+        models,
+        embeddings,
+        messages,
+        ollama,
+        ollama_models,
+        model_control,
+        operations,
+    )
     served: list[BaseRoute] = [route for module in modules for route in module.routes(gateway)]
     return [*served, *Responses(gateway).routes(), *Runs(gateway).routes(), *console.routes()]
 

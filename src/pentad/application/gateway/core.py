@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -17,11 +17,12 @@ from pentad.application.gateway.context import explanation
 from pentad.application.gateway.errors import error_body
 from pentad.application.gateway.exchange import Exchange
 from pentad.application.gateway.load import Load
+from pentad.application.gateway.management import ModelManagement
 from pentad.application.gateway.memory import Memory
 from pentad.application.gateway.metering import Pulse, metered
 from pentad.application.gateway.metrics import Metrics
 from pentad.application.gateway.settings import GatewaySettings
-from pentad.application.gateway.sse import EventStream, StreamWatch, until_disconnected
+from pentad.application.gateway.sse import SSE_HEADERS, EventStream, StreamWatch, until_disconnected
 from pentad.application.gateway.store import ResponseStore
 from pentad.application.gateway.translate.content import MediaReader
 from pentad.application.services import Services
@@ -46,6 +47,7 @@ class Gateway:
         self._policies = {name: settings.policy_of(name) for name in settings.tenant_names()}
         self.metrics = Metrics(services.models.stats, compat=settings.metrics_compat)
         self.memory = Memory()
+        self.management = ModelManagement(services, settings)
         self.pulse = Pulse()
         self.watch = StreamWatch(
             keep_alive_s=settings.keep_alive_s,
@@ -150,6 +152,7 @@ class Gateway:
         if priority != request.priority:
             request = replace(request, priority=priority)
         request = self.routed(request)
+        exchange.model = request.model
         objective = request.context.objective
         if objective.ttft_s is not None or objective.inter_token_s is not None:
             self.metrics.objectives[request.model] = objective
@@ -186,8 +189,9 @@ class Gateway:
         exchange: Exchange,
         *,
         error_frame: Callable[[PentadError], bytes] | None = None,
+        headers: Mapping[str, str] = SSE_HEADERS,
     ) -> EventStream:
-        """A streamed answer."""
+        """A streamed answer; what it waits for is told as it goes."""
 
         def data_event(error: PentadError) -> bytes:
             return b"data: " + error_body(error, exchange.dialect, exchange.request_id) + b"\n\n"
@@ -197,6 +201,8 @@ class Gateway:
             watch=self.watch,
             error_frame=error_frame or data_event,
             request_id=exchange.request_id,
+            headers=headers,
+            progress=lambda: self.services.models.served.progress(exchange.model),
         )
 
 

@@ -9,13 +9,14 @@ from prometheus_client import Histogram
 import pentad
 from pentad.application.gateway.core import Gateway
 from pentad.application.gateway.schemas.operations import Buckets, EngineModel, EngineReport, Targets
+from pentad.application.services import Services
 from pentad.types import Objective
 
 
 def engine_report(gateway: Gateway, tenant: str) -> EngineReport:
     """Every model with its gauges, counters and latencies. Reads counters only; starts no work."""
     services, metrics = gateway.services, gateway.metrics
-    stats = services.models.stats()
+    stats, local = services.models.stats(), services.local
     ttft, inter_token = _by_model(metrics.ttft), _by_model(metrics.inter_token)
     return EngineReport(
         version=pentad.__version__,
@@ -24,12 +25,17 @@ def engine_report(gateway: Gateway, tenant: str) -> EngineReport:
         default=services.models.default,
         trouble=services.models.check(),
         agents=services.agents is not None,
+        memory_bytes=None if local is None else local.pool.budget_bytes,
+        memory_booked_bytes=None if local is None else local.pool.booked_bytes,
         models=[
             EngineModel(
                 name=card.name,
                 kind=card.kind,
                 context_length=card.context_length,
                 remote=card.capabilities.remote if card.capabilities else False,
+                state=card.state,
+                memory_bytes=_memory_bytes(services, card.name),
+                progress=services.models.served.progress(card.name),
                 stats=stats.get(card.name, {}),
                 ttft=ttft.get(card.name),
                 inter_token=inter_token.get(card.name),
@@ -38,6 +44,11 @@ def engine_report(gateway: Gateway, tenant: str) -> EngineReport:
             for card in services.models.models()
         ],
     )
+
+
+def _memory_bytes(services: Services, name: str) -> int | None:
+    slot = services.models.served.slot(name)
+    return None if slot is None else slot.need.total_bytes
 
 
 def _targets(objective: Objective) -> Targets:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from pentad.errors import ContextLengthExceeded, InvalidRequest, Overloaded, PentadError
 
-Dialect = Literal["openai", "anthropic"]
+Dialect = Literal["openai", "anthropic", "ollama"]
 
 
 class RequestTimeout(InvalidRequest):
@@ -104,7 +104,13 @@ def _anthropic_context(prompt: int, answer: int, context: int) -> str:
 
 def error_body(error: PentadError, dialect: Dialect, request_id: str) -> bytes:
     """The JSON body of an error answer or event."""
-    body = openai_error(error) if dialect == "openai" else anthropic_error(error, request_id)
+    match dialect:
+        case "openai":
+            body = openai_error(error)
+        case "anthropic":
+            body = anthropic_error(error, request_id)
+        case "ollama":
+            body = {"error": str(error)}
     return msgspec.json.encode(body)
 
 

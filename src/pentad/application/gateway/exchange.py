@@ -24,6 +24,8 @@ class Exchange:
     arrived_s: float
     tenant: str = "default"
     dialect: Dialect = "openai"
+    model: str = ""
+    """That answers it, once it is chosen."""
     body_bytes: int = 0
     """Of its body, once that is read."""
     ignored: list[str] = field(default_factory=list)
@@ -40,6 +42,8 @@ class Exchange:
         path = scope.get("path", "")
         shared = path.startswith("/v1/models") and "anthropic-version" in headers
         dialect: Dialect = "anthropic" if shared or path.startswith("/v1/messages") else "openai"
+        if path.startswith("/api/"):
+            dialect = "ollama"
         return cls(request_id=request_id, arrived_s=arrived_s, dialect=dialect)
 
     def ignored_header(self) -> str:

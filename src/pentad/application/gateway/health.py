@@ -50,7 +50,7 @@ class Health:
         return [
             card.name
             for card in self._services.models.models()
-            if card.capabilities is not None and not card.capabilities.remote
+            if card.capabilities is not None and not card.capabilities.remote and card.state == "loaded"
         ]
 
     def _fresh(self, name: str) -> bool:

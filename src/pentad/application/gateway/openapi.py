@@ -78,7 +78,7 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
 def _answer(operation: Operation) -> dict[str, Any]:
     content = {operation.media: {}} if operation.answer is None else _content(operation.answer)
     if operation.streams:
-        content["text/event-stream"] = {}
+        content[operation.stream_media] = {}
     return {"description": operation.summary, "content": content}
 
 

@@ -28,10 +28,28 @@ from pentad.application.gateway.schemas.messages import (
     MessagesRequest,
     TokenCount,
 )
+from pentad.application.gateway.schemas.ollama import (
+    OllamaAnswer,
+    OllamaChatRequest,
+    OllamaEmbedAnswer,
+    OllamaEmbedRequest,
+    OllamaError,
+    OllamaGenerateRequest,
+    OllamaModelRequest,
+    OllamaStatus,
+    OllamaVector,
+    OllamaVersion,
+    RunningModels,
+    Shown,
+    Tags,
+)
 from pentad.application.gateway.schemas.operations import (
     EngineReport,
     ErrorBody,
     MessagesErrorBody,
+    ModelChange,
+    ModelChanged,
+    ModelStates,
     Status,
     Version,
 )
@@ -78,7 +96,8 @@ class Operation:
     """Of the plain answer."""
     status: int = 200
     streams: bool = False
-    """Whether it can answer with server-sent events."""
+    """Whether it can answer with a stream."""
+    stream_media: str = "text/event-stream"
     query: Query = ()
     refusal: type[Struct] = ErrorBody
     failure: type[Struct] = ErrorBody
@@ -95,6 +114,8 @@ def _post(path: str, summary: str, body: type[Struct] | None, answer: type[Struc
 _RESPONSE = "/v1/responses/{response_id}"
 _RUN = "/v1/runs/{run_id}"
 _ANTHROPIC: dict[str, Any] = {"refusal": MessagesErrorBody, "failure": MessagesErrorBody}
+_OLLAMA_PLAIN: dict[str, Any] = {"refusal": OllamaError, "failure": OllamaError}
+_OLLAMA: dict[str, Any] = {**_OLLAMA_PLAIN, "streams": True, "stream_media": "application/x-ndjson"}
 
 OPERATIONS: tuple[Operation, ...] = (
     _post("/v1/chat/completions", "Answer a chat", ChatRequest, ChatAnswer, streams=True),
@@ -120,6 +141,26 @@ OPERATIONS: tuple[Operation, ...] = (
     _post(f"{_RUN}/resume", "Take up an interrupted run", None, RunObject, status=202),
     _post(f"{_RUN}/fork", "Start a run from a step of another", ForkRequest, RunObject, status=201),
     _post(f"{_RUN}/approvals/{{approval_id}}", "Answer a waiting run", ApprovalRequest, RunObject),
+    _post("/api/chat", "Answer a chat", OllamaChatRequest, OllamaAnswer, **_OLLAMA),
+    _post("/api/generate", "Answer a prompt", OllamaGenerateRequest, OllamaAnswer, **_OLLAMA),
+    _post("/api/embed", "Turn texts into vectors", OllamaEmbedRequest, OllamaEmbedAnswer, **_OLLAMA_PLAIN),
+    _post("/api/embeddings", "Turn a text into a vector", OllamaEmbedRequest, OllamaVector, **_OLLAMA_PLAIN),
+    _get("/api/version", "The version of Ollama's API", OllamaVersion, **_OLLAMA_PLAIN),
+    _get("/api/tags", "List the served models", Tags, **_OLLAMA_PLAIN),
+    _get("/api/ps", "List the loaded models", RunningModels, **_OLLAMA_PLAIN),
+    _post("/api/show", "One model in full", OllamaModelRequest, Shown, **_OLLAMA_PLAIN),
+    _post("/api/pull", "Bring a model and serve it", OllamaModelRequest, OllamaStatus, **_OLLAMA),
+    Operation(
+        method="delete",
+        path="/api/delete",
+        summary="Remove a model",
+        body=OllamaModelRequest,
+        media="text/plain",
+        **_OLLAMA_PLAIN,
+    ),
+    _get("/models", "What is loaded of the served models", ModelStates),
+    _post("/models/load", "Load a model", ModelChange, ModelChanged),
+    _post("/models/unload", "Unload a model", ModelChange, ModelChanged),
     _post("/tokenize", "Token ids of a text", TokenizeRequest, TokenizeAnswer),
     _get("/tokenizer_info", "Vocabulary, end tokens and chat template", TokenizerInfo, query=_MODEL),
     _post("/detokenize", "Text of token ids", DetokenizeRequest, DetokenizeAnswer),

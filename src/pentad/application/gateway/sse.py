@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
@@ -16,6 +17,14 @@ from pentad.types import Clock
 
 logger = logging.getLogger("pentad.gateway")
 KEEP_ALIVE = b": keep-alive\n\n"
+PROGRESS_S = 2.0
+"""Between two comments on what a stream waits for."""
+NDJSON_HEADERS: Mapping[str, str] = {
+    "content-type": "application/x-ndjson",
+    "cache-control": "no-cache, no-transform",
+    "x-accel-buffering": "no",
+}
+"""Of lines of JSON, between which nothing else may stand."""
 SSE_HEADERS: Mapping[str, str] = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache, no-transform",
@@ -70,7 +79,7 @@ class StreamWatch:
             for stream in list(self._streams):
                 if stream.blocked_s(now) > self._slow_s:
                     stream.cut()
-                elif stream.idle_s(now) > self._keep_alive_s:
+                elif stream.idle_s(now) > min(self._keep_alive_s, PROGRESS_S if stream.waits() else math.inf):
                     write = asyncio.create_task(stream.keep_alive())
                     self._writes.add(write)
                     write.add_done_callback(self._writes.discard)
@@ -87,6 +96,8 @@ class EventStream(Response):
         watch: looks after the stream while it is open.
         error_frame: an error as an event of this dialect.
         request_id: names the stream in the log.
+        headers: of the answer; comments are sent in server-sent events alone.
+        progress: what the stream waits for, in words; told in comments.
     """
 
     def __init__(
@@ -96,8 +107,12 @@ class EventStream(Response):
         watch: StreamWatch,
         error_frame: Callable[[PentadError], bytes],
         request_id: str,
+        headers: Mapping[str, str] = SSE_HEADERS,
+        progress: Callable[[], str | None] | None = None,
     ) -> None:
-        super().__init__(headers=dict(SSE_HEADERS))
+        super().__init__(headers=dict(headers))
+        self._comments = headers is SSE_HEADERS
+        self._progress = progress
         del self.headers["content-length"]
         self._frames = frames
         self._watch = watch
@@ -139,10 +154,16 @@ class EventStream(Response):
         """How long there has been nothing to say."""
         return 0.0 if self._sending_since is not None else now - self._sent_s
 
+    def waits(self) -> bool:
+        """Whether it waits for something that a comment can tell."""
+        return self._comments and self._progress is not None and self._progress() is not None
+
     async def keep_alive(self) -> None:
         """Sends a comment, and the head first if there was no frame yet."""
-        if self._pump is not None and not self._pump.done():
-            await self._write(KEEP_ALIVE)
+        if not self._comments or self._pump is None or self._pump.done():
+            return
+        told = None if self._progress is None else self._progress()
+        await self._write(KEEP_ALIVE if told is None else b": " + told.encode() + b"\n\n")
 
     def cut(self) -> None:
         """Drops the connection at once; what waits for the client is thrown away."""

@@ -72,7 +72,7 @@ def _info(card: ModelCard) -> ModelInfo:
 
 
 def _card(card: ModelCard) -> Card:
-    features: dict[str, object] = {"kind": card.kind}
+    features: dict[str, object] = {"kind": card.kind, "state": card.state, "aliases": list(card.aliases)}
     if card.capabilities is not None:
         can = card.capabilities
         features |= {

@@ -27,12 +27,19 @@ def routes(gateway: Gateway) -> list[Route]:
     async def livez(_: HttpRequest) -> Response:
         return json_response({"status": "alive"})
 
+    def loads() -> dict[str, dict[str, str]]:
+        """What models do that requests wait for; one that is loaded is no reason not to be ready."""
+        served = gateway.services.models.served
+        names = (*served.backends, *served.embedders)
+        waited = {name: text for name in names if (text := served.progress(name)) is not None}
+        return {"models": waited} if waited else {}
+
     async def readyz(_: HttpRequest) -> Response:
         load = gateway.load
         reason = "draining" if load.draining else "starting" if load.starting else None
         reason = reason or gateway.services.models.check() or await gateway.services.trouble()
         if reason is None:
-            return json_response({"status": "ready"})
+            return json_response({"status": "ready"} | loads())
         return json_response({"status": "not ready", "reason": reason}, 503)
 
     async def health(_: HttpRequest) -> Response:

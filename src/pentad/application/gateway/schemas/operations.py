@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 
 class ErrorDetail(Struct, kw_only=True):
@@ -38,6 +38,8 @@ class Status(Struct, kw_only=True):
 
     status: str
     reason: str | UnsetType = UNSET
+    models: dict[str, str] | UnsetType = UNSET
+    """Of models that requests wait for: what they do."""
 
 
 class Buckets(Struct, kw_only=True):
@@ -64,6 +66,12 @@ class EngineModel(Struct, kw_only=True):
     """`generate` or `embed`."""
     context_length: int | None
     remote: bool
+    state: str
+    """`loaded`, or where a local model is on its way."""
+    memory_bytes: int | None
+    """What it takes of the memory for models while it is loaded; null where that is not counted."""
+    progress: str | None
+    """What requests wait for; null where none does."""
     stats: dict[str, float]
     """The backend's own gauges and counters; names that end in `_total` only grow."""
     ttft: Buckets | None
@@ -87,7 +95,38 @@ class EngineReport(Struct, kw_only=True):
     """Why a model is not healthy, if one is not."""
     agents: bool
     """Whether this server runs agents."""
+    memory_bytes: int | None
+    """Memory for all local models together; null where nobody counts it."""
+    memory_booked_bytes: int | None
+    """Of it, what is taken."""
     models: list[EngineModel]
+
+
+class ModelChange(Struct, kw_only=True):
+    """Which model to load or unload."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+class ModelChanged(Struct, kw_only=True):
+    success: bool = True
+
+
+class ModelStatus(Struct, kw_only=True):
+    value: str
+    """`unloaded`, `queued`, `loading`, `loaded`, `draining` or `unloading`."""
+
+
+class ModelState(Struct, kw_only=True):
+    id: str
+    status: ModelStatus
+    aliases: list[str]
+    object: Literal["model"] = "model"
+
+
+class ModelStates(Struct, kw_only=True):
+    data: list[ModelState]
+    object: Literal["list"] = "list"
 
 
 class Version(Struct, kw_only=True):
