@@ -5,7 +5,7 @@
 #pragma once
 #include <vector>
 
-#include "dot.h"
+#include "multiply.h"
 #include "pack.h"
 #include "simd.h"
 

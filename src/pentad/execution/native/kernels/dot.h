@@ -1,4 +1,4 @@
-// Packed weights times int8 activations: the matrix kernels of decode and small batches.
+// Int8 activations, and their dot products with a block of packed weights: what every matrix kernel is made of.
 #pragma once
 #include "pack.h"
 #include "simd.h"
@@ -229,97 +229,5 @@ struct Lines {
 constexpr int kTokenTile = 4;
 
 #endif
-
-// A block's dot products, scaled and added. Every kernel goes through these, so all round alike.
-PENTAD_INLINE f32x16 add_block(f32x16 acc, i32x16 dot, f32x16 weight_scale, float scale) {
-  return muladd(to_float(dot), weight_scale * scale, acc);
-}
-PENTAD_INLINE f32x16 add_halves(f32x16 acc, i32x16 lo, f32x16 lo_scale, i32x16 hi, f32x16 hi_scale, float scale) {
-  return muladd(muladd(to_float(lo), lo_scale, to_float(hi) * hi_scale), splat(scale), acc);
-}
-
-// How far ahead of their use weights are fetched: far enough for memory, not so far that they are
-// gone again. Doubles the rate of small batches, which read every weight once.
-constexpr int kAhead = 8192;
-
-// out[t] (16 rows each) of one group for kTokens tokens from `token` on.
-template <int kBits, bool kMinima, bool kHalves, int kTokens>
-PENTAD_INLINE void group_dot(const uint8_t* p, const Layout& layout, const Quantized& x, int token, f32x16* out) {
-  const int blocks = x.cols / kBlock;
-  constexpr int code_bytes = kRows * kBlock * kBits / 8;
-  constexpr int block_bytes = code_bytes + 32 * (1 + kHalves + kMinima);
-  const int32_t minus = Lines<kBits>::kLess - layout.offset;
-  const int8_t* codes = x.codes + static_cast<size_t>(token) * x.cols;
-  const float* scale = x.scale + static_cast<size_t>(token) * blocks;
-  const float* total = x.total + static_cast<size_t>(token) * blocks;
-  const int32_t* sum = x.sum + static_cast<size_t>(token) * blocks * 2;
-  f32x16 acc[kTokens];
-  for (int t = 0; t < kTokens; t++) acc[t] = splat(0.0f);
-  for (int b = 0; b < blocks; b++, p += block_bytes) {
-    for (int i = 0; i < block_bytes; i += 64) __builtin_prefetch(p + kAhead + i, 0, 2);
-    const Lines<kBits> lines(p);
-    const uint16_t* tail = reinterpret_cast<const uint16_t*>(p + code_bytes);
-    const f32x16 ws = load_half(tail);
-    for (int t = 0; t < kTokens; t++) {
-      const int8_t* a = codes + static_cast<size_t>(t) * x.cols + b * kBlock;
-      const int32_t* s = sum + (static_cast<size_t>(t) * blocks + b) * 2;
-      const float as = scale[static_cast<size_t>(t) * blocks + b];
-      if constexpr (kHalves) {
-        const i32x16 lo = lines.template dot<0, 4>(a, minus * s[0]), hi = lines.template dot<4, 8>(a, minus * s[1]);
-        acc[t] = add_halves(acc[t], lo, ws, hi, load_half(tail + kRows), as);
-      } else {
-        const int32_t start = kMinima ? 0 : minus * (s[0] + s[1]);
-        acc[t] = add_block(acc[t], lines.template dot<0, 8>(a, start), ws, as);
-      }
-      if constexpr (kMinima)
-        acc[t] = muladd(load_half(tail + kRows * (1 + kHalves)), splat(total[static_cast<size_t>(t) * blocks + b]), acc[t]);
-    }
-  }
-  for (int t = 0; t < kTokens; t++) out[t] = acc[t];
-}
-
-template <int kBits, bool kMinima, bool kHalves, typename Epilogue>
-void groups_dot(const Matrix& m, const Quantized& x, int tokens, int begin, int end, Epilogue&& epilogue) {
-  for (int group = begin; group < end; group++) {
-    const uint8_t* p = m.data + m.group_bytes() * static_cast<size_t>(group);
-    f32x16 out[kTokenTile];
-    int t = 0;
-    for (; t + kTokenTile <= tokens; t += kTokenTile) {
-      group_dot<kBits, kMinima, kHalves, kTokenTile>(p, m.layout, x, t, out);
-      for (int i = 0; i < kTokenTile; i++) epilogue(group, t + i, out[i]);
-    }
-    for (; kTokenTile > 4 && t + 4 <= tokens; t += 4) {
-      group_dot<kBits, kMinima, kHalves, 4>(p, m.layout, x, t, out);
-      for (int i = 0; i < 4; i++) epilogue(group, t + i, out[i]);
-    }
-    for (; kTokenTile > 2 && t + 2 <= tokens; t += 2) {
-      group_dot<kBits, kMinima, kHalves, 2>(p, m.layout, x, t, out);
-      for (int i = 0; i < 2; i++) epilogue(group, t + i, out[i]);
-    }
-    for (; t < tokens; t++) {
-      group_dot<kBits, kMinima, kHalves, 1>(p, m.layout, x, t, out);
-      epilogue(group, t, out[0]);
-    }
-  }
-}
-
-// use.operator()<bits, minima, halves>() for the layout.
-template <typename Use>
-void with_layout(const Layout& l, Use&& use) {
-  if (l.bits == 4 && l.minima) use.template operator()<4, true, false>();
-  else if (l.bits == 4) use.template operator()<4, false, false>();
-  else if (l.bits == 5 && l.minima) use.template operator()<5, true, false>();
-  else if (l.bits == 5) use.template operator()<5, false, false>();
-  else if (l.bits == 6) use.template operator()<6, false, true>();
-  else use.template operator()<8, false, false>();
-}
-
-// Calls epilogue(group, token, 16 values) for every group in [begin, end) and every token. x has panels of 1.
-template <typename Epilogue>
-void multiply(const Matrix& m, const Quantized& x, int tokens, int begin, int end, Epilogue&& epilogue) {
-  with_layout(m.layout, [&]<int kBits, bool kMinima, bool kHalves>() {
-    groups_dot<kBits, kMinima, kHalves>(m, x, tokens, begin, end, epilogue);
-  });
-}
 
 }  // namespace pentad

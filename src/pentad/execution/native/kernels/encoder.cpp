@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "activations.h"
-#include "dot.h"
+#include "multiply.h"
 #include "guard.h"
 #include "native.h"
 #include "pack.h"

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <vector>
 
-#include "dot.h"
+#include "multiply.h"
 #include "guard.h"
 #include "native.h"
 #include "pack.h"

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "code_tiles.h"
-#include "dot.h"
+#include "multiply.h"
 #include "pack.h"
 #include "wide_tiles.h"
 
