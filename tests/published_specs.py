@@ -252,12 +252,12 @@ def t5_small() -> ModelSpec:
         stack=Stack(
             width=512,
             blocks=(writing,) * 6,
-            positions=RelativeBuckets(bidirectional=False),
+            relative=RelativeBuckets(bidirectional=False),
             final_norm=norm,
         ),
         head=Head(scale=512**-0.5),
         encoder=Stack(
-            width=512, blocks=(reading,) * 6, positions=RelativeBuckets(), final_norm=norm, causal=False
+            width=512, blocks=(reading,) * 6, relative=RelativeBuckets(), final_norm=norm, causal=False
         ),
     )
 

@@ -112,6 +112,8 @@ class Block:
     placement: Literal["pre", "post", "both", "output"] = "pre"
     """Where norms stand: on what a part reads; behind the residual sum (BERT); on what a part reads and on
     what it gives (Gemma 2); on what it gives alone (OLMo 2)."""
+    mixer_norm: bool = True
+    """Whether the mixer has a norm; the first layer of ModernBERT reads the embeddings as they are."""
     parallel: bool = False
     """Mixer and feed-forward read the same hidden state and are added together (GPT-J, Falcon)."""
     shared_norm: bool = False
@@ -125,6 +127,8 @@ class Block:
     def __post_init__(self) -> None:
         if self.mixer is None and self.feed_forward is None:
             raise ValueError("a layer needs a mixer or a feed-forward")
+        if not self.mixer_norm and (self.placement != "pre" or self.shared_norm):
+            raise ValueError("only layers whose parts norm what they read may leave out a norm")
         if self.shared_norm and not self.parallel:
             raise ValueError("one norm serves both parts of parallel layers only")
 
@@ -140,7 +144,7 @@ class Block:
             parts.append(("ffn", self.feed_forward.shapes(width)))
         found: Shapes = {}
         for name, shapes in parts:
-            if not (name == "ffn" and self.shared_norm):
+            if not (name == "ffn" and self.shared_norm) and (name != "attn" or self.mixer_norm):
                 found |= self._norms(name, width)
             found |= shapes
         return found

@@ -60,6 +60,14 @@ class RelativeBuckets:
     bidirectional: bool = True
     """Whether tokens ahead have buckets of their own, as in encoders."""
 
+    def __post_init__(self) -> None:
+        if self.buckets < 4 or self.buckets % 4:
+            raise ValueError(
+                f"relative positions in {self.buckets} buckets cannot be, only in multiples of 4"
+            )
+        if self.max_distance <= self.buckets // 2:
+            raise ValueError(f"distances up to {self.max_distance} need no {self.buckets} buckets")
+
 
 Rotary: TypeAlias = Rope | Alibi | None
 """What an attention layer does about positions by itself."""

@@ -29,8 +29,10 @@ class Stack:
 
     width: int
     blocks: tuple[Block, ...]
-    positions: Learned | RelativeBuckets | None = None
-    """What the stack has once for all layers; rotary ones belong to a layer."""
+    positions: Learned | None = None
+    """A table that the stack has once, in front of all layers; rotary positions belong to a layer."""
+    relative: RelativeBuckets | None = None
+    """Biases of the scores that all layers share (T5, MPNet)."""
     embedding_norm: Norm | None = None
     """On what enters the first layer (BERT, BLOOM)."""
     final_norm: Norm | None = None
@@ -48,11 +50,11 @@ class Stack:
 
     def shapes(self) -> Iterator[tuple[str, Shape]]:
         """Every tensor of the stack, layer by layer."""
-        if isinstance(self.positions, Learned):
+        if self.positions is not None:
             yield "positions", (self.positions.max_positions + self.positions.offset, self.width)
-        elif self.positions is not None:
+        if self.relative is not None:
             heads = next(b.mixer.heads for b in self.blocks if isinstance(b.mixer, Attention))
-            yield "relative", (self.positions.buckets, heads)
+            yield "relative", (self.relative.buckets, heads)
         for kind, shapes in (("stem", self.stem), ("projector", self.projector)):
             for i, shape in enumerate(shapes):
                 yield f"{kind}.{i}", shape
@@ -143,7 +145,7 @@ class ModelSpec:
     @property
     def learned(self) -> Learned | None:
         """The table of positions in front of the layers."""
-        return self.stack.positions if isinstance(self.stack.positions, Learned) else None
+        return self.stack.positions
 
     @property
     def rope(self) -> Rope | None:
@@ -204,7 +206,10 @@ class ModelSpec:
     @property
     def plain_scores(self) -> bool:
         """Whether every layer that attends weighs slots by the softmax of scaled products alone."""
-        return all(b.mixer.plain_scores for b in self.blocks if isinstance(b.mixer, Attention))
+        mixers = (block.mixer for block in self.blocks)
+        return self.stack.relative is None and all(
+            mixer.plain_scores for mixer in mixers if isinstance(mixer, Attention)
+        )
 
     @property
     def by_head(self) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pentad.errors import Incompatible
 from pentad.execution.layers import Block
 from pentad.execution.mixers import Recurrent
-from pentad.execution.positions import RelativeBuckets
 from pentad.execution.spec import ModelSpec
 
 Limits = Callable[[ModelSpec], Iterator[str]]
@@ -20,8 +19,6 @@ def unsupported_parts(spec: ModelSpec) -> Iterator[str]:
         yield "it has an encoder beside its decoder"
     if spec.towers:
         yield "it has towers of other modalities"
-    if isinstance(spec.stack.positions, RelativeBuckets):
-        yield "its positions are relative buckets"
     for block in dict.fromkeys(spec.blocks):
         where = f"layer {spec.blocks.index(block)}"
         yield from (f"{where} {what}" for what in _unsupported(block))

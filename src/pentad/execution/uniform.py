@@ -7,7 +7,7 @@ from typing import Literal
 
 from pentad.execution.layers import Activation, Block, FeedForward
 from pentad.execution.mixers import Attention, Norm
-from pentad.execution.positions import Alibi, Learned, Rope
+from pentad.execution.positions import Alibi, Learned, RelativeBuckets, Rope
 from pentad.execution.spec import Head, ModelSpec, Stack
 
 Biases = frozenset[Literal["qkv", "out", "ffn"]]
@@ -26,6 +26,7 @@ def uniform_spec(
     ffn_width: int,
     context_length: int,
     positions: Rope | Alibi | Learned | None,
+    relative: RelativeBuckets | None = None,
     norm: Norm | None = None,
     placement: Literal["pre", "post"] = "pre",
     embedding_norm: bool = False,
@@ -86,6 +87,7 @@ def uniform_spec(
             width=width,
             blocks=tuple(narrow if i in windowed else wide for i in range(layers)),
             positions=positions if isinstance(positions, Learned) else None,
+            relative=relative,
             embedding_norm=norm if embedding_norm else None,
             final_norm=norm if placement == "pre" else None,
             causal=causal,

@@ -67,6 +67,10 @@ def _mixer_limits(spec: ModelSpec) -> Iterator[str]:
             yield f"{where} has no attention of keys and values"
         elif mixer.output_gate:
             yield f"{where} gates what attention gives"
+    if spec.stack.relative is not None:
+        yield "its scores have relative biases"
+    if not all(block.mixer_norm for block in spec.blocks):
+        yield "one of its layers attends without a norm"
     shapes = {(m.heads, m.kv_heads, m.head_dim) for m in mixers if isinstance(m, Attention)}
     if len(shapes) > 1:
         yield "its layers differ in heads"

@@ -166,7 +166,11 @@ class TextAttention:
             return None
         at = torch.arange(length, device=like.device)
         distance = at[:, None] - at
-        hidden = distance < 0 if self._spec.causal else torch.zeros_like(distance, dtype=torch.bool)
+        if self._spec.causal:
+            hidden = distance < 0
+        else:  # a window reaches as far to either side
+            distance = distance.abs()
+            hidden = torch.zeros_like(distance, dtype=torch.bool)
         if window is not None:
             hidden = hidden | (distance >= window)
         return torch.zeros(length, length, dtype=like.dtype, device=like.device).masked_fill_(

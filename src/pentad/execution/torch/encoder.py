@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from pentad.errors import Incompatible
 from pentad.execution.spec import ModelSpec
 from pentad.execution.support import check_supported
-from pentad.execution.texts import encode_in_batches
+from pentad.execution.texts import check_texts, encode_in_batches
 from pentad.execution.torch.attention import TextAttention
 from pentad.execution.torch.devices import Precision, resolve_device, resolve_dtype
 from pentad.execution.torch.linear import packing_available
@@ -68,16 +68,26 @@ class TorchEncoder:
             self.spec, texts, self._encode, max_tokens=self.max_tokens, batch_tokens=_BATCH_TOKENS
         )
 
+    def states(self, texts: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float32]]:
+        """The last hidden states of each text: [T, E]. Raises what `encode` does."""
+        check_texts(texts, model=self.spec.name, max_tokens=self.max_tokens)
+        with torch.inference_mode():
+            return [states.cpu().numpy() for states in self._states(texts)]
+
     def _encode(self, texts: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+        with torch.inference_mode():
+            means = torch.stack([states.mean(0) for states in self._states(texts)])
+            found: npt.NDArray[np.float32] = F.normalize(means, dim=-1).cpu().numpy()
+            return found
+
+    def _states(self, texts: Sequence[Sequence[int]]) -> Sequence[torch.Tensor]:
         lengths = [len(text) for text in texts]
         tokens = np.fromiter((t for text in texts for t in text), np.int32, sum(lengths))
         positions = np.concatenate([np.arange(n, dtype=np.int32) for n in lengths])
-        with torch.inference_mode():
-            hidden = self._program.hidden(
-                torch.from_numpy(tokens).to(self._device),
-                torch.from_numpy(positions).to(self._device),
-                TextAttention(self.spec, lengths, self._program.rules),
-            )
-            means = torch.stack([part.mean(0) for part in hidden.float().split(lengths)])
-            found: npt.NDArray[np.float32] = F.normalize(means, dim=-1).cpu().numpy()
-            return found
+        hidden = self._program.hidden(
+            torch.from_numpy(tokens).to(self._device),
+            torch.from_numpy(positions).to(self._device),
+            TextAttention(self.spec, lengths, self._program.rules),
+        )
+        found: Sequence[torch.Tensor] = hidden.float().split(lengths)
+        return found

@@ -51,7 +51,7 @@ class LayerWeights:
     """One block."""
 
     attn_norm: NormWeights | None
-    """None where norms stand on what parts give alone."""
+    """None where norms stand on what parts give alone, and where the mixer has none."""
     mixer: AttentionWeights | LatentWeights
     ffn_norm: NormWeights | None
     """None in parallel blocks, which share `attn_norm`."""
@@ -67,6 +67,8 @@ class Weights:
     embed: torch.Tensor
     positions: torch.Tensor | None
     token_types: torch.Tensor | None
+    relative: torch.Tensor | None
+    """[buckets, H] of the whole stack."""
     embed_norm: NormWeights | None
     layers: tuple[LayerWeights, ...]
     final_norm: NormWeights | None
@@ -109,6 +111,8 @@ class WeightLoader:
         embed = self._matrix("embed", spec.vocab_size, spec.width)
         positions = self._matrix("positions", rows, spec.width) if learned else None
         types = self._matrix("token_types", spec.token_types, spec.width) if spec.token_types else None
+        buckets = spec.stack.relative
+        relative = None if buckets is None else self._matrix("relative", buckets.buckets, spec.heads)
         embed_norm = self._norm("embed_norm", spec.stack.embedding_norm)
         final_norm = self._norm("final_norm", spec.stack.final_norm)
         bias = spec.head is not None and spec.head.bias
@@ -117,6 +121,7 @@ class WeightLoader:
             embed=embed,
             positions=positions,
             token_types=types,
+            relative=relative,
             embed_norm=embed_norm,
             layers=(),
             final_norm=final_norm,
@@ -134,7 +139,7 @@ class WeightLoader:
         read = None if block.placement == "output" else block.norm
         given = block.norm if block.placement in ("both", "output") else None
         return LayerWeights(
-            attn_norm=self._norm(prefix + "attn_norm", read),
+            attn_norm=self._norm(prefix + "attn_norm", read if block.mixer_norm else None),
             mixer=self._mixer(prefix, mixer, block.norm),
             ffn_norm=None if block.shared_norm else self._norm(prefix + "ffn_norm", read),
             feed_forward=self._dense(prefix, inner)

@@ -17,7 +17,7 @@ from pentad.execution.torch.attention import Rules
 from pentad.execution.torch.latent import LatentWeights, keeps_vectors
 from pentad.execution.torch.loading import AttentionWeights, LayerWeights, NormWeights, Weights
 from pentad.execution.torch.rope import Rotation
-from pentad.execution.torch.scores import ScoreRule
+from pentad.execution.torch.scores import RelativeBias, ScoreRule
 
 Attend = Callable[[int, torch.Tensor], torch.Tensor]
 """Layer and its heads [N, H + 2K, D] (queries, keys, values) to context [N, H D]."""
@@ -43,8 +43,10 @@ class Program:
         self._turns = tuple(None if rope is None else order.index(rope) for rope in ropes)
         loaded = [layer.mixer for layer in weights.layers]
         sinks = [w.sinks if isinstance(w, AttentionWeights) else None for w in loaded] or [None] * spec.layers
+        table, buckets = weights.relative, spec.stack.relative
+        relative = None if table is None or buckets is None else RelativeBias(record=buckets, table=table)
         rules = tuple(
-            ScoreRule.of(m, s, device) if isinstance(m, Attention) else None
+            ScoreRule.of(m, s, device, relative) if isinstance(m, Attention) else None
             for m, s in zip(mixers, sinks, strict=True)
         )
         self.rules: Rules | None = rules if any(rules) else None
@@ -120,7 +122,7 @@ class Program:
         tables: Tables,
         attend: Attend,
     ) -> torch.Tensor:
-        read = normed(x, layer.attn_norm)
+        read = normed(x, layer.attn_norm) if record.mixer_norm else x
         x = layer.mixer.o.plus(self._context(i, record, layer, read, tables, attend), x)
         if layer.ffn_norm is not None:  # a parallel block feeds both halves the same norm
             read = normed(x, layer.ffn_norm)
@@ -156,7 +158,7 @@ class Program:
             part = part if given is None else normed(part, given)
             return x + (part if record.residual_scale == 1 else part * record.residual_scale)
 
-        read = normed(x, layer.attn_norm) if before else x
+        read = normed(x, layer.attn_norm) if before and record.mixer_norm else x
         context = self._context(i, record, layer, read, tables, attend)
         mixed = added(x, layer.mixer.o(context), layer.attn_out_norm)
         if record.placement == "post":

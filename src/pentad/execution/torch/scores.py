@@ -1,13 +1,27 @@
-"""Attention with scores that the fused kernels don't have: ALiBi, caps, sinks, another scale."""
+"""Attention with scores that the fused kernels don't have: ALiBi, relative biases, caps, sinks, a scale."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 
 from pentad.execution.mixers import Attention
-from pentad.execution.positions import Alibi
+from pentad.execution.positions import Alibi, RelativeBuckets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelativeBias:
+    """A learned number for each head and bucket of distances."""
+
+    record: RelativeBuckets
+    table: torch.Tensor
+    """[buckets, H]."""
+
+    def __call__(self, distances: torch.Tensor) -> torch.Tensor:
+        """What is added to scores [B, H, T, S] at distances [B, T, S], in float32."""
+        return self.table.float()[buckets_of(self.record, distances)].permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,15 +34,22 @@ class ScoreRule:
     """[H] of ALiBi."""
     sinks: torch.Tensor | None
     """[H] scores that take weight and give nothing."""
+    relative: RelativeBias | None = None
 
     @classmethod
-    def of(cls, mixer: Attention, sinks: torch.Tensor | None, device: torch.device) -> ScoreRule | None:
+    def of(
+        cls,
+        mixer: Attention,
+        sinks: torch.Tensor | None,
+        device: torch.device,
+        relative: RelativeBias | None = None,
+    ) -> ScoreRule | None:
         """The rule of a layer; None where the fused kernels compute it."""
-        if mixer.plain_scores:
+        if mixer.plain_scores and relative is None:
             return None
         slopes = alibi_slopes(mixer.heads).to(device) if isinstance(mixer.positions, Alibi) else None
         scale = mixer.head_dim**-0.5 if mixer.scale is None else mixer.scale
-        return cls(scale=scale, cap=mixer.score_cap, slopes=slopes, sinks=sinks)
+        return cls(scale=scale, cap=mixer.score_cap, slopes=slopes, sinks=sinks, relative=relative)
 
     def attend(
         self,
@@ -54,6 +75,8 @@ class ScoreRule:
             scores = self.cap * torch.tanh(scores / self.cap)
         if self.slopes is not None:
             scores = scores - self.slopes[:, None, None] * distances[:, None]
+        if self.relative is not None:
+            scores = scores + self.relative(distances)
         if mask is None:
             scores = scores.masked_fill(distances[:, None] < 0, -torch.inf)
         else:
@@ -78,3 +101,24 @@ def alibi_slopes(heads: int) -> torch.Tensor:
         return [2.0 ** (-8.0 * (i + 1) / count) for i in range(count)]
 
     return torch.tensor(series(power) + series(2 * power)[0::2][: heads - power])
+
+
+def buckets_of(record: RelativeBuckets, distances: torch.Tensor) -> torch.Tensor:
+    """The bucket of each distance, which counts tokens from a query back to a slot.
+
+    Half of the buckets hold one distance each, the others ranges that grow geometrically up to
+    `max_distance`; with `bidirectional` the second half of all is for slots ahead.
+
+    Source: Raffel et al. 2020, section 2.1, and the authors' code for the ranges.
+    """
+    buckets, first = record.buckets, torch.zeros_like(distances)
+    if record.bidirectional:
+        buckets //= 2
+        first = (distances < 0) * buckets
+        distances = distances.abs()
+    distances = distances.clamp(min=0)
+    exact = buckets // 2
+    # At least one range begins behind the exact distances, so that the logarithm is of 1 or more.
+    turns = torch.log(distances.clamp(min=exact).float() / exact) / math.log(record.max_distance / exact)
+    ranges = (exact + (turns * (buckets - exact)).long()).clamp(max=buckets - 1)
+    return first + torch.where(distances < exact, distances, ranges)

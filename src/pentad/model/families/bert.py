@@ -1,14 +1,20 @@
-"""BERT encoders (MiniLM and other sentence embedders): post-LayerNorm, learned positions, GELU."""
+"""BERT and its forms: post-LayerNorm, learned positions, GELU.
+
+DistilBERT has no token types; RoBERTa's and XLM-R's tables of positions begin behind that of padding; MPNet
+adds relative biases to all scores. In GGUF files all but MPNet, which that format lacks, are `bert`.
+"""
 
 from __future__ import annotations
 
-from pentad.execution.spec import Learned, ModelSpec, Norm
-from pentad.execution.uniform import uniform_spec
+from pentad.execution.positions import Learned, RelativeBuckets
+from pentad.execution.spec import ModelSpec
 from pentad.model.families.base import Family
-from pentad.model.files.fields import MAX_CONTEXT, MAX_LAYERS, Fields
+from pentad.model.families.encoders import BERT_KEYS, Keys, config_encoder, gguf_encoder, gguf_rows
+from pentad.model.families.places import Names
+from pentad.model.files.fields import MAX_CONTEXT, Fields
 from pentad.model.files.formats import Container
 
-GGUF_NAMES = {
+GGUF_NAMES: Names = {
     "embed": "token_embd",
     "positions": "position_embd",
     "token_types": "token_types",
@@ -22,7 +28,7 @@ GGUF_NAMES = {
     "layers.{i}.down": "blk.{i}.ffn_down",
     "layers.{i}.ffn_norm": "blk.{i}.layer_output_norm",
 }
-CONFIG_NAMES = {
+CONFIG_NAMES: Names = {
     "embed": "embeddings.word_embeddings",
     "positions": "embeddings.position_embeddings",
     "token_types": "embeddings.token_type_embeddings",
@@ -36,78 +42,90 @@ CONFIG_NAMES = {
     "layers.{i}.down": "encoder.layer.{i}.output.dense",
     "layers.{i}.ffn_norm": "encoder.layer.{i}.output.LayerNorm",
 }
-
-
-def _spec(
-    name: str, vocab: int, positions: int, types: int, eps: float, sizes: tuple[int, int, int, int]
-) -> ModelSpec:
-    layers, width, heads, ffn_width = sizes
-    return uniform_spec(
-        name=name,
-        family="bert",
-        vocab_size=vocab,
-        layers=layers,
-        width=width,
-        heads=heads,
-        kv_heads=heads,
-        head_dim=width // heads,
-        ffn_width=ffn_width,
-        context_length=positions,
-        positions=Learned(max_positions=positions),
-        norm=Norm(kind="layer", eps=eps),
-        placement="post",
-        embedding_norm=True,
-        activation="gelu",
-        gated=False,
-        biases=frozenset({"qkv", "out", "ffn"}),
-        causal=False,
-        token_types=types,
-    )
+MPNET_NAMES: Names = {
+    **CONFIG_NAMES,
+    "relative": "encoder.relative_attention_bias",
+    "layers.{i}.q": "encoder.layer.{i}.attention.attn.q",
+    "layers.{i}.k": "encoder.layer.{i}.attention.attn.k",
+    "layers.{i}.v": "encoder.layer.{i}.attention.attn.v",
+    "layers.{i}.o": "encoder.layer.{i}.attention.attn.o",
+    "layers.{i}.attn_norm": "encoder.layer.{i}.attention.LayerNorm",
+}
+DISTILBERT_NAMES: Names = {
+    "embed": "embeddings.word_embeddings",
+    "positions": "embeddings.position_embeddings",
+    "embed_norm": "embeddings.LayerNorm",
+    "layers.{i}.q": "transformer.layer.{i}.attention.q_lin",
+    "layers.{i}.k": "transformer.layer.{i}.attention.k_lin",
+    "layers.{i}.v": "transformer.layer.{i}.attention.v_lin",
+    "layers.{i}.o": "transformer.layer.{i}.attention.out_lin",
+    "layers.{i}.attn_norm": "transformer.layer.{i}.sa_layer_norm",
+    "layers.{i}.up": "transformer.layer.{i}.ffn.lin1",
+    "layers.{i}.down": "transformer.layer.{i}.ffn.lin2",
+    "layers.{i}.ffn_norm": "transformer.layer.{i}.output_layer_norm",
+}
+_DISTILBERT_KEYS = Keys(
+    layers="n_layers", width="dim", heads="n_heads", ffn_width="hidden_dim", activation="activation"
+)
 
 
 def describe_gguf(fields: Fields, container: Container) -> ModelSpec:
-    """The spec of a GGUF file of architecture `bert`."""
-    if (pooling := fields.integer("pooling_type", 1)) != 1:
-        fields.fail("pooling_type", f"is {pooling}; mean pooling (1) is supported")
-    shapes = {}
-    for name in ("token_embd.weight", "position_embd.weight", "token_types.weight"):
-        info = container.tensors.get(name)
-        if info is None:
-            fields.fail(name, "is not among the tensors")
-        shapes[name] = info.shape
-    return _spec(
-        fields.source,
-        shapes["token_embd.weight"][0],
-        shapes["position_embd.weight"][0],
-        shapes["token_types.weight"][0],
-        fields.number("attention.layer_norm_epsilon", 1e-12),
-        (
-            fields.integer("block_count", low=1, high=MAX_LAYERS),
-            fields.integer("embedding_length", low=1),
-            fields.integer("attention.head_count", low=1),
-            fields.integer("feed_forward_length", low=1),
-        ),
+    """The spec of a GGUF file of architecture `bert`; its tables begin with the first position."""
+    positions = gguf_rows(fields, container, "position_embd.weight")
+    return gguf_encoder(
+        fields, container, "bert", positions=Learned(max_positions=positions), context_length=positions
     )
 
 
 def describe_config(fields: Fields) -> ModelSpec:
     """The spec of a `config.json` with `model_type` bert."""
+    return _learned(fields, "bert", token_types=fields.integer("type_vocab_size", 2))
+
+
+def describe_roberta(fields: Fields) -> ModelSpec:
+    """The spec of a `config.json` with `model_type` roberta, xlm-roberta or camembert."""
+    padding = fields.integer("pad_token_id", 1)
+    return _learned(
+        fields, "roberta", offset=padding + 1, token_types=fields.integer("type_vocab_size", 2), eps=1e-5
+    )
+
+
+def describe_mpnet(fields: Fields) -> ModelSpec:
+    """The spec of a `config.json` with `model_type` mpnet, whose distances have buckets up to 128."""
+    buckets = RelativeBuckets(buckets=fields.integer("relative_attention_num_buckets", 32, low=4))
+    return _learned(
+        fields, "mpnet", offset=fields.integer("pad_token_id", 1) + 1, relative=buckets, eps=1e-12
+    )
+
+
+def describe_distilbert(fields: Fields) -> ModelSpec:
+    """The spec of a `config.json` with `model_type` distilbert; tables of sines stand among its tensors."""
+    return _learned(fields, "distilbert", keys=_DISTILBERT_KEYS)
+
+
+def _learned(
+    fields: Fields,
+    family: str,
+    *,
+    keys: Keys = BERT_KEYS,
+    offset: int = 0,
+    eps: float = 1e-12,
+    token_types: int = 0,
+    relative: RelativeBuckets | None = None,
+) -> ModelSpec:
+    """BERT's layers behind a table of positions, of which a text takes the rows from `offset` on."""
     if (kind := fields.text("position_embedding_type", "absolute")) != "absolute":
         fields.fail("position_embedding_type", f"is {kind!r}; absolute is supported")
-    if (activation := fields.text("hidden_act", "gelu")) != "gelu":
-        fields.fail("hidden_act", f"is {activation!r}; gelu is supported")
-    return _spec(
-        fields.source,
-        fields.integer("vocab_size", low=1),
-        fields.integer("max_position_embeddings", low=1, high=MAX_CONTEXT),
-        fields.integer("type_vocab_size", 2, low=1),
-        fields.number("layer_norm_eps", 1e-12),
-        (
-            fields.integer("num_hidden_layers", low=1, high=MAX_LAYERS),
-            fields.integer("hidden_size", low=1),
-            fields.integer("num_attention_heads", low=1),
-            fields.integer("intermediate_size", low=1),
-        ),
+    rows = fields.integer(keys.context, low=offset + 1, high=MAX_CONTEXT)
+    return config_encoder(
+        fields,
+        family,
+        keys=keys,
+        eps=eps,
+        positions=Learned(max_positions=rows - offset, offset=offset),
+        relative=relative,
+        context_length=rows - offset,
+        token_types=token_types,
     )
 
 
@@ -118,4 +136,28 @@ FAMILY = Family(
     gguf_names=GGUF_NAMES,
     config_names=CONFIG_NAMES,
     optional_prefixes=("bert.",),
+)
+ROBERTA = Family(
+    name="roberta",
+    describe_gguf=describe_gguf,
+    describe_config=describe_roberta,
+    gguf_names=GGUF_NAMES,
+    config_names=CONFIG_NAMES,
+    optional_prefixes=("roberta.",),
+)
+MPNET = Family(
+    name="mpnet",
+    describe_gguf=describe_gguf,
+    describe_config=describe_mpnet,
+    gguf_names=GGUF_NAMES,
+    config_names=MPNET_NAMES,
+    optional_prefixes=("mpnet.",),
+)
+DISTILBERT = Family(
+    name="distilbert",
+    describe_gguf=describe_gguf,
+    describe_config=describe_distilbert,
+    gguf_names=GGUF_NAMES,
+    config_names=DISTILBERT_NAMES,
+    optional_prefixes=("distilbert.",),
 )
