@@ -106,7 +106,10 @@ def ask(content: str = "hello", **change: Any) -> Request:
 
 
 def answered(
-    request: Request, *answers: str | Sequence[int | str], files: ModelFiles | None = None, **options: Any
+    request: Request,
+    *answers: str | Sequence[int | str],
+    files: ModelFiles | None = None,
+    **options: Any,
 ) -> tuple[Completion, list[Delta]]:
     """What the engine backend makes of a request when the model wants to say `answers`."""
 

@@ -346,6 +346,15 @@ _TABLE: dict[str, dict[str, str]] = {
         "glm4": "pentad.model.toolcalls.glm4:Glm4",
         "llama3_json": "pentad.model.toolcalls.llama3_json:Llama3Json",
     },
+    "reasoning_format": {
+        "harmony": "pentad.model.reasoning.harmony:HARMONY",
+        "mistral": "pentad.model.reasoning.blocks:MISTRAL",
+        "seed": "pentad.model.reasoning.blocks:SEED",
+        "command_r": "pentad.model.reasoning.blocks:COMMAND_R",
+        "gemma": "pentad.model.reasoning.blocks:GEMMA",
+        "think": "pentad.model.reasoning.blocks:THINK",
+        "granite": "pentad.model.reasoning.blocks:GRANITE",
+    },
     # agent layer
     "planner": {
         "react": "pentad.agent.planning.react:React",

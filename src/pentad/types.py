@@ -56,6 +56,8 @@ class Message:
     """Set on role `tool`: the call that this message answers."""
     media: tuple[Media, ...] = ()
     """Images, sounds and files, in the order of their places."""
+    reasoning: str = ""
+    """What the assistant thought before it said this; the model's template decides whether it is shown."""
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -245,6 +247,8 @@ class Request:
     """Text that the answer may repeat in parts, as the old one of an edit; speculation copies from it."""
     template_options: Mapping[str, Any] = field(default_factory=dict)
     """Extra variables for the chat template."""
+    reasoning_tokens: int | None = None
+    """After so many tokens of reasoning its end is forced; None sets no limit."""
     context: RunContext = field(default_factory=RunContext)
     routed: Decision | None = None
     """The router's choice, once it has been made: `model` is served, counted, billed and reported."""

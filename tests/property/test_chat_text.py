@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from chat_support import tiny_tokenizer
 from pentad.execution.batch import Drawn
-from pentad.model.backends.parsing import ReasoningSplitter
 from pentad.model.backends.text import TextStream
+from pentad.model.reasoning.blocks import THINK
+from pentad.model.reasoning.splitter import BlockSplitter
 
 TEXT = st.text(alphabet="abé日\N{WOMAN}\u200d hel lo", max_size=40)
 
@@ -63,7 +64,7 @@ def test_reasoning_is_split_the_same_however_the_text_is_cut(
     text: str, cuts: list[int], opened: bool
 ) -> None:
     def split(pieces: list[str]) -> tuple[str, str]:
-        splitter = ReasoningSplitter(opened)
+        splitter = BlockSplitter(THINK, opened)
         parts = [splitter.feed(piece) for piece in pieces]
         parts.append(splitter.finish())
         return "".join(p[0] for p in parts), "".join(p[1] for p in parts)

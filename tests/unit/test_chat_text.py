@@ -7,8 +7,10 @@ import pytest
 from chat_support import END, tiny_tokenizer
 from pentad.execution.backend import TextDelta
 from pentad.execution.batch import Drawn
-from pentad.model.backends.parsing import OutputParser, ReasoningSplitter
+from pentad.model.backends.parsing import OutputParser
 from pentad.model.backends.text import Piece, TextStream
+from pentad.model.reasoning.blocks import THINK
+from pentad.model.reasoning.splitter import BlockSplitter
 from pentad.model.toolcalls import CallParser, choose_format
 
 
@@ -80,7 +82,7 @@ def test_reasoning_comes_apart_however_the_text_is_cut(
     text: str, opened: bool, reasoning: str, answer: str
 ) -> None:
     for size in (1, 2, 3, 7, 1000):
-        splitter = ReasoningSplitter(opened)
+        splitter = BlockSplitter(THINK, opened)
         parts = [splitter.feed(text[i : i + size]) for i in range(0, len(text), size)]
         parts.append(splitter.finish())
         assert ("".join(p[0] for p in parts), "".join(p[1] for p in parts)) == (reasoning, answer), size
@@ -103,7 +105,7 @@ def test_log_probabilities_are_never_lost_with_text_that_is_held() -> None:
 
 def test_reasoning_and_calls_combine() -> None:
     calls = CallParser(choose_format("hermes", None)[0], {"add": {}}, "r", 2)
-    parser = OutputParser(2, calls, ReasoningSplitter(False))
+    parser = OutputParser(2, calls, BlockSplitter(THINK, False))
     text = '<think>plan</think>ok <tool_call>{"name": "add", "arguments": {}}</tool_call>'
     deltas = [delta for char in text for delta in parser.feed(Piece(char))] + parser.finish()
     kinds = {(d.kind, d.choice) for d in deltas if isinstance(d, TextDelta)}

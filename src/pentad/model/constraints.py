@@ -10,9 +10,10 @@ from typing import Any
 from pentad.errors import InvalidRequest, PentadError
 from pentad.execution.request import Constraint
 from pentad.model.grammar_checker import GrammarChecker, Verdict, shared_checker
-from pentad.model.grammars import answer_parts, call_parts, offered_by, source
+from pentad.model.grammars import Lead, answer_parts, call_parts, led_parts, offered_by, source
 from pentad.model.lark import Part, schema_part
 from pentad.model.matchers import GrammarHost, Matchers, first_line
+from pentad.model.reasoning.budget import ReasoningBudget
 from pentad.model.schemas import GrammarLimits, harmless
 from pentad.model.tokenizer import Tokenizer
 from pentad.model.tool_schemas import ANY_OBJECT, ToolSchemas
@@ -55,8 +56,8 @@ class ConstraintCompiler:
         self._lock = threading.Lock()
         self._refused: OrderedDict[str, PentadError] = OrderedDict()
 
-    def for_answer(self, format: OutputFormat) -> Constraint | None:
-        """A constraint to the output format; None for free text.
+    def for_answer(self, format: OutputFormat, lead: Lead | None = None) -> Constraint | None:
+        """A constraint to the output format, behind reasoning where there can be any; None for free text.
 
         Raises:
             InvalidRequest: the format is malformed, over a limit, or uses what cannot be enforced;
@@ -66,10 +67,18 @@ class ConstraintCompiler:
         if not parts:
             return None
         part, size_bytes = self._possible(parts)
-        return self._start([part], "response_format", size_bytes)
+        if lead is None:
+            return self._start([part], "response_format", size_bytes)
+        led = led_parts(part, self._tokenizer.special_tokens, lead)
+        return self._start(led, "response_format", size_bytes)
 
     def for_calls(
-        self, format: ToolFormat, tools: Sequence[ToolSpec], choice: ToolChoice, answer: OutputFormat
+        self,
+        format: ToolFormat,
+        tools: Sequence[ToolSpec],
+        choice: ToolChoice,
+        answer: OutputFormat,
+        lead: Lead | None = None,
     ) -> tuple[Constraint, tuple[str, ...]]:
         """A constraint for a turn with tools, and a sentence for each tool that it leaves partly unchecked.
 
@@ -87,12 +96,16 @@ class ConstraintCompiler:
         schemas = [one.schema for one in followed]
         size_bytes += sum(one.size_bytes for one in followed)
         try:
-            parts = call_parts(format, names, schemas, choice, part, special)
+            parts = call_parts(format, names, schemas, choice, part, special, lead)
             return self._start(parts, "tools", size_bytes), notes
         except InvalidRequest as error:  # each compiles, all together do not
-            parts = call_parts(format, names, [ANY_OBJECT] * len(names), choice, part, special)
+            parts = call_parts(format, names, [ANY_OBJECT] * len(names), choice, part, special, lead)
             note = f"all tools leave their arguments unchecked: {error.message}"
             return self._start(parts, "tools", size_bytes), (*notes, note)
+
+    def budgeted(self, constraint: Constraint | None, budget: ReasoningBudget) -> Constraint:
+        """The constraint with a budget of reasoning; None is free text."""
+        return self._host.budgeted(constraint, budget)
 
     def _possible(self, parts: Sequence[Part]) -> tuple[Part, int]:
         """The first that compiles and allows any text, and its memory where that was measured.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from llguidance import LLMatcher
@@ -16,6 +17,7 @@ from llguidance.gbnf_to_lark import any_to_lark
 
 from pentad.errors import Incompatible, InvalidRequest
 from pentad.model.lark import Lark, Part, schema_part
+from pentad.model.reasoning.base import ReasoningFormat
 from pentad.model.schema_repair import plain
 from pentad.model.schemas import GrammarLimits, checked_schema, closed, over, refuse_surrogates
 from pentad.model.toolcalls.base import ToolFormat
@@ -23,6 +25,15 @@ from pentad.types import OutputFormat, ToolChoice, ToolSpec
 
 ANSWER = "answer"
 MAX_PARALLEL_CALLS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """The reasoning that may stand in front of an answer."""
+
+    format: ReasoningFormat
+    opened: bool
+    """Whether the prompt ends inside it."""
 
 
 def answer_parts(format: OutputFormat, limits: GrammarLimits) -> tuple[Part, ...]:
@@ -89,6 +100,7 @@ def call_parts(
     choice: ToolChoice,
     answer: Part | None,
     special: Mapping[str, int],
+    lead: Lead | None = None,
 ) -> list[Part]:
     """The grammar of a turn that may or must call tools.
 
@@ -103,6 +115,7 @@ def call_parts(
         choice: whether calls are free, required or of one named tool.
         answer: the grammar of a turn without calls; None for free text.
         special: control tokens by text, for formats that use them.
+        lead: the reasoning in front; None where there can be none.
     """
     if answer is not None and choice.mode == "auto" and not format.opening:
         raise Incompatible(
@@ -112,15 +125,36 @@ def call_parts(
         )
     lark = Lark(special)
     tools = list(zip(names, schemas, strict=True))
-    lark.lines = ["%llguidance {}", *_calls(format, tools, choice, lark)]
+    lines = _calls(format, tools, choice, lark)
+    final = _final(lead, lark)
     if choice.mode != "auto":
-        lark.lines.append(f"start: {lark.literal(format.opening)} calls")
+        lines.append(f"body: {lark.literal(format.opening)} calls")
     elif answer is not None:
-        lark.lines.append(f"start: @{ANSWER} | {lark.literal(format.opening)} calls")
+        lines.append(f"body: {final} @{ANSWER} | {lark.literal(format.opening)} calls")
+    elif lead is not None and lead.format.messages:
+        lines.append(f"body: {final} TEXT | {lark.literal(format.opening)} calls")
+        lines.append("TEXT: /(.|\\n)*/")
     else:
-        lark.lines += _free_text(format, tools, lark)
-    main = {"lark_grammar": "\n".join(lark.lines)}
+        lines += _free_text(format, tools, lark, lead)
+    main = _main(lines, lark, lead)
     return [main, *([answer] if answer and choice.mode == "auto" else []), *lark.parts]
+
+
+def led_parts(answer: Part, special: Mapping[str, int], lead: Lead) -> list[Part]:
+    """The grammar of an answer behind reasoning."""
+    lark = Lark(special)
+    lines = [f"body: {_final(lead, lark)} @{ANSWER}"]
+    return [_main(lines, lark, lead), answer]
+
+
+def _main(lines: list[str], lark: Lark, lead: Lead | None) -> Part:
+    start = "start: body" if lead is None else f"start: {lead.format.prefix(lark, opened=lead.opened)} body"
+    return {"lark_grammar": "\n".join(["%llguidance {}", start, *lines, *lark.lines])}
+
+
+def _final(lead: Lead | None, lark: Lark) -> str:
+    """What stands in front of an answer's text where every message has a header."""
+    return lark.literal(lead.format.final) if lead is not None else ""
 
 
 Tools = Sequence[tuple[str, Mapping[str, Any]]]
@@ -133,10 +167,10 @@ def _calls(format: ToolFormat, tools: Tools, choice: ToolChoice, lark: Lark) -> 
     several = choice.parallel and format.parallel
     more = f" ({lark.literal(format.between)} call){{0,{MAX_PARALLEL_CALLS - 1}}}" if several else ""
     calls = f"calls: {lark.literal(format.before)} call{more} {lark.literal(format.after)}"
-    return [*lark.lines, calls, f"call: {forms}"]
+    return [calls, f"call: {forms}"]
 
 
-def _free_text(format: ToolFormat, tools: Tools, lark: Lark) -> list[str]:
+def _free_text(format: ToolFormat, tools: Tools, lark: Lark, lead: Lead | None) -> list[str]:
     """Lark for free text until a call begins.
 
     Many models leave the opening out and answer with the bare call. Where the format says what that looks
@@ -148,14 +182,16 @@ def _free_text(format: ToolFormat, tools: Tools, lark: Lark) -> list[str]:
         starts.append("bare")
         lines.append(f"bare: {bare.body}")
         free += f" & ~/{bare.excluded}(.|\\n)*/"
+    if lead is not None and not lead.opened and (thought := lead.format.excluded(lark)):
+        free += f" & ~/{thought}(.|\\n)*/"
     if not format.opening:
         starts.append("calls")
-    elif format.opening in lark.special:
+    elif lark.has_token(format.opening):
         starts.append(f"TEXT {lark.literal(format.opening)} calls")
     else:
         starts.append("head calls")
         lines.append(f"head[lazy]: TEXT {lark.literal(format.opening)}")
-    return [f"start: {' | '.join(starts)}", f"TEXT: {free}", *lines]
+    return [f"body: {' | '.join(starts)}", f"TEXT: {free}", *lines]
 
 
 def _regex(pattern: Any, limits: GrammarLimits) -> str:

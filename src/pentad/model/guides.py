@@ -12,7 +12,7 @@ made in the gateway's process; only where a stop string has to end a sequence, i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -21,9 +21,11 @@ import numpy.typing as npt
 
 from pentad.errors import InvalidRequest
 from pentad.execution.batch import Drawn
+from pentad.execution.request import Constraint
 from pentad.model.backends.text import TextStream
 from pentad.model.grammar_checker import Verdict
-from pentad.model.matchers import GrammarConstraint, Matchers
+from pentad.model.matchers import Matchers
+from pentad.model.reasoning.budget import ReasoningBudget
 from pentad.model.tokenizer import Tokenizer
 
 _ELSEWHERE: Final = "this grammar is followed in the engine's process"
@@ -46,8 +48,10 @@ class _Compiled(msgspec.Struct, frozen=True, array_like=True):
 
 class _Grammar(msgspec.Struct, frozen=True, array_like=True):
     source: str
+    """Empty for free text."""
     size_bytes: int
     prefix: tuple[int, ...]
+    budget: ReasoningBudget | None = None
 
 
 class _Stops(msgspec.Struct, frozen=True, array_like=True):
@@ -70,18 +74,21 @@ class GrammarGuide:
     size_bytes: int
     prefix: tuple[int, ...]
     _ask: Ask
+    budget: ReasoningBudget | None = None
 
     def data(self) -> bytes:
         """What GuideMaker makes the constraint of."""
-        return _encode(_Grammar(self.source, self.size_bytes, self.prefix))
+        return _encode(_Grammar(self.source, self.size_bytes, self.prefix, self.budget))
 
     def begun(self, tokens: Sequence[int]) -> GrammarGuide:
         """The place behind the beginning of an answer. Raises ValueError where no answer begins so."""
         prefix = (*self.prefix, *tokens)
+        if not self.source:
+            return replace(self, prefix=prefix)
         answer = self._ask(_encode(_Compile(self.source, self.size_bytes, True, prefix)))
         if not _decode(answer, type=_Compiled).fits:
             raise ValueError("the beginning does not fit the output format")
-        return GrammarGuide(self.source, self.size_bytes, prefix, self._ask)
+        return replace(self, prefix=prefix)
 
     def fork(self) -> GrammarGuide:
         """Itself: nothing of it changes."""
@@ -121,6 +128,13 @@ class GuidedGrammars:
         verdict = self._compiled(_Compile(source, size_bytes, True)).verdict
         return GrammarGuide(source, size_bytes, (), self._ask) if verdict.possible else verdict
 
+    def budgeted(self, constraint: Constraint | None, budget: ReasoningBudget) -> GrammarGuide:
+        """See GrammarHost."""
+        if constraint is None:
+            return GrammarGuide("", 0, (), self._ask, budget)
+        assert isinstance(constraint, GrammarGuide)
+        return replace(constraint, budget=budget)
+
     def _compiled(self, question: _Compile) -> _Compiled:
         found: _Compiled = _decode(self._ask(_encode(question)), type=_Compiled)
         return found
@@ -138,12 +152,16 @@ class GuideMaker:
         self._tokenizer = tokenizer
         self._matchers = Matchers(tokenizer, end_tokens or {0})
 
-    def constraint(self, guide: bytes, generated: tuple[int, ...]) -> GrammarConstraint:
+    def constraint(self, guide: bytes, generated: tuple[int, ...]) -> Constraint:
         """See GuideHost. Raises InvalidRequest where it does not compile, or forbids the beginning."""
         grammar: _Grammar = _decode(guide, type=_Grammar)
-        made = self._matchers.start(grammar.source, grammar.size_bytes)
-        if isinstance(made, Verdict):
+        started = self._matchers.start(grammar.source, grammar.size_bytes) if grammar.source else None
+        if isinstance(started, Verdict):
             raise InvalidRequest("the output format cannot be enforced", param="response_format")
+        made: Constraint | None = started
+        if grammar.budget is not None:
+            made = self._matchers.budgeted(started, grammar.budget)
+        assert made is not None
         if not _begun(made, (*grammar.prefix, *generated)):
             raise InvalidRequest("the answer so far does not fit the output format", param="response_format")
         return made
@@ -180,7 +198,7 @@ def watcher_guide(
     return _encode(_Stops(tuple(stops), tuple(hidden), tuple(spelled), min_tokens))
 
 
-def _begun(constraint: GrammarConstraint, tokens: Sequence[int]) -> bool:
+def _begun(constraint: Constraint, tokens: Sequence[int]) -> bool:
     try:
         for token in tokens:
             constraint.accept(token)

@@ -28,6 +28,10 @@ class Lark:
         self.parts: list[Part] = []
         self._names = 0
 
+    def has_token(self, text: str) -> bool:
+        """Whether a control token stands in the text: no terminal matches it then."""
+        return any(token in text for token in self.special)
+
     def literal(self, text: str) -> str:
         """Exactly this text; empty for none."""
         if not text:
@@ -68,8 +72,7 @@ class Lark:
             ends: texts or control tokens, one behind the other.
         """
         name, end = self.terminal(terminal), "".join(ends)
-        if any(token in end for token in self.special):
-            # No text of a terminal holds a control token, so it ends there by itself.
+        if self.has_token(end):  # no text of a terminal holds one, so it ends there by itself
             return self.rule(f"{name} {self.literal(end)}")
         return self.rule(f"{name} {json.dumps(end)}", attributes="[lazy]")
 

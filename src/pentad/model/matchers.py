@@ -17,6 +17,7 @@ from pentad.errors import InvalidRequest
 from pentad.execution.request import Constraint
 from pentad.model.grammar_checker import Verdict
 from pentad.model.grammar_worker import parser_limits
+from pentad.model.reasoning.budget import BudgetedConstraint, ReasoningBudget
 from pentad.model.tokenizer import Tokenizer
 
 CACHED_GRAMMARS = 64
@@ -39,6 +40,10 @@ class GrammarHost(Protocol):
 
     def start(self, source: str, size_bytes: int) -> Constraint | Verdict:
         """A constraint at the grammar's start; the verdict where it does not compile or allows nothing."""
+        ...
+
+    def budgeted(self, constraint: Constraint | None, budget: ReasoningBudget) -> Constraint:
+        """The constraint, which this host started, with a budget of reasoning; None is free text."""
         ...
 
 
@@ -130,6 +135,10 @@ class Matchers:
             compiled = _Compiled(matcher, max(size_bytes, BYTES_PER_CHAR * len(source)))
             self._keep(source, compiled)
         return GrammarConstraint(compiled.matcher.deep_copy())
+
+    def budgeted(self, constraint: Constraint | None, budget: ReasoningBudget) -> Constraint:
+        """See GrammarHost."""
+        return BudgetedConstraint(constraint, budget, self._tokenizer)
 
     def _matcher(self, source: str) -> LLMatcher:
         return LLMatcher(self._ll_tokenizer(), source, log_level=0, limits=parser_limits())

@@ -15,9 +15,10 @@ from pentad.errors import InvalidRequest, PentadError
 from pentad.execution.request import Constraint
 from pentad.model.backends.completion_limit import answer_room
 from pentad.model.backends.decisions import resolved
-from pentad.model.backends.parsing import END_THINK, THINK, OutputParser, ReasoningSplitter
+from pentad.model.backends.parsing import OutputParser
 from pentad.model.backends.prefill import ResumedCalls, advance, prefill_of
 from pentad.model.backends.prepared import Grammar, Prepared, offered
+from pentad.model.backends.reasoner import Reasoner
 from pentad.model.backends.sizes import PATIENCE, refuse_by_size, refuse_if_cut
 from pentad.model.backends.text import TextStream
 from pentad.model.constraints import ConstraintCompiler
@@ -25,6 +26,7 @@ from pentad.model.guides import watcher_guide
 from pentad.model.loading import ModelFiles
 from pentad.model.matchers import GrammarHost
 from pentad.model.media import MediaEncoder, Piece, embedded, marked, place, told
+from pentad.model.reasoning import choose_reasoning
 from pentad.model.template import default_template
 from pentad.model.template.adapting import adapt, open_chat
 from pentad.model.tokenizer import Tokenizer
@@ -59,6 +61,7 @@ class ChatCodec:
         clock: of the spans; must be the engine's.
         grammars: where they are compiled; None compiles them here.
         encoder: of parts that are no text; None where the model takes none.
+        reasoning_format: registered name, `auto` to follow the chat template, or `none`.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class ChatCodec:
         clock: Clock,
         grammars: GrammarHost | None = None,
         encoder: MediaEncoder | None = None,
+        reasoning_format: str = "auto",
     ) -> None:
         self._encoder = encoder
         self.tokenizer: Tokenizer = files.tokenizer
@@ -102,8 +106,9 @@ class ChatCodec:
         self._mended = () if isinstance(self._chat, PentadError) else self._chat.mended
         for note in self._mended:
             _log.info("the chat template of %r was mended: %s", self._name, note)
-        self._reasons = source is not None and END_THINK in source
-        marks = (THINK, END_THINK, *self.format.texts())
+        reasoning = choose_reasoning(reasoning_format, source)
+        self._reasoner = Reasoner(format=reasoning, template=source or "", tokenizer=files.tokenizer)
+        marks = (*self.format.texts(), *self._reasoner.texts)
         self._spelled = frozenset(id for text, id in special.items() if any(text in mark for mark in marks))
 
     def _spelling(self, id: int | None) -> str:
@@ -136,11 +141,13 @@ class ChatCodec:
         tools, format = offered(request), request.format
         notes: tuple[str, ...] = ()
         first: Constraint | None
+        constrained = tools or format.kind != "text"
+        lead = self._reasoner.lead(request, self._rendered(request)[1]) if constrained else None
         if tools:
-            first, notes = self._compiler.for_calls(self.format, tools, request.tool_choice, format)
+            first, notes = self._compiler.for_calls(self.format, tools, request.tool_choice, format, lead)
         else:
-            first = self._compiler.for_answer(format)
-        return Grammar(first, notes, started_s)
+            first = self._compiler.for_answer(format, lead)
+        return Grammar(first, notes, started_s, led=lead is not None)
 
     def prepare(self, request: Request, grammar: Grammar | None = None) -> Prepared:
         """The request as tokens, its limits checked and its open ends resolved.
@@ -164,6 +171,10 @@ class ChatCodec:
         )
         tools = offered(request)
         first = advance(grammar.first, self.tokenizer.encode(prefill_of(request), special=False))
+        reasoner, wishes = self._reasoner, self._reasoner.wishes(request)
+        reasons = reasoner.reasons(request, thinking, led=first is None or grammar.led)
+        if reasons and wishes.budget_tokens is not None:
+            first = reasoner.limited(first, wishes.budget_tokens, thinking, self._compiler)
         seed = request.sampling.seed
         drawn = self._seeds() if seed is None else seed
         spans = [
@@ -180,7 +191,8 @@ class ChatCodec:
             max_tokens=max_tokens,
             seed=drawn,
             tools=tools,
-            thinking=self._reasons and thinking,
+            reasons=reasons,
+            thinking=thinking,
             reference=self._reference(request),
             constraints=replace(grammar, first=first).for_choices(request.sampling.n),
             spans=tuple(spans),
@@ -191,6 +203,7 @@ class ChatCodec:
                 format=self._format_decision if tools else None,
                 mended=self._mended if tools else (),
                 unchecked=grammar.notes,
+                effort=wishes.decision,
                 at_s=tokenized_s,
             ),
         )
@@ -228,7 +241,6 @@ class ChatCodec:
 
     def parser(self, request: Request, prepared: Prepared, choice: int) -> OutputParser:
         """A fresh parser for one choice's text."""
-        chat = request.messages is not None
         prefill = prefill_of(request)
         calls: CallParser | ResumedCalls | None = None
         if prepared.tools:
@@ -238,11 +250,8 @@ class ChatCodec:
             calls = CallParser(self.format, schemas, request.id, choice, formatted=formatted)
             if prefill:
                 calls = ResumedCalls(calls, prefill)
-        # A constrained answer starts at once: its grammar leaves no room for reasoning. Nor can an
-        # answer that has begun.
-        starts = prepared.constraints[choice] is None and not prefill
-        reasons = self._reasons and chat and (prepared.thinking or starts)
-        return OutputParser(choice, calls, ReasoningSplitter(prepared.thinking) if reasons else None)
+        splitter = self._reasoner.splitter(prepared.thinking) if prepared.reasons else None
+        return OutputParser(choice, calls, splitter)
 
     def refuse_by_size(self, request: Request) -> None:
         """Raises ContextLengthExceeded for what cannot fit by its mere number of characters; cheap."""
@@ -264,13 +273,9 @@ class ChatCodec:
             ) from self._chat
         shown = marked(request.messages, self._encoder, self._name)
         rows, tools = adapt(shown.messages, offered(request), self._chat.features, self.format)
-        segments = self._chat.template.render(
-            rows, tools, request.template_options, continues=request.continues
-        )
-        end = segments[-1].text.rstrip() if segments else ""
-        thinking = end.endswith(THINK)
-        if prefill := prefill_of(request):
-            thinking = prefill.rfind(THINK) > prefill.rfind(END_THINK)
+        options = self._reasoner.wishes(request).options
+        segments = self._chat.template.render(rows, tools, options, continues=request.continues)
+        thinking = self._reasoner.inside(request, segments[-1].text if segments else "")
         return shown.pieces((s.text, s.is_control) for s in segments), thinking
 
     def _tokenized(

@@ -16,6 +16,7 @@ def resolved(
     format: Decision | None,
     mended: Sequence[str],
     unchecked: Sequence[str],
+    effort: Decision | None,
     at_s: float,
 ) -> tuple[Decision, ...]:
     """The decisions of preparing a request.
@@ -27,6 +28,7 @@ def resolved(
         format: how the model writes tool calls; None without tools.
         mended: what was mended in the chat template that presents the tools.
         unchecked: what of the tools' schemas the grammar does not enforce, a sentence per tool.
+        effort: how the wished effort of reasoning was understood, where that was open.
         at_s: when this was resolved.
     """
     decide = partial(Decision, layer="model", at_s=at_s)
@@ -34,8 +36,7 @@ def resolved(
     made = [] if fitted is None else [fitted]
     if sampling.seed is None and sampling.temperature > 0:
         made.append(decide(policy="drawn", subject="seed", chosen=str(seed)))
-    if format is not None:
-        made.append(format)
+    made += [one for one in (format, effort) if one is not None]
     made += [
         decide(policy="mended", subject="chat_template", chosen="mended", constraint=note) for note in mended
     ]

@@ -33,6 +33,7 @@ class EngineBackend:
         model: the name it is served under; None takes the file's.
         context_length: an upper bound on prompt and answer together; None takes what the engine can hold.
         tool_format: how the model writes tool calls, or `auto` to follow its chat template.
+        reasoning_format: how it marks its reasoning, `auto` to follow its chat template, or `none`.
         drain_s: how long `close` lets running requests finish.
         seeds: draws the seed of requests that give none.
         grammars: where they are compiled; None compiles them in this process.
@@ -47,6 +48,7 @@ class EngineBackend:
         model: str | None = None,
         context_length: int | None = None,
         tool_format: str = "auto",
+        reasoning_format: str = "auto",
         drain_s: float = 5.0,
         seeds: Callable[[], int] = draw_seed,
         grammars: GrammarHost | None = None,
@@ -60,6 +62,7 @@ class EngineBackend:
             files,
             context_length=min(possible, context_length or possible),
             tool_format=tool_format,
+            reasoning_format=reasoning_format,
             seeds=seeds,
             clock=self._clock,
             grammars=grammars,

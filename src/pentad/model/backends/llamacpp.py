@@ -37,6 +37,7 @@ class LlamaCppBackend:
         name: the name it is served under; None takes the file's.
         context_length: tokens that prompt and answer may have together.
         tool_format: how the model writes tool calls, or `auto` to follow its chat template.
+        reasoning_format: how it marks its reasoning, `auto` to follow its chat template, or `none`.
         stall_s: seconds without a token, while a request runs, before `check` complains.
         seeds: draws the seed of requests that give none.
         clock: of spans and records.
@@ -50,6 +51,7 @@ class LlamaCppBackend:
         name: str | None = None,
         context_length: int,
         tool_format: str = "auto",
+        reasoning_format: str = "auto",
         stall_s: float = 60.0,
         seeds: Callable[[], int] = draw_seed,
         clock: Clock = time.monotonic,
@@ -58,7 +60,12 @@ class LlamaCppBackend:
         self._clock = clock
         self._stall_s = stall_s
         self.codec = ChatCodec(
-            files, context_length=context_length, tool_format=tool_format, seeds=seeds, clock=clock
+            files,
+            context_length=context_length,
+            tool_format=tool_format,
+            reasoning_format=reasoning_format,
+            seeds=seeds,
+            clock=clock,
         )
         self._capabilities = Capabilities(
             model=name or files.name,

@@ -75,6 +75,9 @@ def request_fields(request: Request, endpoint: Endpoint) -> tuple[dict[str, Any]
             fields["max_tokens"] = fields.pop(endpoint.max_tokens_field)
     else:
         fields["messages"] = [message_field(message) for message in request.messages or ()]
+        for field, message in zip(fields["messages"], request.messages or (), strict=True):
+            if message.reasoning and endpoint.vllm_fields:
+                field["reasoning_content"] = message.reasoning
         if sampling.logprobs is not None:
             fields["logprobs"] = True
             if sampling.logprobs:
@@ -104,13 +107,14 @@ def _sent_as_it_is() -> Decision:
 
 
 def _unsaid(further: dict[str, Any]) -> tuple[Decision, ...]:
-    """Takes out whether to think, which endpoints without a field for it decide by themselves."""
+    """Takes out whether and how long to think, which endpoints without fields for it decide themselves."""
     options = further.get("chat_template_kwargs", {})
-    if "enable_thinking" not in options:
+    budget = further.pop("thinking_token_budget", None)
+    if "enable_thinking" not in options and budget is None:
         return ()
-    wish = options.pop("enable_thinking")
+    wish = options.pop("enable_thinking", f"at most {budget} tokens")
     if not options:
-        del further["chat_template_kwargs"]
+        further.pop("chat_template_kwargs", None)
     return (
         Decision(
             layer="model",
@@ -193,6 +197,8 @@ def _further(request: Request) -> dict[str, Any]:
         fields["stop_token_ids"] = list(sampling.stop_token_ids)
     if sampling.ignore_eos:
         fields["ignore_eos"] = True
+    if request.reasoning_tokens is not None:
+        fields["thinking_token_budget"] = request.reasoning_tokens
     if request.priority:
         fields["priority"] = request.priority
     if request.cache_salt:

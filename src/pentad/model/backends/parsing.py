@@ -2,88 +2,11 @@
 
 from __future__ import annotations
 
-from enum import Enum, auto
-
 from pentad.execution.backend import TextDelta, TokenLogprob, ToolCallDelta
 from pentad.model.backends.prefill import ResumedCalls
 from pentad.model.backends.text import Piece
-from pentad.model.toolcalls.parser import CallParser, overlap
-
-THINK, END_THINK = "<think>", "</think>"
-
-
-class _In(Enum):
-    START = auto()
-    THINKING = auto()
-    BEHIND = auto()
-    """After the reasoning, before the first character of the answer."""
-    TEXT = auto()
-
-
-class ReasoningSplitter:
-    """Takes `<think> ... </think>` at the beginning of an answer apart from the answer.
-
-    White space around the reasoning belongs to its tags. The same however the text is cut.
-
-    Args:
-        opened: whether the prompt already ended with the opening tag.
-    """
-
-    def __init__(self, opened: bool) -> None:
-        self._in = _In.THINKING if opened else _In.START
-        self._held = ""
-        self._any = False
-        """Whether any reasoning was given out."""
-
-    @property
-    def thinking(self) -> bool:
-        return self._in is _In.THINKING
-
-    @property
-    def over(self) -> bool:
-        """Whether the answer has begun, so that no reasoning can come any more."""
-        return self._in is _In.TEXT
-
-    def feed(self, text: str) -> tuple[str, str]:
-        """What the next piece adds: (reasoning, answer)."""
-        whole, self._held = self._held + text, ""
-        reasoning = ""
-        if self._in is _In.START:
-            bare = whole.lstrip()
-            if bare.startswith(THINK):
-                self._in, whole = _In.THINKING, bare[len(THINK) :]
-            elif THINK.startswith(bare):
-                self._held = whole
-                return "", ""
-            else:
-                self._in = _In.TEXT
-        if self._in is _In.THINKING:
-            reasoning, whole = self._think(whole)
-        if self._in is _In.BEHIND:
-            whole = whole.lstrip()
-            if not whole:
-                return reasoning, ""
-            self._in = _In.TEXT
-        return reasoning, whole
-
-    def finish(self) -> tuple[str, str]:
-        """What remains when the text has ended."""
-        held, self._held = self._held, ""
-        return (held, "") if self._in is _In.THINKING else ("", held)
-
-    def _think(self, whole: str) -> tuple[str, str]:
-        at = whole.find(END_THINK)
-        if at >= 0:
-            said, rest = whole[:at].rstrip(), whole[at + len(END_THINK) :]
-            self._in = _In.BEHIND
-        else:
-            keep = overlap(whole, END_THINK)
-            said, rest = whole[: len(whole) - keep].rstrip(), ""
-            self._held = whole[len(said) :]
-        if not self._any:
-            said = said.lstrip()
-            self._any = bool(said)
-        return said, rest
+from pentad.model.reasoning.base import Splitter
+from pentad.model.toolcalls.parser import CallParser
 
 
 class OutputParser:
@@ -99,7 +22,7 @@ class OutputParser:
     """
 
     def __init__(
-        self, choice: int, calls: CallParser | ResumedCalls | None, reasoning: ReasoningSplitter | None
+        self, choice: int, calls: CallParser | ResumedCalls | None, reasoning: Splitter | None
     ) -> None:
         self._choice = choice
         self._calls = calls

@@ -18,6 +18,8 @@ class Grammar:
     notes: tuple[str, ...]
     """What it leaves unchecked, a sentence per tool."""
     started_s: float
+    led: bool = False
+    """Whether reasoning may stand in front of what they follow."""
 
     def for_choices(self, count: int) -> tuple[Constraint | None, ...]:
         """One constraint per choice: compiled once, each goes its own way from here."""
@@ -37,6 +39,8 @@ class Prepared:
     seed: int
     tools: tuple[ToolSpec, ...]
     """Those offered; empty when calls are not wanted."""
+    reasons: bool
+    """Whether answers may begin with reasoning."""
     thinking: bool
     """Whether the prompt ends inside the reasoning."""
     reference: tuple[int, ...]

@@ -138,6 +138,8 @@ def _row(message: Message) -> Row:
     }
     if message.name is not None:
         row["name"] = message.name
+    if message.reasoning:  # under every name that templates look for
+        row |= dict.fromkeys(("reasoning_content", "reasoning", "thinking"), message.reasoning)
     if message.tool_calls:
         row["tool_calls"] = [_call(call) for call in message.tool_calls]
     if message.tool_call_id is not None:

@@ -155,8 +155,10 @@ class LiteralGrammar:
         if most == 0:
             return '"[]"'
         item = self.lark.rule(self.value(schema.get("items", {}), depth + 1))
-        bounds = f"{{{max(least - 1, 0)},{'' if most is None else most - 1}}}"
-        several = f"{item} ({self.lark.literal(self.notation.comma)} {item}){bounds}"
+        several = item
+        if most != 1:
+            bounds = f"{{{max(least - 1, 0)},{'' if most is None else most - 1}}}"
+            several = f"{item} ({self.lark.literal(self.notation.comma)} {item}){bounds}"
         return f'"[" ({several}){"" if least else "?"} "]"'
 
     def _any_of(self, forms: Sequence[str]) -> str:

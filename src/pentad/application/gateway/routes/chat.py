@@ -19,6 +19,7 @@ from pentad.application.gateway.request_options import options_of, prioritized
 from pentad.application.gateway.schemas.chat import ChatRequest
 from pentad.application.gateway.translate.chat import chat_request
 from pentad.application.gateway.translate.chat_answer import ChatChunks, chat_answer
+from pentad.application.gateway.translate.thinking import hides_reasoning, without_reasoning
 from pentad.execution.backend import collect
 
 
@@ -44,6 +45,8 @@ def routes(gateway: Gateway) -> list[Route]:
         span = gateway.translated(exchange)
         explain = gateway.explain(exchange, span, options.explain)
         deltas = gateway.generate(request, exchange)
+        if hides_reasoning(wire):
+            deltas = without_reasoning(deltas)
         created, model = int(time.time()), request.model
         if wire.stream:
             include_usage = wire.stream_options is not None and bool(wire.stream_options.include_usage)

@@ -93,6 +93,9 @@ class ChatMessage(Struct, kw_only=True):
     function_call: FunctionCall | None = None
     """The call of a client that sends `functions`; role `function` answers it."""
     refusal: str | None = None
+    reasoning_content: str | None = None
+    """What the assistant thought, as we sent it; `reasoning` is the same under its newer name."""
+    reasoning: str | None = None
     audio: dict[str, Any] | None = None
     """Names an answer that the server would have kept; refused."""
 
@@ -154,6 +157,15 @@ class Prediction(Struct, kw_only=True):
     type: Literal["content"] = "content"
 
 
+class ReasoningWish(Struct, kw_only=True):
+    """How the model shall think, as OpenRouter's clients send it."""
+
+    effort: Short | None = None
+    max_tokens: Tokens | None = None
+    exclude: bool | None = None
+    enabled: bool | None = None
+
+
 class ChatRequest(Struct, kw_only=True):
     """A chat completion, with vLLM's extras and our `pentad` object."""
 
@@ -181,6 +193,11 @@ class ChatRequest(Struct, kw_only=True):
     function_call: Literal["none", "auto"] | NamedFunction | None = None
     response_format: ResponseFormat | None = None
     reasoning_effort: Short | None = None
+    reasoning: ReasoningWish | None = None
+    thinking_token_budget: Annotated[int, Meta(ge=0, le=10_000_000)] | None = None
+    """Tokens of reasoning, after which its end is forced."""
+    include_reasoning: bool | None = None
+    """False leaves the reasoning out of the answer."""
     user: Short | None = None
     safety_identifier: Short | None = None
     metadata: dict[str, Any] | None = None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from pentad.application.gateway.body import check_free_form
 from pentad.application.gateway.schemas.chat import ChatMessage, ChatRequest, FunctionCall
 from pentad.application.gateway.translate.content import MediaReader, text_of
 from pentad.application.gateway.translate.formats import output_format
 from pentad.application.gateway.translate.options import sampling
+from pentad.application.gateway.translate.thinking import chat_wishes
 from pentad.application.gateway.translate.tools import chat_tools
 from pentad.errors import InvalidRequest
 from pentad.types import Message, Request, RunContext, Sampling, ToolCall
@@ -21,6 +21,9 @@ def chat_request(
     """The one request that goes down. Raises InvalidRequest naming the field at fault."""
     tools, choice = chat_tools(body)
     turns = messages(body.messages, media)
+    options = dict(body.chat_template_kwargs or {})
+    check_free_form(options, "chat_template_kwargs")
+    budget = chat_wishes(body, options)
     goes_on = body.continue_final_message is not False and not body.add_generation_prompt
     return Request(
         id=request_id,
@@ -35,7 +38,8 @@ def chat_request(
         cache_salt=body.cache_salt or "",
         priority=body.priority or 0,
         prediction="" if body.prediction is None else text_of(body.prediction.content, "prediction.content"),
-        template_options=template_options(body),
+        template_options=options,
+        reasoning_tokens=budget,
         context=context,
     )
 
@@ -91,6 +95,7 @@ def _message(wire: ChatMessage, where: str, before: Sequence[Message], media: Me
         tool_calls=calls,
         tool_call_id=wire.tool_call_id if wire.role == "tool" else None,
         media=found,
+        reasoning=(wire.reasoning_content or wire.reasoning or "") if wire.role == "assistant" else "",
     )
 
 
@@ -123,12 +128,3 @@ def chat_sampling(body: ChatRequest) -> Sampling:
         max_tokens=body.max_completion_tokens or body.max_tokens,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
     )
-
-
-def template_options(body: ChatRequest) -> dict[str, Any]:
-    """Variables for the chat template."""
-    options = dict(body.chat_template_kwargs or {})
-    check_free_form(options, "chat_template_kwargs")
-    if body.reasoning_effort is not None:
-        options.setdefault("reasoning_effort", body.reasoning_effort)
-    return options

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import msgspec
 
@@ -24,6 +23,7 @@ from pentad.application.gateway.translate.client_tools import FAMILIES, client_t
 from pentad.application.gateway.translate.content import MediaReader
 from pentad.application.gateway.translate.formats import json_schema
 from pentad.application.gateway.translate.options import drawing, stops
+from pentad.application.gateway.translate.thinking import messages_wishes
 from pentad.application.gateway.translate.tools import named_tool, tool_spec
 from pentad.content import MediaKind, Part, joined, tagged
 from pentad.errors import InvalidRequest
@@ -52,6 +52,7 @@ def messages_request(
     system = _texts(body.system, "system")
     turns = [m for i, turn in enumerate(body.messages) for m in _turn(turn, f"messages[{i}]", media)]
     first = (Message(role="system", content=system),) if system else ()
+    options, budget = messages_wishes(body)
     return Request(
         id=request_id,
         model=body.model,
@@ -62,7 +63,8 @@ def messages_request(
         format=_format(body.output_config),
         sampling=_sampling(body) if isinstance(body, MessagesRequest) else Sampling(),
         tenant=tenant,
-        template_options=_options(body),
+        template_options=options,
+        reasoning_tokens=budget,
         context=context,
     )
 
@@ -100,17 +102,21 @@ def _turn(turn: TurnMessage, where: str, media: MediaReader) -> Iterator[Message
         return
     parts: list[Part] = []
     calls: list[ToolCall] = []
+    thoughts: list[str] = []
     for index, block in enumerate(turn.content):
         at = f"{where}.content[{index}]"
         if block.type == "tool_result" and turn.role == "user":
             yield _result(block, at, media)
         elif block.type == "tool_use" and turn.role == "assistant":
             calls.append(_call(block, at))
+        elif block.type == "thinking" and turn.role == "assistant":
+            thoughts.append(block.thinking or "")
         elif block.type not in _UNREAD:
             parts.append(_part(block, at, media) if turn.role == "user" else _block_text(block, at))
     if parts or calls:
         text, found = joined(parts)
-        yield Message(role=turn.role, content=text, tool_calls=tuple(calls), media=found)
+        thought = "\n".join(thoughts)
+        yield Message(role=turn.role, content=text, tool_calls=tuple(calls), media=found, reasoning=thought)
 
 
 def _part(block: Block, where: str, media: MediaReader) -> Part:
@@ -217,15 +223,6 @@ def _format(config: OutputConfig | None) -> OutputFormat:
     if config is None or config.format is None:
         return OutputFormat()
     return json_schema(config.format.schema, "output_config.format.schema")
-
-
-def _options(body: CountTokensRequest) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    if body.thinking is not None:
-        options["enable_thinking"] = body.thinking.type != "disabled"
-    if body.output_config is not None and body.output_config.effort is not None:
-        options["reasoning_effort"] = body.output_config.effort
-    return options
 
 
 def _sampling(body: MessagesRequest) -> Sampling:

@@ -97,7 +97,7 @@ def response_request(
     return Request(
         id=request_id,
         model=body.model or "",
-        messages=(*first, *before, *new),
+        messages=tuple(turn for turn in (*first, *before, *new) if not _is_thought_alone(turn)),
         tools=tools,
         tool_choice=choice,
         format=_format(body.text),
@@ -137,7 +137,7 @@ def _add(turns: list[Message], item: InputItem, where: str, shown: ShownNames, m
             if item.content is None:
                 raise InvalidRequest(f"{where} has no content", param=f"{where}.content")
             text, found = media.content(item.content, f"{where}.content", alone=item.role == "user")
-            turns.append(Message(role=item.role, content=text, media=found))
+            add_said(turns, Message(role=item.role, content=text, media=found))
         case "function_call":
             add_call(turns, _call(item, where, shown))
         case "function_call_output":
@@ -146,7 +146,7 @@ def _add(turns: list[Message], item: InputItem, where: str, shown: ShownNames, m
             text, found = media.content(item.output, f"{where}.output")
             turns.append(Message(role="tool", content=text, tool_call_id=item.call_id, media=found))
         case "reasoning":
-            pass  # of an earlier turn; no model here needs it back
+            add_reasoning(turns, _thought(item))
         case kind:
             raise InvalidRequest(
                 f"{where}: items of type {kind[:40]!r} are not served here",
@@ -160,6 +160,34 @@ def _call(item: InputItem, where: str, shown: ShownNames) -> ToolCall:
         raise InvalidRequest(f"{where} needs call_id and name", param=where)
     name = shown.get((item.namespace, item.name), item.name)
     return ToolCall(id=item.call_id, name=name, arguments=item.arguments or "{}")
+
+
+def _thought(item: InputItem) -> str:
+    """The text of a reasoning item; of its summary where it holds no more."""
+    content = item.content or ""
+    if not isinstance(content, str):
+        content = "\n".join(part.text or "" for part in content)
+    summary = [one.get("text") for one in item.summary or () if isinstance(one, dict)]
+    return content or "\n".join(one for one in summary if isinstance(one, str))
+
+
+def add_reasoning(turns: list[Message], text: str) -> None:
+    """Adds reasoning, which stands before what it led to, as the beginning of an assistant's turn."""
+    if text:
+        turns.append(Message(role="assistant", reasoning=text))
+
+
+def add_said(turns: list[Message], said: Message) -> None:
+    """Adds a message; an assistant's goes into the turn that its reasoning began."""
+    if said.role == "assistant" and turns and _is_thought_alone(turns[-1]):
+        turns[-1] = replace(said, reasoning=turns[-1].reasoning)
+    else:
+        turns.append(said)
+
+
+def _is_thought_alone(turn: Message) -> bool:
+    """Whether nothing came of the reasoning: no template has a place for that."""
+    return bool(turn.reasoning) and not (turn.content or turn.tool_calls or turn.media)
 
 
 def add_call(turns: list[Message], call: ToolCall) -> None:

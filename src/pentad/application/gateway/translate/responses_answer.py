@@ -22,7 +22,7 @@ from pentad.application.gateway.schemas.responses import (
 from pentad.application.gateway.translate.chat_answer import Explain
 from pentad.application.gateway.translate.frames import encode, event_frame, finish_reason, logprob_content
 from pentad.application.gateway.translate.response_tools import ShownNames
-from pentad.application.gateway.translate.responses import add_call
+from pentad.application.gateway.translate.responses import add_call, add_reasoning, add_said
 from pentad.errors import PentadError
 from pentad.execution.backend import ChoiceDone, Delta, StreamDone, TextDelta, ToolCallDelta
 from pentad.types import Message, ToolCall, Usage
@@ -114,7 +114,9 @@ class ResponseBuilder:
         for item in self.response.output:
             if item["type"] == "message":
                 text = "".join(part["text"] for part in item["content"])
-                turns.append(Message(role="assistant", content=text))
+                add_said(turns, Message(role="assistant", content=text))
+            elif item["type"] == "reasoning":
+                add_reasoning(turns, "".join(part["text"] for part in item["content"]))
             elif item["type"] == "function_call":
                 name = self._shown.get((item.get("namespace"), item["name"]), item["name"])
                 call = ToolCall(id=item["call_id"], name=name, arguments=item["arguments"])
