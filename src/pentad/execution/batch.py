@@ -98,6 +98,10 @@ class RaggedBatch:
     does to a row of the table it does to them. None where every token takes its own."""
     embedding_rows: Int32 | None = None
     """[N] each token's line of `embeddings`, -1 where it takes its row of the table. Given together."""
+    state_rows: Int32 | None = None
+    """[S] where each sequence's state lies, of models that have one; a text that begins finds it empty."""
+    state_saves: Int32 | None = None
+    """[n, 3] sequence, tokens of it in this step, and the row that takes the state behind these; in order."""
     head_slots: HeadSlots | None = None
     """Of the last J sequences, whose heads hold different tokens; None where there are none. Each of them
     has one token, which sees every slot of each head. Their `slots` and `block_tables` are -1."""

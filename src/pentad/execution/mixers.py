@@ -11,16 +11,11 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from pentad.execution.positions import Alibi, Rope, Rotary
-
-Shape = tuple[int, ...]
-Shapes = dict[str, Shape]
-"""Tensor name within its layer to its shape; matrices are [out, in]."""
-
-
-def at_least_one(name: str, value: int) -> None:
-    """Raises ValueError."""
-    if value < 1:
-        raise ValueError(f"{name} is {value}, must be at least 1")
+from pentad.execution.recurrences import Recurrent as Recurrent
+from pentad.execution.recurrences import ShortConvolution as ShortConvolution
+from pentad.execution.shapes import Shape as Shape
+from pentad.execution.shapes import Shapes as Shapes
+from pentad.execution.shapes import at_least_one as at_least_one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,71 +219,4 @@ class LatentAttention:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recurrent:
-    """A linear-recurrent mixer: a state per head in place of a cache.
-
-    `mamba2`: state space duality (Dao and Gu 2024). `gated_delta`: the gated delta rule (Yang et al. 2024,
-    as in Qwen3-Next).
-    """
-
-    rule: Literal["mamba2", "gated_delta"]
-    heads: int
-    """Value heads."""
-    value_dim: int
-    """Of a head."""
-    groups: int
-    """Heads of keys and queries (B and C of Mamba)."""
-    key_dim: int
-    """Of a group: the size of the state beside `value_dim`."""
-    conv: int = 4
-    """Tokens that the convolution in front sees."""
-    conv_bias: bool = True
-
-    @property
-    def kind(self) -> str:
-        return "recurrent"
-
-    @property
-    def window(self) -> int | None:
-        return None
-
-    @property
-    def rotation(self) -> Rope | None:
-        return None
-
-    @property
-    def cache_row(self) -> CacheRow | None:
-        return None
-
-    @property
-    def kv_elements(self) -> int:
-        return 0
-
-    @property
-    def state_elements(self) -> int:
-        return self.heads * self.value_dim * self.key_dim + (self.conv - 1) * self._convolved
-
-    @property
-    def _convolved(self) -> int:
-        return self.heads * self.value_dim + 2 * self.groups * self.key_dim
-
-    def pair_products(self) -> int:
-        """None: there are no slots."""
-        return 0
-
-    def shapes(self, width: int) -> Shapes:
-        inner = self.heads * self.value_dim
-        found: Shapes = {"in": (inner + self._convolved, width), "conv": (self._convolved, self.conv)}
-        if self.conv_bias:
-            found["conv.bias"] = (self._convolved,)
-        if self.rule == "mamba2":
-            found |= {"step": (self.heads, width), "decay": (self.heads,), "skip": (self.heads,)}
-            found["inner_norm"] = (inner,)
-        else:
-            found |= {"step": (self.heads, width), "rate": (self.heads, width), "decay": (self.heads,)}
-            found["inner_norm"] = (self.value_dim,)
-        return found | {"step.bias": (self.heads,), "o": (width, inner)}
-
-
-Mixer: TypeAlias = Attention | LatentAttention | Recurrent
+Mixer: TypeAlias = Attention | LatentAttention | Recurrent | ShortConvolution

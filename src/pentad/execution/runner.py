@@ -86,6 +86,15 @@ class HeadRunner(Runner, Protocol):
 
 
 @runtime_checkable
+class StateRunner(Protocol):
+    """A runner that holds states of sequences, in rows that batches name (`state_rows`, `state_saves`)."""
+
+    def copy_state(self, source: int, target: int) -> None:
+        """Copies the state in one row to another over all layers."""
+        ...
+
+
+@runtime_checkable
 class PhasedRunner(Protocol):
     """A runner that can tell where the time of its steps goes."""
 

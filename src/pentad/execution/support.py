@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 from pentad.errors import Incompatible
 from pentad.execution.layers import Block
-from pentad.execution.mixers import Recurrent
 from pentad.execution.spec import ModelSpec
 
 Limits = Callable[[ModelSpec], Iterator[str]]
@@ -25,15 +24,8 @@ def unsupported_parts(spec: ModelSpec) -> Iterator[str]:
 
 
 def _unsupported(block: Block) -> Iterator[str]:
-    mixer, feed_forward = block.mixer, block.feed_forward
-    if mixer is None:
-        yield "has no attention"
-    elif isinstance(mixer, Recurrent):
-        yield "is recurrent"
     if block.cross is not None:
         yield "has cross-attention"
-    if feed_forward is None:
-        yield "has no feed-forward"
 
 
 def first_unsupported(spec: ModelSpec, limits: Limits = unsupported_parts) -> str | None:

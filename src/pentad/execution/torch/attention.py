@@ -18,6 +18,7 @@ from pentad.execution.torch.decode import DecodeKernel
 from pentad.execution.torch.groups import Group, groups_of
 from pentad.execution.torch.latent import LatentHeads, over_texts
 from pentad.execution.torch.scores import ScoreRule
+from pentad.execution.torch.states import StateStep, StateStore
 
 Rules: TypeAlias = tuple[ScoreRule | None, ...]
 
@@ -37,8 +38,10 @@ class PagedAttention:
         batch: RaggedBatch,
         kernel: DecodeKernel | None = None,
         rules: Rules | None = None,
+        store: StateStore | None = None,
     ) -> None:
-        """`rules` has the score rule of each layer (scores.py); None where all are plain."""
+        """`rules` has the score rule of each layer (scores.py); None where all are plain. `store` holds the
+        states of layers that have one."""
         self._spec = spec
         self._cache = cache
         self._kernel = kernel
@@ -47,6 +50,7 @@ class PagedAttention:
         self._tokens = len(batch.token_ids)
         self._windows = spec.windows
         self._batch = batch
+        self._states = StateStep(store, batch, cache.device) if store else None
         self._groups: dict[int | None, tuple[Group, ...]] = {}
 
     def __call__(self, layer: int, heads: torch.Tensor) -> torch.Tensor:
@@ -60,6 +64,12 @@ class PagedAttention:
         for group in groups:
             context[group.rows] = self._attend(group, layer, mixer, heads)
         return context
+
+    @property
+    def states(self) -> StateStep:
+        """The states that this step's tokens advance."""
+        assert self._states is not None, "no layer has a state"
+        return self._states
 
     def latent(self, layer: int, heads: LatentHeads) -> torch.Tensor:
         """Context [N, H D] of latent attention (latent.py)."""

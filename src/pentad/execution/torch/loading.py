@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 
 from pentad.execution.layers import Experts, FeedForward
-from pentad.execution.mixers import LatentAttention, Mixer, Norm
+from pentad.execution.mixers import LatentAttention, Mixer, Norm, Recurrent, ShortConvolution
 from pentad.execution.quant import dequantize, dequantize_rows
 from pentad.execution.spec import Attention, ModelSpec, Rope
 from pentad.execution.torch.feed_forward import DenseWeights, ExpertWeights
 from pentad.execution.torch.latent import LatentWeights
 from pentad.execution.torch.linear import Linear, linear
+from pentad.execution.torch.recurrent import Convolution, RecurrentWeights, ShortConvolutionWeights
 from pentad.execution.torch.rope import half_order
 from pentad.execution.weight_reader import WeightReader
 from pentad.execution.weights import StoredTensor, WeightSource
@@ -46,16 +47,20 @@ class AttentionWeights:
     sinks: torch.Tensor | None = None
 
 
+MixerWeights: TypeAlias = AttentionWeights | LatentWeights | RecurrentWeights | ShortConvolutionWeights
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerWeights:
     """One block."""
 
     attn_norm: NormWeights | None
     """None where norms stand on what parts give alone, and where the mixer has none."""
-    mixer: AttentionWeights | LatentWeights
+    mixer: MixerWeights | None
+    """None in layers that do not mix tokens."""
     ffn_norm: NormWeights | None
     """None in parallel blocks, which share `attn_norm`."""
-    feed_forward: DenseWeights | ExpertWeights
+    feed_forward: DenseWeights | ExpertWeights | None
     attn_out_norm: NormWeights | None = None
     ffn_out_norm: NormWeights | None = None
 
@@ -134,29 +139,27 @@ class WeightLoader:
         block = self._spec.blocks[index]
         prefix = f"layers.{index}."
         mixer, inner = block.mixer, block.feed_forward
-        assert mixer is not None
-        assert inner is not None
         read = None if block.placement == "output" else block.norm
         given = block.norm if block.placement in ("both", "output") else None
         return LayerWeights(
-            attn_norm=self._norm(prefix + "attn_norm", read if block.mixer_norm else None),
-            mixer=self._mixer(prefix, mixer, block.norm),
-            ffn_norm=None if block.shared_norm else self._norm(prefix + "ffn_norm", read),
-            feed_forward=self._dense(prefix, inner)
-            if isinstance(inner, FeedForward)
-            else self._experts(prefix, inner),
-            attn_out_norm=self._norm(prefix + "attn_out_norm", given),
-            ffn_out_norm=self._norm(prefix + "ffn_out_norm", given),
+            attn_norm=self._norm(prefix + "attn_norm", read if block.mixer_norm and mixer is not None else None),
+            mixer=None if mixer is None else self._mixer(prefix, mixer, block.norm),
+            ffn_norm=None if block.shared_norm or inner is None else self._norm(prefix + "ffn_norm", read),
+            feed_forward=None if inner is None else self._feed_forward(prefix, inner),
+            attn_out_norm=None if mixer is None else self._norm(prefix + "attn_out_norm", given),
+            ffn_out_norm=None if inner is None else self._norm(prefix + "ffn_out_norm", given),
         )
 
-    def _mixer(self, prefix: str, mixer: Mixer, norm: Norm) -> AttentionWeights | LatentWeights:
+    def _mixer(self, prefix: str, mixer: Mixer, norm: Norm) -> MixerWeights:
         match mixer:
             case Attention():
                 return self._attention(prefix, mixer, norm)
             case LatentAttention():
                 return self._latent(prefix, mixer)
-            case _:
-                raise AssertionError(f"{prefix} has a mixer without weights here")
+            case Recurrent():
+                return self._recurrent(prefix, mixer)
+            case ShortConvolution():
+                return self._short_convolution(prefix, mixer)
 
     def _attention(self, prefix: str, mixer: Attention, norm: Norm) -> AttentionWeights:
         width, rows, normed = self._spec.width, mixer.heads * mixer.head_dim, mixer.qk_norm is not None
@@ -169,6 +172,11 @@ class WeightLoader:
             gate=self._linear(prefix + "attn_gate", rows, width, bias=False) if gated else None,
             sinks=self._vector(prefix + "sinks", mixer.heads) if mixer.sinks else None,
         )
+
+    def _feed_forward(self, prefix: str, record: FeedForward | Experts) -> DenseWeights | ExpertWeights:
+        if isinstance(record, FeedForward):
+            return self._dense(prefix, record)
+        return self._experts(prefix, record)
 
     def _dense(self, prefix: str, record: FeedForward) -> DenseWeights:
         width = self._spec.width
@@ -246,6 +254,43 @@ class WeightLoader:
             v_up=self._matrix(prefix + "v_up", heads * mixer.value_dim, rank).view(heads, -1, rank),
             o=plain("o", width, heads * mixer.value_dim),
         )
+
+    def _recurrent(self, prefix: str, mixer: Recurrent) -> RecurrentWeights:
+        width, delta = self._spec.width, mixer.rule == "gated_delta"
+        sizes = {"z": mixer.inner, "q": mixer.keys, "k": mixer.keys, "v": mixer.inner}
+        return RecurrentWeights(
+            record=mixer,
+            enter=self._rows({prefix + name: sizes[name] for name in ("zqkv" if delta else "zvkq")}, width),
+            conv=self._convolution(prefix, mixer.convolved, mixer.conv, bias=mixer.conv_bias),
+            step=self._linear(prefix + "step", mixer.heads, width, bias=True),
+            rate=self._linear(prefix + "rate", mixer.heads, width, bias=False) if delta else None,
+            decay=self._exact(prefix + "decay", mixer.heads),
+            skip=None if delta else self._exact(prefix + "skip", mixer.heads),
+            inner_norm=self._exact(prefix + "inner_norm", mixer.value_dim if delta else mixer.inner),
+            o=self._linear(prefix + "o", width, mixer.inner, bias=False),
+        )
+
+    def _short_convolution(self, prefix: str, mixer: ShortConvolution) -> ShortConvolutionWeights:
+        width, channels, bias = self._spec.width, mixer.channels, mixer.bias
+        return ShortConvolutionWeights(
+            record=mixer,
+            enter=self._linear(prefix + "in", 3 * channels, width, bias=bias),
+            conv=self._convolution(prefix, channels, mixer.conv, bias=bias),
+            o=self._linear(prefix + "o", width, channels, bias=bias),
+        )
+
+    def _convolution(self, prefix: str, channels: int, tokens: int, *, bias: bool) -> Convolution:
+        shift = self._exact(prefix + "conv.bias", channels) if bias else None
+        return Convolution(weight=self._exact(prefix + "conv", channels, tokens), bias=shift)
+
+    def _rows(self, parts: dict[str, int], columns: int) -> Linear:
+        """One matrix of several, one above the other: name to rows."""
+        fused = self._staged(sum(parts.values()), columns)
+        start = 0
+        for name, rows in parts.items():
+            self._fill(fused[start : start + rows], name)
+            start += rows
+        return self._finish(fused, None)
 
     def _qkv(self, prefix: str, mixer: Attention) -> Linear:
         """Queries, keys and values as one matrix, interleaved rotary rows brought into halves."""

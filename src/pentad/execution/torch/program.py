@@ -14,8 +14,16 @@ import torch.nn.functional as F  # noqa: N812
 
 from pentad.execution.spec import Attention, Block, ModelSpec
 from pentad.execution.torch.attention import Rules
+from pentad.execution.torch.feed_forward import DenseWeights, ExpertWeights
 from pentad.execution.torch.latent import LatentWeights, keeps_vectors
-from pentad.execution.torch.loading import AttentionWeights, LayerWeights, NormWeights, Weights
+from pentad.execution.torch.loading import (
+    AttentionWeights,
+    LayerWeights,
+    MixerWeights,
+    NormWeights,
+    Weights,
+)
+from pentad.execution.torch.recurrent import RecurrentWeights, ShortConvolutionWeights, with_states
 from pentad.execution.torch.rope import Rotation
 from pentad.execution.torch.scores import RelativeBias, ScoreRule
 
@@ -89,6 +97,8 @@ class Program:
         record = self.spec.blocks[i]
         if record.placement in ("both", "output") or record.residual_scale != 1:
             return self._general_block(i, record, layer, x, tables, attend)
+        if record.mixer is None or record.feed_forward is None:
+            return self._general_block(i, record, layer, x, tables, attend)
         if record.parallel and not record.shared_norm:
             return self._general_block(i, record, layer, x, tables, attend)
         if record.placement == "pre":
@@ -122,11 +132,12 @@ class Program:
         tables: Tables,
         attend: Attend,
     ) -> torch.Tensor:
+        mixer, inner = both(layer)
         read = normed(x, layer.attn_norm) if record.mixer_norm else x
-        x = layer.mixer.o.plus(self._context(i, record, layer, read, tables, attend), x)
+        x = mixer.o.plus(self._context(i, record, layer, read, tables, attend), x)
         if layer.ffn_norm is not None:  # a parallel block feeds both halves the same norm
             read = normed(x, layer.ffn_norm)
-        return layer.feed_forward.plus(read, x)
+        return inner.plus(read, x)
 
     def _post_norm_block(
         self,
@@ -137,9 +148,10 @@ class Program:
         tables: Tables,
         attend: Attend,
     ) -> torch.Tensor:
+        mixer, inner = both(layer)
         context = self._context(i, record, layer, x, tables, attend)
-        x = normed(layer.mixer.o.plus(context, x), layer.attn_norm)
-        x = layer.feed_forward.plus(x, x)
+        x = normed(mixer.o.plus(context, x), layer.attn_norm)
+        x = inner.plus(x, x)
         return x if layer.ffn_norm is None else normed(x, layer.ffn_norm)
 
     def _general_block(
@@ -151,18 +163,22 @@ class Program:
         tables: Tables,
         attend: Attend,
     ) -> torch.Tensor:
-        """Any placement of norms, a scale of what is added, parallel parts with a norm each."""
+        """Any placement of norms, a scale of what is added, parts in parallel, one part alone."""
         before = record.placement in ("pre", "both")
 
         def added(x: torch.Tensor, part: torch.Tensor, given: NormWeights | None) -> torch.Tensor:
             part = part if given is None else normed(part, given)
             return x + (part if record.residual_scale == 1 else part * record.residual_scale)
 
-        read = normed(x, layer.attn_norm) if before and record.mixer_norm else x
-        context = self._context(i, record, layer, read, tables, attend)
-        mixed = added(x, layer.mixer.o(context), layer.attn_out_norm)
-        if record.placement == "post":
-            mixed = normed(mixed, layer.attn_norm)
+        mixed = x
+        if layer.mixer is not None:
+            read = normed(x, layer.attn_norm) if before and record.mixer_norm else x
+            context = self._context(i, record, layer, read, tables, attend)
+            mixed = added(x, layer.mixer.o(context), layer.attn_out_norm)
+            if record.placement == "post":
+                mixed = normed(mixed, layer.attn_norm)
+        if layer.feed_forward is None:
+            return mixed
         if not record.parallel:
             x = mixed
         norm = layer.attn_norm if record.shared_norm else layer.ffn_norm
@@ -178,7 +194,10 @@ class Program:
         if isinstance(weights, LatentWeights):
             assert turn is not None
             return keeps_vectors(attend).latent(i, weights.heads(x, self._rotations[turn], tables[turn]))
+        if isinstance(weights, RecurrentWeights | ShortConvolutionWeights):
+            return weights.context(x, i, with_states(attend))
         assert isinstance(mixer, Attention)
+        assert isinstance(weights, AttentionWeights)
         context = attend(i, self._qkv(mixer, weights, record.norm.eps, x, turn, tables))
         return context if weights.gate is None else context * torch.sigmoid(weights.gate(x))
 
@@ -202,6 +221,13 @@ class Program:
         if turn is not None:
             self._rotations[turn].turn(heads[:, :turned], tables[turn])
         return heads
+
+
+def both(layer: LayerWeights) -> tuple[MixerWeights, DenseWeights | ExpertWeights]:
+    """The parts of a layer that has both."""
+    assert layer.mixer is not None
+    assert layer.feed_forward is not None
+    return layer.mixer, layer.feed_forward
 
 
 def normed(x: torch.Tensor, norm: NormWeights | None) -> torch.Tensor:

@@ -31,6 +31,7 @@ from pentad.execution.torch.linear import packing_available
 from pentad.execution.torch.loading import WeightLoader
 from pentad.execution.torch.program import Inputs, Program
 from pentad.execution.torch.sampling import draw_rows
+from pentad.execution.torch.states import StateStore
 from pentad.execution.weights import WeightSource
 
 _SCORE_BYTES: Final = 8
@@ -70,6 +71,7 @@ class TorchRunner:
         self._program: Program | None = program
         self._cache: KVCache | None = cache
         self._spec = program.spec
+        self._states = StateStore(program.spec, cache.device)
         self._device = cache.device
         element_bytes = _element_bytes(program.spec, cache.dtype, attention_scores=cache.scores is not None)
         self._block_bytes = program.spec.kv_bytes_per_token(element_bytes) * cache.block_size
@@ -220,7 +222,7 @@ class TorchRunner:
             return self._steps.logits(batch)
         tokens = torch.from_numpy(batch.token_ids).to(self._device)
         positions = torch.from_numpy(batch.positions).to(self._device)
-        attend = PagedAttention(self._spec, cache, batch, self._kernel, program.rules)
+        attend = PagedAttention(self._spec, cache, batch, self._kernel, program.rules, self._states)
         return self._wanted(batch, program.hidden(tokens, positions, attend, self._inputs(batch)))
 
     def _compute_for_policy(self, batch: RaggedBatch) -> torch.Tensor | None:
@@ -257,6 +259,11 @@ class TorchRunner:
         """Copies single KV slots over all layers (accepted branches of a tree)."""
         with _current(self._device), torch.inference_mode():
             self._open()[1].copy_slots(*zip(*pairs, strict=True))
+
+    def copy_state(self, source: int, target: int) -> None:
+        """Copies a sequence's state over all layers."""
+        with _current(self._device), torch.inference_mode():
+            self._states.copy(source, target)
 
     @property
     def keeps_scores(self) -> bool:
