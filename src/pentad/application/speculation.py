@@ -10,6 +10,7 @@ import psutil
 from pentad.application.config import EngineSettings
 from pentad.choice import build
 from pentad.errors import InvalidRequest
+from pentad.execution.checks import check_window
 from pentad.execution.runner import Runner
 from pentad.execution.speculation.stage import Speculation
 from pentad.model.loading import ModelFiles
@@ -59,6 +60,7 @@ def make_speculation(
     check_drafts(strategy.name, strategy.needs, len(drafts))
     for draft in drafts:
         check_tokenizer(target, draft)
+        check_window(draft.spec)
     runners = []
     for draft in drafts:
         kv_bytes = _kv_bytes(draft, element_bytes(draft, settings), runner)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence as Seq
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from pentad.execution.batch import RaggedBatch
+from pentad.execution.kv.cache import KVCache
 from pentad.execution.kv.policy_cache import PolicyCache
 from pentad.execution.sequence import Sequence
 from pentad.execution.speculation.tree import TokenTree
@@ -89,6 +91,14 @@ def ragged_batch(work: Work, tables: npt.NDArray[np.int32], block_size: int) -> 
         embeddings=embeddings,
         embedding_rows=embedding_rows,
     )
+
+
+def with_states(batch: RaggedBatch, work: Work, cache: KVCache) -> RaggedBatch:
+    """The same input, told where the sequences' states lie and where snapshots of them go."""
+    rows = np.array([seq.row for seq, _ in work], dtype=np.int32)
+    saves = [(i, at, row) for i, (seq, count) in enumerate(work) for at, row in cache.saves(seq, count)]
+    found = np.array(saves, dtype=np.int32).reshape(-1, 3) if saves else None
+    return replace(batch, state_rows=rows, state_saves=found)
 
 
 def policy_batch(work: Work, cache: PolicyCache, block_size: int) -> RaggedBatch:

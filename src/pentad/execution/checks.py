@@ -137,6 +137,12 @@ def check_memory(free_bytes: int, requests: Sequence[TokenRequest], kv_bytes: in
 
 def check_window(spec: ModelSpec) -> None:
     """Raises Incompatible for a model that trees of drafted tokens cannot be verified with."""
+    if spec.state_bytes():
+        raise Incompatible(
+            f"model {spec.name!r} has states, which rejected tokens cannot be taken out of",
+            hint="set --speculation none",
+            param="speculation",
+        )
     if any(isinstance(b.mixer, Attention) and isinstance(b.mixer.positions, Alibi) for b in spec.blocks):
         raise Incompatible(
             f"model {spec.name!r} has ALiBi positions, which trees of drafted tokens have no place in",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pentad.execution.batch import Drawn, SampleRow
-from pentad.execution.batching import Work, policy_batch, ragged_batch
+from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
+from pentad.execution.batching import Work, policy_batch, ragged_batch, with_states
 from pentad.execution.counters import Counters
 from pentad.execution.kv.cache import Copy, KVCache
 from pentad.execution.kv.policy_cache import PolicyCache
 from pentad.execution.pace import Pace
-from pentad.execution.runner import Runner
+from pentad.execution.runner import Runner, StateRunner
 from pentad.execution.scoring import keep_scores
 from pentad.execution.speculation.stage import Speculation
 from pentad.types import Clock
@@ -20,7 +20,7 @@ Taken = list[tuple[Drawn, ...]]
 class StepExecutor:
     """Runs steps and verifies drafts. Whatever the runner raises passes through."""
 
-    __slots__ = ("_clock", "_counters", "_kv", "_policy", "_runner", "_speculation", "pace")
+    __slots__ = ("_clock", "_counters", "_kv", "_policy", "_runner", "_speculation", "_states", "pace")
 
     def __init__(
         self, runner: Runner, kv: KVCache, speculation: Speculation | None, counters: Counters, clock: Clock
@@ -28,6 +28,7 @@ class StepExecutor:
         self._runner = runner
         self._kv = kv
         self._policy = kv if isinstance(kv, PolicyCache) else None
+        self._states = kv.states
         self._speculation = speculation
         self._counters = counters
         self._clock = clock
@@ -38,16 +39,20 @@ class StepExecutor:
         """One draw per row; the time that it takes teaches what drafts cost."""
         if not work:
             return []
-        if self._policy is None:
-            batch = ragged_batch(work, self._kv.tables, self._runner.block_size)
-        else:
-            batch = policy_batch(work, self._policy, self._runner.block_size)
+        batch = self._batch(work)
         started_s = self._clock()
+        succeeded = False
         try:
             for source, target in copies:
                 self._runner.copy_block(source, target)
+            if self._states is not None and isinstance(self._runner, StateRunner):
+                for source, target in self._states.take_copies():
+                    self._runner.copy_state(source, target)
             drawn = self._runner.step(batch, rows)
+            succeeded = True
         finally:
+            if self._states is not None:
+                self._states.settle(succeeded=succeeded)
             spent_s = self._clock() - started_s
             self._counters.runner_seconds += spent_s
         if len(drawn) != len(rows):
@@ -57,6 +62,12 @@ class StepExecutor:
         self._counters.steps += 1
         self.pace = self.pace.after(len(batch.token_ids), spent_s)
         return keep_scores(work, drawn)
+
+    def _batch(self, work: Work) -> RaggedBatch:
+        if self._policy is not None:
+            return policy_batch(work, self._policy, self._runner.block_size)
+        batch = ragged_batch(work, self._kv.tables, self._runner.block_size)
+        return batch if self._states is None else with_states(batch, work, self._kv)
 
     def verify(self, work: Work, drawn: list[Drawn]) -> Taken:
         """What each sequence gets of the draws.

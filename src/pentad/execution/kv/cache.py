@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pentad.execution.kv.pool import BlockPool, Key
 from pentad.execution.kv.prefix import PrefixCache
 from pentad.execution.kv.retention import Retention
+from pentad.execution.kv.states import Save, StateRows
 from pentad.execution.request import TokenRequest
 
 if TYPE_CHECKING:
@@ -38,14 +39,23 @@ class KVCache:
         max_sequences: sequences that run at once, each a row of the tables.
         max_tokens: the longest sequence, which sets the width of the tables.
         prefix_cache: whether full blocks are kept and found again.
+        states: of models whose sequences have a state beside their blocks.
     """
 
-    __slots__ = ("_block_size", "_rows", "pool", "prefix", "retention", "tables")
+    __slots__ = ("_block_size", "_rows", "pool", "prefix", "retention", "states", "tables")
 
     def __init__(
-        self, num_blocks: int, block_size: int, *, max_sequences: int, max_tokens: int, prefix_cache: bool
+        self,
+        num_blocks: int,
+        block_size: int,
+        *,
+        max_sequences: int,
+        max_tokens: int,
+        prefix_cache: bool,
+        states: StateRows | None = None,
     ) -> None:
         self.pool = BlockPool(num_blocks)
+        self.states = states
         self.prefix = PrefixCache(self.pool, block_size) if prefix_cache else None
         self.retention: Retention | None = None
         """Keeps what runs will need again; needs a prefix cache."""
@@ -58,7 +68,7 @@ class KVCache:
     @property
     def version(self) -> int:
         """Changes whenever `would_supply` may answer differently."""
-        return self.pool.version
+        return self.pool.version + (0 if self.states is None else self.states.version)
 
     @property
     def max_tokens(self) -> int:
@@ -80,7 +90,7 @@ class KVCache:
 
     def would_supply(self, seq: Sequence) -> int:
         """Tokens that need not be computed if the waiting sequence started now; never all of them."""
-        if _shareable(seq.leader):
+        if _shareable(seq.leader) and self.states is None:
             return seq.prompt_tokens - 1
         return len(self._known(seq)) * self._block_size
 
@@ -89,7 +99,10 @@ class KVCache:
             return []
         most = self._most_known(seq) // self._block_size
         self.prefix.extend(seq.keys, seq.root, seq.tokens, most, seq.embedded)
-        return self.prefix.find(seq.keys, most)
+        found = self.prefix.find(seq.keys, most)
+        if self.states is None:
+            return found
+        return found[: self.states.known(seq.keys[: len(found)])]
 
     def _most_known(self, seq: Sequence) -> int:
         """Tokens that may be taken from the prefix cache; the last one is computed for what follows it."""
@@ -110,7 +123,7 @@ class KVCache:
     def start(self, seq: Sequence) -> None:
         """Gives a waiting sequence a row of the tables and all blocks that are already computed."""
         leader = seq.leader
-        if leader is not None and _shareable(leader):
+        if leader is not None and _shareable(leader) and self.states is None:
             supplied = seq.prompt_tokens - 1
             blocks = leader.blocks[: supplied // self._block_size]
         else:
@@ -122,6 +135,8 @@ class KVCache:
         seq.blocks = blocks
         seq.row = self._rows.pop()
         self.tables[seq.row, : len(blocks)] = blocks
+        if self.states is not None and blocks:
+            self.states.restore(seq.keys[len(blocks) - 1], seq.row)
         seq.running = True
         seq.num_computed = seq.supplied_tokens = supplied
         seq.num_registered = len(blocks)
@@ -151,6 +166,23 @@ class KVCache:
                     copies.append((seq.leader.blocks[held], seq.blocks[held]))
                 seq.leader = None
         return copies
+
+    def saves(self, seq: Sequence, count: int) -> list[Save]:
+        """Where the state of a sequence is saved in a step that computes so many of its tokens."""
+        if self.states is None or self.prefix is None or seq.scores is not None:
+            return []
+        end, size = seq.num_computed + count, self._block_size
+        prompt = (seq.prompt_tokens - 1) // size * size
+        places = {end // size * size} | ({prompt} if prompt < end else set())
+        found = []
+        for place in sorted(place for place in places if place > seq.num_computed):
+            self.prefix.extend(seq.keys, seq.root, seq.tokens, place // size, seq.embedded)
+            key = seq.keys[place // size - 1]
+            generated = place > seq.prompt_tokens
+            row = self.states.follow(seq, key) if generated else self.states.save(key)
+            if row is not None:
+                found.append((place - seq.num_computed, row))
+        return found
 
     def _allocate(self, count: int, seq: Sequence) -> list[int]:
         """Blocks for the sequence, for which kept ones are given up."""
@@ -196,6 +228,8 @@ class KVCache:
 
     def release(self, seq: Sequence) -> None:
         """Takes everything from a running sequence; its registered blocks stay findable."""
+        if self.states is not None:
+            self.states.left(seq)
         self.pool.release(reversed(seq.blocks))
         self.tables[seq.row, : len(seq.blocks)] = -1
         self._rows.append(seq.row)
@@ -236,6 +270,8 @@ class KVCache:
         assert rows.isdisjoint(self._rows), "a row of a running sequence is free"
         assert len(rows) + len(self._rows) == len(self.tables), "a row of the tables was lost"
         self.pool.check_integrity(holders)
+        if self.states is not None:
+            self.states.check_integrity(len(self.tables))
         if self.retention is not None:
             self.retention.check_integrity()
 

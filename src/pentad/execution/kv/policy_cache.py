@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from pentad.errors import Incompatible
 from pentad.execution.batch import HeadSlots, Int32
 from pentad.execution.kv.cache import Copy, KVCache, Lost
 from pentad.execution.kv.head_tables import HeadTables, Moves
 from pentad.execution.kv.policy import Keep, KVPolicy, KVPolicyRun, KVView
 from pentad.execution.kv.policy_check import check_policy
-from pentad.execution.runner import HeadRunner, Runner
+from pentad.execution.kv.states import StateRows, snapshot_rows
+from pentad.execution.runner import HeadRunner, Runner, StateRunner
 from pentad.types import Decision
 
 if TYPE_CHECKING:
@@ -275,6 +277,7 @@ def kv_cache(
             max_sequences=max_sequences,
             max_tokens=max_tokens,
             prefix_cache=prefix_cache,
+            states=_states(runner, max_sequences),
         )
     check_policy(runner, policy, speculation=speculation)
     assert isinstance(runner, HeadRunner)
@@ -286,3 +289,17 @@ def kv_cache(
         max_tokens=max_tokens,
         prefix_cache=prefix_cache and "prefix-cache" not in policy.excludes,
     )
+
+
+def _states(runner: Runner, max_sequences: int) -> StateRows | None:
+    """Where sequences have their states; None where the model has none."""
+    state_bytes = runner.spec.state_bytes()
+    if not state_bytes:
+        return None
+    if not isinstance(runner, StateRunner):
+        raise Incompatible(
+            f"{type(runner).__name__} holds no states of sequences, which model {runner.spec.name!r} has",
+            hint="set kernels to torch",
+            param="kernels",
+        )
+    return StateRows(max_sequences, snapshot_rows(state_bytes, runner.num_blocks * runner.block_bytes))

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pentad.errors import Infeasible, InvalidRequest
 from pentad.execution.spec import ModelSpec
+
+_LEAST_BLOCKS: Final = 1 << 15
+"""Of a model that keeps nothing of tokens, whose blocks count tokens and take no room."""
 
 
 def block_count(
@@ -18,6 +23,8 @@ def block_count(
     if block_size < 1:
         raise InvalidRequest(f"block_size is {block_size}, must be at least 1", param="block_size")
     block_bytes = spec.kv_bytes_per_token(element_bytes) * block_size
+    if num_blocks is None and not block_bytes:
+        num_blocks = max(_LEAST_BLOCKS, -(-spec.context_length // block_size))
     if num_blocks is None:
         num_blocks = -(-spec.context_length // block_size) if kv_bytes is None else kv_bytes // block_bytes
     if num_blocks < 1:

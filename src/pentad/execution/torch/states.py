@@ -4,12 +4,12 @@
     conv   [rows, channels, K - 1]          the last inputs of a layer's convolution
     matrix [rows, H, key, value]            of linear-recurrent layers
 
-Room is made when a row is first named.
+Room is made when a row is first named, so that it is only taken by rows in use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,11 +54,18 @@ class StateStore:
         }
         self._device = device
         self._rows = 0
+        self._places: dict[int, int] = {}
+        """Where each row lies that has been named."""
         self._layers: dict[int, LayerState] = {}
 
     def __bool__(self) -> bool:
         """Whether any layer has a state."""
         return bool(self._mixers)
+
+    @property
+    def rows(self) -> int:
+        """For how many there is room now."""
+        return self._rows
 
     @property
     def nbytes(self) -> int:
@@ -68,11 +75,14 @@ class StateStore:
         """What the layer holds."""
         return self._layers[layer]
 
-    def reach(self, row: int) -> None:
-        """Makes room up to a row."""
-        if row < self._rows:
-            return
-        rows = max(row + 1, self._rows + self._rows // 2)
+    def places(self, rows: Iterable[int]) -> list[int]:
+        """Where these rows lie, for which room is made."""
+        found = [self._places.setdefault(row, len(self._places)) for row in rows]
+        if len(self._places) > self._rows:
+            self._grow(max(len(self._places), self._rows + self._rows // 2))
+        return found
+
+    def _grow(self, rows: int) -> None:
         for i, mixer in self._mixers.items():
             new = LayerState.of(mixer, rows, self._device)
             if i in self._layers:
@@ -81,18 +91,18 @@ class StateStore:
             self._layers[i] = new
         self._rows = rows
 
-    def clear(self, rows: torch.Tensor) -> None:
+    def clear(self, places: torch.Tensor) -> None:
         """States of texts that begin."""
         for layer in self._layers.values():
             for part in layer.parts():
-                part.index_fill_(0, rows, 0)
+                part.index_fill_(0, places, 0)
 
     def copy(self, source: int, target: int) -> None:
-        """Copies a state over all layers."""
-        self.reach(max(source, target))
+        """Copies the state of one row to another over all layers."""
+        here, there = self.places((source, target))
         for layer in self._layers.values():
             for part in layer.parts():
-                part[target].copy_(part[source])
+                part[there].copy_(part[here])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,10 +121,13 @@ class StateStep:
     """
 
     def __init__(self, store: StateStore, batch: RaggedBatch, device: torch.device) -> None:
-        rows = batch.state_rows
-        assert rows is not None, "a model with states needs to know where they are"
+        assert batch.state_rows is not None, "a model with states needs to know where they are"
         saves = [] if batch.state_saves is None else batch.state_saves.tolist()
-        store.reach(max([int(rows.max()), *(row for _, _, row in saves)]))
+        rows = np.array(store.places(batch.state_rows.tolist()), dtype=np.int64)
+        saves = [
+            (s, at, place)
+            for (s, at, _), place in zip(saves, store.places(row for *_, row in saves), strict=True)
+        ]
         self._store = store
         starts = batch.starts
         fresh = rows[batch.positions[starts[:-1]] == 0]
@@ -122,14 +135,12 @@ class StateStep:
             store.clear(_index(fresh, device))
         counts = np.diff(starts)
         single = np.flatnonzero(counts == 1)
-        self.every = len(single) == len(counts)
-        """Whether every sequence has one new token."""
         self.singles = _index(starts[single], device)
-        """[B] their tokens."""
+        """[B] tokens of sequences that have one."""
         self.single_rows = _index(rows[single], device)
-        """[B] their states."""
-        self.single_saves = tuple((int(rows[i]), row) for i, _, row in saves if counts[i] == 1)
-        wanted = {i: [(at, row) for s, at, row in saves if s == i] for i in {save[0] for save in saves}}
+        """[B] where their states lie."""
+        self.single_saves = tuple((int(rows[i]), place) for i, _, place in saves if counts[i] == 1)
+        wanted = {i: [(at, place) for s, at, place in saves if s == i] for i in {save[0] for save in saves}}
         self.pieces = tuple(
             piece
             for i in np.flatnonzero(counts > 1).tolist()

@@ -81,6 +81,9 @@ class SimulatedRunner:
         assert 0 <= source < self.num_blocks, f"block {source} does not exist"
         assert 0 <= target < self.num_blocks, f"block {target} does not exist"
 
+    def copy_state(self, source: int, target: int) -> None:
+        assert min(source, target) >= 0, "a state lies in no row"
+
     def copy_slots(self, pairs: Sequence[tuple[int, int]]) -> None:
         assert all(0 <= slot < self.num_blocks * self.block_size for pair in pairs for slot in pair)
 

@@ -1,0 +1,101 @@
+"""Families that hold states: tiny random weights against the reference code, from folders and GGUF files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+from expert_models import TinyModel, V, open_folder, reference, runner_of, save_folder
+from pentad.execution.batch import RaggedBatch
+from pentad.execution.torch.runner import TorchRunner
+from ragged_batches import check_cut_sequences, check_mixed_step
+
+TOLERANCE = 1e-3
+DELTA = {
+    "num_hidden_layers": 4,
+    "head_dim": 32,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 24,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 6,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention", "linear_attention"],
+}
+FAMILIES = {
+    "qwen3-next": TinyModel(
+        config="Qwen3Next",
+        sizes={
+            **DELTA,
+            "num_experts": 6,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 32,
+            "shared_expert_intermediate_size": 64,
+            "mlp_only_layers": [2],
+        },
+        arch="qwen3next",
+        metadata={},
+    ),
+    "mamba2": TinyModel(
+        config="Mamba2",
+        sizes={
+            "intermediate_size": None,
+            "num_attention_heads": None,
+            "num_key_value_heads": None,
+            "max_position_embeddings": None,
+            "attn_implementation": None,
+            "num_heads": 8,
+            "head_dim": 16,
+            "state_size": 24,
+            "n_groups": 2,
+        },
+        arch="mamba2",
+        metadata={},
+    ),
+    "lfm2": TinyModel(
+        config="Lfm2",
+        sizes={"layer_types": ["conv", "full_attention", "conv"], "block_multiple_of": 16},
+        arch="lfm2",
+        metadata={},
+    ),
+}
+Loaded = tuple[Any, TorchRunner]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    """The reference, and our runner of its folder."""
+    tiny, folder = FAMILIES[request.param], tmp_path_factory.mktemp("model")
+    model = tiny.build()
+    return model, runner_of(*open_folder(save_folder(model, folder)))
+
+
+def with_states(runner: TorchRunner) -> Callable[[RaggedBatch], np.ndarray]:
+    """Logits where each sequence has its state in the row of its first block's number."""
+
+    def logits(batch: RaggedBatch) -> np.ndarray:
+        return runner.logits(dataclasses.replace(batch, state_rows=batch.block_tables[:, 0]))
+
+    return logits
+
+
+def test_logits_equal_the_reference_whole_in_chunks_and_from_the_state(loaded: Loaded) -> None:
+    check_cut_sequences(with_states(loaded[1]), partial(reference, loaded[0]), V, TOLERANCE)
+
+
+def test_a_sequence_gets_in_a_batch_what_it_gets_alone(loaded: Loaded) -> None:
+    check_mixed_step(with_states(loaded[1]), partial(reference, loaded[0]), V, TOLERANCE)
+
+
+def test_every_parameter_is_counted(loaded: Loaded) -> None:
+    model, runner = loaded
+    assert runner.spec.parameters == sum(value.numel() for value in model.parameters())
+
+
+def test_a_state_takes_what_the_records_say(loaded: Loaded) -> None:
+    runner = loaded[1]
+    runner._states.places(range(40))
+    assert runner._states.nbytes == runner._states.rows * runner.spec.state_bytes(4) > 0
