@@ -142,7 +142,9 @@ class WeightLoader:
         read = None if block.placement == "output" else block.norm
         given = block.norm if block.placement in ("both", "output") else None
         return LayerWeights(
-            attn_norm=self._norm(prefix + "attn_norm", read if block.mixer_norm and mixer is not None else None),
+            attn_norm=self._norm(
+                prefix + "attn_norm", read if block.mixer_norm and mixer is not None else None
+            ),
             mixer=None if mixer is None else self._mixer(prefix, mixer, block.norm),
             ffn_norm=None if block.shared_norm or inner is None else self._norm(prefix + "ffn_norm", read),
             feed_forward=None if inner is None else self._feed_forward(prefix, inner),
