@@ -9,7 +9,7 @@ from typing import Any
 from native_support import tiny_spec
 from pentad.execution.layers import Block, FeedForward
 from pentad.execution.mixers import Norm
-from pentad.execution.positions import Learned, Rope
+from pentad.execution.positions import Alibi, Learned, Rope, RopeScaling
 from pentad.execution.spec import Head, ModelSpec
 
 LAYER = Norm(kind="layer")
@@ -68,7 +68,7 @@ def neox() -> ModelSpec:
 NORMS = {
     "layer norms": tiny_spec(norm=LAYER),
     "layer norms without shift": tiny_spec(norm=BARE),
-    "norms with an offset": tiny_spec(norm=Norm(offset=1.0)),
+    "norms with an offset": tiny_spec(norm=Norm(offset=0.25)),
     "norms behind the sum": tiny_spec(placement="post"),
     "layer norms behind the sum": tiny_spec(placement="post", norm=LAYER, biases=ALL),
     "norms around parts": blocks(tiny_spec(), placement="both"),
@@ -105,6 +105,53 @@ POSITIONS = {
     "learned positions from the second row on": tiny_spec(positions=Learned(max_positions=512, offset=2)),
     "no positions": tiny_spec(positions=None),
 }
+
+
+def attending(**changes: Any) -> ModelSpec:
+    """With other fields in every layer's attention."""
+    return tiny_spec().with_attention(**changes)
+
+
+def gemma(**changes: Any) -> ModelSpec:
+    """Norms of scales less one around parts, a window in one layer of two, scaled scores and embeddings."""
+    spec = tiny_spec(norm=Norm(offset=0.25), activation="gelu_tanh", window=24, window_layers=(0,))
+    return embedded(blocks(spec, placement="both").with_attention(scale=0.1, **changes), 16.0)
+
+
+SCORES = {
+    "scaled scores": attending(scale=0.3),
+    "capped scores": attending(score_cap=0.7),
+    "sinks": attending(sinks=True),
+    "ALiBi": attending(positions=Alibi()),
+    "ALiBi of three heads, capped, with sinks": tiny_spec(
+        heads=3, kv_heads=1, positions=Alibi()
+    ).with_attention(sinks=True, score_cap=0.9, window=30),
+    "norms over all heads": attending(qk_norm="all"),
+    "norms over all heads, interleaved pairs, biases": attending(
+        qk_norm="all", positions=Rope(dim=64, pairing="interleaved"), qkv_bias=True
+    ),
+    "gated attention": attending(output_gate=True),
+    "gated attention beside its feed-forward": blocks(attending(output_gate=True), parallel=True),
+    "clamped feed-forward": inner(tiny_spec(biases=ALL), clamped=True),
+}
+ROTATIONS = {
+    "another base in the second layer": layer_by_layer(
+        tiny_spec(), lambda s: s, lambda s: s.with_attention(positions=Rope(dim=64, base=1e6))
+    ),
+    "another size and pairing in the second layer": layer_by_layer(
+        tiny_spec(biases=frozenset({"qkv"})),
+        lambda s: s,
+        lambda s: s.with_attention(positions=Rope(dim=32, pairing="interleaved")),
+    ),
+    "no rotation in the second layer": layer_by_layer(
+        tiny_spec(biases=frozenset({"qkv"})), lambda s: s, lambda s: s.with_attention(positions=None)
+    ),
+    "YaRN with its magnitude": tiny_spec(
+        positions=Rope(
+            dim=64, scaling=RopeScaling(kind="yarn", factor=4, original_context=64, magnitude=1.14)
+        )
+    ),
+}
 FAMILIES = {
     "GPT-2": gpt2(),
     "GPT-NeoX": neox(),
@@ -113,6 +160,19 @@ FAMILIES = {
     "Phi": headed(gpt2(positions=Rope(dim=32), parallel_block=True), bias=True),
     "StarCoder 2": gpt2(positions=Rope(dim=64), window=24),
     "StableLM": tiny_spec(norm=LAYER, positions=Rope(dim=16), biases=frozenset({"qkv"})),
+    "Gemma 2": headed(gemma(score_cap=5.0), cap=3.0),
+    "Gemma 3": layer_by_layer(
+        gemma(qk_norm="head"), lambda s: s, lambda s: s.with_attention(positions=Rope(dim=64, base=1e6))
+    ),
+    "BLOOM": tiny_spec(
+        positions=Alibi(), norm=LAYER, embedding_norm=True, activation="gelu_tanh", gated=False, biases=ALL
+    ),
+    "MPT": tiny_spec(positions=Alibi(), norm=BARE, activation="gelu", gated=False),
+    "OLMo 2": blocks(attending(qk_norm="all"), placement="output"),
+    "gpt-oss, one expert": inner(
+        tiny_spec(biases=ALL, window=24, window_layers=(0,)).with_attention(sinks=True), clamped=True
+    ),
+    "Granite": headed(embedded(blocks(attending(scale=0.2), residual_scale=0.4), 6.0), scale=0.5),
     "Cohere": headed(tiny_spec(norm=BARE, parallel_block=True), scale=0.0625 * 8),
 }
-SPECS: dict[str, ModelSpec] = {**NORMS, **PARTS, **POSITIONS, **FAMILIES}
+SPECS: dict[str, ModelSpec] = {**NORMS, **PARTS, **SCORES, **POSITIONS, **ROTATIONS, **FAMILIES}

@@ -67,7 +67,8 @@ double attention_error() {
   std::vector<float> q(count * dim), k(context * dim), v(context * dim), out(count * dim);
   for (auto* values : {&q, &k, &v})
     for (auto& one : *values) one = uniform(-1, 1);
-  if (pentad_attend(q.data(), k.data(), v.data(), count, context, dim, 0, 0, out.data()) < 0) return 1;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
+  if (pentad_attend(q.data(), k.data(), v.data(), count, context, dim, 0, 0, scale, 0.0f, 0.0f, -INFINITY, out.data()) < 0) return 1;
   double worst = 0;
   for (int i = 0; i < count; i++) {
     const int limit = context - count + i + 1;

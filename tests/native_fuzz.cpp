@@ -145,7 +145,8 @@ class Fuzz {
     for (int i = 0; i < c_.layers; i++) {
       set(PENTAD_Q, i, q, c_.width), set(PENTAD_K, i, kv, c_.width), set(PENTAD_V, i, kv, c_.width);
       set(PENTAD_O, i, c_.width, q);
-      if (normed) set_vector(PENTAD_Q_NORM, i, c_.head_dim), set_vector(PENTAD_K_NORM, i, c_.head_dim);
+      const bool all = draw_.once_in(3);
+      if (normed) set_vector(PENTAD_Q_NORM, i, all ? q : c_.head_dim), set_vector(PENTAD_K_NORM, i, all ? kv : c_.head_dim);
       if (biased) set_vector(PENTAD_Q_BIAS, i, q), set_vector(PENTAD_K_BIAS, i, kv), set_vector(PENTAD_V_BIAS, i, kv);
       if (draw_.once_in(2)) set_vector(PENTAD_O_BIAS, i, c_.width);
       add_layer(program, i);
@@ -210,8 +211,14 @@ class Fuzz {
     read(PENTAD_ATTN_NORM, PENTAD_ATTN_NORM_BIAS);
     program.push_back(op(PENTAD_OP_QKV, i));
     program.back().rotation = draw_.from(-1, c_.rotation_count - 1);
+    const bool gate = draw_.once_in(4);
+    if (gate) set(PENTAD_ATTN_GATE, i, c_.heads * c_.head_dim, c_.width), program.push_back(op(PENTAD_OP_ATTN_GATE, i));
     if (parallel) feed();
     program.push_back(op(PENTAD_OP_ATTEND, i));
+    program.back().gated = gate;
+    if (draw_.once_in(4)) program.back().cap = draw_.real(0.5f, 3.0f);
+    if (draw_.once_in(4)) set_vector(PENTAD_SLOPES, i, c_.heads);
+    if (draw_.once_in(4)) set_vector(PENTAD_SINKS, i, c_.heads);
     program.back().window = draw_.once_in(3) ? draw_.from(64, 200) : 0;
     give(PENTAD_OP_OUT, PENTAD_ATTN_OUT_NORM, PENTAD_ATTN_OUT_NORM_BIAS);
     if (!parallel) read(PENTAD_FFN_NORM, PENTAD_FFN_NORM_BIAS), feed();

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from block_specs import FAMILIES, SPECS
-from native_support import HERE, divergence, random_weights, torch_runner
+from native_support import HERE, RandomWeights, divergence, random_weights, tiny_spec, torch_runner
 from pentad.execution.native.runner import NativeRunner
 from pentad.execution.spec import ModelSpec
 from ragged_batches import ragged
@@ -21,6 +21,12 @@ pytestmark = pytest.mark.skipif(not HERE, reason="no native kernels are built")
 
 MEAN_KL, MOST_KL = 0.004, 0.03
 """Nats. 8-bit activations cost 0.0002 to 0.002; a wrong op costs tenths."""
+FELT = [
+    *("layer norms", "norms with an offset", "norm of embeddings"),
+    *("gated relu", "gated gelu", "parallel with two norms", "scaled residuals", "capped logits"),
+    *("scaled scores", "capped scores", "sinks", "ALiBi", "gated attention", "no positions"),
+    *("another base in the second layer", "no rotation in the second layer", "YaRN with its magnitude"),
+]
 ROW_BY_ROW = [name for name in HERE if name != "amx"]
 """Sets whose numbers for a token do not depend on how its prompt is cut."""
 CASES = [(name, HERE[0]) for name in SPECS if HERE] + [
@@ -49,6 +55,19 @@ def test_a_block_gives_the_reference_s_distribution(name: str, kernels: str) -> 
         apart = divergence(expected, found)
         assert apart.mean() < MEAN_KL
         assert apart.max() < MOST_KL
+    runner.close()
+
+
+@pytest.mark.parametrize("name", FELT)
+def test_a_block_without_its_feature_would_be_found_out(name: str) -> None:
+    """On the same weights, the plain block gives other distributions than the kernels do."""
+    weights = random_weights(SPECS[name], "Q8_0")
+    plain = tiny_spec(biases=frozenset({"qkv"})) if "layers.0.q.bias" in weights.tensors else tiny_spec()
+    kept = RandomWeights({key: weights.tensors[key] for key in plain.tensors()})
+    batch = ragged([(TOKENS[:40], 0, [7, 3, 9])])
+    runner = NativeRunner.load(plain, kept, num_blocks=64, threads=1, kernels=HERE[0])
+    apart = divergence(torch_runner(SPECS[name], "Q8_0").logits(batch), runner.logits(batch))
+    assert apart.mean() > 2 * MEAN_KL
     runner.close()
 
 

@@ -7,6 +7,8 @@ rounding of probabilities, at most 2^-9 of each; where the formula rounds them a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -24,6 +26,22 @@ WAYS = [(name, False) for name in HERE] + [(name, True) for name in HERE if name
 """Instruction set, and whether on tiles as a prompt, or in rows as generated tokens."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How products become scores, and scores weights."""
+
+    scale: float | None = None
+    cap: float = 0.0
+    slope: float = 0.0
+    sink: float = -np.inf
+
+    def numbers(self, dim: int) -> tuple[float, float, float, float]:
+        return dim**-0.5 if self.scale is None else self.scale, self.cap, self.slope, self.sink
+
+
+PLAIN = Rule()
+
+
 @pytest.fixture(scope="module", params=WAYS, ids=[f"{name}{' tiles' * tiled}" for name, tiled in WAYS])
 def way(request: pytest.FixtureRequest) -> tuple[KernelLibrary, bool]:
     name, tiled = request.param
@@ -31,13 +49,19 @@ def way(request: pytest.FixtureRequest) -> tuple[KernelLibrary, bool]:
 
 
 def attend(
-    way: tuple[KernelLibrary, bool], q: Floats, k: Floats, v: Floats, window: int = 0
+    way: tuple[KernelLibrary, bool], q: Floats, k: Floats, v: Floats, window: int = 0, rule: Rule = PLAIN
 ) -> tuple[Floats, int]:
     """What the kernels give for the last queries of a context, and the bytes that they work in."""
     library, tiled = way
     out = np.empty_like(q)
     nbytes = library.functions.pentad_attend(
-        *(x.ctypes.data for x in (q, k, v)), len(q), *k.shape, window, int(tiled), out.ctypes.data
+        *(x.ctypes.data for x in (q, k, v)),
+        len(q),
+        *k.shape,
+        window,
+        int(tiled),
+        *rule.numbers(k.shape[1]),
+        out.ctypes.data,
     )
     if tiled and nbytes < 0:
         pytest.skip("the system gives this process no tiles")
@@ -147,9 +171,44 @@ def test_memory_grows_with_the_length_and_not_with_its_square(way: tuple[KernelL
         assert used == [rows * (4 * (length + PAGE) + 2 * dim) for length in (256, 512, 1024, 2048)]
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Rule(scale=0.3),
+        Rule(cap=1.5),
+        Rule(slope=0.02),
+        Rule(sink=2.0),
+        Rule(scale=0.2, cap=3, slope=0.5, sink=-1),
+    ],
+)
+@pytest.mark.parametrize(
+    ("count", "context", "window"), [(1, 5, 0), (1, 600, 0), (40, 300, 0), (33, 700, 290)]
+)
+def test_scores_are_scaled_capped_lowered_by_distance_and_drained_by_a_sink(
+    way: tuple[KernelLibrary, bool], count: int, context: int, window: int, rule: Rule
+) -> None:
+    q, k, v = drawn(count, context, 64)
+    found, _ = attend(way, q, k, v, window, rule)
+    scale, cap, slope, sink = rule.numbers(64)
+    x = bf16(q).astype(np.float64) @ bf16(k).astype(np.float64).T * scale
+    x = cap * np.tanh(x / cap) if cap else x
+    at, slots = np.arange(context - count, context)[:, None], np.arange(context)
+    x = x - slope * (at - slots)
+    x[(slots > at) | ((slots <= at - window) if window else False)] = -np.inf
+    top = np.maximum(x.max(-1, keepdims=True), sink)
+    p = np.exp(x - top)
+    p /= p.sum(-1, keepdims=True) + np.exp(sink - top)
+    assert (np.abs(found - p @ bf16(v)) <= p @ np.abs(bf16(v)) / 256 + EXACT).all()
+
+
 def test_sizes_that_do_not_fit_are_refused() -> None:
     library = open_library(HERE[-1])
     q, k, v = drawn(2, 4, 64)
     place = [x.ctypes.data for x in (q, k, v)]
     for count, context, dim, window in [(0, 4, 64, 0), (5, 4, 64, 0), (2, 4, 40, 0), (2, 4, 64, -1)]:
-        assert library.functions.pentad_attend(*place, count, context, dim, window, 0, q.ctypes.data) == -1
+        assert (
+            library.functions.pentad_attend(
+                *place, count, context, dim, window, 0, *PLAIN.numbers(dim), q.ctypes.data
+            )
+            == -1
+        )

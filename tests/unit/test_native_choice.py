@@ -22,7 +22,6 @@ from pentad.execution.native.choice import (
 from pentad.execution.native.library import NEEDS, built, cpu_flags, open_library, usable
 from pentad.execution.native.runner import NativeRunner
 from pentad.execution.native.sampling import RESULT, ROW
-from pentad.execution.positions import Alibi
 from pentad.execution.spec import Rope
 
 SKYLAKE = {"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl"}
@@ -140,7 +139,6 @@ def test_the_setting_knows_every_instruction_set() -> None:
     ("changes", "reason"),
     [
         ({"causal": False}, "it is an encoder"),
-        ({"positions": Alibi()}, "it has ALiBi positions"),
         ({"token_types": 2}, "it has token types"),
         ({"head_dim": 80}, "its head size 80 is not a multiple of 32 up to 256"),
         ({"head_dim": 512}, "its head size 512 is not"),

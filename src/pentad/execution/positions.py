@@ -71,3 +71,16 @@ class RelativeBuckets:
 
 Rotary: TypeAlias = Rope | Alibi | None
 """What an attention layer does about positions by itself."""
+
+
+def alibi_slopes(heads: int) -> tuple[float, ...]:
+    """[H] slopes: a geometric series, and every other one of the next where H is no power of two.
+
+    Source: Press et al. 2021, section 3, and the authors' code for other numbers of heads.
+    """
+    power = 1 << (heads.bit_length() - 1)
+
+    def series(count: int) -> tuple[float, ...]:
+        return tuple(2.0 ** (-8.0 * (i + 1) / count) for i in range(count))
+
+    return series(power) + series(2 * power)[0::2][: heads - power]

@@ -4,8 +4,8 @@
 
 is what most decoders do. Where norms stand on what parts give, `out` and `down` leave it apart, and an `add`
 norms it and brings it to the stream. Where they stand behind the sum, a `renorm` norms the stream itself.
-Parallel parts read the stream before either is added to it. A feed-forward without a gate has `up` in the
-place of `gate_up`.
+Parallel parts read the stream before either is added to it. An `attn_gate` stands behind `qkv`. A
+feed-forward without a gate has `up` in the place of `gate_up`.
 
 An op ends where others need all of its result. Where a matrix is split over the ranks of a group its
 `collective` says how they meet behind it: what `out` and `down` give is added up, logits are put
@@ -36,6 +36,7 @@ OpKind = Literal[
     "renorm",
     "add",
     "up",
+    "attn_gate",
 ]
 Collective = Literal["sum", "gather"]
 MODEL = -1
@@ -63,9 +64,11 @@ class Op:
     offset: int = 0
     """Of `positions`: the row of the first position."""
     scale: float = 1.0
-    """Factor of what `embed` and `head` give, and of what is brought to the stream."""
+    """Factor of what `embed` and `head` give, of what is brought to the stream, and of scores."""
     cap: float | None = None
-    """Of `head`: logits z become cap * tanh(z / cap)."""
+    """Of `head` and `attend`: logits or scores z become cap * tanh(z / cap)."""
+    gated: bool = False
+    """Of `attend`: whether what it gives is multiplied by what `attn_gate` left."""
 
 
 def rotations(spec: ModelSpec) -> tuple[Rope, ...]:
@@ -106,32 +109,38 @@ def _layer(i: int, block: Block, ropes: tuple[Rope, ...]) -> Iterator[Op]:
     def read(tensor: str) -> Op:
         return Op("norm", i, tensor, norm=block.norm) if reads else Op("norm", i)
 
-    mixing, feeding = _mixing(i, block, ropes), _feeding(i, block)
+    mixer = block.mixer
+    assert isinstance(mixer, Attention)
+    feeding = _feeding(i, block)
     yield read("attn_norm")
-    yield next(mixing)
+    yield from _queries(i, block, mixer, ropes)
     if block.parallel:
         if not block.shared_norm:
             yield read("ffn_norm")
         yield next(feeding)
-        yield from mixing
+        yield from _attended(i, block, mixer)
     else:
-        yield from mixing
+        yield from _attended(i, block, mixer)
         yield read("ffn_norm")
     yield from feeding
 
 
-def _mixing(i: int, block: Block, ropes: tuple[Rope, ...]) -> Iterator[Op]:
-    """First what reads the stream, then the rest."""
-    mixer = block.mixer
-    assert isinstance(mixer, Attention)
+def _queries(i: int, block: Block, mixer: Attention, ropes: tuple[Rope, ...]) -> Iterator[Op]:
+    """What attention reads the stream for."""
     rope = mixer.positions
     yield Op("qkv", i, norm=block.norm, rotation=ropes.index(rope) if isinstance(rope, Rope) else None)
-    yield Op("attend", i, window=mixer.window)
+    if mixer.output_gate:
+        yield Op("attn_gate", i)
+
+
+def _attended(i: int, block: Block, mixer: Attention) -> Iterator[Op]:
+    scale = mixer.head_dim**-0.5 if mixer.scale is None else mixer.scale
+    yield Op("attend", i, window=mixer.window, scale=scale, cap=mixer.score_cap, gated=mixer.output_gate)
     yield from _given("out", i, block, "attn")
 
 
 def _feeding(i: int, block: Block) -> Iterator[Op]:
-    """Likewise."""
+    """First what reads the stream, then the rest."""
     inner = block.feed_forward
     assert isinstance(inner, FeedForward)
     activation = "clamped" if inner.clamped else inner.activation

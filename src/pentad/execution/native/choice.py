@@ -10,7 +10,6 @@ from typing import Final, Literal
 from pentad.errors import Incompatible, UnknownName
 from pentad.execution.native.forms import FORMS
 from pentad.execution.native.library import NEEDS, usable
-from pentad.execution.positions import Alibi
 from pentad.execution.spec import Attention, Block, FeedForward, ModelSpec, Rope
 from pentad.execution.support import first_unsupported, unsupported_parts
 from pentad.execution.weights import WeightSource
@@ -65,8 +64,6 @@ def _mixer_limits(spec: ModelSpec) -> Iterator[str]:
     for mixer, where in reversed(mixers.items()):
         if not isinstance(mixer, Attention):
             yield f"{where} has no attention of keys and values"
-        elif mixer.output_gate:
-            yield f"{where} gates what attention gives"
     if spec.stack.relative is not None:
         yield "its scores have relative biases"
     if not all(block.mixer_norm for block in spec.blocks):
@@ -87,20 +84,8 @@ def _layer_limits(block: Block) -> Iterator[str]:
         yield f"it turns {rope.dim} of {mixer.head_dim} elements of a head"
     if block.shared_norm and block.placement != "pre":
         yield "one norm serves both parts, and stands behind one of them"
-    yield from _score_limits(mixer)
-    if mixer.qk_norm == "all":
-        yield "it normalises queries and keys over all heads"
     if inner.width % _LANES:
         yield f"its feed-forward width {inner.width} is not a multiple of {_LANES}"
-
-
-def _score_limits(mixer: Attention) -> Iterator[str]:
-    if mixer.scale is not None or mixer.score_cap is not None:
-        yield "it caps or scales its attention scores"
-    if mixer.sinks:
-        yield "it has attention sinks"
-    if isinstance(mixer.positions, Alibi):
-        yield "it has ALiBi positions"
 
 
 def unsupported_storage(weights: WeightSource) -> str | None:
@@ -154,7 +139,8 @@ def _encoder_limits(spec: ModelSpec) -> Iterator[str]:
         yield "it scales what it adds"
     if mixer.qkv_bias and not mixer.key_bias:
         yield "its keys have no bias, its queries have"
-    yield from _score_limits(mixer)
+    if mixer.output_gate or not mixer.plain_scores:
+        yield "its attention is more than the softmax of scaled products"
     if mixer.head_dim % _HALF:
         yield f"its head size {mixer.head_dim} is not a multiple of {_HALF}"
     if any(n % _LANES for n in (spec.width, inner.width, mixer.heads * mixer.head_dim)):

@@ -15,6 +15,7 @@ from pentad.execution.native.forms import FORMS, GROUP_ROWS, given_rows
 from pentad.execution.native.library import KernelLibrary
 from pentad.execution.native.packed import PackedCache, forget_pages, mapped_file
 from pentad.execution.native.structs import TENSORS
+from pentad.execution.positions import Alibi, alibi_slopes
 from pentad.execution.quant import dequantize
 from pentad.execution.residency.base import HeldWeights, WeightResidency
 from pentad.execution.spec import Attention, ModelSpec, Rope
@@ -83,7 +84,11 @@ class NativeLoader:
         self, matrices: list[_Matrix], cache: PackedCache | None, residency: WeightResidency
     ) -> HeldWeights:
         for name, layer, size, offset in _vector_sizes(self._spec):
-            self._set_vector(name, layer, size, offset)
+            values = dequantize(self._reader.stored(_canonical(name, layer), (size,)))
+            self._set_vector(name, layer, values + np.float32(offset) if offset else values)
+        for layer, mixer in enumerate(block.mixer for block in self._spec.blocks):
+            if isinstance(mixer, Attention) and isinstance(mixer.positions, Alibi):
+                self._set_vector("slopes", layer, np.array(alibi_slopes(mixer.heads), np.float32))
         self._reader.check_all_read()
         nbytes = matrices[-1].offset + matrices[-1].nbytes + _ALIGNMENT
 
@@ -128,10 +133,9 @@ class NativeLoader:
         rope = mixer.positions if isinstance(mixer, Attention) else None
         return rope.dim if isinstance(rope, Rope) and rope.pairing == "interleaved" else 0
 
-    def _set_vector(self, name: str, layer: int, size: int, offset: float) -> None:
-        values = dequantize(self._reader.stored(_canonical(name, layer), (size,)))
-        values = np.ascontiguousarray(values + np.float32(offset) if offset else values)
-        paired, address = self._paired(name, layer), values.ctypes.data
+    def _set_vector(self, name: str, layer: int, values: npt.NDArray[np.float32]) -> None:
+        values = np.ascontiguousarray(values)
+        size, paired, address = len(values), self._paired(name, layer), values.ctypes.data
         if self._functions.pentad_set(
             self._model, TENSORS[name], layer, FORMS["F32"].code, address, 1, size, paired
         ):

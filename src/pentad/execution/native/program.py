@@ -44,6 +44,7 @@ def _packed(op: Op) -> ProgramOp:
         window=op.window or 0,
         apart=int(op.apart),
         offset=op.offset,
+        gated=int(op.gated),
         eps=0.0 if norm is None else norm.eps,
         scale=op.scale,
         cap=op.cap or 0.0,

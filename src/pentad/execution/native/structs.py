@@ -6,7 +6,7 @@ import ctypes
 from types import MappingProxyType
 from typing import Final
 
-INTERFACE: Final = 10
+INTERFACE: Final = 11
 """PENTAD_INTERFACE of native.h. A library built from another one is refused."""
 
 _i32, _u64, _f64, _address = ctypes.c_int32, ctypes.c_uint64, ctypes.c_double, ctypes.c_void_p
@@ -164,6 +164,7 @@ class ProgramOp(ctypes.Structure):
         ("window", _i32),
         ("apart", _i32),
         ("offset", _i32),
+        ("gated", _i32),
         ("eps", ctypes.c_float),
         ("scale", ctypes.c_float),
         ("cap", ctypes.c_float),
@@ -179,7 +180,7 @@ OPS: Final = MappingProxyType(
         for code, kind in enumerate(
             (
                 *("embed", "norm", "qkv", "attend", "out", "gate_up", "down", "head"),
-                *("positions", "renorm", "add", "up"),
+                *("positions", "renorm", "add", "up", "attn_gate"),
             )
         )
     }
@@ -235,6 +236,7 @@ TENSORS: Final = MappingProxyType(
                 *("o.bias", "gate.bias", "up.bias", "down.bias", "head.bias", "final_norm.bias"),
                 *("attn_norm.bias", "ffn_norm.bias", "attn_out_norm", "attn_out_norm.bias"),
                 *("ffn_out_norm", "ffn_out_norm.bias", "embed_norm", "embed_norm.bias", "positions"),
+                *("attn_gate", "sinks", "slopes"),
             )
         )
     }

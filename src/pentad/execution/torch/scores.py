@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from pentad.execution.mixers import Attention
-from pentad.execution.positions import Alibi, RelativeBuckets
+from pentad.execution.positions import Alibi, RelativeBuckets, alibi_slopes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,11 @@ class ScoreRule:
         """The rule of a layer; None where the fused kernels compute it."""
         if mixer.plain_scores and relative is None:
             return None
-        slopes = alibi_slopes(mixer.heads).to(device) if isinstance(mixer.positions, Alibi) else None
+        slopes = (
+            torch.tensor(alibi_slopes(mixer.heads), device=device)
+            if isinstance(mixer.positions, Alibi)
+            else None
+        )
         scale = mixer.head_dim**-0.5 if mixer.scale is None else mixer.scale
         return cls(scale=scale, cap=mixer.score_cap, slopes=slopes, sinks=sinks, relative=relative)
 
@@ -88,19 +92,6 @@ class ScoreRule:
             weights = scores.softmax(-1)
         context = weights.view(texts, kv_heads, -1, slots) @ values.float()
         return context.view(texts, heads, tokens, dim).to(queries.dtype)
-
-
-def alibi_slopes(heads: int) -> torch.Tensor:
-    """[H] slopes: a geometric series, and every other one of the next where H is no power of two.
-
-    Source: Press et al. 2021, section 3, and the authors' code for other numbers of heads.
-    """
-    power = 1 << (heads.bit_length() - 1)
-
-    def series(count: int) -> list[float]:
-        return [2.0 ** (-8.0 * (i + 1) / count) for i in range(count)]
-
-    return torch.tensor(series(power) + series(2 * power)[0::2][: heads - power])
 
 
 def buckets_of(record: RelativeBuckets, distances: torch.Tensor) -> torch.Tensor:

@@ -40,9 +40,19 @@ class Cache {
   int dim_;
 };
 
-// use(rows, how many of them, scale) for `together` queries at a time, the last ones of a text of `context` tokens.
+// What all queries have in common.
+struct Task {
+  const float* queries;
+  int count, context, window;
+  Scoring scoring;
+  float slope, sink;
+  float* out;
+};
+
+// use(rows, how many of them) for `together` queries at a time, the last ones of a text.
 template <typename Use>
-void in_turn(const float* queries, int dim, int count, int context, int window, float* out, int together, Use&& use) {
+void in_turn(const Task& task, int dim, int together, Use&& use) {
+  const int count = task.count, context = task.context, window = task.window;
   std::vector<uint32_t> pairs(static_cast<size_t>(together * dim / 2));
   std::vector<Row> rows(static_cast<size_t>(together));
   for (int begin = 0; begin < count; begin += together) {
@@ -50,30 +60,31 @@ void in_turn(const float* queries, int dim, int count, int context, int window, 
     for (int n = 0; n < live; n++) {
       uint32_t* own = pairs.data() + n * dim / 2;
       const size_t at = static_cast<size_t>(begin + n) * static_cast<size_t>(dim);
-      write_query(own, queries + at, dim);
+      write_query(own, task.queries + at, dim);
       const int limit = context - count + begin + n + 1;
-      rows[static_cast<size_t>(n)] = {own, window && limit > window ? limit - window : 0, limit, out + at};
+      rows[static_cast<size_t>(n)] = {own, window && limit > window ? limit - window : 0, limit, task.out + at,
+                                       true, task.slope, task.sink};
     }
-    use(rows.data(), live, 1.0f / std::sqrt(static_cast<float>(dim)));
+    use(rows.data(), live);
   }
 }
 
-size_t attend_in_rows(const float* queries, const Pages& pages, int count, int context, int window, float* out) {
-  const int stride = (context + kPage - 1) / kPage * kPage + kPage;
+size_t attend_in_rows(const Task& task, const Pages& pages) {
+  const int stride = (task.context + kPage - 1) / kPage * kPage + kPage;
   Aligned<float> scores(static_cast<size_t>(kRowsTogether) * static_cast<size_t>(stride));
-  in_turn(queries, pages.dim, count, context, window, out, kRowsTogether, [&](const Row* rows, int live, float scale) {
-    attend_rows(rows, live, pages, scale, {scores.data(), stride, nullptr}, {});
+  in_turn(task, pages.dim, kRowsTogether, [&](const Row* rows, int live) {
+    attend_rows(rows, live, pages, task.scoring, {scores.data(), stride, nullptr}, {});
   });
   return scores.size() * sizeof(float) + kRowsTogether * static_cast<size_t>(pages.dim) * sizeof(uint16_t);
 }
 
 #if PENTAD_TILES
-size_t attend_in_tiles(const float* queries, const Pages& pages, int count, int context, int window, float* out) {
+size_t attend_in_tiles(const Task& task, const Pages& pages) {
   Aligned<TileScratch> scratch(1);
   TileShape shape;
-  in_turn(queries, pages.dim, count, context, window, out, kTileRows, [&](const Row* rows, int live, float scale) {
+  in_turn(task, pages.dim, kTileRows, [&](const Row* rows, int live) {
     const Reader reader{pages, 0, live};
-    TileAttention(rows, live, &reader, 1, 0, scale, shape, scratch[0], nullptr).run({});
+    TileAttention(rows, live, &reader, 1, 0, task.scoring, shape, scratch[0], nullptr).run({});
   });
   shape.release();
   return sizeof(TileScratch);
@@ -85,15 +96,17 @@ size_t attend_in_tiles(const float* queries, const Pages& pages, int count, int 
 }  // namespace pentad
 
 extern "C" int64_t pentad_attend(const float* queries, const float* keys, const float* values, int32_t count,
-                                 int32_t context, int32_t dim, int32_t window, int32_t tiled, float* out) {
+                                 int32_t context, int32_t dim, int32_t window, int32_t tiled, float scale, float cap,
+                                 float slope, float sink, float* out) {
   if (count < 1 || count > context || window < 0 || dim < 32 || dim > 256 || dim % 32) return -1;
   return pentad::guarded<int64_t>(-1, [&]() -> int64_t {
     const pentad::Cache cache(keys, values, context, dim);
     const pentad::Pages pages = cache.pages();
-    if (!tiled) return static_cast<int64_t>(pentad::attend_in_rows(queries, pages, count, context, window, out));
+    const pentad::Task task{queries, count, context, window, {scale, cap}, slope, sink, out};
+    if (!tiled) return static_cast<int64_t>(pentad::attend_in_rows(task, pages));
 #if PENTAD_TILES
     if (pentad::Products(1).tiles())
-      return static_cast<int64_t>(pentad::attend_in_tiles(queries, pages, count, context, window, out));
+      return static_cast<int64_t>(pentad::attend_in_tiles(task, pages));
 #endif
     return -1;
   });

@@ -3,6 +3,7 @@
 #pragma once
 #include <algorithm>
 
+#include "activations.h"
 #include "pages.h"
 
 namespace pentad {
@@ -26,6 +27,12 @@ PENTAD_INLINE f32x16 dot_pairs(f32x16 acc, const uint16_t* x, uint32_t y) {
 #endif
 }
 
+// How products become scores.
+struct Scoring {
+  float scale;
+  float cap = 0.0f;  // 0: none
+};
+
 // One query row: its vector as bf16 pairs, and the slots [first, limit) it attends to.
 struct Row {
   const uint32_t* query;  // [D / 2]
@@ -33,7 +40,23 @@ struct Row {
   int limit;
   float* out;             // [D]
   bool counted = true;    // in tallies, where they are kept
+  float slope = 0.0f;     // taken from scores for every slot of distance
+  float sink = -INFINITY;  // a score that takes weight and gives nothing
+
+  bool bent(const Scoring& scoring) const { return scoring.cap != 0.0f || slope != 0.0f; }
 };
+
+// Scores of a row with slots [from, to) that are more than scaled products: scores[i] is that with slot `origin` + i,
+// a product that lacks `factor`.
+inline void bend(const Row& row, const Scoring& scoring, float factor, int origin, float* scores, int from, int to) {
+  alignas(64) constexpr float kLane[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const float inverse = scoring.cap != 0.0f ? 1.0f / scoring.cap : 0.0f;
+  for (int i = from; i < to; i += 16) {
+    f32x16 x = load(scores + i) * factor;
+    if (scoring.cap != 0.0f) x = vtanh(x * inverse) * scoring.cap;
+    store(scores + i, x + (load(kLane) + static_cast<float>(origin + i - (row.limit - 1))) * row.slope);
+  }
+}
 
 // Neighbouring rows [begin, end) of one sequence.
 struct Reader {
@@ -109,7 +132,7 @@ inline float soften(const Row& row, float* scores, int from, int to) {
   for (int i = row.limit; i < to; i++) scores[i] = -INFINITY;
   f32x16 top = splat(-INFINITY);
   for (int i = from; i < to; i += 16) top = vmax(top, load(scores + i));
-  const float m = hmax(top);
+  const float m = std::max(hmax(top), row.sink);
   f32x16 sum = splat(0.0f);
   for (int i = from; i < to; i += 16) {
     const f32x16 x = load(scores + i);
@@ -119,7 +142,8 @@ inline float soften(const Row& row, float* scores, int from, int to) {
     // In place, never ahead of what is still to be read.
     store_as(reinterpret_cast<uint16_t*>(scores) + i, to_bf16(e));
   }
-  return 1.0f / hsum(sum);
+  const float sunk = row.sink == -INFINITY ? 0.0f : std::exp(row.sink - m);
+  return 1.0f / (hsum(sum) + sunk);
 }
 
 // Adds the values of `count` blocks, from `block` on, to the sums in `out` of kN rows.
@@ -197,8 +221,9 @@ inline void count_weights(const Row* rows, int count, const float* inverse, cons
 // At most kRowsTogether rows that read the same pages, which are read, and unpacked, once for all. The keys
 // are followed by the first values, and those by the keys of `after`.
 template <bool kCoded>
-inline void attend(const Row* rows, int count, const Pages& pages, float scale, const Workspace& w,
+inline void attend(const Row* rows, int count, const Pages& pages, const Scoring& scoring, const Workspace& w,
                    const Upcoming& after) {
+  const float scale = scoring.scale;
   int first = rows[0].first, limit = rows[0].limit;
   for (int n = 1; n < count; n++) {
     first = std::min(first, rows[n].first);
@@ -234,6 +259,9 @@ inline void attend(const Row* rows, int count, const Pages& pages, float scale, 
     });
     if (pages.centres) add_centres(rows, count, pages, b, n, scale, w);
   }
+  for (int r = 0; r < count; r++)
+    if (rows[r].bent(scoring))
+      bend(rows[r], scoring, 1.0f, 0, w.scores + static_cast<size_t>(r) * w.stride, begin * kPage, end * kPage);
   float inverse[kRowsTogether];
   for (int r = 0; r < count; r++)
     inverse[r] = soften(rows[r], w.scores + static_cast<size_t>(r) * w.stride, begin * kPage, end * kPage);
@@ -250,12 +278,12 @@ inline void attend(const Row* rows, int count, const Pages& pages, float scale, 
     for (int d = 0; d < pages.dim; d += 16) store(rows[r].out + d, load(rows[r].out + d) * inverse[r]);
 }
 
-inline void attend_rows(const Row* rows, int count, const Pages& pages, float scale, const Workspace& w,
+inline void attend_rows(const Row* rows, int count, const Pages& pages, const Scoring& scoring, const Workspace& w,
                         const Upcoming& after) {
   for (int r = 0; r < count; r += kRowsTogether) {
     const int together = std::min(kRowsTogether, count - r);
-    if (pages.coded) attend<true>(rows + r, together, pages, scale, w, after);
-    else attend<false>(rows + r, together, pages, scale, w, after);
+    if (pages.coded) attend<true>(rows + r, together, pages, scoring, w, after);
+    else attend<false>(rows + r, together, pages, scoring, w, after);
   }
 }
 

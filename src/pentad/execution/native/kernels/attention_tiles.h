@@ -29,10 +29,12 @@ struct SpanPart {
 class TileAttention {
  public:
   // `room` holds kSpanBlocks pages for blocks of codes. The first `common` blocks are the same for all readers.
-  TileAttention(const Row* rows, int count, const Reader* readers, int readers_count, int common, float scale,
+  TileAttention(const Row* rows, int count, const Reader* readers, int readers_count, int common, const Scoring& scoring,
                 TileShape& shape, TileScratch& scratch, uint16_t* room)
       : rows_(rows), count_(count), readers_(readers), readers_count_(readers_count), common_(common),
-        dim_(readers[0].pages.dim), coded_(readers[0].pages.coded), scale_(scale), shape_(shape), s_(scratch),
+        dim_(readers[0].pages.dim), coded_(readers[0].pages.coded), scoring_(scoring),
+        bent_(std::any_of(rows, rows + count, [&](const Row& row) { return row.bent(scoring); })),
+        scale_(bent_ ? 1.0f : scoring.scale), shape_(shape), s_(scratch),
         room_(room) {}
 
   void run(const Upcoming& after) {
@@ -41,7 +43,7 @@ class TileAttention {
       first = std::min(first, rows_[i].first);
       limit_ = std::max(limit_, rows_[i].limit);
       std::memcpy(s_.query + i * dim_, rows_[i].query, sizeof(uint16_t) * static_cast<size_t>(dim_));
-      top_[i] = -INFINITY, total_[i] = 0;
+      top_[i] = rows_[i].sink, total_[i] = rows_[i].sink == -INFINITY ? 0.0f : 1.0f;
     }
     std::memset(s_.sums, 0, sizeof(float) * static_cast<size_t>(count_ * dim_));
     first_block_ = first / kPage;
@@ -136,6 +138,10 @@ class TileAttention {
       if (part.pages->centres) add_centres(part, from, query, scores);
     }
     settle_memory();
+    for (int i = 0; bent_ && i < count_; i++) {
+      const Seen at = seen(i, from);
+      bend(rows_[i], scoring_, scoring_.scale, from, s_.scores + i * kSpan, at.from, at.to);
+    }
   }
   // What the keys are kept without.
   void add_centres(const SpanPart& part, int from, const uint16_t* query, float* scores) {
@@ -262,7 +268,9 @@ class TileAttention {
   const Reader* readers_;
   const int readers_count_, common_, dim_;
   const bool coded_;
-  const float scale_;
+  const Scoring scoring_;
+  const bool bent_;
+  const float scale_;  // that the scores lack
   TileShape& shape_;
   TileScratch& s_;
   uint16_t* room_;

@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define PENTAD_INTERFACE 10  // raise it with every change of this file; structs.py holds the same number
+#define PENTAD_INTERFACE 11  // raise it with every change of this file; structs.py holds the same number
 
 typedef struct pentad_model pentad_model;
 
@@ -50,7 +50,10 @@ enum pentad_tensor {
   PENTAD_FINAL_NORM_BIAS, PENTAD_ATTN_NORM_BIAS, PENTAD_FFN_NORM_BIAS,
   PENTAD_ATTN_OUT_NORM, PENTAD_ATTN_OUT_NORM_BIAS, PENTAD_FFN_OUT_NORM, PENTAD_FFN_OUT_NORM_BIAS,
   PENTAD_EMBED_NORM, PENTAD_EMBED_NORM_BIAS,
-  PENTAD_POSITIONS  // a matrix, a row for every position
+  PENTAD_POSITIONS,  // a matrix, a row for every position
+  PENTAD_ATTN_GATE,  // a matrix: what attention gives is multiplied by the sigmoid of its product
+  PENTAD_SINKS,      // [heads] scores that take weight and give nothing; none: there are no sinks
+  PENTAD_SLOPES      // [heads] of ALiBi: taken from a score times the distance; none: there are no distances
 };
 
 // CLAMPED: gate * sigmoid(1.702 gate) * (up + 1), both cut at 7 (gpt-oss).
@@ -59,7 +62,8 @@ enum pentad_activation { PENTAD_GELU = 0, PENTAD_GELU_TANH, PENTAD_RELU, PENTAD_
 // What a step does, op by op. The order is the caller's (execution/program.py builds it from a ModelSpec).
 enum pentad_op_kind {
   PENTAD_OP_EMBED = 0, PENTAD_OP_NORM, PENTAD_OP_QKV, PENTAD_OP_ATTEND, PENTAD_OP_OUT, PENTAD_OP_GATE_UP,
-  PENTAD_OP_DOWN, PENTAD_OP_HEAD, PENTAD_OP_POSITIONS, PENTAD_OP_RENORM, PENTAD_OP_ADD, PENTAD_OP_UP
+  PENTAD_OP_DOWN, PENTAD_OP_HEAD, PENTAD_OP_POSITIONS, PENTAD_OP_RENORM, PENTAD_OP_ADD, PENTAD_OP_UP,
+  PENTAD_OP_ATTN_GATE
 };
 typedef struct {
   int32_t kind;
@@ -73,9 +77,10 @@ typedef struct {
   int32_t window;      // of attend: tokens that are seen; 0: all
   int32_t apart;       // of out and down: 1 leaves the result for an add, 0 adds it to the residual stream
   int32_t offset;      // of positions: the row of position 0
+  int32_t gated;       // of attend: 1 multiplies what it gives by what attn_gate has left
   float eps;           // of a norm; of qkv: of the norms of heads
-  float scale;         // factor of what embed and head give, and of what out, down and add bring to the stream
-  float cap;           // of head: logits z become cap * tanh(z / cap); 0: they do not
+  float scale;         // factor of what embed and head give, of what out, down and add bring to the stream, of scores
+  float cap;           // of head and attend: logits or scores z become cap * tanh(z / cap); 0: they do not
 } pentad_op;
 
 typedef struct {
@@ -223,10 +228,12 @@ int32_t pentad_time_products(int32_t format, int32_t rows, int32_t cols, int32_t
 double pentad_time_read(size_t bytes, int32_t passes, int32_t threads, int32_t repeats);
 // Attention of one head alone, on one thread, as a step computes it: queries [count][dim] are those of
 // the last `count` of `context` keys and values [context][dim], and each sees the `window` (0: all) up to
-// its own. `tiled`: as of a prompt on AMX. Returns the bytes of memory that it works in beside
+// its own. Scores are products times `scale`, then capped and less `slope` times the distance, as of an op; a `sink` of
+// minus infinity is none. `tiled`: as of a prompt on AMX. Returns the bytes of memory that it works in beside
 // the pages, or -1: sizes that do not fit, no tiles here, or memory ran out.
 int64_t pentad_attend(const float* queries, const float* keys, const float* values, int32_t count, int32_t context,
-                      int32_t dim, int32_t window, int32_t tiled, float* out);
+                      int32_t dim, int32_t window, int32_t tiled, float scale, float cap, float slope, float sink,
+                      float* out);
 size_t pentad_weight_bytes(const pentad_model*);
 size_t pentad_block_bytes(const pentad_model*);
 // The keys and values of one block and head as attention reads them, as block `place` of a text (pages.h):
@@ -236,6 +243,9 @@ int pentad_read_block(pentad_model*, int32_t layer, int32_t head, int32_t block,
 // over queries and over the heads that share keys, [count][16]. Drafts do not count as queries, since they may be
 // rejected. The sums are the same whatever the number of threads. -1: a page out of range, or no count is kept.
 int pentad_page_scores(const pentad_model*, const int32_t* pages, int32_t count, double* out);
+// What a feed-forward makes of `count` values, a multiple of 16, of its gate and of what stands beside it; or, with `up`
+// null, of values without a gate.
+void pentad_activate(int32_t activation, const float* gate, const float* up, int32_t count, float* out);
 // The 8-bit codes [dim] of one token's key or value and their step in bf16.
 void pentad_code_row(const float* x, int32_t dim, int8_t* codes, uint16_t* step);
 const char* pentad_kernels(void);  // e.g. "avx512-vnni+amx-bf16"

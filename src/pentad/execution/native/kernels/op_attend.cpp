@@ -40,20 +40,31 @@ Upcoming upcoming(const Step& s, const Item& item, int layer, int window) {
   return found;
 }
 
-void compute(Step& s, Gathered& g, [[maybe_unused]] const Item& item, float scale, const Upcoming& after, int rank) {
+// What attention gives for a head of a token, times the gate of these columns.
+void gate(const Step& s, int token, int head, float* x) {
+  const float* open = s.gates.data() + static_cast<size_t>(token) * s.q_dim + head * s.c.head_dim;
+  for (int d = 0; d < s.c.head_dim; d += 16) store(x + d, load(x + d) * load(open + d));
+}
+
+void compute(Step& s, const Op& op, Gathered& g, [[maybe_unused]] const Item& item, const Upcoming& after, int rank) {
+  const Scoring scoring{op.scale, op.cap};
   Scratch& own = s.own(rank);
   const Workspace workspace{own.scores.data(), s.score_stride, own.room.data()};
 #if PENTAD_TILES
   if (s.products.tiles())
-    TileAttention(g.rows, g.count, g.readers, g.readers_count, item.common, scale, s.products.shape(rank), own.tiles,
+    TileAttention(g.rows, g.count, g.readers, g.readers_count, item.common, scoring, s.products.shape(rank), own.tiles,
                   workspace.room)
         .run(after);
   else
 #endif
-    attend_rows(g.rows, g.count, g.readers[0].pages, scale, workspace, after);
+    attend_rows(g.rows, g.count, g.readers[0].pages, scoring, workspace, after);
   const Input next = s.input(s.q_dim);
   const int per_head = s.c.head_dim / kBlock;
-  for (int i = 0; i < g.count; i++) next.put(g.rows[i].out, g.places[i].first, g.places[i].second * per_head, per_head);
+  for (int i = 0; i < g.count; i++) {
+    const auto [token, head] = g.places[i];
+    if (op.gated) gate(s, token, head, g.rows[i].out);
+    next.put(g.rows[i].out, token, head * per_head, per_head);
+  }
   g.count = g.readers_count = 0;
 }
 
@@ -64,7 +75,7 @@ void attend(Step& s, const Op& op, int rank) {
   const pentad_batch& b = *s.batch;
   const AttentionPlan& plan = s.plan;
   const int dim = s.c.head_dim, group = plan.group();
-  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
+  const std::vector<float>&slopes = op.weights->slopes, &sinks = op.weights->sinks;
   const int window = op.window, most = s.products.tiles() ? kTileRows : kRowsAtOnce;
   Scratch& own = s.own(rank);
   own.unpacked.sequence = -1;
@@ -92,14 +103,16 @@ void attend(Step& s, const Op& op, int rank) {
       write_query(query, s.head_row(head, t), dim);
       const bool drafted = b.drafted && token >= tokens - b.drafted[sequence];
       g.rows[g.count] = {query, window && limit > window ? limit - window : 0, limit,
-                         s.attended.data() + static_cast<size_t>(t) * s.q_dim + head * dim, !path && !drafted};
+                         s.attended.data() + static_cast<size_t>(t) * s.q_dim + head * dim, !path && !drafted,
+                         slopes.empty() ? 0.0f : slopes[static_cast<size_t>(head)],
+                         sinks.empty() ? -INFINITY : sinks[static_cast<size_t>(head)]};
       g.places[g.count++] = {t, head};
       g.readers[g.readers_count - 1].end = g.count;
       // A token of a tree has pages of its own, so the rows in front of its next head wait for nothing.
       const bool alone = b.tree_slots && (r + 1) % group == 0 && (path || next_path(b, t));
       // The rows of a member stay together where they fit.
       const int next = (r + 1) % member_rows ? 1 : std::min(member_rows, most);
-      if (r + 1 == item.rows_end || alone || g.count + next > most) compute(s, g, item, scale, after, rank);
+      if (r + 1 == item.rows_end || alone || g.count + next > most) compute(s, op, g, item, after, rank);
     }
   }
   s.team.barrier();

@@ -65,41 +65,76 @@ void write_head(Step& s, int layer, int head, bool key, int row) {
   }
 }
 
+// Queries, keys or values: their weights, and where their heads lie among those of a step.
+struct Part {
+  const Weights& w;
+  const std::vector<float>&bias, &norm;
+  int first, count;
+  int from = 0, to = 0;  // those of this thread
+};
+
+// Whether one norm goes over all heads of a token.
+bool over_all(const Step& s, const Part& part) { return part.norm.size() > static_cast<size_t>(s.c.head_dim); }
+
+float* squares_of(Step& s, int row) { return s.squares.data() + static_cast<size_t>(row) * static_cast<size_t>(s.batch->tokens); }
+
+void multiply(Step& s, const Part& part, const Input& in, int rank) {
+  const int per_head = s.c.head_dim / kRows;
+  s.products.multiply(part.w.matrix, in, part.from * per_head, part.to * per_head, rank, [&](int group, int t, f32x16 v) {
+    if (!part.bias.empty()) v += load(part.bias.data() + group * kRows);
+    store(s.head_row(part.first + group / per_head, t) + group % per_head * kRows, v);
+  });
+}
+
+// Norms a head of a token. What a norm over all heads divides by is made of the squares of each.
+void normalise(Step& s, const Op& op, const Part& part, int head, int token, float* x) {
+  const int dim = s.c.head_dim;
+  if (!over_all(s, part)) return rms_row(dim, op.eps, x, part.norm, x);
+  float sum = 0.0f;
+  for (int h = 0; h < part.count; h++) sum += squares_of(s, part.first + h)[token];
+  scale_row(dim, rms_factor(sum, part.count * dim, op.eps), x, part.norm.data() + head * dim, x);
+}
+
+// Norms, turns and writes the heads of this thread.
+void finish(Step& s, const Op& op, const Part& part) {
+  const Rotation* rotation = s.cache.rotation(op.rotation);
+  const bool key = part.first == s.c.heads, value = part.first > s.c.heads;
+  for (int h = part.from; h < part.to; h++) {
+    for (int t = 0; t < s.batch->tokens; t++) {
+      float* x = s.head_row(part.first + h, t);
+      if (!part.norm.empty()) normalise(s, op, part, h, t, x);
+      if (!value && rotation) rotate_pairs(rotation->dim() / 2, rotation->at(s.batch->positions[t]), x);
+      if (!value && s.cache.coded()) rotate(x, s.c.head_dim);
+    }
+    if (key || value) write_head(s, op.layer, h, key, part.first + h);
+  }
+}
+
 }  // namespace
 
 // Whole heads: RoPE and the cache write follow in the same thread.
 void qkv(Step& s, const Op& op, int rank) {
-  const int layer = op.layer;
   const LayerWeights& l = *op.weights;
   const Input in = s.normed(rank);
-  const int per_head = s.c.head_dim / kRows;
   const std::vector<float> no_norm;
-  const Rotation* rotation = s.cache.rotation(op.rotation);
   const int begin = first_head(s, rank), end = first_head(s, rank + 1);
-  const struct {
-    const Weights& w;
-    const std::vector<float>&bias, &norm;
-    int first, count;
-  } parts[3] = {{l.q, l.q_bias, l.q_norm, 0, s.c.heads},
-                {l.k, l.k_bias, l.k_norm, s.c.heads, s.c.kv_heads},
-                {l.v, l.v_bias, no_norm, s.c.heads + s.c.kv_heads, s.c.kv_heads}};
-  for (auto& part : parts) {
-    const int from = std::max(begin, part.first) - part.first, to = std::min(end, part.first + part.count) - part.first;
-    if (from >= to) continue;
-    s.products.multiply(part.w.matrix, in, from * per_head, to * per_head, rank, [&](int group, int t, f32x16 v) {
-      if (!part.bias.empty()) v += load(part.bias.data() + group * kRows);
-      store(s.head_row(part.first + group / per_head, t) + group % per_head * kRows, v);
-    });
-    const bool key = part.first == s.c.heads, value = part.first > s.c.heads;
-    for (int h = from; h < to; h++) {
-      for (int t = 0; t < s.batch->tokens; t++) {
-        float* x = s.head_row(part.first + h, t);
-        if (!part.norm.empty()) rms_row(s.c.head_dim, op.eps, x, part.norm, x);
-        if (!value && rotation) rotate_pairs(rotation->dim() / 2, rotation->at(s.batch->positions[t]), x);
-        if (!value && s.cache.coded()) rotate(x, s.c.head_dim);
-      }
-      if (key || value) write_head(s, layer, h, key, part.first + h);
-    }
+  Part parts[3] = {{l.q, l.q_bias, l.q_norm, 0, s.c.heads},
+                   {l.k, l.k_bias, l.k_norm, s.c.heads, s.c.kv_heads},
+                   {l.v, l.v_bias, no_norm, s.c.heads + s.c.kv_heads, s.c.kv_heads}};
+  const bool all = over_all(s, parts[0]);
+  for (Part& part : parts) {
+    part.from = std::max(begin, part.first) - part.first;
+    part.to = std::max(part.from, std::min(end, part.first + part.count) - part.first);
+    if (part.from >= part.to) continue;
+    multiply(s, part, in, rank);
+    if (!all) finish(s, op, part);
+    for (int h = part.from; all && !part.norm.empty() && h < part.to; h++)
+      for (int t = 0; t < s.batch->tokens; t++)
+        squares_of(s, part.first + h)[t] = sum_of_squares(s.c.head_dim, s.head_row(part.first + h, t));
+  }
+  if (all) {
+    s.team.barrier();
+    for (const Part& part : parts) finish(s, op, part);
   }
   s.team.barrier();
 }

@@ -17,14 +17,17 @@ struct OpKind {
 constexpr OpKind kOps[] = {{embed, kEmbed, false}, {norm, kPhases, true},       {qkv, kQkv, true},
                            {attend, kAttention, true}, {out, kOut, true},       {gate_up, kGateUp, true},
                            {down, kDown, true},    {head, kHead, false},        {positions, kEmbed, false},
-                           {renorm, kPhases, true}, {add, kPhases, true},       {up, kGateUp, true}};
+                           {renorm, kPhases, true}, {add, kPhases, true},       {up, kGateUp, true},
+                           {attn_gate, kQkv, true}};
 constexpr int kKinds = static_cast<int>(std::size(kOps));
-static_assert(kKinds == PENTAD_OP_UP + 1);
+static_assert(kKinds == PENTAD_OP_ATTN_GATE + 1);
 
 bool fits(const Weights& w, int rows, int cols) {
   return w.matrix.data && w.matrix.rows == pad(rows, kRows) && w.matrix.cols == cols;
 }
 bool fits(const std::vector<float>& v, int size) { return v.size() == static_cast<size_t>(size); }
+// Vectors are kept in whole groups of rows.
+bool fits_padded_or_none(const std::vector<float>& v, int size) { return v.empty() || fits(v, pad(size, kRows)); }
 bool fits_or_none(const std::vector<float>& v, int size) { return v.empty() || fits(v, size); }
 
 bool complete_norm(const Op& op, int width) {
@@ -33,8 +36,9 @@ bool complete_norm(const Op& op, int width) {
 
 bool complete_qkv(const pentad_config& c, const LayerWeights& l) {
   const int q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
-  for (const auto* norm : {&l.q_norm, &l.k_norm})
-    if (!fits_or_none(*norm, c.head_dim)) return false;
+  // Norms of each head, or over all of them.
+  const bool all = fits(l.q_norm, q) && fits(l.k_norm, kv);
+  if (!all && !(fits_or_none(l.q_norm, c.head_dim) && fits_or_none(l.k_norm, c.head_dim))) return false;
   return fits(l.q, q, c.width) && fits(l.k, kv, c.width) && fits(l.v, kv, c.width) && fits_or_none(l.q_bias, q) &&
          fits_or_none(l.k_bias, kv) && fits_or_none(l.v_bias, kv);
 }
@@ -74,6 +78,9 @@ bool complete(const pentad_config& c, const ModelWeights& weights, const Op& op)
       return m.data && m.cols == c.width && m.rows >= c.max_context + op.offset;
     }
     case PENTAD_OP_QKV: return complete_qkv(c, *op.weights);
+    case PENTAD_OP_ATTN_GATE: return fits(op.weights->attn_gate, c.heads * c.head_dim, c.width);
+    case PENTAD_OP_ATTEND:
+      return fits_padded_or_none(op.weights->slopes, c.heads) && fits_padded_or_none(op.weights->sinks, c.heads);
     case PENTAD_OP_OUT:
       return fits(op.weights->o, c.width, c.heads * c.head_dim) && fits_or_none(op.weights->o_bias, c.width);
     case PENTAD_OP_GATE_UP: return complete_inner(c, *op.weights, true);

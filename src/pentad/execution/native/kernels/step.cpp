@@ -27,6 +27,7 @@ Step::Step(const pentad_config& c, Team& team, Products& products, const ModelWe
 
 void Step::take(const std::vector<Op>& program) {
   parts = std::any_of(program.begin(), program.end(), [](const Op& op) { return op.apart != 0; });
+  gated = std::any_of(program.begin(), program.end(), [](const Op& op) { return op.kind == PENTAD_OP_ATTN_GATE; });
   plan.set_windowed(std::any_of(program.begin(), program.end(), [](const Op& op) { return op.window != 0; }));
   capacity = 0;
   reserve(c.max_tokens);
@@ -39,6 +40,8 @@ void Step::reserve(int tokens) {
   const size_t n = static_cast<size_t>(rows);
   x.resize(n * c.width);
   if (parts) part.resize(n * c.width);
+  if (gated) gates.resize(n * q_dim);
+  squares.resize(n * static_cast<size_t>(c.heads + c.kv_heads));
   qkv.resize(n * (q_dim + 2 * kv_dim));
   attended.resize(n * q_dim);
   inputs.reserve(n, wide, products.tiles());

@@ -101,7 +101,9 @@ struct Step {
   AttentionPlan plan;
   Aligned<float> x;                // [tokens][width], the residual stream
   Aligned<float> part;             // likewise, what is yet to be added to it; only where an op leaves it apart
-  bool parts = false;              // ... which the program has
+  Aligned<float> gates;            // [tokens][heads * head_dim], of what attention gives; only where an op makes them
+  bool parts = false, gated = false;  // whether the program has such ops
+  std::vector<float> squares;      // [heads and key/value heads][tokens] sums of squares, for norms over all heads
   Aligned<float> qkv;              // [heads and key/value heads twice][tokens][head_dim]
   Aligned<float> attended;         // [tokens][heads * head_dim]
   InputBuffer inputs;              // of every product but the last of the feed-forward
@@ -176,6 +178,8 @@ void positions(Step& s, const Op& op, int rank);
 void norm(Step& s, const Op& op, int rank);
 // Normalised inputs to queries, keys and values; RoPE, and keys and values to their slots.
 void qkv(Step& s, const Op& op, int rank);
+// Normalised inputs to the gates of what attention gives.
+void attn_gate(Step& s, const Op& op, int rank);
 // Queries with the slots that they see, into the inputs.
 void attend(Step& s, const Op& op, int rank);
 // The residual stream, normalised where it stands.

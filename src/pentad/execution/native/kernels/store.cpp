@@ -1,6 +1,7 @@
 // The parts of the C interface that need no model: layout, sizes, checksums, draws from given logits.
 #include <cstring>
 
+#include "activations.h"
 #include "native.h"
 #include "pack.h"
 #include "sampling.h"
@@ -47,6 +48,13 @@ uint64_t pentad_checksum(const void* data, size_t bytes) {
   for (size_t i = 0; i < 8; i++) sum = mix(sum, lane[i]);
   for (; at < bytes; at++) sum = mix(sum, p[at]);
   return sum ^ sum >> 32;
+}
+
+void pentad_activate(int32_t activation, const float* gate, const float* up, int32_t count, float* out) {
+  for (int32_t i = 0; i < count; i += 16) {
+    const pentad::f32x16 y = pentad::activate(pentad::load(gate + i), activation);
+    pentad::store(out + i, up ? y * pentad::gated(pentad::load(up + i), activation) : y);
+  }
 }
 
 int32_t pentad_draw(const float* logits, int32_t vocab, const pentad_draws* draws) {

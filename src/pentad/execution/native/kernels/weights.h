@@ -21,11 +21,12 @@ struct NormWeights {
 };
 
 struct LayerWeights {
-  Weights q, k, v, o, gate, up, down;
+  Weights q, k, v, o, gate, up, down, attn_gate;
   NormWeights attn_norm, ffn_norm, attn_out_norm, ffn_out_norm;
-  std::vector<float> q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias, q_norm, k_norm;
+  std::vector<float> q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias, q_norm, k_norm, sinks,
+      slopes;
 
-  std::array<const Weights*, 7> matrices() const { return {&q, &k, &v, &o, &gate, &up, &down}; }
+  std::array<const Weights*, 8> matrices() const { return {&q, &k, &v, &o, &gate, &up, &down, &attn_gate}; }
 };
 
 class ModelWeights {
