@@ -119,9 +119,9 @@ def test_what_no_runner_computes_is_refused_by_the_name_of_the_part(name: str, p
 @pytest.mark.parametrize(
     ("name", "part"),
     [
-        ("gemma_2_2b", "it caps or scales its attention scores"),
-        ("gemma_3_1b", "it caps or scales its attention scores"),
-        ("bloom_560m", "it has ALiBi positions"),
+        ("gemma_2_2b", None),
+        ("gemma_3_1b", None),
+        ("bloom_560m", None),
         ("gpt_2", None),
         ("falcon_7b", None),
         ("gpt_j_6b", None),
