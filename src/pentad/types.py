@@ -241,6 +241,8 @@ class Request:
     """Whose request this is: isolates the prefix cache, quotas and records."""
     cache_salt: str = ""
     """Narrows prefix sharing further within the tenant."""
+    adapter: str = ""
+    """Key of the low-rank adapter that computes the answer; set where the served name stands for one."""
     priority: int = 0
     """Lower runs first, as in vLLM."""
     prediction: str = ""

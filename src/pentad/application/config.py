@@ -89,6 +89,9 @@ class EngineSettings(_Section):
     """Models that draft, with the tokenizer of the served ones: name, reference or path."""
     draft_tokens: int = Field(default=16, ge=1, le=64)
     """Tokens drafted per sequence and step, at most; measured gain and cost choose how many."""
+    adapters: dict[str, str] = Field(default_factory=dict)
+    """Low-rank adapters as base:name to their file or folder; each is served under that name, together with
+    its base in one batch. They are computed by PyTorch."""
     backend: Literal["engine", "llamacpp"] = "engine"
     """What computes local models: Pentad's own engine, or llama.cpp (extra `llamacpp`)."""
     transport: Strategy = Choice(name="shared-memory")

@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from pentad import choice
-from pentad.application.config import Settings
+from pentad.application.config import EngineSettings, Settings
 from pentad.application.local_backend import in_worker, local_backend
 from pentad.application.model_memory import encoder_need, engine_need, models_budget
 from pentad.errors import Forbidden, ModelNotFound, PentadError
 from pentad.execution.backend import Backend, Capabilities, Embedder
 from pentad.execution.loop import EngineDriver
 from pentad.execution.worker.interpreters import Interpreters
+from pentad.model.adapters import adapter_key
 from pentad.model.backends.codec import FORMATS
 from pentad.model.backends.engine import EngineBackend, NoEngine
-from pentad.model.backends.pooled import PooledBackend, PooledEmbedder
+from pentad.model.backends.pooled import AdaptedBackend, PooledBackend, PooledEmbedder
 from pentad.model.embedding import LocalEmbedder
 from pentad.model.facts import ModelFacts, facts_of
 from pentad.model.in_place import in_place, is_folder_of_models, models_in
@@ -105,6 +106,7 @@ class LocalModels:
             made = await asyncio.to_thread(self._added, one)
             if isinstance(made, PooledBackend):
                 backends[one.stored.name] = made
+                backends |= self._adapted(one.stored.name, made)
             elif made is not None:
                 embedders[one.stored.name] = made
             if one.named and made is not None and self._fits_beside(made.slot.need):
@@ -118,6 +120,23 @@ class LocalModels:
             if failure is not None and name in (next(iter(backends), None), self._settings.embedding_model):
                 raise failure
         return backends, embedders
+
+    def _adapted(self, name: str, base: PooledBackend) -> dict[str, Backend]:
+        """The model once more for each of its adapters. Raises BadModelFile for one that is not there."""
+        found: dict[str, Backend] = {}
+        for adapter, path in self._adapters_of(name).items():
+            found[adapter] = AdaptedBackend(adapter_key(path, adapter), base, name=adapter)
+        return found
+
+    def _adapters_of(self, name: str) -> dict[str, str]:
+        """Name to path of the adapters whose base is this model."""
+        listed = self._settings.engine.adapters.items()
+        return {adapter: path for adapter, path in listed if adapter.partition(":")[0] == name}
+
+    def _engine(self, name: str) -> EngineSettings:
+        """The engine's settings for one model: of the adapters, its own."""
+        engine = self._settings.engine
+        return engine.model_copy(update={"adapters": self._adapters_of(name)}) if engine.adapters else engine
 
     def _embedding_model(self) -> list[Found]:
         """The embedding model; none where nobody asked for one and the default is not here."""
@@ -172,7 +191,7 @@ class LocalModels:
         return made
 
     def _generator(self, stored: StoredModel, files: ModelFiles) -> PooledBackend:
-        engine = self._settings.engine
+        engine = self._engine(stored.name)
         need = engine_need(
             files, engine, budget_bytes=self.pool.budget_bytes, worker=self._workers is not None
         )
@@ -257,7 +276,7 @@ class LocalModels:
         kv_bytes = settings.engine.kv_bytes or (need and need.kv_bytes) or None
         return local_backend(
             self._open.pop(stored.name) if stored.name in self._open else self._store.open(stored),
-            settings.engine.model_copy(update={"kv_bytes": kv_bytes}),
+            self._engine(stored.name).model_copy(update={"kv_bytes": kv_bytes}),
             drafts=[open_model(draft.path, name=draft.name) for draft in drafts],
             packed_folder=settings.packed_folder,
             drain_s=settings.server.drain_s,

@@ -9,6 +9,7 @@ import psutil
 from pentad.application.config import EngineSettings, Settings
 from pentad.application.runners import choose, engine_limits, kv_element_bytes
 from pentad.execution.memory import free_bytes
+from pentad.model.adapters import adapter_bytes
 from pentad.model.loading import ModelFiles
 from pentad.resource.model_slot import MemoryNeed
 from pentad.resource.sizing import AVAILABLE_SHARE, kv_cache_bytes
@@ -55,8 +56,10 @@ def engine_need(
     if choice.device != "cpu":
         return MemoryNeed(weights_bytes=0, process_bytes=process)
     weights = files.size_bytes
+    for path in settings.adapters.values():
+        weights += adapter_bytes(path)
     if choice.runner == "torch":
-        weights = max(weights, files.spec.parameters * _FLOAT_BYTES[settings.weight_dtype])
+        weights += max(0, files.spec.parameters * _FLOAT_BYTES[settings.weight_dtype] - files.size_bytes)
     spare = max(0, budget_bytes - weights - process)
     kv_bytes, _ = kv_cache_bytes(
         files.spec,

@@ -14,6 +14,7 @@ from pentad.application.config import EngineSettings
 from pentad.application.speculation import NONE, make_speculation
 from pentad.choice import Choice, build
 from pentad.errors import Incompatible
+from pentad.execution.adapters import adapters_of
 from pentad.execution.engine import Engine
 from pentad.execution.kernels.base import Kernel
 from pentad.execution.kv.policy import KVPolicy
@@ -25,6 +26,7 @@ from pentad.execution.native.packed import PackedCache, file_identity
 from pentad.execution.residency.base import PACKED_FILE
 from pentad.execution.runner import Runner
 from pentad.execution.scheduling import EngineLimits
+from pentad.model.adapters import open_adapter
 from pentad.model.files.gguf_parts import part_paths
 from pentad.model.loading import ModelFiles
 from pentad.model.stored import check_blobs
@@ -43,6 +45,8 @@ def choose(files: ModelFiles, settings: EngineSettings) -> RunnerChoice:
     """
     # All native kernels have the same ops; which of them the CPU runs is chosen below.
     unsupported = build("kernel", Choice(name="portable")).unsupported(files.spec, files.weights)
+    if settings.adapters:
+        unsupported = unsupported or "adapters are computed by PyTorch"
     choice = choose_runner(
         settings.kernels,
         unsupported,
@@ -77,6 +81,9 @@ def load_engine(
         check_combination(policy, files.spec, speculation=settings.speculation.name != NONE)
     load = partial(load_runner, limits=limits, packed_folder=packed_folder)
     runner = load(files, settings)
+    if (room := adapters_of(runner)) is not None:
+        for name, path in settings.adapters.items():
+            room.put(open_adapter(path, name=name, base=files))
     speculation = make_speculation(settings, files, runner, drafts, load, kv_element_bytes)
     return Engine(
         runner,
@@ -170,6 +177,7 @@ def load_runner(
         options |= {"cache": cache, "residency": residency}
     else:
         options["device"] = choice.device
+        options["adapters"] = bool(settings.adapters)
     kernel: Kernel = build("kernel", Choice(name=choice.kernels or "torch"))
     runner = kernel.load(files.spec, files.weights, kv_bytes=kv_bytes, threads=settings.threads, **options)
     if (put := getattr(runner, "weights_decision", None)) is not None:

@@ -62,6 +62,7 @@ async def build(
     async with AsyncExitStack() as undo:
         found = await asyncio.to_thread(found_models, store, settings)
         _check_names(settings, [one.stored.name for one in found])
+        _check_adapters(settings, [one.stored.name for one in found])
         fleet = _fleet(settings, clock)
         local = LocalModels(store, settings, clock=clock, workers=workers)
         undo.push_async_callback(local.pool.close)
@@ -193,6 +194,18 @@ def _qualities(settings: Settings, store: ModelStore, served: Iterable[str]) -> 
     """What is said of the quality of served models: by the settings of remote ones, else by the catalogue."""
     known = {name: store.catalogue[name].quality for name in served if name in store.catalogue}
     return known | {b.name: b.quality for b in settings.backends if b.quality is not None}
+
+
+def _check_adapters(settings: Settings, local: Sequence[str]) -> None:
+    """Raises InvalidRequest for an adapter of no model."""
+    for name in settings.engine.adapters:
+        base, colon, own = name.partition(":")
+        if base not in local or not colon or not own:
+            raise InvalidRequest(
+                f"the adapter {name!r} belongs to no model that is served",
+                hint=f"call it BASE:NAME, with BASE one of: {', '.join(local)}",
+                param="engine.adapters",
+            )
 
 
 def _price(setting: ModelPrice) -> Price:

@@ -102,6 +102,8 @@ class RaggedBatch:
     """[S] where each sequence's state lies, of models that have one; a text that begins finds it empty."""
     state_saves: Int32 | None = None
     """[n, 3] sequence, tokens of it in this step, and the row that takes the state behind these; in order."""
+    adapters: tuple[str, ...] | None = None
+    """[S] key of each sequence's adapter, empty where it has none; None where nobody has one."""
     head_slots: HeadSlots | None = None
     """Of the last J sequences, whose heads hold different tokens; None where there are none. Each of them
     has one token, which sees every slot of each head. Their `slots` and `block_tables` are -1."""

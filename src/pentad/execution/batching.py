@@ -90,6 +90,7 @@ def ragged_batch(work: Work, tables: npt.NDArray[np.int32], block_size: int) -> 
         tree_masks=tree_masks,
         embeddings=embeddings,
         embedding_rows=embedding_rows,
+        adapters=_adapters(work),
     )
 
 
@@ -99,6 +100,11 @@ def with_states(batch: RaggedBatch, work: Work, cache: KVCache) -> RaggedBatch:
     saves = [(i, at, row) for i, (seq, count) in enumerate(work) for at, row in cache.saves(seq, count)]
     found = np.array(saves, dtype=np.int32).reshape(-1, 3) if saves else None
     return replace(batch, state_rows=rows, state_saves=found)
+
+
+def _adapters(work: Work) -> tuple[str, ...] | None:
+    found = tuple(seq.adapter for seq, _ in work)
+    return found if any(found) else None
 
 
 def policy_batch(work: Work, cache: PolicyCache, block_size: int) -> RaggedBatch:
@@ -127,6 +133,7 @@ def policy_batch(work: Work, cache: PolicyCache, block_size: int) -> RaggedBatch
         logit_rows=np.concatenate((whole.logit_rows, np.array(drawing, dtype=np.int32))),
         embeddings=whole.embeddings,
         embedding_rows=rows,
+        adapters=_adapters(work),
         head_slots=slots,
     )
 

@@ -14,6 +14,7 @@ from pentad.errors import (
     Overloaded,
     Unavailable,
 )
+from pentad.execution.adapters import check_adapter
 from pentad.execution.counters import Counters
 from pentad.execution.embedded import check_embedded
 from pentad.execution.positions import Alibi
@@ -74,6 +75,8 @@ def check_requests(requests: Sequence[TokenRequest], runner: Runner, limits: Eng
         _check_tokens(request, runner.spec.vocab_size)
         if request.embedded:
             check_embedded(request, runner)
+        if request.adapter:
+            check_adapter(request.adapter, runner)
         _check_length(request, runner)
         check_sampling(request.sampling)
 

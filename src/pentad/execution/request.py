@@ -123,6 +123,8 @@ class TokenRequest:
     and watcher stand behind it, too. Counts as generated in every respect, but is not given out."""
     embedded: tuple[EmbeddedSpan, ...] = ()
     """Spans of the prompt with inputs of their own, in order of position and apart."""
+    adapter: str = ""
+    """Key of the runner's adapter that its tokens are computed with; empty: none."""
     guide: Guide | None = None
     """What constraint and watcher are made of where the engine is in another process; read by its driver."""
 

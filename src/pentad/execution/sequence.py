@@ -53,6 +53,7 @@ class Sequence:
         "_seen",
         "_steady_row",
         "_temperature",
+        "adapter",
         "arrived_s",
         "blocks",
         "chunk_ended_s",
@@ -94,6 +95,7 @@ class Sequence:
         self.order = order
         self.tokens: list[int] = [*request.prompt, *request.generated]
         self.prompt_tokens = len(request.prompt)
+        self.adapter = request.adapter
         self.embedded = request.embedded
         self.num_computed: int = 0
         self.blocks: list[int] = []

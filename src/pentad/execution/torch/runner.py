@@ -21,6 +21,7 @@ from pentad.execution.sampling import draw_batch
 from pentad.execution.spec import Attention, ModelSpec
 from pentad.execution.support import check_supported
 from pentad.execution.threads import ThreadChoice
+from pentad.execution.torch.adapters import TorchAdapters, adapted
 from pentad.execution.torch.attention import PagedAttention
 from pentad.execution.torch.cache import KVCache
 from pentad.execution.torch.decode import DecodeKernel, decode_kernel
@@ -50,6 +51,7 @@ class TorchRunner:
         kernel: attends for decoding sequences; None leaves it to PyTorch.
         steps: computes the steps that only decode; None computes all in the same way.
         draws_there: whether tokens are drawn where the logits are, so that only ids leave the device.
+        adapters: that the program's matrices are open to; None where they are not.
     """
 
     takes_embeddings = True
@@ -63,7 +65,9 @@ class TorchRunner:
         kernel: DecodeKernel | None = None,
         steps: DecodeSteps | None = None,
         draws_there: bool = False,
+        adapters: TorchAdapters | None = None,
     ) -> None:
+        self.adapters = adapters
         self._threads = threads
         self._draws_there = draws_there
         self._kernel = kernel
@@ -100,6 +104,7 @@ class TorchRunner:
         device: str = "cpu",
         graphs: bool = True,
         attention_scores: bool = False,
+        adapters: bool = False,
     ) -> TorchRunner:
         """A runner that holds the weights in its compute precision and an empty KV cache.
 
@@ -114,6 +119,7 @@ class TorchRunner:
             device: `cpu`, `cuda` or `cuda:N`.
             attention_scores: whether to count what each KV slot is attended to with, for `page_scores`. Takes
                 8 bytes per slot and KV head, and much time in every step.
+            adapters: whether low-rank adapters can be put to it; see `execution.adapters`.
             graphs: whether decode steps on a GPU are recorded once and replayed; see graphs.py.
 
         Raises:
@@ -141,9 +147,11 @@ class TorchRunner:
         pack = where.type == "cpu" and precision == torch.bfloat16 and packing_available()
         with _current(where), torch.inference_mode():
             loaded = WeightLoader(spec, weights, dtype=precision, device=where, pack=pack).load()
-            program = Program(spec, loaded)
+            room = TorchAdapters(spec, precision, where) if adapters else None
+            program = Program(spec, loaded if room is None else adapted(loaded, spec, room))
             kernel = decode_kernel(where) if fused_decoding(program) else None
             recorded = graphs and recordable(spec) and kernel is not None and not attention_scores
+            recorded = recorded and room is None
             scored = attention_scores
             cache = KVCache(spec, blocks, block_size, precision, where, scratch=recorded, scored=scored)
             steps = None
@@ -151,7 +159,7 @@ class TorchRunner:
                 steps = DecodeSteps(program, cache, kernel, GraphRecorder(where))
             chosen = _thread_choice(threads, where)
             there = where.type != "cpu"
-            return cls(program, cache, chosen, kernel=kernel, steps=steps, draws_there=there)
+            return cls(program, cache, chosen, kernel=kernel, steps=steps, draws_there=there, adapters=room)
 
     @staticmethod
     def pick_device(asked: str) -> str:
@@ -215,6 +223,8 @@ class TorchRunner:
     def _compute(self, batch: RaggedBatch) -> torch.Tensor | None:
         """Logits [R, V] on the device, good until the next step; None where none are wanted."""
         program, cache = self._open()
+        if self.adapters is not None:
+            self.adapters.begin(batch)
         if batch.head_slots is not None or cache.scores is not None:
             return self._compute_for_policy(batch)
         cache.clear_begun(batch.slots)

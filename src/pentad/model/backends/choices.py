@@ -97,7 +97,9 @@ def open_choices(
             choice=choice,
             seed=prepared.seed,
             tenant=request.tenant,
-            cache_salt=request.cache_salt,
+            # What one adapter has computed is no other's prefix.
+            cache_salt=f"{request.cache_salt}\0{request.adapter}" if request.adapter else request.cache_salt,
+            adapter=request.adapter,
             priority=request.priority,
             context=request.context,
             reference=prepared.reference,

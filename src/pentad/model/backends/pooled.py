@@ -38,7 +38,7 @@ class PooledBackend:
     ) -> None:
         self.slot = slot
         self._capabilities = capabilities
-        self._reader = reader
+        self.reader = reader
         self._last: dict[str, float] = {}
 
     @property
@@ -87,13 +87,13 @@ class PooledBackend:
         loaded: object = self.slot.value
         if isinstance(loaded, TokenCodec):
             return loaded
-        if self._reader is None:
+        if self.reader is None:
             raise Incompatible(
                 f"the tokenizer of model {self.slot.name!r} is not on this machine",
                 hint="choose a model that runs here",
                 param="model",
             )
-        return self._reader()
+        return self.reader()
 
     def stats(self) -> dict[str, float]:
         """See Backend; requests that wait for a load count as waiting."""
@@ -110,6 +110,29 @@ class PooledBackend:
 
     async def close(self) -> None:
         """Nothing: the pool unloads its models."""
+
+
+class AdaptedBackend(PooledBackend):
+    """The same model with a low-rank adapter, under a name of its own; both are in the same batches.
+
+    Args:
+        key: of the adapter in the engine.
+        base: the model that it is trained for.
+        name: of both together.
+    """
+
+    def __init__(self, key: str, base: PooledBackend, *, name: str) -> None:
+        super().__init__(base.slot, base.capabilities, reader=base.reader)
+        self._key = key
+        self._name = name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities, model=self._name)
+
+    def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
+        """See PooledBackend; computed with the adapter."""
+        return super().stream(replace(request, adapter=self._key))
 
 
 class PooledEmbedder:
