@@ -7,6 +7,7 @@ a batch, a cache or a cut may not change is compared bit by bit.
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,8 @@ FELT = [
     *("scaled scores", "capped scores", "sinks", "ALiBi", "gated attention", "no positions"),
     *("another base in the second layer", "no rotation in the second layer", "YaRN with its magnitude"),
 ]
+SHARED = ("norms over all heads", "gated attention beside its feed-forward", "Gemma 2", "BLOOM", "OLMo 2")
+"""Specs whose ops, between them, hand over from thread to thread in every way."""
 ROW_BY_ROW = [name for name in HERE if name != "amx"]
 """Sets whose numbers for a token do not depend on how its prompt is cut."""
 CASES = [(name, HERE[0]) for name in SPECS if HERE] + [
@@ -36,9 +39,9 @@ CASES = [(name, HERE[0]) for name in SPECS if HERE] + [
 TOKENS = np.random.default_rng(9).integers(0, 203, 75).tolist()
 
 
-def load(spec: ModelSpec, kernels: str) -> NativeRunner:
-    weights = random_weights(spec, "Q8_0")
-    return NativeRunner.load(spec, weights, num_blocks=64, threads=1, kernels=kernels)
+def load(spec: ModelSpec, kernels: str, **options: Any) -> NativeRunner:
+    settings = {"num_blocks": 64, "threads": 1, "kernels": kernels} | options
+    return NativeRunner.load(spec, random_weights(spec, "Q8_0"), **settings)
 
 
 @pytest.mark.parametrize(("name", "kernels"), CASES)
@@ -83,3 +86,15 @@ def test_cuts_and_company_change_no_bit(name: str) -> None:
     alone = np.concatenate([runner.logits(ragged([part])) for part in together])
     np.testing.assert_array_equal(runner.logits(ragged(together)), alone)
     runner.close()
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_two_threads_and_keys_in_codes_compute_what_one_thread_does_with_whole_keys(name: str) -> None:
+    one = load(SPECS[name], HERE[0])
+    two, coded = load(SPECS[name], HERE[0], threads=2), load(SPECS[name], HERE[0], kv_dtype="int8")
+    for batch in (ragged([(TOKENS[:40], 0, [7, 3, 9])]), ragged([(TOKENS[40:41], 40, [7, 3, 9])])):
+        expected = one.logits(batch)
+        np.testing.assert_array_equal(two.logits(batch), expected)
+        assert divergence(expected, coded.logits(batch)).mean() < MEAN_KL
+    for runner in (one, two, coded):
+        runner.close()
