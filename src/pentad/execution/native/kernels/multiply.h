@@ -59,59 +59,89 @@ constexpr int kPairTokens = 4;
 
 // The same of two groups that lie `apart` bytes from each other: what is loaded of a token serves both, since loads
 // are what a CPU runs out of first. out[t] of the first group, then of the second.
-template <int kBits, bool kMinima>
+template <int kBits, bool kMinima, bool kHalves>
 PENTAD_INLINE void pair_dot(const uint8_t* p, size_t apart, const Layout& layout, const Quantized& x, int token,
                             f32x16* out) {
-  const size_t blocks = static_cast<size_t>(x.cols / kBlock);
-  constexpr int code_bytes = kRows * kBlock * kBits / 8;
-  const int8_t* codes = x.codes + static_cast<size_t>(token) * x.cols;
+  const size_t blocks = static_cast<size_t>(x.cols / kBlock), cols = static_cast<size_t>(x.cols);
+  constexpr int code_bytes = kRows * kBlock * kBits / 8, parts = 1 + kHalves;
+  const int8_t* codes = x.codes + static_cast<size_t>(token) * cols;
   const float* scale = x.scale + static_cast<size_t>(token) * blocks;
   const float* total = x.total + static_cast<size_t>(token) * blocks;
   const int32_t* sum = x.sum + static_cast<size_t>(token) * blocks * 2;
   f32x16 acc[2][kPairTokens];
   for (auto& group : acc) std::fill(group, group + kPairTokens, splat(0.0f));
-  for (size_t b = 0; b < blocks; b++, p += code_bytes + 32 * (1 + kMinima)) {
+  for (size_t b = 0; b < blocks; b++, p += code_bytes + 32 * (parts + kMinima)) {
     const Lines<kBits> lines[2] = {Lines<kBits>(p), Lines<kBits>(p + apart)};
-    __m512i dots[2][kPairTokens];
+    __m512i dots[parts][2][kPairTokens];
     for (size_t t = 0; t < kPairTokens; t++) {
       const int32_t* s = sum + (t * blocks + b) * 2;
-      dots[0][t] = dots[1][t] = _mm512_set1_epi32(kMinima ? 0 : -layout.offset * (s[0] + s[1]));
+      for (int h = 0; h < parts; h++)
+        dots[h][0][t] = dots[h][1][t] =
+            _mm512_set1_epi32(kMinima ? 0 : -layout.offset * (kHalves ? s[h] : s[0] + s[1]));
     }
     each<8>([&](auto g) PENTAD_LAMBDA {
       each<kPairTokens>([&](auto t) PENTAD_LAMBDA {
-        const __m512i a = _mm512_set1_epi32(four(codes + t * static_cast<size_t>(x.cols) + b * kBlock + g * 4));
-        for (int i = 0; i < 2; i++) dots[i][t] = _mm512_dpbusd_epi32(dots[i][t], lines[i].line[g], a);
+        constexpr int h = kHalves ? g / 4 : 0;
+        const __m512i a = _mm512_set1_epi32(four(codes + t * cols + b * kBlock + g * 4));
+        for (int i = 0; i < 2; i++) dots[h][i][t] = _mm512_dpbusd_epi32(dots[h][i][t], lines[i].line[g], a);
       });
     });
     for (int i = 0; i < 2; i++) {
       const uint16_t* tail = reinterpret_cast<const uint16_t*>(p + apart * static_cast<size_t>(i) + code_bytes);
       const f32x16 ws = load_half(tail);
       for (size_t t = 0; t < kPairTokens; t++) {
-        acc[i][t] = add_block(acc[i][t], (i32x16)dots[i][t], ws, scale[t * blocks + b]);
-        if constexpr (kMinima) acc[i][t] = muladd(load_half(tail + kRows), splat(total[t * blocks + b]), acc[i][t]);
+        const float as = scale[t * blocks + b];
+        if constexpr (kHalves)
+          acc[i][t] = add_halves(acc[i][t], (i32x16)dots[0][i][t], ws, (i32x16)dots[1][i][t], load_half(tail + kRows), as);
+        else
+          acc[i][t] = add_block(acc[i][t], (i32x16)dots[0][i][t], ws, as);
+        if constexpr (kMinima)
+          acc[i][t] = muladd(load_half(tail + kRows * parts), splat(total[t * blocks + b]), acc[i][t]);
       }
     }
   }
   for (int i = 0; i < 2; i++) std::copy(acc[i], acc[i] + kPairTokens, out + i * kPairTokens);
 }
+
+// A group as one of 8-bit codes, which many tokens then read without unpacking it again.
+template <int kBits, bool kMinima, bool kHalves>
+void widen(const uint8_t* p, int blocks, uint8_t* out) {
+  constexpr int code_bytes = kRows * kBlock * kBits / 8, tail = 32 * (1 + kHalves + kMinima);
+  for (int b = 0; b < blocks; b++, p += code_bytes + tail) {
+    const Lines<kBits> lines(p);
+    for (int g = 0; g < 8; g++, out += 64) _mm512_storeu_si512(out, lines.line[g]);
+    std::memcpy(out, p + code_bytes, tail);
+    out += tail;
+  }
+}
 #endif
+
+// Bytes in which two groups of so many columns can be widened.
+inline size_t pair_bytes(int cols) { return 2 * static_cast<size_t>(cols / kBlock) * (kRows * kBlock + 96); }
 
 // Tokens from which pairs pay: fewer wait for memory, which pair_dot does not fetch ahead.
 constexpr int kPairsFrom = 16;
 
-// Two groups from `group` on; how many of the tokens were done.
+// Two groups from `group` on; how many of the tokens were done. `room`: see pair_bytes, or null.
 template <int kBits, bool kMinima, bool kHalves, typename Epilogue>
 int pairs_dot([[maybe_unused]] const Matrix& m, [[maybe_unused]] const Quantized& x, [[maybe_unused]] int tokens,
-              [[maybe_unused]] int group, [[maybe_unused]] Epilogue&& epilogue) {
+              [[maybe_unused]] int group, [[maybe_unused]] uint8_t* room, [[maybe_unused]] Epilogue&& epilogue) {
   int t = 0;
 #if defined(__AVX512VNNI__)
-  if constexpr (!kHalves) {
-    const uint8_t* p = m.data + m.group_bytes() * static_cast<size_t>(group);
-    for (; t + kPairTokens <= tokens; t += kPairTokens) {
-      f32x16 out[2 * kPairTokens];
-      pair_dot<kBits, kMinima>(p, m.group_bytes(), m.layout, x, t, out);
-      for (int i = 0; i < 2 * kPairTokens; i++) epilogue(group + i / kPairTokens, t + i % kPairTokens, out[i]);
-    }
+  constexpr bool kWiden = kBits == 5 || kBits == 6;  // codes of 4 bits are unpacked as fast as they are loaded
+  if (kWiden && !room) return 0;
+  const uint8_t* p = m.data + m.group_bytes() * static_cast<size_t>(group);
+  size_t apart = m.group_bytes();
+  if constexpr (kWiden) {
+    const int blocks = m.cols / kBlock;
+    const size_t wide = static_cast<size_t>(blocks) * (kRows * kBlock + 32 * (1 + kHalves + kMinima));
+    for (size_t i = 0; i < 2; i++) widen<kBits, kMinima, kHalves>(p + i * apart, blocks, room + i * wide);
+    p = room, apart = wide;
+  }
+  for (; t + kPairTokens <= tokens; t += kPairTokens) {
+    f32x16 out[2 * kPairTokens];
+    pair_dot<kWiden ? 8 : kBits, kMinima, kHalves>(p, apart, m.layout, x, t, out);
+    for (int i = 0; i < 2 * kPairTokens; i++) epilogue(group + i / kPairTokens, t + i % kPairTokens, out[i]);
   }
 #endif
   return t;
@@ -141,10 +171,10 @@ PENTAD_INLINE void rest_dot(const Matrix& m, const Quantized& x, int tokens, int
 }
 
 template <int kBits, bool kMinima, bool kHalves, typename Epilogue>
-void groups_dot(const Matrix& m, const Quantized& x, int tokens, int begin, int end, Epilogue&& epilogue) {
+void groups_dot(const Matrix& m, const Quantized& x, int tokens, int begin, int end, uint8_t* room, Epilogue&& epilogue) {
   int group = begin;
   for (; tokens >= kPairsFrom && group + 1 < end; group += 2) {
-    const int done = pairs_dot<kBits, kMinima, kHalves>(m, x, tokens, group, epilogue);
+    const int done = pairs_dot<kBits, kMinima, kHalves>(m, x, tokens, group, room, epilogue);
     for (int i = 0; i < 2; i++) rest_dot<kBits, kMinima, kHalves>(m, x, tokens, group + i, done, epilogue);
   }
   for (; group < end; group++) rest_dot<kBits, kMinima, kHalves>(m, x, tokens, group, 0, epilogue);
@@ -161,11 +191,12 @@ void with_layout(const Layout& l, Use&& use) {
   else use.template operator()<8, false, false>();
 }
 
-// Calls epilogue(group, token, 16 values) for every group in [begin, end) and every token. x has panels of 1.
+// Calls epilogue(group, token, 16 values) for every group in [begin, end) and every token. x has panels of 1. In
+// `room`, if there is any, groups are widened for many tokens.
 template <typename Epilogue>
-void multiply(const Matrix& m, const Quantized& x, int tokens, int begin, int end, Epilogue&& epilogue) {
+void multiply(const Matrix& m, const Quantized& x, int tokens, int begin, int end, uint8_t* room, Epilogue&& epilogue) {
   with_layout(m.layout, [&]<int kBits, bool kMinima, bool kHalves>() {
-    groups_dot<kBits, kMinima, kHalves>(m, x, tokens, begin, end, epilogue);
+    groups_dot<kBits, kMinima, kHalves>(m, x, tokens, begin, end, room, epilogue);
   });
 }
 

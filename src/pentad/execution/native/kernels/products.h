@@ -48,7 +48,7 @@ struct Input {
 // What the threads of a team need for their products. They allocate nothing: reserve() comes first.
 class Products {
  public:
-  explicit Products([[maybe_unused]] int threads) {
+  explicit Products(int threads) : rooms_(static_cast<size_t>(threads)) {
 #if PENTAD_TILES
     tiles_ = syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
     work_ = std::vector<TileWork>(static_cast<size_t>(threads));
@@ -57,7 +57,9 @@ class Products {
   }
   bool tiles() const { return tiles_; }
   // Takes the memory that products with up to so many columns are computed in.
-  void reserve([[maybe_unused]] int cols) {
+  void reserve(int cols) {
+    for (Aligned<uint8_t>& room : rooms_)
+      if (room.size() < pair_bytes(cols)) room.resize(pair_bytes(cols));
 #if PENTAD_TILES
     for (TileWork& work : work_) work.group.reserve(cols);
     for (WidePair& pair : pairs_) pair.reserve(cols);
@@ -74,12 +76,12 @@ class Products {
   }
   // Calls epilogue(group, token, 16 values) for every group in [begin, end) and every token.
   template <typename Epilogue>
-  void multiply(const Matrix& m, const Quantized& x, int tokens, int begin, int end, [[maybe_unused]] int rank,
-                Epilogue&& epilogue) {
+  void multiply(const Matrix& m, const Quantized& x, int tokens, int begin, int end, int rank, Epilogue&& epilogue) {
 #if PENTAD_TILES
     if (x.panel > 1) return multiply_tiles(m, x, tokens, begin, end, work_[static_cast<size_t>(rank)], epilogue);
 #endif
-    pentad::multiply(m, x, tokens, begin, end, epilogue);
+    Aligned<uint8_t>& room = rooms_[static_cast<size_t>(rank)];
+    pentad::multiply(m, x, tokens, begin, end, room.size() < pair_bytes(m.cols) ? nullptr : room.data(), epilogue);
   }
   template <typename Epilogue>
   void multiply(const Matrix& m, const Input& x, int begin, int end, int rank, Epilogue&& epilogue) {
@@ -139,6 +141,7 @@ class Products {
   static constexpr int kWideFrom = 32;
 
   bool tiles_ = false;
+  std::vector<Aligned<uint8_t>> rooms_;  // of each thread, where groups are widened
 #if PENTAD_TILES
   WidePair& widened(int rank) {
     shape(rank).wide();
