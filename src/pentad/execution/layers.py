@@ -16,7 +16,7 @@ from typing import Literal
 
 from pentad.execution.mixers import Attention, CacheRow, Mixer, Norm, Shapes, at_least_one
 
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

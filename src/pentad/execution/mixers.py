@@ -66,8 +66,15 @@ class Attention:
     out_bias: bool = False
     key_bias: bool = True
     """Whether keys have the bias that `qkv_bias` gives queries and values; Whisper's have none."""
-    qk_norm: Literal["head", "all"] | None = None
-    """RMS norms of queries and keys before the rotation: per head (Qwen 3), or over all (OLMo 2)."""
+    qk_norm: Literal["head", "all", "each"] | None = None
+    """Norms of queries and keys: per head (Qwen 3), over all (OLMo 2), or per head with scales of its own
+    (Cohere)."""
+    qk_norm_kind: Literal["rms", "layer"] = "rms"
+    """A layer norm here has no shift."""
+    qk_norm_last: bool = False
+    """Whether they stand behind the rotation (Hunyuan)."""
+    qkv_clip: float | None = None
+    """Queries, keys and values are cut at plus and minus this (MPT)."""
     scale: float | None = None
     """Factor of the scores; None: head_dim ** -0.5."""
     score_cap: float | None = None
@@ -134,8 +141,8 @@ class Attention:
         if self.output_gate:
             found["attn_gate"] = (q, width)
         if self.qk_norm is not None:
-            every = self.qk_norm == "all"
-            found |= {"q_norm": (q if every else self.head_dim,), "k_norm": (kv if every else self.head_dim,)}
+            own = self.qk_norm == "head"
+            found |= {"q_norm": (self.head_dim if own else q,), "k_norm": (self.head_dim if own else kv,)}
         return found | ({"sinks": (self.heads,)} if self.sinks else {})
 
 

@@ -11,10 +11,11 @@ class RopeScaling:
     """How rotary frequencies are stretched beyond the trained context.
 
     `llama3`: by wavelength (Llama 3.1 release). `linear`: all alike (Chen et al. 2023). `yarn`: between
-    two numbers of turns, scores scaled by `magnitude` (Peng et al. 2023).
+    two numbers of turns, scores scaled by `magnitude` (Peng et al. 2023). `longrope`: by divisors of each
+    pair, which stand in `Rope.frequency_factors`, and `magnitude` (Ding et al. 2024).
     """
 
-    kind: Literal["llama3", "linear", "yarn"] = "llama3"
+    kind: Literal["llama3", "linear", "yarn", "longrope"] = "llama3"
     factor: float = 8.0
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
@@ -22,6 +23,8 @@ class RopeScaling:
     fast_turns: float = 32.0
     slow_turns: float = 1.0
     magnitude: float = 1.0
+    whole_pairs: bool = True
+    """Of `yarn`: whether the bounds between kept and stretched pairs are rounded outwards."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,11 @@ class Rope:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alibi:
     """A slope per head times the distance, taken from the score (Press et al. 2021); nothing is stored."""
+
+    scale: float = 1.0
+    """Factor of the slopes: 1 / sqrt(head size) where they are added in front of that scaling (Falcon)."""
+    most: float = 8.0
+    """Binary logarithm of one over the smallest slope."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +81,7 @@ Rotary: TypeAlias = Rope | Alibi | None
 """What an attention layer does about positions by itself."""
 
 
-def alibi_slopes(heads: int) -> tuple[float, ...]:
+def alibi_slopes(heads: int, record: Alibi) -> tuple[float, ...]:
     """[H] slopes: a geometric series, and every other one of the next where H is no power of two.
 
     Source: Press et al. 2021, section 3, and the authors' code for other numbers of heads.
@@ -81,6 +89,6 @@ def alibi_slopes(heads: int) -> tuple[float, ...]:
     power = 1 << (heads.bit_length() - 1)
 
     def series(count: int) -> tuple[float, ...]:
-        return tuple(2.0 ** (-8.0 * (i + 1) / count) for i in range(count))
+        return tuple(record.scale * 2.0 ** (-record.most * (i + 1) / count) for i in range(count))
 
     return series(power) + series(2 * power)[0::2][: heads - power]

@@ -52,7 +52,10 @@ def _yarn(frequencies: Float64, rope: Rope, scaling: RopeScaling) -> Float64:
         wavelength = scaling.original_context / (turns * 2 * math.pi)
         return rope.dim * math.log(wavelength) / (2 * math.log(rope.base))
 
-    low = max(math.floor(pair_of(scaling.fast_turns)), 0)
-    high = min(math.ceil(pair_of(scaling.slow_turns)), rope.dim - 1)
+    first, last = pair_of(scaling.fast_turns), pair_of(scaling.slow_turns)
+    if scaling.whole_pairs:
+        first, last = math.floor(first), math.ceil(last)
+    low, high = max(first, 0), min(last, rope.dim - 1)
     stretched = np.clip((np.arange(len(frequencies)) - low) / max(high - low, 0.001), 0, 1)
-    return frequencies * (1 - stretched) + frequencies / scaling.factor * stretched
+    found: Float64 = frequencies * (1 - stretched) + frequencies / scaling.factor * stretched
+    return found

@@ -28,13 +28,14 @@ def uniform_spec(
     positions: Rope | Alibi | Learned | None,
     relative: RelativeBuckets | None = None,
     norm: Norm | None = None,
-    placement: Literal["pre", "post"] = "pre",
+    placement: Literal["pre", "post", "both", "output"] = "pre",
     embedding_norm: bool = False,
     activation: Activation = "silu",
     gated: bool = True,
     biases: Biases = frozenset(),
     qk_norm: bool = False,
     parallel_block: bool = False,
+    shared_norm: bool | None = None,
     tied_head: bool = True,
     causal: bool = True,
     token_types: int = 0,
@@ -45,9 +46,10 @@ def uniform_spec(
 
     Args:
         norm: of every layer; None: RMS.
-        placement: `pre` also norms the last hidden states.
+        placement: all but `post` also norm the last hidden states.
         qk_norm: RMS norms of every query and key head.
-        parallel_block: attention and feed-forward read one norm and are added together.
+        parallel_block: attention and feed-forward read the same hidden state and are added together.
+        shared_norm: of such, whether one norm serves both; None: yes.
         window: tokens that a layer sees, the own one included; None: all.
         window_layers: which layers have the window; None: all.
 
@@ -73,7 +75,7 @@ def uniform_spec(
             norm=norm,
             placement=placement,
             parallel=parallel_block,
-            shared_norm=parallel_block,
+            shared_norm=parallel_block if shared_norm is None else shared_norm,
         )
 
     wide, narrow = block(None), block(window)
@@ -89,7 +91,7 @@ def uniform_spec(
             positions=positions if isinstance(positions, Learned) else None,
             relative=relative,
             embedding_norm=norm if embedding_norm else None,
-            final_norm=norm if placement == "pre" else None,
+            final_norm=norm if placement != "post" else None,
             causal=causal,
         ),
         head=Head(tied=tied_head) if causal else None,

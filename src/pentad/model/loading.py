@@ -13,7 +13,7 @@ from pentad.execution.spec import ModelSpec
 from pentad.execution.weights import WeightSource
 from pentad.json_text import parse_json
 from pentad.model.families import family_of
-from pentad.model.families.base import bind, check_geometry
+from pentad.model.families.base import bind, places, spec_of_config, spec_of_gguf
 from pentad.model.files.fields import Fields
 from pentad.model.files.formats import Container
 from pentad.model.files.gguf_parts import open_gguf
@@ -115,8 +115,8 @@ def _open_gguf(path: pathlib.Path, name: str) -> ModelFiles:
         architecture = fields.text("general.architecture")
         family = family_of(architecture, fields.source)
         own = fields.under(architecture + ".")
-        spec = check_geometry(fields, lambda: family.describe_gguf(own, file))
-        weights = bind(family, family.gguf_names, spec, file, fields.source)
+        spec = spec_of_gguf(family, own, file)
+        weights = bind(family, places(family.gguf_names, spec, own), spec, file, fields.source)
         tokenizer = from_gguf(file, spec.vocab_size)
         named = {key: named_token(fields, f"{key}_token_id", spec.vocab_size) for key in _NAMED_TOKENS}
         return ModelFiles(
@@ -151,13 +151,13 @@ def _end_tokens(tokenizer: Tokenizer, named: Iterable[int | None]) -> frozenset[
 def _open_folder(folder: pathlib.Path, name: str) -> ModelFiles:
     config = read_json(folder / "config.json", required=True)
     family = family_of(config.text("model_type"), config.source)
-    spec = check_geometry(config, lambda: family.describe_config(config))
+    spec = spec_of_config(family, config)
     if not any((folder / file).exists() for file in ("model.safetensors", INDEX_NAME)):
         raise _no_weights(folder)
     files = SafetensorsFolder(folder)
     try:
         container = opened(files, config)
-        weights = bind(family, family.config_names, spec, container, str(folder))
+        weights = bind(family, places(family.config_names, spec, config), spec, container, str(folder))
         settings = read_json(folder / "tokenizer_config.json")
         tokenizer = from_json(
             _text(folder / "tokenizer.json"), size=spec.vocab_size, source=str(folder / "tokenizer.json")

@@ -34,12 +34,12 @@ def describe(model: str, settings: Settings) -> Described:
     path = pathlib.Path(model).expanduser()
     if path.suffix == ".json" and path.is_file():
         from pentad.model.families import family_of
-        from pentad.model.families.base import check_geometry
+        from pentad.model.families.base import spec_of_config
         from pentad.model.loading import read_json
 
         config = read_json(path, required=True)
         family = family_of(config.text("model_type"), config.source)
-        spec = check_geometry(config, lambda: family.describe_config(config))
+        spec = spec_of_config(family, config)
         return Described(spec=dataclasses.replace(spec, name=path.resolve().parent.name), form=None)
     from pentad.execution.native.runner import NativeRunner
     from pentad.model.loading import open_model

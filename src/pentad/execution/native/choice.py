@@ -10,6 +10,7 @@ from typing import Final, Literal
 from pentad.errors import Incompatible, UnknownName
 from pentad.execution.native.forms import FORMS
 from pentad.execution.native.library import NEEDS, usable
+from pentad.execution.native.structs import ACTIVATIONS
 from pentad.execution.spec import Attention, Block, FeedForward, ModelSpec, Rope
 from pentad.execution.support import first_unsupported, unsupported_parts
 from pentad.execution.weights import WeightSource
@@ -82,6 +83,12 @@ def _layer_limits(block: Block) -> Iterator[str]:
     rope = mixer.positions
     if isinstance(rope, Rope) and (rope.dim % 2 or not 0 < rope.dim <= mixer.head_dim):
         yield f"it turns {rope.dim} of {mixer.head_dim} elements of a head"
+    if mixer.qk_norm == "each" or mixer.qk_norm_kind != "rms" or mixer.qk_norm_last:
+        yield "it normalises queries and keys by scales of each head, layer norms or behind the rotation"
+    if mixer.qkv_clip is not None:
+        yield "it cuts queries, keys and values"
+    if inner.activation not in ACTIVATIONS:
+        yield f"its feed-forward's activation is {inner.activation}"
     if block.shared_norm and block.placement != "pre":
         yield "one norm serves both parts, and stands behind one of them"
     if inner.width % _LANES:

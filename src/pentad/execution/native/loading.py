@@ -88,7 +88,9 @@ class NativeLoader:
             self._set_vector(name, layer, values + np.float32(offset) if offset else values)
         for layer, mixer in enumerate(block.mixer for block in self._spec.blocks):
             if isinstance(mixer, Attention) and isinstance(mixer.positions, Alibi):
-                self._set_vector("slopes", layer, np.array(alibi_slopes(mixer.heads), np.float32))
+                self._set_vector(
+                    "slopes", layer, np.array(alibi_slopes(mixer.heads, mixer.positions), np.float32)
+                )
         self._reader.check_all_read()
         nbytes = matrices[-1].offset + matrices[-1].nbytes + _ALIGNMENT
 

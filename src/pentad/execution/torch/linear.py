@@ -47,6 +47,8 @@ def activate(y: torch.Tensor, activation: Activation) -> torch.Tensor:
             return F.gelu(y, approximate="tanh")
         case "relu":
             return F.relu(y)
+        case "relu_squared":
+            return F.relu(y).square()
 
 
 class Dense:
@@ -94,6 +96,8 @@ class Packed:
         return self._product(x, self.weight, self.bias, "none", [], "")
 
     def activated(self, x: torch.Tensor, activation: Activation) -> torch.Tensor:
+        if activation not in _POST_OPS:
+            return activate(self(x), activation)
         name, algorithm = _POST_OPS[activation]
         return self._product(x, self.weight, self.bias, name, [], algorithm)
 

@@ -350,7 +350,7 @@ class WeightLoader:
 
     def _head_norm(self, name: str, mixer: Attention, record: Norm, heads: int) -> torch.Tensor:
         """The scale of one head for all, or of each, as `qk_norm` says."""
-        count = heads if mixer.qk_norm == "all" else 1
+        count = 1 if mixer.qk_norm == "head" else heads
         scale = self._vector(name, count * mixer.head_dim) + record.offset
         rope = mixer.positions
         order = half_order(count, mixer.head_dim, rope) if isinstance(rope, Rope) else None

@@ -213,13 +213,14 @@ class Program:
         """Queries, keys and values [N, H + 2K, D], normed and turned as the record says."""
         turned = mixer.heads + mixer.kv_heads
         heads = weights.qkv(x).view(len(x), turned + mixer.kv_heads, mixer.head_dim)
-        if weights.q_norm is not None and weights.k_norm is not None:
-            queries, keys = heads[:, : mixer.heads], heads[:, mixer.heads : turned]
-            for part, scale in ((queries, weights.q_norm), (keys, weights.k_norm)):
-                rows = part.reshape(len(x), -1, len(scale))  # a head each, or all of them as one
-                part.copy_(F.rms_norm(rows, (len(scale),), scale, eps).view(part.shape))
+        if mixer.qkv_clip is not None:
+            heads = heads.clamp_(-mixer.qkv_clip, mixer.qkv_clip)
+        if not mixer.qk_norm_last:
+            _norm_heads(heads, mixer, weights, eps)
         if turn is not None:
             self._rotations[turn].turn(heads[:, :turned], tables[turn])
+        if mixer.qk_norm_last:
+            _norm_heads(heads, mixer, weights, eps)
         return heads
 
 
@@ -228,6 +229,23 @@ def both(layer: LayerWeights) -> tuple[MixerWeights, DenseWeights | ExpertWeight
     assert layer.mixer is not None
     assert layer.feed_forward is not None
     return layer.mixer, layer.feed_forward
+
+
+def _norm_heads(heads: torch.Tensor, mixer: Attention, weights: AttentionWeights, eps: float) -> None:
+    """Norms queries and keys of [N, H + 2K, D] in place, where the layer has scales for them."""
+    if weights.q_norm is None or weights.k_norm is None:
+        return
+    queries, keys = heads[:, : mixer.heads], heads[:, mixer.heads : mixer.heads + mixer.kv_heads]
+    for part, scale in ((queries, weights.q_norm), (keys, weights.k_norm)):
+        size = len(scale) if mixer.qk_norm == "all" else mixer.head_dim
+        rows = part.reshape(len(part), -1, size)  # a head each, or all of them as one
+        one, own = (scale, None) if len(scale) == size else (None, scale.view(-1, size))
+        if mixer.qk_norm_kind == "rms":
+            rows = F.rms_norm(rows, (size,), one, eps)
+        else:
+            rows = F.layer_norm(rows, (size,), one, None, eps)
+        rows = rows if own is None else rows * own
+        part.copy_(rows.view(part.shape))
 
 
 def normed(x: torch.Tensor, norm: NormWeights | None) -> torch.Tensor:

@@ -47,11 +47,8 @@ class ScoreRule:
         """The rule of a layer; None where the fused kernels compute it."""
         if mixer.plain_scores and relative is None:
             return None
-        slopes = (
-            torch.tensor(alibi_slopes(mixer.heads), device=device)
-            if isinstance(mixer.positions, Alibi)
-            else None
-        )
+        at = mixer.positions
+        slopes = torch.tensor(alibi_slopes(mixer.heads, at), device=device) if isinstance(at, Alibi) else None
         scale = mixer.head_dim**-0.5 if mixer.scale is None else mixer.scale
         return cls(scale=scale, cap=mixer.score_cap, slopes=slopes, sinks=sinks, relative=relative)
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from pentad.errors import BadModelFile
 from pentad.execution.mixers import Shape
 from pentad.execution.spec import ModelSpec
+from pentad.model.families.harmless import PAGE, refuse_unread
 from pentad.model.families.mapped import Bound, MappedWeights
-from pentad.model.families.places import Constant, Name, Names, Place, Site
+from pentad.model.families.places import Constant, FirstOf, Name, Names, Place, Site
 from pentad.model.files.fields import Fields
 from pentad.model.files.formats import Container
 
-FamilyNames = Names | Callable[[ModelSpec], Names]
-"""Places of a family's tensors, or what tells them for a spec, where forms of it differ."""
+FamilyNames = Names | Callable[[ModelSpec, Fields], Names]
+"""Places of a family's tensors, or what tells them for a spec and its description, where forms differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,29 +28,35 @@ class Family:
     """
 
     name: str
-    describe_gguf: Callable[[Fields, Container], ModelSpec]
     describe_config: Callable[[Fields], ModelSpec]
-    gguf_names: FamilyNames
     config_names: FamilyNames
+    describe_gguf: Callable[[Fields, Container], ModelSpec] | None = None
+    """None: no GGUF file of the family is published."""
+    gguf_names: FamilyNames = field(default_factory=dict)
     optional_prefixes: tuple[str, ...] = ()
     """Prefixes that some publishers put before all names of `config_names`, e.g. `bert.`."""
+    harmless: frozenset[str] | None = None
+    """Keys of its `config.json` that change nothing, beyond those of harmless.py; all others must be read.
+    None: keys that nobody reads are let pass, until they have been gone through."""
 
 
-def bind(
-    family: Family, names: FamilyNames, spec: ModelSpec, container: Container, source: str
-) -> MappedWeights:
+def places(names: FamilyNames, spec: ModelSpec, fields: Fields) -> Names:
+    """Where a family's tensors are in a file of that description."""
+    return names(spec, fields) if callable(names) else names
+
+
+def bind(family: Family, names: Names, spec: ModelSpec, container: Container, source: str) -> MappedWeights:
     """The weights of `spec` in `container`, every tensor present and of the right shape.
 
     Raises BadModelFile naming the first tensor that is missing or misshapen.
     """
-    table = names(spec) if callable(names) else names
     prefix = next(
         (p for p in family.optional_prefixes if any(t.startswith(p) for t in container.tensors)), ""
     )
     finder = _Finder(family=family, container=container, source=source, prefix=prefix)
     where = {}
     for canonical, shape in spec.tensors().items():
-        site, place = _site(spec, canonical, table)
+        site, place = _site(spec, canonical, names)
         where[canonical] = finder.bound(site, place, shape)
     return MappedWeights(container=container, where=MappingProxyType(where))
 
@@ -74,19 +81,31 @@ class _Finder:
     prefix: str
 
     def bound(self, site: Site, named: Name, shape: Shape) -> Bound:
+        """Where it lies; tensors that are given a value have no place."""
         if isinstance(named, Constant):
             return Bound(files=(), shape=shape, site=site, filled=named.value)
-        place = Place(name=named) if isinstance(named, str) else named
-        suffix = place.suffix if place.suffix is not None else ".bias" if site.bias else ".weight"
-        layer = "" if site.layer is None else str(site.layer)
-        name = self.prefix + place.name.replace("{i}", layer) + suffix
-        if place.absent is not None and name.replace("{e}", "0") not in self.container.tensors:
+        choices = named.places if isinstance(named, FirstOf) else (named,)
+        options = [Place(name=one) if isinstance(one, str) else one for one in choices]
+        place = next((one for one in options if self._has(self._name(one, site))), options[-1])
+        name = self._name(place, site)
+        if place.absent is not None and not self._has(name):
             return Bound(files=(), shape=shape, site=site, filled=place.absent)
         members = None if place.members is None else place.members(site)
         files = (name,) if members is None else tuple(name.replace("{e}", str(e)) for e in range(members))
+        stacked, joined = members is not None and not place.joined, place.joined
+        each = shape[1:] if stacked else (shape[0] // len(files), *shape[1:])
         for file in files:
-            self._check(file, place, site, shape if members is None else shape[1:])
-        return Bound(files=files, shape=shape, site=site, steps=place.steps, stacked=members is not None)
+            self._check(file, place, site, each)
+        return Bound(files=files, shape=shape, site=site, steps=place.steps, stacked=stacked, joined=joined)
+
+    def _name(self, place: Place, site: Site) -> str:
+        """In the file, with the prefix where it is there so."""
+        suffix = place.suffix if place.suffix is not None else ".bias" if site.bias else ".weight"
+        name = place.name.replace("{i}", "" if site.layer is None else str(site.layer)) + suffix
+        return self.prefix + name if self._has(self.prefix + name) else name
+
+    def _has(self, name: str) -> bool:
+        return name.replace("{e}", "0") in self.container.tensors
 
     def _check(self, name: str, place: Place, site: Site, shape: Shape) -> None:
         info = self.container.tensors.get(name)
@@ -106,7 +125,26 @@ class _Finder:
             )
 
 
-def check_geometry(fields: Fields, build: Callable[[], ModelSpec]) -> ModelSpec:
+def spec_of_config(family: Family, fields: Fields) -> ModelSpec:
+    """The spec of a `config.json`. Raises BadModelFile for what can't be, and for a key that is not read."""
+    spec = _possible(fields, lambda: family.describe_config(fields))
+    if family.harmless is not None:
+        refuse_unread(fields, family.name, family.harmless)
+    return spec
+
+
+def spec_of_gguf(family: Family, fields: Fields, container: Container) -> ModelSpec:
+    """The spec of GGUF metadata without their architecture's prefix. Raises BadModelFile."""
+    describe = family.describe_gguf
+    if describe is None:
+        raise BadModelFile(
+            f"{fields.source!r} is a GGUF file of the family {family.name!r}, of which none is known",
+            hint=f"use its safetensors, or see {PAGE}",
+        )
+    return _possible(fields, lambda: describe(fields, container))
+
+
+def _possible(fields: Fields, build: Callable[[], ModelSpec]) -> ModelSpec:
     """The spec, or BadModelFile for sizes that no model can have."""
     try:
         return build()

@@ -136,6 +136,7 @@ FAMILY = Family(
     gguf_names=GGUF_NAMES,
     config_names=CONFIG_NAMES,
     optional_prefixes=("bert.",),
+    harmless=frozenset(),
 )
 ROBERTA = Family(
     name="roberta",

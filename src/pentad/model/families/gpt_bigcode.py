@@ -111,4 +111,5 @@ FAMILY = Family(
     describe_config=describe_config,
     gguf_names=GGUF_NAMES,
     config_names=CONFIG_NAMES,
+    harmless=frozenset(),
 )

@@ -32,12 +32,13 @@ class Bound:
     site: Site
     steps: tuple[Step, ...] = ()
     stacked: bool = False
+    joined: bool = False
     filled: float = 0.0
 
     @property
     def plain(self) -> bool:
         """Whether it is one tensor of the file as it stands."""
-        return len(self.files) == 1 and not self.steps and not self.stacked
+        return len(self.files) == 1 and not self.steps and not self.stacked and not self.joined
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +63,9 @@ class MappedWeights:
             return _filled(name, bound)
         parts = [self.container.tensor(file) for file in bound.files]
         format = _format_of(bound, parts)
-        return _stacked(name, bound, parts, format) if bound.stacked else _made(name, bound, parts[0], format)
+        if bound.stacked or bound.joined:
+            return _stacked(name, bound, parts, format)
+        return _made(name, bound, parts[0], format)
 
 
 def _filled(name: str, bound: Bound) -> StoredTensor:
@@ -87,8 +90,10 @@ def _made(name: str, bound: Bound, part: StoredTensor, format: TensorFormat) -> 
 
 
 def _stacked(name: str, bound: Bound, parts: Sequence[StoredTensor], format: TensorFormat) -> StoredTensor:
-    """A stack whose members can each be had without the others."""
-    one = dataclasses.replace(bound, shape=bound.shape[1:], stacked=False)
+    """A stack whose members can each be had without the others; or members one above the other."""
+    rest = bound.shape[1:]
+    shape = rest if bound.stacked else (bound.shape[0] // len(parts), *rest)
+    one = dataclasses.replace(bound, shape=shape, stacked=False, joined=False)
     members = tuple(_made(f"{name}[{i}]", one, part, format) for i, part in enumerate(parts))
 
     def make() -> Bytes:
@@ -96,7 +101,12 @@ def _stacked(name: str, bound: Bound, parts: Sequence[StoredTensor], format: Ten
 
     origins = tuple(origin for part in parts for origin in part.origins)
     return MadeTensor(
-        name=name, format=format, shape=bound.shape, make=make, origins=origins, members=members
+        name=name,
+        format=format,
+        shape=bound.shape,
+        make=make,
+        origins=origins,
+        members=members if bound.stacked else (),
     )
 
 
@@ -183,5 +193,8 @@ def _put(target: Array, bound: Bound, member: int, part: StoredTensor, format: T
         target = step.view(target, bound.site)
     if moving:
         target = moving[-1].part(target, bound.site)
-    values = array[member] if bound.stacked else array
-    target[...] = values.reshape(target.shape)
+    if bound.stacked:
+        array = array[member]
+    elif bound.joined:
+        array = np.split(array, len(bound.files))[member]
+    target[...] = array.reshape(target.shape)

@@ -13,7 +13,7 @@ from pentad.model.files.fields import Fields
 
 def describe_config(fields: Fields) -> ModelSpec:
     """The spec of a `config.json` with `model_type` mixtral."""
-    spec = llama.describe_config(fields)
+    spec = llama.describe_config(fields, window=fields.integer("sliding_window", 0) or None)
     routed = Experts(
         count=fields.integer("num_local_experts", low=1, high=experts.MAX_EXPERTS),
         per_token=fields.integer("num_experts_per_tok", low=1),

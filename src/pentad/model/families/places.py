@@ -179,6 +179,8 @@ class Place:
     members: Size | None = None
     """How many tensors are stacked along a new first axis; each goes through the steps, then they are
     put on each other."""
+    joined: bool = False
+    """Whether members stand one above the other along their first axis instead."""
     absent: float | None = None
     """The value that a tensor has all over where the file lacks it; None: files must have it."""
     suffix: str | None = None
@@ -192,7 +194,14 @@ class Constant:
     value: float
 
 
-Name: TypeAlias = str | Place | Constant
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstOf:
+    """The first of these that the file has, where publishers differ."""
+
+    places: tuple[str | Place, ...]
+
+
+Name: TypeAlias = str | Place | Constant | FirstOf
 Names: TypeAlias = Mapping[str, Name | Callable[[Site], Name]]
 """Canonical name, with `{i}` for the layer, to its place, or to what chooses one (of layers that differ).
 
@@ -237,6 +246,15 @@ def headwise_qkv(name: str) -> dict[str, Name]:
         "layers.{i}.q": part(_zero, queries),
         "layers.{i}.k": part(queries, head),
         "layers.{i}.v": part(lambda site: queries(site) + head(site), head),
+    }
+
+
+def either(names: Names, others: Names) -> dict[str, Name]:
+    """Each tensor where `names` has it, else where `others` has it."""
+    pairs = {key: (names[key], others[key]) for key in others if key in names}
+    return {
+        key: FirstOf(places=tuple(place for place in pair if isinstance(place, str | Place)))
+        for key, pair in pairs.items()
     }
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from pentad.errors import BadModelFile
@@ -28,12 +28,37 @@ class Fields:
     source: str
     """The file, as errors name it."""
     values: Mapping[str, Any]
+    asked: dict[str, Fields | None] = field(default_factory=dict, compare=False, repr=False)
+    """Keys that were read; of objects within, what was read of them."""
+
+    def unread(self) -> Iterator[tuple[Fields, str]]:
+        """Keys that nobody has asked for, and where they stand."""
+        for key in self.values:
+            if key not in self.asked:
+                yield self, key
+            elif (inner := self.asked[key]) is not None:
+                yield from inner.unread()
 
     def fail(self, key: str, reason: str) -> NoReturn:
         raise BadModelFile(f"{self.source!r}: {key!r} {reason}")
 
     def has(self, key: str) -> bool:
+        self.asked.setdefault(key, None)
         return self.values.get(key) is not None
+
+    def value(self, key: str, default: Any) -> Any:
+        """What stands there, unchecked; `default` when absent or null."""
+        self.asked.setdefault(key, None)
+        found = self.values.get(key)
+        return default if found is None else found
+
+    def numbers(self, key: str, count: int) -> tuple[float, ...]:
+        """A list of so many finite positive numbers."""
+        found = self.value(key, None)
+        right = isinstance(found, list) and len(found) == count
+        if not right or not all(type(n) in (int, float) and 0 < n < math.inf for n in found):
+            self.fail(key, f"must be a list of {count} positive numbers")
+        return tuple(float(n) for n in found)
 
     def integer(self, key: str, default: int | None = None, *, low: int = 0, high: int = LIMIT) -> int:
         value = self._value(key, default)
@@ -69,7 +94,10 @@ class Fields:
             value = {}
         if not isinstance(value, Mapping):
             self.fail(key, f"is {_short(value)}, must be an object")
-        return Fields(source=f"{self.source}: {key}", values=value)
+        found = self.asked.get(key)
+        if found is None:
+            found = self.asked[key] = Fields(source=f"{self.source}: {key}", values=value)
+        return found
 
     def under(self, prefix: str) -> Fields:
         """The fields whose keys begin with `prefix`, without it."""
@@ -77,9 +105,7 @@ class Fields:
         return Fields(source=self.source, values=own)
 
     def _value(self, key: str, default: Any) -> Any:
-        value = self.values.get(key)
-        if value is None:
-            value = default
+        value = self.value(key, default)
         if value is None:
             self.fail(key, "is missing")
         return value
