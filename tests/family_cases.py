@@ -120,7 +120,8 @@ def baichuan(config: Config, state: State) -> tuple[Config, State]:
 
 def baichuan_13b(config: Config, state: State) -> tuple[Config, State]:
     made, packed = baichuan(config, state)
-    return {**made, "max_position_embeddings": None, "model_max_length": 256}, packed
+    made |= {"max_position_embeddings": None, "rope_parameters": None, "model_max_length": 256}
+    return made, packed
 
 
 def baichuan_2(config: Config, state: State) -> tuple[Config, State]:

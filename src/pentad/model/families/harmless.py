@@ -23,7 +23,7 @@ decoder_start_token_id forced_bos_token_id forced_eos_token_id eos_token unk_tok
 _commit_hash attn_implementation _attn_implementation _attn_implementation_autoset _flash_attn_2_enabled
 use_flash_attn use_flash_attention use_kernels attn_impl model_max_length onnx_safe seq_length
 return_dict output_hidden_states output_attentions is_decoder is_encoder_decoder
-chunk_size_feed_forward finetuning_task license quantization_config
+chunk_size_feed_forward finetuning_task license quantization_config trust_remote_code
 """
 """`quantization_config` is read where tensors are."""
 _PARTS: Final = ("dropout", "pdrop", "_drop", "summary_", "generation", "classifier")
