@@ -15,7 +15,8 @@ import model_fixtures as make
 from pentad.model.files.gguf import GgufFile
 from pentad.model.loading import open_model
 from pentad.model.tokenizer import Tokenizer
-from pentad.model.tokenizer_gguf import PRE_TOKENIZERS, from_gguf
+from pentad.model.tokenizer_gguf import from_gguf
+from pentad.model.tokenizer_pre import PRE_TOKENIZERS
 from tokenizer_texts import CONTROL_TEXTS, TEXTS, wikitext
 
 
@@ -33,7 +34,16 @@ def differing(tokenizer: Tokenizer, reference: Any, texts: list[str], special: b
     return [t for t in texts if tokenizer.encode(t, special=special) != reference(t, special)]
 
 
-@pytest.mark.parametrize("pre", PRE_TOKENIZERS)
+COMPARED = [
+    name
+    for name, splits in PRE_TOKENIZERS.items()
+    if splits in ("default", "gpt-2", "digits", "llama3", "cl100k", "qwen2", "falcon")
+    and not name.startswith(("jina-v5", "midm", "megrez"))
+]
+"""Names that the library knows, and whose splits it does not approximate for letters beyond ASCII."""
+
+
+@pytest.mark.parametrize("pre", COMPARED)
 def test_every_pre_tokenizer_equals_llama_cpp(pre: str, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "vocab.gguf"
     path.write_bytes(make.gguf([*make.llama_pairs(), *make.tokenizer_pairs(pre)]))

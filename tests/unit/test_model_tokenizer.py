@@ -17,7 +17,8 @@ from pentad.errors import BadModelFile, InvalidRequest
 from pentad.model import tokenizer_gguf
 from pentad.model.files.gguf import GgufFile
 from pentad.model.tokenizer import Detokenizer, Tokenizer, from_json
-from pentad.model.tokenizer_gguf import PRE_TOKENIZERS, from_gguf
+from pentad.model.tokenizer_gguf import from_gguf
+from pentad.model.tokenizer_pre import PRE_TOKENIZERS
 
 UNICODE = [
     "",

@@ -92,6 +92,10 @@ class EngineSettings(_Section):
     adapters: dict[str, str] = Field(default_factory=dict)
     """Low-rank adapters as base:name to their file or folder; each is served under that name, together with
     its base in one batch. They are computed by PyTorch."""
+    tool_format: str = "auto"
+    """How models write tool calls: a name of the family `tool_format`. auto: as a chat template tells."""
+    reasoning_format: str = "auto"
+    """How models mark their reasoning: a name, or none. auto: as a chat template tells."""
     backend: Literal["engine", "llamacpp"] = "engine"
     """What computes local models: Pentad's own engine, or llama.cpp (extra `llamacpp`)."""
     transport: Strategy = Choice(name="shared-memory")

@@ -36,20 +36,26 @@ def local_backend(
     `scaled` puts the engine, with its bound of waiting requests, under a fleet scaler; it then stays in
     this process.
     """
+    tools, reasoning = settings.tool_format, settings.reasoning_format
     if settings.backend == "llamacpp":
-        llama: Backend = registry.load("backend", "llamacpp").load(files, threads=settings.threads)
+        llama: Backend = registry.load("backend", "llamacpp").load(
+            files, threads=settings.threads, tool_format=tools, reasoning_format=reasoning
+        )
         return llama
     if workers is not None and scaled is None and in_worker(settings):
         for opened in (files, *drafts):
             opened.close()
         client = supervised(files, settings, drafts, packed_folder, workers)
-        return EngineBackend(files, client, drain_s=drain_s, grammars=GuidedGrammars(client.call))
+        guided = GuidedGrammars(client.call)
+        return EngineBackend(
+            files, client, drain_s=drain_s, grammars=guided, tool_format=tools, reasoning_format=reasoning
+        )
     engine = load_engine(files, settings, drafts, packed_folder=packed_folder, clock=clock)
     files.close()
     loop: EngineDriver = EngineLoop(engine)
     if scaled is not None:
         loop = scaled(settings.max_waiting, loop)
-    return EngineBackend(files, loop, drain_s=drain_s)
+    return EngineBackend(files, loop, drain_s=drain_s, tool_format=tools, reasoning_format=reasoning)
 
 
 def in_worker(settings: EngineSettings) -> bool:

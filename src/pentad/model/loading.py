@@ -21,7 +21,8 @@ from pentad.model.files.quantized.container import opened
 from pentad.model.files.safetensors import INDEX_NAME, SafetensorsFolder
 from pentad.model.sampling_defaults import from_generation_config
 from pentad.model.sampling_defaults import from_gguf as sampling_of_gguf
-from pentad.model.tokenizer import Tokenizer, from_json
+from pentad.model.tokenizer import Tokenizer
+from pentad.model.tokenizer_files import tokenizer_of
 from pentad.model.tokenizer_gguf import from_gguf, named_token
 
 MAX_JSON_BYTES: Final = 1 << 28
@@ -159,8 +160,12 @@ def _open_folder(folder: pathlib.Path, name: str) -> ModelFiles:
         container = opened(files, config)
         weights = bind(family, places(family.config_names, spec, config), spec, container, str(folder))
         settings = read_json(folder / "tokenizer_config.json")
-        tokenizer = from_json(
-            _text(folder / "tokenizer.json"), size=spec.vocab_size, source=str(folder / "tokenizer.json")
+        tokenizer = tokenizer_of(
+            folder,
+            _text,
+            family=config.text("model_type"),
+            added=settings.values.get("added_tokens_decoder"),
+            size=spec.vocab_size,
         )
         generation = read_json(folder / "generation_config.json")
         bos = _special(settings, "bos_token", tokenizer)

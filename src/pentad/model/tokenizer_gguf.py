@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from types import MappingProxyType
 from typing import Any, Final
 
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
@@ -15,6 +14,7 @@ from pentad.errors import BadModelFile
 from pentad.model.files.fields import Fields
 from pentad.model.files.gguf import GgufArray, GgufFile
 from pentad.model.tokenizer import SPACE_MARK, Coding, Tokenizer
+from pentad.model.tokenizer_pre import NFC, PRE_TOKENIZERS, SPLITS, WHOLE_WORDS
 
 _KEY: Final = "tokenizer.ggml."
 MAX_HALVING_CHARS: Final = 1 << 30
@@ -42,52 +42,6 @@ class Kind(IntEnum):
     BYTE = 6
 
 
-_GPT2: Final = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_LLAMA3: Final = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_QWEN2: Final = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
-
-_SPLITS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        "default": (r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"),
-        "gpt-2": (_GPT2,),
-        "digits": (r"\p{N}", _GPT2),
-        "llama3": (_LLAMA3,),
-        "qwen2": (_QWEN2,),
-    }
-)
-"""Split patterns, applied one after another to the pieces that the one before left."""
-
-PRE_TOKENIZERS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "default": "default",
-        "gpt-2": "gpt-2",
-        "mpt": "gpt-2",
-        "olmo": "gpt-2",
-        "phi-2": "gpt-2",
-        "smollm": "digits",
-        "starcoder": "digits",
-        "refact": "digits",
-        "command-r": "digits",
-        "codeshell": "digits",
-        "llama-bpe": "llama3",
-        "llama3": "llama3",
-        "llama-v3": "llama3",
-        "qwen2": "qwen2",
-        "stablelm2": "qwen2",
-        "deepseek-r1-qwen": "qwen2",
-    }
-)
-"""`tokenizer.ggml.pre` to the splits it stands for."""
-
-_NFC: Final = frozenset({"qwen2"})
-"""Splits whose publishers compose characters (NFC) first."""
-_WHOLE_WORDS: Final = frozenset({"llama3"})
-"""Splits whose publishers take a piece that is a token as it is, without merging up to it."""
-
-
 def from_gguf(file: GgufFile, size: int | None = None) -> Tokenizer:
     """The tokenizer that a GGUF file describes.
 
@@ -95,7 +49,7 @@ def from_gguf(file: GgufFile, size: int | None = None) -> Tokenizer:
     """
     fields = Fields(source=str(file.path), values=file.metadata)
     kind = fields.text(_KEY + "model")
-    builders = {"gpt2": _byte_level, "llama": _sentencepiece, "bert": _wordpiece}
+    builders = {"gpt2": _byte_level, "llama": _sentencepiece, "t5": _unigram, "bert": _wordpiece}
     if kind not in builders:
         fields.fail(_KEY + "model", f"is {kind!r}; supported are {', '.join(builders)}")
     tokens = _tokens(file, fields)
@@ -170,12 +124,12 @@ def _byte_level(source: _Vocabulary) -> tuple[Backend, Coding]:
     model = models.BPE(
         vocab={token: i for i, token in enumerate(tokens)},
         merges=merges,
-        ignore_merges=splits in _WHOLE_WORDS,
+        ignore_merges=splits in WHOLE_WORDS,
     )
     backend = Backend(model)
-    if splits in _NFC:
+    if splits in NFC:
         backend.normalizer = normalizers.NFC()
-    steps: list[Any] = [pre_tokenizers.Split(Regex(p), behavior="isolated") for p in _SPLITS[splits]]
+    steps: list[Any] = [pre_tokenizers.Split(Regex(p), behavior="isolated") for p in SPLITS[splits]]
     steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
     backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
     backend.decoder = decoders.ByteLevel()
@@ -185,10 +139,7 @@ def _byte_level(source: _Vocabulary) -> tuple[Backend, Coding]:
 def _sentencepiece(source: _Vocabulary) -> tuple[Backend, Coding]:
     """SentencePiece BPE: a pair's rank is the score of the token that it makes."""
     fields, tokens, kinds = source.fields, source.tokens, source.kinds
-    array = source.file.metadata.get(_KEY + "scores")
-    if not isinstance(array, GgufArray) or array.count != len(tokens) or array.kind != 6:
-        fields.fail(_KEY + "scores", f"must be {len(tokens)} numbers, one per token")
-    scores = source.file.values(array)
+    scores = _scores(source)
     vocab = {token: i for i, token in enumerate(tokens)}
     normal = {t for t, kind in zip(tokens, kinds, strict=True) if kind in (Kind.NORMAL, Kind.USER_DEFINED)}
     pairs = [
@@ -209,6 +160,43 @@ def _sentencepiece(source: _Vocabulary) -> tuple[Backend, Coding]:
     if fields.flag(_KEY + "add_space_prefix", True):
         steps.insert(0, normalizers.Prepend(SPACE_MARK))
     backend.normalizer = normalizers.Sequence(steps)
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    return backend, "sentencepiece"
+
+
+def _scores(source: _Vocabulary) -> list[float]:
+    array, count = source.file.metadata.get(_KEY + "scores"), len(source.tokens)
+    if not isinstance(array, GgufArray) or array.count != count or array.kind != 6:
+        source.fields.fail(_KEY + "scores", f"must be {count} numbers, one per token")
+    return source.file.values(array)
+
+
+def _unigram(source: _Vocabulary) -> tuple[Backend, Coding]:
+    """SentencePiece unigram: the pieces whose scores add up to the most."""
+    fields, tokens, kinds = source.fields, source.tokens, source.kinds
+    unknown = named_token(fields, "unknown_token_id", len(tokens))
+    found = [i for i, kind in enumerate(kinds) if kind == Kind.UNKNOWN] if unknown is None else [unknown]
+    if not found:
+        fields.fail(_KEY + "unknown_token_id", "must name the token for what the vocabulary lacks")
+    backend = Backend(
+        models.Unigram(
+            vocab=list(zip(tokens, _scores(source), strict=True)),
+            unk_id=found[0],
+            byte_fallback=Kind.BYTE in kinds,
+        )
+    )
+    steps: list[Any] = []
+    charsmap = source.file.metadata.get(_KEY + "precompiled_charsmap")
+    if isinstance(charsmap, GgufArray) and charsmap.count:
+        steps.append(normalizers.Precompiled(bytes(value & 0xFF for value in source.file.values(charsmap))))
+    if fields.flag(_KEY + "remove_extra_whitespaces", True):
+        steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+    if steps:
+        backend.normalizer = normalizers.Sequence(steps)
+    prepend = "always" if fields.flag(_KEY + "add_space_prefix", True) else "never"
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE_MARK, prepend_scheme=prepend)
     backend.decoder = decoders.Sequence(
         [decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
     )
@@ -258,7 +246,7 @@ def _frame(fields: Fields, kind: str, count: int) -> tuple[tuple[int, ...], tupl
         bos = named_token(fields, "cls_token_id", count)
     end = named_token(fields, "seperator_token_id" if kind == "bert" else "eos_token_id", count)
     add_bos = fields.flag(_KEY + "add_bos_token", kind in ("llama", "bert") or llama3)
-    add_end = fields.flag(_KEY + "add_eos_token", False) or kind == "bert"
+    add_end = fields.flag(_KEY + "add_eos_token", kind == "t5") or kind == "bert"
     return (bos,) if add_bos and bos is not None else (), (end,) if add_end and end is not None else ()
 
 

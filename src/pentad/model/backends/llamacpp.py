@@ -86,9 +86,15 @@ class LlamaCppBackend:
 
     @classmethod
     def load(
-        cls, files: ModelFiles, *, context_length: int | None = None, threads: int | None = None
+        cls,
+        files: ModelFiles,
+        *,
+        context_length: int | None = None,
+        threads: int | None = None,
+        tool_format: str = "auto",
+        reasoning_format: str = "auto",
     ) -> LlamaCppBackend:
-        """The backend over llama.cpp itself.
+        """The backend over llama.cpp itself; both formats as for the class.
 
         Raises MissingExtra without the extra, Incompatible for files that are no GGUF.
         """
@@ -102,6 +108,8 @@ class LlamaCppBackend:
             files,
             LlamaModel(str(files.path), context_length=length, threads=threads),
             context_length=length,
+            tool_format=tool_format,
+            reasoning_format=reasoning_format,
         )
 
     @property
