@@ -5,6 +5,7 @@ from __future__ import annotations
 from pentad import registry
 from pentad.errors import BadModelFile
 from pentad.model.families.base import Family
+from pentad.model.families.harmless import PAGE
 
 
 def family_of(architecture: str, source: str) -> Family:
@@ -16,7 +17,7 @@ def family_of(architecture: str, source: str) -> Family:
     if architecture not in known:
         raise BadModelFile(
             f"{source!r} has the unknown architecture {architecture!r}",
-            hint=f"known architectures: {', '.join(known)}",
+            hint=f"known architectures: {', '.join(known)}; how one is added: {PAGE}",
         )
     family: Family = registry.load("model_family", architecture)
     return family
