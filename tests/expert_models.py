@@ -110,8 +110,13 @@ def save_gguf(
     names = gguf.get_tensor_name_map(_architecture(tiny.arch), model.config.num_hidden_layers)
     for name, values in _stacked(state):
         stem, _, kind = name.rpartition(".")
-        stem, kind = (name, "bias") if kind.endswith("_bias") else (stem, kind)
+        if kind == "e_score_correction_bias":
+            stem, kind = f"{stem}.e_score_correction", "bias"
         found = names.get_name(stem)
+        if name.endswith("input_linear.weight"):  # of which the reference makes two
+            for part, half in zip(("gate", "up"), np.split(values, 2, axis=1), strict=True):
+                writer.add_tensor(f"blk.{name.split('.')[2]}.ffn_{part}_exps.weight", half.copy())
+            continue
         assert found is not None, f"the reference knows no name for {name}"
         if tiny.rope_rows == "interleaved" and re.search(r"attn_[qk]$", found):
             heads = (
