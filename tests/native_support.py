@@ -73,6 +73,10 @@ def stored(name: str, format: TensorFormat, shape: tuple[int, ...], rng: np.rand
         if format == "FP8":
             blocks[:, 4:][blocks[:, 4:] & 127 == 127] = 0  # not a number
         return StoredTensor(name=name, format=format, shape=shape, data=blocks.reshape(-1))
+    if format == "MXFP4":
+        exponents = np.log2(spread / 6) + 128 + rng.integers(-1, 2, count)
+        blocks[:, 0] = exponents.round().astype(np.uint8)
+        return StoredTensor(name=name, format=format, shape=shape, data=blocks.reshape(-1))
     offset, step, middle = _STEPS.get(format, (0, 1 / 8, 0))
     steps = (step * spread * rng.uniform(0.5, 1.5, count)).astype(np.float16)
     if format == "IQ1_M":
@@ -123,8 +127,9 @@ def random_weights(spec: ModelSpec, format: TensorFormat, seed: int = 0) -> Rand
     rng = np.random.default_rng(seed)
     tensors = {}
     for name, shape in spec.tensors().items():
-        if len(shape) == 2:
-            tensors[name] = stored(name, format, shape, rng)
+        if len(shape) > 1 and not name.endswith(".bias"):
+            exact = name.endswith((".router", ".shared_gate"))
+            tensors[name] = stored(name, "F32" if exact else format, shape, rng)
             continue
         values = rng.standard_normal(shape) * (0.3 if name.endswith("bias") else 0.1)
         values = (values + (0 if name.endswith("bias") else 1)).astype(np.float32)

@@ -22,7 +22,7 @@ TensorFormat = Literal[
     "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q8_1",
     "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_K",
     "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS",
-    "TQ1_0", "TQ2_0",
+    "TQ1_0", "TQ2_0", "MXFP4",
     "INT4", "UINT4", "INT8", "FP8", "NF4",
 ]
 # fmt: on
