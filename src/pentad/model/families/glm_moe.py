@@ -18,7 +18,7 @@ from pentad.model.files.formats import Container
 def describe_gguf(fields: Fields, container: Container) -> ModelSpec:
     """The spec of a GGUF file of architecture `glm4moe`; layers that draft are left out."""
     layers = fields.integer("block_count", low=1) - fields.integer("nextn_predict_layers", 0)
-    shown = dataclasses.replace(fields, values={**fields.values, "block_count": layers})
+    shown = dataclasses.replace(fields, values={**fields.values, "block_count": layers, "expert_count": 0})
     normed = "blk.0.attn_q_norm.weight" in container.tensors
     spec = qwen2.describe_gguf(shown, container).with_attention(
         qkv_bias="blk.0.attn_q.bias" in container.tensors, qk_norm="head" if normed else None
