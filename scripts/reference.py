@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import typer
+from formats_page import formats_page
 
 from pentad import registry
 from pentad.agent.memory.window import Window
@@ -254,6 +255,7 @@ def main() -> int:
         "pentad.schema.json": schema_json(),
         "strategies.md": strategies_page(),
         "agent-file.md": agent_file_page(),
+        "formats.md": formats_page(),
     }
     old = [name for name, text in pages.items() if not is_current(DOCS / name, text)]
     if "--check" in sys.argv[1:]:

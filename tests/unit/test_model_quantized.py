@@ -21,6 +21,7 @@ from pentad.execution.quant import dequantize
 from pentad.model.files.fields import Fields
 from pentad.model.files.quantized.container import METHODS, opened
 from pentad.model.files.safetensors import SafetensorsFolder
+from pentad.model.files.stored_as import stored_as
 from pentad.model.loading import open_model
 
 ROWS, COLUMNS, GROUP = 64, 128, 64
@@ -250,7 +251,7 @@ def test_numbers_equal_the_published_formula(case: str, tmp_path: pathlib.Path) 
     assert dequantize(container.tensor("norm.weight")).tolist() == [1, 1, 1, 1]
     given = given_whole(tensor)
     assert given.size * 8 >= ROWS * COLUMNS * 4.5
-    assert FORMS[tensor.format].given in ("Q4_0", "Q4_1", "Q8_0", "F32")
+    assert FORMS[tensor.format].given in ("Q4_0", "Q4_1", "Q8_0", "nf4", "F32")
 
 
 def test_two_files_of_a_matrix_are_one(tmp_path: pathlib.Path) -> None:
@@ -372,3 +373,11 @@ def test_a_quantized_folder_is_a_model(tmp_path: pathlib.Path) -> None:
         dequantize(files.weights.tensor("layers.0.q")), expected["model.layers.0.self_attn.q_proj.weight"]
     )
     files.close()
+
+
+def test_a_model_tells_how_its_weights_are_stored(tmp_path: pathlib.Path) -> None:
+    arrays, options, _ = gptq(4, True)
+    arrays["b.weight"] = ("F16", np.zeros((ROWS, COLUMNS // 4), np.float16))
+    container = opened(write(tmp_path, arrays), config("gptq", **options))
+    assert stored_as(container) == "gptq 4-bit: INT4 80%, F16 20%"
+    assert stored_as(SafetensorsFolder(tmp_path)) == "F16 65%, I32 35%"

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from pentad.errors import BadModelFile, Infeasible, InvalidRequest, ModelNotFound
 from pentad.model.catalogue import CATALOGUE, CatalogueEntry, entry_of, unknown_model
+from pentad.model.files.stored_as import stored_as
 from pentad.model.in_place import in_place
 from pentad.model.loading import ModelFiles, open_model
 from pentad.model.sources.base import (
@@ -153,6 +154,7 @@ class ModelStore:
                 chat_template=files.chat_template is not None,
                 end_tokens=tuple(files.tokenizer.token(id) for id in sorted(files.end_tokens)),
                 sampling=files.sampling,
+                stored_as=stored_as(files.container),
             )
         finally:
             files.close()

@@ -81,6 +81,8 @@ class ModelCard:
     end_tokens: tuple[str, ...]
     sampling: Mapping[str, float]
     """Field of Sampling to the value that holds where a request leaves it open."""
+    stored_as: str = ""
+    """Formats of the weights, e.g. `Q4_K 84%, Q6_K 16%`."""
 
 
 def check_blobs(path: pathlib.Path) -> None:

@@ -96,6 +96,7 @@ def show(
     spec = card.spec
     details = _card(card.stored) | {
         "parameters": spec.parameters,
+        "stored_as": card.stored_as,
         "attention": spec.attention,
         "context_tokens": spec.context_length,
         "kv_bytes_per_token_f32": spec.kv_bytes_per_token(4),

@@ -6,6 +6,7 @@ time, so that a matrix is never held twice.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,8 +15,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pentad.execution.formats.base import Bytes
-from pentad.execution.formats.scaled import block_scales, block_zeros
+from pentad.execution.formats.base import Bytes, Codes
+from pentad.execution.formats.scaled import block_scales, block_zeros, packed_nibbles
 from pentad.execution.formats.table import GEOMETRY
 from pentad.execution.native.structs import FORMATS, PACKED_BITS
 from pentad.execution.quant import dequantize_rows, stored_bytes
@@ -34,7 +35,10 @@ class NativeForm:
     given: str
     """The format in which `pentad_pack` gets it (structs.FORMATS)."""
     rewrite: Callable[[Bytes], Bytes] | None = None
-    """Blocks [n, bytes] to those of the given format with the same codes; None: from numbers in float32."""
+    """Blocks [n, bytes] to those of the given format, code for code; None: as they are, or from numbers."""
+    error: float
+    """Relative error of the packed weights (root of mean squares), measured on random ones: what products
+    with them are off by, beside the rounding of activations. Held by a test."""
 
     @property
     def code(self) -> int:
@@ -45,6 +49,11 @@ class NativeForm:
     def bits(self) -> float:
         """Of a weight once packed, scales and minima included."""
         return PACKED_BITS[self.given]
+
+    @property
+    def keeps_codes(self) -> bool:
+        """Whether each code stays what it is, so that only scales are rounded, to fp16."""
+        return self.rewrite is not None or self.given not in ("F32", "F16", "BF16")
 
 
 def _half(numbers: npt.NDArray[np.float32]) -> Bytes:
@@ -63,9 +72,8 @@ def _with_minimum(blocks: Bytes) -> Bytes:
     return np.concatenate((_half(scale), _half(-scale * block_zeros(blocks)), blocks[:, 8:]), axis=1)
 
 
-def _codes_behind(at: int) -> Callable[[Bytes], Bytes]:
-    """8-bit codes from that byte on, behind a scale in fp16."""
-    return lambda blocks: np.concatenate((blocks[:, :2], blocks[:, at:]), axis=1)
+def _q8_1(blocks: Bytes) -> Bytes:
+    return np.concatenate((blocks[:, :2], blocks[:, 4:]), axis=1)
 
 
 def _q8_k(blocks: Bytes) -> Bytes:
@@ -74,17 +82,81 @@ def _q8_k(blocks: Bytes) -> Bytes:
     return np.concatenate((np.repeat(_half(block_scales(blocks)), 8, axis=0), codes), axis=1)
 
 
+def _in_blocks(format: TensorFormat, blocks: Bytes) -> tuple[Bytes, Bytes]:
+    """fp16 scales and codes of each 32 numbers of a format whose parts hold 32 or more."""
+    decoded = GEOMETRY[format].decode(blocks)
+    assert isinstance(decoded, Codes)
+    codes = decoded.codes.reshape(-1, 32)
+    scale = np.repeat(decoded.scale.reshape(-1), len(codes) // decoded.scale.size)
+    return _half(scale.reshape(-1, 1)), codes.view(np.uint8)
+
+
+def _eight_bits(format: TensorFormat) -> NativeForm:
+    """Integers of up to 8 bits as they are."""
+    return NativeForm(
+        given="Q8_0", rewrite=lambda blocks: np.concatenate(_in_blocks(format, blocks), axis=1), error=_HALF
+    )
+
+
+def _ternary(format: TensorFormat) -> NativeForm:
+    """-1, 0 and 1 as codes of 4 bits."""
+
+    def rewrite(blocks: Bytes) -> Bytes:
+        scale, codes = _in_blocks(format, blocks)
+        return np.concatenate((scale, packed_nibbles(codes + np.uint8(8))), axis=1)
+
+    return NativeForm(given="Q4_0", rewrite=rewrite, error=0.0)
+
+
+def _rounded() -> NativeForm:
+    return NativeForm(given="F32", error=_ROUNDED)
+
+
+def _exact(format: TensorFormat, error: float) -> NativeForm:
+    return NativeForm(given=format, error=error)
+
+
+_ROUNDED: Final = 0.0075
+"""Of what has no codes and gets 8-bit ones with a scale per 32."""
+_HALF: Final = 0.0003
+"""Of scales that are products, rounded to fp16."""
+
 FORMS: Final[Mapping[TensorFormat, NativeForm]] = MappingProxyType(
-    {name: NativeForm(given=name if name in FORMATS else "F32") for name in GEOMETRY}
-    | {
-        "Q8_1": NativeForm(given="Q8_0", rewrite=_codes_behind(4)),
-        "Q8_K": NativeForm(given="Q8_0", rewrite=_q8_k),
-        "INT4": NativeForm(given="Q4_0", rewrite=_scale_in_half),
-        "UINT4": NativeForm(given="Q4_1", rewrite=_with_minimum),
-        "INT8": NativeForm(given="Q8_0", rewrite=_scale_in_half),
+    {
+        "F32": _exact("F32", _ROUNDED),
+        "F16": _exact("F16", _ROUNDED),
+        "BF16": _exact("BF16", _ROUNDED),
+        "Q4_0": _exact("Q4_0", 0.0),
+        "Q4_1": _exact("Q4_1", 0.0),
+        "Q5_0": _exact("Q5_0", 0.0),
+        "Q5_1": _exact("Q5_1", 0.0),
+        "Q8_0": _exact("Q8_0", 0.0),
+        "Q8_1": NativeForm(given="Q8_0", rewrite=_q8_1, error=0.0),
+        "Q2_K": _rounded(),
+        "Q3_K": _rounded(),
+        "Q4_K": _exact("Q4_K", 2 * _HALF),
+        "Q5_K": _exact("Q5_K", 2 * _HALF),
+        "Q6_K": _exact("Q6_K", _HALF),
+        "Q8_K": NativeForm(given="Q8_0", rewrite=_q8_k, error=_HALF),
+        "IQ1_S": _eight_bits("IQ1_S"),
+        "IQ1_M": _rounded(),
+        "IQ2_XXS": _eight_bits("IQ2_XXS"),
+        "IQ2_XS": _rounded(),
+        "IQ2_S": _rounded(),
+        "IQ3_XXS": _eight_bits("IQ3_XXS"),
+        "IQ3_S": _eight_bits("IQ3_S"),
+        "IQ4_NL": dataclasses.replace(_eight_bits("IQ4_NL"), error=0.0),
+        "IQ4_XS": _eight_bits("IQ4_XS"),
+        "TQ1_0": _ternary("TQ1_0"),
+        "TQ2_0": _ternary("TQ2_0"),
+        "INT4": NativeForm(given="Q4_0", rewrite=_scale_in_half, error=_HALF),
+        "UINT4": NativeForm(given="Q4_1", rewrite=_with_minimum, error=2 * _HALF),
+        "INT8": NativeForm(given="Q8_0", rewrite=_scale_in_half, error=_HALF),
+        "FP8": _rounded(),
+        "NF4": _rounded(),
     }
 )
-"""Stored format to its form. What has no codes that the kernels know gets 8-bit ones, a scale per 32."""
+"""Stored format to its form. Nothing takes more than 8.5 bits a weight."""
 
 
 def given_rows(stored: StoredTensor, together: int = 1) -> Iterator[tuple[int, int, npt.NDArray[np.uint8]]]:
@@ -98,7 +170,7 @@ def given_rows(stored: StoredTensor, together: int = 1) -> Iterator[tuple[int, i
     """
     stored, (rows, columns) = stored.held(), stored.shape
     form = FORMS[stored.format]
-    if form.given == stored.format:
+    if form.given == stored.format and form.rewrite is None:
         yield 0, rows, np.ascontiguousarray(stored.data)
         return
     step = int(np.lcm(GROUP_ROWS, together))
