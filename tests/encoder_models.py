@@ -10,6 +10,7 @@ from typing import Any
 import gguf
 import numpy as np
 import safetensors.numpy
+import tokenizers
 import torch
 import transformers
 
@@ -128,4 +129,27 @@ def _published(state: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
     """Tensors without the prefix of a whole model and without the pooler, which the converter drops."""
     prefixes = ("bert.", "roberta.", "distilbert.", "model.")
     named = [(next((n.removeprefix(p) for p in prefixes if n.startswith(p)), n), t) for n, t in state.items()]
-    return [(name, tensor) for name, tensor in named if not name.startswith("pooler.")]
+    spelt = [
+        (n.replace("classifier.", "classifier.out_proj.") if n.count(".") == 1 else n, t) for n, t in named
+    ]
+    return [(name, tensor) for name, tensor in spelt if not name.startswith("pooler.")]
+
+
+def write_tokenizer(folder: pathlib.Path) -> tokenizers.Tokenizer:
+    """A `tokenizer.json` of letters and a few words, which frames texts and pairs as BERT's do."""
+    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+    marks = ["[CLS]", "[PAD]", "[SEP]", "[UNK]"]  # RoBERTa counts no position for padding, its token 1
+    vocab = [*marks, *letters, *(f"##{letter}" for letter in letters), "what", "is", "pasta", "query", ":"]
+    words = {token: i for i, token in enumerate(vocab)}
+    made = tokenizers.Tokenizer(tokenizers.models.WordPiece(words, unk_token="[UNK]"))
+    made.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    made.decoder = tokenizers.decoders.WordPiece(prefix="##")
+    made.add_special_tokens(marks)
+    made.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", words["[CLS]"]), ("[SEP]", words["[SEP]"])],
+    )
+    made.save(str(folder / "tokenizer.json"))
+    return made

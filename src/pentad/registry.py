@@ -246,6 +246,9 @@ _TABLE: dict[str, dict[str, str]] = {
         "native": "pentad.execution.native.encoder:NativeEncoder",
         "torch": "pentad.execution.torch.encoder:TorchEncoder",
     },
+    "scorer": {
+        "torch": "pentad.execution.torch.encoder:TorchScorer",
+    },
     # model layer: architecture, as files name it, to its mapping
     "model_family": {
         "llama": "pentad.model.families.llama:FAMILY",

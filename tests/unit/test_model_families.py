@@ -308,5 +308,6 @@ def test_bert_is_read_from_gguf_and_other_pooling_refused(tmp_path: pathlib.Path
     assert (files.spec.causal, files.spec.context_length, files.spec.token_types) == (False, 32, 2)
     frame = files.tokenizer
     assert [*frame.prefix, *frame.encode("Hello world", special=False), *frame.suffix] == [2, 4, 5, 3]
-    with pytest.raises(BadModelFile, match=r"mean pooling \(1\) is supported"):
-        open_model(bert_gguf(tmp_path, pooling=2))
+    assert open_model(bert_gguf(tmp_path, pooling=2)).recipe.pooling == "cls"
+    with pytest.raises(BadModelFile, match=r"is 0; supported are mean \(1\)"):
+        open_model(bert_gguf(tmp_path, pooling=0))

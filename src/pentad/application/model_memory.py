@@ -10,6 +10,7 @@ from pentad.application.config import EngineSettings, Settings
 from pentad.application.runners import choose, engine_limits, kv_element_bytes
 from pentad.execution.memory import free_bytes
 from pentad.model.adapters import adapter_bytes
+from pentad.model.embedding import choose_encoder
 from pentad.model.loading import ModelFiles
 from pentad.resource.model_slot import MemoryNeed
 from pentad.resource.sizing import AVAILABLE_SHARE, kv_cache_bytes
@@ -73,4 +74,11 @@ def engine_need(
 
 def encoder_need(files: ModelFiles) -> MemoryNeed:
     """What a model that embeds takes; it is computed in this process."""
+    if choose_encoder(files).runner == "torch":
+        return scorer_need(files)
     return MemoryNeed(weights_bytes=files.size_bytes)
+
+
+def scorer_need(files: ModelFiles) -> MemoryNeed:
+    """What a model takes that PyTorch computes in this process, in float32."""
+    return MemoryNeed(weights_bytes=max(files.size_bytes, files.spec.parameters * _FLOAT_BYTES["float32"]))

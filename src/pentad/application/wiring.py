@@ -66,7 +66,8 @@ async def build(
         fleet = _fleet(settings, clock)
         local = LocalModels(store, settings, clock=clock, workers=workers)
         undo.push_async_callback(local.pool.close)
-        backends, vectors = await local.start(found if fleet is None else found[:0])
+        started = await local.start(found if fleet is None else found[:0])
+        backends, vectors = started.backends, started.embedders
         if fleet is not None:
             for one in found:
                 scaled = _scaled(fleet, store, one.stored, settings, clock)
@@ -78,6 +79,7 @@ async def build(
         models = ModelService(
             backends,
             embedders=vectors,
+            rerankers=started.rerankers,
             router=choice.build("router", settings.router),
             turns=_turns(settings, [one.stored.name for one in found], clock),
             prices={p.model: _price(p) for p in settings.prices},

@@ -222,6 +222,18 @@ class Backend(Protocol):
 
 
 @runtime_checkable
+class Reranker(Protocol):
+    """Scores documents for a query."""
+
+    def score_counted(self, query: str, documents: Sequence[str]) -> tuple[list[float], int]:
+        """One score per document, higher for better ones, and how many tokens all pairs have.
+
+        Raises InvalidRequest on an empty text, ContextLengthExceeded on a pair too long.
+        """
+        ...
+
+
+@runtime_checkable
 class Embedder(Protocol):
     """Turns texts into unit vectors."""
 

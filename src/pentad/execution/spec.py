@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pentad.execution.classifier import Classifier
 from pentad.execution.layers import Block as Block
 from pentad.execution.layers import FeedForward as FeedForward
 from pentad.execution.mixers import Attention as Attention
@@ -102,6 +103,8 @@ class ModelSpec:
     stack: Stack
     head: Head | None = field(default_factory=Head)
     """None: hidden states are the result, as of an encoder."""
+    classifier: Classifier | None = None
+    """What makes scores of whole texts."""
     token_types: int = 0
     embedding_scale: float = 1.0
     """Factor of the token embeddings (Gemma)."""
@@ -226,6 +229,8 @@ class ModelSpec:
             found["head"] = (self.vocab_size, self.width)
         if self.head is not None and self.head.bias:
             found["head.bias"] = (self.vocab_size,)
+        if self.classifier is not None:
+            found |= self.classifier.shapes(self.width)
         others = {f"towers.{i}": tower for i, tower in enumerate(self.towers)}
         if self.encoder is not None:
             others["encoder"] = self.encoder

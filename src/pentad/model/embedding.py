@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pentad import registry
-from pentad.errors import BadModelFile, ContextLengthExceeded, Incompatible, InvalidRequest
+from pentad.errors import ContextLengthExceeded, Incompatible, InvalidRequest
 from pentad.execution.native.choice import AUTO, TORCH, RunnerChoice, check_installed, choose_runner
 from pentad.execution.native.library import built, cpu_flags
-from pentad.model.loading import ModelFiles, open_model, read_json
+from pentad.model.loading import ModelFiles, open_model
 
 
 class Encoder(Protocol):
@@ -41,21 +41,23 @@ class LocalEmbedder:
 
     Raises:
         Incompatible: the model generates text, or needs PyTorch, which is not installed.
-        BadModelFile: its vectors would be pooled in another way than by their mean.
     """
 
     def __init__(self, files: ModelFiles, *, kernels: str = AUTO) -> None:
-        if files.spec.causal:
+        if files.spec.head is not None or files.spec.classifier is not None:
+            does = "generates text" if files.spec.head is not None else "scores texts"
             raise Incompatible(
-                f"model {files.name!r} generates text; embeddings need an encoder",
+                f"model {files.name!r} {does}; embeddings need an encoder",
                 hint="choose a model of kind embedding, e.g. minilm",
             )
         self.name = files.name
         self._tokenizer = files.tokenizer
         self._encoder = _encoder(files, kernels)
         self._token_chars = files.tokenizer.max_token_chars  # now, not while requests wait
-        trained = _trained_length(files.path) if files.path.is_dir() else None
-        self.max_tokens = min(trained or self._encoder.max_tokens, self._encoder.max_tokens)
+        self.recipe = files.recipe
+        """Its prompts, which callers set in front of texts, and the sizes that vectors may be cut to."""
+        limits = (self.recipe.max_tokens, self._encoder.max_tokens)
+        self.max_tokens = min(limit for limit in limits if limit is not None)
         """The longest text, special tokens included."""
 
     @classmethod
@@ -115,6 +117,8 @@ class LocalEmbedder:
 def choose_encoder(files: ModelFiles, kernels: str = AUTO) -> RunnerChoice:
     """Who computes this model's vectors on this machine, and why; see `LocalEmbedder`."""
     unsupported = registry.load("encoder", "native").supports(files.spec, files.weights)
+    if unsupported is None and files.recipe.pooling != "mean":
+        unsupported = f"its vectors are pooled by {files.recipe.pooling}, the kernels take means"
     asked = kernels if unsupported is None or kernels == TORCH else AUTO
     choice = choose_runner(asked, unsupported, model=files.name, dtype=AUTO, built=built(), flags=cpu_flags())
     check_installed(choice, model=files.name)
@@ -123,20 +127,7 @@ def choose_encoder(files: ModelFiles, kernels: str = AUTO) -> RunnerChoice:
 
 def _encoder(files: ModelFiles, kernels: str) -> Encoder:
     choice = choose_encoder(files, kernels)
-    options = {"kernels": choice.kernels} if choice.runner == "native" else {}
+    native = choice.runner == "native"
+    options = {"kernels": choice.kernels} if native else {"pooling": files.recipe.pooling}
     encoder: Encoder = registry.load("encoder", choice.runner)(files.spec, files.weights, **options)
     return encoder
-
-
-def _trained_length(folder: pathlib.Path) -> int | None:
-    """The longest text that a sentence-embedding folder was made for; None where it does not say.
-
-    Raises BadModelFile for a folder whose vectors are not means.
-    """
-    pooling = read_json(folder / "1_Pooling" / "config.json")
-    if pooling.values and not pooling.flag("pooling_mode_mean_tokens", False):
-        raise BadModelFile(
-            f"{str(folder)!r} pools its vectors in a way we lack", hint="mean pooling is supported"
-        )
-    settings = read_json(folder / "sentence_bert_config.json")
-    return settings.integer("max_seq_length", low=1) if settings.has("max_seq_length") else None

@@ -12,6 +12,8 @@ from pentad.errors import BadModelFile
 from pentad.execution.spec import ModelSpec
 from pentad.execution.weights import WeightSource
 from pentad.json_text import parse_json
+from pentad.model import embedding_recipe
+from pentad.model.embedding_recipe import EmbeddingRecipe
 from pentad.model.families import family_of
 from pentad.model.families.base import bind, places, spec_of_config, spec_of_gguf
 from pentad.model.files.fields import Fields
@@ -75,6 +77,8 @@ class ModelFiles:
     container: Container
     sampling: Mapping[str, float] = field(default_factory=dict)
     """Field of Sampling to the value that the model's makers advise, as far as they do."""
+    recipe: EmbeddingRecipe = field(default_factory=EmbeddingRecipe)
+    """How it embeds, where it does."""
 
     def close(self) -> None:
         """Unmaps the weights; views still held keep their mapping until they are dropped."""
@@ -116,7 +120,8 @@ def _open_gguf(path: pathlib.Path, name: str) -> ModelFiles:
         architecture = fields.text("general.architecture")
         family = family_of(architecture, fields.source)
         own = fields.under(architecture + ".")
-        spec = spec_of_gguf(family, own, file)
+        recipe = embedding_recipe.from_gguf(own)
+        spec = _as_used(spec_of_gguf(family, own, file), recipe)
         weights = bind(family, places(family.gguf_names, spec, own), spec, file, fields.source)
         tokenizer = from_gguf(file, spec.vocab_size)
         named = {key: named_token(fields, f"{key}_token_id", spec.vocab_size) for key in _NAMED_TOKENS}
@@ -135,6 +140,7 @@ def _open_gguf(path: pathlib.Path, name: str) -> ModelFiles:
             eos_token=named["eos"],
             container=file,
             sampling=sampling_of_gguf(fields),
+            recipe=recipe,
         )
     except BaseException:
         file.close()
@@ -152,7 +158,8 @@ def _end_tokens(tokenizer: Tokenizer, named: Iterable[int | None]) -> frozenset[
 def _open_folder(folder: pathlib.Path, name: str) -> ModelFiles:
     config = read_json(folder / "config.json", required=True)
     family = family_of(config.text("model_type"), config.source)
-    spec = spec_of_config(family, config)
+    recipe = embedding_recipe.from_folder(folder, config, _modules(folder), read_json)
+    spec = _as_used(spec_of_config(family, config), recipe)
     if not any((folder / file).exists() for file in ("model.safetensors", INDEX_NAME)):
         raise _no_weights(folder)
     files = SafetensorsFolder(folder)
@@ -187,10 +194,26 @@ def _open_folder(folder: pathlib.Path, name: str) -> ModelFiles:
             eos_token=eos,
             container=container,
             sampling=from_generation_config(generation),
+            recipe=recipe,
         )
     except BaseException:
         files.close()
         raise
+
+
+def _as_used(spec: ModelSpec, recipe: EmbeddingRecipe) -> ModelSpec:
+    """A decoder that embeds has no use for its head, which its files may lack."""
+    return dataclasses.replace(spec, head=None) if recipe.stated else spec
+
+
+def _modules(folder: pathlib.Path) -> list[Any]:
+    """What `modules.json` lists of a folder of sentence embeddings; empty where there is none."""
+    if not (path := folder / "modules.json").exists():
+        return []
+    listed = _parsed(path)
+    if not isinstance(listed, list):
+        raise BadModelFile(f"{str(path)!r} is no JSON list")
+    return listed
 
 
 def _no_weights(folder: pathlib.Path) -> BadModelFile:
@@ -216,13 +239,17 @@ def read_json(path: pathlib.Path, *, required: bool = False) -> Fields:
     """The object in a JSON file; an absent file that is not required is an empty one."""
     if not required and not path.exists():
         return Fields(source=str(path), values={})
-    try:
-        value = parse_json(_text(path))
-    except (ValueError, RecursionError) as error:
-        raise BadModelFile(f"{str(path)!r} is not valid JSON: {error}") from error
+    value = _parsed(path)
     if not isinstance(value, dict):
         raise BadModelFile(f"{str(path)!r} is no JSON object")
     return Fields(source=str(path), values=value)
+
+
+def _parsed(path: pathlib.Path) -> Any:
+    try:
+        return parse_json(_text(path))
+    except (ValueError, RecursionError) as error:
+        raise BadModelFile(f"{str(path)!r} is not valid JSON: {error}") from error
 
 
 def _special(settings: Fields, key: str, tokenizer: Tokenizer) -> int | None:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from pentad.errors import InvalidRequest, ModelNotFound
-from pentad.execution.backend import Backend, Embedder
+from pentad.execution.backend import Backend, Embedder, Reranker
 from pentad.model.backends.pooled import slot_of
 from pentad.model.cards import ModelCard
+from pentad.model.embedding_recipe import recipe_of
 from pentad.resource.model_slot import ModelSlot
 
 LATEST = ":latest"
@@ -16,11 +17,12 @@ LATEST = ":latest"
 
 
 class ServedModels:
-    """Backends and embedders by the name that they are served under; models may come and go.
+    """Backends, embedders and rerankers by the name that they are served under; models may come and go.
 
     Args:
         backends: of models that generate.
         embedders: of models that embed.
+        rerankers: of models that score documents.
         default: the model of requests that name none, listed first; None takes the first backend.
         aliases: further name to the name of a model.
         created_s: Unix time, for the cards.
@@ -34,6 +36,7 @@ class ServedModels:
         self,
         backends: Mapping[str, Backend],
         embedders: Mapping[str, Embedder],
+        rerankers: Mapping[str, Reranker],
         *,
         default: str | None,
         aliases: Mapping[str, str],
@@ -47,6 +50,7 @@ class ServedModels:
         order = [self.default, *(name for name in backends if name != self.default)]
         self.backends = {name: backends[name] for name in order}
         self.embedders = dict(embedders)
+        self.rerankers = dict(rerankers)
         self.aliases = dict(aliases)
         self._created_s = created_s
         for alias, name in self.aliases.items():
@@ -56,12 +60,16 @@ class ServedModels:
                 )
                 raise InvalidRequest(
                     f"the alias {alias!r} {trouble}",
-                    hint=f"served are: {', '.join([*self.backends, *self.embedders])}",
+                    hint=f"served are: {', '.join(self.names())}",
                     param="aliases",
                 )
 
     def __contains__(self, name: object) -> bool:
-        return name in self.backends or name in self.embedders
+        return name in self.backends or name in self.embedders or name in self.rerankers
+
+    def names(self) -> list[str]:
+        """Of all models, without aliases."""
+        return [*self.backends, *self.embedders, *self.rerankers]
 
     def canonical(self, name: str) -> str:
         """The model's own name for one of its names; what nobody knows comes back as it is."""
@@ -75,7 +83,7 @@ class ServedModels:
     def slot(self, name: str) -> ModelSlot[Any] | None:
         """The model's place in the pool; None for one that is always there, or elsewhere, or unknown."""
         name = self.canonical(name)
-        return slot_of(self.backends.get(name) or self.embedders.get(name))
+        return slot_of(self.backends.get(name) or self.embedders.get(name) or self.rerankers.get(name))
 
     def progress(self, name: str) -> str | None:
         """What a model does that requests wait for; None while none does."""
@@ -103,10 +111,22 @@ class ServedModels:
             )
         return found
 
-    def add(self, name: str, model: Backend | Embedder) -> None:
+    def reranker(self, name: str) -> Reranker:
+        """The model that scores documents under that name. Raises ModelNotFound."""
+        found = self.rerankers.get(self.canonical(name))
+        if found is None:
+            known = ", ".join(self.rerankers) or "none is served"
+            raise ModelNotFound(
+                f"no reranker {name!r} here", hint=f"set `model` to one of: {known}", param="model"
+            )
+        return found
+
+    def add(self, name: str, model: Backend | Embedder | Reranker) -> None:
         """Offers one more model, or another one under a name."""
         if isinstance(model, Embedder):
             self.embedders[name] = model
+        elif isinstance(model, Reranker):
+            self.rerankers[name] = model
         else:
             self.backends[name] = model
 
@@ -120,10 +140,11 @@ class ServedModels:
             )
         self.backends.pop(name, None)
         self.embedders.pop(name, None)
+        self.rerankers.pop(name, None)
         self.aliases = {alias: of for alias, of in self.aliases.items() if of != name}
 
     def cards(self) -> list[ModelCard]:
-        """A card per model: the default first, then the other generators, then the embedders."""
+        """A card per model: the default first, then the other generators, the embedders, the rerankers."""
         cards = [
             ModelCard(
                 name=name,
@@ -142,10 +163,21 @@ class ServedModels:
                 created_s=self._created_s,
                 kind="embed",
                 dimensions=embedder.dimensions,
+                prompts=tuple(recipe_of(embedder).prompts),
                 state=_state(embedder),
                 aliases=self._aliases_of(name),
             )
             for name, embedder in self.embedders.items()
+        ]
+        cards += [
+            ModelCard(
+                name=name,
+                created_s=self._created_s,
+                kind="rerank",
+                state=_state(reranker),
+                aliases=self._aliases_of(name),
+            )
+            for name, reranker in self.rerankers.items()
         ]
         return cards
 
@@ -153,6 +185,6 @@ class ServedModels:
         return tuple(alias for alias, of in self.aliases.items() if of == name)
 
 
-def _state(model: Backend | Embedder) -> str:
+def _state(model: Backend | Embedder | Reranker) -> str:
     slot = slot_of(model)
     return "loaded" if slot is None else slot.state

@@ -17,13 +17,23 @@ from typing import cast
 import msgspec
 
 from pentad.errors import Incompatible
-from pentad.execution.backend import Backend, Completion, Delta, Embedder, NoticeDelta, StreamDone, collect
+from pentad.execution.backend import (
+    Backend,
+    Completion,
+    Delta,
+    Embedder,
+    NoticeDelta,
+    Reranker,
+    StreamDone,
+    collect,
+)
 from pentad.execution.hints import turn_hints
 from pentad.model.backends.openai_usage import estimated_tokens, media_tokens, prompt_bytes
 from pentad.model.backends.pooled import leased
 from pentad.model.backends.sizes import prompt_chars
-from pentad.model.cards import Embeddings, ModelCard
+from pentad.model.cards import Embeddings, ModelCard, Scores
 from pentad.model.codecs import PromptRenderer, TokenCodec
+from pentad.model.embedding_recipe import recipe_of
 from pentad.model.objectives import fitted, marked, needs_count, refuse_unenforced, time_limit, within
 from pentad.model.prices import FREE, Price
 from pentad.model.routing.base import Candidate, ModelRouter, RouterInput
@@ -42,6 +52,7 @@ class ModelService:
     Args:
         backends: name served under to backend; at least one.
         embedders: name served under to embedder.
+        rerankers: name served under to reranker.
         router: chooses among `backends`.
         turns: name served under to who may go into its engine next; absent: whoever comes.
         prices: name served under to price; a model without one costs nothing.
@@ -57,6 +68,7 @@ class ModelService:
         backends: Mapping[str, Backend],
         *,
         embedders: Mapping[str, Embedder] | None = None,
+        rerankers: Mapping[str, Reranker] | None = None,
         router: ModelRouter,
         turns: Mapping[str, FairQueue] | None = None,
         prices: Mapping[str, Price] | None = None,
@@ -69,6 +81,7 @@ class ModelService:
         self.served = ServedModels(
             backends,
             embedders or {},
+            rerankers or {},
             default=default,
             aliases=aliases or {},
             created_s=int(wall_clock()),
@@ -227,21 +240,47 @@ class ModelService:
         """The model's vocabulary and template. Raises Incompatible when they are not here."""
         return self._codec(model).tokenizer_facts()
 
-    async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
+    async def embed(
+        self, model: str, texts: Sequence[str], *, prompt: str | None = None, dimensions: int | None = None
+    ) -> Embeddings:
         """One unit vector per text, computed off the event loop.
 
-        Raises ModelNotFound when no such embedder is served, ContextLengthExceeded on a text too long.
+        Args:
+            prompt: the name of what stands in front of every text; None: the model's default.
+            dimensions: numbers that a vector is cut to; None: all.
+
+        Raises:
+            ModelNotFound: no such embedder is served.
+            InvalidRequest: a prompt or size that the model does not have.
+            ContextLengthExceeded: a text is too long.
         """
         embedder = self.served.embedder(model)
+        recipe, width = recipe_of(embedder), embedder.dimensions
+        recipe.check_size(dimensions, model=model, width=width)
+        texts = recipe.prompted(texts, prompt)
         started_s = self._clock()
         chars = sum(map(len, texts))
         async with leased(embedder) as loaded:
             vectors, tokens = await in_thread(loaded.embed_counted, texts, chars=chars)
         span = Span(layer="execution", name="embed", start_s=started_s, end_s=self._clock())
+        vectors = recipe.cut(vectors, dimensions)
         return Embeddings(vectors=vectors, usage=Usage(prompt_tokens=tokens, spans=(span,)))
 
+    async def rerank(self, model: str, query: str, documents: Sequence[str]) -> Scores:
+        """One score per document, computed off the event loop.
+
+        Raises ModelNotFound when no such reranker is served, ContextLengthExceeded on a pair too long.
+        """
+        reranker = self.served.reranker(model)
+        started_s = self._clock()
+        chars = len(query) * len(documents) + sum(map(len, documents))
+        async with leased(reranker) as loaded:
+            scores, tokens = await in_thread(loaded.score_counted, query, documents, chars=chars)
+        span = Span(layer="execution", name="rerank", start_s=started_s, end_s=self._clock())
+        return Scores(scores=scores, usage=Usage(prompt_tokens=tokens, spans=(span,)))
+
     def models(self) -> list[ModelCard]:
-        """A card per model: the default first, then the other generators, then the embedders."""
+        """A card per model: the default first, then the other generators, the embedders, the rerankers."""
         return self.served.cards()
 
     def price(self, model: str) -> Price:

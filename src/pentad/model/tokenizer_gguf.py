@@ -69,7 +69,7 @@ def from_gguf(file: GgufFile, size: int | None = None) -> Tokenizer:
     )
     prefix, suffix = _frame(fields, kind, len(tokens))
     if prefix or suffix:
-        backend.post_processor = _post_processor(tokens, prefix, suffix)
+        backend.post_processor = _post_processor(tokens, prefix, suffix, typed=kind == "bert")
     unknown = named_token(fields, "unknown_token_id", len(tokens))
     return Tokenizer(backend, coding=coding, prefix=prefix, suffix=suffix, unknown=unknown, size=size)
 
@@ -250,11 +250,18 @@ def _frame(fields: Fields, kind: str, count: int) -> tuple[tuple[int, ...], tupl
     return (bos,) if add_bos and bos is not None else (), (end,) if add_end and end is not None else ()
 
 
-def _post_processor(tokens: list[str], prefix: tuple[int, ...], suffix: tuple[int, ...]) -> Any:
+def _post_processor(
+    tokens: list[str], prefix: tuple[int, ...], suffix: tuple[int, ...], *, typed: bool
+) -> Any:
+    """Frames of one text and of two: BERT's tells them apart by types, RoBERTa's by one more end between."""
     frame = (*prefix, *suffix)
     names = {id: f"frame{i}" for i, id in enumerate(frame)}
+    first, last = [names[id] for id in prefix], [names[id] for id in suffix]
+    between = last if typed else last * 2
+    second = ["$B:1", *(f"{name}:1" for name in last)] if typed else ["$B", *last]
     return processors.TemplateProcessing(
-        single=[*(names[id] for id in prefix), "$A", *(names[id] for id in suffix)],
+        single=[*first, "$A", *last],
+        pair=[*first, "$A", *between, *second],
         special_tokens=[
             {"id": names[id], "ids": [id], "tokens": [tokens[id]]} for id in dict.fromkeys(frame)
         ],

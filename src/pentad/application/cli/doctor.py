@@ -178,16 +178,18 @@ def _runner(name: str, path: pathlib.Path, settings: Settings) -> Finding:
     from pentad.application.runners import choose, kv_element_bytes
     from pentad.model.embedding import choose_encoder
     from pentad.model.loading import open_model
+    from pentad.model.reranking import choose_scorer
 
     try:
         files = open_model(path, name=name)
         try:
-            if files.spec.causal:
+            if files.spec.head is not None:
                 choice = choose(files, settings.engine)
                 token_bytes = files.spec.kv_bytes_per_token(kv_element_bytes(files, settings.engine))
                 cached = f"; KV cache {settings.engine.kv_dtype}, {token_bytes / 1024:.1f} KiB a token"
             else:
-                choice = choose_encoder(files, settings.engine.kernels)
+                choose_runner = choose_scorer if files.spec.classifier is not None else choose_encoder
+                choice = choose_runner(files, settings.engine.kernels)
                 cached = ""
             decision, device = choice.decision, choice.device
         finally:

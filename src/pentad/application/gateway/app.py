@@ -27,6 +27,7 @@ from pentad.application.gateway.routes import (
     ollama,
     ollama_models,
     operations,
+    rerank,
 )
 from pentad.application.gateway.routes.responses import Responses
 from pentad.application.gateway.routes.runs import Runs
@@ -61,6 +62,7 @@ def _routes(gateway: Gateway) -> list[BaseRoute]:
         completions,
         models,
         embeddings,
+        rerank,
         messages,
         ollama,
         ollama_models,

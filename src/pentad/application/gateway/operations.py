@@ -53,6 +53,7 @@ from pentad.application.gateway.schemas.operations import (
     Status,
     Version,
 )
+from pentad.application.gateway.schemas.rerank import RerankAnswer, RerankRequest
 from pentad.application.gateway.schemas.responses import (
     InputTokens,
     ResponseDeleted,
@@ -126,6 +127,8 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(method="delete", path=_RESPONSE, summary="Forget a stored response", answer=ResponseDeleted),
     _post(f"{_RESPONSE}/cancel", "Cancel a background response", None, ResponseObject),
     _post("/v1/embeddings", "Turn texts into vectors", EmbeddingRequest, EmbeddingAnswer),
+    _post("/v1/rerank", "Order documents for a query", RerankRequest, RerankAnswer),
+    _post("/rerank", "As /v1/rerank", RerankRequest, RerankAnswer),
     _get("/v1/models", "List the served models", CardList),
     _get("/v1/models/{name}", "One served model", Card),
     _post("/v1/messages", "Answer a turn", MessagesRequest, MessagesAnswer, streams=True, **_ANTHROPIC),

@@ -114,6 +114,8 @@ def _encoder_limits(spec: ModelSpec) -> Iterator[str]:
         yield "it generates text"
     yield from unsupported_parts(spec)
     yield from _mixer_limits(spec)
+    if spec.classifier is not None:
+        yield "it scores texts with a classifier"
     if spec.learned is None:
         yield "its positions are not learned"
     if spec.stack.embedding_norm is None:

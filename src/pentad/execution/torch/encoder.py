@@ -1,4 +1,4 @@
-"""TorchEncoder: texts to unit vectors with the same program, e.g. BERT and MiniLM."""
+"""TorchEncoder and TorchScorer: texts to unit vectors or to scores with the same program."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from pentad.errors import Incompatible
+from pentad.execution.classifier import Pooling
 from pentad.execution.spec import ModelSpec
 from pentad.execution.support import check_supported
-from pentad.execution.texts import check_texts, encode_in_batches
+from pentad.execution.texts import check_texts, encode_in_batches, text_batches
 from pentad.execution.torch.attention import TextAttention
+from pentad.execution.torch.classifier import pooled
 from pentad.execution.torch.devices import Precision, resolve_device, resolve_dtype
 from pentad.execution.torch.linear import packing_available
 from pentad.execution.torch.loading import WeightLoader
@@ -24,30 +26,70 @@ _BATCH_TOKENS = 8192
 """Tokens computed at once: bounds the activations."""
 
 
-class TorchEncoder:
-    """Mean of the last hidden states of each text, as unit vectors.
+class TextProgram:
+    """The last hidden states of whole texts.
 
-    Texts lie end to end without padding, so a vector does not depend on what else is encoded,
-    beyond rounding. May be used from several threads.
+    Texts lie end to end without padding, so a text's states do not depend on what else is computed, beyond
+    rounding. May be used from several threads.
     """
 
-    def __init__(
-        self, spec: ModelSpec, weights: WeightSource, *, dtype: Precision = "float32", device: str = "cpu"
-    ) -> None:
+    def __init__(self, spec: ModelSpec, weights: WeightSource, *, dtype: Precision, device: str) -> None:
         """Loads the weights; see `TorchRunner.load` for the arguments and errors."""
-        if spec.causal:
-            raise Incompatible(f"model {spec.name!r} generates text; embeddings need an encoder")
         check_supported(spec)
         self._device = resolve_device(device)
         precision = resolve_dtype(dtype, self._device)
         pack = self._device.type == "cpu" and precision == torch.bfloat16 and packing_available()
         with torch.inference_mode():
-            loaded = WeightLoader(spec, weights, dtype=precision, device=self._device, pack=pack).load()
-        self._program = Program(spec, loaded)
+            self.weights = WeightLoader(spec, weights, dtype=precision, device=self._device, pack=pack).load()
+        self._program = Program(spec, self.weights)
         self.spec = spec
-        self.weight_bytes = loaded.nbytes
         learned = spec.context_length if spec.learned is None else spec.learned.max_positions
         self.max_tokens = min(spec.context_length, learned)
+
+    def states(
+        self, texts: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None = None
+    ) -> Sequence[torch.Tensor]:
+        """Those of each text [T, E], in the precision that is computed in.
+
+        Args:
+            types: of each text's tokens; None, or in a model that tells none apart: all are of the first.
+        """
+        lengths = [len(text) for text in texts]
+        positions = np.concatenate([np.arange(n, dtype=np.int32) for n in lengths])
+        hidden = self._program.hidden(
+            self._row(texts),
+            torch.from_numpy(positions).to(self._device),
+            TextAttention(self.spec, lengths, self._program.rules),
+            types=None if types is None or self.spec.token_types < 2 else self._row(types),
+        )
+        found: Sequence[torch.Tensor] = hidden.split(lengths)
+        return found
+
+    def _row(self, numbers: Sequence[Sequence[int]]) -> torch.Tensor:
+        flat = np.fromiter((n for text in numbers for n in text), np.int32, sum(map(len, numbers)))
+        return torch.from_numpy(flat).to(self._device)
+
+
+class TorchEncoder:
+    """Pooled last hidden states of each text, as unit vectors; see `TextProgram`."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        weights: WeightSource,
+        *,
+        pooling: Pooling = "mean",
+        dtype: Precision = "float32",
+        device: str = "cpu",
+    ) -> None:
+        """Loads the weights; see `TorchRunner.load` for the errors."""
+        if spec.head is not None:
+            raise Incompatible(f"model {spec.name!r} generates text; embeddings need an encoder")
+        self._texts = TextProgram(spec, weights, dtype=dtype, device=device)
+        self._pooling = pooling
+        self.spec = spec
+        self.weight_bytes = self._texts.weights.nbytes
+        self.max_tokens = self._texts.max_tokens
         """The longest text, special tokens included."""
 
     @property
@@ -72,22 +114,50 @@ class TorchEncoder:
         """The last hidden states of each text: [T, E]. Raises what `encode` does."""
         check_texts(texts, model=self.spec.name, max_tokens=self.max_tokens)
         with torch.inference_mode():
-            return [states.cpu().numpy() for states in self._states(texts)]
+            return [states.float().cpu().numpy() for states in self._texts.states(texts)]
 
     def _encode(self, texts: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
-            means = torch.stack([states.mean(0) for states in self._states(texts)])
-            found: npt.NDArray[np.float32] = F.normalize(means, dim=-1).cpu().numpy()
+            states = [text.float() for text in self._texts.states(texts)]
+            found: npt.NDArray[np.float32] = F.normalize(pooled(states, self._pooling), dim=-1).cpu().numpy()
             return found
 
-    def _states(self, texts: Sequence[Sequence[int]]) -> Sequence[torch.Tensor]:
-        lengths = [len(text) for text in texts]
-        tokens = np.fromiter((t for text in texts for t in text), np.int32, sum(lengths))
-        positions = np.concatenate([np.arange(n, dtype=np.int32) for n in lengths])
-        hidden = self._program.hidden(
-            torch.from_numpy(tokens).to(self._device),
-            torch.from_numpy(positions).to(self._device),
-            TextAttention(self.spec, lengths, self._program.rules),
-        )
-        found: Sequence[torch.Tensor] = hidden.float().split(lengths)
-        return found
+
+class TorchScorer:
+    """What a model's classifier says of each text; see `TextProgram`."""
+
+    def __init__(
+        self, spec: ModelSpec, weights: WeightSource, *, dtype: Precision = "float32", device: str = "cpu"
+    ) -> None:
+        """Loads the weights; see `TorchRunner.load` for the errors."""
+        if spec.classifier is None:
+            raise Incompatible(f"model {spec.name!r} has no classifier; scores need one")
+        self._texts = TextProgram(spec, weights, dtype=dtype, device=device)
+        self._record = spec.classifier
+        self.spec = spec
+        self.weight_bytes = self._texts.weights.nbytes
+        self.max_tokens = self._texts.max_tokens
+        """The longest text, special tokens included."""
+
+    def score(
+        self, texts: Sequence[Sequence[int]], types: Sequence[Sequence[int]]
+    ) -> npt.NDArray[np.float32]:
+        """The scores of each text, one for each label: [B, labels].
+
+        Args:
+            texts: token ids of each text, special tokens included.
+            types: of each of these tokens; models without types take no notice.
+
+        Raises:
+            ContextLengthExceeded: a text is longer than the model's positions.
+            InvalidRequest: a text without tokens.
+        """
+        check_texts(texts, model=self.spec.name, max_tokens=self.max_tokens)
+        scores = np.empty((len(texts), self._record.labels), np.float32)
+        classifier = self._texts.weights.classifier
+        assert classifier is not None
+        with torch.inference_mode():
+            for batch in text_batches(texts, _BATCH_TOKENS):
+                states = self._texts.states([texts[i] for i in batch], [types[i] for i in batch])
+                scores[batch] = classifier(pooled(states, self._record.pooling)).float().cpu().numpy()
+        return scores

@@ -12,6 +12,7 @@ from pentad.execution.layers import Experts, FeedForward
 from pentad.execution.mixers import LatentAttention, Mixer, Norm, Recurrent, ShortConvolution
 from pentad.execution.quant import dequantize, dequantize_rows
 from pentad.execution.spec import Attention, ModelSpec, Rope
+from pentad.execution.torch.classifier import ClassifierWeights
 from pentad.execution.torch.feed_forward import DenseWeights, ExpertWeights
 from pentad.execution.torch.latent import LatentWeights
 from pentad.execution.torch.linear import Linear, linear
@@ -80,6 +81,7 @@ class Weights:
     head: Linear | None
     """None when tied to `embed`, and for encoders."""
     nbytes: int
+    classifier: ClassifierWeights | None = None
 
 
 class WeightLoader:
@@ -131,7 +133,22 @@ class WeightLoader:
             layers=(),
             final_norm=final_norm,
             head=head,
+            classifier=self._classifier(),
             nbytes=self._nbytes,
+        )
+
+    def _classifier(self) -> ClassifierWeights | None:
+        record, width = self._spec.classifier, self._spec.width
+        if record is None:
+            return None
+        norm = self._norm("classifier.norm", record.norm)
+        return ClassifierWeights(
+            record=record,
+            dense=self._linear("classifier.dense", width, width, bias=record.hidden_bias)
+            if record.hidden
+            else None,
+            norm=None if norm is None else (norm.scale, norm.shift),
+            out=self._linear("classifier", record.labels, width, bias=True),
         )
 
     def layer(self, index: int) -> LayerWeights:

@@ -61,10 +61,15 @@ class Program:
         """How layers weigh slots where the fused kernels don't compute it; None where all are plain."""
 
     def hidden(
-        self, tokens: torch.Tensor, positions: torch.Tensor, attend: Attend, inputs: Inputs | None = None
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        attend: Attend,
+        inputs: Inputs | None = None,
+        types: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Final hidden states [N, E] of token ids [N] at positions [N]."""
-        x = self.embedded(tokens, positions, inputs)
+        """Final hidden states [N, E] of token ids [N] at positions [N], of types [N] where there are any."""
+        x = self.embedded(tokens, positions, inputs, types)
         tables = self.tables(positions)
         for i, layer in enumerate(self.weights.layers):
             x = self.block(i, layer, x, tables, attend)
@@ -106,7 +111,11 @@ class Program:
         return self._post_norm_block(i, record, layer, x, tables, attend)
 
     def embedded(
-        self, tokens: torch.Tensor, positions: torch.Tensor, inputs: Inputs | None = None
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        inputs: Inputs | None = None,
+        types: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """What enters the first layer: [N, E]."""
         weights = self.weights
@@ -120,7 +129,7 @@ class Program:
             assert self.spec.learned is not None
             x = x + F.embedding(positions + self.spec.learned.offset, weights.positions)
         if weights.token_types is not None:
-            x = x + weights.token_types[0]
+            x = x + (weights.token_types[0] if types is None else F.embedding(types, weights.token_types))
         return x if weights.embed_norm is None else normed(x, weights.embed_norm)
 
     def _pre_norm_block(

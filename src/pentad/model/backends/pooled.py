@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, TypeVar, cast
 
 from pentad.errors import Incompatible, Unavailable
-from pentad.execution.backend import Backend, Capabilities, Delta, Embedder, StreamDone
+from pentad.execution.backend import Backend, Capabilities, Delta, Embedder, Reranker, StreamDone
 from pentad.model.codecs import PromptRenderer, TokenCodec
+from pentad.model.embedding_recipe import EmbeddingRecipe
 from pentad.model.tokenizer_facts import TokenizerFacts
 from pentad.resource.model_slot import ModelSlot
 from pentad.types import Request, Span
 
+T = TypeVar("T")
 LOAD_SPAN: Final = "load"
 """Of the time that a request waited for its model."""
 _GAUGES: Final = ("running", "waiting", "kv_blocks_held", "kv_usage_fraction")
@@ -141,31 +143,46 @@ class PooledEmbedder:
     Args:
         slot: of the model.
         dimensions: of its vectors, known from its files.
+        recipe: how it embeds, likewise.
     """
 
-    def __init__(self, slot: ModelSlot[Embedder], dimensions: int) -> None:
+    def __init__(self, slot: ModelSlot[Embedder], dimensions: int, recipe: EmbeddingRecipe) -> None:
         self.slot = slot
         self.dimensions = dimensions
+        self.recipe = recipe
 
     def embed_counted(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
         """See Embedder. Raises Unavailable while it is not loaded: whoever can wait takes a lease."""
-        if self.slot.value is None:
-            raise Unavailable(f"model {self.slot.name!r} is not loaded", hint="try again")
-        return self.slot.value.embed_counted(texts)
+        return _loaded(self.slot).embed_counted(texts)
 
 
-def slot_of(served: Backend | Embedder | None) -> ModelSlot[Any] | None:
+class PooledReranker:
+    """Scores with a model of a pool."""
+
+    def __init__(self, slot: ModelSlot[Reranker]) -> None:
+        self.slot = slot
+
+    def score_counted(self, query: str, documents: Sequence[str]) -> tuple[list[float], int]:
+        """See Reranker. Raises Unavailable while it is not loaded: whoever can wait takes a lease."""
+        return _loaded(self.slot).score_counted(query, documents)
+
+
+def _loaded(slot: ModelSlot[T]) -> T:
+    if slot.value is None:
+        raise Unavailable(f"model {slot.name!r} is not loaded", hint="try again")
+    return slot.value
+
+
+def slot_of(served: Backend | Embedder | Reranker | None) -> ModelSlot[Any] | None:
     """The model's place in the pool; None for one that is always there, or elsewhere."""
-    return served.slot if isinstance(served, PooledBackend | PooledEmbedder) else None
+    return served.slot if isinstance(served, PooledBackend | PooledEmbedder | PooledReranker) else None
 
 
 @asynccontextmanager
-async def leased(
-    embedder: Embedder, keep_s: float | Literal["same"] | None = "same"
-) -> AsyncIterator[Embedder]:
-    """The embedder, loaded for as long as it is used. Raises what `ModelSlot.lease` does."""
-    if isinstance(embedder, PooledEmbedder):
-        async with embedder.slot.lease(keep_s) as loaded:
-            yield loaded
+async def leased(served: T, keep_s: float | Literal["same"] | None = "same") -> AsyncIterator[T]:
+    """The embedder or reranker, loaded for as long as it is used. Raises what `ModelSlot.lease` does."""
+    if isinstance(served, PooledEmbedder | PooledReranker):
+        async with served.slot.lease(keep_s) as loaded:
+            yield cast("T", loaded)
     else:
-        yield embedder
+        yield served

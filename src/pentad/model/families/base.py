@@ -15,6 +15,7 @@ from pentad.model.families.places import Constant, FirstOf, Name, Names, Place, 
 from pentad.model.files.fields import Fields
 from pentad.model.files.formats import Container
 
+_MAIN = "model."
 FamilyNames = Names | Callable[[ModelSpec, Fields], Names]
 """Places of a family's tensors, or what tells them for a spec and its description, where forms differ."""
 
@@ -34,7 +35,8 @@ class Family:
     """None: no GGUF file of the family is published."""
     gguf_names: FamilyNames = field(default_factory=dict)
     optional_prefixes: tuple[str, ...] = ()
-    """Prefixes that some publishers put before all names of `config_names`, e.g. `bert.`."""
+    """Prefixes that some publishers put before names of `config_names`, e.g. `bert.`; what stands beside the
+    model, as a classifier, has none."""
     harmless: frozenset[str] | None = None
     """Keys of its `config.json` that change nothing, beyond those of harmless.py; all others must be read.
     None: keys that nobody reads are let pass, until they have been gone through."""
@@ -99,10 +101,12 @@ class _Finder:
         return Bound(files=files, shape=shape, site=site, steps=place.steps, stacked=stacked, joined=joined)
 
     def _name(self, place: Place, site: Site) -> str:
-        """In the file, with the prefix where it is there so."""
+        """In the file: with the prefix where it is there so, and without that of a decoder's main part where
+        the file leaves it out, as embedding models do."""
         suffix = place.suffix if place.suffix is not None else ".bias" if site.bias else ".weight"
         name = place.name.replace("{i}", "" if site.layer is None else str(site.layer)) + suffix
-        return self.prefix + name if self._has(self.prefix + name) else name
+        spellings = (self.prefix + name, name, name.removeprefix(_MAIN))
+        return next((one for one in spellings if self._has(one)), name)
 
     def _has(self, name: str) -> bool:
         return name.replace("{e}", "0") in self.container.tensors

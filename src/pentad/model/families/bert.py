@@ -9,7 +9,16 @@ from __future__ import annotations
 from pentad.execution.positions import Learned, RelativeBuckets
 from pentad.execution.spec import ModelSpec
 from pentad.model.families.base import Family
-from pentad.model.families.encoders import BERT_KEYS, Keys, config_encoder, gguf_encoder, gguf_rows
+from pentad.model.families.encoders import (
+    BERT_KEYS,
+    Keys,
+    config_classifier,
+    config_encoder,
+    gguf_classifier,
+    gguf_encoder,
+    gguf_rows,
+    scoring,
+)
 from pentad.model.families.places import Names
 from pentad.model.files.fields import MAX_CONTEXT, Fields
 from pentad.model.files.formats import Container
@@ -27,6 +36,8 @@ GGUF_NAMES: Names = {
     "layers.{i}.up": "blk.{i}.ffn_up",
     "layers.{i}.down": "blk.{i}.ffn_down",
     "layers.{i}.ffn_norm": "blk.{i}.layer_output_norm",
+    "classifier.dense": "cls",
+    "classifier": "cls.output",
 }
 CONFIG_NAMES: Names = {
     "embed": "embeddings.word_embeddings",
@@ -41,9 +52,16 @@ CONFIG_NAMES: Names = {
     "layers.{i}.up": "encoder.layer.{i}.intermediate.dense",
     "layers.{i}.down": "encoder.layer.{i}.output.dense",
     "layers.{i}.ffn_norm": "encoder.layer.{i}.output.LayerNorm",
+    "classifier.dense": "pooler.dense",
+    "classifier": "classifier",
+}
+ROBERTA_NAMES: Names = {
+    **CONFIG_NAMES,
+    "classifier.dense": "classifier.dense",
+    "classifier": "classifier.out_proj",
 }
 MPNET_NAMES: Names = {
-    **CONFIG_NAMES,
+    **ROBERTA_NAMES,
     "relative": "encoder.relative_attention_bias",
     "layers.{i}.q": "encoder.layer.{i}.attention.attn.q",
     "layers.{i}.k": "encoder.layer.{i}.attention.attn.k",
@@ -63,6 +81,8 @@ DISTILBERT_NAMES: Names = {
     "layers.{i}.up": "transformer.layer.{i}.ffn.lin1",
     "layers.{i}.down": "transformer.layer.{i}.ffn.lin2",
     "layers.{i}.ffn_norm": "transformer.layer.{i}.output_layer_norm",
+    "classifier.dense": "pre_classifier",
+    "classifier": "classifier",
 }
 _DISTILBERT_KEYS = Keys(
     layers="n_layers", width="dim", heads="n_heads", ffn_width="hidden_dim", activation="activation"
@@ -72,9 +92,10 @@ _DISTILBERT_KEYS = Keys(
 def describe_gguf(fields: Fields, container: Container) -> ModelSpec:
     """The spec of a GGUF file of architecture `bert`; its tables begin with the first position."""
     positions = gguf_rows(fields, container, "position_embd.weight")
-    return gguf_encoder(
+    spec = gguf_encoder(
         fields, container, "bert", positions=Learned(max_positions=positions), context_length=positions
     )
+    return scoring(spec, gguf_classifier(fields, container))
 
 
 def describe_config(fields: Fields) -> ModelSpec:
@@ -100,7 +121,8 @@ def describe_mpnet(fields: Fields) -> ModelSpec:
 
 def describe_distilbert(fields: Fields) -> ModelSpec:
     """The spec of a `config.json` with `model_type` distilbert; tables of sines stand among its tensors."""
-    return _learned(fields, "distilbert", keys=_DISTILBERT_KEYS)
+    spec = _learned(fields, "distilbert", keys=_DISTILBERT_KEYS)
+    return scoring(spec, config_classifier(fields, activation="relu"))
 
 
 def _learned(
@@ -117,7 +139,7 @@ def _learned(
     if (kind := fields.text("position_embedding_type", "absolute")) != "absolute":
         fields.fail("position_embedding_type", f"is {kind!r}; absolute is supported")
     rows = fields.integer(keys.context, low=offset + 1, high=MAX_CONTEXT)
-    return config_encoder(
+    spec = config_encoder(
         fields,
         family,
         keys=keys,
@@ -127,6 +149,7 @@ def _learned(
         context_length=rows - offset,
         token_types=token_types,
     )
+    return scoring(spec, config_classifier(fields))
 
 
 FAMILY = Family(
@@ -143,7 +166,7 @@ ROBERTA = Family(
     describe_gguf=describe_gguf,
     describe_config=describe_roberta,
     gguf_names=GGUF_NAMES,
-    config_names=CONFIG_NAMES,
+    config_names=ROBERTA_NAMES,
     optional_prefixes=("roberta.",),
 )
 MPNET = Family(

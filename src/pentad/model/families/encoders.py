@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from pentad.execution.classifier import Classifier
 from pentad.execution.layers import Activation
 from pentad.execution.mixers import Norm
 from pentad.execution.spec import ModelSpec
 from pentad.execution.uniform import uniform_spec
+from pentad.model.embedding_recipe import GGUF_RANK
 from pentad.model.files.fields import MAX_CONTEXT, MAX_LAYERS, Fields
 from pentad.model.files.formats import Container
 
@@ -100,6 +102,38 @@ def gguf_rows(fields: Fields, container: Container, name: str) -> int:
     if info is None or len(info.shape) != 2:
         fields.fail(name, "is not among the tensors")
     return info.shape[0]
+
+
+def config_classifier(fields: Fields, **parts: Any) -> Classifier | None:
+    """The classifier of a `...ForSequenceClassification`; None for other models.
+
+    Args:
+        parts: of `Classifier`, in the place of BERT's.
+    """
+    named = fields.values.get("architectures") or []
+    if not isinstance(named, list) or not any(
+        str(one).endswith("ForSequenceClassification") for one in named
+    ):
+        return None
+    labels = fields.table("id2label").values
+    return Classifier(labels=len(labels) or fields.integer("num_labels", 2, low=1), **parts)
+
+
+def gguf_classifier(fields: Fields, container: Container, **parts: Any) -> Classifier | None:
+    """The classifier of a GGUF file that scores texts; None for other files."""
+    if fields.integer("pooling_type", 1) != GGUF_RANK:
+        return None
+    return Classifier(
+        labels=gguf_rows(fields, container, "cls.output.weight"),
+        hidden="cls.weight" in container.tensors,
+        hidden_bias="cls.bias" in container.tensors,
+        **parts,
+    )
+
+
+def scoring(spec: ModelSpec, classifier: Classifier | None) -> ModelSpec:
+    """The same encoder with what scores its texts."""
+    return replace(spec, classifier=classifier)
 
 
 def _encoder(fields: Fields, family: str, sizes: dict[str, Any]) -> ModelSpec:

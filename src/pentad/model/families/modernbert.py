@@ -6,11 +6,19 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from pentad.execution.classifier import Classifier
 from pentad.execution.mixers import Attention, Norm
 from pentad.execution.positions import Rope
 from pentad.execution.spec import Block, ModelSpec
 from pentad.model.families.base import Family
-from pentad.model.families.encoders import Keys, config_encoder, gguf_encoder
+from pentad.model.families.encoders import (
+    Keys,
+    config_classifier,
+    config_encoder,
+    gguf_classifier,
+    gguf_encoder,
+    scoring,
+)
 from pentad.model.families.places import Names, fused_qkv, halves
 from pentad.model.files.fields import Fields
 from pentad.model.files.formats import Container
@@ -28,6 +36,9 @@ GGUF_NAMES: Names = {
     "layers.{i}.down": "blk.{i}.ffn_down",
     "layers.{i}.ffn_norm": "blk.{i}.ffn_norm",
     "final_norm": "output_norm",
+    "classifier.dense": "cls",
+    "classifier.norm": "cls.norm",
+    "classifier": "cls.output",
 }
 CONFIG_NAMES: Names = {
     **fused_qkv("layers.{i}.attn.Wqkv"),
@@ -39,6 +50,9 @@ CONFIG_NAMES: Names = {
     "layers.{i}.down": "layers.{i}.mlp.Wo",
     "layers.{i}.ffn_norm": "layers.{i}.mlp_norm",
     "final_norm": "final_norm",
+    "classifier.dense": "head.dense",
+    "classifier.norm": "head.norm",
+    "classifier": "classifier",
 }
 
 
@@ -46,6 +60,7 @@ def describe_gguf(fields: Fields, container: Container) -> ModelSpec:
     """The spec of a GGUF file of architecture `modern-bert`."""
     norm = Norm(kind="layer", eps=fields.number("attention.layer_norm_epsilon", 1e-5), bias=False)
     spec = gguf_encoder(fields, container, "modernbert", **_parts(norm, frozenset()))
+    spec = scoring(spec, gguf_classifier(fields, container, activation="gelu", norm=norm))
     every = fields.integer("attention.sliding_window_pattern", _GLOBAL_EVERY, low=1)
     return _layered(
         spec,
@@ -64,6 +79,7 @@ def describe_config(fields: Fields) -> ModelSpec:
     biases = {"qkv", "out"} if fields.flag("attention_bias", False) else set()
     biases |= {"ffn"} if fields.flag("mlp_bias", False) else set()
     spec = config_encoder(fields, "modernbert", keys=_KEYS, **_parts(norm, frozenset(biases)))
+    spec = scoring(spec, _classifier(fields, norm))
     ropes = fields.table("rope_parameters")
     return _layered(
         spec,
@@ -73,6 +89,20 @@ def describe_config(fields: Fields) -> ModelSpec:
             _base(ropes, "full_attention", fields.number("global_rope_theta", _GLOBAL_BASE)),
             _base(ropes, "sliding_attention", fields.number("local_rope_theta", _LOCAL_BASE)),
         ),
+    )
+
+
+def _classifier(fields: Fields, norm: Norm) -> Classifier | None:
+    if (activation := fields.text("classifier_activation", "gelu")) not in ("gelu", "relu", "tanh"):
+        fields.fail("classifier_activation", f"is {activation!r}; gelu, relu and tanh are supported")
+    if (pooling := fields.text("classifier_pooling", "cls")) not in ("cls", "mean"):
+        fields.fail("classifier_pooling", f"is {pooling!r}; cls and mean are supported")
+    return config_classifier(
+        fields,
+        pooling=pooling,
+        activation=activation,
+        hidden_bias=fields.flag("classifier_bias", False),
+        norm=norm,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from pentad.execution.positions import Rope
 from pentad.execution.spec import ModelSpec
 from pentad.model.families.base import Family
-from pentad.model.families.encoders import BERT_KEYS, Keys, config_encoder, gguf_encoder
+from pentad.model.families.encoders import BERT_KEYS, Keys, config_classifier, config_encoder, gguf_encoder
 from pentad.model.families.places import Names, fused_qkv
 from pentad.model.files.fields import Fields
 from pentad.model.files.formats import Container
@@ -64,6 +64,8 @@ def describe_gguf(fields: Fields, container: Container) -> ModelSpec:
 def describe_config(fields: Fields) -> ModelSpec:
     """The spec of a `config.json` with `model_type` nomic_bert."""
     published = fields.has("n_embd")
+    if config_classifier(fields) is not None:
+        fields.fail("architectures", "scores texts; NomicBERT is supported for embeddings")
     for key, needed in (("prenorm", False), ("use_rms_norm", False), ("qkv_proj_bias", False)):
         if fields.flag(key, needed) != needed:
             fields.fail(key, f"is {not needed}; {needed} is supported")

@@ -32,13 +32,10 @@ def routes(gateway: Gateway) -> list[Route]:
         wire = await body.read(http, gateway.settings)
         texts = _texts(wire.input)
         card = _embedder(gateway, wire.model)
-        if wire.dimensions not in (None, card.dimensions):
-            raise InvalidRequest(
-                f"model {card.name!r} makes vectors of {card.dimensions} numbers, not {wire.dimensions}",
-                hint="leave dimensions out",
-                param="dimensions",
-            )
-        made = await gateway.plain(http, gateway.services.models.embed(card.name, texts))
+        vectors = gateway.services.models.embed(
+            card.name, texts, prompt=wire.prompt_name, dimensions=wire.dimensions
+        )
+        made = await gateway.plain(http, vectors)
         encode = _base64 if wire.encoding_format == "base64" else list
         tokens = made.usage.prompt_tokens
         return json_response(

@@ -30,7 +30,7 @@ from pentad.application.gateway.schemas.ollama import (
 from pentad.application.gateway.sse import NDJSON_HEADERS
 from pentad.application.gateway.translate.ollama import chat_request, generate_request, keep_alive_s
 from pentad.application.gateway.translate.ollama_answer import OllamaLines
-from pentad.errors import InvalidRequest, PentadError
+from pentad.errors import PentadError
 from pentad.execution.backend import collect
 from pentad.types import Request
 
@@ -108,16 +108,9 @@ def routes(gateway: Gateway) -> list[Route]:
 
     async def vectors(http: HttpRequest, wire: OllamaEmbedRequest, texts: list[str]) -> OllamaEmbedAnswer:
         name = models.served.canonical(wire.model)
-        dimensions = models.served.embedder(name).dimensions
-        if wire.dimensions not in (None, dimensions):
-            raise InvalidRequest(
-                f"model {name!r} makes vectors of {dimensions} numbers, not {wire.dimensions}",
-                hint="leave dimensions out",
-                param="dimensions",
-            )
         keep(name, wire.keep_alive)
         began_s = clock()
-        found = await gateway.plain(http, models.embed(name, texts))
+        found = await gateway.plain(http, models.embed(name, texts, dimensions=wire.dimensions))
         loaded_s = sum(span.end_s - span.start_s for span in found.usage.spans if span.name == "load")
         return OllamaEmbedAnswer(
             model=wire.model,

@@ -151,7 +151,7 @@ def _running(gateway: Gateway, card: ModelCard) -> Running:
 
 
 def _shown(card: ModelCard, facts: ModelFacts | None) -> Shown:
-    can = ["embedding"] if card.kind == "embed" else ["completion"]
+    can = {"generate": ["completion"], "embed": ["embedding"]}.get(card.kind, [])
     if card.capabilities is not None:
         can += ["tools"] if card.capabilities.tools else []
         can += ["vision"] if "image" in card.capabilities.media else []

@@ -30,8 +30,7 @@ def routes(gateway: Gateway) -> list[Route]:
     def loads() -> dict[str, dict[str, str]]:
         """What models do that requests wait for; one that is loaded is no reason not to be ready."""
         served = gateway.services.models.served
-        names = (*served.backends, *served.embedders)
-        waited = {name: text for name in names if (text := served.progress(name)) is not None}
+        waited = {name: text for name in served.names() if (text := served.progress(name)) is not None}
         return {"models": waited} if waited else {}
 
     async def readyz(_: HttpRequest) -> Response:

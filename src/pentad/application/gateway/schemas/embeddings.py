@@ -21,6 +21,8 @@ class EmbeddingRequest(Struct, kw_only=True):
     model: Name | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Meta(ge=1, le=65536)] | None = None
+    prompt_name: Short | None = None
+    """Which of the model's prompts stands in front of every text; absent: its default, if it has one."""
     user: Short | None = None
 
 

@@ -63,7 +63,7 @@ class EngineModel(Struct, kw_only=True):
 
     name: str
     kind: str
-    """`generate` or `embed`."""
+    """`generate`, `embed` or `rerank`."""
     context_length: int | None
     remote: bool
     state: str
