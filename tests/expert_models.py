@@ -18,7 +18,7 @@ from pentad.execution.spec import ModelSpec
 from pentad.execution.torch.runner import TorchRunner
 from pentad.execution.weights import WeightSource
 from pentad.model.families import family_of
-from pentad.model.families.base import bind
+from pentad.model.families.base import bind, places, spec_of_gguf
 from pentad.model.files.fields import Fields
 from pentad.model.files.gguf import GgufFile
 from pentad.model.files.safetensors import SafetensorsFolder
@@ -83,7 +83,9 @@ def open_folder(folder: pathlib.Path) -> tuple[ModelSpec, WeightSource]:
     config = read_json(folder / "config.json", required=True)
     family = family_of(config.text("model_type"), config.source)
     spec = family.describe_config(config)
-    return spec, bind(family, family.config_names, spec, SafetensorsFolder(folder), str(folder))
+    return spec, bind(
+        family, places(family.config_names, spec, config), spec, SafetensorsFolder(folder), str(folder)
+    )
 
 
 def save_gguf(
@@ -138,8 +140,9 @@ def open_gguf(path: pathlib.Path) -> tuple[ModelSpec, WeightSource]:
     fields = Fields(source=str(path), values=file.metadata)
     architecture = fields.text("general.architecture")
     family = family_of(architecture, fields.source)
-    spec = family.describe_gguf(fields.under(architecture + "."), file)
-    return spec, bind(family, family.gguf_names, spec, file, fields.source)
+    own = fields.under(architecture + ".")
+    spec = spec_of_gguf(family, own, file)
+    return spec, bind(family, places(family.gguf_names, spec, own), spec, file, fields.source)
 
 
 def runner_of(spec: ModelSpec, weights: WeightSource) -> TorchRunner:

@@ -84,6 +84,23 @@ MINILM = {
     "max_position_embeddings": 512,
     "vocab_size": 30_522,
 }
+BIOBERT = {
+    "model_type": "bert",
+    "num_hidden_layers": 12,
+    "hidden_size": 768,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 512,
+    "vocab_size": 28_996,
+}
+
+
+def t5(layers: int, heads: int, ffn: int, **more: Any) -> dict[str, Any]:
+    sizes = {"d_model": 512, "d_kv": 64, "d_ff": ffn, "num_layers": layers, "num_heads": heads}
+    return {"model_type": "t5", "vocab_size": 32_128} | sizes | more
+
+
+GATED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 MISTRAL = llama(32, 4096, 32, 8, 14_336) | {"model_type": "mistral", "sliding_window": 4096}
 
 
@@ -110,6 +127,10 @@ PUBLISHED = [
     case("starcoder", STARCODER, 15_517_456_384),
     # Published with a pooling layer, which sentence embeddings do without.
     case("minilm", MINILM, 22_713_216 - (384 * 384 + 384)),
+    case("biobert", BIOBERT, 108_310_272 - (768 * 768 + 768), "het-biobert"),
+    case("t5-small", t5(6, 8, 2048), 60_506_624),
+    case("flan-t5-small", t5(8, 6, 1024, **GATED), 76_961_152),
+    case("mt5-small", t5(8, 6, 1024, **GATED, model_type="mt5", vocab_size=250_112), 300_176_768),
 ]
 
 

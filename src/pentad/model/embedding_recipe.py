@@ -159,7 +159,7 @@ def _pooling(said: Fields) -> Pooling:
 
 def _sizes(config: Fields) -> Sequence[int]:
     """What `matryoshka_dimensions` lists; all sizes where only `is_matryoshka` is said."""
-    listed = config.values.get("matryoshka_dimensions")
+    listed = config.value("matryoshka_dimensions", None)
     if listed is not None:
         if not isinstance(listed, list) or not all(type(size) is int and size > 0 for size in listed):
             config.fail("matryoshka_dimensions", "must be a list of numbers of dimensions")

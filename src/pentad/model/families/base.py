@@ -16,6 +16,7 @@ from pentad.model.files.fields import Fields
 from pentad.model.files.formats import Container
 
 _MAIN = "model."
+_ENCODER = "encoder."
 FamilyNames = Names | Callable[[ModelSpec, Fields], Names]
 """Places of a family's tensors, or what tells them for a spec and its description, where forms differ."""
 
@@ -65,10 +66,14 @@ def bind(family: Family, names: Names, spec: ModelSpec, container: Container, so
 
 def _site(spec: ModelSpec, canonical: str, names: Names) -> tuple[Site, Name]:
     """Which tensor a canonical name means, and where the family says that it lies."""
-    head, _, rest = canonical.partition(".")
+    name = canonical.removeprefix(_ENCODER)
+    stack = canonical.removesuffix(name)
+    head, _, rest = name.partition(".")
     layer, _, behind = rest.partition(".") if head == "layers" else ("", "", "")
-    key = f"layers.{{i}}.{behind}" if layer else canonical
-    site = Site(spec=spec, layer=int(layer) if layer else None, bias=key.endswith(".bias"))
+    key = stack + (f"layers.{{i}}.{behind}" if layer else name)
+    site = Site(
+        spec=spec, layer=int(layer) if layer else None, bias=key.endswith(".bias"), encoder=bool(stack)
+    )
     place = names[key] if key in names else names[key.removesuffix(".bias")]
     return site, place(site) if callable(place) else place
 

@@ -159,7 +159,9 @@ FAMILY = Family(
     gguf_names=GGUF_NAMES,
     config_names=CONFIG_NAMES,
     optional_prefixes=("bert.",),
-    harmless=frozenset(),
+    harmless=frozenset(
+        {"tie_word_embeddings", "num_labels", "sentence_transformers", "sbert_ce_default_activation_function"}
+    ),
 )
 ROBERTA = Family(
     name="roberta",
@@ -171,9 +173,7 @@ ROBERTA = Family(
 )
 MPNET = Family(
     name="mpnet",
-    describe_gguf=describe_gguf,
     describe_config=describe_mpnet,
-    gguf_names=GGUF_NAMES,
     config_names=MPNET_NAMES,
     optional_prefixes=("mpnet.",),
 )

@@ -11,19 +11,12 @@ from pentad.execution.mixers import Norm
 from pentad.execution.spec import ModelSpec
 from pentad.execution.uniform import uniform_spec
 from pentad.model.embedding_recipe import GGUF_RANK
+from pentad.model.families import describe
 from pentad.model.files.fields import MAX_CONTEXT, MAX_LAYERS, Fields
 from pentad.model.files.formats import Container
 
-ACTIVATIONS: Final[dict[str, Activation]] = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-    "swiglu": "silu",
-}
-"""As configs name them, to ours."""
+ACTIVATIONS: Final[dict[str, Activation]] = {**describe.ACTIVATIONS, "swiglu": "silu"}
+"""As configs name them, to ours; NomicBERT names its gated form."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +108,9 @@ def config_classifier(fields: Fields, **parts: Any) -> Classifier | None:
         str(one).endswith("ForSequenceClassification") for one in named
     ):
         return None
-    labels = fields.table("id2label").values
-    return Classifier(labels=len(labels) or fields.integer("num_labels", 2, low=1), **parts)
+    named = fields.values.get("id2label")
+    labels = len(named) if isinstance(named, dict) else 0
+    return Classifier(labels=labels or fields.integer("num_labels", 2, low=1), **parts)
 
 
 def gguf_classifier(fields: Fields, container: Container, **parts: Any) -> Classifier | None:

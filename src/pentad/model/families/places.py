@@ -28,14 +28,18 @@ class Site:
 
     spec: ModelSpec
     layer: int | None = None
-    """None: it belongs to no layer of the main stack."""
+    """None: it belongs to no layer."""
     bias: bool = False
+    encoder: bool = False
+    """Whether it is of the encoder beside the main stack."""
 
     @property
     def block(self) -> Block:
         """The layer's record."""
         assert self.layer is not None, "only tensors of layers are asked for their layer"
-        return self.spec.blocks[self.layer]
+        stack = self.spec.encoder if self.encoder else self.spec.stack
+        assert stack is not None
+        return stack.blocks[self.layer]
 
     @property
     def attention(self) -> Attention:
