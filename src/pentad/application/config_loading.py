@@ -6,6 +6,7 @@ variable (`PENTAD_THREADS`) need no section, since leaf names are unique.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import pathlib
@@ -190,6 +191,9 @@ def _interpret(values: dict[str, Any], path: Sequence[str], source: str) -> None
             ) from None
     elif is_list(tuple(path)):
         inner[path[-1]] = tuple(part.strip() for part in text.split(",") if part.strip())
+    elif text[:1] == "{":
+        with contextlib.suppress(ValueError):  # told by the validation, with the field's name
+            inner[path[-1]] = parse_json(text)
 
 
 def _validated(values: dict[str, Any], sources: Mapping[str, str], path: pathlib.Path | None) -> Settings:

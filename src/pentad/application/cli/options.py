@@ -72,6 +72,7 @@ ENGINE = (
         metavar="MODEL",
     ),
     Flag(name="draft_tokens", help="Tokens drafted per step, at most.", kind=int),
+    Flag(name="adapters", help='Low-rank adapters: {"BASE:NAME": "PATH"}.', metavar="JSON"),
     Flag(
         name="transport",
         help="serve: in-process, or shared-memory or tcp for processes of their own.",
