@@ -209,12 +209,7 @@ CATALOGUE: Final[Mapping[str, CatalogueEntry]] = MappingProxyType({entry.name: e
 
 NOT_YET: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "gemma3-270m": "gemma3",
-        "gemma3-1b": "gemma3",
-        "smollm3": "smollm3",
-        "granite4": "granitemoehybrid",
-        "phi4-mini": "phi3",
-        "lfm2": "lfm2",
+        "nemotron-3-nano": "nemotron_h",
     }
 )
 """Models that people ask for, to the family that no code here reads yet."""
