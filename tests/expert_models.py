@@ -53,6 +53,8 @@ class TinyModel:
     """`general.architecture` of its GGUF files."""
     metadata: Mapping[str, int | float | bool | str]
     """What such files say of the experts, behind the architecture."""
+    model: str | None = None
+    """The stem of its model's class where that isn't the config's."""
     without: tuple[str, ...] = ()
     """Fields of the config that are None."""
     rope_rows: str = "half"
@@ -64,7 +66,7 @@ class TinyModel:
         wanted = {k: v for k, v in {**SIZES, **self.sizes}.items() if v is not None}
         wanted |= dict.fromkeys(self.without)
         config = getattr(transformers, f"{self.config}Config")(**wanted)
-        model = getattr(transformers, f"{self.config}ForCausalLM")(config).eval()
+        model = getattr(transformers, f"{self.model or self.config}ForCausalLM")(config).eval()
         with torch.no_grad():  # what starts as ones or zeros would hide that it is missing
             for value in model.state_dict().values():
                 if value.dim() <= 1 or value.std() == 0:

@@ -275,6 +275,8 @@ _TABLE: dict[str, dict[str, str]] = {
         "qwen3_5_text": "pentad.model.families.qwen3_next:QWEN_3_5",
         "mamba2": "pentad.model.families.mamba:FAMILY",
         "lfm2": "pentad.model.families.lfm2:FAMILY",
+        "granitemoehybrid": "pentad.model.families.granite_hybrid:FAMILY",
+        "nemotron_h": "pentad.model.families.nemotron_h:FAMILY",
         "bert": "pentad.model.families.bert:FAMILY",
         "distilbert": "pentad.model.families.bert:DISTILBERT",
         "roberta": "pentad.model.families.bert:ROBERTA",

@@ -25,6 +25,18 @@ DELTA = {
     "linear_num_value_heads": 6,
     "layer_types": ["linear_attention", "full_attention", "linear_attention", "linear_attention"],
 }
+GRANITE = {
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "mamba_n_heads": 8,
+    "mamba_d_head": 16,
+    "mamba_n_groups": 2,
+    "mamba_d_state": 24,
+    "shared_intermediate_size": 64,
+    "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.5,
+    "attention_multiplier": 0.1,
+    "logits_scaling": 4.0,
+}
 FAMILIES = {
     "qwen3-next": TinyModel(
         config="Qwen3Next",
@@ -53,6 +65,40 @@ FAMILIES = {
             "n_groups": 2,
         },
         arch="mamba2",
+        metadata={},
+    ),
+    "qwen3.5": TinyModel(config="Qwen3_5Text", model="Qwen3_5", sizes=DELTA, arch="qwen35", metadata={}),
+    "granite-4": TinyModel(
+        config="GraniteMoeHybrid",
+        sizes={
+            **GRANITE,
+            "num_local_experts": 5,
+            "num_experts_per_tok": 2,
+            "position_embedding_type": "rope",
+        },
+        arch="granitehybrid",
+        metadata={},
+    ),
+    "granite-4-dense": TinyModel(
+        config="GraniteMoeHybrid", sizes=GRANITE | {"num_local_experts": 0}, arch="granitehybrid", metadata={}
+    ),
+    "nemotron-h": TinyModel(
+        config="NemotronH",
+        sizes={
+            "num_hidden_layers": 5,
+            "layers_block_type": ["linear_attention", "mlp", "full_attention", "moe", "linear_attention"],
+            "head_dim": 24,
+            "mamba_num_heads": 8,
+            "mamba_head_dim": 16,
+            "ssm_state_size": 24,
+            "n_groups": 2,
+            "n_routed_experts": 6,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "moe_shared_expert_intermediate_size": 48,
+            "routed_scaling_factor": 1.5,
+        },
+        arch="nemotron_h",
         metadata={},
     ),
     "lfm2": TinyModel(
