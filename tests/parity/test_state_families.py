@@ -138,7 +138,10 @@ def test_a_sequence_gets_in_a_batch_what_it_gets_alone(loaded: Loaded) -> None:
 
 def test_every_parameter_is_counted(loaded: Loaded) -> None:
     model, runner = loaded
-    assert runner.spec.parameters == sum(value.numel() for value in model.parameters())
+    # The reference keeps what corrects a router's choice beside its parameters.
+    corrections = (b for name, b in model.named_buffers() if name.endswith("e_score_correction_bias"))
+    counted = (*model.parameters(), *corrections)
+    assert runner.spec.parameters == sum(value.numel() for value in counted)
 
 
 def test_a_state_takes_what_the_records_say(loaded: Loaded) -> None:

@@ -209,7 +209,7 @@ CATALOGUE: Final[Mapping[str, CatalogueEntry]] = MappingProxyType({entry.name: e
 
 NOT_YET: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "nemotron-3-nano": "nemotron_h",
+        "kimi-linear": "kimi_linear",
     }
 )
 """Models that people ask for, to the family that no code here reads yet."""

@@ -72,8 +72,14 @@ ENGINE = (
         metavar="MODEL",
     ),
     Flag(name="draft_tokens", help="Tokens drafted per step, at most.", kind=int),
-    Flag(name="tool_format", help="How models write tool calls; auto: as their template tells.", metavar="NAME"),
-    Flag(name="reasoning_format", help="How they mark reasoning; auto: as their template tells.", metavar="NAME"),
+    Flag(
+        name="tool_format", help="How models write tool calls; auto: as their template tells.", metavar="NAME"
+    ),
+    Flag(
+        name="reasoning_format",
+        help="How they mark reasoning; auto: as their template tells.",
+        metavar="NAME",
+    ),
     Flag(name="adapters", help='Low-rank adapters: {"BASE:NAME": "PATH"}.', metavar="JSON"),
     Flag(
         name="transport",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pentad.execution.layers import Block, Experts, FeedForward
 from pentad.execution.mixers import Attention, Norm, Recurrent
 from pentad.execution.spec import Head, ModelSpec, Stack
@@ -122,7 +124,7 @@ def _mamba(fields: Fields, eps: float) -> Recurrent:
         conv_bias=fields.flag("use_conv_bias", True),
         norm_groups=groups,
         norm_eps=eps,
-        step_limits=mamba.step_limits(fields),
+        step_limits=(fields.number("time_step_min", 0.001), math.inf),
     )
 
 
