@@ -176,7 +176,7 @@ def test_what_one_adapter_has_computed_is_no_prefix_of_another(
     assert first == again, "with the cache warm, too"
 
 
-@pytest.mark.row("het-adapter", "effect")
+@pytest.mark.row("het-adapter", "mechanism")
 def test_an_adapter_is_swapped_within_50_ms(
     base: pathlib.Path, adapters: dict[str, pathlib.Path], engine: Engine, tmp_path: pathlib.Path
 ) -> None:

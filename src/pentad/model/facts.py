@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pentad.execution.spec import ModelSpec
+from pentad.model.files.stored_as import stored_as
 from pentad.model.loading import ModelFiles
 from pentad.model.stored import StoredModel
 from pentad.model.toolcalls import choose_format
@@ -23,6 +24,8 @@ class ModelFacts:
     spec: ModelSpec
     storage: Mapping[str, int]
     """Format of tensors in the files to the bytes in it, the most first."""
+    stored_as: str
+    """The same for people, by weights and with the method of quantized safetensors: `Q4_K 84%, Q6_K 16%`."""
     template: str | None
     tool_format: str
     """How it writes tool calls, by its template."""
@@ -50,6 +53,7 @@ def facts_of(stored: StoredModel, files: ModelFiles) -> ModelFacts:
         stored=stored,
         spec=dataclasses.replace(files.spec, name=stored.name),
         storage=dict(storage.most_common()),
+        stored_as=stored_as(files.container),
         template=template,
         tool_format=choose_format("auto", template)[0].name,
         reasons=any(mark in (template or "") for mark in _REASONING_MARKS),

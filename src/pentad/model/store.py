@@ -21,7 +21,6 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from pentad.errors import BadModelFile, Infeasible, InvalidRequest, ModelNotFound
 from pentad.model.catalogue import CATALOGUE, CatalogueEntry, entry_of, unknown_model
-from pentad.model.files.stored_as import stored_as
 from pentad.model.in_place import in_place
 from pentad.model.loading import ModelFiles, open_model
 from pentad.model.sources.base import (
@@ -36,7 +35,6 @@ from pentad.model.sources.choice import name_of, source_of
 from pentad.model.store_folders import StoreFolders, default_root
 from pentad.model.stored import (
     Format,
-    ModelCard,
     StoredFile,
     StoredModel,
     check_extents,
@@ -142,22 +140,6 @@ class ModelStore:
         files = open_model(model.path, name=model.name)
         entry = entry_of(model.ref, self.catalogue)
         return dataclasses.replace(files, sampling={**(entry.sampling if entry else {}), **files.sampling})
-
-    def show(self, ref: str) -> ModelCard:
-        """What the model is, read from its files. Raises like `resolve` and `open_model`."""
-        stored = self.resolve(ref)
-        files = self.open(stored)
-        try:
-            return ModelCard(
-                stored=stored,
-                spec=files.spec,
-                chat_template=files.chat_template is not None,
-                end_tokens=tuple(files.tokenizer.token(id) for id in sorted(files.end_tokens)),
-                sampling=files.sampling,
-                stored_as=stored_as(files.container),
-            )
-        finally:
-            files.close()
 
     def verify(self, name: str) -> None:
         """Reads every file of a model again. Raises BadModelFile for one whose bytes have changed."""

@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from pentad.errors import BadModelFile, InvalidRequest
-from pentad.execution.spec import ModelSpec
 from pentad.json_text import parse_json
 from pentad.model.files.gguf import GgufFile
 from pentad.model.files.gguf_parts import part_paths
@@ -69,20 +68,6 @@ class StoredModel:
             return next(iter(self.files.values())).sha256
         listing = "".join(f"{file.sha256}  {name}\n" for name, file in sorted(self.files.items()))
         return hashlib.sha256(listing.encode()).hexdigest()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelCard:
-    """What a stored model is, read from its files."""
-
-    stored: StoredModel
-    spec: ModelSpec
-    chat_template: bool
-    end_tokens: tuple[str, ...]
-    sampling: Mapping[str, float]
-    """Field of Sampling to the value that holds where a request leaves it open."""
-    stored_as: str = ""
-    """Formats of the weights, e.g. `Q4_K 84%, Q6_K 16%`."""
 
 
 def check_blobs(path: pathlib.Path) -> None:

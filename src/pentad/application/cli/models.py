@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pentad.application.cli.options import COMMON, settings_of, with_settings
+from pentad.application.cli.options import COMMON, ENGINE, settings_of, with_settings
 from pentad.application.cli.output import note, print_json, print_table, progress_bar, size
 from pentad.application.cli.settings import JsonOption
 from pentad.errors import InvalidRequest
@@ -85,26 +85,23 @@ def list_models(
     print_table(columns, rows, empty="no models yet; pentad pull smollm2-135m brings one")
 
 
-@with_settings(COMMON)
+@with_settings(COMMON, ENGINE)
 def show(
     flags: dict[str, Any], config: pathlib.Path | None, model: ModelArgument, json: JsonOption = False
 ) -> None:
-    """Show what a stored model is: origin, digest, geometry, memory."""
-    from pentad.execution.spec_summary import spec_summary
+    """Show what a model is: origin, geometry, memory, formats, where it runs here and how fast."""
+    from pentad.application.folders import use_home
+    from pentad.application.model_summary import model_summary
+    from pentad.model.store import ModelStore
 
-    card = model_store(flags, config).show(model)
-    spec = card.spec
-    details = _card(card.stored) | {
-        "parameters": spec.parameters,
-        "stored_as": card.stored_as,
-        "attention": spec.attention,
-        "context_tokens": spec.context_length,
-        "kv_bytes_per_token_f32": spec.kv_bytes_per_token(4),
-        "chat_template": card.chat_template,
-        "end_tokens": list(card.end_tokens),
-        "sampling": dict(card.sampling),
-        "spec": spec_summary(spec),
-    }
+    settings = settings_of(flags, config, quiet=True)
+    store = ModelStore(use_home(settings))
+    stored = store.resolve(model)
+    files = store.open(stored)
+    try:
+        details = _card(stored) | model_summary(stored, files, settings)
+    finally:
+        files.close()
     if json:
         print_json(details)
     else:

@@ -20,10 +20,12 @@ from pentad.execution.formats.scaled import block_scales, block_zeros, packed_ni
 from pentad.execution.formats.table import GEOMETRY
 from pentad.execution.native.structs import FORMATS, PACKED_BITS
 from pentad.execution.quant import dequantize_rows, stored_bytes
-from pentad.execution.weights import StoredTensor, TensorFormat
+from pentad.execution.weights import StoredTensor, TensorFormat, WeightSource
 
 _CHUNK_ELEMENTS: Final = 1 << 22
 """Numbers that are unpacked at a time."""
+_ADDED: Final = frozenset({"positions", "token_types"})
+"""Tables whose rows are added as they are: no product is taken with them."""
 GROUP_ROWS: Final = 16
 """Rows that the kernels keep together."""
 
@@ -158,6 +160,12 @@ FORMS: Final[Mapping[TensorFormat, NativeForm]] = MappingProxyType(
     }
 )
 """Stored format to its form. Nothing takes more than 8.5 bits a weight."""
+
+
+def forms_of(weights: WeightSource) -> dict[TensorFormat, NativeForm]:
+    """Formats of a model's matrices to how the kernels hold each, for models that they compute."""
+    tensors = map(weights.tensor, sorted(set(weights.names()) - _ADDED))
+    return {tensor.format: FORMS[tensor.format] for tensor in tensors if len(tensor.shape) == 2}
 
 
 def given_rows(stored: StoredTensor, together: int = 1) -> Iterator[tuple[int, int, npt.NDArray[np.uint8]]]:
