@@ -5,7 +5,9 @@
 is what most decoders do. Where norms stand on what parts give, `out` and `down` leave it apart, and an `add`
 norms it and brings it to the stream. Where they stand behind the sum, a `renorm` norms the stream itself.
 Parallel parts read the stream before either is added to it. An `attn_gate` stands behind `qkv`. A
-feed-forward without a gate has `up` in the place of `gate_up`.
+feed-forward without a gate has `up` in the place of `gate_up`. Layers with experts have `route` in the place
+of `norm`, since the choice of experts wants numbers that are not rounded, and `experts_in` and `experts_out`
+for `gate_up` and `down`.
 
 An op ends where others need all of its result. Where a matrix is split over the ranks of a group its
 `collective` says how they meet behind it: what `out` and `down` give is added up, logits are put
@@ -14,11 +16,11 @@ together. The plain PyTorch program (torch/program.py) reads the same records, l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from pentad.execution.layers import Activation, Block, FeedForward
+from pentad.execution.layers import Activation, Block, Experts, FeedForward
 from pentad.execution.mixers import Attention, Norm
 from pentad.execution.positions import Rope
 from pentad.execution.spec import ModelSpec
@@ -37,6 +39,9 @@ OpKind = Literal[
     "add",
     "up",
     "attn_gate",
+    "route",
+    "experts_in",
+    "experts_out",
 ]
 Collective = Literal["sum", "gather"]
 MODEL = -1
@@ -50,7 +55,8 @@ class Op:
     kind: OpKind
     layer: int = MODEL
     tensor: str | None = None
-    """Of a norm: whose weights, by canonical name without the layer; None: it passes on what it reads."""
+    """Of a norm and of `route`: whose weights, by canonical name without the layer; None: none, it passes
+    on what it reads."""
     collective: Collective | None = None
     norm: Norm | None = None
     """Of an op with weights of a norm; of `qkv`: of the norms of heads."""
@@ -60,7 +66,7 @@ class Op:
     window: int | None = None
     """Of `attend`: how many tokens are seen; None: all."""
     apart: bool = False
-    """Of `out` and `down`: whether an `add` follows, which brings the result to the stream."""
+    """Of `out`, `down` and `experts_out`: whether an `add` follows, which brings the result to the stream."""
     offset: int = 0
     """Of `positions`: the row of the first position."""
     scale: float = 1.0
@@ -109,19 +115,20 @@ def _layer(i: int, block: Block, ropes: tuple[Rope, ...]) -> Iterator[Op]:
     def read(tensor: str) -> Op:
         return Op("norm", i, tensor, norm=block.norm) if reads else Op("norm", i)
 
-    mixer = block.mixer
+    mixer, routed = block.mixer, isinstance(block.feed_forward, Experts)
     assert isinstance(mixer, Attention)
-    feeding = _feeding(i, block)
+    feeding = _feeding(i, block, read)
     yield read("attn_norm")
     yield from _queries(i, block, mixer, ropes)
     if block.parallel:
-        if not block.shared_norm:
+        if not block.shared_norm and not routed:
             yield read("ffn_norm")
         yield next(feeding)
         yield from _attended(i, block, mixer)
     else:
         yield from _attended(i, block, mixer)
-        yield read("ffn_norm")
+        if not routed:
+            yield read("ffn_norm")
     yield from feeding
 
 
@@ -139,16 +146,24 @@ def _attended(i: int, block: Block, mixer: Attention) -> Iterator[Op]:
     yield from _given("out", i, block, "attn")
 
 
-def _feeding(i: int, block: Block) -> Iterator[Op]:
+def _feeding(i: int, block: Block, read: Callable[[str], Op]) -> Iterator[Op]:
     """First what reads the stream, then the rest."""
     inner = block.feed_forward
-    assert isinstance(inner, FeedForward)
-    activation = "clamped" if inner.clamped else inner.activation
-    yield Op("gate_up" if inner.gated else "up", i, activation=activation)
+    assert inner is not None
+    if isinstance(inner, Experts):
+        yield replace(read("attn_norm" if block.shared_norm else "ffn_norm"), kind="route")
+        yield Op("experts_in", i, activation=_activation(inner.expert))
+        yield from _given("experts_out", i, block, "ffn")
+        return
+    yield Op("gate_up" if inner.gated else "up", i, activation=_activation(inner))
     yield from _given("down", i, block, "ffn")
 
 
-def _given(kind: Literal["out", "down"], i: int, block: Block, part: str) -> Iterator[Op]:
+def _activation(inner: FeedForward) -> Activation | Literal["clamped"]:
+    return "clamped" if inner.clamped else inner.activation
+
+
+def _given(kind: Literal["out", "down", "experts_out"], i: int, block: Block, part: str) -> Iterator[Op]:
     """How what a part gives comes to the stream."""
     scale = block.residual_scale
     if block.placement in ("both", "output"):

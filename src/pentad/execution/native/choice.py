@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from pentad.errors import Incompatible, UnknownName
+from pentad.execution.layers import Experts
 from pentad.execution.native.forms import FORMS
 from pentad.execution.native.library import NEEDS, usable
 from pentad.execution.native.structs import ACTIVATIONS
@@ -77,9 +78,7 @@ def _mixer_limits(spec: ModelSpec) -> Iterator[str]:
 def _layer_limits(block: Block) -> Iterator[str]:
     mixer, inner = block.mixer, block.feed_forward
     assert isinstance(mixer, Attention)
-    if not isinstance(inner, FeedForward):
-        yield "it has routed experts"
-        return
+    assert inner is not None
     rope = mixer.positions
     if isinstance(rope, Rope) and (rope.dim % 2 or not 0 < rope.dim <= mixer.head_dim):
         yield f"it turns {rope.dim} of {mixer.head_dim} elements of a head"
@@ -91,8 +90,18 @@ def _layer_limits(block: Block) -> Iterator[str]:
         yield f"its feed-forward's activation is {inner.activation}"
     if block.shared_norm and block.placement != "pre":
         yield "one norm serves both parts, and stands behind one of them"
-    if inner.width % _LANES:
+    if isinstance(inner, Experts):
+        yield from _expert_limits(inner)
+    elif inner.width % _LANES:
         yield f"its feed-forward width {inner.width} is not a multiple of {_LANES}"
+
+
+def _expert_limits(experts: Experts) -> Iterator[str]:
+    for name, inner in (("experts'", experts.expert), ("shared experts'", experts.shared)):
+        if inner is not None and inner.width % _LANES:
+            yield f"its {name} width {inner.width} is not a multiple of {_LANES}"
+    if experts.shared is not None and replace(experts.shared, width=1) != replace(experts.expert, width=1):
+        yield "its shared experts are of another kind than the routed ones"
 
 
 def unsupported_storage(weights: WeightSource) -> str | None:

@@ -11,7 +11,15 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from pentad.errors import Incompatible
-from pentad.execution.native.structs import INTERFACE, STRUCTS, Batch, Config, Draws, EncoderConfig
+from pentad.execution.native.structs import (
+    INTERFACE,
+    STRUCTS,
+    Batch,
+    Config,
+    Draws,
+    EncoderConfig,
+    ExpertChoice,
+)
 
 FOLDER: Final = pathlib.Path(__file__).parent / "lib"
 
@@ -76,6 +84,8 @@ _SIGNATURES: Final[Mapping[str, tuple[Any, tuple[Any, ...]]]] = MappingProxyType
         "pentad_interface": (_i32, ()),
         "pentad_struct_bytes": (_i32, (_i32,)),
         "pentad_checksum": (ctypes.c_uint64, (_pointer, _size)),
+        "pentad_set_experts": (_i32, (_pointer, _i32, ctypes.POINTER(ExpertChoice))),
+        "pentad_expert_bytes": (ctypes.c_uint64, (_pointer,)),
         "pentad_set_program": (_i32, (_pointer, _pointer, _i32)),
         "pentad_watch_weights": (_i32, (_pointer, _pointer, _size)),
         "pentad_watch_file": (_pointer, (_pointer, _size)),

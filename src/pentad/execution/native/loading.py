@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pentad.errors import BadModelFile
+from pentad.execution.mixers import Shape
 from pentad.execution.native.forms import FORMS, GROUP_ROWS, given_rows
 from pentad.execution.native.library import KernelLibrary
 from pentad.execution.native.packed import PackedCache, forget_pages, mapped_file
@@ -41,8 +43,17 @@ class _Matrix:
 
     @property
     def shape(self) -> tuple[int, int]:
-        rows, columns = self.stored.shape
-        return rows, columns
+        """Rows and columns; of the matrices of experts all rows, one matrix below the other."""
+        *rows, columns = self.stored.shape
+        return math.prod(rows), columns
+
+    def parts(self) -> Iterator[tuple[int, StoredTensor]]:
+        """Matrices that are packed one by one, each with its first row."""
+        if len(self.stored.shape) == 2:
+            yield 0, self.stored
+            return
+        for i, part in enumerate(self.stored.slices()):
+            yield i * part.shape[0], part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +94,8 @@ class NativeLoader:
     def _load(
         self, matrices: list[_Matrix], cache: PackedCache | None, residency: WeightResidency
     ) -> HeldWeights:
-        for name, layer, size, offset in _vector_sizes(self._spec):
-            values = dequantize(self._reader.stored(_canonical(name, layer), (size,)))
+        for name, layer, shape, offset in _vector_shapes(self._spec):
+            values = dequantize(self._reader.stored(_canonical(name, layer), shape))
             self._set_vector(name, layer, values + np.float32(offset) if offset else values)
         for layer, mixer in enumerate(block.mixer for block in self._spec.blocks):
             if isinstance(mixer, Attention) and isinstance(mixer.positions, Alibi):
@@ -122,7 +133,8 @@ class NativeLoader:
         offset = 0
         for name, layer, shape in _matrix_shapes(self._spec):
             stored = self._reader.stored(_canonical(name, layer), shape)
-            nbytes = self._functions.pentad_packed_bytes(FORMS[stored.format].code, *shape)
+            rows = math.prod(shape[:-1])
+            nbytes = self._functions.pentad_packed_bytes(FORMS[stored.format].code, rows, shape[-1])
             paired = self._paired(name, layer)
             yield _Matrix(name=name, layer=layer, stored=stored, paired=paired, offset=offset, nbytes=nbytes)
             offset += -(-nbytes // _ALIGNMENT) * _ALIGNMENT
@@ -137,16 +149,16 @@ class NativeLoader:
 
     def _set_vector(self, name: str, layer: int, values: npt.NDArray[np.float32]) -> None:
         values = np.ascontiguousarray(values)
-        size, paired, address = len(values), self._paired(name, layer), values.ctypes.data
+        paired, address = self._paired(name, layer), values.ctypes.data
         if self._functions.pentad_set(
-            self._model, TENSORS[name], layer, FORMS["F32"].code, address, 1, size, paired
+            self._model, TENSORS[name], layer, FORMS["F32"].code, address, 1, values.size, paired
         ):
             raise BadModelFile(f"model {self._spec.name!r}: tensor {name!r} of layer {layer} cannot be kept")
 
     def _pack(self, matrix: _Matrix, memory: npt.NDArray[np.uint8]) -> None:
         form, (rows, columns) = FORMS[matrix.stored.format], matrix.shape
         group_bytes = matrix.nbytes // -(-rows // GROUP_ROWS)
-        for start, count, data in given_rows(matrix.stored, together=self._spec.head_dim):
+        for start, count, data in self._given(matrix):
             failed = self._functions.pentad_pack(
                 self._model,
                 form.code,
@@ -163,6 +175,11 @@ class NativeLoader:
                 )
         for part in matrix.stored.origins:
             forget_pages(part)
+
+    def _given(self, matrix: _Matrix) -> Iterator[tuple[int, int, npt.NDArray[np.uint8]]]:
+        for first, part in matrix.parts():
+            for start, count, data in given_rows(part, together=self._spec.head_dim if matrix.paired else 1):
+                yield first + start, count, data
 
     def _description(self, matrices: list[_Matrix]) -> str:
         tensors = ";".join(
@@ -202,12 +219,21 @@ def _canonical(name: str, layer: int) -> str:
     return name if layer == _MODEL else f"layers.{layer}.{name}"
 
 
-def _matrix_shapes(spec: ModelSpec) -> Iterator[tuple[str, int, tuple[int, int]]]:
-    """Name, layer and [out, in] of every matrix, in the order in which a step reads them."""
+_EXACT = ("router", "shared_gate")
+"""Matrices that are kept as vectors, in float32."""
+
+
+def is_matrix(name: str, shape: Shape) -> bool:
+    """Whether the kernels pack that tensor of a layer; the others are kept in float32."""
+    return len(shape) > 1 and name not in _EXACT and not name.endswith(".bias")
+
+
+def _matrix_shapes(spec: ModelSpec) -> Iterator[tuple[str, int, Shape]]:
+    """Name, layer and [out, in] of every matrix, [X, out, in] of a stack, in the order of a step."""
     for layer, block in enumerate(spec.blocks):
         for name, shape in block.shapes(spec.width).items():
-            if len(shape) == 2:
-                yield name, layer, (shape[0], shape[1])
+            if is_matrix(name, shape):
+                yield name, layer, shape
     if (learned := spec.learned) is not None:
         yield "positions", _MODEL, (learned.max_positions + learned.offset, spec.width)
     yield "embed", _MODEL, (spec.vocab_size, spec.width)
@@ -215,15 +241,15 @@ def _matrix_shapes(spec: ModelSpec) -> Iterator[tuple[str, int, tuple[int, int]]
         yield "head", _MODEL, (spec.vocab_size, spec.width)
 
 
-def _vector_sizes(spec: ModelSpec) -> Iterator[tuple[str, int, int, float]]:
-    """Name, layer and size of every vector, and what a norm adds to its stored scale."""
+def _vector_shapes(spec: ModelSpec) -> Iterator[tuple[str, int, Shape, float]]:
+    """Name, layer and shape of all that is kept in float32, and what a norm adds to its stored scale."""
     for name, norm in (("embed_norm", spec.stack.embedding_norm), ("final_norm", spec.stack.final_norm)):
         if norm is not None:
-            for key, (size,) in norm.shapes(name, spec.width).items():
-                yield key, _MODEL, size, norm.offset if key == name else 0.0
+            for key, shape in norm.shapes(name, spec.width).items():
+                yield key, _MODEL, shape, norm.offset if key == name else 0.0
     if spec.head is not None and spec.head.bias:
-        yield "head.bias", _MODEL, spec.vocab_size, 0.0
+        yield "head.bias", _MODEL, (spec.vocab_size,), 0.0
     for layer, block in enumerate(spec.blocks):
         for key, shape in block.shapes(spec.width).items():
-            if len(shape) == 1:
-                yield key, layer, shape[0], block.norm.offset if key.endswith("_norm") else 0.0
+            if not is_matrix(key, shape):
+                yield key, layer, shape, block.norm.offset if key.endswith("_norm") else 0.0

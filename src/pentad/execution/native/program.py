@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 
-from pentad.execution.native.structs import ACTIVATIONS, COLLECTIVES, OPS, TENSORS, ProgramOp, Rotation
+from pentad.execution.layers import Experts, FeedForward
+from pentad.execution.native.structs import (
+    ACTIVATIONS,
+    COLLECTIVES,
+    EXPERT_SCORES,
+    OPS,
+    TENSORS,
+    ExpertChoice,
+    ProgramOp,
+    Rotation,
+)
 from pentad.execution.program import Op, rotations, step_program
 from pentad.execution.rope import inverse_frequencies
 from pentad.execution.spec import ModelSpec
@@ -14,6 +25,34 @@ def packed_program(spec: ModelSpec) -> ctypes.Array[ProgramOp]:
     """The ops of a step."""
     ops = [_packed(op) for op in step_program(spec)]
     return (ProgramOp * len(ops))(*ops)
+
+
+def dense_width(spec: ModelSpec) -> int:
+    """Hidden columns of the widest feed-forward that all tokens go through by themselves, 32 at least."""
+    inner = [block.feed_forward for block in spec.blocks]
+    return max([32, *(one.width for one in inner if isinstance(one, FeedForward))])
+
+
+def expert_choices(spec: ModelSpec) -> Iterator[tuple[int, ExpertChoice]]:
+    """The layers that have experts, and how their tokens go to them."""
+    for layer, block in enumerate(spec.blocks):
+        if isinstance(routed := block.feed_forward, Experts):
+            yield (
+                layer,
+                ExpertChoice(
+                    count=routed.count,
+                    per_token=routed.per_token,
+                    width=routed.expert.width,
+                    shared_width=0 if routed.shared is None else routed.shared.width,
+                    scores=EXPERT_SCORES[routed.scores],
+                    normalised=int(routed.normalised),
+                    choice_bias=int(routed.router_bias == "choice"),
+                    groups=routed.groups,
+                    chosen_groups=routed.chosen_groups,
+                    weigh_inputs=int(routed.weigh_inputs),
+                    weight_scale=routed.weight_scale,
+                ),
+            )
 
 
 def packed_rotations(spec: ModelSpec) -> ctypes.Array[Rotation]:

@@ -31,9 +31,9 @@ from pentad.execution.native.kv_format import (
     kv_element_bytes,
 )
 from pentad.execution.native.library import KernelLibrary, built, cpu_flags, open_library
-from pentad.execution.native.loading import NativeLoader
+from pentad.execution.native.loading import NativeLoader, is_matrix
 from pentad.execution.native.packed import PackedCache
-from pentad.execution.native.program import packed_program, packed_rotations
+from pentad.execution.native.program import dense_width, expert_choices, packed_program, packed_rotations
 from pentad.execution.native.sampling import DrawPlan, greedy_drawn
 from pentad.execution.native.structs import Config
 from pentad.execution.residency.base import WeightResidency
@@ -361,7 +361,7 @@ def packed_form(spec: ModelSpec, weights: WeightSource, kv_dtype: str) -> ModelF
     elements = bits = 0.0
     for i, block in enumerate(spec.blocks):
         for name, shape in block.shapes(spec.width).items():
-            if len(shape) == 2:
+            if is_matrix(name, shape):
                 count = math.prod(shape)
                 elements += count
                 bits += count * FORMS[weights.tensor(f"layers.{i}.{name}").format].bits
@@ -416,7 +416,7 @@ def _create(
         heads=spec.heads,
         kv_heads=spec.kv_heads,
         head_dim=spec.head_dim,
-        ffn_width=max(block.feed_forward.width for block in spec.blocks if block.feed_forward is not None),
+        ffn_width=dense_width(spec),
         vocab=spec.vocab_size,
         rotation_count=len(rotations),
         threads=threads,
@@ -433,7 +433,11 @@ def _create(
             hint="lower kv_bytes",
             param="kv_bytes",
         )
-    if library.functions.pentad_set_program(model, ctypes.addressof(program), len(program)):
+    refused = any(
+        library.functions.pentad_set_experts(model, layer, ctypes.byref(choice))
+        for layer, choice in expert_choices(spec)
+    )
+    if refused or library.functions.pentad_set_program(model, ctypes.addressof(program), len(program)):
         library.functions.pentad_destroy(model)
         raise Infeasible(f"memory does not hold model {spec.name!r}", hint="choose a smaller model")
     return model

@@ -6,7 +6,7 @@ import ctypes
 from types import MappingProxyType
 from typing import Final
 
-INTERFACE: Final = 11
+INTERFACE: Final = 12
 """PENTAD_INTERFACE of native.h. A library built from another one is refused."""
 
 _i32, _u64, _f64, _address = ctypes.c_int32, ctypes.c_uint64, ctypes.c_double, ctypes.c_void_p
@@ -171,7 +171,25 @@ class ProgramOp(ctypes.Structure):
     )
 
 
-STRUCTS: Final = (Config, Batch, DrawRow, DrawnRow, Draws, EncoderConfig, ProgramOp, Rotation)
+class ExpertChoice(ctypes.Structure):
+    """pentad_experts"""
+
+    _fields_ = (
+        ("count", _i32),
+        ("per_token", _i32),
+        ("width", _i32),
+        ("shared_width", _i32),
+        ("scores", _i32),
+        ("normalised", _i32),
+        ("choice_bias", _i32),
+        ("groups", _i32),
+        ("chosen_groups", _i32),
+        ("weigh_inputs", _i32),
+        ("weight_scale", ctypes.c_float),
+    )
+
+
+STRUCTS: Final = (Config, Batch, DrawRow, DrawnRow, Draws, EncoderConfig, ProgramOp, Rotation, ExpertChoice)
 """In the order of pentad_struct_bytes."""
 
 OPS: Final = MappingProxyType(
@@ -180,7 +198,7 @@ OPS: Final = MappingProxyType(
         for code, kind in enumerate(
             (
                 *("embed", "norm", "qkv", "attend", "out", "gate_up", "down", "head"),
-                *("positions", "renorm", "add", "up", "attn_gate"),
+                *("positions", "renorm", "add", "up", "attn_gate", "route", "experts_in", "experts_out"),
             )
         )
     }
@@ -194,6 +212,9 @@ ACTIVATIONS: Final = MappingProxyType(
     {name: code for code, name in enumerate(("gelu", "gelu_tanh", "relu", "silu", "clamped"))}
 )
 """Activation to pentad_activation."""
+
+EXPERT_SCORES: Final = MappingProxyType({"softmax": 0, "sigmoid": 1, "softmax_chosen": 2})
+"""How scores of experts become weights, to pentad_expert_scores."""
 
 ENCODER_TENSORS: Final = MappingProxyType(
     {
@@ -226,7 +247,7 @@ PACKED_BITS: Final = MappingProxyType(
 )
 """Stored format to the bits of a weight once packed, scales and minima included (layout_of in pack.cpp)."""
 
-TENSORS: Final = MappingProxyType(
+_TENSORS: Final = MappingProxyType(
     {
         name: code
         for code, name in enumerate(
@@ -237,8 +258,12 @@ TENSORS: Final = MappingProxyType(
                 *("attn_norm.bias", "ffn_norm.bias", "attn_out_norm", "attn_out_norm.bias"),
                 *("ffn_out_norm", "ffn_out_norm.bias", "embed_norm", "embed_norm.bias", "positions"),
                 *("attn_gate", "sinks", "slopes"),
+                *("router", "router.bias", "shared_gate", "experts.gate", "experts.up", "experts.down"),
+                *("experts.gate.bias", "experts.up.bias", "experts.down.bias"),
             )
         )
     }
 )
+_SHARED: Final = ("gate", "up", "down", "gate.bias", "up.bias", "down.bias")
+TENSORS: Final = MappingProxyType(_TENSORS | {f"shared.{name}": _TENSORS[name] for name in _SHARED})
 """Canonical name, without its layer, to pentad_tensor."""

@@ -23,6 +23,12 @@ class Model {
   Team& team() { return team_; }
   const double* times() const { return times_; }
   void set_timed(bool timed) { timed_ = timed; }
+  int set_experts(int layer, const pentad_experts& e) {
+    if (layer < 0 || layer >= c_.layers || !possible(e)) return -1;
+    weights_.layers[static_cast<size_t>(layer)].experts = e;
+    return 0;
+  }
+  uint64_t expert_bytes() const { return step_.routing.bytes_read; }
   int watch(const void* begin, size_t bytes) {
     watch_ = std::make_unique<FileWatch>(begin, bytes);
     return 0;
@@ -129,6 +135,10 @@ int pentad_attach(pentad_model* m, int32_t tensor, int32_t layer, int32_t format
                                      static_cast<const uint8_t*>(packed));
   });
 }
+int pentad_set_experts(pentad_model* m, int32_t layer, const pentad_experts* e) {
+  return pentad::guarded(-1, [&] { return m->model.set_experts(layer, *e); });
+}
+uint64_t pentad_expert_bytes(const pentad_model* m) { return m->model.expert_bytes(); }
 int pentad_set_program(pentad_model* m, const pentad_op* ops, int32_t count) {
   return pentad::guarded(-1, [&] { return m->model.set_program(ops, count); });
 }

@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define PENTAD_INTERFACE 11  // raise it with every change of this file; structs.py holds the same number
+#define PENTAD_INTERFACE 12  // raise it with every change of this file; structs.py holds the same number
 
 typedef struct pentad_model pentad_model;
 
@@ -53,8 +53,27 @@ enum pentad_tensor {
   PENTAD_POSITIONS,  // a matrix, a row for every position
   PENTAD_ATTN_GATE,  // a matrix: what attention gives is multiplied by the sigmoid of its product
   PENTAD_SINKS,      // [heads] scores that take weight and give nothing; none: there are no sinks
-  PENTAD_SLOPES      // [heads] of ALiBi: taken from a score times the distance; none: there are no distances
+  PENTAD_SLOPES,     // [heads] of ALiBi: taken from a score times the distance; none: there are no distances
+  // Of experts: a row for each, its bias, and the row that weighs the shared ones. The matrices of all experts are
+  // one, one below the other; those of shared experts are gate, up and down.
+  PENTAD_ROUTER, PENTAD_ROUTER_BIAS, PENTAD_SHARED_GATE,
+  PENTAD_EXPERTS_GATE, PENTAD_EXPERTS_UP, PENTAD_EXPERTS_DOWN,
+  PENTAD_EXPERTS_GATE_BIAS, PENTAD_EXPERTS_UP_BIAS, PENTAD_EXPERTS_DOWN_BIAS
 };
+
+// How the tokens of a layer go to experts; execution/layers.py, Experts, says what each number means.
+enum pentad_expert_scores { PENTAD_SOFTMAX = 0, PENTAD_SIGMOID, PENTAD_SOFTMAX_CHOSEN };
+typedef struct {
+  int32_t count, per_token;
+  int32_t width;         // inner columns of an expert
+  int32_t shared_width;  // of the shared ones; 0: there are none
+  int32_t scores;
+  int32_t normalised;
+  int32_t choice_bias;   // 1: the router's bias bears on the choice alone
+  int32_t groups, chosen_groups;
+  int32_t weigh_inputs;
+  float weight_scale;
+} pentad_experts;
 
 // CLAMPED: gate * sigmoid(1.702 gate) * (up + 1), both cut at 7 (gpt-oss).
 enum pentad_activation { PENTAD_GELU = 0, PENTAD_GELU_TANH, PENTAD_RELU, PENTAD_SILU, PENTAD_CLAMPED };
@@ -63,7 +82,7 @@ enum pentad_activation { PENTAD_GELU = 0, PENTAD_GELU_TANH, PENTAD_RELU, PENTAD_
 enum pentad_op_kind {
   PENTAD_OP_EMBED = 0, PENTAD_OP_NORM, PENTAD_OP_QKV, PENTAD_OP_ATTEND, PENTAD_OP_OUT, PENTAD_OP_GATE_UP,
   PENTAD_OP_DOWN, PENTAD_OP_HEAD, PENTAD_OP_POSITIONS, PENTAD_OP_RENORM, PENTAD_OP_ADD, PENTAD_OP_UP,
-  PENTAD_OP_ATTN_GATE
+  PENTAD_OP_ATTN_GATE, PENTAD_OP_ROUTE, PENTAD_OP_EXPERTS_IN, PENTAD_OP_EXPERTS_OUT
 };
 typedef struct {
   int32_t kind;
@@ -162,12 +181,16 @@ int pentad_attach(pentad_model*, int32_t tensor, int32_t layer, int32_t format, 
 // Name of the layout and values of packed weights; a stored form of another one is not read.
 const char* pentad_layout(void);
 // PENTAD_INTERFACE of the build, and the size of a struct: 0 config, 1 batch, 2 draw row, 3 drawn, 4 draws,
-// 5 encoder config, 6 op, 7 rotation.
+// 5 encoder config, 6 op, 7 rotation, 8 experts.
 int32_t pentad_interface(void);
 int32_t pentad_struct_bytes(int32_t which);
 uint64_t pentad_checksum(const void* data, size_t bytes);
 // Says that attached weights lie in a mapped file: should it be cut short, steps return 8 and the process lives.
 int pentad_watch_weights(pentad_model*, const void* begin, size_t bytes);
+// How a layer's tokens go to experts, copied; before the program. -1: numbers that can't be, or no such layer.
+int pentad_set_experts(pentad_model*, int32_t layer, const pentad_experts*);
+// Bytes of experts' matrices that all steps so far have read, shared ones included.
+uint64_t pentad_expert_bytes(const pentad_model*);
 // The ops of every step, copied. Returns 0, or -1 for one that the kernels don't have or of no such layer, norm or
 // rotation.
 int pentad_set_program(pentad_model*, const pentad_op*, int32_t count);

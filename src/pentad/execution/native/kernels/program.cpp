@@ -18,9 +18,10 @@ constexpr OpKind kOps[] = {{embed, kEmbed, false}, {norm, kPhases, true},       
                            {attend, kAttention, true}, {out, kOut, true},       {gate_up, kGateUp, true},
                            {down, kDown, true},    {head, kHead, false},        {positions, kEmbed, false},
                            {renorm, kPhases, true}, {add, kPhases, true},       {up, kGateUp, true},
-                           {attn_gate, kQkv, true}};
+                           {attn_gate, kQkv, true}, {route, kPhases, true},
+                           {experts_in, kGateUp, true}, {experts_out, kDown, true}};
 constexpr int kKinds = static_cast<int>(std::size(kOps));
-static_assert(kKinds == PENTAD_OP_ATTN_GATE + 1);
+static_assert(kKinds == PENTAD_OP_EXPERTS_OUT + 1);
 
 bool fits(const Weights& w, int rows, int cols) {
   return w.matrix.data && w.matrix.rows == pad(rows, kRows) && w.matrix.cols == cols;
@@ -48,6 +49,20 @@ bool complete_inner(const pentad_config& c, const LayerWeights& l, bool gated) {
   if (hidden % kBlock || hidden > pad(c.ffn_width, kBlock)) return false;
   if (gated && !(fits(l.gate, hidden, c.width) && fits_or_none(l.gate_bias, hidden))) return false;
   return fits(l.up, hidden, c.width) && fits_or_none(l.up_bias, hidden);
+}
+
+bool complete_experts(const pentad_config& c, const LayerWeights& l) {
+  const pentad_experts& e = l.experts;
+  const int inner = e.count * e.width;
+  if (!e.count || e.width % kBlock || e.shared_width % kBlock) return false;
+  if (!fits(l.router, pad(e.count * c.width, kRows)) || !fits_or_none(l.router_bias, pad(e.count, kRows))) return false;
+  if (!fits(l.experts_up, inner, c.width) || !fits(l.experts_down, e.count * c.width, e.width)) return false;
+  if (l.experts_gate.matrix.data && !fits(l.experts_gate, inner, c.width)) return false;
+  if (!fits_or_none(l.experts_gate_bias, inner) || !fits_or_none(l.experts_up_bias, inner)) return false;
+  if (!fits_or_none(l.experts_down_bias, e.count * c.width) || !fits_or_none(l.shared_gate, c.width)) return false;
+  if (!e.shared_width) return true;
+  if (l.gate.matrix.data && !fits(l.gate, e.shared_width, c.width)) return false;
+  return fits(l.up, e.shared_width, c.width) && fits(l.down, c.width, e.shared_width);
 }
 
 }  // namespace
@@ -91,6 +106,7 @@ bool complete(const pentad_config& c, const ModelWeights& weights, const Op& op)
       const Matrix& m = weights.head_matrix();
       return m.data && m.cols == c.width && m.rows == pad(c.vocab, kRows) && fits_or_none(weights.head_bias, m.rows);
     }
+    case PENTAD_OP_ROUTE: return complete_experts(c, *op.weights);
     default: return true;
   }
 }

@@ -29,6 +29,8 @@ void Step::take(const std::vector<Op>& program) {
   parts = std::any_of(program.begin(), program.end(), [](const Op& op) { return op.apart != 0; });
   gated = std::any_of(program.begin(), program.end(), [](const Op& op) { return op.kind == PENTAD_OP_ATTN_GATE; });
   plan.set_windowed(std::any_of(program.begin(), program.end(), [](const Op& op) { return op.window != 0; }));
+  for (const Op& op : program)
+    if (op.kind == PENTAD_OP_ROUTE) routing.take(op.weights->experts);
   capacity = 0;
   reserve(c.max_tokens);
 }
@@ -47,6 +49,7 @@ void Step::reserve(int tokens) {
   inputs.reserve(n, wide, products.tiles());
   hidden.reserve(n, pad(c.ffn_width, 32), products.tiles());
   for (Scratch& own : scratch) own.hidden.resize(n * kBlock);
+  routing.reserve(n, c.width, team.size());
   capacity = rows;  // last: what could not be had must be asked for again
 }
 

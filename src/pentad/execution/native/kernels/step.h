@@ -12,6 +12,7 @@
 #include "attention_plan.h"
 #include "attention_tiles.h"
 #include "cache.h"
+#include "experts.h"
 #include "native.h"
 #include "norms.h"
 #include "products.h"
@@ -20,38 +21,6 @@
 #include "weights.h"
 
 namespace pentad {
-
-// Room for the input of a product, quantized and, where there are tiles, in bf16.
-class InputBuffer {
- public:
-  void reserve(size_t rows, int cols, bool tiles) {
-    cols_ = static_cast<size_t>(cols);
-    const size_t n = rows * cols_;
-    codes_.resize(n);
-    scale_.resize(n / 32);
-    total_.resize(n / 32);
-    sum_.resize(n / 16);
-    if (tiles) values_.resize(n);
-  }
-  // The codes of so many rows, from row `row` on.
-  Quantized codes(int cols, int panel, int row = 0) {
-    const size_t c = static_cast<size_t>(row) * cols_;
-    return {.cols = cols,
-            .panel = panel,
-            .codes = codes_.data() + c,
-            .scale = scale_.data() + c / 32,
-            .total = total_.data() + c / 32,
-            .sum = sum_.data() + c / 16};
-  }
-  Wide wide(int cols) { return {.cols = cols, .values = values_.data()}; }
-
- private:
-  size_t cols_ = 0;
-  Aligned<int8_t> codes_;
-  std::vector<float> scale_, total_;
-  std::vector<int32_t> sum_;
-  Aligned<uint16_t> values_;
-};
 
 struct Unpacked {  // what a thread has unpacked last in this layer
   int sequence = -1, head = -1;
@@ -108,6 +77,7 @@ struct Step {
   Aligned<float> attended;         // [tokens][heads * head_dim]
   InputBuffer inputs;              // of every product but the last of the feed-forward
   InputBuffer hidden;              // of that
+  Routing routing;                 // of the layer with experts that is computed
   std::vector<Scratch> scratch;    // [threads]
   std::vector<float> kept;         // [draws][vocab], logits to draw from
   std::vector<Best> best;          // [threads][rows]
@@ -194,6 +164,13 @@ void gate_up(Step& s, const Op& op, int rank);
 void up(Step& s, const Op& op, int rank);
 // Hidden columns through their matrix, added to the residual stream.
 void down(Step& s, const Op& op, int rank);
+// The experts of every token and their weights, of the residual stream, normalised where the op has a norm; and
+// that as the experts' inputs.
+void route(Step& s, const Op& op, int rank);
+// Inputs to the hidden columns of the experts that they go to, and of the shared ones.
+void experts_in(Step& s, const Op& op, int rank);
+// These through their matrices, weighed, added to the residual stream.
+void experts_out(Step& s, const Op& op, int rank);
 // The final norm and logits of the rows that are asked for, the best token of each, and draws.
 void head(Step& s, const Op& op, int rank);
 

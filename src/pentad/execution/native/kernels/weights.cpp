@@ -12,14 +12,20 @@ struct Named {
 constexpr Named<Weights> kMatrices[] = {
     {PENTAD_Q, &LayerWeights::q},       {PENTAD_K, &LayerWeights::k},   {PENTAD_V, &LayerWeights::v},
     {PENTAD_O, &LayerWeights::o},       {PENTAD_GATE, &LayerWeights::gate}, {PENTAD_UP, &LayerWeights::up},
-    {PENTAD_DOWN, &LayerWeights::down}, {PENTAD_ATTN_GATE, &LayerWeights::attn_gate}};
+    {PENTAD_DOWN, &LayerWeights::down}, {PENTAD_ATTN_GATE, &LayerWeights::attn_gate},
+    {PENTAD_EXPERTS_GATE, &LayerWeights::experts_gate}, {PENTAD_EXPERTS_UP, &LayerWeights::experts_up},
+    {PENTAD_EXPERTS_DOWN, &LayerWeights::experts_down}};
 constexpr Named<std::vector<float>> kVectors[] = {
     {PENTAD_Q_BIAS, &LayerWeights::q_bias},       {PENTAD_K_BIAS, &LayerWeights::k_bias},
     {PENTAD_V_BIAS, &LayerWeights::v_bias},       {PENTAD_O_BIAS, &LayerWeights::o_bias},
     {PENTAD_GATE_BIAS, &LayerWeights::gate_bias}, {PENTAD_UP_BIAS, &LayerWeights::up_bias},
     {PENTAD_DOWN_BIAS, &LayerWeights::down_bias}, {PENTAD_Q_NORM, &LayerWeights::q_norm},
     {PENTAD_K_NORM, &LayerWeights::k_norm},       {PENTAD_SINKS, &LayerWeights::sinks},
-    {PENTAD_SLOPES, &LayerWeights::slopes}};
+    {PENTAD_SLOPES, &LayerWeights::slopes},       {PENTAD_ROUTER, &LayerWeights::router},
+    {PENTAD_ROUTER_BIAS, &LayerWeights::router_bias}, {PENTAD_SHARED_GATE, &LayerWeights::shared_gate},
+    {PENTAD_EXPERTS_GATE_BIAS, &LayerWeights::experts_gate_bias},
+    {PENTAD_EXPERTS_UP_BIAS, &LayerWeights::experts_up_bias},
+    {PENTAD_EXPERTS_DOWN_BIAS, &LayerWeights::experts_down_bias}};
 // A norm of a layer, and the tensor that is its shift.
 struct NamedNorm {
   int tensor, shift;

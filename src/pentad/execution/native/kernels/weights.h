@@ -25,8 +25,14 @@ struct LayerWeights {
   NormWeights attn_norm, ffn_norm, attn_out_norm, ffn_out_norm;
   std::vector<float> q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias, q_norm, k_norm, sinks,
       slopes;
+  // With experts, gate, up and down are those of the shared ones.
+  pentad_experts experts{};  // of a count of 0: none
+  Weights experts_gate, experts_up, experts_down;
+  std::vector<float> router, router_bias, shared_gate, experts_gate_bias, experts_up_bias, experts_down_bias;
 
-  std::array<const Weights*, 8> matrices() const { return {&q, &k, &v, &o, &gate, &up, &down, &attn_gate}; }
+  std::array<const Weights*, 11> matrices() const {
+    return {&q, &k, &v, &o, &gate, &up, &down, &attn_gate, &experts_gate, &experts_up, &experts_down};
+  }
 };
 
 class ModelWeights {
