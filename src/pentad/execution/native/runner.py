@@ -259,6 +259,10 @@ class NativeRunner:
         assert self._weights is not None, "the runner is closed"
         return self._weights
 
+    def expert_bytes_read(self) -> int:
+        """Bytes of packed experts that all steps so far have read, shared ones included."""
+        return int(self._functions.pentad_expert_bytes(self._open()))
+
     def logits(self, batch: RaggedBatch) -> npt.NDArray[np.float32]:
         """The raw logits [R, V] of the wanted rows; keys and values are written all the same."""
         found = np.empty((len(batch.logit_rows), self._spec.vocab_size), np.float32)
