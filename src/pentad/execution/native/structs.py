@@ -233,7 +233,7 @@ FORMATS: Final = MappingProxyType(
     {
         name: code
         for code, name in enumerate(
-            ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
+            ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "MXFP4")
         )
     }
 )
@@ -243,7 +243,7 @@ PACKED_BITS: Final = MappingProxyType(
     dict.fromkeys(FORMATS, 8.5)
     | dict.fromkeys(("Q4_1", "Q4_K"), 5.0)
     | dict.fromkeys(("Q5_1", "Q5_K"), 6.0)
-    | {"Q4_0": 4.5, "Q5_0": 5.5, "Q6_K": 7.0}
+    | {"Q4_0": 4.5, "Q5_0": 5.5, "MXFP4": 5.5, "Q6_K": 7.0}
 )
 """Stored format to the bits of a weight once packed, scales and minima included (layout_of in pack.cpp)."""
 

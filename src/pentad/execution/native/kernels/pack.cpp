@@ -24,6 +24,11 @@ float half_at(const uint8_t* p) {
   return half_to_float_scalar(h);
 }
 
+// Twice the number of each code of MXFP4; the largest of them stands for 0 once codes are unsigned. Scales from
+// 2^-24 to 2^15 are kept exactly: so are the weights.
+constexpr int kMxfp4[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+constexpr int kMxfp4Most = 12;
+
 // Scale and minimum of sub-block j (0..7) of a K-quant super-block: 6 bits each in 12 bytes.
 void k_scale_min(const uint8_t* s, int j, int& scale, int& minimum) {
   if (j < 4) {
@@ -134,6 +139,16 @@ void decode(Format format, const uint8_t* row, int block, Decoded& d) {
       d.minimum = 0;
       return;
     }
+    case Format::MXFP4: {
+      const uint8_t* p = row + static_cast<size_t>(block) * 17;
+      d.scale[0] = d.scale[1] = std::ldexp(1.0f, p[0] - 128);
+      d.minimum = 0;
+      for (int i = 0; i < 16; i++) {
+        d.code[i] = static_cast<uint8_t>(kMxfp4[p[1 + i] & 15] + kMxfp4Most);
+        d.code[i + 16] = static_cast<uint8_t>(kMxfp4[p[1 + i] >> 4] + kMxfp4Most);
+      }
+      return;
+    }
   }
 }
 
@@ -156,6 +171,7 @@ Layout layout_of(Format format) {
     case Format::Q5_1: return {.bits = 5, .minima = true};
     case Format::Q5_K: return {.bits = 5, .minima = true};
     case Format::Q6_K: return {.bits = 6, .offset = 32, .halves = true};
+    case Format::MXFP4: return {.bits = 5, .offset = kMxfp4Most};
     default: return {.bits = 8, .offset = 128};
   }
 }
@@ -174,6 +190,7 @@ size_t stored_row_bytes(Format format, int cols) {
     case Format::Q4_K: return n / 256 * 144;
     case Format::Q5_K: return n / 256 * 176;
     case Format::Q6_K: return n / 256 * 210;
+    case Format::MXFP4: return n / 32 * 17;
   }
   return 0;
 }

@@ -18,7 +18,7 @@
 
 namespace pentad {
 
-enum class Format : int32_t { F32 = 0, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K };
+enum class Format : int32_t { F32 = 0, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, MXFP4 };
 
 constexpr int kRows = 16;    // rows of a group
 constexpr int kBlock = 32;   // columns of a block
