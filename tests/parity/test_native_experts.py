@@ -15,8 +15,8 @@ from ragged_batches import ragged
 
 pytestmark = pytest.mark.skipif(not HERE, reason="no native kernels are built")
 
-MEAN_KL, MOST_KL = 0.004, 0.03
-"""Nats, as for dense blocks; a wrong expert or weight costs tenths."""
+MEDIAN_KL, MOST_KL = 0.002, 0.01
+"""Nats. 8-bit activations cost 0.0002 to 0.0005 at the median; a wrong expert costs hundredths to tenths."""
 INNER = FeedForward(width=64)
 RECORDS = {
     "softmax": Experts(count=8, per_token=3, expert=INNER),
@@ -72,17 +72,19 @@ def load(spec: ModelSpec, kernels: str, threads: int = 1) -> NativeRunner:
 def test_experts_give_the_reference_s_distribution(name: str, kernels: str) -> None:
     spec = routed(RECORDS[name])
     runner, reference = load(spec, kernels), torch_runner(spec, "Q8_0")
-    for batch in (
-        ragged([(TOKENS[:40], 0, [7, 3, 9])]),
-        ragged([(TOKENS[40:41], 40, [7, 3, 9]), (TOKENS[:5], 0, [11]), (TOKENS[20:60], 0, [1, 2, 4])]),
-        ragged([(TOKENS[41:42], 41, [7, 3, 9])]),
-    ):
-        expected, found = reference.logits(batch), runner.logits(batch)
-        apart = divergence(expected, found)
+    blocks = [7, 3, 9, 5]
+    chunk = ragged([(TOKENS[:40], 0, blocks)])
+    mixed = ragged([(TOKENS[40:41], 40, blocks), (TOKENS[:5], 0, [11]), (TOKENS[20:60], 0, [1, 2, 4])])
+    single = [ragged([(TOKENS[i : i + 1], i, blocks)]) for i in range(41, 61)]
+    every = []
+    for batches in ([chunk], [mixed], single):
+        expected = np.concatenate([reference.logits(batch) for batch in batches])
+        every.append(divergence(expected, np.concatenate([runner.logits(batch) for batch in batches])))
         assert expected.std() > 0.2, "near-constant logits would prove nothing"
-        assert np.median(apart) < MEAN_KL
-        # A token whose last chosen expert is nearly as good as the next one may go to the other.
-        assert (apart > MOST_KL).mean() < 0.1
+        assert np.median(every[-1]) < MEDIAN_KL
+    # A token whose last chosen expert is nearly as good as the next one may go to the other. One wrong expert
+    # of eight would show in 12 to 37 of 100 tokens.
+    assert (np.concatenate(every) > MOST_KL).mean() < 0.1
     runner.close()
 
 

@@ -130,8 +130,8 @@ def test_what_no_runner_computes_is_refused_by_the_name_of_the_part(name: str, p
         ("gated_delta_hybrid", "layer 0 has no attention of keys and values"),
         ("qwen3_0_6b", None),
         ("llama_3_8b", None),
-        ("mixtral_8x7b", "it has routed experts"),
-        ("gpt_oss_20b", "it has routed experts"),
+        ("mixtral_8x7b", None),
+        ("gpt_oss_20b", None),
     ],
 )
 def test_what_the_native_kernels_lack_is_computed_by_pytorch(name: str, part: str | None) -> None:

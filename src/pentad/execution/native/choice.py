@@ -78,7 +78,9 @@ def _mixer_limits(spec: ModelSpec) -> Iterator[str]:
 def _layer_limits(block: Block) -> Iterator[str]:
     mixer, inner = block.mixer, block.feed_forward
     assert isinstance(mixer, Attention)
-    assert inner is not None
+    if inner is None:
+        yield "one of its layers has no feed-forward"
+        return
     rope = mixer.positions
     if isinstance(rope, Rope) and (rope.dim % 2 or not 0 < rope.dim <= mixer.head_dim):
         yield f"it turns {rope.dim} of {mixer.head_dim} elements of a head"
@@ -86,22 +88,27 @@ def _layer_limits(block: Block) -> Iterator[str]:
         yield "it normalises queries and keys by scales of each head, layer norms or behind the rotation"
     if mixer.qkv_clip is not None:
         yield "it cuts queries, keys and values"
-    if inner.activation not in ACTIVATIONS:
-        yield f"its feed-forward's activation is {inner.activation}"
     if block.shared_norm and block.placement != "pre":
         yield "one norm serves both parts, and stands behind one of them"
     if isinstance(inner, Experts):
         yield from _expert_limits(inner)
-    elif inner.width % _LANES:
-        yield f"its feed-forward width {inner.width} is not a multiple of {_LANES}"
+    else:
+        yield from _inner_limits("feed-forward", inner)
+
+
+def _inner_limits(part: str, inner: FeedForward) -> Iterator[str]:
+    if inner.activation not in ACTIVATIONS:
+        yield f"its {part}'s activation is {inner.activation}"
+    if inner.width % _LANES:
+        yield f"its {part} width {inner.width} is not a multiple of {_LANES}"
 
 
 def _expert_limits(experts: Experts) -> Iterator[str]:
-    for name, inner in (("experts'", experts.expert), ("shared experts'", experts.shared)):
-        if inner is not None and inner.width % _LANES:
-            yield f"its {name} width {inner.width} is not a multiple of {_LANES}"
+    yield from _inner_limits("expert", experts.expert)
     if experts.shared is not None and replace(experts.shared, width=1) != replace(experts.expert, width=1):
         yield "its shared experts are of another kind than the routed ones"
+    elif experts.shared is not None:
+        yield from _inner_limits("shared expert", experts.shared)
 
 
 def unsupported_storage(weights: WeightSource) -> str | None:

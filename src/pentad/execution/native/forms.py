@@ -151,7 +151,7 @@ FORMS: Final[Mapping[TensorFormat, NativeForm]] = MappingProxyType(
         "IQ4_XS": _eight_bits("IQ4_XS"),
         "TQ1_0": _ternary("TQ1_0"),
         "TQ2_0": _ternary("TQ2_0"),
-        "MXFP4": _rounded(),
+        "MXFP4": _exact("MXFP4", 0.0),
         "INT4": NativeForm(given="Q4_0", rewrite=_scale_in_half, error=_HALF),
         "UINT4": NativeForm(given="Q4_1", rewrite=_with_minimum, error=2 * _HALF),
         "INT8": NativeForm(given="Q8_0", rewrite=_scale_in_half, error=_HALF),
