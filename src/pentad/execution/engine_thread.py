@@ -116,6 +116,11 @@ class EngineThread(Generic[Owner]):
         return None
 
     @property
+    def ended(self) -> bool:
+        """Whether the engine is closed, or is about to be."""
+        return self._ended is not None
+
+    @property
     def lost(self) -> bool:
         """Whether it will not go on by itself: it broke, or a step hangs."""
         broke = self._ended is not None and not (self.stopping or self._draining)

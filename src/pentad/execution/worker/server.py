@@ -209,10 +209,11 @@ class EngineServer:
 
     def _status(self) -> Status:
         refusal: Fault | None = None
-        try:
-            self._engine.refuse_if_full()
-        except PentadError as error:
-            refusal = fault_of(error)
+        if not self._thread.ended:  # nobody asks an engine that closes
+            try:
+                self._engine.refuse_if_full()
+            except PentadError as error:
+                refusal = fault_of(error)
         return Status(self._thread.stats(), self._thread.check(), refusal, self._thread.lost)
 
     def _send(self, message: Any) -> bool:
