@@ -119,8 +119,9 @@ void widen(const uint8_t* p, int blocks, uint8_t* out) {
 // Bytes in which two groups of so many columns can be widened.
 inline size_t pair_bytes(int cols) { return 2 * static_cast<size_t>(cols / kBlock) * (kRows * kBlock + 96); }
 
-// Tokens from which pairs pay: fewer wait for memory, which pair_dot does not fetch ahead.
-constexpr int kPairsFrom = 16;
+// Tokens from which pairs pay: fewer, as of batches that decode, wait for memory, which pair_dot does not fetch ahead
+// (at 32 sequences a tenth of the speed was lost).
+constexpr int kPairsFrom = 64;
 
 // Two groups from `group` on; how many of the tokens were done. `room`: see pair_bytes, or null.
 template <int kBits, bool kMinima, bool kHalves, typename Epilogue>
