@@ -39,4 +39,32 @@ PENTAD_INLINE f32x16 gated(f32x16 up, int kind) {
   return kind == PENTAD_CLAMPED ? vmax(vmin(up, splat(kClamp)), splat(-kClamp)) + 1.0f : up;
 }
 
+// Rows of `width` values each: values = activation(values + bias) * (up + up_bias). Biases and `up` may be null.
+template <int kKind>
+void activate_rows(float* values, const float* bias, const float* up, const float* up_bias, int rows, int width) {
+  for (int i = 0; i < width; i += 16) {
+    const f32x16 shift = bias ? load(bias + i) : splat(0.0f), up_shift = up_bias ? load(up_bias + i) : splat(0.0f);
+    float* p = values + i;
+    if (!up) {
+      for (int r = 0; r < rows; r++, p += width) store(p, activate(load(p) + shift, kKind));
+      continue;
+    }
+    const float* u = up + i;
+    for (int r = 0; r < rows; r++, p += width, u += width)
+      store(p, activate(load(p) + shift, kKind) * gated(load(u) + up_shift, kKind));
+  }
+}
+
+// use.operator()<kind>() for the activation.
+template <typename Use>
+void with_activation(int kind, Use&& use) {
+  switch (kind) {
+    case PENTAD_GELU: return use.template operator()<PENTAD_GELU>();
+    case PENTAD_GELU_TANH: return use.template operator()<PENTAD_GELU_TANH>();
+    case PENTAD_RELU: return use.template operator()<PENTAD_RELU>();
+    case PENTAD_CLAMPED: return use.template operator()<PENTAD_CLAMPED>();
+    default: return use.template operator()<PENTAD_SILU>();
+  }
+}
+
 }  // namespace pentad

@@ -23,11 +23,12 @@ inline bool possible(const pentad_experts& e) {
 
 // The rows of a step that go to one expert.
 struct ExpertRows {
-  Matrix gate, up, down;
-  const float *gate_bias, *up_bias, *down_bias;  // or null
-  const int32_t* rows;                           // assignments; null: all tokens
+  HiddenWeights hidden;
+  Matrix down;
+  const float* down_bias;  // or null
+  const int32_t* rows;     // assignments; null: all tokens
   int count;
-  int first;                                     // its first row among the hidden ones
+  int first;               // its first row among the hidden ones
   bool shared;
 };
 

@@ -58,10 +58,11 @@ PENTAD_INLINE void group_dot(const uint8_t* p, const Layout& layout, const Quant
 constexpr int kPairTokens = 4;
 
 // The same of two groups that lie `apart` bytes from each other: what is loaded of a token serves both, since loads
-// are what a CPU runs out of first. out[t] of the first group, then of the second.
+// are what a CPU runs out of first. out[t] of the first group, then of the second. With every block, `ahead` lines are
+// fetched from `next` on, which is moved.
 template <int kBits, bool kMinima, bool kHalves>
 PENTAD_INLINE void pair_dot(const uint8_t* p, size_t apart, const Layout& layout, const Quantized& x, int token,
-                            f32x16* out) {
+                            const uint8_t*& next, int ahead, f32x16* out) {
   const size_t blocks = static_cast<size_t>(x.cols / kBlock), cols = static_cast<size_t>(x.cols);
   constexpr int code_bytes = kRows * kBlock * kBits / 8, parts = 1 + kHalves;
   const int8_t* codes = x.codes + static_cast<size_t>(token) * cols;
@@ -71,6 +72,7 @@ PENTAD_INLINE void pair_dot(const uint8_t* p, size_t apart, const Layout& layout
   f32x16 acc[2][kPairTokens];
   for (auto& group : acc) std::fill(group, group + kPairTokens, splat(0.0f));
   for (size_t b = 0; b < blocks; b++, p += code_bytes + 32 * (parts + kMinima)) {
+    for (int i = 0; i < ahead; i++, next += 64) __builtin_prefetch(next, 0, 2);
     const Lines<kBits> lines[2] = {Lines<kBits>(p), Lines<kBits>(p + apart)};
     __m512i dots[parts][2][kPairTokens];
     for (size_t t = 0; t < kPairTokens; t++) {
@@ -119,34 +121,8 @@ void widen(const uint8_t* p, int blocks, uint8_t* out) {
 // Bytes in which two groups of so many columns can be widened.
 inline size_t pair_bytes(int cols) { return 2 * static_cast<size_t>(cols / kBlock) * (kRows * kBlock + 96); }
 
-// Tokens from which pairs pay: fewer, as of batches that decode, wait for memory, which pair_dot does not fetch ahead
-// (at 32 sequences a tenth of the speed was lost).
-constexpr int kPairsFrom = 64;
-
-// Two groups from `group` on; how many of the tokens were done. `room`: see pair_bytes, or null.
-template <int kBits, bool kMinima, bool kHalves, typename Epilogue>
-int pairs_dot([[maybe_unused]] const Matrix& m, [[maybe_unused]] const Quantized& x, [[maybe_unused]] int tokens,
-              [[maybe_unused]] int group, [[maybe_unused]] uint8_t* room, [[maybe_unused]] Epilogue&& epilogue) {
-  int t = 0;
-#if defined(__AVX512VNNI__)
-  constexpr bool kWiden = kBits == 5 || kBits == 6;  // codes of 4 bits are unpacked as fast as they are loaded
-  if (kWiden && !room) return 0;
-  const uint8_t* p = m.data + m.group_bytes() * static_cast<size_t>(group);
-  size_t apart = m.group_bytes();
-  if constexpr (kWiden) {
-    const int blocks = m.cols / kBlock;
-    const size_t wide = static_cast<size_t>(blocks) * (kRows * kBlock + 32 * (1 + kHalves + kMinima));
-    for (size_t i = 0; i < 2; i++) widen<kBits, kMinima, kHalves>(p + i * apart, blocks, room + i * wide);
-    p = room, apart = wide;
-  }
-  for (; t + kPairTokens <= tokens; t += kPairTokens) {
-    f32x16 out[2 * kPairTokens];
-    pair_dot<kWiden ? 8 : kBits, kMinima, kHalves>(p, apart, m.layout, x, t, out);
-    for (int i = 0; i < 2 * kPairTokens; i++) epilogue(group + i / kPairTokens, t + i % kPairTokens, out[i]);
-  }
-#endif
-  return t;
-}
+// Tokens from which pairs pay: fewer wait for memory more than for loads.
+constexpr int kPairsFrom = 16;
 
 // One group and the tokens from `t` on.
 template <int kBits, bool kMinima, bool kHalves, typename Epilogue>
@@ -171,14 +147,43 @@ PENTAD_INLINE void rest_dot(const Matrix& m, const Quantized& x, int tokens, int
   }
 }
 
+// The groups from `group` on, two at a time; the first that is left. `room`: see pair_bytes, or null. A function of
+// its own: in line it costs the loops of small batches their registers.
+template <int kBits, bool kMinima, bool kHalves, typename Epilogue>
+__attribute__((noinline)) int pairs_dot([[maybe_unused]] const Matrix& m, [[maybe_unused]] const Quantized& x,
+                                        [[maybe_unused]] int tokens, int group, [[maybe_unused]] int end,
+                                        [[maybe_unused]] uint8_t* room, [[maybe_unused]] Epilogue&& epilogue) {
+#if defined(__AVX512VNNI__)
+  constexpr bool kWiden = kBits == 5 || kBits == 6;  // codes of 4 bits are unpacked as fast as they are loaded
+  if (kWiden && !room) return group;
+  for (; group + 1 < end; group += 2) {
+    const uint8_t* p = m.data + m.group_bytes() * static_cast<size_t>(group);
+    size_t apart = m.group_bytes();
+    if constexpr (kWiden) {
+      const int blocks = m.cols / kBlock;
+      const size_t wide = static_cast<size_t>(blocks) * (kRows * kBlock + 32 * (1 + kHalves + kMinima));
+      for (size_t i = 0; i < 2; i++) widen<kBits, kMinima, kHalves>(p + i * apart, blocks, room + i * wide);
+      p = room, apart = wide;
+    }
+    // The next pair is fetched while this one's passes compute.
+    const uint8_t* next = m.data + m.group_bytes() * static_cast<size_t>(group + 2);
+    const int ahead = static_cast<int>(m.group_bytes() / 32) / (tokens / kPairTokens * (m.cols / kBlock)) + 1;
+    int t = 0;
+    for (; t + kPairTokens <= tokens; t += kPairTokens) {
+      f32x16 out[2 * kPairTokens];
+      pair_dot<kWiden ? 8 : kBits, kMinima, kHalves>(p, apart, m.layout, x, t, next, ahead, out);
+      for (int i = 0; i < 2 * kPairTokens; i++) epilogue(group + i / kPairTokens, t + i % kPairTokens, out[i]);
+    }
+    for (int i = 0; i < 2; i++) rest_dot<kBits, kMinima, kHalves>(m, x, tokens, group + i, t, epilogue);
+  }
+#endif
+  return group;
+}
+
 template <int kBits, bool kMinima, bool kHalves, typename Epilogue>
 void groups_dot(const Matrix& m, const Quantized& x, int tokens, int begin, int end, uint8_t* room, Epilogue&& epilogue) {
-  int group = begin;
-  for (; tokens >= kPairsFrom && group + 1 < end; group += 2) {
-    const int done = pairs_dot<kBits, kMinima, kHalves>(m, x, tokens, group, room, epilogue);
-    for (int i = 0; i < 2; i++) rest_dot<kBits, kMinima, kHalves>(m, x, tokens, group + i, done, epilogue);
-  }
-  for (; group < end; group++) rest_dot<kBits, kMinima, kHalves>(m, x, tokens, group, 0, epilogue);
+  if (tokens >= kPairsFrom) begin = pairs_dot<kBits, kMinima, kHalves>(m, x, tokens, begin, end, room, epilogue);
+  for (int group = begin; group < end; group++) rest_dot<kBits, kMinima, kHalves>(m, x, tokens, group, 0, epilogue);
 }
 
 // use.operator()<bits, minima, halves>() for the layout.

@@ -1,6 +1,5 @@
 // Grouped products: each expert's matrices with the rows of the step that go to it, and no others.
-#include "activations.h"
-#include "step.h"
+#include "hidden_columns.h"
 
 namespace pentad {
 
@@ -28,15 +27,15 @@ void gather_parts(Step& s, const LayerWeights& l, int rank) {
   for (int x = 0; x < e.count; x++) {
     const int first = own.starts[static_cast<size_t>(x)], count = own.starts[static_cast<size_t>(x) + 1] - first;
     if (count)
-      own.parts.push_back({part_of(l.experts_gate.matrix, x, e.width), part_of(l.experts_up.matrix, x, e.width),
-                           part_of(l.experts_down.matrix, x, width), bias_of(l.experts_gate_bias, x, e.width),
-                           bias_of(l.experts_up_bias, x, e.width), bias_of(l.experts_down_bias, x, width),
+      own.parts.push_back({{part_of(l.experts_gate.matrix, x, e.width), part_of(l.experts_up.matrix, x, e.width),
+                            bias_of(l.experts_gate_bias, x, e.width), bias_of(l.experts_up_bias, x, e.width)},
+                           part_of(l.experts_down.matrix, x, width), bias_of(l.experts_down_bias, x, width),
                            own.order.data() + first, count, first, false});
   }
   for (int a = 0; a < all; a++) own.order[static_cast<size_t>(own.starts[static_cast<size_t>(chosen[a])]++)] = a;
   if (e.shared_width)
-    own.parts.push_back({l.gate.matrix, l.up.matrix, l.down.matrix, bias_of(l.gate_bias, 0, 0), bias_of(l.up_bias, 0, 0),
-                         bias_of(l.down_bias, 0, 0), nullptr, tokens, all, true});
+    own.parts.push_back({{l.gate.matrix, l.up.matrix, bias_of(l.gate_bias, 0, 0), bias_of(l.up_bias, 0, 0)},
+                         l.down.matrix, bias_of(l.down_bias, 0, 0), nullptr, tokens, all, true});
 }
 
 void copy_row(const Quantized& from, int row, const Quantized& to, int at, float factor) {
@@ -63,26 +62,6 @@ Quantized inputs_of(Step& s, const pentad_experts& e, const ExpertRows& part, in
 
 PENTAD_INLINE f32x16 shifted(f32x16 v, const float* bias, int group) { return bias ? v + load(bias + group * kRows) : v; }
 
-// Hidden columns [32 from, 32 to) of the rows of one expert.
-void hidden_columns(Step& s, const Op& op, const ExpertRows& part, const Quantized& in, int from, int to, int rank) {
-  float* hidden = s.own(rank).hidden.data();
-  const Quantized out = s.routing.hidden.codes(part.up.rows, 1, part.first);
-  const int kind = op.activation;
-  for (int block = from; block < to; block++) {
-    const Matrix& first = part.gate.data ? part.gate : part.up;
-    const float* bias = part.gate.data ? part.gate_bias : part.up_bias;
-    s.products.multiply(first, in, part.count, block * 2, block * 2 + 2, rank, [&](int group, int i, f32x16 v) {
-      store(hidden + i * kBlock + (group & 1) * kRows, activate(shifted(v, bias, group), kind));
-    });
-    if (part.gate.data)
-      s.products.multiply(part.up, in, part.count, block * 2, block * 2 + 2, rank, [&](int group, int i, f32x16 v) {
-        float* p = hidden + i * kBlock + (group & 1) * kRows;
-        store(p, load(p) * gated(shifted(v, part.up_bias, group), kind));
-      });
-    for (int i = 0; i < part.count; i++) quantize(hidden + i * kBlock, out, i, block, 1);
-  }
-}
-
 // What a block of an expert's columns costs: its weights, and each row. A row takes about a fourth of what
 // reading the weights takes.
 int64_t cost_of(const ExpertRows& part) { return 4 + part.count; }
@@ -96,18 +75,21 @@ void experts_in(Step& s, const Op& op, int rank) {
   const std::vector<ExpertRows>& parts = s.routing.own(rank).parts;
   int64_t all = 0;
   for (const ExpertRows& part : parts) {
-    all += part.up.rows / kBlock * cost_of(part);
-    if (!rank) s.routing.bytes_read += part.up.bytes() + part.down.bytes() + (part.gate.data ? part.gate.bytes() : 0);
+    const HiddenWeights& h = part.hidden;
+    all += h.up.rows / kBlock * cost_of(part);
+    if (!rank) s.routing.bytes_read += h.up.bytes() + part.down.bytes() + (h.gate.data ? h.gate.bytes() : 0);
   }
   const int64_t begin = all * rank / s.team.active(), end = all * (rank + 1) / s.team.active();
   int64_t before = 0;
   for (const ExpertRows& part : parts) {
-    const int64_t cost = cost_of(part), blocks = part.up.rows / kBlock;
+    const int64_t cost = cost_of(part), blocks = part.hidden.up.rows / kBlock;
     const auto place = [&](int64_t at) {
       return static_cast<int>(std::clamp<int64_t>((std::max<int64_t>(at - before, 0) + cost - 1) / cost, 0, blocks));
     };
     const int from = place(begin), to = place(end);
-    if (from < to) hidden_columns(s, op, part, inputs_of(s, l.experts, part, rank), from, to, rank);
+    if (from < to)
+      hidden_columns(s, op.activation, part.hidden, inputs_of(s, l.experts, part, rank), part.count, from, to,
+                     s.routing.hidden.codes(part.hidden.up.rows, 1, part.first), rank);
     before += blocks * cost;
   }
   s.team.barrier();

@@ -1,60 +1,49 @@
 #include "activations.h"
-#include "step.h"
+#include "hidden_columns.h"
 
 namespace pentad {
 
 namespace {
 
-PENTAD_INLINE f32x16 shifted(f32x16 v, const std::vector<float>& bias, int group) {
-  return bias.empty() ? v : v + load(bias.data() + group * kRows);
+const float* data_or_null(const std::vector<float>& v) { return v.empty() ? nullptr : v.data(); }
+
+PENTAD_INLINE f32x16 shifted(f32x16 v, const float* bias, int group) { return bias ? v + load(bias + group * kRows) : v; }
+
+// A thread owns whole blocks of 32 hidden columns and quantizes them at once.
+template <typename Rest>
+void feed_forward(Step& s, const Op& op, const HiddenWeights& w, int rank, Rest&& in_bf16) {
+  const Input in = s.normed(rank), out = s.hidden_input(w.up.rows);
+  const int exact = static_cast<int>(s.split.exact.size());
+  auto [from, to] = s.share(w.up.rows / kBlock, rank);
+  if (exact) hidden_columns(s, op.activation, w, in.codes, exact, from, to, out.codes, rank);
+  if (!s.split.wide.empty()) in_bf16(in, out.wide, 2 * from, 2 * to);
+  s.team.barrier();
 }
 
 }  // namespace
 
-// A thread owns whole blocks of 32 hidden columns and quantizes them at once; gate and up go in step.
+// Gate and up go in step.
 void gate_up(Step& s, const Op& op, int rank) {
   const LayerWeights& l = *op.weights;
-  const Input in = s.normed(rank);
-  const Matrix &gate = l.gate.matrix, &up = l.up.matrix;
-  auto [from, to] = s.share(gate.rows / kBlock, rank);
-  float* hidden = s.own(rank).hidden.data();
-  const Input out = s.hidden_input(gate.rows);
-  const int exact = static_cast<int>(s.split.exact.size()), kind = op.activation;
-  for (int block = from; exact && block < to; block++) {
-    s.products.multiply(gate, in.codes, exact, block * 2, block * 2 + 2, rank, [&](int group, int i, f32x16 v) {
-      store(hidden + i * kBlock + (group & 1) * kRows, activate(shifted(v, l.gate_bias, group), kind));
-    });
-    s.products.multiply(up, in.codes, exact, block * 2, block * 2 + 2, rank, [&](int group, int i, f32x16 v) {
-      float* p = hidden + i * kBlock + (group & 1) * kRows;
-      store(p, load(p) * gated(shifted(v, l.up_bias, group), kind));
-    });
-    for (int i = 0; i < exact; i++) quantize(hidden + i * kBlock, out.codes, i, block, 1);
-  }
-  for (int group = 2 * from; !s.split.wide.empty() && group < 2 * to; group++)
-    s.products.multiply_wide(gate, up, in, group, rank, [&](int i, f32x16 g, f32x16 u) {
-      out.wide.put(activate(shifted(g, l.gate_bias, group), kind) * gated(shifted(u, l.up_bias, group), kind), i, group);
-    });
-  s.team.barrier();
+  const HiddenWeights w{l.gate.matrix, l.up.matrix, data_or_null(l.gate_bias), data_or_null(l.up_bias)};
+  const int kind = op.activation;
+  feed_forward(s, op, w, rank, [&](const Input& in, Wide out, int from, int to) {
+    for (int group = from; group < to; group++)
+      s.products.multiply_wide(w.gate, w.up, in, group, rank, [&](int i, f32x16 g, f32x16 u) {
+        out.put(activate(shifted(g, w.gate_bias, group), kind) * gated(shifted(u, w.up_bias, group), kind), i, group);
+      });
+  });
 }
 
 void up(Step& s, const Op& op, int rank) {
   const LayerWeights& l = *op.weights;
-  const Input in = s.normed(rank);
-  const Matrix& m = l.up.matrix;
-  auto [from, to] = s.share(m.rows / kBlock, rank);
-  float* hidden = s.own(rank).hidden.data();
-  const Input out = s.hidden_input(m.rows);
-  const int exact = static_cast<int>(s.split.exact.size()), kind = op.activation;
-  for (int block = from; exact && block < to; block++) {
-    s.products.multiply(m, in.codes, exact, block * 2, block * 2 + 2, rank, [&](int group, int i, f32x16 v) {
-      store(hidden + i * kBlock + (group & 1) * kRows, activate(shifted(v, l.up_bias, group), kind));
+  const HiddenWeights w{{}, l.up.matrix, nullptr, data_or_null(l.up_bias)};
+  const int kind = op.activation;
+  feed_forward(s, op, w, rank, [&](const Input& in, Wide out, int from, int to) {
+    s.products.multiply_wide(w.up, in, from, to, rank, [&](int group, int i, f32x16 v) PENTAD_LAMBDA {
+      out.put(activate(shifted(v, w.up_bias, group), kind), i, group);
     });
-    for (int i = 0; i < exact; i++) quantize(hidden + i * kBlock, out.codes, i, block, 1);
-  }
-  s.products.multiply_wide(m, in, 2 * from, 2 * to, rank, [&](int group, int i, f32x16 v) PENTAD_LAMBDA {
-    out.wide.put(activate(shifted(v, l.up_bias, group), kind), i, group);
   });
-  s.team.barrier();
 }
 
 }  // namespace pentad

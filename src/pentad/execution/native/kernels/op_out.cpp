@@ -8,7 +8,7 @@ static void add_product(Step& s, const Op& op, const Matrix& m, const std::vecto
   const float* shift = bias.empty() ? nullptr : bias.data();
   const float scale = op.scale;
   const bool apart = op.apart != 0;
-  s.products.multiply(m, x, begin, end, rank, [&](int group, int t, f32x16 v) {
+  s.products.multiply(m, x, begin, end, rank, [&](int group, int t, f32x16 v) PENTAD_LAMBDA {
     if (shift) v += load(shift + group * kRows);
     if (apart) return store(s.part_row(t) + group * kRows, v);
     float* p = s.row(t) + group * kRows;

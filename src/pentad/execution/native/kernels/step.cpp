@@ -48,7 +48,7 @@ void Step::reserve(int tokens) {
   attended.resize(n * q_dim);
   inputs.reserve(n, wide, products.tiles());
   hidden.reserve(n, pad(c.ffn_width, 32), products.tiles());
-  for (Scratch& own : scratch) own.hidden.resize(n * kBlock);
+  for (Scratch& own : scratch) own.hidden.resize(n * kBlock * 2);
   routing.reserve(n, c.width, team.size());
   capacity = rows;  // last: what could not be had must be asked for again
 }

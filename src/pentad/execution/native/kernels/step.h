@@ -33,7 +33,7 @@ constexpr int kRowsAtOnce = 64;  // rows of attention that a thread gathers
 // What one thread needs for itself.
 struct Scratch {
   std::vector<float> normed;      // [width]
-  std::vector<float> hidden;      // [tokens][a block of the feed-forward's columns]
+  std::vector<float> hidden;      // [2][tokens][a block of the feed-forward's columns]
   std::vector<float> scores;      // of attention, without tiles
   std::vector<uint8_t> tail;      // a path of a tree, as pages
   Aligned<uint16_t> room;         // blocks of codes, unpacked

@@ -35,6 +35,12 @@ struct LayerWeights {
   }
 };
 
+// What the hidden columns of a feed-forward are computed with.
+struct HiddenWeights {
+  Matrix gate, up;                   // no gate: no data
+  const float *gate_bias, *up_bias;  // or null
+};
+
 class ModelWeights {
  public:
   ModelWeights(const pentad_config& c, Team& team) : layers(static_cast<size_t>(c.layers)), c_(c), team_(team) {}

@@ -1,0 +1,11 @@
+// The hidden columns of a feed-forward, block by block.
+#pragma once
+#include "step.h"
+
+namespace pentad {
+
+// Columns [32 from, 32 to) of the first `count` rows of `in`, quantized to the rows of `out`.
+void hidden_columns(Step& s, int activation, const HiddenWeights& w, const Quantized& in, int count, int from, int to,
+                    const Quantized& out, int rank);
+
+}  // namespace pentad
