@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from evidence.records import git
-from evidence.subjects import digests, read_subjects, subject_files
+from evidence.subjects import digests, read_subjects, subject_files, without_subjects
 
 Measure = Callable[..., None]
 MARKS = "row_marks"
@@ -133,6 +133,13 @@ def measured(record_property: Callable[[str, object], None]) -> Measure:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rows-file", help="write the outcome of every test that is marked with a coverage row")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuses a marked row whose subjects are not named: its records could never be void."""
+    rows = [str(mark["row"]) for item in items for mark in _marks(item)]
+    if missing := without_subjects(rows, read_subjects()):
+        raise pytest.UsageError(f"rows without a line in docs/coverage/subjects.toml: {', '.join(missing)}")
 
 
 def pytest_configure(config: pytest.Config) -> None:

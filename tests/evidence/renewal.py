@@ -41,8 +41,6 @@ def report() -> Report:
     rows = read_table(COVERAGE.read_text(encoding="utf-8"))
     subjects = read_subjects()
     marks = collect()
-    for row in {mark.row for mark in marks} - subjects.keys():
-        raise ValueError(f"row {row!r} has tests but no line in docs/coverage/subjects.toml")
     files = {row: subject_files(found, TABLE) for row, found in subjects.items()}
     return judge(
         rows,

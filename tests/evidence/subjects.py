@@ -46,6 +46,11 @@ def subject_files(
     return tuple(sorted(found))
 
 
+def without_subjects(rows: Iterable[str], subjects: Mapping[str, Sequence[str]]) -> list[str]:
+    """The rows of which the table does not say what they are about, sorted."""
+    return sorted(set(rows) - subjects.keys())
+
+
 @functools.cache
 def digest(path: pathlib.Path) -> str:
     """The first 16 hex digits of the file's SHA-256; empty where there is none."""

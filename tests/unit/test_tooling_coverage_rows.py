@@ -11,7 +11,7 @@ import pytest
 from evidence import page
 from evidence.plugin import Measure
 from evidence.records import STALE_COMMITS, Record, newest, parse
-from evidence.subjects import digest, digests, read_subjects, subject_files
+from evidence.subjects import digest, digests, read_subjects, subject_files, without_subjects
 from evidence.table import read_table
 from evidence.verdict import Marked, Report, judge
 from pentad.registry import TABLE as REGISTRY
@@ -199,6 +199,10 @@ def test_a_strategy_s_subject_is_its_file_and_its_family_s_base() -> None:
 def test_a_subject_that_does_not_exist_is_refused(subject: str) -> None:
     with pytest.raises(ValueError):
         subject_files([subject], REGISTRY)
+
+
+def test_a_marked_row_needs_a_line_that_says_what_it_is_about() -> None:
+    assert without_subjects(["b", "a", "b"], {"a": ("file.py",)}) == ["b"]
 
 
 def test_a_digest_follows_the_content(tmp_path: pathlib.Path) -> None:
