@@ -14,6 +14,8 @@ import pytest
 
 from evidence.records import git
 from evidence.subjects import digests, read_subjects, subject_files, without_subjects
+from evidence.table import COVERAGE, read_table
+from evidence.verdict import Marked, check_mark
 
 Measure = Callable[..., None]
 MARKS = "row_marks"
@@ -28,7 +30,7 @@ def _mark(mark: pytest.Mark) -> dict[str, object]:
     return {"row": row, "kind": kind, "claims": claims, "negative": bool(mark.kwargs.get("negative", False))}
 
 
-def _marks(item: pytest.Item) -> list[dict[str, object]]:
+def _marks(item: pytest.Item) -> list[dict[str, Any]]:
     slow = item.get_closest_marker("slow") is not None
     return [{**_mark(mark), "slow": slow} for mark in item.iter_markers("row")]
 
@@ -136,9 +138,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuses a marked row whose subjects are not named: its records could never be void."""
-    rows = [str(mark["row"]) for item in items for mark in _marks(item)]
-    if missing := without_subjects(rows, read_subjects()):
+    """Refuses marks that coverage_rows would refuse: it runs seldom, tests are collected all the time."""
+    found = [(item.nodeid, mark) for item in items for mark in _marks(item)]
+    if not found:
+        return
+    rows = read_table(COVERAGE.read_text(encoding="utf-8"))
+    for test, mark in found:
+        try:
+            check_mark(Marked(test=test, **mark), rows)
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from None
+    if missing := without_subjects((str(mark["row"]) for _, mark in found), read_subjects()):
         raise pytest.UsageError(f"rows without a line in docs/coverage/subjects.toml: {', '.join(missing)}")
 
 

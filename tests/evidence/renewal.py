@@ -11,11 +11,10 @@ from pathlib import Path
 
 from evidence.records import RECORD, RESULTS, all_records, commits_since, git, read_lines
 from evidence.subjects import ROOT, digests, read_subjects, subject_files
-from evidence.table import read_table
+from evidence.table import COVERAGE, read_table
 from evidence.verdict import Marked, Report, judge
 
 PYTHON = str(ROOT / ".venv" / "bin" / "python")
-COVERAGE = ROOT / "docs" / "coverage" / "coverage.md"
 
 
 def collect() -> list[Marked]:

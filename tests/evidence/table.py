@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from evidence.subjects import ROOT
+
+COVERAGE = ROOT / "docs" / "coverage" / "coverage.md"
+
 LAYERS = {"0": "framework", "II": "application", "III": "agent", "IV": "model", "V": "resource"} | {
     "VI": "execution",
     "VII": "outlook",

@@ -79,7 +79,7 @@ def judge(
     """
     report = Report(dict(rows), evidence={row: [] for row in rows})
     for mark in marks:
-        _check(mark, rows)
+        check_mark(mark, rows)
         record = records.get((mark.test, mark.slow))
         state, why = _state(mark, record, digests, age)
         report.evidence[mark.row].append(Evidence(mark=mark, state=state, why=why, record=record))
@@ -88,7 +88,8 @@ def judge(
     return report
 
 
-def _check(mark: Marked, rows: Mapping[str, Row]) -> None:
+def check_mark(mark: Marked, rows: Mapping[str, Row]) -> None:
+    """Raises ValueError for a mark that claims a row, a claim or a kind that does not exist."""
     if mark.row not in rows:
         raise ValueError(f"{mark.test} claims row {mark.row!r}, which the table does not have")
     if mark.kind not in KINDS:

@@ -155,7 +155,7 @@ def test_a_sequence_gets_in_a_batch_what_it_gets_alone(loaded: Loaded) -> None:
 
 
 @pytest.mark.row("m-deepseek-v3", "mechanism", claims=(2,))
-@pytest.mark.row("cost-mla", "mechanism", claims=(1,))
+@pytest.mark.row("cost-mla", "mechanism")
 def test_a_block_holds_one_vector_and_one_rotated_key_per_token(loaded: Loaded) -> None:
     runner = loaded[1]
     assert runner.block_bytes == L * 16 * (24 + 8) * 4
