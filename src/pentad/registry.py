@@ -249,6 +249,9 @@ _TABLE: dict[str, dict[str, str]] = {
     "scorer": {
         "torch": "pentad.execution.torch.encoder:TorchScorer",
     },
+    "image_encoder": {
+        "torch": "pentad.execution.torch.images:TorchImageEncoder",
+    },
     # model layer: architecture, as files name it, to its mapping
     "model_family": {
         "llama": "pentad.model.families.llama:FAMILY",
@@ -326,6 +329,8 @@ _TABLE: dict[str, dict[str, str]] = {
         "phi": "pentad.model.families.phi:FAMILY",
         "phi2": "pentad.model.families.phi:FAMILY",
         "qwen": "pentad.model.families.qwen:FAMILY",
+        "idefics3": "pentad.model.families.idefics3:FAMILY",
+        "smolvlm": "pentad.model.families.idefics3:FAMILY",
         "smollm3": "pentad.model.families.smollm3:FAMILY",
         "stablelm": "pentad.model.families.stablelm:FAMILY",
         "starcoder2": "pentad.model.families.starcoder2:FAMILY",

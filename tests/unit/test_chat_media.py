@@ -28,13 +28,13 @@ class Projector:
     name = "projector"
     kinds: frozenset[MediaKind] = frozenset({"image"})
     placeholder = PLACEHOLDER
-    around = (CONTROL, CONTROL)
+    mark = "<|image|>"
 
     def __init__(self) -> None:
         self.encoded = 0
 
-    def count(self, part: Media) -> int:
-        return ROWS if part.size_bytes else 1
+    def layout(self, part: Media) -> tuple[str | int, ...]:
+        return (CONTROL, ROWS, CONTROL)
 
     def rows(self, part: Media) -> np.ndarray:
         self.encoded += 1

@@ -15,6 +15,7 @@ from pentad.execution.loop import EngineDriver, EngineLoop
 from pentad.execution.worker.interpreters import Interpreters
 from pentad.model.backends.engine import EngineBackend
 from pentad.model.guides import GuidedGrammars
+from pentad.model.images.encoder import image_encoder_of
 from pentad.model.loading import ModelFiles
 from pentad.types import Clock
 
@@ -42,20 +43,29 @@ def local_backend(
             files, threads=settings.threads, tool_format=tools, reasoning_format=reasoning
         )
         return llama
+    encoder = image_encoder_of(files)
     if workers is not None and scaled is None and in_worker(settings):
         for opened in (files, *drafts):
             opened.close()
         client = supervised(files, settings, drafts, packed_folder, workers)
         guided = GuidedGrammars(client.call)
         return EngineBackend(
-            files, client, drain_s=drain_s, grammars=guided, tool_format=tools, reasoning_format=reasoning
+            files,
+            client,
+            drain_s=drain_s,
+            grammars=guided,
+            tool_format=tools,
+            reasoning_format=reasoning,
+            encoder=encoder,
         )
     engine = load_engine(files, settings, drafts, packed_folder=packed_folder, clock=clock)
     files.close()
     loop: EngineDriver = EngineLoop(engine)
     if scaled is not None:
         loop = scaled(settings.max_waiting, loop)
-    return EngineBackend(files, loop, drain_s=drain_s, tool_format=tools, reasoning_format=reasoning)
+    return EngineBackend(
+        files, loop, drain_s=drain_s, tool_format=tools, reasoning_format=reasoning, encoder=encoder
+    )
 
 
 def in_worker(settings: EngineSettings) -> bool:

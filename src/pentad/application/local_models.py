@@ -26,6 +26,7 @@ from pentad.model.backends.engine import EngineBackend, NoEngine
 from pentad.model.backends.pooled import AdaptedBackend, PooledBackend, PooledEmbedder, PooledReranker
 from pentad.model.embedding import LocalEmbedder
 from pentad.model.facts import ModelFacts, facts_of
+from pentad.model.images.encoder import image_encoder_of
 from pentad.model.in_place import in_place, is_folder_of_models, models_in
 from pentad.model.loading import ModelFiles, open_model
 from pentad.model.reranking import LocalReranker
@@ -223,15 +224,16 @@ class LocalModels:
             keep_s=self._settings.keep_loaded_s,
             max_waiting=engine.max_waiting,
         )
+        ours = engine.backend == "engine"
         capabilities = Capabilities(
             model=stored.name,
             context_length=files.spec.context_length,
             formats=FORMATS,
             logprobs=True,
             token_prompts=True,
+            media=frozenset({"image"}) if files.images is not None and ours else frozenset(),
             sampling=files.sampling,
         )
-        ours = engine.backend == "engine"
         return PooledBackend(slot, capabilities, reader=partial(self._reader, stored.name) if ours else None)
 
     def _embedder(self, stored: StoredModel, files: ModelFiles) -> PooledEmbedder:
@@ -320,8 +322,9 @@ class LocalModels:
 
     def _open_reader(self, name: str) -> EngineBackend:
         files = self._store.open(self.facts[name].stored)
+        encoder = image_encoder_of(files, counts_only=True)
         files.close()
-        return EngineBackend(files, NoEngine(self._clock, files.spec.context_length))
+        return EngineBackend(files, NoEngine(self._clock, files.spec.context_length), encoder=encoder)
 
 
 async def _close(backend: Backend) -> None:

@@ -55,9 +55,13 @@ def engine_need(
         return MemoryNeed(weights_bytes=files.size_bytes, kv_bytes=kv_bytes)
     choice = choose(files, settings)
     process = (_WORKER_BYTES if worker else 0) + (_TORCH_BYTES if choice.runner == "torch" else 0)
+    tower = 0
+    if files.images is not None:  # computed by PyTorch in this process, wherever the rest is
+        tower = files.images.tower.spec.parameters * _FLOAT_BYTES["float32"]
+        process += _TORCH_BYTES if worker or choice.runner != "torch" else 0
     if choice.device != "cpu":
-        return MemoryNeed(weights_bytes=0, process_bytes=process)
-    weights = files.size_bytes
+        return MemoryNeed(weights_bytes=tower, process_bytes=process)
+    weights = files.size_bytes + tower
     for path in settings.adapters.values():
         weights += adapter_bytes(path)
     if choice.runner == "torch":

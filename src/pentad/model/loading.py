@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import pathlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,17 +16,20 @@ from pentad.json_text import parse_json
 from pentad.model import embedding_recipe
 from pentad.model.embedding_recipe import EmbeddingRecipe
 from pentad.model.families import family_of
-from pentad.model.families.base import bind, places, spec_of_config, spec_of_gguf
+from pentad.model.families.base import Family, bind, places, spec_of_config, spec_of_gguf
 from pentad.model.files.fields import Fields
 from pentad.model.files.formats import Container
 from pentad.model.files.gguf_parts import open_gguf
 from pentad.model.files.quantized.container import opened
 from pentad.model.files.safetensors import INDEX_NAME, SafetensorsFolder
+from pentad.model.images.input import ImageInput
 from pentad.model.sampling_defaults import from_generation_config
 from pentad.model.sampling_defaults import from_gguf as sampling_of_gguf
 from pentad.model.tokenizer import Tokenizer
 from pentad.model.tokenizer_files import tokenizer_of
 from pentad.model.tokenizer_gguf import from_gguf, named_token
+
+_log = logging.getLogger(__name__)
 
 MAX_JSON_BYTES: Final = 1 << 28
 END_TEXTS: Final = frozenset(
@@ -45,6 +49,7 @@ END_TEXTS: Final = frozenset(
         "<｜end▁of▁sentence｜>",
         "<end_of_turn>",
         "<turn|>",
+        "<end_of_utterance>",
         "</s>",
     }
 )
@@ -79,6 +84,8 @@ class ModelFiles:
     """Field of Sampling to the value that the model's makers advise, as far as they do."""
     recipe: EmbeddingRecipe = field(default_factory=EmbeddingRecipe)
     """How it embeds, where it does."""
+    images: ImageInput | None = None
+    """What it makes of images, where it takes them."""
 
     def close(self) -> None:
         """Unmaps the weights; views still held keep their mapping until they are dropped."""
@@ -195,10 +202,25 @@ def _open_folder(folder: pathlib.Path, name: str) -> ModelFiles:
             container=container,
             sampling=from_generation_config(generation),
             recipe=recipe,
+            images=_images(folder, family, config, container),
         )
     except BaseException:
         files.close()
         raise
+
+
+def _images(folder: pathlib.Path, family: Family, config: Fields, container: Container) -> ImageInput | None:
+    """Of a family that takes images, where the folder says how they are read."""
+    if family.images is None:
+        return None
+    processor = read_json(folder / "processor_config.json")
+    settings = processor.table("image_processor")
+    if not settings.values:
+        settings = read_json(folder / "preprocessor_config.json")
+    if not settings.values:
+        _log.warning("%s takes no images: it has no preprocessor_config.json", folder)
+        return None
+    return family.images(config, settings, container)
 
 
 def _as_used(spec: ModelSpec, recipe: EmbeddingRecipe) -> ModelSpec:
@@ -271,9 +293,13 @@ def _ids(fields: Fields, key: str, size: int) -> tuple[int, ...]:
 
 
 def _chat_template(folder: pathlib.Path, settings: Fields) -> str | None:
-    """`chat_template.jinja`, else the entry of `tokenizer_config.json`: one text, or several by name."""
+    """`chat_template.jinja`, else the entry of `chat_template.json` or `tokenizer_config.json`: one text, or
+    several by name."""
     if (file := folder / "chat_template.jinja").exists():
         return _text(file)
+    beside: Any = read_json(folder / "chat_template.json").values.get("chat_template")
+    if isinstance(beside, str):
+        return beside
     value: Any = settings.values.get("chat_template")
     if isinstance(value, list):
         named = {t.get("name"): t.get("template") for t in value if isinstance(t, dict)}

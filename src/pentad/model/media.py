@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from itertools import groupby
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from pentad.content import Media, MediaKind
 from pentad.errors import Incompatible, InvalidRequest
 from pentad.execution.request import EmbeddedSpan
+from pentad.model.template.adapting import Row, TemplateFeatures, in_parts
 from pentad.model.tokenizer import Tokenizer
 from pentad.types import Message
 
@@ -39,17 +41,32 @@ class MediaEncoder(Protocol):
         ...
 
     @property
-    def around(self) -> tuple[str, str]:
-        """Control text in front of and behind a part's rows."""
+    def mark(self) -> str:
+        """What the model's chat template writes for a part, where it is given parts."""
         ...
 
-    def count(self, part: Media) -> int:
-        """Rows that the part takes, at least 1; cheap. Raises InvalidRequest for one it can't read."""
+    def layout(self, part: Media) -> tuple[str | int, ...]:
+        """The part's place in the prompt: control text, and numbers of rows, in turn; at least one row.
+
+        Cheap. Raises InvalidRequest for a part that it can't read.
+        """
         ...
 
     def rows(self, part: Media) -> npt.NDArray[np.float32]:
-        """[count, hidden] the same rows for the same part each time."""
+        """[count, hidden] all rows in the order of the layout, the same for the same part each time."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """Some rows of a part, and where in the prompt they are."""
+
+    start: int
+    """The position of the first."""
+    part: Media
+    first: int
+    """Which of the part's rows comes first."""
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +77,36 @@ class Marked:
     media: tuple[Media, ...]
     mark: str
 
-    def pieces(self, rendered: Iterable[tuple[str, bool]]) -> list[Piece]:
+    def rows(self, rows: Sequence[Row], features: TemplateFeatures) -> list[Row]:
+        """Messages as the template sees them: content as a list of parts where it has media and may be one,
+        and wherever it must be one."""
+        if not features.parts or (features.texts and not self.media):
+            return list(rows)
+        return [
+            row
+            if features.texts and self.mark not in row["content"]
+            else {**row, "content": self._parts(row["content"])}
+            for row in rows
+        ]
+
+    def _parts(self, text: str) -> list[Row]:
+        """The parts of a text with marks; a text at least."""
+        found: list[Row] = []
+        for i, piece in enumerate(self._split(text)):
+            if i % 2:
+                found.append({"type": self.media[int(piece)].kind})
+            elif piece:
+                found += in_parts(piece)
+        return found or in_parts("")
+
+    def _split(self, text: str) -> list[str]:
+        return re.split(f"{self.mark}(\\d+);", text) if self.media else [text]
+
+    def pieces(self, rendered: Iterable[tuple[str, bool]], written: str | None = None) -> list[Piece]:
         """The rendered text with the media in the place of their marks.
+
+        Args:
+            written: what the template wrote for each part, as control text, where it was given parts.
 
         Raises:
             InvalidRequest: the template left one out, or shows one twice.
@@ -69,14 +114,20 @@ class Marked:
         if not self.media:
             return list(rendered)
         found: list[Piece] = []
+        shown: list[Media | None] = []
+        left = iter(self.media)
         for text, special in rendered:
-            for i, piece in enumerate(re.split(f"{self.mark}(\\d+);", text)):
+            if written is None:
+                pieces = self._split(text)
+            else:
+                pieces = re.split(f"({re.escape(written)})", text) if special else [text]
+            for i, piece in enumerate(pieces):
                 if i % 2:
-                    found.append(self.media[int(piece)])
+                    shown.append(self.media[int(piece)] if written is None else next(left, None))
+                    found += [one for one in shown[-1:] if one is not None]
                 elif piece:
                     found.append((piece, special))
-        shown = [id(piece) for piece in found if isinstance(piece, Media)]
-        if shown != [id(one) for one in self.media]:
+        if list(map(id, shown)) != list(map(id, self.media)):
             raise InvalidRequest(
                 f"the model's chat template shows {len(shown)} of {len(self.media)} parts that are no text",
                 hint="put them into messages of role user",
@@ -130,24 +181,36 @@ def place(
     encoder: MediaEncoder | None,
     tokenizer: Tokenizer,
     ids: list[int],
-    places: list[tuple[int, Media]],
+    places: list[Placed],
 ) -> None:
-    """Adds the placeholders of a part to a prompt's tokens, between what belongs around them."""
+    """Adds the placeholders of a part to a prompt's tokens, with the control text between them."""
     assert encoder is not None, "refused before"
-    before, behind = encoder.around
-    ids += tokenizer.encode(before, special=True)
-    places.append((len(ids), part))
-    ids += [encoder.placeholder] * encoder.count(part)
-    ids += tokenizer.encode(behind, special=True)
+    row = 0
+    for piece in encoder.layout(part):
+        if isinstance(piece, str):
+            ids += tokenizer.encode(piece, special=True)
+        else:
+            places.append(Placed(start=len(ids), part=part, first=row, count=piece))
+            ids += [encoder.placeholder] * piece
+            row += piece
 
 
-def embedded(encoder: MediaEncoder | None, places: Sequence[tuple[int, Media]]) -> tuple[EmbeddedSpan, ...]:
-    """The rows of each part from its position in the prompt on, encoded now."""
+def embedded(encoder: MediaEncoder | None, places: Sequence[Placed]) -> tuple[EmbeddedSpan, ...]:
+    """The rows of all parts at their positions in the prompt, encoded now."""
     if encoder is None:
         return ()
-    return tuple(EmbeddedSpan.of(start, encoder.rows(part), _digest(encoder, part)) for start, part in places)
+    spans: list[EmbeddedSpan] = []
+    for _, group in groupby(places, key=lambda place: id(place.part)):
+        own = list(group)
+        rows = encoder.rows(own[0].part)
+        spans += [
+            EmbeddedSpan.of(one.start, rows[one.first : one.first + one.count], _digest(encoder, one))
+            for one in own
+        ]
+    return tuple(spans)
 
 
-def _digest(encoder: MediaEncoder, part: Media) -> bytes:
-    framed = "\0".join((encoder.name, part.kind, part.media_type, part.detail or "", part.sha256))
-    return blake2b(framed.encode("utf-8", "surrogatepass"), digest_size=32).digest()
+def _digest(encoder: MediaEncoder, place: Placed) -> bytes:
+    part = place.part
+    told = (encoder.name, part.kind, part.media_type, part.detail or "", part.sha256, str(place.first))
+    return blake2b("\0".join(told).encode("utf-8", "surrogatepass"), digest_size=32).digest()

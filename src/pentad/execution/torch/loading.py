@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import torch
 
 from pentad.execution.layers import Experts, FeedForward
-from pentad.execution.mixers import LatentAttention, Mixer, Norm, Recurrent, ShortConvolution
+from pentad.execution.mixers import LatentAttention, Mixer, Norm, Recurrent, Shape, ShortConvolution
 from pentad.execution.quant import dequantize, dequantize_rows
 from pentad.execution.spec import Attention, ModelSpec, Rope
 from pentad.execution.torch.classifier import ClassifierWeights
@@ -82,6 +82,10 @@ class Weights:
     """None when tied to `embed`, and for encoders."""
     nbytes: int
     classifier: ClassifierWeights | None = None
+    stem: tuple[Linear, ...] = ()
+    """Of a tower: convolutions over patches that lie apart, as matrices [out, in kernel]."""
+    projector: tuple[Linear, ...] = ()
+    """Of a tower: what brings its states to the width of a model."""
 
 
 class WeightLoader:
@@ -134,8 +138,18 @@ class WeightLoader:
             final_norm=final_norm,
             head=head,
             classifier=self._classifier(),
+            stem=tuple(self._patches(f"stem.{i}", shape) for i, shape in enumerate(spec.stack.stem)),
+            projector=tuple(
+                self._linear(f"projector.{i}", *shape, bias=True)
+                for i, shape in enumerate(spec.stack.projector)
+            ),
             nbytes=self._nbytes,
         )
+
+    def _patches(self, name: str, shape: Shape) -> Linear:
+        """A convolution whose steps are as long as its kernel."""
+        kernel = self._exact(name, *shape).view(shape[0], -1).to(self._dtype)
+        return self._finish(kernel, self._vector(name + ".bias", shape[0]))
 
     def _classifier(self) -> ClassifierWeights | None:
         record, width = self._spec.classifier, self._spec.width

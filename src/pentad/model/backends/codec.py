@@ -25,7 +25,7 @@ from pentad.model.constraints import ConstraintCompiler
 from pentad.model.guides import watcher_guide
 from pentad.model.loading import ModelFiles
 from pentad.model.matchers import GrammarHost
-from pentad.model.media import MediaEncoder, Piece, embedded, marked, place, told
+from pentad.model.media import MediaEncoder, Piece, Placed, embedded, marked, place, told
 from pentad.model.reasoning import choose_reasoning
 from pentad.model.template import default_template
 from pentad.model.template.adapting import adapt, open_chat
@@ -273,21 +273,21 @@ class ChatCodec:
             ) from self._chat
         shown = marked(request.messages, self._encoder, self._name)
         rows, tools = adapt(shown.messages, offered(request), self._chat.features, self.format)
-        options = self._reasoner.wishes(request).options
+        features, options = self._chat.features, self._reasoner.wishes(request).options
+        rows = shown.rows(rows, features)
         segments = self._chat.template.render(rows, tools, options, continues=request.continues)
         thinking = self._reasoner.inside(request, segments[-1].text if segments else "")
-        return shown.pieces((s.text, s.is_control) for s in segments), thinking
+        written = self._encoder.mark if self._encoder is not None and features.parts else None
+        return shown.pieces(((s.text, s.is_control) for s in segments), written), thinking
 
-    def _tokenized(
-        self, request: Request, pieces: Sequence[Piece]
-    ) -> tuple[tuple[int, ...], list[tuple[int, Media]]]:
+    def _tokenized(self, request: Request, pieces: Sequence[Piece]) -> tuple[tuple[int, ...], list[Placed]]:
         """The tokens, and where the rows of which part begin."""
         if request.token_ids is not None:
             self._check_ids("prompt", request.token_ids)
             return tuple(request.token_ids), []
         limit = PATIENCE * self.context_length
         ids: list[int] = []
-        places: list[tuple[int, Media]] = []
+        places: list[Placed] = []
         for piece in pieces:
             if isinstance(piece, Media):
                 place(piece, self._encoder, self.tokenizer, ids, places)

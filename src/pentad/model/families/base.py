@@ -14,6 +14,7 @@ from pentad.model.families.mapped import Bound, MappedWeights
 from pentad.model.families.places import Constant, FirstOf, Name, Names, Place, Site
 from pentad.model.files.fields import Fields
 from pentad.model.files.formats import Container
+from pentad.model.images.input import ImageInput
 
 _MAIN = "model."
 _ENCODER = "encoder."
@@ -41,6 +42,9 @@ class Family:
     harmless: frozenset[str] | None = None
     """Keys of its `config.json` that change nothing, beyond those of harmless.py; all others must be read.
     None: keys that nobody reads are let pass, until they have been gone through."""
+    images: Callable[[Fields, Fields, Container], ImageInput] | None = None
+    """Of families that take images: what `config.json` and `preprocessor_config.json` say of them, and where
+    in the container their tower's weights lie."""
 
 
 def places(names: FamilyNames, spec: ModelSpec, fields: Fields) -> Names:

@@ -33,6 +33,10 @@ class TemplateFeatures:
     """Calls of the assistant and the answers of tools."""
     short_ids: bool = False
     """Whether it refuses call ids that are not nine characters."""
+    texts: bool = True
+    """Whether content may be a text."""
+    parts: bool = False
+    """Whether content may be a list of parts, each with its type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +80,20 @@ def probe(template: ChatTemplate) -> TemplateFeatures:
     system: Row = {"role": "system", "content": "zq-system"}
     tool = described(ToolSpec(name="zq_tool", description="zq-description"))
 
-    def shows(words: Iterable[str], messages: Sequence[Row], tools: Sequence[Row] | None = None) -> bool:
+    def rendered(messages: Sequence[Row], tools: Sequence[Row] | None = None) -> str:
         try:
-            text = "".join(segment.text for segment in template.render(messages, tools))
+            return "".join(segment.text for segment in template.render(messages, tools))
         except InvalidRequest:
-            return False
+            return ""
+
+    texts = "zq-user" in rendered([user])
+    listed = rendered([{**user, "content": in_parts("zq-user")}])
+    parts = "zq-user" in listed and "'type'" not in listed and '"type"' not in listed
+
+    def shows(words: Iterable[str], messages: Sequence[Row], tools: Sequence[Row] | None = None) -> bool:
+        if parts and not texts:
+            messages = [{**row, "content": in_parts(row["content"])} for row in messages]
+        text = rendered(messages, tools)
         return all(word in text for word in words)
 
     def calls(id: str) -> bool:
@@ -102,7 +115,14 @@ def probe(template: ChatTemplate) -> TemplateFeatures:
         tools=shows(["zq_tool", "zq-description", "zq-user"], [user], [tool]),
         calls=long_ids or calls("zq3456789"),
         short_ids=not long_ids and calls("zq3456789"),
+        texts=texts or not parts,
+        parts=parts,
     )
+
+
+def in_parts(text: str) -> list[Row]:
+    """A text as the one part of a content that is a list."""
+    return [{"type": "text", "text": text}]
 
 
 def adapt(

@@ -122,7 +122,8 @@ class ChatTemplate:
         fenced = _mapped(values, lambda text: self._fence(text, mark, protected))
         end = f"{mark}/{mark}"
         if continues:
-            fenced["messages"][-1]["content"] += end
+            last = fenced["messages"][-1]
+            last["content"] = _ended(last["content"], end)
         text = self._run({**self._variables, "add_generation_prompt": not continues, **fenced})
         if continues:
             text, found, _ = text.rpartition(end)
@@ -181,6 +182,15 @@ class ChatTemplate:
 def default_template(special: Mapping[str, int]) -> str | None:
     """The template for a file that has none: ChatML if the model knows its tokens, else None."""
     return CHATML if {"<|im_start|>", "<|im_end|>"} <= set(special) else None
+
+
+def _ended(content: Any, end: str) -> Any:
+    """A message's content with a text behind it."""
+    if not isinstance(content, list):
+        return content + end
+    if content and content[-1].get("type") == "text":
+        return [*content[:-1], {**content[-1], "text": content[-1]["text"] + end}]
+    return [*content, {"type": "text", "text": end}]
 
 
 def _raise(message: object = "") -> None:
