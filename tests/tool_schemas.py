@@ -11,6 +11,15 @@ from pentad.types import ToolSpec
 LETTERS = "abz AZ09_-\"\\/{}[]<>:,'\n\t\u00e9\u65e5\U0001f469\u200d\u2028"
 WORDS = ("city", "unit", "count", "query", "tags", "when", "limit", "nested", "flag", "ratio", "naïve", "a b")
 
+FORMED = (
+    ({"pattern": r"^[A-Z]{2}-\d{1,4}$"}, "AB-123"),
+    ({"pattern": "^(a|é)[^0-9<]{0,5}$"}, "é b"),
+    ({"format": "date"}, "2024-02-29"),
+    ({"format": "ipv4"}, "10.0.0.1"),
+    ({"format": "uuid"}, "123e4567-e89b-12d3-a456-426614174000"),
+)
+"""What else a schema asks of a text, each with one that fits."""
+
 
 def schema(rng: random.Random, depth: int = 0) -> dict[str, Any]:
     """A bounded schema: every answer that fits it is short."""
@@ -24,6 +33,8 @@ def schema(rng: random.Random, depth: int = 0) -> dict[str, Any]:
             return {
                 "anyOf": [{"type": "integer", "minimum": 0, "maximum": 9}, {"type": "string", "maxLength": 5}]
             }
+        case "string" if rng.random() < 0.3:
+            return {"type": "string", **rng.choice(FORMED)[0]}
         case "string":
             return {"type": "string", "maxLength": rng.randint(0, 12)}
         case "array":
@@ -56,6 +67,8 @@ def value(rng: random.Random, shape: dict[str, Any]) -> Any:
     if "anyOf" in shape:
         return value(rng, rng.choice(shape["anyOf"]))
     match shape["type"]:
+        case "string" if "maxLength" not in shape:
+            return next(text for form, text in FORMED if form.items() <= shape.items())
         case "string":
             return "".join(rng.choice(LETTERS) for _ in range(rng.randint(0, shape["maxLength"])))
         case "integer":

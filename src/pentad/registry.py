@@ -404,6 +404,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "seed_oss": "pentad.model.toolcalls.seed_oss:SeedOss",
         "glm45": "pentad.model.toolcalls.glm45:Glm45",
         "glm47": "pentad.model.toolcalls.glm47:Glm47",
+        "mistral_ids": "pentad.model.toolcalls.mistral_ids:MistralIds",
         "mistral_args": "pentad.model.toolcalls.mistral_args:MistralArgs",
         "mistral": "pentad.model.toolcalls.mistral:Mistral",
         "hermes": "pentad.model.toolcalls.hermes:Hermes",

@@ -7,6 +7,8 @@ import itertools
 import json
 import random
 import re
+import time
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -18,6 +20,7 @@ from tokenizers import AddedToken
 
 import model_fixtures as make
 from chat_support import END, tiny_tokenizer
+from evidence.plugin import Measure
 from pentad import registry
 from pentad.execution.backend import ChoiceDone, Completion, StreamDone, TextDelta, ToolCallDelta, fold
 from pentad.execution.request import Constraint
@@ -74,41 +77,71 @@ def knowing(format: ToolFormat) -> Tokenizer:
     return from_json(backend.to_str())
 
 
-def draw_calls(name: str, count: int, splits: int) -> None:
-    """Draws calls under the constraint; all parse, fit their schemas and are the same however cut."""
+def draw_calls(name: str, count: int, splits: int | None) -> int:
+    """Draws calls under the constraint; all parse, fit their schemas and are the same however cut.
+
+    Args:
+        count: turns with calls, ten under each set of schemas, half of them with the marks as control tokens.
+        splits: places where each is cut in two, drawn among all bytes; None for every byte of every turn.
+
+    Returns how often a turn was cut in two.
+    """
     format = choose_format(name, None)[0]
     rng, shapes = np.random.default_rng(7), random.Random(11)
     known = (tiny_tokenizer(), knowing(format))
     compilers = [ConstraintCompiler(one, {0, END}) for one in known]
+    cuts = 0
     for i in range(count):
-        tokenizer = known[i % 2]
-        if i % CALLS_PER_SCHEMA < 2:
+        if i % CALLS_PER_SCHEMA == 0:
             offered = [tool(shapes, 2 * i), tool(shapes, 2 * i + 1)]
-        schemas = {one.name: one.parameters for one in offered}
-        choice = ToolChoice(mode="required", parallel=i % 3 == 0)
-        constraint, _ = compilers[i % 2].for_calls(format, offered, choice, OutputFormat())
-        text = write_out(constraint, tokenizer, rng, special=i % 2 == 1)
+            schemas = {one.name: one.parameters for one in offered}
+            checks = {one.name: checked(one.parameters) for one in offered}
+            started: dict[tuple[int, bool], Constraint] = {}
+        kind = (i % 2, i % 3 == 0)
+        if kind not in started:
+            choice = ToolChoice(mode="required", parallel=kind[1])
+            started[kind], _ = compilers[kind[0]].for_calls(format, offered, choice, OutputFormat())
+        text = write_out(started[kind].fork(), known[kind[0]], rng, special=kind[0] == 1)
         assert text is not None
         answer = parse(format, schemas, [text])
         assert answer.message.tool_calls
         assert answer.message.content == ""
         for call in answer.message.tool_calls:
-            jsonschema.validate(call.parsed(), schemas[call.name])
+            checks[call.name].validate(call.parsed())
         assert parse(format, schemas, list(text)) == answer
         data = text.encode()
-        for at in rng.integers(0, len(data) + 1, splits) if i else range(len(data) + 1):
+        places = range(len(data) + 1) if splits is None else rng.integers(0, len(data) + 1, splits)
+        for at in places:
             assert parse(format, schemas, cut_at_byte(data, int(at))) == answer
+        cuts += len(places)
+    return cuts
+
+
+def checked(schema: dict[str, Any]) -> jsonschema.Draft202012Validator:
+    formats = jsonschema.Draft202012Validator.FORMAT_CHECKER
+    return jsonschema.Draft202012Validator(schema, format_checker=formats)
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_calls_drawn_at_random_under_the_grammar_of_a_format_parse_and_fit_their_schemas(name: str) -> None:
-    draw_calls(name, 8, 4)
+    draw_calls(name, 24, 4)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", FORMATS)
+def test_calls_of_a_format_are_the_same_split_at_every_byte(name: str) -> None:
+    draw_calls(name, 10, None)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
-def test_500_calls_of_a_format_parse_and_are_the_same_split_anywhere(name: str) -> None:
-    draw_calls(name, 500, 12)
+def test_500_calls_of_a_format_parse_and_are_the_same_split_at_every_byte(
+    name: str, measured: Measure
+) -> None:
+    began_s = time.process_time()
+    cuts = draw_calls(name, 500, None)
+    measured("places where one of 500 turns was cut in two", cuts, at_least=500 * 20)
+    print(f"\n{name}: {cuts} cuts, {time.process_time() - began_s:.1f} s of CPU")
 
 
 @settings(max_examples=300, deadline=None)

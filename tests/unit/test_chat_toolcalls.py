@@ -121,6 +121,12 @@ CASES = [
     ),
     ("mistral_args", "x [TOOL_CALLS]", "x [TOOL_CALLS]", []),
     (
+        "mistral_ids",
+        'Ok [TOOL_CALLS]add[CALL_ID]a1B2c3D4e[ARGS]{"a": 1}[TOOL_CALLS]find[ARGS]{"q": "[CALL_ID]"}',
+        "Ok",
+        [("add", '{"a": 1}'), ("find", '{"q": "[CALL_ID]"}')],
+    ),
+    (
         "kimi_k2",
         "Ok.<|tool_calls_section_begin|><|tool_call_begin|>functions.add:0<|tool_call_argument_begin|>"
         '{"a": 1}<|tool_call_end|><|tool_call_begin|>functions.b:2:11<|tool_call_argument_begin|>{}'
@@ -329,6 +335,25 @@ def test_the_format_follows_the_template_and_is_recorded() -> None:
     assert (chosen.name, decision.chosen, decision.subject) == ("hermes", "hermes", "tool_format")
     with pytest.raises(UnknownName, match=", ".join(registry.known("tool_format"))):
         choose_format("xml", None)
+
+
+@pytest.mark.parametrize(
+    ("family", "template", "name"),
+    [
+        ("gemma3", "<start_of_turn>{{ message }}", "tool_code"),
+        ("llama", "<|start_header_id|>{{ message }}", "llama3_json"),
+        ("llama", "<|im_start|>{{ message }}", "hermes"),
+        ("gpt-oss", "<|start|>{{ message }}", "harmony"),
+        ("glm4moe", "[gMASK]<|assistant|>", "glm45"),
+        ("llama", "<|start_header_id|> <tool_call>", "hermes"),
+        ("something new", "<|start_header_id|>", "hermes"),
+        ("llama", None, "hermes"),
+    ],
+)
+def test_the_family_decides_where_a_template_of_its_own_presents_no_tools(
+    family: str, template: str | None, name: str
+) -> None:
+    assert choose_format("auto", template, family)[0].name == name
 
 
 def test_the_prompt_lists_every_tool() -> None:

@@ -55,7 +55,7 @@ def facts_of(stored: StoredModel, files: ModelFiles) -> ModelFacts:
         storage=dict(storage.most_common()),
         stored_as=stored_as(files.container),
         template=template,
-        tool_format=choose_format("auto", template)[0].name,
+        tool_format=choose_format("auto", template, files.family)[0].name,
         reasons=any(mark in (template or "") for mark in _REASONING_MARKS),
         end_tokens=tuple(files.tokenizer.token(id) for id in sorted(files.end_tokens)),
         sampling=files.sampling,

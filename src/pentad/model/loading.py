@@ -86,6 +86,8 @@ class ModelFiles:
     """How it embeds, where it does."""
     images: ImageInput | None = None
     """What it makes of images, where it takes them."""
+    family: str = ""
+    """As its file names it: the architecture or `model_type`."""
 
     def close(self) -> None:
         """Unmaps the weights; views still held keep their mapping until they are dropped."""
@@ -148,6 +150,7 @@ def _open_gguf(path: pathlib.Path, name: str) -> ModelFiles:
             container=file,
             sampling=sampling_of_gguf(fields),
             recipe=recipe,
+            family=architecture,
         )
     except BaseException:
         file.close()
@@ -203,6 +206,7 @@ def _open_folder(folder: pathlib.Path, name: str) -> ModelFiles:
             sampling=from_generation_config(generation),
             recipe=recipe,
             images=_images(folder, family, config, container),
+            family=config.text("model_type"),
         )
     except BaseException:
         files.close()

@@ -20,16 +20,19 @@ class Speech:
     """Registered tool format, or `hermes` where the family knows none."""
     reasoning: str
     """Registered reasoning format, or `none`."""
+    turn: str = ""
+    """What the family's own chat templates hold around turns, and those of fine-tunes for other formats lack;
+    empty where it shares ChatML with everybody."""
 
 
 _BASE: Final = Speech("none", "hermes", "none")
 _FAMILIES: Final = {
-    "llama": Speech("file", "llama3_json", "none"),
-    "llama4": Speech("file", "llama4_pythonic", "none"),
-    "mistral": Speech("file", "mistral", "none"),
-    "mixtral": Speech("file", "mistral", "none"),
-    "ministral": Speech("file", "mistral_args", "mistral"),
-    "mistral3": Speech("file", "mistral_args", "mistral"),
+    "llama": Speech("file", "llama3_json", "none", "<|start_header_id|>"),
+    "llama4": Speech("file", "llama4_pythonic", "none", "<|header_start|>"),
+    "mistral": Speech("file", "mistral", "none", "[INST]"),
+    "mixtral": Speech("file", "mistral", "none", "[INST]"),
+    "ministral": Speech("file", "mistral_args", "mistral", "[INST]"),
+    "mistral3": Speech("file", "mistral_args", "mistral", "[INST]"),
     "qwen2": Speech("file", "hermes", "none"),
     "qwen2_moe": Speech("file", "hermes", "none"),
     "qwen3": Speech("file", "hermes", "think"),
@@ -38,26 +41,26 @@ _FAMILIES: Final = {
     "qwen3_5": Speech("file", "qwen3_coder", "think"),
     "qwq": Speech("file", "hermes", "think"),
     "gemma": Speech("prompt", "hermes", "none"),
-    "gemma2": Speech("prompt", "tool_code", "none"),
-    "gemma3": Speech("prompt", "tool_code", "none"),
-    "gemma3_text": Speech("prompt", "tool_code", "none"),
-    "gemma4": Speech("file", "gemma", "gemma"),
-    "gpt_oss": Speech("file", "harmony", "harmony"),
+    "gemma2": Speech("prompt", "tool_code", "none", "<start_of_turn>"),
+    "gemma3": Speech("prompt", "tool_code", "none", "<start_of_turn>"),
+    "gemma3_text": Speech("prompt", "tool_code", "none", "<start_of_turn>"),
+    "gemma4": Speech("file", "gemma", "gemma", "<|turn>"),
+    "gpt_oss": Speech("file", "harmony", "harmony", "<|start|>"),
     "deepseek_v2": Speech("prompt", "hermes", "none"),
-    "deepseek_v3": Speech("file", "deepseek_v31", "think"),
-    "deepseek_r1": Speech("file", "deepseek_v3", "think"),
-    "glm": Speech("file", "glm4", "none"),
-    "glm4": Speech("file", "glm4", "none"),
-    "glm4_moe": Speech("file", "glm45", "think"),
-    "granite": Speech("file", "granite", "granite"),
-    "granitemoe": Speech("file", "granite", "granite"),
+    "deepseek_v3": Speech("file", "deepseek_v31", "think", "<｜Assistant｜>"),
+    "deepseek_r1": Speech("file", "deepseek_v3", "think", "<｜Assistant｜>"),
+    "glm": Speech("file", "glm4", "none", "<|assistant|>"),
+    "glm4": Speech("file", "glm4", "none", "<|assistant|>"),
+    "glm4_moe": Speech("file", "glm45", "think", "<|assistant|>"),
+    "granite": Speech("file", "granite", "granite", "<|start_of_role|>"),
+    "granitemoe": Speech("file", "granite", "granite", "<|start_of_role|>"),
     "granitemoehybrid": Speech("file", "hermes", "none"),
     "phi": _BASE,
-    "phi3": Speech("file", "phi4", "none"),
-    "kimi_k2": Speech("file", "kimi_k2", "think"),
-    "cohere": Speech("file", "command_r", "none"),
-    "cohere2": Speech("file", "command_r", "command_r"),
-    "seed_oss": Speech("file", "seed_oss", "seed"),
+    "phi3": Speech("file", "phi4", "none", "<|assistant|>"),
+    "kimi_k2": Speech("file", "kimi_k2", "think", "<|im_middle|>"),
+    "cohere": Speech("file", "command_r", "none", "<|START_OF_TURN_TOKEN|>"),
+    "cohere2": Speech("file", "command_r", "command_r", "<|START_OF_TURN_TOKEN|>"),
+    "seed_oss": Speech("file", "seed_oss", "seed", "<seed:bos>"),
     "lfm2": Speech("file", "lfm2", "none"),
     "smollm3": Speech("file", "hermes", "think"),
     "nemotron_h": Speech("file", "qwen3_coder", "think"),
@@ -77,6 +80,17 @@ FAMILIES: Final = MappingProxyType(_FAMILIES)
 """Family, as configs name it in `model_type`, to its speech."""
 
 
+_ALIASES: Final = {"deepseek2": "deepseek_v2", "commandr": "cohere", "granitehybrid": "granitemoehybrid"}
+"""Architectures of GGUF files that are called otherwise in configs."""
+_BY_PLAIN_NAME: Final = {name.replace("_", ""): name for name in FAMILIES}
+
+
 def speech_of(family: str) -> Speech | None:
-    """How the family speaks; None where it is not known, and only a model's own template tells."""
-    return FAMILIES.get(family.replace("-", "_"))
+    """How the family speaks; None where it is not known, and only a model's own template tells.
+
+    Args:
+        family: `model_type` of a config, or the architecture that a GGUF file names.
+    """
+    plain = family.replace("-", "").replace("_", "").lower()
+    name = _ALIASES.get(plain) or _BY_PLAIN_NAME.get(plain)
+    return None if name is None else FAMILIES[name]

@@ -87,7 +87,7 @@ class ChatCodec:
         special = files.tokenizer.special_tokens
         source = files.chat_template or default_template(special)
         self.format: ToolFormat
-        self.format, self._format_decision = choose_format(tool_format, source)
+        self.format, self._format_decision = choose_format(tool_format, source, files.family)
         self.end_tokens = files.end_tokens
         self._compiler = ConstraintCompiler(files.tokenizer, self.end_tokens or {0}, host=grammars)
         self.facts = TokenizerFacts(
@@ -101,7 +101,7 @@ class ChatCodec:
             special,
             bos=self._spelling(files.bos_token),
             eos=self._spelling(files.eos_token),
-            presents_tools=self.format == choose_format("auto", source)[0],
+            presents_tools=self.format == choose_format("auto", source, files.family)[0],
         )
         self._mended = () if isinstance(self._chat, PentadError) else self._chat.mended
         for note in self._mended:

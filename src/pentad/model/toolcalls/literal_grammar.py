@@ -14,9 +14,9 @@ from pentad.model.toolcalls.schema_types import (
     listed_values,
     resolved,
     rooted,
-    text_lengths,
     type_names,
 )
+from pentad.model.toolcalls.text_terminals import text_terminal
 
 TYPES = ("string", "number", "boolean", "null", "array", "object")
 MAX_DEPTH = 12
@@ -27,8 +27,8 @@ MAX_DEPTH = 12
 class LiteralGrammar:
     """Writes rules for values that fit a schema.
 
-    Followed are types, enumerations, alternatives, members, items and their number, and lengths of texts;
-    of numbers and quoted texts all that the JSON grammar follows.
+    Followed are types, enumerations, alternatives, members, items and their number, and of texts
+    length, pattern and format; of numbers and quoted texts all that the JSON grammar follows.
 
     Args:
         notation: how values are spelled.
@@ -132,11 +132,9 @@ class LiteralGrammar:
     def _typed(self, name: str, schema: Mapping[str, Any], depth: int) -> str:
         match name:
             case "string" if self.notation.quote:
-                least, most = text_lengths(schema)
-                text = rf"/(.|\n){{{least},{'' if most is None else most}}}/"
-                return (
-                    f"{self.lark.literal(self.notation.quote)} {self.lark.until(text, self.notation.quote)}"
-                )
+                quote = self.notation.quote
+                text = self.lark.until(text_terminal(schema, quote, self.lark), quote)
+                return f"{self.lark.literal(quote)} {text}"
             case "boolean":
                 return f"({json.dumps(self.notation.true)} | {json.dumps(self.notation.false)})"
             case "null":

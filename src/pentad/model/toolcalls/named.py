@@ -24,8 +24,10 @@ class NamedCalls(ToolFormat):
 
     prefix: str = ""
     """Stands before the name and is no part of it."""
+    id_mark: str = ""
+    """Begins what stands behind the name and is no part of it, as an id; it may be a control token."""
     id_pattern: str = ""
-    """A regular expression for what stands behind the name and is no part of it, as an index."""
+    """A regular expression for what follows `id_mark` there, as an index."""
     id_text: str = ""
     """What is written there; `{index}` becomes the place of the call in its turn."""
     separator: str
@@ -33,14 +35,14 @@ class NamedCalls(ToolFormat):
 
     def texts(self) -> Iterable[str]:
         base = (self.opening, self.before, self.between, self.after, self.closing, self.begin)
-        return (*base, self.separator, self.end)
+        return (*base, self.id_mark, self.separator, self.end)
 
     def write_call(self, name: str, arguments: str, index: int) -> str:
         id_text = self.id_text.replace("{index}", str(index))
         return f"{self.begin}{self.prefix}{name}{id_text}{self.separator}{spaced(arguments)}{self.end}"
 
     def call_grammar(self, name: str, schema: Mapping[str, Any], lark: Lark) -> str:
-        id_rule = f"/{self.id_pattern}/" if self.id_pattern else ""
+        id_rule = f"{lark.literal(self.id_mark)} /{self.id_pattern}/" if self.id_pattern else ""
         head, tail = lark.literal(self.begin + self.prefix + name), lark.literal(self.separator)
         return f"{head} {id_rule} {tail} {lark.json(schema)} {lark.literal(self.end)}"
 
@@ -51,7 +53,9 @@ class NamedCalls(ToolFormat):
     def named(self, text: str) -> str:
         """The name within what stands before the separator."""
         text = text.strip(SPACES).removeprefix(self.prefix)
-        return re.sub(rf"(?:{self.id_pattern})\Z", "", text) if self.id_pattern else text
+        if not self.id_pattern:
+            return text
+        return re.sub(rf"{re.escape(self.id_mark)}(?:{self.id_pattern})\Z", "", text)
 
     def bare(self, tools: Sequence[tuple[str, Mapping[str, Any]]], lark: Lark) -> Bare | None:
         if self.opening:

@@ -18,8 +18,8 @@ from pentad.model.toolcalls.schema_types import (
     resolved,
     rooted,
     text_branches,
-    text_lengths,
 )
+from pentad.model.toolcalls.text_terminals import text_terminal
 
 WORDS = frozenset({"true", "false", "null"})
 JSON_STARTS = '{["-0123456789 \t\r\n'
@@ -100,15 +100,10 @@ class TaggedCalls(ToolFormat):
         return f"({' | '.join(forms)})"
 
     def _free_text(self, schema: Mapping[str, Any], mixed: bool, lark: Lark) -> str:
-        least, most = text_lengths(schema)
-        if not mixed:
-            return lark.until(
-                rf"/(.|\n){{{least},{'' if most is None else most}}}/", self.pad, self.value_end
-            )
+        end = self.pad + self.value_end
         starts = "".join(map(escaped, JSON_STARTS)).replace(r"\x{2d}", r"\-")
-        rest = "*" if most is None else f"{{0,{max(most - 1, 0)}}}"
-        text = rf"/[^{starts}](.|\n){rest}/ & ~/({'|'.join(WORDS)})/"
-        return lark.until(text, self.pad, self.value_end)
+        no_json = (rf"/[^{starts}](.|\n)*/", f"~/({'|'.join(WORDS)})/") if mixed else ()
+        return lark.until(text_terminal(schema, end, lark, *no_json), self.pad, self.value_end)
 
 
 class _TaggedReader(StepReader):
