@@ -144,6 +144,37 @@ def test_embed_takes_one_text_or_several(client: ollama.Client) -> None:
     assert list(old) == pytest.approx(list(one))
 
 
+def test_embed_tells_how_long_it_waited_for_its_model(server: Serving, client: ollama.Client) -> None:
+    name = server.services.models.served.canonical("vectors")
+    httpx2.post(f"{server.url}/models/unload", json={"model": name}, timeout=60)
+    cold, warm = (client.embed("vectors", "a cat") for _ in range(2))
+    assert cold.load_duration is not None
+    assert cold.total_duration is not None
+    assert 1_000_000 < cold.load_duration < cold.total_duration
+    assert warm.load_duration == 0
+
+
+def test_vectors_of_tokens_are_those_of_their_text(server: Serving) -> None:
+    name = server.services.models.served.canonical("vectors")
+
+    def vectors(given: Any, **more: Any) -> Any:
+        body = {"model": name, "input": given, **more}
+        answer = httpx2.post(f"{server.url}/v1/embeddings", json=body, timeout=60)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["usage"]["prompt_tokens"] > 0
+        return [item["embedding"] for item in answer.json()["data"]]
+
+    (text,) = vectors("a cat")
+    tokens = [101, 1037, 4937, 102]
+    assert vectors(tokens) == vectors([tokens])
+    assert vectors([tokens, tokens])[1] == pytest.approx(text, abs=1e-6)
+    raw = base64.b64decode(vectors([tokens], encoding_format="base64")[0])
+    assert list(memoryview(raw).cast("f")) == pytest.approx(text, abs=1e-6)
+    for wrong in ([30522], [[-1]], [tokens, []], ["a", tokens]):
+        answer = httpx2.post(f"{server.url}/v1/embeddings", json={"model": name, "input": wrong})
+        assert (answer.status_code, answer.json()["error"]["param"][:5]) == (400, "input")
+
+
 def test_models_are_listed_shown_loaded_and_unloaded(client: ollama.Client) -> None:
     names = [model.model for model in client.list().models]
     assert names[:2] == ["small", "tiny"]

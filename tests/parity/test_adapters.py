@@ -110,9 +110,9 @@ def merged(base: pathlib.Path, pairs: Pairs, folder: pathlib.Path) -> pathlib.Pa
     return folder
 
 
-def engine_of(path: pathlib.Path, **adapters: pathlib.Path) -> Engine:
+def engine_of(path: pathlib.Path, *, kernels: str = "torch", **adapters: pathlib.Path) -> Engine:
     settings = EngineSettings(
-        kernels="torch",
+        kernels=kernels,
         weight_dtype="float32",
         kv_bytes=1 << 22,
         threads=1,

@@ -91,7 +91,7 @@ class EngineSettings(_Section):
     """Tokens drafted per sequence and step, at most; measured gain and cost choose how many."""
     adapters: dict[str, str] = Field(default_factory=dict)
     """Low-rank adapters as base:name to their file or folder; each is served under that name, together with
-    its base in one batch. They are computed by PyTorch."""
+    its base in one batch."""
     tool_format: str = "auto"
     """How models write tool calls: a name of the family `tool_format`. auto: as a chat template tells."""
     reasoning_format: str = "auto"

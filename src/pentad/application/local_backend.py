@@ -13,6 +13,7 @@ from pentad.application.worker import supervised
 from pentad.execution.backend import Backend
 from pentad.execution.loop import EngineDriver, EngineLoop
 from pentad.execution.worker.interpreters import Interpreters
+from pentad.model.adapter_desk import LocalDesk, RemoteDesk
 from pentad.model.backends.engine import EngineBackend
 from pentad.model.guides import GuidedGrammars
 from pentad.model.images.encoder import image_encoder_of
@@ -49,7 +50,7 @@ def local_backend(
             opened.close()
         client = supervised(files, settings, drafts, packed_folder, workers)
         guided = GuidedGrammars(client.call)
-        return EngineBackend(
+        made = EngineBackend(
             files,
             client,
             drain_s=drain_s,
@@ -58,14 +59,19 @@ def local_backend(
             reasoning_format=reasoning,
             encoder=encoder,
         )
+        made.adapters = RemoteDesk(client.call)
+        return made
     engine = load_engine(files, settings, drafts, packed_folder=packed_folder, clock=clock)
     files.close()
     loop: EngineDriver = EngineLoop(engine)
     if scaled is not None:
         loop = scaled(settings.max_waiting, loop)
-    return EngineBackend(
+    made = EngineBackend(
         files, loop, drain_s=drain_s, tool_format=tools, reasoning_format=reasoning, encoder=encoder
     )
+    if scaled is None:
+        made.adapters = LocalDesk(engine.runner, files)
+    return made
 
 
 def in_worker(settings: EngineSettings) -> bool:

@@ -13,6 +13,7 @@ from typing import TypeAlias, TypeVar
 
 from pentad import choice
 from pentad.application.config import EngineSettings, Settings
+from pentad.application.gateway.memory import trim
 from pentad.application.local_backend import in_worker, local_backend
 from pentad.application.model_memory import encoder_need, engine_need, models_budget, scorer_need
 from pentad.application.runners import engine_of
@@ -20,7 +21,7 @@ from pentad.errors import Forbidden, ModelNotFound, PentadError
 from pentad.execution.backend import Backend, Capabilities, Embedder, Reranker
 from pentad.execution.loop import EngineDriver
 from pentad.execution.worker.interpreters import Interpreters
-from pentad.model.adapters import adapter_key
+from pentad.model.adapters import adapter_bytes, adapter_key
 from pentad.model.backends.codec import FORMATS
 from pentad.model.backends.engine import EngineBackend, NoEngine
 from pentad.model.backends.pooled import AdaptedBackend, PooledBackend, PooledEmbedder, PooledReranker
@@ -106,6 +107,8 @@ class LocalModels:
         self._workers = workers if in_worker(settings.engine) else None
         self.facts: dict[str, ModelFacts] = {}
         """By name, of all models that were added."""
+        self.adapters: dict[str, dict[str, str]] = {}
+        """By model: the name of each adapter that its engine gets when it is loaded, and where it lies."""
         self._open: dict[str, ModelFiles] = {}
         """Of models whose first load comes next."""
         self._reader = lru_cache(_READERS)(self._open_reader)
@@ -144,11 +147,15 @@ class LocalModels:
         """The model once more for each of its adapters. Raises BadModelFile for one that is not there."""
         found: dict[str, Backend] = {}
         for adapter, path in self._engine(name).adapters.items():
-            found[adapter] = AdaptedBackend(adapter_key(path, adapter), base, name=adapter)
+            key, size = adapter_key(path, adapter), adapter_bytes(path)
+            found[adapter] = AdaptedBackend(key, base, name=adapter, size_bytes=size)
         return found
 
     def _engine(self, name: str) -> EngineSettings:
-        return engine_of(self._settings.engine, name)
+        """The engine's settings for one model; of the adapters, those that it has now."""
+        engine = self._settings.engine
+        own = self.adapters.setdefault(name, dict(engine_of(engine, name).adapters))
+        return engine.model_copy(update={"adapters": own})
 
     def _embedding_model(self) -> list[Found]:
         """The embedding model; none where nobody asked for one and the default is not here."""
@@ -270,18 +277,21 @@ class LocalModels:
         return self._store.pull(ref, progress).name
 
     def remove(self, name: str) -> None:
-        """Deletes a model's files, where the store holds them, and forgets it. It is unloaded already.
+        """Takes a model out of the store, as `pentad rm` does, and forgets it. It is unloaded already.
 
-        Raises Forbidden for files that lie outside of the store.
+        Raises Forbidden for one that the store does not know.
         """
-        stored = self.facts[name].stored
-        if not stored.owned:
+        if not self.in_store(name):
             raise Forbidden(
                 f"the files of model {name!r} are not the store's",
-                hint=f"remove {str(stored.path)!r} yourself",
+                hint=f"remove {str(self.facts[name].stored.path)!r} yourself",
             )
         self._store.remove(name)
         del self.facts[name]
+
+    def in_store(self, name: str) -> bool:
+        """Whether the store holds the model that is served under that name."""
+        return any(stored == self.facts[name].stored for stored in self._store.list())
 
     def add_stored(self, name: str) -> Pooled:
         """See `add`, for a model of the store by its name."""
@@ -329,7 +339,11 @@ class LocalModels:
 
 async def _close(backend: Backend) -> None:
     await backend.close()
+    del backend
+    await asyncio.to_thread(trim)
 
 
-async def _drop(_: Embedder | Reranker) -> None:
-    """Nothing holds it any more, so its memory is given back."""
+async def _drop(model: Embedder | Reranker) -> None:
+    """Nothing else holds it any more, so its memory is given back."""
+    del model
+    await asyncio.to_thread(trim)

@@ -45,8 +45,6 @@ def choose(files: ModelFiles, settings: EngineSettings) -> RunnerChoice:
     """
     # All native kernels have the same ops; which of them the CPU runs is chosen below.
     unsupported = build("kernel", Choice(name="portable")).unsupported(files.spec, files.weights)
-    if settings.adapters:
-        unsupported = unsupported or "adapters are computed by PyTorch"
     choice = choose_runner(
         settings.kernels,
         unsupported,

@@ -33,6 +33,7 @@ from pentad.execution.worker.interpreters import Interpreters
 from pentad.execution.worker.messages import WIRE, Failed
 from pentad.execution.worker.process import WorkerProcess
 from pentad.execution.worker.server import EngineServer
+from pentad.model.adapter_desk import DeskHost, LocalDesk
 from pentad.model.guides import GuideMaker
 from pentad.model.loading import ModelFiles, open_model
 
@@ -57,7 +58,8 @@ def supervised(
     config = {
         "model": [str(files.path), files.name],
         "drafts": [[str(draft.path), draft.name] for draft in drafts],
-        "settings": settings.model_dump(mode="json"),
+        # Adapters come and go: who starts this again has those of that time.
+        "settings": settings.model_dump(mode="json") | {"adapters": settings.adapters},
         "packed_folder": None if packed_folder is None else str(packed_folder),
         "log_level": logging.getLevelName(logging.getLogger("pentad").getEffectiveLevel()).lower(),
     }
@@ -109,7 +111,8 @@ def _serve(config: dict[str, Any], link: Link) -> None:
             _log.exception("the model could not be loaded")
         link.send(Failed(fault_of(error)))
         return
-    EngineServer(engine, link, GuideMaker(files.tokenizer, files.end_tokens)).serve()
+    guides = GuideMaker(files.tokenizer, files.end_tokens)
+    EngineServer(engine, link, DeskHost(guides, LocalDesk(engine.runner, files))).serve()
 
 
 def _lifeline() -> None:

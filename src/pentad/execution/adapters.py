@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from pentad.errors import ModelNotFound
 from pentad.execution.layers import FeedForward
+from pentad.execution.positions import Rope
+from pentad.execution.rope import half_order
 from pentad.execution.spec import Attention, ModelSpec
 
 Floats = npt.NDArray[np.float32]
@@ -69,6 +71,20 @@ class AdaptedRunner(Protocol):
     def adapters(self) -> Adapters | None:
         """None where it was loaded without room for any."""
         ...
+
+
+def placed_up(adapter: Adapter, name: str, spec: ModelSpec) -> Floats:
+    """`up` of an adapter's pair, with rows of queries and keys as runners have them: pairs as halves."""
+    up = adapter.pairs[name].up
+    _, layer, tensor = name.split(".")
+    mixer = spec.blocks[int(layer)].mixer
+    if not adapter.stored_order or tensor not in ("q", "k"):
+        return up
+    assert isinstance(mixer, Attention)
+    if not isinstance(mixer.positions, Rope):
+        return up
+    order = half_order(mixer.heads if tensor == "q" else mixer.kv_heads, mixer.head_dim, mixer.positions)
+    return up if order is None else up[order]
 
 
 def adapters_of(runner: Any) -> Adapters | None:

@@ -32,6 +32,20 @@ def inverse_frequencies(rope: Rope) -> npt.NDArray[np.float32]:
     return frequencies.astype(np.float32)
 
 
+def half_order(heads: int, head_dim: int, rope: Rope) -> npt.NDArray[np.int64] | None:
+    """Row order that brings interleaved pairs apart into halves; None when they lie so already.
+
+    Reordering query and key rows alike leaves every score unchanged, so that the rotation has
+    one form. Rows beyond `rope.dim` keep their place.
+    """
+    if rope.pairing == "half":
+        return None
+    within = np.arange(head_dim)
+    within[: rope.dim] = np.concatenate((np.arange(0, rope.dim, 2), np.arange(1, rope.dim, 2)))
+    order: npt.NDArray[np.int64] = (np.arange(heads)[:, None] * head_dim + within).reshape(-1)
+    return order
+
+
 def _llama3(frequencies: Float64, scaling: RopeScaling) -> Float64:
     """Long wavelengths are stretched by `factor`, short ones kept, those between interpolated."""
     wavelengths = 2 * math.pi / frequencies

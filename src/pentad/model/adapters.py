@@ -71,8 +71,13 @@ def adapter_key(path: str | pathlib.Path, name: str) -> str:
 
 
 def adapter_bytes(path: str | pathlib.Path) -> int:
-    """About what an adapter takes in memory. Raises BadModelFile."""
-    return _weights(path).stat().st_size
+    """What an adapter takes in memory, in float32. Reads no weights. Raises BadModelFile."""
+    path = pathlib.Path(path).expanduser()
+    file = GgufFile(path) if path.is_file() else SafetensorsFile(_weights(path))
+    try:
+        return sum(4 * math.prod(file.tensor(name).shape) for name in file.tensors)
+    finally:
+        file.close()
 
 
 def _weights(path: str | pathlib.Path) -> pathlib.Path:

@@ -52,6 +52,7 @@ class LocalEmbedder:
             )
         self.name = files.name
         self._tokenizer = files.tokenizer
+        self._vocabulary = files.spec.vocab_size
         self._encoder = _encoder(files, kernels)
         self._token_chars = files.tokenizer.max_token_chars  # now, not while requests wait
         self.recipe = files.recipe
@@ -99,6 +100,26 @@ class LocalEmbedder:
             if len(ids) > self.max_tokens:
                 raise self._too_long(i, f"{len(ids)} tokens")
             tokens.append(ids)
+        vectors: list[list[float]] = self._encoder.encode(tokens).tolist()
+        return vectors, sum(map(len, tokens))
+
+    def embed_tokens(self, tokens: Sequence[Sequence[int]]) -> tuple[list[list[float]], int]:
+        """As `embed_counted`, of the model's own tokens as they are: nothing frames them.
+
+        Raises:
+            InvalidRequest: no tokens, or one that the model does not have.
+            ContextLengthExceeded: more than `max_tokens`.
+        """
+        for i, ids in enumerate(tokens):
+            if len(ids) > self.max_tokens:
+                raise self._too_long(i, f"{len(ids)} tokens")
+            if not ids or min(ids) < 0 or max(ids) >= self._vocabulary:
+                raise InvalidRequest(
+                    f"input {i} must hold tokens of model {self.name!r}, 0 to {self._vocabulary - 1}",
+                    hint="send text; to other tokenizers the numbers mean something else "
+                    "(LangChain: check_embedding_ctx_length=False)",
+                    param="input",
+                )
         vectors: list[list[float]] = self._encoder.encode(tokens).tolist()
         return vectors, sum(map(len, tokens))
 

@@ -130,6 +130,19 @@ class ServedModels:
         else:
             self.backends[name] = model
 
+    def alias(self, name: str, of: str) -> None:
+        """Offers a model under one more name. Raises InvalidRequest for the name of another model."""
+        if name in self:
+            raise InvalidRequest(
+                f"{name!r} is a model's own name", hint="choose another name", param="destination"
+            )
+        self.aliases[name] = self.canonical(of)
+
+    def forget_alias(self, name: str) -> bool:
+        """Takes a further name away; whether it was one."""
+        found = [known for known in (name, name.removesuffix(LATEST)) if known in self.aliases]
+        return bool(found) and self.aliases.pop(found[0]) is not None
+
     def remove(self, name: str) -> None:
         """Offers a model no more, nor its aliases. Raises InvalidRequest for the default."""
         if name == self.default:

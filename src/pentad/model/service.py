@@ -33,7 +33,6 @@ from pentad.model.backends.pooled import leased
 from pentad.model.backends.sizes import prompt_chars
 from pentad.model.cards import Embeddings, ModelCard, Scores
 from pentad.model.codecs import PromptRenderer, TokenCodec
-from pentad.model.embedding_recipe import recipe_of
 from pentad.model.objectives import fitted, marked, needs_count, refuse_unenforced, time_limit, within
 from pentad.model.prices import FREE, Price
 from pentad.model.routing.base import Candidate, ModelRouter, RouterInput
@@ -41,6 +40,7 @@ from pentad.model.routing.speed import Speed
 from pentad.model.sampling_defaults import taken_defaults, with_defaults
 from pentad.model.served import ServedModels
 from pentad.model.tokenizer_facts import TokenizerFacts
+from pentad.model.vectors import Texts, embedded
 from pentad.model.workers import in_thread
 from pentad.resource.fair_queue import FairQueue
 from pentad.types import Clock, Decision, Request, Span, Usage
@@ -241,30 +241,33 @@ class ModelService:
         return self._codec(model).tokenizer_facts()
 
     async def embed(
-        self, model: str, texts: Sequence[str], *, prompt: str | None = None, dimensions: int | None = None
+        self,
+        model: str,
+        texts: Texts,
+        *,
+        prompt: str | None = None,
+        dimensions: int | None = None,
     ) -> Embeddings:
         """One unit vector per text, computed off the event loop.
 
         Args:
+            texts: or their tokens, which are taken as they are.
             prompt: the name of what stands in front of every text; None: the model's default.
             dimensions: numbers that a vector is cut to; None: all.
 
         Raises:
             ModelNotFound: no such embedder is served.
-            InvalidRequest: a prompt or size that the model does not have.
+            InvalidRequest: a prompt, size or tokens that the model does not have.
             ContextLengthExceeded: a text is too long.
         """
-        embedder = self.served.embedder(model)
-        recipe, width = recipe_of(embedder), embedder.dimensions
-        recipe.check_size(dimensions, model=model, width=width)
-        texts = recipe.prompted(texts, prompt)
-        started_s = self._clock()
-        chars = sum(map(len, texts))
-        async with leased(embedder) as loaded:
-            vectors, tokens = await in_thread(loaded.embed_counted, texts, chars=chars)
-        span = Span(layer="execution", name="embed", start_s=started_s, end_s=self._clock())
-        vectors = recipe.cut(vectors, dimensions)
-        return Embeddings(vectors=vectors, usage=Usage(prompt_tokens=tokens, spans=(span,)))
+        return await embedded(
+            self.served.embedder(model),
+            texts,
+            model=model,
+            prompt=prompt,
+            dimensions=dimensions,
+            clock=self._clock,
+        )
 
     async def rerank(self, model: str, query: str, documents: Sequence[str]) -> Scores:
         """One score per document, computed off the event loop.

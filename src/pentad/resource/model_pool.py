@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from pentad.errors import BackendFailed, Infeasible, PentadError, Unavailable
@@ -21,6 +22,8 @@ PATIENCE_S: Final = 30.0
 GRACE_S: Final = 1.0
 """A model whose latest request ended less than this ago is not idle yet: its next one may be on its way."""
 _LOADS_AT_ONCE: Final = 2
+_THERE: Final = ("loading", "loaded", "draining", "unloading")
+"""States in which a model takes memory."""
 
 
 class ModelPool:
@@ -85,8 +88,7 @@ class ModelPool:
     @property
     def booked_bytes(self) -> int:
         """What loaded models take, and those that come and go."""
-        there = ("loading", "loaded", "draining", "unloading")
-        return sum(slot.need.total_bytes for slot in self.slots.values() if slot.state in there)
+        return sum(slot.need.total_bytes for slot in self.slots.values() if slot.state in _THERE)
 
     async def load(self, name: str) -> None:
         """Loads a model now, even if that failed a moment ago. Raises what `ModelSlot.lease` does."""
@@ -151,6 +153,23 @@ class ModelPool:
                 f"all models together have {self.budget_bytes / 1e6:.0f} MB",
                 hint="raise --memory, lower --kv-bytes, or take a smaller or more quantized model",
             )
+
+    def grow(self, slot: ModelSlot[Any], more_bytes: int) -> None:
+        """Books more for a model, or less, whether it is loaded or not.
+
+        Raises Infeasible where the budget does not have it beside what is loaded.
+        """
+        need = replace(slot.need, weights_bytes=max(0, slot.need.weights_bytes + more_bytes))
+        self.check_fits(slot.name, need)
+        loaded = slot.state in _THERE
+        if loaded and more_bytes > 0 and self.booked_bytes + more_bytes > self.budget_bytes:
+            raise Infeasible(
+                f"model {slot.name!r} needs {more_bytes / 1e6:.0f} MB more, "
+                f"{(self.budget_bytes - self.booked_bytes) / 1e6:.0f} MB are free",
+                hint="unload another model, or raise --memory",
+            )
+        slot.need = need
+        self._settle()
 
     def changed(self, slot: ModelSlot[Any]) -> None:
         """See Pool."""
@@ -239,7 +258,9 @@ class ModelPool:
         slot.state = "unloading"
         try:
             if value is not None:
-                await slot.unload(value)
+                leaving = slot.unload(value)
+                del value  # whoever unloads it holds it alone
+                await leaving
         except PentadError as error:
             _log.error("model %s could not be unloaded cleanly: %s", slot.name, error)
         finally:

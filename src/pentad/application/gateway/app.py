@@ -18,6 +18,7 @@ from pentad.application.gateway.errors import MethodNotAllowed, error_response
 from pentad.application.gateway.exchange import exchange_of
 from pentad.application.gateway.guard import Guard
 from pentad.application.gateway.routes import (
+    adapters,
     chat,
     completions,
     embeddings,
@@ -67,6 +68,7 @@ def _routes(gateway: Gateway) -> list[BaseRoute]:
         ollama,
         ollama_models,
         model_control,
+        adapters,
         operations,
     )
     served: list[BaseRoute] = [route for module in modules for route in module.routes(gateway)]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from pentad.application.gateway.settings import GatewaySettings
+from pentad.application.local_adapters import LocalAdapters
 from pentad.application.local_models import LocalModels
 from pentad.application.services import Services
 from pentad.errors import Conflict, Forbidden, InvalidRequest
+from pentad.model.served import LATEST
 from pentad.model.sources.base import Progress
 
 
@@ -19,6 +21,10 @@ class ModelManagement:
         several = len(settings.tenant_names()) > 1
         self._allowed = not several if settings.manage_models is None else settings.manage_models
         self._pulling: set[str] = set()
+        self._adapters: LocalAdapters | None = None
+        if services.local is not None:
+            served = services.models.served
+            self._adapters = LocalAdapters(services.local, served, settings.adapter_folder)
 
     def check(self, tenant: str) -> None:
         """Raises Forbidden where tenants may not change what is there for others too."""
@@ -66,7 +72,7 @@ class ModelManagement:
         local, served = self._local(), self._services.models.served
         if name not in local.facts:
             raise InvalidRequest(f"model {name!r} has no files here", param="model")
-        if name == served.default or not local.facts[name].stored.owned:
+        if name == served.default or not local.in_store(name):
             raise Forbidden(
                 f"model {name!r} is the server's default, or its files are not the store's",
                 hint="stop serving it and remove it there",
@@ -74,6 +80,23 @@ class ModelManagement:
         served.remove(name)
         await local.pool.remove(name)
         await asyncio.to_thread(local.remove, name)
+
+    def copy(self, name: str, further: str, tenant: str) -> None:
+        """Serves a model under one more name until the server ends. Raises Forbidden, InvalidRequest."""
+        self.check(tenant)
+        self._services.models.served.alias(further.removesuffix(LATEST), name)
+
+    def forget(self, name: str, tenant: str) -> bool:
+        """Takes away a further name of a model, and nothing else; whether it was one."""
+        self.check(tenant)
+        return self._services.models.served.forget_alias(name)
+
+    def adapters(self, tenant: str) -> LocalAdapters:
+        """What puts adapters to models. Raises Forbidden, InvalidRequest."""
+        self.check(tenant)
+        self._local()
+        assert self._adapters is not None, "there are local models"
+        return self._adapters
 
     def _local(self) -> LocalModels:
         if self._services.local is None:

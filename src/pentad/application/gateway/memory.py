@@ -18,12 +18,11 @@ class Memory:
     """Asks for freed memory once large requests have ended; at most once a second, off the event loop."""
 
     def __init__(self) -> None:
-        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         self._task: asyncio.Task[None] | None = None
 
     def give_back(self) -> None:
-        """Soon gives the system what is no longer used; does nothing where the C library cannot."""
-        if self._trim is not None and (self._task is None or self._task.done()):
+        """Soon gives the system what is no longer used."""
+        if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._soon(), name="pentad-memory")
 
     async def close(self) -> None:
@@ -33,10 +32,15 @@ class Memory:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _soon(self) -> None:
-        assert self._trim is not None
         await asyncio.sleep(_PAUSE_S)
         gc.collect(1)
-        await asyncio.to_thread(self._trim, 0)
+        await asyncio.to_thread(trim)
+
+
+def trim() -> None:
+    """Gives the system what the C library has kept; does nothing where it cannot."""
+    if (give := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        give(0)
 
 
 def few_arenas() -> None:

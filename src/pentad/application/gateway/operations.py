@@ -31,6 +31,7 @@ from pentad.application.gateway.schemas.messages import (
 from pentad.application.gateway.schemas.ollama import (
     OllamaAnswer,
     OllamaChatRequest,
+    OllamaCopyRequest,
     OllamaEmbedAnswer,
     OllamaEmbedRequest,
     OllamaError,
@@ -44,6 +45,8 @@ from pentad.application.gateway.schemas.ollama import (
     Tags,
 )
 from pentad.application.gateway.schemas.operations import (
+    AdapterLoad,
+    AdapterUnload,
     EngineReport,
     ErrorBody,
     MessagesErrorBody,
@@ -108,7 +111,9 @@ def _get(path: str, summary: str, answer: type[Struct] | None, **more: Any) -> O
     return Operation(method="get", path=path, summary=summary, answer=answer, **more)
 
 
-def _post(path: str, summary: str, body: type[Struct] | None, answer: type[Struct], **more: Any) -> Operation:
+def _post(
+    path: str, summary: str, body: type[Struct] | None, answer: type[Struct] | None, **more: Any
+) -> Operation:
     return Operation(method="post", path=path, summary=summary, body=body, answer=answer, **more)
 
 
@@ -153,6 +158,14 @@ OPERATIONS: tuple[Operation, ...] = (
     _get("/api/ps", "List the loaded models", RunningModels, **_OLLAMA_PLAIN),
     _post("/api/show", "One model in full", OllamaModelRequest, Shown, **_OLLAMA_PLAIN),
     _post("/api/pull", "Bring a model and serve it", OllamaModelRequest, OllamaStatus, **_OLLAMA),
+    _post(
+        "/api/copy",
+        "Give a model one more name",
+        OllamaCopyRequest,
+        None,
+        media="text/plain",
+        **_OLLAMA_PLAIN,
+    ),
     Operation(
         method="delete",
         path="/api/delete",
@@ -164,6 +177,10 @@ OPERATIONS: tuple[Operation, ...] = (
     _get("/models", "What is loaded of the served models", ModelStates),
     _post("/models/load", "Load a model", ModelChange, ModelChanged),
     _post("/models/unload", "Unload a model", ModelChange, ModelChanged),
+    _post(
+        "/v1/load_lora_adapter", "Serve an adapter beside its model", AdapterLoad, None, media="text/plain"
+    ),
+    _post("/v1/unload_lora_adapter", "Serve an adapter no more", AdapterUnload, None, media="text/plain"),
     _post("/tokenize", "Token ids of a text", TokenizeRequest, TokenizeAnswer),
     _get("/tokenizer_info", "Vocabulary, end tokens and chat template", TokenizerInfo, query=_MODEL),
     _post("/detokenize", "Text of token ids", DetokenizeRequest, DetokenizeAnswer),

@@ -135,6 +135,8 @@ class GatewaySettings:
     """How long that probe may take."""
     response_store_bytes: int = 16 * 2**20
     """Stored responses (`store`), all tenants together; the oldest go first."""
+    adapter_folder: str | None = None
+    """Folder out of which clients may load adapters, at /v1/load_lora_adapter; absent: they may not."""
     manage_models: bool | None = None
     """Whether clients may pull, delete, load and unload models. Absent: where there is one tenant."""
     metrics_compat: Literal["none", "vllm"] = "none"

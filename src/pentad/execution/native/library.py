@@ -92,6 +92,10 @@ _SIGNATURES: Final[Mapping[str, tuple[Any, tuple[Any, ...]]]] = MappingProxyType
         "pentad_watch_lost": (ctypes.c_uint32, (_pointer,)),
         "pentad_watch_end": (None, (_pointer,)),
         "pentad_ready": (_i32, (_pointer,)),
+        "pentad_adapter_create": (_pointer, (_pointer,)),
+        "pentad_adapter_destroy": (None, (_pointer,)),
+        "pentad_adapter_set": (_i32, (_pointer, *(_i32,) * 5, *(_pointer,) * 2)),
+        "pentad_adapt": (_i32, (_pointer, _pointer, _i32)),
         "pentad_step": (_i32, (_pointer, ctypes.POINTER(Batch))),
         "pentad_step_draw": (_i32, (_pointer, ctypes.POINTER(Batch), ctypes.POINTER(Draws))),
         "pentad_draw": (_i32, (_pointer, _i32, ctypes.POINTER(Draws))),
@@ -121,7 +125,7 @@ _SIGNATURES: Final[Mapping[str, tuple[Any, tuple[Any, ...]]]] = MappingProxyType
         "pentad_probe_products": (_i32, (_i32, _i32, _i32, _pointer)),
     }
 )
-"""Function of native.h to its result and arguments."""
+"""Function of native.h and native_adapters.h to its result and arguments."""
 
 
 def built(folder: pathlib.Path = FOLDER) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from pentad.execution.weight_reader import WeightReader
 from pentad.execution.weights import StoredTensor, WeightSource
 
 _ALIGNMENT = 64
+_VECTOR_BITS = 32
 _MODEL = -1
 """The layer number of what belongs to no layer."""
 
@@ -213,6 +214,16 @@ def watched_files(library: KernelLibrary, parts: Iterable[npt.NDArray[np.uint8]]
     finally:
         for watch in watches:
             functions.pentad_watch_end(watch)
+
+
+def packed_bytes(spec: ModelSpec, weights: WeightSource) -> int:
+    """What a model's matrices take once packed, and its vectors, without reading any of them."""
+    total = 0.0
+    for canonical, shape in spec.tensors().items():
+        name = canonical.split(".", 2)[2] if canonical.startswith("layers.") else canonical
+        bits = FORMS[weights.tensor(canonical).format].bits if is_matrix(name, shape) else _VECTOR_BITS
+        total += math.prod(shape) * bits / 8
+    return int(total)
 
 
 def _canonical(name: str, layer: int) -> str:

@@ -16,9 +16,11 @@ import numpy.typing as npt
 import psutil
 
 from pentad.errors import Incompatible, Infeasible, InvalidRequest
+from pentad.execution.adapters import unadaptable
 from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
 from pentad.execution.form import ModelForm
 from pentad.execution.kv.sizing import block_count
+from pentad.execution.native.adapters import NativeAdapters
 from pentad.execution.native.choice import choose_kernels, unsupported_geometry, unsupported_storage
 from pentad.execution.native.forms import FORMS
 from pentad.execution.native.inputs import BatchInputs
@@ -100,6 +102,7 @@ class NativeRunner:
         self._threads = threads
         self._inputs = BatchInputs(spec.width)
         self._draws = DrawPlan(spec.vocab_size)
+        self.adapters = None if unadaptable(spec) else NativeAdapters(spec, library, model)
         self.library = library
         self.form = form
         """The precision of packed weights and cache in memory."""
@@ -235,7 +238,7 @@ class NativeRunner:
         Logits are kept only for rows that are more than greedy.
         """
         inputs = self._inputs
-        inputs.set(batch)
+        self._set(batch)
         if all(map(is_plain, rows)):
             self._run(len(batch.token_ids))
             return [greedy_drawn(token) for token in inputs.greedy()]
@@ -266,7 +269,7 @@ class NativeRunner:
     def logits(self, batch: RaggedBatch) -> npt.NDArray[np.float32]:
         """The raw logits [R, V] of the wanted rows; keys and values are written all the same."""
         found = np.empty((len(batch.logit_rows), self._spec.vocab_size), np.float32)
-        self._inputs.set(batch, found)
+        self._set(batch, found)
         self._run(len(batch.token_ids))
         return found
 
@@ -333,6 +336,11 @@ class NativeRunner:
         if self._model is not None:
             self._functions.pentad_destroy(self._model)
         self._model = self._weights = None
+
+    def _set(self, batch: RaggedBatch, logits: npt.NDArray[np.float32] | None = None) -> None:
+        self._inputs.set(batch, logits)
+        if self.adapters is not None:
+            self.adapters.begin(batch)
 
     def _run(self, tokens: int, draws: DrawPlan | None = None) -> None:
         """One call of the kernels over what the inputs hold.

@@ -10,15 +10,13 @@ import numpy as np
 import torch
 
 from pentad.errors import Incompatible
-from pentad.execution.adapters import Adapter, unadaptable
+from pentad.execution.adapters import Adapter, placed_up, unadaptable
 from pentad.execution.batch import RaggedBatch
 from pentad.execution.layers import Activation
-from pentad.execution.positions import Rope
 from pentad.execution.spec import Attention, ModelSpec
 from pentad.execution.torch.feed_forward import DenseWeights
 from pentad.execution.torch.linear import Linear, activate
 from pentad.execution.torch.loading import AttentionWeights, LayerWeights, Weights
-from pentad.execution.torch.rope import half_order
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 """Transposed for rows: [in, r] and [r, out]."""
@@ -66,9 +64,7 @@ class TorchAdapters:
         """See Adapters."""
         made: dict[str, Pair] = {}
         for name, pair in adapter.pairs.items():
-            up = torch.from_numpy(pair.up)
-            order = self._order(name) if adapter.stored_order else None
-            up = up if order is None else up[order]
+            up = torch.from_numpy(placed_up(adapter, name, self._spec))
             made[name] = (self._there(torch.from_numpy(pair.down).t()), self._there(up.t()))
         self._known = {**self._known, adapter.key: made}
 
@@ -91,16 +87,6 @@ class TorchAdapters:
 
     def _there(self, values: torch.Tensor) -> torch.Tensor:
         return values.to(self._device, self._dtype).contiguous()
-
-    def _order(self, name: str) -> torch.Tensor | None:
-        """How rows of queries and keys were moved when the base was loaded."""
-        _, layer, tensor = name.split(".")
-        mixer = self._spec.blocks[int(layer)].mixer
-        assert isinstance(mixer, Attention)
-        if tensor not in ("q", "k") or not isinstance(mixer.positions, Rope):
-            return None
-        heads = mixer.heads if tensor == "q" else mixer.kv_heads
-        return half_order(heads, mixer.head_dim, mixer.positions)
 
 
 class Adapted:

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import torch
 
-from pentad.execution.rope import inverse_frequencies as rope_frequencies
+from pentad.execution import rope as rope_rows
 from pentad.execution.spec import Rope
 
 
 def inverse_frequencies(rope: Rope) -> torch.Tensor:
     """[dim / 2] radians per position of each pair, in float32."""
-    return torch.from_numpy(rope_frequencies(rope))
+    return torch.from_numpy(rope_rows.inverse_frequencies(rope))
 
 
 def half_order(heads: int, head_dim: int, rope: Rope) -> torch.Tensor | None:
-    """Row order that brings interleaved pairs apart into halves; None when they lie so already.
-
-    Reordering query and key rows alike leaves every score unchanged, so that the rotation has
-    one form. Rows beyond `rope.dim` keep their place.
-    """
-    if rope.pairing == "half":
-        return None
-    within = torch.arange(head_dim)
-    within[: rope.dim] = torch.cat((torch.arange(0, rope.dim, 2), torch.arange(1, rope.dim, 2)))
-    return (torch.arange(heads)[:, None] * head_dim + within).reshape(-1)
+    """See execution.rope."""
+    order = rope_rows.half_order(heads, head_dim, rope)
+    return None if order is None else torch.from_numpy(order)
 
 
 class Rotation:

@@ -10,6 +10,7 @@ from pentad.errors import Unavailable
 from pentad.execution.backend import Capabilities, Delta, StreamDone
 from pentad.execution.loop import EngineDriver
 from pentad.execution.request import StepOutput, TokenRequest
+from pentad.model.adapter_desk import AdapterDesk
 from pentad.model.backends.choices import open_choices, usage_of
 from pentad.model.backends.codec import FORMATS, ChatCodec, draw_seed
 from pentad.model.backends.preparation import prepare
@@ -55,6 +56,8 @@ class EngineBackend:
         encoder: MediaEncoder | None = None,
     ) -> None:
         possible = loop.max_sequence_tokens
+        self.adapters: AdapterDesk | None = None
+        """Where adapters are handed in while it runs; None where that is nowhere."""
         self._loop = loop
         self._drain_s = drain_s
         self._clock = loop.clock

@@ -121,20 +121,30 @@ class AdaptedBackend(PooledBackend):
         key: of the adapter in the engine.
         base: the model that it is trained for.
         name: of both together.
+        size_bytes: what the adapter takes in memory.
     """
 
-    def __init__(self, key: str, base: PooledBackend, *, name: str) -> None:
+    def __init__(self, key: str, base: PooledBackend, *, name: str, size_bytes: int = 0) -> None:
         super().__init__(base.slot, base.capabilities, reader=base.reader)
-        self._key = key
+        self.key = key
+        self.size_bytes = size_bytes
+        self.users = 0
+        """Requests that are answered with it now."""
         self._name = name
 
     @property
     def capabilities(self) -> Capabilities:
         return replace(super().capabilities, model=self._name)
 
-    def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
+    async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
         """See PooledBackend; computed with the adapter."""
-        return super().stream(replace(request, adapter=self._key))
+        self.users += 1
+        try:
+            async with aclosing(super().stream(replace(request, adapter=self.key))) as deltas:
+                async for delta in deltas:
+                    yield delta
+        finally:
+            self.users -= 1
 
 
 class PooledEmbedder:

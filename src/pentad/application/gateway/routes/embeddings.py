@@ -6,6 +6,7 @@ import base64
 import sys
 from array import array
 from collections.abc import Sequence
+from typing import cast
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -22,6 +23,7 @@ from pentad.application.gateway.schemas.embeddings import (
 )
 from pentad.errors import InvalidRequest, ModelNotFound
 from pentad.model.cards import ModelCard
+from pentad.model.vectors import Texts
 
 
 def routes(gateway: Gateway) -> list[Route]:
@@ -49,19 +51,18 @@ def routes(gateway: Gateway) -> list[Route]:
     return [Route("/v1/embeddings", embeddings, methods=["POST"])]
 
 
-def _texts(given: str | Sequence[str | int | list[int]]) -> list[str]:
-    listed = [given] if isinstance(given, str) else given
-    texts = [one for one in listed if isinstance(one, str)]
-    if len(texts) != len(listed):
-        raise InvalidRequest(
-            "input holds token ids, which mean something else to every tokenizer",
-            hint="send text (LangChain: check_embedding_ctx_length=False)",
-            param="input",
-        )
-    for index, text in enumerate(texts):
+def _texts(given: str | Sequence[str | int | list[int]]) -> Texts:
+    """Texts, or tokens of texts; one alone may come without its list. Raises InvalidRequest."""
+    if isinstance(given, str):
+        return [given]
+    if all(isinstance(one, int) for one in given):
+        return [cast("list[int]", given)]
+    if not all(isinstance(one, type(given[0])) for one in given):
+        raise InvalidRequest("input mixes texts and tokens", hint="send one kind", param="input")
+    for index, text in enumerate(given):
         if not text:
             raise InvalidRequest(f"input[{index}] is empty", param=f"input[{index}]")
-    return texts
+    return cast("Texts", given)
 
 
 def _embedder(gateway: Gateway, name: str | None) -> ModelCard:

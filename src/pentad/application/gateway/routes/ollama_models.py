@@ -19,6 +19,7 @@ from pentad.application.gateway.errors import error_body
 from pentad.application.gateway.exchange import exchange_of
 from pentad.application.gateway.schemas.ollama import (
     Details,
+    OllamaCopyRequest,
     OllamaModelRequest,
     OllamaStatus,
     OllamaVersion,
@@ -41,7 +42,7 @@ _FOREVER: Final = datetime.timedelta(days=365 * 100)
 
 def routes(gateway: Gateway) -> list[Route]:
     """The models of this server as Ollama's clients list, show, bring and remove them."""
-    body = Body(OllamaModelRequest)
+    body, copy_body = Body(OllamaModelRequest), Body(OllamaCopyRequest)
     models = gateway.services.models
 
     async def alive(_: HttpRequest) -> Response:
@@ -77,8 +78,16 @@ def routes(gateway: Gateway) -> list[Route]:
 
         return gateway.events(lines, exchange, error_frame=error_line, headers=NDJSON_HEADERS)
 
+    async def copy(http: HttpRequest) -> Response:
+        wire = await copy_body.read(http, gateway.settings)
+        source = _card(gateway, wire.source).name
+        gateway.management.copy(source, wire.destination, exchange_of(http).tenant)
+        return Response(b"")
+
     async def delete(http: HttpRequest) -> Response:
         name = _named(await body.read(http, gateway.settings))
+        if gateway.management.forget(name, exchange_of(http).tenant):
+            return Response(b"")
         card = _card(gateway, name)
         await gateway.management.remove(card.name, exchange_of(http).tenant)
         return Response(b"")
@@ -90,6 +99,7 @@ def routes(gateway: Gateway) -> list[Route]:
         Route("/api/ps", running, methods=["GET"]),
         Route("/api/show", show, methods=["POST"]),
         Route("/api/pull", pull, methods=["POST"]),
+        Route("/api/copy", copy, methods=["POST"]),
         Route("/api/delete", delete, methods=["DELETE"]),
     ]
 

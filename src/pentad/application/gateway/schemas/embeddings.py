@@ -12,7 +12,7 @@ MAX_INPUTS = 2048
 
 
 class EmbeddingRequest(Struct, kw_only=True):
-    """Texts to turn into vectors. Token ids are understood, and refused with the reason."""
+    """Texts to turn into vectors, or their tokens, which are those of the model's own tokenizer."""
 
     input: (
         Annotated[str, Meta(min_length=1)]

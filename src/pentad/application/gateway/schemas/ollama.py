@@ -211,6 +211,13 @@ class Shown(Struct, kw_only=True):
     license: str | UnsetType = UNSET
 
 
+class OllamaCopyRequest(Struct, kw_only=True):
+    """A further name for a model."""
+
+    source: Name
+    destination: Name
+
+
 class OllamaStatus(Struct, kw_only=True):
     """One line of a pull."""
 

@@ -112,6 +112,23 @@ class ModelChanged(Struct, kw_only=True):
     success: bool = True
 
 
+class AdapterLoad(Struct, kw_only=True):
+    """Which adapter to serve, and where it lies. Source: vLLM's LoadLoRAAdapterRequest."""
+
+    lora_name: Annotated[str, Meta(min_length=1, max_length=256)]
+    lora_path: Annotated[str, Meta(min_length=1, max_length=4096)]
+    base_model_name: Annotated[str, Meta(max_length=256)] | None = None
+    """The model that it is for; absent: the server's default."""
+    load_inplace: bool = False
+    """Whether it takes the place of one of that name."""
+
+
+class AdapterUnload(Struct, kw_only=True):
+    """Which adapter to serve no more."""
+
+    lora_name: Annotated[str, Meta(min_length=1, max_length=256)]
+
+
 class ModelStatus(Struct, kw_only=True):
     value: str
     """`unloaded`, `queued`, `loading`, `loaded`, `draining` or `unloading`."""

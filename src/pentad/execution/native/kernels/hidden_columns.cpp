@@ -15,8 +15,15 @@ void hidden_columns(Step& s, int activation, const HiddenWeights& w, const Quant
         store(to + i * kBlock + (group & 1) * kRows, v);
       });
     };
-    if (up) columns(w.gate, values);
-    columns(w.up, up ? up : values);
+    const auto adapted = [&](int which, int tensor, float* to) {
+      if (w.layer < 0) return;
+      s.adapting.raise(which, w.layer, tensor, block * 2, block * 2 + 2, [&](int group, int t, f32x16 v) {
+        float* p = to + s.split.place[static_cast<size_t>(t)] * kBlock + (group & 1) * kRows;
+        store(p, load(p) + v);
+      });
+    };
+    if (up) columns(w.gate, values), adapted(0, PENTAD_GATE, values);
+    columns(w.up, up ? up : values), adapted(up ? 1 : 0, PENTAD_UP, up ? up : values);
     const auto shift = [&](const float* bias) { return bias ? bias + block * kBlock : nullptr; };
     const float* bias = shift(up ? w.gate_bias : w.up_bias);
     with_activation(activation, [&]<int kKind>() {

@@ -29,6 +29,10 @@ class Model {
     return 0;
   }
   uint64_t expert_bytes() const { return step_.routing.bytes_read; }
+  int adapt(const pentad_adapter* const* adapters, int count) {
+    step_.adapting.give(adapters, count);
+    return 0;
+  }
   int watch(const void* begin, size_t bytes) {
     watch_ = std::make_unique<FileWatch>(begin, bytes);
     return 0;
@@ -153,6 +157,12 @@ int pentad_step(pentad_model* m, const pentad_batch* b) {
 }
 int pentad_step_draw(pentad_model* m, const pentad_batch* b, const pentad_draws* d) {
   return pentad::guarded(6, [&] { return m->model.step(*b, d); });
+}
+pentad_adapter* pentad_adapter_create(const pentad_model* m) {
+  return pentad::guarded<pentad_adapter*>(nullptr, [&] { return new pentad_adapter{pentad::Adapter(m->model.weights())}; });
+}
+int pentad_adapt(pentad_model* m, const pentad_adapter* const* adapters, int32_t count) {
+  return pentad::guarded(-1, [&] { return m->model.adapt(adapters, count); });
 }
 int pentad_copy_block(pentad_model* m, int32_t s, int32_t t) { return m->model.cache().copy_block(s, t); }
 int pentad_copy_slots(pentad_model* m, const int32_t* pairs, int32_t n) { return m->model.cache().copy_slots(pairs, n); }

@@ -14,6 +14,8 @@ template <typename Rest>
 void feed_forward(Step& s, const Op& op, const HiddenWeights& w, int rank, Rest&& in_bf16) {
   const Input in = s.normed(rank), out = s.hidden_input(w.up.rows);
   const int exact = static_cast<int>(s.split.exact.size());
+  if (w.gate.data) adapt(s, op.layer, {PENTAD_GATE, PENTAD_UP}, in, rank);
+  else adapt(s, op.layer, {PENTAD_UP}, in, rank);
   auto [from, to] = s.share(w.up.rows / kBlock, rank);
   if (exact) hidden_columns(s, op.activation, w, in.codes, exact, from, to, out.codes, rank);
   if (!s.split.wide.empty()) in_bf16(in, out.wide, 2 * from, 2 * to);
@@ -25,7 +27,7 @@ void feed_forward(Step& s, const Op& op, const HiddenWeights& w, int rank, Rest&
 // Gate and up go in step.
 void gate_up(Step& s, const Op& op, int rank) {
   const LayerWeights& l = *op.weights;
-  const HiddenWeights w{l.gate.matrix, l.up.matrix, data_or_null(l.gate_bias), data_or_null(l.up_bias)};
+  const HiddenWeights w{l.gate.matrix, l.up.matrix, data_or_null(l.gate_bias), data_or_null(l.up_bias), op.layer};
   const int kind = op.activation;
   feed_forward(s, op, w, rank, [&](const Input& in, Wide out, int from, int to) {
     for (int group = from; group < to; group++)
@@ -37,7 +39,7 @@ void gate_up(Step& s, const Op& op, int rank) {
 
 void up(Step& s, const Op& op, int rank) {
   const LayerWeights& l = *op.weights;
-  const HiddenWeights w{{}, l.up.matrix, nullptr, data_or_null(l.up_bias)};
+  const HiddenWeights w{{}, l.up.matrix, nullptr, data_or_null(l.up_bias), op.layer};
   const int kind = op.activation;
   feed_forward(s, op, w, rank, [&](const Input& in, Wide out, int from, int to) {
     s.products.multiply_wide(w.up, in, from, to, rank, [&](int group, int i, f32x16 v) PENTAD_LAMBDA {

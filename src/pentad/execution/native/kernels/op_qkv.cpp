@@ -67,6 +67,7 @@ void write_head(Step& s, int layer, int head, bool key, int row) {
 
 // Queries, keys or values: their weights, and where their heads lie among those of a step.
 struct Part {
+  int tensor;
   const Weights& w;
   const std::vector<float>&bias, &norm;
   int first, count;
@@ -78,11 +79,16 @@ bool over_all(const Step& s, const Part& part) { return part.norm.size() > stati
 
 float* squares_of(Step& s, int row) { return s.squares.data() + static_cast<size_t>(row) * static_cast<size_t>(s.batch->tokens); }
 
-void multiply(Step& s, const Part& part, const Input& in, int rank) {
+void multiply(Step& s, int layer, const Part& part, const Input& in, int rank) {
   const int per_head = s.c.head_dim / kRows;
   s.products.multiply(part.w.matrix, in, part.from * per_head, part.to * per_head, rank, [&](int group, int t, f32x16 v) {
     if (!part.bias.empty()) v += load(part.bias.data() + group * kRows);
     store(s.head_row(part.first + group / per_head, t) + group % per_head * kRows, v);
+  });
+  const int which = part.tensor - PENTAD_Q, from = part.from * per_head, to = part.to * per_head;
+  s.adapting.raise(which, layer, part.tensor, from, to, [&](int group, int t, f32x16 v) {
+    float* p = s.head_row(part.first + group / per_head, t) + group % per_head * kRows;
+    store(p, load(p) + v);
   });
 }
 
@@ -118,15 +124,16 @@ void qkv(Step& s, const Op& op, int rank) {
   const Input in = s.normed(rank);
   const std::vector<float> no_norm;
   const int begin = first_head(s, rank), end = first_head(s, rank + 1);
-  Part parts[3] = {{l.q, l.q_bias, l.q_norm, 0, s.c.heads},
-                   {l.k, l.k_bias, l.k_norm, s.c.heads, s.c.kv_heads},
-                   {l.v, l.v_bias, no_norm, s.c.heads + s.c.kv_heads, s.c.kv_heads}};
+  Part parts[3] = {{PENTAD_Q, l.q, l.q_bias, l.q_norm, 0, s.c.heads},
+                   {PENTAD_K, l.k, l.k_bias, l.k_norm, s.c.heads, s.c.kv_heads},
+                   {PENTAD_V, l.v, l.v_bias, no_norm, s.c.heads + s.c.kv_heads, s.c.kv_heads}};
   const bool all = over_all(s, parts[0]);
+  adapt(s, op.layer, {PENTAD_Q, PENTAD_K, PENTAD_V}, in, rank);
   for (Part& part : parts) {
     part.from = std::max(begin, part.first) - part.first;
     part.to = std::max(part.from, std::min(end, part.first + part.count) - part.first);
     if (part.from >= part.to) continue;
-    multiply(s, part, in, rank);
+    multiply(s, op.layer, part, in, rank);
     if (!all) finish(s, op, part);
     for (int h = part.from; all && !part.norm.empty() && h < part.to; h++)
       for (int t = 0; t < s.batch->tokens; t++)

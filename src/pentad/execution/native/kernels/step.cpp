@@ -67,8 +67,13 @@ void Step::prepare(const pentad_batch& b, const pentad_draws* d) {
   }
   // A chunk of a prompt is computed in bf16. What is generated or drafted gets the same bits in every
   // batch, so it never is.
+  // What has an adapter isn't either: that reads 8-bit codes.
+  adapting.plan(b, team.size(), wide);
   split.clear();
-  for (int s = 0; s < b.sequences; s++) split.add(!plan.drafts(s) && products.wide(plan.tokens_of(s)), plan.tokens_of(s));
+  for (int s = 0; s < b.sequences; s++) {
+    const int tokens = plan.tokens_of(s);
+    split.add(!plan.drafts(s) && !adapting.has(s) && products.wide(tokens), tokens);
+  }
   int limit = 0;
   for (int t = 0; t < b.tokens; t++) limit = std::max(limit, b.positions[t] + 1);
   cache.grow(limit);

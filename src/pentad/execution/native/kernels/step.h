@@ -5,9 +5,11 @@
 #pragma once
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <utility>
 #include <vector>
 
+#include "adapters.h"
 #include "attention.h"
 #include "attention_plan.h"
 #include "attention_tiles.h"
@@ -77,6 +79,7 @@ struct Step {
   Aligned<float> attended;         // [tokens][heads * head_dim]
   InputBuffer inputs;              // of every product but the last of the feed-forward
   InputBuffer hidden;              // of that
+  Adapting adapting;               // who has which adapter
   Routing routing;                 // of the layer with experts that is computed
   std::vector<Scratch> scratch;    // [threads]
   std::vector<float> kept;         // [draws][vocab], logits to draw from
@@ -171,6 +174,9 @@ void route(Step& s, const Op& op, int rank);
 void experts_in(Step& s, const Op& op, int rank);
 // These through their matrices, weighed, added to the residual stream.
 void experts_out(Step& s, const Op& op, int rank);
+// What adapters make of the input of these products, which the products then take up with Adapting::raise. Not an op:
+// every thread calls it within one. Ends in a barrier where anybody has an adapter, else does nothing.
+void adapt(Step& s, int layer, std::initializer_list<int> tensors, const Input& x, int rank);
 // The final norm and logits of the rows that are asked for, the best token of each, and draws.
 void head(Step& s, const Op& op, int rank);
 

@@ -39,6 +39,7 @@ struct LayerWeights {
 struct HiddenWeights {
   Matrix gate, up;                   // no gate: no data
   const float *gate_bias, *up_bias;  // or null
+  int layer = -1;                    // whose adapters add to them; -1: none do
 };
 
 class ModelWeights {
