@@ -89,6 +89,8 @@ class MediaLimits:
     """One part."""
     all_bytes: int = 6 * 2**20
     """All parts together."""
+    parts: int = 64
+    """How many there may be."""
 
 
 def media(

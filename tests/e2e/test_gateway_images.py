@@ -101,6 +101,37 @@ def test_every_stock_client_shows_an_image_to_the_model(server: Live, model: See
     assert "".join(block.text for block in message.content if block.type == "text") == text
 
 
+def test_stock_clients_upload_an_image_once_and_name_it(server: Live) -> None:
+    expected = chat(server, RED, "What?")
+    text, tokens = expected.choices[0].message.content, expected.usage.prompt_tokens
+    with OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0) as client:
+        file = client.files.create(file=("red.png", RED), purpose="vision")
+        assert [one.id for one in client.files.list()] == [file.id]
+        content: Any = [{"type": "input_image", "file_id": file.id, "detail": "auto"}]
+        content.append({"type": "input_text", "text": "What?"})
+        response = client.responses.create(
+            model="seer", input=[{"role": "user", "content": content}], max_output_tokens=4, temperature=0
+        )
+        assert response.output_text == text
+        assert response.usage is not None
+        assert response.usage.input_tokens == tokens
+        assert client.files.delete(file.id).deleted
+        assert list(client.files.list()) == []
+    with Anthropic(base_url=server.url, api_key="unused", max_retries=0) as other:
+        upload = other.beta.files.upload(file=("red.png", RED, "image/png"))
+        assert (upload.type, upload.mime_type, upload.size_bytes) == ("file", "image/png", len(RED))
+        blocks: Any = [{"type": "image", "source": {"type": "file", "file_id": upload.id}}]
+        blocks.append({"type": "text", "text": "What?"})
+        message = other.beta.messages.create(
+            model="seer",
+            max_tokens=4,
+            messages=[{"role": "user", "content": blocks}],
+            extra_body={"temperature": 0},
+        )
+        assert "".join(b.text for b in message.content if b.type == "text") == text
+        assert other.beta.files.delete(upload.id).type == "file_deleted"
+
+
 def test_the_same_image_is_a_prefix_hit_and_another_is_none(server: Live) -> None:
     assert cached(chat(server, "Look:", RED, "What?")) == 0
     again = chat(server, "Look:", RED, "And now?")

@@ -183,9 +183,10 @@ def test_remote_and_stored_parts_are_refused_with_the_remedy() -> None:
         "nothing is fetched" in anthropic(app, {"type": "image", "source": source}).json()["error"]["message"]
     )
     stored = chat(app, {"type": "file", "file": {"file_id": "file-1"}})
-    assert "no files are kept here" in stored.json()["error"]["message"]
+    assert "no file 'file-1' here; upload it at /v1/files" in stored.json()["error"]["message"]
     kept = anthropic(app, {"type": "image", "source": {"type": "file", "file_id": "f"}})
-    assert "sources of type 'file' are not served here" in kept.json()["error"]["message"]
+    assert "source.file_id: no file 'f' here" in kept.json()["error"]["message"]
+    assert stored.status_code == kept.status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -216,6 +217,10 @@ def test_parts_beyond_the_limits_are_refused_before_they_are_decoded() -> None:
     assert several.status_code == 413
     assert "--max-parts-bytes" in several.json()["error"]["message"]
     assert chat(app, IMAGE, IMAGE).status_code == 200
+    app, _ = seeing(max_parts=2)
+    many = chat(app, IMAGE, IMAGE, IMAGE)
+    assert many.status_code == 400
+    assert "may have 2; send fewer, or raise --max-parts" in many.json()["error"]["message"]
 
 
 def test_only_users_and_tools_send_parts() -> None:

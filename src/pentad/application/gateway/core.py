@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -16,6 +17,8 @@ from pentad.application.gateway.access import Access
 from pentad.application.gateway.context import explanation
 from pentad.application.gateway.errors import error_body
 from pentad.application.gateway.exchange import Exchange
+from pentad.application.gateway.fetching import Fetcher
+from pentad.application.gateway.file_store import FileStore
 from pentad.application.gateway.load import Load
 from pentad.application.gateway.management import ModelManagement
 from pentad.application.gateway.memory import Memory
@@ -54,10 +57,10 @@ class Gateway:
             slow_client_limit_s=settings.slow_client_limit_s,
             clock=services.clock,
         )
-        several = len(settings.tenant_names()) > 1
-        self.responses = ResponseStore(
-            settings.response_store_bytes, share=settings.tenant_share if several else 1.0
-        )
+        share = settings.tenant_share if len(settings.tenant_names()) > 1 else 1.0
+        self.responses = ResponseStore(settings.response_store_bytes, share=share)
+        self.files = FileStore(settings.file_store_bytes, share=share)
+        self.fetcher = Fetcher(settings.remote_parts) if settings.remote_parts else None
         self.log = logging.getLogger("pentad.gateway")
         self._ending = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
@@ -114,15 +117,21 @@ class Gateway:
         return asked or self.services.models.default
 
     async def translating(self, exchange: Exchange, work: Callable[[], T]) -> T:
-        """What the work makes of a body; of a large one off the event loop, since parts are decoded."""
+        """What the work makes of a body; of a large one off the event loop, since parts are decoded, and of
+        any where they may be fetched."""
+        if self.fetcher is not None:
+            return await asyncio.to_thread(work)
         return await in_thread(work, chars=exchange.body_bytes, small_inline=True)
 
-    def media_reader(self) -> MediaReader:
-        """Reads the parts of one request within this server's limits."""
+    def media_reader(self, tenant: str) -> MediaReader:
+        """Reads the parts of one request of that tenant, within this server's limits."""
         settings = self.settings
-        return MediaReader(
-            MediaLimits(part_bytes=settings.max_part_bytes, all_bytes=settings.max_parts_bytes)
+        limits = MediaLimits(
+            part_bytes=settings.max_part_bytes,
+            all_bytes=settings.max_parts_bytes,
+            parts=settings.max_parts,
         )
+        return MediaReader(limits, files=partial(self.files.get, tenant), fetcher=self.fetcher)
 
     def routed(self, request: Request) -> Request:
         """The request with its model chosen, once: it serves, counts, is billed and is reported."""

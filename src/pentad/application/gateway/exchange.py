@@ -40,7 +40,7 @@ class Exchange:
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.match(given) else f"req_{uuid.uuid4().hex}"
         path = scope.get("path", "")
-        shared = path.startswith("/v1/models") and "anthropic-version" in headers
+        shared = path.startswith(("/v1/models", "/v1/files")) and "anthropic-version" in headers
         dialect: Dialect = "anthropic" if shared or path.startswith("/v1/messages") else "openai"
         if path.startswith("/api/"):
             dialect = "ollama"

@@ -58,6 +58,9 @@ def _operation(operation: Operation) -> dict[str, Any]:
         made["parameters"] = parameters
     if operation.body is not None:
         made["requestBody"] = {"required": True, "content": _content(operation.body)}
+    if operation.form:
+        schema = {"type": "object", "properties": dict(operation.form), "required": ["file"]}
+        made["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
     if operation.path == "/livez":
         made["security"] = []
     return made

@@ -22,6 +22,7 @@ from pentad.application.gateway.schemas.completions import (
     TokenizerInfo,
 )
 from pentad.application.gateway.schemas.embeddings import EmbeddingAnswer, EmbeddingRequest
+from pentad.application.gateway.schemas.files import FileDeleted, FileList, FileObject
 from pentad.application.gateway.schemas.messages import (
     CountTokensRequest,
     MessagesAnswer,
@@ -75,6 +76,7 @@ from pentad.application.gateway.schemas.runs import (
 )
 
 Query = tuple[tuple[str, dict[str, Any]], ...]
+Form = Query
 _AFTER: Query = (("after", {"type": "integer", "minimum": 0, "maximum": 2**53}),)
 _FOLLOW: Query = (
     ("stream", {"type": "boolean"}),
@@ -103,6 +105,8 @@ class Operation:
     """Whether it can answer with a stream."""
     stream_media: str = "text/event-stream"
     query: Query = ()
+    form: Form = ()
+    """Fields of a form in the place of a body; `file` must be there."""
     refusal: type[Struct] = ErrorBody
     failure: type[Struct] = ErrorBody
 
@@ -119,6 +123,10 @@ def _post(
 
 _RESPONSE = "/v1/responses/{response_id}"
 _RUN = "/v1/runs/{run_id}"
+_FILE = "/v1/files/{file_id}"
+_TEXT: dict[str, Any] = {"type": "string"}
+_BYTES: dict[str, Any] = {"type": "string", "format": "binary"}
+_UPLOAD: Form = (("file", _BYTES), ("purpose", _TEXT))
 _ANTHROPIC: dict[str, Any] = {"refusal": MessagesErrorBody, "failure": MessagesErrorBody}
 _OLLAMA_PLAIN: dict[str, Any] = {"refusal": OllamaError, "failure": OllamaError}
 _OLLAMA: dict[str, Any] = {**_OLLAMA_PLAIN, "streams": True, "stream_media": "application/x-ndjson"}
@@ -134,6 +142,11 @@ OPERATIONS: tuple[Operation, ...] = (
     _post("/v1/embeddings", "Turn texts into vectors", EmbeddingRequest, EmbeddingAnswer),
     _post("/v1/rerank", "Order documents for a query", RerankRequest, RerankAnswer),
     _post("/rerank", "As /v1/rerank", RerankRequest, RerankAnswer),
+    _post("/v1/files", "Upload a file", None, FileObject, form=_UPLOAD),
+    _get("/v1/files", "List the caller's files", FileList),
+    _get(_FILE, "One file", FileObject),
+    Operation(method="delete", path=_FILE, summary="Forget a file", answer=FileDeleted),
+    _get(f"{_FILE}/content", "A file's bytes", None, media="application/octet-stream"),
     _get("/v1/models", "List the served models", CardList),
     _get("/v1/models/{name}", "One served model", Card),
     _post("/v1/messages", "Answer a turn", MessagesRequest, MessagesAnswer, streams=True, **_ANTHROPIC),

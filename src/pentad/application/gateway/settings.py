@@ -107,6 +107,13 @@ class GatewaySettings:
     """Of one image, sound or file in a message, decoded; a larger one is answered 413."""
     max_parts_bytes: int = 6 * 2**20
     """Of all of one request together."""
+    max_parts: int = 64
+    """How many of them one request may have; more are answered 400."""
+    remote_parts: tuple[str, ...] = ()
+    """Hosts that parts are fetched from where a message names them by URL: `images.example.com`,
+    `*.example.com`, or `*`. Networks that are not public are refused all the same. Absent: none."""
+    file_store_bytes: int = 64 * 2**20
+    """Uploaded files (/v1/files), all tenants together; beyond it uploads are answered 413."""
     body_timeout_s: float = 30.0
     """The whole body must have arrived by then."""
     header_timeout_s: float = 10.0
@@ -144,7 +151,7 @@ class GatewaySettings:
 
     def __post_init__(self) -> None:
         positive = (
-            "max_body_bytes max_part_bytes max_parts_bytes body_timeout_s header_timeout_s "
+            "max_body_bytes max_part_bytes max_parts_bytes max_parts body_timeout_s header_timeout_s "
             "max_concurrent_requests max_connections "
             "max_runs max_followers body_memory_bytes "
             "keep_alive_s slow_client_limit_s send_buffer_bytes health_window_s health_probe_s"
@@ -153,6 +160,7 @@ class GatewaySettings:
             in_range(name, getattr(self, name), above=0)
         in_range("drain_s", self.drain_s, least=0)
         in_range("response_store_bytes", self.response_store_bytes, least=0)
+        in_range("file_store_bytes", self.file_store_bytes, least=0)
         in_range("port", self.port, least=0, most=65535)
         in_range("tenant_share", self.tenant_share, above=0, most=1)
         names = [policy.name for policy in self.tenants]

@@ -43,7 +43,7 @@ def routes(gateway: Gateway) -> list[Route]:
             request_id=answer_id,
             tenant=exchange.tenant,
             context=run_context(options),
-            media=gateway.media_reader(),
+            media=gateway.media_reader(exchange.tenant),
         )
         asked = await gateway.translating(exchange, made)
         request = gateway.routed(prioritized(asked, options))
@@ -80,7 +80,7 @@ def routes(gateway: Gateway) -> list[Route]:
             request_id=new_id("count"),
             tenant=exchange.tenant,
             context=RunContext(),
-            media=gateway.media_reader(),
+            media=gateway.media_reader(exchange.tenant),
         )
         tokens = await in_thread(models.count_tokens, request, chars=prompt_chars(request))
         return json_response(TokenCount(input_tokens=tokens))

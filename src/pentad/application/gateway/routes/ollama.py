@@ -70,7 +70,7 @@ def routes(gateway: Gateway) -> list[Route]:
             request_id=new_id("ollama"),
             tenant=exchange.tenant,
             context=run_context(options),
-            media=gateway.media_reader(),
+            media=gateway.media_reader(exchange.tenant),
         )
         asked = await gateway.translating(exchange, made)
         request = gateway.routed(prioritized(asked, options))

@@ -72,7 +72,7 @@ class Responses:
         wire = self._complete(wire, exchange.tenant)
         options = options_of(wire, http.headers, exchange)
         before = self._before(exchange.tenant, wire.previous_response_id)
-        reading = partial(input_messages, wire, self._gateway.media_reader())
+        reading = partial(input_messages, wire, self._gateway.media_reader(exchange.tenant))
         new = await self._gateway.translating(exchange, reading)
         context = run_context(options)
         if context.parent is None:
@@ -126,13 +126,14 @@ class Responses:
         """Tokens of the prompt that this request would have."""
         exchange = exchange_of(http)
         wire = self._complete(await self._body.read(http, self._gateway.settings), exchange.tenant)
+        reading = partial(input_messages, wire, self._gateway.media_reader(exchange.tenant))
         request = response_request(
             wire,
             request_id=new_id("count"),
             tenant=exchange.tenant,
             context=RunContext(),
             before=self._before(exchange.tenant, wire.previous_response_id),
-            new=input_messages(wire, self._gateway.media_reader()),
+            new=await self._gateway.translating(exchange, reading),
             ignored=exchange.ignored,
         )
         tokens = await asyncio.to_thread(self._gateway.services.models.count_tokens, request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager, aclosing
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
@@ -90,7 +91,8 @@ class Runs:
         if context.run_id is not None or context.parent is not None:
             exchange.notices.append("run_id and parent are of the run itself, which chooses them")
         agent = wire.agent if isinstance(wire.agent, str) else _described(wire.agent)
-        goal, media = self._gateway.media_reader().content(wire.goal, "goal")
+        reading = partial(self._gateway.media_reader(exchange.tenant).content, wire.goal, "goal")
+        goal, media = await self._gateway.translating(exchange, reading)
         run_id = await self._runtime.start(
             agent,
             goal,

@@ -131,9 +131,11 @@ def _part(block: Block, where: str, media: MediaReader) -> Part:
         raise InvalidRequest(f"{where} has no source", param=at)
     if source.type == "url" and source.url is not None:
         return media.url(kind, source.url, f"{at}.url", name=block.title)
+    if source.type == "file" and source.file_id is not None:
+        return media.stored(kind, source.file_id, f"{at}.file_id", name=block.title)
     if source.type != "base64":
         raise InvalidRequest(
-            f"{at}: sources of type {source.type[:40]!r} are not served here; nothing is kept",
+            f"{at}: sources of type {source.type[:40]!r} are not served here",
             hint="send the data as a source of type base64",
             param=f"{at}.type",
         )
