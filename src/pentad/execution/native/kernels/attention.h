@@ -4,47 +4,9 @@
 #include <algorithm>
 
 #include "activations.h"
-#include "pages.h"
+#include "attention_dots.h"
 
 namespace pentad {
-
-// A vector of queries as bf16 pairs.
-inline void write_query(uint32_t* pairs, const float* x, int dim) {
-  for (int d = 0; d < dim; d += 16) store_as(pairs + d / 2, to_bf16(load(x + d)));
-}
-
-// acc + x.low * y.low + x.high * y.high over 16 pairs; y is one pair for all.
-PENTAD_INLINE f32x16 dot_pairs(f32x16 acc, const uint16_t* x, uint32_t y) {
-#if defined(__AVX512BF16__)
-  return (f32x16)_mm512_dpbf16_ps((__m512)acc, (__m512bh)_mm512_loadu_si512(x), (__m512bh)_mm512_set1_epi32((int)y));
-#else
-  const i32x16 v = load_as<i32x16>(x);
-  uint32_t lo = y << 16, hi = y & 0xffff0000u;
-  float a, b;
-  std::memcpy(&a, &lo, 4);
-  std::memcpy(&b, &hi, 4);
-  return acc + (f32x16)(v << 16) * a + (f32x16)(v & splat_i((int32_t)0xffff0000)) * b;
-#endif
-}
-
-// How products become scores.
-struct Scoring {
-  float scale;
-  float cap = 0.0f;  // 0: none
-};
-
-// One query row: its vector as bf16 pairs, and the slots [first, limit) it attends to.
-struct Row {
-  const uint32_t* query;  // [D / 2]
-  int first;
-  int limit;
-  float* out;             // [D]
-  bool counted = true;    // in tallies, where they are kept
-  float slope = 0.0f;     // taken from scores for every slot of distance
-  float sink = -INFINITY;  // a score that takes weight and gives nothing
-
-  bool bent(const Scoring& scoring) const { return scoring.cap != 0.0f || slope != 0.0f; }
-};
 
 // Scores of a row with slots [from, to) that are more than scaled products: scores[i] is that with slot `origin` + i,
 // a product that lacks `factor`.
@@ -65,19 +27,6 @@ struct Reader {
 };
 
 constexpr int kTileRows = 16;  // that are attended to at once on tiles
-constexpr int kRowsTogether = 8;  // ... and elsewhere
-// Sums that kN rows keep at once: as many as leave registers for what they are made of.
-#if defined(__AVX512F__)
-template <int kN>
-constexpr int kBlocksAtOnce = kN >= 4 ? 2 : 4;
-template <int kN>
-constexpr int kSlicesAtOnce = 4;
-#else
-template <int kN>
-constexpr int kBlocksAtOnce = kN == 1 ? kLanes / 2 : kN == 2 ? kLanes / 4 : 1;
-template <int kN>
-constexpr int kSlicesAtOnce = kN <= 2 && kLanes == 8 ? 2 : 1;
-#endif
 constexpr int kPlainSpan = 16;  // blocks of a pass where they are read in place
 constexpr int kCodedSpan = 4;   // ... and where they are unpacked
 constexpr int kSpanBlocks = 16;  // ... and on tiles
@@ -94,36 +43,6 @@ struct Workspace {
   int stride;      // a multiple of 16
   uint16_t* room;  // for pages of codes, [D * 16] each: kCodedSpan, kSpanBlocks on tiles
 };
-
-// The blocks of a sequence lie anywhere, so no hardware foresees them: what stands kAheadBlocks further in
-// `keys` is fetched while those in front of it are computed. Pages of codes are fetched as they are unpacked.
-template <int kN, int kWide, bool kFetch>
-PENTAD_INLINE void score_blocks(const Row* rows, const uint16_t* const* keys, int dim, float scale, float* scores,
-                                int stride) {
-  f32x16 acc[kN][kWide];
-  const uint16_t *k[kWide], *next[kWide];
-  for (int w = 0; w < kWide; w++) k[w] = keys[w], next[w] = kFetch ? keys[kAheadBlocks + w] : nullptr;
-  for (int n = 0; n < kN; n++)
-    for (int w = 0; w < kWide; w++) acc[n][w] = splat(0.0f);
-  for (int j = 0; j < dim / 2; j++)
-    for (int w = 0; w < kWide; w++) {
-      if constexpr (kFetch) __builtin_prefetch(next[w] + j * 32, 0, 2);
-      for (int n = 0; n < kN; n++) acc[n][w] = dot_pairs(acc[n][w], k[w] + j * 32, rows[n].query[j]);
-    }
-  for (int n = 0; n < kN; n++)
-    for (int w = 0; w < kWide; w++) store(scores + static_cast<size_t>(n) * stride + w * kPage, acc[n][w] * scale);
-}
-
-// Scores of kN rows with `count` blocks; `scores` points to the first of them.
-template <int kN, bool kFetch>
-inline void score(const Row* rows, const uint16_t* const* keys, int count, int dim, float scale, float* scores,
-                  int stride) {
-  constexpr int kWide = kBlocksAtOnce<kN>;
-  int b = 0;
-  for (; b + kWide <= count; b += kWide)
-    score_blocks<kN, kWide, kFetch>(rows, keys + b, dim, scale, scores + b * kPage, stride);
-  for (; b < count; b++) score_blocks<kN, 1, kFetch>(rows, keys + b, dim, scale, scores + b * kPage, stride);
-}
 
 // Turns the scores of slots [from, to) into the weights e^(score - top) in bf16, two bytes each from
 // `scores` on, 0 where the row does not see a slot; returns 1 / their sum.
@@ -146,40 +65,6 @@ inline float soften(const Row& row, float* scores, int from, int to) {
   return 1.0f / (hsum(sum) + sunk);
 }
 
-// Adds the values of `count` blocks, from `block` on, to the sums in `out` of kN rows.
-template <int kN, bool kFetch>
-inline void sum_values(const Row* rows, const uint16_t* const* values, int count, int block, int dim, bool first,
-                       const float* scores, int stride) {
-  constexpr int kSlices = kSlicesAtOnce<kN>;
-  for (int d = 0; d < dim; d += kSlices * 16) {
-    const int lanes = std::min(kSlices, (dim - d) / 16);
-    f32x16 acc[kN][kSlices];
-    for (int n = 0; n < kN; n++)
-      for (int l = 0; l < kSlices; l++) acc[n][l] = first || l >= lanes ? splat(0.0f) : load(rows[n].out + d + l * 16);
-    for (int b = 0; b < count; b++) {
-      const uint16_t *v = values[b] + d * 2, *next = values[kFetch ? b + kAheadBlocks : b] + d * 2;
-      for (int pair = 0; pair < kPage / 2; pair++, v += dim * 2, next += dim * 2) {
-        if constexpr (kFetch)
-          for (int l = 0; l < lanes; l++) __builtin_prefetch(next + l * 32, 0, 2);
-        uint32_t p[kN];
-        for (int n = 0; n < kN; n++) {
-          const uint16_t* s = reinterpret_cast<const uint16_t*>(scores + static_cast<size_t>(n) * stride);
-          std::memcpy(&p[n], s + (block + b) * kPage + pair * 2, 4);
-        }
-        if (lanes == kSlices) {
-          for (int l = 0; l < kSlices; l++)
-            for (int n = 0; n < kN; n++) acc[n][l] = dot_pairs(acc[n][l], v + l * 32, p[n]);
-        } else {
-          for (int l = 0; l < lanes; l++)
-            for (int n = 0; n < kN; n++) acc[n][l] = dot_pairs(acc[n][l], v + l * 32, p[n]);
-        }
-      }
-    }
-    for (int n = 0; n < kN; n++)
-      for (int l = 0; l < lanes; l++) store(rows[n].out + d + l * 16, acc[n][l]);
-  }
-}
-
 // use(kN, first row) for groups of at most four rows.
 template <typename Use>
 PENTAD_INLINE void by_fours(int count, Use&& use) {
@@ -198,7 +83,7 @@ inline void add_centres(const Row* rows, int rows_count, const Pages& pages, int
     const uint16_t* centres = pages.centres + pages.centres_stride * static_cast<size_t>(page);
     const uint16_t* parts[2] = {centres, centres + pages.dim * kPage};
     by_fours(rows_count, [&](auto kN, int r) PENTAD_LAMBDA {
-      score_blocks<decltype(kN)::value, 2, false>(rows + r, parts, pages.dim, scale, lacking[r], 2 * kPage);
+      score_blocks<decltype(kN)::value, 2, false>(queries_of(rows + r), parts, pages.dim, scale, lacking[r], 2 * kPage);
     });
     for (int b = std::max(block, page * kPage); b < std::min(block + count, (page + 1) * kPage); b++)
       for (int r = 0; r < rows_count; r++) {
@@ -250,13 +135,22 @@ inline void attend(const Row* rows, int count, const Pages& pages, const Scoring
       }
     }
   };
+  // Queries pair by pair, so that one address leads to all.
+  uint32_t pairs[kTurned ? kMostPairs * kRowsTogether : 1];
+  const auto turned = [&pairs](int row, int j) PENTAD_LAMBDA { return pairs[j * kRowsTogether + row]; };
+  if (kTurned && count == kRowsTogether)
+    for (int j = 0; j < pages.dim / 2; j++)
+      for (int row = 0; row < kRowsTogether; row++) pairs[j * kRowsTogether + row] = rows[row].query[j];
   for (int b = begin; b < end; b += kSpan) {
     const int n = std::min(kSpan, end - b);
     find(b, n, false);
-    by_fours(count, [&](auto kN, int r) PENTAD_LAMBDA {
-      score<decltype(kN)::value, !kCoded>(rows + r, found, n, pages.dim, scale,
-                                          w.scores + static_cast<size_t>(r) * w.stride + b * kPage, w.stride);
-    });
+    if (kTurned && count == kRowsTogether)
+      score<kRowsTogether, !kCoded>(turned, found, n, pages.dim, scale, w.scores + b * kPage, w.stride);
+    else
+      by_fours(count, [&](auto kN, int r) PENTAD_LAMBDA {
+        score<decltype(kN)::value, !kCoded>(queries_of(rows + r), found, n, pages.dim, scale,
+                                            w.scores + static_cast<size_t>(r) * w.stride + b * kPage, w.stride);
+      });
     if (pages.centres) add_centres(rows, count, pages, b, n, scale, w);
   }
   for (int r = 0; r < count; r++)
