@@ -20,9 +20,9 @@ from pentad.execution.weights import WeightSource
 from pentad.model.families import family_of
 from pentad.model.families.base import bind, places, spec_of_gguf
 from pentad.model.files.fields import Fields
+from pentad.model.files.folder_files import read_json
 from pentad.model.files.gguf import GgufFile
 from pentad.model.files.safetensors import SafetensorsFolder
-from pentad.model.loading import read_json
 
 V = 160
 SIZES: Mapping[str, Any] = {

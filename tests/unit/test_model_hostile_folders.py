@@ -108,7 +108,7 @@ def test_template_file_goes_before_the_config_entry(tmp_path: pathlib.Path) -> N
         ("config.json", b"\xff\xfe{}", "cannot read"),
         ("config.json", b'{"model_type": "unheard_of"}', "known architectures: llama, mistral, .*qwen2"),
         ("config.json", b'{"model_type": ["llama"]}', "must be text"),
-        ("tokenizer.json", None, "is not a file"),
+        ("tokenizer.json", None, "holds no tokenizer that is read"),
         ("tokenizer.json", b"{}", "not a readable tokenizer"),
         ("tokenizer_config.json", b"[1]", "no JSON object"),
         ("generation_config.json", b'{"eos_token_id": "two"}', "must be a token id"),

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer as Backend
 
 import model_fixtures as make
 from pentad.errors import BadModelFile, InvalidRequest
-from pentad.model import tokenizer_gguf
+from pentad.model import tokenizer_pieces
 from pentad.model.files.gguf import GgufFile
 from pentad.model.tokenizer import Detokenizer, Tokenizer, from_json
 from pentad.model.tokenizer_gguf import from_gguf
@@ -236,7 +236,7 @@ def test_a_long_vocabulary_entry_costs_no_more_than_its_length(tmp_path: pathlib
 def test_a_vocabulary_of_ever_longer_entries_is_refused(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokenizer_gguf, "MAX_HALVING_CHARS", 1 << 20)
+    monkeypatch.setattr(tokenizer_pieces, "MAX_HALVING_CHARS", 1 << 20)
     words = ["x" * length for length in range(1, 400)]
     with pytest.raises(BadModelFile, match="too many long tokens"):
         gguf_tokenizer(tmp_path, spm_pairs(**long_vocabulary(words)))

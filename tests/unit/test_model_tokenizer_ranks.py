@@ -181,13 +181,10 @@ def test_tekken_has_its_control_tokens_in_front() -> None:
 
 
 def test_a_folder_s_tokenizer_is_found_in_whichever_file_it_is(tmp_path: pathlib.Path) -> None:
-    def read(path: pathlib.Path) -> str:
-        return path.read_text("utf-8")
-
     lines = "\n".join(f"{base64.b64encode(token).decode()} {rank}" for token, rank in ranks().items())
     (tmp_path / "tiktoken.model").write_text(lines)
     added = {"900": {"content": "<|im_end|>", "special": True}}
-    kimi = tokenizer_of(tmp_path, read, family="kimi_k2", added=added)
+    kimi = tokenizer_of(tmp_path, family="kimi_k2", settings={"added_tokens_decoder": added})
     assert kimi.special_tokens == {"<|im_end|>": 900}
     reference = tiktoken.Encoding(
         "kimi", pat_str=SPLITS["kimi-k2"][0], mergeable_ranks=ranks(), special_tokens={}
@@ -195,11 +192,11 @@ def test_a_folder_s_tokenizer_is_found_in_whichever_file_it_is(tmp_path: pathlib
     for text in TEXTS:
         assert kimi.encode(text, special=False) == reference.encode_ordinary(text)
     with pytest.raises(BadModelFile, match="'strange'"):
-        tokenizer_of(tmp_path, read, family="strange")
+        tokenizer_of(tmp_path, family="strange")
     (tmp_path / "tekken.json").write_text(tekken(SPLITS["tekken"][0]))
-    assert "[INST]" in tokenizer_of(tmp_path, read, family="mistral").special_tokens
+    assert "[INST]" in tokenizer_of(tmp_path, family="mistral").special_tokens
     (tmp_path / "tokenizer.json").write_text(make.tokenizer_json())
-    assert tokenizer_of(tmp_path, read, family="x").vocab_size == from_json(make.tokenizer_json()).vocab_size
+    assert tokenizer_of(tmp_path, family="x").vocab_size == from_json(make.tokenizer_json()).vocab_size
 
 
 def test_unigram_pieces_are_those_of_a_vocabulary_that_the_library_reads_itself(

@@ -15,9 +15,10 @@ from pentad.errors import BadModelFile, Incompatible
 from pentad.execution.adapters import ADAPTED, Adapter, LowRank
 from pentad.execution.quant import dequantize
 from pentad.model.files.fields import Fields
+from pentad.model.files.folder_files import read_json
 from pentad.model.files.gguf import GgufFile
 from pentad.model.files.safetensors import SafetensorsFile
-from pentad.model.loading import ModelFiles, read_json
+from pentad.model.loading import ModelFiles
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PEFT: Final = re.compile(r"layers\.(\d+)\.(?:self_attn|mlp)\.(\w+?)_proj\.lora_(A|B)\.weight$")

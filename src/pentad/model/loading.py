@@ -12,12 +12,12 @@ from typing import Any, Final, Literal
 from pentad.errors import BadModelFile
 from pentad.execution.spec import ModelSpec
 from pentad.execution.weights import WeightSource
-from pentad.json_text import parse_json
 from pentad.model import embedding_recipe
 from pentad.model.embedding_recipe import EmbeddingRecipe
 from pentad.model.families import family_of
 from pentad.model.families.base import Family, bind, places, spec_of_config, spec_of_gguf
 from pentad.model.files.fields import Fields
+from pentad.model.files.folder_files import read_json, read_text, read_value
 from pentad.model.files.formats import Container
 from pentad.model.files.gguf_parts import open_gguf
 from pentad.model.files.quantized.container import opened
@@ -31,7 +31,6 @@ from pentad.model.tokenizer_gguf import from_gguf, named_token
 
 _log = logging.getLogger(__name__)
 
-MAX_JSON_BYTES: Final = 1 << 28
 END_TEXTS: Final = frozenset(
     {
         "<|im_end|>",
@@ -179,9 +178,8 @@ def _open_folder(folder: pathlib.Path, name: str) -> ModelFiles:
         settings = read_json(folder / "tokenizer_config.json")
         tokenizer = tokenizer_of(
             folder,
-            _text,
             family=config.text("model_type"),
-            added=settings.values.get("added_tokens_decoder"),
+            settings=settings.values,
             size=spec.vocab_size,
         )
         generation = read_json(folder / "generation_config.json")
@@ -236,7 +234,7 @@ def _modules(folder: pathlib.Path) -> list[Any]:
     """What `modules.json` lists of a folder of sentence embeddings; empty where there is none."""
     if not (path := folder / "modules.json").exists():
         return []
-    listed = _parsed(path)
+    listed = read_value(path)
     if not isinstance(listed, list):
         raise BadModelFile(f"{str(path)!r} is no JSON list")
     return listed
@@ -247,35 +245,6 @@ def _no_weights(folder: pathlib.Path) -> BadModelFile:
         if file.suffix in _PICKLES:
             return _pickle(file)
     return BadModelFile(f"{str(folder)!r} holds neither model.safetensors nor {INDEX_NAME}")
-
-
-def _text(path: pathlib.Path) -> str:
-    """A text file of a model folder, of a sane size. Raises BadModelFile."""
-    try:
-        if not path.is_file():
-            raise BadModelFile(f"{str(path)!r} is not a file; a model folder needs it")
-        if (size := path.stat().st_size) > MAX_JSON_BYTES:
-            raise BadModelFile(f"{str(path)!r} has {size} bytes, at most {MAX_JSON_BYTES} are read")
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise BadModelFile(f"cannot read {str(path)!r}: {error}") from error
-
-
-def read_json(path: pathlib.Path, *, required: bool = False) -> Fields:
-    """The object in a JSON file; an absent file that is not required is an empty one."""
-    if not required and not path.exists():
-        return Fields(source=str(path), values={})
-    value = _parsed(path)
-    if not isinstance(value, dict):
-        raise BadModelFile(f"{str(path)!r} is no JSON object")
-    return Fields(source=str(path), values=value)
-
-
-def _parsed(path: pathlib.Path) -> Any:
-    try:
-        return parse_json(_text(path))
-    except (ValueError, RecursionError) as error:
-        raise BadModelFile(f"{str(path)!r} is not valid JSON: {error}") from error
 
 
 def _special(settings: Fields, key: str, tokenizer: Tokenizer) -> int | None:
@@ -300,7 +269,7 @@ def _chat_template(folder: pathlib.Path, settings: Fields) -> str | None:
     """`chat_template.jinja`, else the entry of `chat_template.json` or `tokenizer_config.json`: one text, or
     several by name."""
     if (file := folder / "chat_template.jinja").exists():
-        return _text(file)
+        return read_text(file)
     beside: Any = read_json(folder / "chat_template.json").values.get("chat_template")
     if isinstance(beside, str):
         return beside

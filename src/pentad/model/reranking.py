@@ -14,7 +14,8 @@ from pentad import registry
 from pentad.errors import BadModelFile, ContextLengthExceeded, Incompatible, InvalidRequest
 from pentad.execution.native.choice import AUTO, TORCH, RunnerChoice, check_installed, choose_runner
 from pentad.execution.native.library import built, cpu_flags
-from pentad.model.loading import ModelFiles, open_model, read_json
+from pentad.model.files.folder_files import read_json
+from pentad.model.loading import ModelFiles, open_model
 from pentad.model.tokenizer import Tokenizer
 
 _NOT_NATIVE = "the native kernels compute no classifiers"

@@ -49,6 +49,7 @@ class Tokenizer:
         unknown: the token for what the vocabulary cannot express.
         size: rows of the embedding table; ids from the vocabulary up to it are padding.
         highest: the highest id of the vocabulary, where ids are not known to follow one another.
+        space_prefix: whether a text that does not begin with a control token is read behind a space.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Tokenizer:
         unknown: int | None = None,
         size: int | None = None,
         highest: int = -1,
+        space_prefix: bool = False,
     ) -> None:
         known = max(backend.get_vocab_size(with_added_tokens=True), highest + 1)
         if size is not None and size < known:
@@ -69,6 +71,7 @@ class Tokenizer:
             )
         self.backend = backend
         self.coding: Coding = coding
+        self._space_prefix = space_prefix
         self.prefix = prefix
         self.suffix = suffix
         self.unknown = unknown
@@ -108,6 +111,8 @@ class Tokenizer:
                 f"the text holds the lone surrogate U+{ord(lone[0]):04X} at character {lone.start()}",
                 hint="send valid Unicode; a surrogate stands for a character only in a pair",
             )
+        if self._space_prefix and text and not (special and text.startswith(tuple(self.special_tokens))):
+            text = " " + text
         if self._inexpressible is not None:
             text = self._inexpressible.sub("\ufffd", text)
         if not self._sliceable:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import IntEnum
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
@@ -14,11 +12,10 @@ from pentad.errors import BadModelFile
 from pentad.model.files.fields import Fields
 from pentad.model.files.gguf import GgufArray, GgufFile
 from pentad.model.tokenizer import SPACE_MARK, Coding, Tokenizer
+from pentad.model.tokenizer_pieces import Kind, Pieces, bpe, unigram
 from pentad.model.tokenizer_pre import NFC, PRE_TOKENIZERS, SPLITS, WHOLE_WORDS
 
 _KEY: Final = "tokenizer.ggml."
-MAX_HALVING_CHARS: Final = 1 << 30
-"""Characters of halves that are looked up in a vocabulary: a hundred times what published ones need."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,17 +26,6 @@ class _Vocabulary:
     fields: Fields
     tokens: list[str]
     kinds: list[int]
-
-
-class Kind(IntEnum):
-    """`tokenizer.ggml.token_type`."""
-
-    NORMAL = 1
-    UNKNOWN = 2
-    CONTROL = 3
-    USER_DEFINED = 4
-    UNUSED = 5
-    BYTE = 6
 
 
 def from_gguf(file: GgufFile, size: int | None = None) -> Tokenizer:
@@ -137,33 +123,33 @@ def _byte_level(source: _Vocabulary) -> tuple[Backend, Coding]:
 
 
 def _sentencepiece(source: _Vocabulary) -> tuple[Backend, Coding]:
-    """SentencePiece BPE: a pair's rank is the score of the token that it makes."""
-    fields, tokens, kinds = source.fields, source.tokens, source.kinds
-    scores = _scores(source)
-    vocab = {token: i for i, token in enumerate(tokens)}
-    normal = {t for t, kind in zip(tokens, kinds, strict=True) if kind in (Kind.NORMAL, Kind.USER_DEFINED)}
-    pairs = [
-        (-scores[vocab[token]], vocab[left], vocab[right]) for token, left, right in _halves(normal, fields)
-    ]
-    pairs.sort()
-    unknown = named_token(fields, "unknown_token_id", len(tokens))
-    unknown_text = None if unknown is None else tokens[unknown]
-    model = models.BPE(
-        vocab=vocab,
-        merges=[(tokens[left], tokens[right]) for _, left, right in pairs],
-        byte_fallback=Kind.BYTE in kinds,
-        unk_token=unknown_text,
-        fuse_unk=True,
+    unknown = named_token(source.fields, "unknown_token_id", len(source.tokens))
+    return bpe(_pieces(source, unknown)), "sentencepiece"
+
+
+def _unigram(source: _Vocabulary) -> tuple[Backend, Coding]:
+    unknown = named_token(source.fields, "unknown_token_id", len(source.tokens))
+    if unknown is None and Kind.UNKNOWN in source.kinds:
+        unknown = source.kinds.index(Kind.UNKNOWN)
+    charsmap = source.file.metadata.get(_KEY + "precompiled_charsmap")
+    found = source.file.values(charsmap) if isinstance(charsmap, GgufArray) and charsmap.count else ()
+    pieces = replace(
+        _pieces(source, unknown),
+        charsmap=bytes(value & 0xFF for value in found),
+        joins_spaces=source.fields.flag(_KEY + "remove_extra_whitespaces", True),
     )
-    backend = Backend(model)
-    steps: list[Any] = [normalizers.Replace(" ", SPACE_MARK)]
-    if fields.flag(_KEY + "add_space_prefix", True):
-        steps.insert(0, normalizers.Prepend(SPACE_MARK))
-    backend.normalizer = normalizers.Sequence(steps)
-    backend.decoder = decoders.Sequence(
-        [decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
+    return unigram(pieces), "sentencepiece"
+
+
+def _pieces(source: _Vocabulary, unknown: int | None) -> Pieces:
+    return Pieces(
+        source=source.fields.source,
+        tokens=source.tokens,
+        scores=_scores(source),
+        kinds=source.kinds,
+        unknown=unknown,
+        prefix="parts" if source.fields.flag(_KEY + "add_space_prefix", True) else "none",
     )
-    return backend, "sentencepiece"
 
 
 def _scores(source: _Vocabulary) -> list[float]:
@@ -171,54 +157,6 @@ def _scores(source: _Vocabulary) -> list[float]:
     if not isinstance(array, GgufArray) or array.count != count or array.kind != 6:
         source.fields.fail(_KEY + "scores", f"must be {count} numbers, one per token")
     return source.file.values(array)
-
-
-def _unigram(source: _Vocabulary) -> tuple[Backend, Coding]:
-    """SentencePiece unigram: the pieces whose scores add up to the most."""
-    fields, tokens, kinds = source.fields, source.tokens, source.kinds
-    unknown = named_token(fields, "unknown_token_id", len(tokens))
-    found = [i for i, kind in enumerate(kinds) if kind == Kind.UNKNOWN] if unknown is None else [unknown]
-    if not found:
-        fields.fail(_KEY + "unknown_token_id", "must name the token for what the vocabulary lacks")
-    backend = Backend(
-        models.Unigram(
-            vocab=list(zip(tokens, _scores(source), strict=True)),
-            unk_id=found[0],
-            byte_fallback=Kind.BYTE in kinds,
-        )
-    )
-    steps: list[Any] = []
-    charsmap = source.file.metadata.get(_KEY + "precompiled_charsmap")
-    if isinstance(charsmap, GgufArray) and charsmap.count:
-        steps.append(normalizers.Precompiled(bytes(value & 0xFF for value in source.file.values(charsmap))))
-    if fields.flag(_KEY + "remove_extra_whitespaces", True):
-        steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
-    if steps:
-        backend.normalizer = normalizers.Sequence(steps)
-    prepend = "always" if fields.flag(_KEY + "add_space_prefix", True) else "never"
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE_MARK, prepend_scheme=prepend)
-    backend.decoder = decoders.Sequence(
-        [decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
-    )
-    return backend, "sentencepiece"
-
-
-def _halves(normal: set[str], fields: Fields) -> Iterator[tuple[str, str, str]]:
-    """Every token that two tokens make together, with the two.
-
-    Cost: a token is cut only where both halves have the length of some token.
-    """
-    lengths = {len(token) for token in normal}
-    ordered = sorted(lengths)
-    left_chars = MAX_HALVING_CHARS
-    for token in normal:
-        cuts = [i for i in ordered if i < len(token) and len(token) - i in lengths]
-        left_chars -= len(token) * len(cuts)
-        if left_chars < 0:
-            fields.fail(_KEY + "tokens", f"holds too many long tokens, one of {len(token)} characters")
-        for i in cuts:
-            if (left := token[:i]) in normal and (right := token[i:]) in normal:
-                yield token, left, right
 
 
 def _wordpiece(source: _Vocabulary) -> tuple[Backend, Coding]:

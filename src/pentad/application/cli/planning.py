@@ -35,7 +35,7 @@ def describe(model: str, settings: Settings) -> Described:
     if path.suffix == ".json" and path.is_file():
         from pentad.model.families import family_of
         from pentad.model.families.base import spec_of_config
-        from pentad.model.loading import read_json
+        from pentad.model.files.folder_files import read_json
 
         config = read_json(path, required=True)
         family = family_of(config.text("model_type"), config.source)
