@@ -45,6 +45,7 @@ _ABOUT = {
     "fp8": "E4M3 with a scale of the tensor, of each row, or of blocks (`weight_block_size`, DeepSeek), "
     "becomes FP8; E5M2, becomes F32",
     "fbgemm_fp8": "E4M3 with a scale of each row",
+    "mxfp4": "stacks of experts' matrices (gpt-oss), stays MXFP4",
     "bitsandbytes": "NF4, its scales quantized or not, and int8; becomes NF4 and INT8",
 }
 _TAIL = """

@@ -267,6 +267,8 @@ _TABLE: dict[str, dict[str, str]] = {
         "ernie4_5_moe": "pentad.model.families.ernie_moe:FAMILY",
         "ernie4_5-moe": "pentad.model.families.ernie_moe:FAMILY",
         "mixtral": "pentad.model.families.mixtral:FAMILY",
+        "gpt_oss": "pentad.model.families.gpt_oss:FAMILY",
+        "gpt-oss": "pentad.model.families.gpt_oss:FAMILY",
         "qwen2_moe": "pentad.model.families.qwen_moe:QWEN2",
         "qwen2moe": "pentad.model.families.qwen_moe:QWEN2",
         "qwen3_moe": "pentad.model.families.qwen_moe:QWEN3",

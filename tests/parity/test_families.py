@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from family_cases import CASES
+import family_cases
+import recent_cases
 from family_files import Gguf, V, tiny_model, write_folder, write_gguf
 from native_support import HERE, divergence
 from pentad.execution.native.runner import NativeRunner
@@ -19,6 +20,7 @@ from pentad.execution.torch.runner import TorchRunner
 from pentad.model.loading import ModelFiles, open_model
 from ragged_batches import check_cut_sequences, check_mixed_step, ragged
 
+CASES = {**family_cases.CASES, **recent_cases.CASES}
 TOLERANCE = 1e-3
 NATIVE_DIVERGENCE = 0.02
 """In nats, on average of the tokens: the native kernels multiply in 8 bits. A wrong mapping is far above."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 import model_fixtures as make
 from pentad.errors import BadModelFile
@@ -252,6 +253,26 @@ def test_numbers_equal_the_published_formula(case: str, tmp_path: pathlib.Path) 
     given = given_whole(tensor)
     assert given.size * 8 >= ROWS * COLUMNS * 4.5
     assert FORMS[tensor.format].given in ("Q4_0", "Q4_1", "Q8_0", "nf4", "F32")
+
+
+def test_stacks_in_mxfp4_are_those_of_gguf_files_code_by_code(tmp_path: pathlib.Path) -> None:
+    """The order of codes by transformers; whole and matrix by matrix."""
+    codes = RNG.integers(0, 256, (3, ROWS, COLUMNS // 32, 16), np.uint8)
+    scales = RNG.integers(0, 250, codes.shape[:-1], np.uint8)
+    arrays: Arrays = {"x.proj_blocks": ("U8", codes), "x.proj_scales": ("U8", scales)}
+    container = opened(write(tmp_path, arrays), config("mxfp4", modules_to_not_convert=["lm_head"]))
+    tensor = container.tensor("x.proj.weight")
+    assert set(container.tensors) == {"x.proj.weight"}
+    assert (tensor.format, tensor.shape) == ("MXFP4", (3, ROWS, COLUMNS))
+    expected = convert_moe_packed_tensors(
+        torch.from_numpy(codes), torch.from_numpy(scales), dtype=torch.float32
+    ).transpose(1, 2)
+    np.testing.assert_array_equal(dequantize(tensor), expected.numpy())
+    for part, one in zip(tensor.slices(), expected.numpy(), strict=True):
+        np.testing.assert_array_equal(dequantize(part), one)
+    arrays["x.proj_scales"] = ("U8", scales[:, :1])
+    with pytest.raises(BadModelFile, match=r"'x\.proj_scales' has shape"):
+        opened(write(tmp_path, arrays), config("mxfp4"))
 
 
 def test_two_files_of_a_matrix_are_one(tmp_path: pathlib.Path) -> None:

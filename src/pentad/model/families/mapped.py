@@ -14,12 +14,14 @@ from pentad.execution.quant import dequantize, stored_bytes
 from pentad.execution.quantize import encode
 from pentad.execution.spec import ModelSpec
 from pentad.execution.weights import MadeTensor, StoredTensor, TensorFormat
-from pentad.model.families.places import Array, Site, Step, Transposed
+from pentad.model.families.places import Array, Rows, Site, Step, Transposed
 from pentad.model.files.formats import Container
 
 Bytes = npt.NDArray[np.uint8]
 _ELEMENTS: Mapping[str, type[np.generic]] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 """Formats whose numbers are elements of an array; of BF16 as bits."""
+_STACK = 3
+"""Axes of a stack of matrices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +88,22 @@ def _made(name: str, bound: Bound, part: StoredTensor, format: TensorFormat) -> 
         whole = np.ascontiguousarray(_through(bound, _array(part, format)))
         return whole.reshape(-1).view(np.uint8)
 
-    return MadeTensor(name=name, format=format, shape=bound.shape, make=make, origins=part.origins)
+    return MadeTensor(
+        name=name,
+        format=format,
+        shape=bound.shape,
+        make=make,
+        origins=part.origins,
+        members=_members(name, bound, part, format),
+    )
+
+
+def _members(name: str, bound: Bound, part: StoredTensor, format: TensorFormat) -> tuple[StoredTensor, ...]:
+    """The matrices of a stack, where each can be made without the others."""
+    if len(bound.shape) != _STACK or not all(isinstance(step, Rows | Transposed) for step in bound.steps):
+        return ()
+    one = dataclasses.replace(bound, shape=bound.shape[1:])
+    return tuple(_made(f"{name}[{i}]", one, each, format) for i, each in enumerate(part.slices()))
 
 
 def _stacked(name: str, bound: Bound, parts: Sequence[StoredTensor], format: TensorFormat) -> StoredTensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -77,13 +78,15 @@ class Members:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matrix:
-    """A matrix that some tensors make up."""
+    """A matrix that some tensors make up, or a stack of matrices."""
 
-    shape: tuple[int, int]
-    """[out, in]"""
+    shape: tuple[int, ...]
+    """[out, in], of a stack [X, out, in]."""
     format: TensorFormat
     make: Callable[[], Bytes]
     """Its bytes in that format; raises BadModelFile for members that contradict each other."""
+    part: Callable[[int], Bytes] | None = None
+    """Of a stack: the bytes of one matrix of it."""
 
 
 class Method(Protocol):
@@ -120,5 +123,24 @@ def dense(values: Floats) -> Bytes:
 
 
 def stored(name: str, matrix: Matrix, origins: tuple[Bytes, ...]) -> StoredTensor:
-    """The matrix as a tensor."""
-    return MadeTensor(name=name, format=matrix.format, shape=matrix.shape, make=matrix.make, origins=origins)
+    """The matrix as a tensor, a stack as one whose matrices are made one by one."""
+    part, members = matrix.part, ()
+    if part is not None:
+        members = tuple(
+            MadeTensor(
+                name=f"{name}[{i}]",
+                format=matrix.format,
+                shape=matrix.shape[1:],
+                make=partial(part, i),
+                origins=origins,
+            )
+            for i in range(matrix.shape[0])
+        )
+    return MadeTensor(
+        name=name,
+        format=matrix.format,
+        shape=matrix.shape,
+        make=matrix.make,
+        origins=origins,
+        members=members,
+    )

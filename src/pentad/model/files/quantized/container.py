@@ -16,6 +16,7 @@ from pentad.model.files.quantized.awq import Awq
 from pentad.model.files.quantized.base import Matrix, Members, Method, stored
 from pentad.model.files.quantized.floats8 import Floats8
 from pentad.model.files.quantized.gptq import Gptq
+from pentad.model.files.quantized.mxfp4 import Mxfp4
 from pentad.model.files.safetensors import SafetensorsFolder
 
 METHODS: Final[Mapping[str, Callable[[Fields], Method]]] = MappingProxyType(
@@ -25,6 +26,7 @@ METHODS: Final[Mapping[str, Callable[[Fields], Method]]] = MappingProxyType(
         "compressed-tensors": compressed.from_config,
         "fp8": Floats8.from_config,
         "fbgemm_fp8": Floats8.from_config,
+        "mxfp4": Mxfp4.from_config,
         "bitsandbytes": bitsandbytes.from_config,
     }
 )

@@ -1,0 +1,121 @@
+"""Cases of families with experts and other blocks of recent years, as family_cases.py has the older ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from family_files import SIZES, Arrays, Case, Gguf
+
+Config = dict[str, Any]
+State = dict[str, np.ndarray]
+
+FP4 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
+"""Magnitudes of the eight codes of a sign."""
+
+
+def _exponents(shape: tuple[int, ...]) -> np.ndarray:
+    """[..., in / 32] of a matrix [..., in]: two steps that take turns."""
+    return np.broadcast_to(np.arange(shape[-1] // 32) % 2 - 3, (*shape[:-1], shape[-1] // 32))
+
+
+def _codes(matrix: np.ndarray) -> np.ndarray:
+    """[..., in] codes of the nearest numbers that MXFP4 has at those steps."""
+    scaled = matrix / np.repeat(2.0 ** _exponents(matrix.shape), 32, axis=-1)
+    nearest = np.abs(np.abs(scaled)[..., None] - FP4).argmin(-1)
+    return (nearest + 8 * (scaled < 0)).astype(np.uint8)
+
+
+def in_fp4(model: Any) -> None:
+    """Experts whose matrices MXFP4 holds exactly."""
+    for layer in model.model.layers:
+        for part in (layer.mlp.experts.gate_up_proj, layer.mlp.experts.down_proj):
+            matrix = part.detach().transpose(1, 2).contiguous().numpy()
+            codes, steps = _codes(matrix), np.repeat(2.0 ** _exponents(matrix.shape), 32, axis=-1)
+            rounded = (np.where(codes >= 8, -1, 1) * FP4[codes & 7] * steps).astype(np.float32)
+            with torch.no_grad():
+                part.copy_(torch.from_numpy(rounded).transpose(1, 2))
+
+
+def packed_in_fp4(config: Config, state: State) -> tuple[Config, State]:
+    """Experts' matrices as the release holds them: blocks of codes and their exponents."""
+    found = {}
+    for name, value in state.items():
+        if not name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+            found[name] = value
+            continue
+        matrix = value.swapaxes(1, 2)
+        pairs = _codes(matrix).reshape(*matrix.shape[:-1], -1, 16, 2)
+        found[name + "_blocks"] = pairs[..., 0] | pairs[..., 1] << 4
+        found[name + "_scales"] = (_exponents(matrix.shape) + 127).astype(np.uint8)
+    stored = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"]}
+    return {**config, "quantization_config": stored}, found
+
+
+def apart(config: Any, state: Arrays) -> State:
+    """gpt-oss as its converter writes it: gate and up as stacks of their own, sinks as weights."""
+    found = {}
+    for name, value in state.items():
+        stem, _, kind = name.rpartition(".")
+        if kind == "sinks":
+            found[name + ".weight"] = value
+        elif kind == "gate_up_proj":
+            found[f"{stem}.gate_proj.weight"] = value[..., ::2].swapaxes(1, 2)
+            found[f"{stem}.up_proj.weight"] = value[..., 1::2].swapaxes(1, 2)
+        elif kind == "gate_up_proj_bias":
+            found[f"{stem}.gate_proj.bias"] = value[..., ::2]
+            found[f"{stem}.up_proj.bias"] = value[..., 1::2]
+        elif kind == "down_proj_bias":
+            found[f"{stem}.down_proj.bias"] = value
+        elif name.endswith("experts.down_proj"):
+            found[f"{name}.weight"] = value.swapaxes(1, 2)
+        else:
+            found[name] = value
+    return found
+
+
+GPT_OSS: Config = {
+    **SIZES,
+    "num_local_experts": 5,
+    "num_experts_per_tok": 2,
+    "sliding_window": 24,
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "truncate": False,
+        "original_max_position_embeddings": 64,
+        "rope_theta": 150_000.0,
+    },
+}
+
+CASES: Mapping[str, Case] = {
+    "gpt-oss": Case(
+        kind="gpt_oss",
+        config=GPT_OSS,
+        gguf=Gguf(
+            arch="gpt-oss",
+            convert=apart,
+            keys={
+                "attention.sliding_window": 24,
+                "expert_count": 5,
+                "expert_used_count": 2,
+                "expert_feed_forward_length": 96,
+                "rope.scaling.type": "yarn",
+                "rope.scaling.factor": 4.0,
+                "rope.scaling.original_context_length": 64,
+            },
+        ),
+    ),
+    "gpt-oss-mxfp4": Case(
+        kind="gpt_oss",
+        config=GPT_OSS,
+        prepare=in_fp4,
+        relaid=packed_in_fp4,
+        gguf="its files are tried in the other form",
+    ),
+}
