@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from family_files import SIZES, Arrays, Case, Gguf
+from family_files import NARROW, SIZES, Arrays, Case, D, Gguf
 
 Config = dict[str, Any]
 State = dict[str, np.ndarray]
@@ -93,6 +93,32 @@ GPT_OSS: Config = {
     },
 }
 
+LLAMA4: Config = {
+    **SIZES,
+    "num_hidden_layers": 5,
+    "intermediate_size_mlp": 128,
+    "num_local_experts": 4,
+    "interleave_moe_layer_step": 2,
+    "attention_chunk_size": 24,
+    "floor_scale": 16,
+}
+
+
+def llama4_apart(config: Any, state: Arrays) -> State:
+    """Llama 4 as its converter writes it: gate and up as stacks of their own."""
+    found = {}
+    for name, value in state.items():
+        stem, _, kind = name.rpartition(".")
+        if kind == "gate_up_proj":
+            for part, half in zip(("gate", "up"), np.split(value.swapaxes(1, 2), 2, axis=1), strict=True):
+                found[f"{stem}.{part}_proj.weight"] = half
+        elif name.endswith("experts.down_proj"):
+            found[f"{name}.weight"] = value.swapaxes(1, 2)
+        else:
+            found[name] = value
+    return found
+
+
 CASES: Mapping[str, Case] = {
     "gpt-oss": Case(
         kind="gpt_oss",
@@ -117,5 +143,97 @@ CASES: Mapping[str, Case] = {
         prepare=in_fp4,
         relaid=packed_in_fp4,
         gguf="its files are tried in the other form",
+    ),
+    "llama4": Case(
+        kind="llama4_text",
+        config=LLAMA4,
+        gguf=Gguf(
+            arch="llama4",
+            convert=llama4_apart,
+            keys={
+                "feed_forward_length": 128,
+                "attention.sliding_window": 24,
+                "attention.temperature_length": 16,
+                "expert_count": 4,
+                "expert_used_count": 1,
+                "expert_feed_forward_length": 96,
+                "interleave_moe_layer_step": 2,
+            },
+        ),
+    ),
+    "llama4-without-norms": Case(
+        kind="llama4_text",
+        config=LLAMA4
+        | {"use_qk_norm": False, "attn_temperature_tuning": False, "interleave_moe_layer_step": 1},
+        gguf="its files tell this form by their 128 experts",
+    ),
+    "ministral3": Case(
+        kind="ministral3",
+        config=SIZES
+        | {
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 1e6,
+                "factor": 4.0,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+                "mscale": 1.0,
+                "mscale_all_dim": 1.0,
+                "original_max_position_embeddings": 16,
+                "llama_4_scaling_beta": 0.1,
+            },
+        },
+        gguf="its files are of the architecture mistral3",
+    ),
+    "phimoe": Case(
+        kind="phimoe",
+        config=NARROW | {"num_local_experts": 6, "attention_bias": True, "lm_head_bias": True},
+        gguf="llama.cpp weighs its experts by another rule",
+    ),
+    "phimoe-longrope": Case(
+        kind="phimoe",
+        config=NARROW
+        | {
+            "num_local_experts": 6,
+            "router_jitter_noise": 0.2,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 1e4,
+                "short_factor": [1.0 + i / 16 for i in range(D // 2)],
+                "long_factor": [1.5 + i / 4 for i in range(D // 2)],
+                "short_mscale": 1.2,
+                "long_mscale": 1.3,
+                "original_max_position_embeddings": 256,
+            },
+            "original_max_position_embeddings": 256,
+        },
+        gguf="as the other form",
+    ),
+    "hunyuan-moe": Case(
+        kind="hunyuan_v1_moe",
+        config=SIZES
+        | {"num_experts": 5, "moe_topk": 2, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+        gguf="its GGUF files are not tried",
+    ),
+    "minicpm3": Case(
+        kind="minicpm3",
+        config=NARROW
+        | {
+            "num_key_value_heads": 4,
+            "kv_lora_rank": 32,
+            "q_lora_rank": 48,
+            "qk_nope_head_dim": 24,
+            "qk_rope_head_dim": 16,
+            "v_head_dim": 32,
+            "dim_model_base": 64,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 1e4,
+                "short_factor": [1.0 + i / 16 for i in range(8)],
+                "long_factor": [1.5 + i / 4 for i in range(8)],
+                "original_max_position_embeddings": 256,
+            },
+        },
+        gguf="its GGUF files are not tried",
     ),
 }

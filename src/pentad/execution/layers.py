@@ -54,8 +54,12 @@ class Experts:
     """All shared experts as one, their widths added up."""
     shared_gate: bool = False
     """The shared part is weighed by sigmoid(w x) (Qwen2-MoE)."""
-    scores: Literal["softmax", "sigmoid", "softmax_chosen"] = "softmax"
-    """How router scores become weights; `softmax_chosen`: over the chosen ones alone."""
+    scores: Literal["softmax", "sigmoid", "softmax_chosen", "one_by_one"] = "softmax"
+    """How router scores become weights; `softmax_chosen`: over the chosen ones alone. `one_by_one`: the best
+    one's weight is its share in a softmax over those that nearly equal it, then the same without it
+    (Phi-3.5-MoE; Liu et al. 2024)."""
+    rivals_within: float = 0.0
+    """Of `one_by_one`: how much of the larger of both scores' sizes a rival's may lack."""
     normalised: bool = False
     """Whether the weights of the chosen ones are brought to a sum of 1."""
     router_bias: Literal["scores", "choice"] | None = None
@@ -178,5 +182,6 @@ class Block:
 
     @property
     def window(self) -> int | None:
-        """How many tokens its attention sees; None: all."""
-        return None if self.mixer is None else self.mixer.window
+        """How many tokens its attention sees at most; None: all."""
+        chunk = self.mixer.chunk if isinstance(self.mixer, Attention) else None
+        return None if self.mixer is None else self.mixer.window or chunk

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from pentad.execution.positions import Alibi, Rope, Rotary
+from pentad.execution.positions import Alibi, Growth, Rope, Rotary, Sight
 from pentad.execution.recurrences import Recurrent as Recurrent
 from pentad.execution.recurrences import ShortConvolution as ShortConvolution
 from pentad.execution.shapes import Shape as Shape
@@ -61,7 +61,11 @@ class Attention:
     head_dim: int
     window: int | None = None
     """How many tokens are seen, the own one included; None: all."""
+    chunk: int | None = None
+    """Tokens of the chunks that a text is cut into, none of which sees another; None: it is not (Llama 4)."""
     positions: Rotary = None
+    growth: Growth | None = None
+    """How queries grow with their position."""
     qkv_bias: bool = False
     out_bias: bool = False
     key_bias: bool = True
@@ -72,7 +76,7 @@ class Attention:
     qk_norm_kind: Literal["rms", "layer"] = "rms"
     """A layer norm here has no shift."""
     qk_norm_last: bool = False
-    """Whether they stand behind the rotation (Hunyuan)."""
+    """Whether they stand behind the rotation (Hunyuan, Llama 4)."""
     qkv_clip: float | None = None
     """Queries, keys and values are cut at plus and minus this (MPT)."""
     scale: float | None = None
@@ -87,8 +91,7 @@ class Attention:
     def __post_init__(self) -> None:
         for name in ("heads", "kv_heads", "head_dim"):
             at_least_one(name, getattr(self, name))
-        if self.window is not None:
-            at_least_one("window", self.window)
+        assert self.sight  # it checks itself
         if self.heads % self.kv_heads:
             raise ValueError(f"{self.heads} query heads do not share {self.kv_heads} key/value heads evenly")
 
@@ -98,6 +101,11 @@ class Attention:
         if self.kv_heads == self.heads:
             return "mha"
         return "mqa" if self.kv_heads == 1 else "gqa"
+
+    @property
+    def sight(self) -> Sight:
+        """How far back a token sees."""
+        return Sight(self.window, self.chunk)
 
     @property
     def plain_scores(self) -> bool:

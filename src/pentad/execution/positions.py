@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Indices = TypeVar("Indices", bound=npt.NDArray[np.integer])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +54,56 @@ class Alibi:
     """Factor of the slopes: 1 / sqrt(head size) where they are added in front of that scaling (Falcon)."""
     most: float = 8.0
     """Binary logarithm of one over the smallest slope."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Growth:
+    """Queries at position p are multiplied by 1 + weight * log(1 + floor((p + offset) / period)).
+
+    Llama 4 counts from 1, Ministral 3 from 0. Source: Nakanishi 2025, whose logarithm it cuts into steps.
+    """
+
+    weight: float
+    period: int
+    offset: int = 0
+
+    def __post_init__(self) -> None:
+        if self.period < 1:
+            raise ValueError(f"queries cannot grow every {self.period} tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """How far back a token sees.
+
+    |0 ......... first | first ........ position |
+        not seen         seen: `window` tokens, or those of the token's own chunk
+    """
+
+    window: int | None = None
+    """So many tokens, the own one included; None: all."""
+    chunk: int | None = None
+    """The text is cut into chunks of so many tokens, none of which sees another; None: it is not."""
+
+    def __post_init__(self) -> None:
+        if self.window is not None and self.chunk is not None:
+            raise ValueError("a layer has a window or chunks, not both")
+        if min(self.window or 1, self.chunk or 1) < 1:
+            raise ValueError(f"window {self.window} and chunk {self.chunk} must be at least 1")
+
+    @property
+    def limited(self) -> bool:
+        """Whether anything is not seen."""
+        return self.window is not None or self.chunk is not None
+
+    def first(self, positions: Indices) -> Indices:
+        """The first position that is seen from each of these."""
+        found = np.zeros_like(positions)
+        if self.window is not None:
+            found = np.maximum(positions + 1 - self.window, 0)
+        elif self.chunk is not None:
+            found = positions // self.chunk * self.chunk
+        return found.astype(positions.dtype)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,7 +113,7 @@ class ModelSpec:
     towers: tuple[Stack, ...] = ()
     """What makes embeddings of images or sound, which stand among those of tokens."""
     windows: tuple[int | None, ...] = field(init=False, repr=False, compare=False)
-    """How many tokens each layer sees; None: all."""
+    """How many tokens each layer sees at most; None: all."""
     _attention: Attention | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -203,7 +203,9 @@ class ModelSpec:
 
     @property
     def narrowest_window(self) -> int | None:
-        """The smallest of them; None where every layer sees all."""
+        """The smallest of them; None where every layer sees all. At the start of a chunk one is seen."""
+        if any(isinstance(block.mixer, Attention) and block.mixer.chunk for block in self.blocks):
+            return 1
         return min((w for w in self.windows if w is not None), default=None)
 
     @property

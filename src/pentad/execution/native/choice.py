@@ -11,7 +11,7 @@ from pentad.errors import Incompatible, UnknownName
 from pentad.execution.layers import Experts
 from pentad.execution.native.forms import FORMS
 from pentad.execution.native.library import NEEDS, usable
-from pentad.execution.native.structs import ACTIVATIONS
+from pentad.execution.native.structs import ACTIVATIONS, EXPERT_SCORES
 from pentad.execution.spec import Attention, Block, FeedForward, ModelSpec, Rope
 from pentad.execution.support import first_unsupported, unsupported_parts
 from pentad.execution.weights import WeightSource
@@ -88,6 +88,10 @@ def _layer_limits(block: Block) -> Iterator[str]:
         yield "it normalises queries and keys by scales of each head, layer norms or behind the rotation"
     if mixer.qkv_clip is not None:
         yield "it cuts queries, keys and values"
+    if mixer.chunk is not None:
+        yield "it attends within chunks"
+    if mixer.growth is not None:
+        yield "its queries grow with their position"
     if block.shared_norm and block.placement != "pre":
         yield "one norm serves both parts, and stands behind one of them"
     if isinstance(inner, Experts):
@@ -104,6 +108,8 @@ def _inner_limits(part: str, inner: FeedForward) -> Iterator[str]:
 
 
 def _expert_limits(experts: Experts) -> Iterator[str]:
+    if experts.scores not in EXPERT_SCORES:
+        yield "it chooses experts one by one"
     yield from _inner_limits("expert", experts.expert)
     if experts.shared is not None and replace(experts.shared, width=1) != replace(experts.expert, width=1):
         yield "its shared experts are of another kind than the routed ones"

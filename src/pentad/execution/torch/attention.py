@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from pentad.execution.batch import RaggedBatch
+from pentad.execution.positions import Sight
 from pentad.execution.spec import Attention, ModelSpec
 from pentad.execution.torch.cache import KVCache
 from pentad.execution.torch.decode import DecodeKernel
@@ -49,15 +50,16 @@ class PagedAttention:
         self._slots = torch.from_numpy(batch.slots).to(cache.device, torch.int64)
         self._tokens = len(batch.token_ids)
         self._windows = spec.windows
+        self._sights = sights(spec)
         self._batch = batch
         self._states = StateStep(store, batch, cache.device) if store else None
-        self._groups: dict[int | None, tuple[Group, ...]] = {}
+        self._groups: dict[Sight, tuple[Group, ...]] = {}
 
     def __call__(self, layer: int, heads: torch.Tensor) -> torch.Tensor:
         """Context [N, H D] of heads [N, H + 2K, D]."""
         mixer = attention(self._spec, layer)
         self._cache.write(layer, self._slots, heads[:, mixer.heads :])
-        groups = self._grouped(self._windows[layer])
+        groups = self._grouped(self._sights[layer])
         if len(groups) == 1:
             return self._attend(groups[0], layer, mixer, heads)
         context = heads.new_empty(self._tokens, mixer.heads * mixer.head_dim)
@@ -76,18 +78,18 @@ class PagedAttention:
         self._cache.write(layer, self._slots, heads.rows)
         record = heads.record
         context = heads.queries.new_empty(self._tokens, record.heads * record.value_dim)
-        for group in self._grouped(None):
+        for group in self._grouped(Sight()):
             keys, _ = self._cache.read(layer, group.blocks, group.sequences, group.length)
             causal = not group.single
             context[group.rows] = heads.attend(group.rows, keys[:, 0], group.mask, causal=causal)
         return context
 
-    def _grouped(self, window: int | None) -> tuple[Group, ...]:
-        """The groups of layers with that window, made when the first such layer comes."""
-        if window not in self._groups:
+    def _grouped(self, sight: Sight) -> tuple[Group, ...]:
+        """The groups of layers that see so far, made when the first such layer comes."""
+        if sight not in self._groups:
             fused = self._kernel is not None
-            self._groups[window] = tuple(groups_of(self._batch, self._cache, window, fused=fused))
-        return self._groups[window]
+            self._groups[sight] = tuple(groups_of(self._batch, self._cache, sight, fused=fused))
+        return self._groups[sight]
 
     def _attend(self, group: Group, layer: int, mixer: Attention, heads: torch.Tensor) -> torch.Tensor:
         queries = heads[group.rows, : mixer.heads]
@@ -134,7 +136,7 @@ class TextAttention:
     def __init__(self, spec: ModelSpec, lengths: Sequence[int], rules: Rules | None = None) -> None:
         self._spec = spec
         self._rules = rules
-        self._windows = spec.windows
+        self._sights = sights(spec)
         self._runs: list[tuple[int, int, int]] = []
         start = 0
         for length in lengths:
@@ -171,8 +173,8 @@ class TextAttention:
         return over_texts(self._runs, heads, causal=self._spec.causal)
 
     def _mask(self, layer: int, length: int, like: torch.Tensor) -> torch.Tensor | None:
-        window = self._windows[layer]
-        if not self._spec.causal and window is None:
+        sight = self._sights[layer]
+        if not self._spec.causal and not sight.limited:
             return None
         at = torch.arange(length, device=like.device)
         distance = at[:, None] - at
@@ -181,11 +183,19 @@ class TextAttention:
         else:  # a window reaches as far to either side
             distance = distance.abs()
             hidden = torch.zeros_like(distance, dtype=torch.bool)
-        if window is not None:
-            hidden = hidden | (distance >= window)
+        if sight.window is not None:
+            hidden = hidden | (distance >= sight.window)
+        if sight.chunk is not None:
+            hidden = hidden | (at[:, None] // sight.chunk != at // sight.chunk)
         return torch.zeros(length, length, dtype=like.dtype, device=like.device).masked_fill_(
             hidden, -torch.inf
         )
+
+
+def sights(spec: ModelSpec) -> tuple[Sight, ...]:
+    """How far back each layer sees."""
+    mixers = (block.mixer for block in spec.blocks)
+    return tuple(mixer.sight if isinstance(mixer, Attention) else Sight() for mixer in mixers)
 
 
 def attention(spec: ModelSpec, layer: int) -> Attention:

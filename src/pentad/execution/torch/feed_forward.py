@@ -105,6 +105,8 @@ def route(
         choice_bias: [X], added for the choice alone.
     """
     match record.scores:
+        case "one_by_one":
+            return _one_by_one(record, scores)
         case "softmax":
             given = torch.softmax(scores, -1)
         case "sigmoid":
@@ -121,6 +123,18 @@ def route(
     if record.normalised:
         weights = weights / weights.sum(-1, keepdim=True)
     return chosen, weights * record.weight_scale
+
+
+def _one_by_one(record: Experts, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The experts of each row [N, k] and their weights, the best first."""
+    left, chosen, weights = scores, [], []
+    for _ in range(record.per_token):
+        best, index = left.max(-1, keepdim=True)
+        far = (best - scores) / torch.maximum(scores.abs(), best) > record.rivals_within
+        weights.append(left.masked_fill(far, -torch.inf).softmax(-1).gather(-1, index))
+        chosen.append(index)
+        left = left.scatter(-1, index, -torch.inf)
+    return torch.cat(chosen, -1), torch.cat(weights, -1) * record.weight_scale
 
 
 def _in_chosen_groups(record: Experts, ranked: torch.Tensor) -> torch.Tensor:

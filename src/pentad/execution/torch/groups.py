@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from pentad.execution.batch import Int32, RaggedBatch
+from pentad.execution.positions import Sight
 from pentad.execution.torch.cache import KVCache, Rows
 from pentad.execution.torch.decode import DecodeRows, table_columns
 from pentad.execution.torch.trees import chunk_lengths, see_branches, tree_slots
@@ -45,25 +46,24 @@ class Group:
     """For the fused kernel, which then stands in for `blocks`, `length` and `mask`."""
 
 
-def groups_of(batch: RaggedBatch, cache: KVCache, window: int | None, *, fused: bool) -> Iterator[Group]:
+def groups_of(batch: RaggedBatch, cache: KVCache, sight: Sight, *, fused: bool) -> Iterator[Group]:
     """The step's sequences in the groups that are computed together."""
     counts = chunk_lengths(batch)
     singles = np.flatnonzero(counts == 1)
     if fused and len(singles):
         yield _fused_group(batch, cache, singles)
-    for members in () if fused else _similar(singles, batch.context_lens, window):
-        yield _single_group(batch, cache, window, members)
+    for members in () if fused else _similar(singles, batch.context_lens, sight):
+        yield _single_group(batch, cache, sight, members)
     for i in np.flatnonzero(counts > 1):
-        yield _chunk_group(batch, cache, window, int(i))
+        yield _chunk_group(batch, cache, sight, int(i))
 
 
-def _similar(sequences: Indices, context_lens: Int32, window: int | None) -> Iterator[Indices]:
+def _similar(sequences: Indices, context_lens: Int32, sight: Sight) -> Iterator[Indices]:
     """Splits sequences so that padding to the longest of a part at most doubles a long context."""
     if not len(sequences):
         return
     lengths = context_lens[sequences]
-    if window is not None:
-        lengths = np.minimum(lengths, window)
+    lengths = lengths - sight.first(lengths - 1)
     if lengths.max() <= max(_PADDING_RATIO * lengths.min(), _PADDING_FLOOR_TOKENS):
         yield sequences
         return
@@ -102,11 +102,11 @@ def _member_rows(batch: RaggedBatch, cache: KVCache, members: Indices) -> Rows:
     return torch.from_numpy(batch.starts[members].astype(np.int64)).to(cache.device)
 
 
-def _single_group(batch: RaggedBatch, cache: KVCache, window: int | None, members: Indices) -> Group:
+def _single_group(batch: RaggedBatch, cache: KVCache, sight: Sight, members: Indices) -> Group:
     """Sequences with one new token: padded to the longest, what is not theirs masked."""
     size = cache.block_size
     lens = batch.context_lens[members]
-    first_seen = np.zeros_like(lens) if window is None else np.maximum(lens - window, 0)
+    first_seen = sight.first(lens - 1)
     first_block = first_seen // size
     length = int((lens - first_block * size).max())
     columns = first_block[:, None] + np.arange(-(-length // size))
@@ -130,19 +130,20 @@ def _single_group(batch: RaggedBatch, cache: KVCache, window: int | None, member
     )
 
 
-def _chunk_group(batch: RaggedBatch, cache: KVCache, window: int | None, i: int) -> Group:
+def _chunk_group(batch: RaggedBatch, cache: KVCache, sight: Sight, i: int) -> Group:
     """One sequence with several new tokens, which see what came before and each other's past."""
     size = cache.block_size
     start, stop = int(batch.starts[i]), int(batch.starts[i + 1])
     end = int(batch.context_lens[i])
     positions = batch.positions[start:stop]
-    first_block = 0 if window is None else max(0, int(positions.min()) + 1 - window) // size
+    first_seen = sight.first(positions)
+    first_block = int(first_seen.min()) // size
     slots = np.arange(first_block * size, end)
     mask = None
-    if tree_slots(batch, i) or positions[0] > 0 or (window is not None and window < end):
+    if tree_slots(batch, i) or positions[0] > 0 or first_seen.any():
         seen = slots <= np.arange(end - (stop - start), end)[:, None]
-        if window is not None:
-            seen &= slots > positions[:, None] - window
+        if sight.limited:
+            seen &= slots >= first_seen[:, None]
         see_branches(seen, batch, i)
         mask = _additive(seen, cache)
     blocks = batch.block_tables[i, first_block : -(-end // size)]

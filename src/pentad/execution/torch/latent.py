@@ -144,9 +144,7 @@ class LatentWeights:
     v_up: torch.Tensor
     o: Linear
 
-    def heads(
-        self, x: torch.Tensor, rotation: Rotation, tables: tuple[torch.Tensor, torch.Tensor]
-    ) -> LatentHeads:
+    def heads(self, x: torch.Tensor, rotation: Rotation, tables: tuple[torch.Tensor, ...]) -> LatentHeads:
         """What N hidden states [N, E] ask and keep."""
         record = self.record
         if self.q_down is not None and self.q_norm is not None:

@@ -24,7 +24,7 @@ from pentad.execution.torch.loading import (
     Weights,
 )
 from pentad.execution.torch.recurrent import RecurrentWeights, ShortConvolutionWeights, with_states
-from pentad.execution.torch.rope import Rotation
+from pentad.execution.torch.rope import Rotation, grown
 from pentad.execution.torch.scores import RelativeBias, ScoreRule
 
 Attend = Callable[[int, torch.Tensor], torch.Tensor]
@@ -32,8 +32,8 @@ Attend = Callable[[int, torch.Tensor], torch.Tensor]
 
 Inputs = tuple[torch.Tensor, torch.Tensor]
 """Rows [n, E] in the place of the embedding table's, and which of the N tokens take them [n]."""
-Tables = tuple[tuple[torch.Tensor, torch.Tensor], ...]
-"""Cosines and signed sines, of each kind of rotation."""
+Tables = tuple[tuple[torch.Tensor, ...], ...]
+"""Cosines and signed sines, of each kind of rotation; then factors of queries, of each way to grow."""
 
 
 class Program:
@@ -49,6 +49,11 @@ class Program:
         self._rotations = tuple(kinds.values())
         order = list(kinds)
         self._turns = tuple(None if rope is None else order.index(rope) for rope in ropes)
+        growths = [mixer.growth if isinstance(mixer, Attention) else None for mixer in mixers]
+        self._growths = [growth for growth in dict.fromkeys(growths) if growth is not None]
+        self._grown = tuple(
+            None if growth is None else len(order) + self._growths.index(growth) for growth in growths
+        )
         loaded = [layer.mixer for layer in weights.layers]
         sinks = [w.sinks if isinstance(w, AttentionWeights) else None for w in loaded] or [None] * spec.layers
         table, buckets = weights.relative, spec.stack.relative
@@ -92,8 +97,9 @@ class Program:
         return F.linear(hidden, self.weights.embed)
 
     def tables(self, positions: torch.Tensor) -> Tables:
-        """The rotations at positions [N], of each kind that layers have; empty where none turns heads."""
-        return tuple(rotation.tables(positions) for rotation in self._rotations)
+        """The rotations at positions [N], of each kind that layers have, and how queries grow there."""
+        turns: Tables = tuple(rotation.tables(positions) for rotation in self._rotations)
+        return turns + tuple((grown(growth, positions),) for growth in self._growths)
 
     def block(
         self, i: int, layer: LayerWeights, x: torch.Tensor, tables: Tables, attend: Attend
@@ -207,7 +213,10 @@ class Program:
             return weights.context(x, i, with_states(attend))
         assert isinstance(mixer, Attention)
         assert isinstance(weights, AttentionWeights)
-        context = attend(i, self._qkv(mixer, weights, record.norm.eps, x, turn, tables))
+        heads = self._qkv(mixer, weights, record.norm.eps, x, turn, tables)
+        if (place := self._grown[i]) is not None:
+            heads[:, : mixer.heads] *= tables[place][0].to(heads.dtype)
+        context = attend(i, heads)
         return context if weights.gate is None else context * torch.sigmoid(weights.gate(x))
 
     def _qkv(

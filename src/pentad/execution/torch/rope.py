@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from pentad.execution import rope as rope_rows
+from pentad.execution.positions import Growth
 from pentad.execution.spec import Rope
 
 
@@ -17,6 +18,12 @@ def half_order(heads: int, head_dim: int, rope: Rope) -> torch.Tensor | None:
     """See execution.rope."""
     order = rope_rows.half_order(heads, head_dim, rope)
     return None if order is None else torch.from_numpy(order)
+
+
+def grown(record: Growth, positions: torch.Tensor) -> torch.Tensor:
+    """[N, 1, 1] factors of queries at positions [N], in float32."""
+    steps = torch.floor((positions.float() + record.offset) / record.period)
+    return (1 + record.weight * torch.log1p(steps))[:, None, None]
 
 
 class Rotation:
@@ -40,7 +47,7 @@ class Rotation:
         sines = torch.cat((-sin, sin), dim=-1).to(self._dtype).unsqueeze(1)
         return cosines, sines
 
-    def turn(self, heads: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]) -> None:
+    def turn(self, heads: torch.Tensor, tables: tuple[torch.Tensor, ...]) -> None:
         """Rotates heads [N, h, D] in place."""
         part = heads if heads.shape[-1] == self.dim else heads[..., : self.dim]
         swapped = part.roll(self.dim // 2, -1)

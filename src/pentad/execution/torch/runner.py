@@ -306,8 +306,10 @@ class TorchRunner:
 
 def fused_decoding(program: Program) -> bool:
     """Whether a kernel for decoding computes what layers attend with."""
-    latent = any(isinstance(block.mixer, LatentAttention) for block in program.spec.blocks)
-    return program.rules is None and not latent
+    mixers = [block.mixer for block in program.spec.blocks]
+    chunked = any(isinstance(mixer, Attention) and mixer.chunk for mixer in mixers)
+    latent = any(isinstance(mixer, LatentAttention) for mixer in mixers)
+    return program.rules is None and not latent and not chunked
 
 
 def recordable(spec: ModelSpec) -> bool:

@@ -147,12 +147,16 @@ def needs(fields: Fields, key: str, value: Any, default: Any = None) -> None:
         fields.fail(key, f"is {said!r}; {value!r} is supported")
 
 
-def layer_kinds(fields: Fields, layers: int, default: Callable[[int], str]) -> tuple[str, ...]:
-    """`full_attention` or `sliding_attention` of each layer, by `layer_types` or the family's pattern."""
+def layer_kinds(
+    fields: Fields,
+    layers: int,
+    default: Callable[[int], str],
+    known: Sequence[str] = ("full_attention", "sliding_attention"),
+) -> tuple[str, ...]:
+    """The kind of each layer, one of those known, by `layer_types` or the family's pattern."""
     kinds = fields.value("layer_types", None)
     if kinds is None:
         return tuple(default(i) for i in range(layers))
-    known = ("full_attention", "sliding_attention")
     if not isinstance(kinds, list) or len(kinds) != layers or not all(kind in known for kind in kinds):
         fields.fail("layer_types", f"must be a list of {layers} of {' and '.join(known)}")
     return tuple(kinds)

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from pentad.execution.layers import Experts, FeedForward
 from pentad.execution.spec import ModelSpec
-from pentad.model.families.places import Name, Names, Place, Reshaped, Site
+from pentad.model.families.places import Constant, Name, Names, Place, Reshaped, Site
 from pentad.model.files.fields import Fields
 
 MAX_EXPERTS: Final = 1 << 14
@@ -26,6 +26,8 @@ GGUF_NAMES: Final[Names] = {
     "layers.{i}.shared.up": "blk.{i}.ffn_up_shexp",
     "layers.{i}.shared.down": "blk.{i}.ffn_down_shexp",
 }
+UNIT: Final = Constant(value=1.0)
+"""Of norms without a scale."""
 CHOICE_BIAS: Final[Names] = {"layers.{i}.router.bias": "blk.{i}.exp_probs_b"}
 """In addition, where a bias bears on the choice alone."""
 
@@ -56,6 +58,13 @@ def expert_count(site: Site) -> int:
     routed = site.block.feed_forward
     assert isinstance(routed, Experts), "only layers with experts have stacks of them"
     return routed.count
+
+
+def expert_width(site: Site) -> int:
+    """Inner columns of an expert of the layer."""
+    routed = site.block.feed_forward
+    assert isinstance(routed, Experts), "only layers with experts have a width of them"
+    return routed.expert.width
 
 
 def shared_names(prefix: str) -> dict[str, Name]:

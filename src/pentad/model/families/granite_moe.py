@@ -8,7 +8,7 @@ from pentad.execution.layers import Experts, FeedForward
 from pentad.execution.spec import Head, ModelSpec
 from pentad.model.families import experts, llama
 from pentad.model.families.base import Family
-from pentad.model.families.places import Place, Rows, Site
+from pentad.model.families.places import Place, Rows
 from pentad.model.files.fields import Fields
 from pentad.model.files.formats import Container
 
@@ -52,12 +52,6 @@ def _scaled(spec: ModelSpec, scales: dict[str, float]) -> ModelSpec:
     return dataclasses.replace(spec, family="granite_moe", embedding_scale=scales["embedding"], head=head)
 
 
-def _width(site: Site) -> int:
-    routed = site.block.feed_forward
-    assert isinstance(routed, Experts)
-    return routed.expert.width
-
-
 _FUSED = "model.layers.{i}.block_sparse_moe.input_linear"
 FAMILY = Family(
     name="granite_moe",
@@ -67,8 +61,12 @@ FAMILY = Family(
     config_names={
         **llama.CONFIG_NAMES,
         "layers.{i}.router": "model.layers.{i}.block_sparse_moe.router.layer",
-        "layers.{i}.experts.gate": Place(name=_FUSED, steps=(Rows(start=lambda _: 0, count=_width),)),
-        "layers.{i}.experts.up": Place(name=_FUSED, steps=(Rows(start=_width, count=_width),)),
+        "layers.{i}.experts.gate": Place(
+            name=_FUSED, steps=(Rows(start=lambda _: 0, count=experts.expert_width),)
+        ),
+        "layers.{i}.experts.up": Place(
+            name=_FUSED, steps=(Rows(start=experts.expert_width, count=experts.expert_width),)
+        ),
         "layers.{i}.experts.down": "model.layers.{i}.block_sparse_moe.output_linear",
     },
 )

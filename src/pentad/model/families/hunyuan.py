@@ -1,13 +1,15 @@
-"""Hunyuan (dense): the Llama block with norms of queries and keys behind their rotation."""
+"""Hunyuan, dense and with experts: the Llama block with norms of queries and keys behind their rotation."""
 
 from __future__ import annotations
 
 import dataclasses
 
+from pentad.execution.layers import Experts, FeedForward
 from pentad.execution.positions import Rope
 from pentad.execution.spec import ModelSpec
-from pentad.model.families import llama, qwen3
+from pentad.model.families import experts, llama, qwen3
 from pentad.model.families.base import Family
+from pentad.model.families.describe import needs
 from pentad.model.families.places import Names
 from pentad.model.families.rotary import config_rope
 from pentad.model.files.fields import Fields
@@ -17,6 +19,11 @@ CONFIG_NAMES: Names = {
     **llama.CONFIG_NAMES,
     "layers.{i}.q_norm": "model.layers.{i}.self_attn.query_layernorm",
     "layers.{i}.k_norm": "model.layers.{i}.self_attn.key_layernorm",
+}
+MOE_NAMES: Names = {
+    **CONFIG_NAMES,
+    **experts.config_names("model.layers.{i}.mlp", "gate_proj", "up_proj", "down_proj", router="gate.wg"),
+    **experts.shared_names("model.layers.{i}.mlp.shared_mlp"),
 }
 _HARMLESS = """
 attention_head_dim use_qk_norm im_end_id im_newline_id im_start_id text_start_id text_end_id image_token_id
@@ -54,6 +61,34 @@ def describe_gguf(fields: Fields, container: Container) -> ModelSpec:
     return spec.with_attention(qk_norm_last=True)
 
 
+def describe_moe_config(fields: Fields) -> ModelSpec:
+    """The spec of a `config.json` with `model_type` hunyuan_v1_moe."""
+    spec = describe_config(fields)
+    width, shared = spec.ffn_width, _each(fields, "num_shared_expert", 1)
+    if (own := _each(fields, "moe_intermediate_size", width)) != width:
+        fields.fail("moe_intermediate_size", f"is {own}, not the {width} of intermediate_size")
+    for key, computed in (("moe_layer_num_skipped", 0), ("use_cla", False), ("use_mla", False)):
+        needs(fields, key, computed)
+    routed = Experts(
+        count=_each(fields, "num_experts", None),
+        per_token=_each(fields, "moe_topk", 1),
+        expert=FeedForward(width=width),
+        shared=FeedForward(width=shared * width),
+        normalised=True,
+    )
+    return dataclasses.replace(experts.with_experts(spec, routed), family="hunyuan_v1_moe")
+
+
+def _each(fields: Fields, key: str, default: int | None) -> int:
+    """A number that a config may write for every layer, if they are alike."""
+    value = fields.value(key, default)
+    if isinstance(value, list) and len(set(map(repr, value))) == 1:
+        value = value[0]
+    if type(value) is not int or not 0 < value <= experts.MAX_EXPERTS:
+        fields.fail(key, f"is {str(value)[:60]}, must be one number for all layers")
+    return value
+
+
 FAMILY = Family(
     name="hunyuan_v1_dense",
     describe_gguf=describe_gguf,
@@ -61,4 +96,10 @@ FAMILY = Family(
     gguf_names=qwen3.GGUF_NAMES,
     config_names=CONFIG_NAMES,
     harmless=frozenset(_HARMLESS.split()),
+)
+MOE = Family(
+    name="hunyuan_v1_moe",
+    describe_config=describe_moe_config,
+    config_names=MOE_NAMES,
+    harmless=FAMILY.harmless,
 )

@@ -134,10 +134,12 @@ def _longrope(rope: Rope, fields: Fields, scaling: Fields) -> Rope:
     context = fields.integer("max_position_embeddings", original, low=1)
     factor = scaling.number("factor", context / original)
     grown = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
+    which = "long" if context > original else "short"
+    grown = {name: scaling.number(f"{name}_mscale", grown) for name in ("short", "long")}[which]
     tables = {key: scaling.numbers(key, rope.dim // 2) for key in ("short_factor", "long_factor")}
     return replace(
         rope,
-        frequency_factors=tables["long_factor" if context > original else "short_factor"],
+        frequency_factors=tables[f"{which}_factor"],
         scaling=RopeScaling(
             kind="longrope", original_context=original, magnitude=scaling.number("attention_factor", grown)
         ),
