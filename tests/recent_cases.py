@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 
 from family_files import NARROW, SIZES, Arrays, Case, D, Gguf
 
@@ -92,6 +93,45 @@ GPT_OSS: Config = {
         "rope_theta": 150_000.0,
     },
 }
+
+DUAL = {"chunk_size": 32, "local_size": 12, "original_max_position_embeddings": 24}
+"""Chunks of 20 tokens; queries grow from position 24 on."""
+
+
+def _remapped(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *_: Any,
+    scaling: float,
+    **__: Any,
+) -> tuple[torch.Tensor, None]:
+    """Dual chunk attention by its matrix of distances: every pair's query is turned by its own distance."""
+    length, last = DUAL["chunk_size"] - DUAL["local_size"], DUAL["chunk_size"] - 1
+    tokens, dim = query.shape[-2:]
+    at = torch.arange(tokens)
+    back = (at[:, None] // length) - (at // length)
+    asked = torch.where(back == 0, (at % length)[:, None], (at % length + length).clamp(max=last)[:, None])
+    turns = (torch.where(back > 1, last, asked) - at % length).float()
+    angles = turns[..., None] * 1e4 ** -(torch.arange(0, dim, 2) / dim)
+    cos, sin = angles.cos(), angles.sin()
+    first, second = query.unsqueeze(-2).chunk(2, dim=-1)
+    turned = torch.cat((first * cos - second * sin, second * cos + first * sin), -1)  # [B, H, T, S, D]
+    key, value = (each.repeat_interleave(query.shape[1] // each.shape[1], 1) for each in (key, value))
+    scores = (turned * key.unsqueeze(-3)).sum(-1) * scaling
+    grown = 1 + 0.1 * ((at + 1) / DUAL["original_max_position_embeddings"]).clamp(min=1).log()
+    scores = (scores * grown[:, None]).masked_fill(at[:, None] < at, -torch.inf)
+    return (scores.softmax(-1) @ value).transpose(1, 2).contiguous(), None
+
+
+transformers.AttentionInterface.register("dual_chunks", _remapped)
+
+
+def unturned(model: Any) -> None:
+    """Queries and keys as they are."""
+    model.model.rotary_emb.inv_freq.zero_()
+
 
 LLAMA4: Config = {
     **SIZES,
@@ -235,5 +275,14 @@ CASES: Mapping[str, Case] = {
             },
         },
         gguf="its GGUF files are not tried",
+    ),
+    "qwen2-dual-chunks": Case(
+        kind="qwen2",
+        config=NARROW | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+        attention="dual_chunks",
+        prepare=unturned,
+        relaid=lambda config, state: ({**config, "dual_chunk_attention_config": DUAL}, state),
+        gguf="not told in its metadata",
+        row="m-dca",
     ),
 }

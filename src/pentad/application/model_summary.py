@@ -39,6 +39,7 @@ def model_summary(stored: StoredModel, files: ModelFiles, settings: Settings) ->
         "kv_bytes_per_token_f32": spec.kv_bytes_per_token(4),
         "stored_as": facts.stored_as,
         "storage": dict(facts.storage),
+        "unread_media": list(files.unread_media) or None,
         "speech": _speech(facts),
         "sampling": dict(facts.sampling),
         "here": _here(files, settings, engine_of(settings.engine, stored.name)),

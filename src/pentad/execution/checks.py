@@ -17,7 +17,6 @@ from pentad.errors import (
 from pentad.execution.adapters import check_adapter
 from pentad.execution.counters import Counters
 from pentad.execution.embedded import check_embedded
-from pentad.execution.positions import Alibi
 from pentad.execution.request import TokenRequest
 from pentad.execution.runner import Runner
 from pentad.execution.scheduling import EngineLimits, StepPlan
@@ -146,9 +145,9 @@ def check_window(spec: ModelSpec) -> None:
             hint="set --speculation none",
             param="speculation",
         )
-    if any(isinstance(b.mixer, Attention) and isinstance(b.mixer.positions, Alibi) for b in spec.blocks):
+    if any(isinstance(b.mixer, Attention) and b.mixer.counts_slots for b in spec.blocks):
         raise Incompatible(
-            f"model {spec.name!r} has ALiBi positions, which trees of drafted tokens have no place in",
+            f"model {spec.name!r} has ALiBi positions or chunks of them, where trees of drafts have no place",
             hint="set --speculation none",
             param="speculation",
         )

@@ -111,7 +111,13 @@ class Attention:
     def plain_scores(self) -> bool:
         """Whether slots are weighed by the softmax of scaled products alone."""
         special = self.scale is not None or self.score_cap is not None or self.sinks
-        return not special and not isinstance(self.positions, Alibi)
+        return not special and not self.counts_slots
+
+    @property
+    def counts_slots(self) -> bool:
+        """Whether scores depend on where slots lie, beside how keys were turned."""
+        dual = isinstance(self.positions, Rope) and self.positions.dual is not None
+        return dual or isinstance(self.positions, Alibi)
 
     @property
     def rotation(self) -> Rope | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-Indices = TypeVar("Indices", bound=npt.NDArray[np.integer])
+Indices = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,24 @@ class RopeScaling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DualChunks:
+    """Rotary positions that stay in the trained range: a text is cut into chunks of `length` tokens.
+
+    A key is turned by its place in its chunk. A query is turned by its place for keys of its own chunk, by
+    min(place + length, reach - 1) for those of the chunk before, and by reach - 1 for all earlier ones.
+
+    Source: An et al. 2024, section 3, where `length` is s and `reach`, the trained context, c.
+    """
+
+    length: int
+    reach: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.length < self.reach:
+            raise ValueError(f"chunks of {self.length} tokens do not fit in a reach of {self.reach}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rope:
     """Rotary positions (Su et al. 2021)."""
 
@@ -44,6 +62,8 @@ class Rope:
     scaling: RopeScaling | None = None
     frequency_factors: tuple[float, ...] | None = None
     """Per-pair divisors that a file ships (`rope_freqs`); takes the place of `scaling`."""
+    dual: DualChunks | None = None
+    """How positions are remapped to stay in the trained range; None: they are not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,14 +78,17 @@ class Alibi:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Growth:
-    """Queries at position p are multiplied by 1 + weight * log(1 + floor((p + offset) / period)).
+    """Queries at position p are multiplied by 1 + weight * log(1 + floor((p + offset) / period)), or without
+    steps by 1 + weight * log(max(1, (p + offset) / period)).
 
-    Llama 4 counts from 1, Ministral 3 from 0. Source: Nakanishi 2025, whose logarithm it cuts into steps.
+    Llama 4 counts from 1, Ministral 3 from 0, both in steps; Qwen 2.5 1M has none. Source: Nakanishi 2025;
+    without steps Peng et al. 2023, section 3.4, for a stretch that is as long as the text.
     """
 
     weight: float
     period: int
     offset: int = 0
+    steps: bool = True
 
     def __post_init__(self) -> None:
         if self.period < 1:
@@ -88,8 +111,9 @@ class Sight:
     def __post_init__(self) -> None:
         if self.window is not None and self.chunk is not None:
             raise ValueError("a layer has a window or chunks, not both")
-        if min(self.window or 1, self.chunk or 1) < 1:
-            raise ValueError(f"window {self.window} and chunk {self.chunk} must be at least 1")
+        for name, tokens in (("window", self.window), ("chunk", self.chunk)):
+            if tokens is not None and tokens < 1:
+                raise ValueError(f"{name} is {tokens}, must be at least 1")
 
     @property
     def limited(self) -> bool:
@@ -98,12 +122,12 @@ class Sight:
 
     def first(self, positions: Indices) -> Indices:
         """The first position that is seen from each of these."""
-        found = np.zeros_like(positions)
+        found: Indices = np.zeros_like(positions)
         if self.window is not None:
             found = np.maximum(positions + 1 - self.window, 0)
         elif self.chunk is not None:
             found = positions // self.chunk * self.chunk
-        return found.astype(positions.dtype)  # type: ignore[return-value]
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from pentad.model import embedding_recipe
 from pentad.model.embedding_recipe import EmbeddingRecipe
 from pentad.model.families import family_of
 from pentad.model.families.base import Family, bind, places, spec_of_config, spec_of_gguf
+from pentad.model.families.nested import language_part, tied_as_stored
 from pentad.model.files.fields import Fields
 from pentad.model.files.folder_files import read_json, read_text, read_value
 from pentad.model.files.formats import Container
@@ -87,6 +88,8 @@ class ModelFiles:
     """What it makes of images, where it takes them."""
     family: str = ""
     """As its file names it: the architecture or `model_type`."""
+    unread_media: tuple[str, ...] = ()
+    """What the model could read beside text, by parts of its files that are left out: images, sound."""
 
     def close(self) -> None:
         """Unmaps the weights; views still held keep their mapping until they are dropped."""
@@ -165,7 +168,8 @@ def _end_tokens(tokenizer: Tokenizer, named: Iterable[int | None]) -> frozenset[
 
 
 def _open_folder(folder: pathlib.Path, name: str) -> ModelFiles:
-    config = read_json(folder / "config.json", required=True)
+    whole = read_json(folder / "config.json", required=True)
+    config, media = language_part(whole)
     family = family_of(config.text("model_type"), config.source)
     recipe = embedding_recipe.from_folder(folder, config, _modules(folder), read_json)
     spec = _as_used(spec_of_config(family, config), recipe)
@@ -173,7 +177,10 @@ def _open_folder(folder: pathlib.Path, name: str) -> ModelFiles:
         raise _no_weights(folder)
     files = SafetensorsFolder(folder)
     try:
-        container = opened(files, config)
+        container = opened(files, whole)
+        if media:
+            spec = tied_as_stored(spec, container)
+            _log.warning("model %r: %s cannot be sent to it, text can", name, " and ".join(media))
         weights = bind(family, places(family.config_names, spec, config), spec, container, str(folder))
         settings = read_json(folder / "tokenizer_config.json")
         tokenizer = tokenizer_of(
@@ -186,7 +193,8 @@ def _open_folder(folder: pathlib.Path, name: str) -> ModelFiles:
         bos = _special(settings, "bos_token", tokenizer)
         eos = _special(settings, "eos_token", tokenizer)
         size = tokenizer.vocab_size
-        ends = _ids(generation, "eos_token_id", size) or _ids(config, "eos_token_id", size)
+        said = (generation, config, whole)
+        ends = next((ids for one in said if (ids := _ids(one, "eos_token_id", size))), ())
         return ModelFiles(
             name=name,
             path=folder,
@@ -205,6 +213,7 @@ def _open_folder(folder: pathlib.Path, name: str) -> ModelFiles:
             recipe=recipe,
             images=_images(folder, family, config, container),
             family=config.text("model_type"),
+            unread_media=media,
         )
     except BaseException:
         files.close()

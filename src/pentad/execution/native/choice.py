@@ -84,6 +84,8 @@ def _layer_limits(block: Block) -> Iterator[str]:
     rope = mixer.positions
     if isinstance(rope, Rope) and (rope.dim % 2 or not 0 < rope.dim <= mixer.head_dim):
         yield f"it turns {rope.dim} of {mixer.head_dim} elements of a head"
+    if isinstance(rope, Rope) and rope.dual is not None:
+        yield "its positions are remapped by chunks"
     if mixer.qk_norm == "each" or mixer.qk_norm_kind != "rms" or mixer.qk_norm_last:
         yield "it normalises queries and keys by scales of each head, layer norms or behind the rotation"
     if mixer.qkv_clip is not None:

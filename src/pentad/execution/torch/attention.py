@@ -121,9 +121,10 @@ def _ruled(
     at, first = (torch.from_numpy(each).to(queries.device)[:, None] for each in (group.at, group.first))
     distances = at - first - slots  # [B or T, S]
     if group.single:
-        context = rule.attend(queries.unsqueeze(2), keys, values, distances[:, None], group.mask)
+        context = rule.attend(queries.unsqueeze(2), keys, values, at, distances[:, None], group.mask)
         return context.flatten(1)
-    context = rule.attend(queries.transpose(0, 1).unsqueeze(0), keys, values, distances[None], group.mask)
+    asked = queries.transpose(0, 1).unsqueeze(0)
+    context = rule.attend(asked, keys, values, at.T, distances[None], group.mask)
     return context[0].transpose(0, 1).flatten(1)
 
 
@@ -160,7 +161,7 @@ class TextAttention:
                 at = torch.arange(length, device=heads.device)
                 distances = (at[:, None] - at)[None]
                 seen = torch.zeros_like(distances, dtype=torch.float32) if mask is None else mask
-                context = rule.attend(queries, keys, values, distances, seen)
+                context = rule.attend(queries, keys, values, at[None], distances, seen)
             else:
                 context = F.scaled_dot_product_attention(
                     queries, keys, values, attn_mask=mask, enable_gqa=mixer.kv_heads != mixer.heads

@@ -22,8 +22,9 @@ def half_order(heads: int, head_dim: int, rope: Rope) -> torch.Tensor | None:
 
 def grown(record: Growth, positions: torch.Tensor) -> torch.Tensor:
     """[N, 1, 1] factors of queries at positions [N], in float32."""
-    steps = torch.floor((positions.float() + record.offset) / record.period)
-    return (1 + record.weight * torch.log1p(steps))[:, None, None]
+    stretch = (positions.float() + record.offset) / record.period
+    grows = torch.log1p(stretch.floor()) if record.steps else stretch.clamp(min=1).log()
+    return (1 + record.weight * grows)[:, None, None]
 
 
 class Rotation:
@@ -38,9 +39,12 @@ class Rotation:
         self._frequencies = inverse_frequencies(rope).to(device)
         self._dtype = dtype
         self._magnitude = rope.scaling.magnitude if rope.scaling is not None else 1.0
+        self._chunk = None if rope.dual is None else rope.dual.length
 
     def tables(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and signed sines of positions [N]: two of [N, 1, dim], shared by all layers."""
+        if self._chunk is not None:  # places in chunks; dual_chunks.py turns queries further
+            positions = positions % self._chunk
         angles = positions.float()[:, None] * self._frequencies
         cos, sin = angles.cos() * self._magnitude, angles.sin() * self._magnitude
         cosines = torch.cat((cos, cos), dim=-1).to(self._dtype).unsqueeze(1)

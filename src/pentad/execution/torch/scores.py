@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from pentad.execution.mixers import Attention
-from pentad.execution.positions import Alibi, RelativeBuckets, alibi_slopes
+from pentad.execution.positions import Alibi, RelativeBuckets, Rope, alibi_slopes
+from pentad.execution.torch.dual_chunks import DualRotation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,7 @@ class ScoreRule:
     sinks: torch.Tensor | None
     """[H] scores that take weight and give nothing."""
     relative: RelativeBias | None = None
+    dual: DualRotation | None = None
 
     @classmethod
     def of(
@@ -50,13 +52,15 @@ class ScoreRule:
         at = mixer.positions
         slopes = torch.tensor(alibi_slopes(mixer.heads, at), device=device) if isinstance(at, Alibi) else None
         scale = mixer.head_dim**-0.5 if mixer.scale is None else mixer.scale
-        return cls(scale=scale, cap=mixer.score_cap, slopes=slopes, sinks=sinks, relative=relative)
+        dual = DualRotation(at, device) if isinstance(at, Rope) and at.dual is not None else None
+        return cls(scale=scale, cap=mixer.score_cap, slopes=slopes, sinks=sinks, relative=relative, dual=dual)
 
     def attend(
         self,
         queries: torch.Tensor,
         keys: torch.Tensor,
         values: torch.Tensor,
+        at: torch.Tensor,
         distances: torch.Tensor,
         mask: torch.Tensor | None,
     ) -> torch.Tensor:
@@ -65,13 +69,21 @@ class ScoreRule:
         Args:
             queries: [B, H, T, D].
             keys, values: [B, K, S, D].
+            at: [B or 1, T] positions of the queries.
             distances: [B or 1, T, S] tokens from a query back to a slot.
             mask: added to the scores, of a shape that fits [B, T, S]; None sees all that is not ahead.
         """
         texts, heads, tokens, dim = queries.shape
         kv_heads, slots = keys.shape[1], keys.shape[2]
-        shared = queries.float().reshape(texts, kv_heads, -1, dim)  # [B, K, H / K * T, D]
-        scores = (shared @ keys.float().transpose(-1, -2)).view(texts, heads, tokens, slots) * self.scale
+
+        def product(asked: torch.Tensor) -> torch.Tensor:
+            shared = asked.float().reshape(texts, kv_heads, -1, dim)  # [B, K, H / K * T, D]
+            return (shared @ keys.float().transpose(-1, -2)).view(texts, heads, tokens, slots)
+
+        if self.dual is None:
+            scores = product(queries) * self.scale
+        else:
+            scores = self.dual.products(queries, product, at, distances) * self.scale
         if self.cap is not None:
             scores = self.cap * torch.tanh(scores / self.cap)
         if self.slopes is not None:

@@ -18,6 +18,8 @@ from pentad.model.images.input import ImageInput
 
 _MAIN = "model."
 _ENCODER = "encoder."
+_WITHIN = ("model.language_model.", "model.text_model.", "language_model.model.")
+"""In the place of a decoder's main part, where the model has parts for images beside it."""
 FamilyNames = Names | Callable[[ModelSpec, Fields], Names]
 """Places of a family's tensors, or what tells them for a spec and its description, where forms differ."""
 
@@ -110,11 +112,13 @@ class _Finder:
         return Bound(files=files, shape=shape, site=site, steps=place.steps, stacked=stacked, joined=joined)
 
     def _name(self, place: Place, site: Site) -> str:
-        """In the file: with the prefix where it is there so, and without that of a decoder's main part where
-        the file leaves it out, as embedding models do."""
+        """In the file: with the prefix where it is there so, without that of a decoder's main part where the
+        file leaves it out, as embedding models do, or with another one in its place."""
         suffix = place.suffix if place.suffix is not None else ".bias" if site.bias else ".weight"
         name = place.name.replace("{i}", "" if site.layer is None else str(site.layer)) + suffix
-        spellings = (self.prefix + name, name, name.removeprefix(_MAIN))
+        spellings = [self.prefix + name, name, name.removeprefix(_MAIN), f"language_model.{name}"]
+        if name.startswith(_MAIN):
+            spellings += [part + name.removeprefix(_MAIN) for part in _WITHIN]
         return next((one for one in spellings if self._has(one)), name)
 
     def _has(self, name: str) -> bool:

@@ -13,7 +13,7 @@ from pentad.model.families import experts
 from pentad.model.families.base import Family
 from pentad.model.families.describe import activation, config_decoder, gguf_decoder
 from pentad.model.families.places import Names
-from pentad.model.families.rotary import Pairing, config_rope, gguf_rope
+from pentad.model.families.rotary import Pairing, config_rope, gguf_rope, with_dual_chunks
 from pentad.model.files.fields import Fields
 from pentad.model.files.formats import Container
 
@@ -91,7 +91,7 @@ def describe_config(fields: Fields, *, family: str = "llama", **parts: Any) -> M
         "tied_head": fields.flag("tie_word_embeddings", False),
         "biases": frozenset(biases | ({"ffn"} if ffn else set())),
     }
-    return config_decoder(fields, family, **(common | parts))
+    return with_dual_chunks(fields, config_decoder(fields, family, **(common | parts)))
 
 
 FAMILY = Family(

@@ -8,12 +8,15 @@ from typing import Literal
 
 import numpy as np
 
-from pentad.execution.positions import Rope, RopeScaling
+from pentad.execution.layers import Block
+from pentad.execution.mixers import Attention
+from pentad.execution.positions import DualChunks, Growth, Rope, RopeScaling
+from pentad.execution.spec import ModelSpec
 from pentad.model.files.fields import Fields
 from pentad.model.files.formats import Container
 
 Pairing = Literal["half", "interleaved"]
-KINDS = "default, linear, dynamic, yarn, longrope and llama3"
+KINDS = "default, mrope, linear, dynamic, yarn, longrope and llama3"
 
 
 def config_rope(
@@ -45,7 +48,9 @@ def config_rope(
     theta = new.number("rope_theta", fields.number("rope_theta", base))
     rope = Rope(base=theta, dim=dim, pairing=pairing)
     match kind:
-        case "default":
+        case "default" | "mrope":  # whose three positions are one for text
+            scaling.has("mrope_section")
+            scaling.has("mrope_interleaved")
             return rope
         case "linear":
             return replace(rope, scaling=RopeScaling(kind="linear", factor=scaling.number("factor")))
@@ -75,6 +80,33 @@ def typed_ropes(
         kind: config_rope(fields, head_dim, base=base, pairing=pairing, table=table.table(kind))
         for kind, base in bases.items()
     }
+
+
+def with_dual_chunks(fields: Fields, spec: ModelSpec) -> ModelSpec:
+    """The spec, with positions that stay in the trained range where a `dual_chunk_attention_config` asks for
+    it, and queries that grow beyond the trained context where it names that (Qwen 2.5 1M).
+
+    What it says of sparse attention leaves out slots to save time, and is not needed.
+    """
+    table = fields.table("dual_chunk_attention_config")
+    if not table.values:
+        return spec
+    reach = table.integer("chunk_size", low=2)
+    dual = DualChunks(length=reach - table.integer("local_size", low=1), reach=reach)
+    trained = table.integer("original_max_position_embeddings", 0)
+    growth = Growth(weight=0.1, period=trained, offset=1, steps=False) if trained else None
+    for key in table.values:
+        if key.startswith("sparse_attention"):
+            table.has(key)
+
+    def remapped(block: Block) -> Block:
+        mixer = block.mixer
+        if not isinstance(mixer, Attention) or not isinstance(mixer.positions, Rope):
+            return block
+        rope = replace(mixer.positions, dual=dual)
+        return replace(block, mixer=replace(mixer, positions=rope, growth=growth))
+
+    return spec.with_blocks(remapped)
 
 
 def _original(fields: Fields, scaling: Fields) -> int:

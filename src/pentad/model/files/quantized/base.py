@@ -124,7 +124,8 @@ def dense(values: Floats) -> Bytes:
 
 def stored(name: str, matrix: Matrix, origins: tuple[Bytes, ...]) -> StoredTensor:
     """The matrix as a tensor, a stack as one whose matrices are made one by one."""
-    part, members = matrix.part, ()
+    part = matrix.part
+    members: tuple[StoredTensor, ...] = ()
     if part is not None:
         members = tuple(
             MadeTensor(
