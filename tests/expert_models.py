@@ -18,7 +18,7 @@ from pentad.execution.spec import ModelSpec
 from pentad.execution.torch.runner import TorchRunner
 from pentad.execution.weights import WeightSource
 from pentad.model.families import family_of
-from pentad.model.families.base import bind, places, spec_of_gguf
+from pentad.model.families.base import bind, places, spec_of_config, spec_of_gguf
 from pentad.model.files.fields import Fields
 from pentad.model.files.folder_files import read_json
 from pentad.model.files.gguf import GgufFile
@@ -84,7 +84,7 @@ def open_folder(folder: pathlib.Path) -> tuple[ModelSpec, WeightSource]:
     """Spec and weights of a folder without a tokenizer."""
     config = read_json(folder / "config.json", required=True)
     family = family_of(config.text("model_type"), config.source)
-    spec = family.describe_config(config)
+    spec = spec_of_config(family, config)
     return spec, bind(
         family, places(family.config_names, spec, config), spec, SafetensorsFolder(folder), str(folder)
     )

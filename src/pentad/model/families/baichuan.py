@@ -57,5 +57,4 @@ FAMILY = Family(
     describe_config=describe_config,
     gguf_names=llama.GGUF_NAMES,
     config_names=config_names,
-    harmless=frozenset(),
 )

@@ -41,9 +41,8 @@ class Family:
     optional_prefixes: tuple[str, ...] = ()
     """Prefixes that some publishers put before names of `config_names`, e.g. `bert.`; what stands beside the
     model, as a classifier, has none."""
-    harmless: frozenset[str] | None = None
-    """Keys of its `config.json` that change nothing, beyond those of harmless.py; all others must be read.
-    None: keys that nobody reads are let pass, until they have been gone through."""
+    harmless: frozenset[str] = frozenset()
+    """Keys of its `config.json` that change nothing, beyond those of harmless.py; all others must be read."""
     images: Callable[[Fields, Fields, Container], ImageInput] | None = None
     """Of families that take images: what `config.json` and `preprocessor_config.json` say of them, and where
     in the container their tower's weights lie."""
@@ -145,8 +144,7 @@ class _Finder:
 def spec_of_config(family: Family, fields: Fields) -> ModelSpec:
     """The spec of a `config.json`. Raises BadModelFile for what can't be, and for a key that is not read."""
     spec = _possible(fields, lambda: family.describe_config(fields))
-    if family.harmless is not None:
-        refuse_unread(fields, family.name, family.harmless)
+    refuse_unread(fields, family.name, family.harmless)
     return spec
 
 

@@ -152,6 +152,11 @@ def _learned(
     return scoring(spec, config_classifier(fields))
 
 
+_HARMLESS = """
+tie_word_embeddings tie_weights_ num_labels sentence_transformers sbert_ce_default_activation_function
+directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head
+pooler_type output_past
+"""
 FAMILY = Family(
     name="bert",
     describe_gguf=describe_gguf,
@@ -159,9 +164,7 @@ FAMILY = Family(
     gguf_names=GGUF_NAMES,
     config_names=CONFIG_NAMES,
     optional_prefixes=("bert.",),
-    harmless=frozenset(
-        {"tie_word_embeddings", "num_labels", "sentence_transformers", "sbert_ce_default_activation_function"}
-    ),
+    harmless=frozenset(_HARMLESS.split()),
 )
 ROBERTA = Family(
     name="roberta",
@@ -170,12 +173,14 @@ ROBERTA = Family(
     gguf_names=GGUF_NAMES,
     config_names=ROBERTA_NAMES,
     optional_prefixes=("roberta.",),
+    harmless=frozenset(_HARMLESS.split()),
 )
 MPNET = Family(
     name="mpnet",
     describe_config=describe_mpnet,
     config_names=MPNET_NAMES,
     optional_prefixes=("mpnet.",),
+    harmless=frozenset(_HARMLESS.split()),
 )
 DISTILBERT = Family(
     name="distilbert",
@@ -184,4 +189,5 @@ DISTILBERT = Family(
     gguf_names=GGUF_NAMES,
     config_names=DISTILBERT_NAMES,
     optional_prefixes=("distilbert.",),
+    harmless=frozenset(_HARMLESS.split()),
 )

@@ -16,6 +16,7 @@ from pentad.execution.positions import Rope, RopeScaling
 from pentad.execution.spec import Head, ModelSpec, Stack
 from pentad.model.families import experts, llama
 from pentad.model.families.base import Family
+from pentad.model.families.describe import needs
 from pentad.model.families.places import Names, Place, Reshaped, Rows, Site, Transposed
 from pentad.model.files.fields import MAX_CONTEXT, MAX_LAYERS, Fields
 from pentad.model.files.formats import Container
@@ -98,11 +99,10 @@ CONFIG_NAMES: Names = {
 
 def describe_config(fields: Fields) -> ModelSpec:
     """The spec of a `config.json` with `model_type` deepseek_v2 or deepseek_v3."""
-    for flag in ("attention_bias", "mlp_bias"):
-        if fields.flag(flag, False):
-            fields.fail(flag, "is true; models without biases are supported")
-    if not fields.flag("rope_interleave", True):
-        fields.fail("rope_interleave", "is false; rotary pairs that are neighbours are supported")
+    needs(fields, "attention_bias", False)
+    needs(fields, "mlp_bias", False)
+    needs(fields, "rope_interleave", True)
+    needs(fields, "hidden_act", "silu")
     scaling = fields.table("rope_parameters")
     scaling = scaling if scaling.values else fields.table("rope_scaling")
     nope, turned = fields.integer("qk_nope_head_dim", low=1), fields.integer("qk_rope_head_dim", low=2)
@@ -147,6 +147,11 @@ def _config_experts(fields: Fields) -> Experts:
         fields.fail(
             "moe_layer_freq", f"is {step}; experts in every layer behind the dense ones are supported"
         )
+    needs(fields, "scoring_func", "sigmoid" if third else "softmax")
+    if not third:
+        needs(fields, "norm_topk_prob", False)
+    elif fields.has("topk_method"):
+        needs(fields, "topk_method", "noaux_tc")
     width = fields.integer("moe_intermediate_size", low=1)
     grouped = third or fields.text("topk_method", "greedy") == "group_limited_greedy"
     shared = width * fields.integer("n_shared_experts", 0)
@@ -272,10 +277,16 @@ def _spec(
     )
 
 
+_HARMLESS = """
+ep_size seq_aux aux_loss_alpha num_nextn_predict_layers qk_head_dim head_dim num_key_value_heads
+moe_intermediate_size n_routed_experts num_experts_per_tok n_shared_experts n_group topk_group topk_method
+norm_topk_prob routed_scaling_factor scoring_func moe_layer_freq
+"""
 FAMILY = Family(
     name="deepseek",
     describe_gguf=describe_gguf,
     describe_config=describe_config,
     gguf_names=GGUF_NAMES,
     config_names=CONFIG_NAMES,
+    harmless=frozenset(_HARMLESS.split()),
 )

@@ -27,5 +27,4 @@ FAMILY = Family(
     describe_config=describe_config,
     gguf_names=llama.GGUF_NAMES,
     config_names=llama.CONFIG_NAMES,
-    harmless=frozenset(),
 )

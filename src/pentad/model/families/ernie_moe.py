@@ -14,6 +14,9 @@ from pentad.model.families.places import Place, Reshaped
 from pentad.model.files.fields import Fields
 from pentad.model.files.formats import Container
 
+_LEAST_SUM = 1e-6
+"""Weights of chosen experts never sum to less."""
+
 
 def describe_gguf(fields: Fields, container: Container) -> ModelSpec:
     """The spec of a GGUF file of architecture `ernie4_5-moe`."""
@@ -30,6 +33,8 @@ def describe_config(fields: Fields) -> ModelSpec:
     """The spec of a `config.json` with `model_type` ernie4_5_moe."""
     if fields.flag("use_bias", False):
         fields.fail("use_bias", "is true; Ernie models with biases are not supported")
+    if (least := fields.number("moe_norm_min", 1e-12)) > _LEAST_SUM:
+        fields.fail("moe_norm_min", f"is {least}, which would bear on the weights of experts")
     spec = llama.describe_config(fields)
     mixer = spec.blocks[0].mixer
     assert isinstance(mixer, Attention)
@@ -53,6 +58,9 @@ def describe_config(fields: Fields) -> ModelSpec:
     return dataclasses.replace(experts.with_experts(spec, routed, layers), family="ernie4_5_moe")
 
 
+_HARMLESS = """
+moe_capacity moe_gate moe_use_aux_free moe_norm_gate_logits use_rmsnorm
+"""
 FAMILY = Family(
     name="ernie4_5_moe",
     describe_gguf=describe_gguf,
@@ -68,4 +76,5 @@ FAMILY = Family(
             suffix="",
         ),
     },
+    harmless=frozenset(_HARMLESS.split()),
 )

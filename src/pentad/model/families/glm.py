@@ -62,5 +62,4 @@ FAMILY = Family(
     describe_config=describe_config,
     gguf_names=GGUF_NAMES,
     config_names=CONFIG_NAMES,
-    harmless=frozenset(),
 )

@@ -67,6 +67,9 @@ def _finished(spec: ModelSpec, routed: Experts, dense: int) -> ModelSpec:
     return dataclasses.replace(found, family="glm4_moe")
 
 
+_HARMLESS = """
+num_nextn_predict_layers
+"""
 FAMILY = Family(
     name="glm4_moe",
     describe_gguf=describe_gguf,
@@ -82,4 +85,5 @@ FAMILY = Family(
         **experts.shared_names("model.layers.{i}.mlp.shared_experts"),
         "layers.{i}.router.bias": Place(name="model.layers.{i}.mlp.gate.e_score_correction_bias", suffix=""),
     },
+    harmless=frozenset(_HARMLESS.split()),
 )

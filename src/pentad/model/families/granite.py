@@ -63,6 +63,5 @@ FAMILY = Family(
     describe_config=describe_config,
     gguf_names=llama.GGUF_NAMES,
     config_names=llama.CONFIG_NAMES,
-    harmless=frozenset(),
 )
 MINICPM = dataclasses.replace(FAMILY, name="minicpm", describe_config=describe_minicpm)

@@ -10,6 +10,7 @@ from pentad.execution.positions import Rope
 from pentad.execution.spec import Head, ModelSpec, Stack
 from pentad.model.families import experts, llama, mamba
 from pentad.model.families.base import Family
+from pentad.model.families.describe import needs
 from pentad.model.families.places import Name, Names, Place, Rows, Site, Size
 from pentad.model.files.fields import MAX_CONTEXT, MAX_LAYERS, Fields
 from pentad.model.files.formats import Container
@@ -72,6 +73,7 @@ CONFIG_NAMES: Names = {
 
 def describe_config(fields: Fields) -> ModelSpec:
     """The spec of a `config.json` with `model_type` granitemoehybrid."""
+    needs(fields, "hidden_act", "silu")
     for flag in ("attention_bias", "mamba_proj_bias"):
         if fields.flag(flag, False):
             fields.fail(flag, "is true; matrices without biases are supported")
@@ -79,7 +81,7 @@ def describe_config(fields: Fields) -> ModelSpec:
     width = fields.integer("hidden_size", low=1)
     heads = fields.integer("num_attention_heads", low=1)
     layers = fields.integer("num_hidden_layers", low=1, high=MAX_LAYERS)
-    types = fields.values.get("layer_types")
+    types = fields.value("layer_types", None)
     if not isinstance(types, list) or len(types) != layers or not set(types) <= _KINDS.keys():
         fields.fail("layer_types", f"must name {', '.join(_KINDS)} for each of {layers} layers")
     attention = Attention(
@@ -128,7 +130,7 @@ def _mamba(fields: Fields, width: int, eps: float) -> Recurrent:
     groups = fields.integer("mamba_n_groups", 1, low=1)
     inner = fields.integer("mamba_expand", 2, low=1) * width
     head_dim = (
-        inner // heads if fields.values.get("mamba_d_head") == "auto" else fields.integer("mamba_d_head")
+        inner // heads if fields.value("mamba_d_head", None) == "auto" else fields.integer("mamba_d_head")
     )
     return Recurrent(
         rule="mamba2",
@@ -162,10 +164,15 @@ def _no_gguf(fields: Fields, container: Container) -> ModelSpec:  # noqa: ARG001
     fields.fail("general.architecture", "is read from Hugging Face folders alone")
 
 
+_HARMLESS = """
+intermediate_size num_experts_per_tok rope_parameters rope_theta position_embedding_type mamba_chunk_size
+normalization_function init_method
+"""
 FAMILY = Family(
     name="granite_hybrid",
     describe_gguf=_no_gguf,
     describe_config=describe_config,
     gguf_names={},
     config_names=CONFIG_NAMES,
+    harmless=frozenset(_HARMLESS.split()),
 )

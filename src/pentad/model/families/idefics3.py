@@ -125,9 +125,15 @@ def layout(plan: TilePlan, rows: int) -> Layout:
     return (*found, f"{text}{AROUND}{WHOLE}", rows, AROUND)
 
 
+_HARMLESS = """
+vision_config image_token_id scale_factor _pad_token_id
+is_llama_config pixel_shuffle_factor perceiver_config neftune_noise_alpha transformers.js_config vocab_size
+image_seq_len image_seq_length use_reentrant_checkpointing rope_interleaved
+"""
 FAMILY = Family(
     name="idefics3",
     describe_config=describe_config,
     config_names=CONFIG_NAMES,
     images=images,
+    harmless=frozenset(_HARMLESS.split()),
 )

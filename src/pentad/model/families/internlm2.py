@@ -39,5 +39,4 @@ FAMILY = Family(
     describe_config=describe_config,
     gguf_names=llama.GGUF_NAMES,
     config_names=CONFIG_NAMES,
-    harmless=frozenset(),
 )

@@ -56,9 +56,9 @@ def describe_config(fields: Fields) -> ModelSpec:
     width = fields.integer("hidden_size", low=1)
     heads = fields.integer("num_attention_heads", low=1)
     layers = fields.integer("num_hidden_layers", low=1, high=MAX_LAYERS)
-    types = fields.values.get("layer_types")
+    types = fields.value("layer_types", None)
     if types is None:
-        attending = fields.values.get("full_attn_idxs")
+        attending = fields.value("full_attn_idxs", None)
         types = ["full_attention" if attending is None or i in attending else "conv" for i in range(layers)]
     if not isinstance(types, list) or len(types) != layers or not set(types) <= {"conv", "full_attention"}:
         fields.fail("layer_types", f"must name conv or full_attention for each of {layers} layers")
@@ -158,10 +158,16 @@ def _spec(
     )
 
 
+_HARMLESS = """
+full_attn_idxs
+block_dim block_ff_dim block_mlp_init_scale block_out_init_scale block_use_swiglu block_use_xavier_init
+conv_dim conv_dim_out conv_use_xavier_init block_norm_eps use_pos_enc num_heads
+"""
 FAMILY = Family(
     name="lfm2",
     describe_gguf=describe_gguf,
     describe_config=describe_config,
     gguf_names=GGUF_NAMES,
     config_names=CONFIG_NAMES,
+    harmless=frozenset(_HARMLESS.split()),
 )

@@ -15,6 +15,7 @@ from pentad.execution.layers import Block
 from pentad.execution.mixers import Norm, Recurrent
 from pentad.execution.spec import Head, ModelSpec, Stack
 from pentad.model.families.base import Family
+from pentad.model.families.describe import needs
 from pentad.model.families.places import Name, Names, Place, Reshaped, Rows, Site, Size, Values
 from pentad.model.files.fields import MAX_CONTEXT, MAX_LAYERS, Fields
 from pentad.model.files.formats import Container
@@ -103,7 +104,7 @@ GGUF_NAMES: Final[Names] = {
 
 def step_limits(fields: Fields) -> tuple[float, float] | None:
     """Between what steps are cut, if they are; None for 0 to infinity, which cut nothing."""
-    value = fields.values.get("time_step_limit")
+    value = fields.value("time_step_limit", None)
     if value is None:
         return None
     if not isinstance(value, list | tuple) or len(value) != 2:
@@ -132,6 +133,7 @@ def gguf_mixer(fields: Fields) -> Recurrent:
 
 def describe_config(fields: Fields) -> ModelSpec:
     """The spec of a `config.json` with `model_type` mamba2."""
+    needs(fields, "hidden_act", "silu")
     if fields.flag("use_bias", False):
         fields.fail("use_bias", "is true; matrices without biases are supported")
     width = fields.integer("hidden_size", low=1)
@@ -205,6 +207,10 @@ def _spec(
     )
 
 
+_HARMLESS = """
+residual_in_fp32 rescale_prenorm_residual time_step_rank time_step_min time_step_max time_step_floor
+chunk_size expand use_mamba_kernels
+"""
 FAMILY = Family(
     name="mamba2",
     describe_gguf=describe_gguf,
@@ -223,4 +229,5 @@ FAMILY = Family(
         "layers.{i}.attn_norm": "backbone.layers.{i}.norm",
         **config_names("backbone.layers.{i}.mixer"),
     },
+    harmless=frozenset(_HARMLESS.split()),
 )

@@ -23,6 +23,9 @@ def describe_config(fields: Fields) -> ModelSpec:
     return dataclasses.replace(experts.with_experts(spec, routed), family="mixtral")
 
 
+_HARMLESS = """
+router_jitter_noise
+"""
 FAMILY = Family(
     name="mixtral",
     describe_gguf=llama.describe_gguf,
@@ -32,4 +35,5 @@ FAMILY = Family(
         **llama.CONFIG_NAMES,
         **experts.config_names("model.layers.{i}.block_sparse_moe", "w1", "w3", "w2"),
     },
+    harmless=frozenset(_HARMLESS.split()),
 )

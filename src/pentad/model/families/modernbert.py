@@ -119,7 +119,7 @@ def _base(ropes: Fields, kind: str, default: float) -> float:
 
 def _local_layers(fields: Fields, layers: int) -> list[bool]:
     """Which layers see but a part of the text."""
-    kinds = fields.values.get("layer_types")
+    kinds = fields.value("layer_types", None)
     if kinds is None:
         every = fields.integer("global_attn_every_n_layers", _GLOBAL_EVERY, low=1)
         return [i % every != 0 for i in range(layers)]
@@ -151,6 +151,10 @@ def _layered(spec: ModelSpec, *, local: Sequence[bool], reach: int, bases: tuple
     return dataclasses.replace(spec, stack=dataclasses.replace(spec.stack, blocks=blocks))
 
 
+_HARMLESS = """
+initializer_cutoff_factor decoder_bias sparse_pred_ignore_index sparse_prediction tie_word_embeddings
+embedding_dropout reference_compile repad_logits_with_grad deterministic_flash_attn position_embedding_type
+"""
 FAMILY = Family(
     name="modernbert",
     describe_gguf=describe_gguf,
@@ -158,4 +162,5 @@ FAMILY = Family(
     gguf_names=GGUF_NAMES,
     config_names=CONFIG_NAMES,
     optional_prefixes=("model.",),
+    harmless=frozenset(_HARMLESS.split()),
 )

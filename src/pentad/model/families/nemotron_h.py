@@ -9,6 +9,7 @@ from pentad.execution.mixers import Attention, Norm, Recurrent
 from pentad.execution.spec import Head, ModelSpec, Stack
 from pentad.model.families import experts, mamba
 from pentad.model.families.base import Family
+from pentad.model.families.describe import needs
 from pentad.model.families.places import Name, Names, Place, Site
 from pentad.model.files.fields import MAX_CONTEXT, MAX_LAYERS, Fields
 from pentad.model.files.formats import Container
@@ -56,6 +57,7 @@ CONFIG_NAMES: Names = {
 
 def describe_config(fields: Fields) -> ModelSpec:
     """The spec of a `config.json` with `model_type` nemotron_h."""
+    needs(fields, "mamba_hidden_act", "silu")
     for flag in ("attention_bias", "mlp_bias", "use_bias", "mamba_proj_bias"):
         if fields.flag(flag, False):
             fields.fail(flag, "is true; matrices without biases are supported")
@@ -97,7 +99,7 @@ def describe_config(fields: Fields) -> ModelSpec:
 
 def _kinds(fields: Fields) -> list[str]:
     """The part of each layer, as a list or as letters."""
-    names = fields.values.get("layers_block_type") or fields.values.get("layer_types")
+    names = fields.value("layers_block_type", None) or fields.value("layer_types", None)
     if names is None:
         names = [_PATTERN.get(letter, letter) for letter in fields.text("hybrid_override_pattern")]
     if not isinstance(names, list) or not 1 <= len(names) <= MAX_LAYERS:
@@ -148,10 +150,17 @@ def _no_gguf(fields: Fields, container: Container) -> ModelSpec:  # noqa: ARG001
     fields.fail("general.architecture", "is read from Hugging Face folders alone")
 
 
+_HARMLESS = """
+residual_in_fp32 rescale_prenorm_residual time_step_rank time_step_min time_step_max time_step_floor
+chunk_size expand use_mamba_kernels time_step_limit num_logits_to_keep mamba_ssm_cache_dtype
+moe_shared_expert_overlap mtp_layers_block_type num_nextn_predict_layers rms_norm_eps rope_theta
+partial_rotary_factor
+"""
 FAMILY = Family(
     name="nemotron_h",
     describe_gguf=_no_gguf,
     describe_config=describe_config,
     gguf_names={},
     config_names=CONFIG_NAMES,
+    harmless=frozenset(_HARMLESS.split()),
 )

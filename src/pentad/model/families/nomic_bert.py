@@ -11,6 +11,7 @@ from typing import Final
 from pentad.execution.positions import Rope
 from pentad.execution.spec import ModelSpec
 from pentad.model.families.base import Family
+from pentad.model.families.describe import needs
 from pentad.model.families.encoders import BERT_KEYS, Keys, config_classifier, config_encoder, gguf_encoder
 from pentad.model.families.places import Names, fused_qkv
 from pentad.model.files.fields import Fields
@@ -83,7 +84,9 @@ def describe_config(fields: Fields) -> ModelSpec:
         biases=_NO_BIASES,
         token_types=fields.integer("type_vocab_size", 2),
     )
-    base = fields.number("rotary_emb_base", fields.table("rope_parameters").number("rope_theta", _BASE))
+    rope = fields.table("rope_parameters")
+    needs(rope, "rope_type", "default")
+    base = fields.number("rotary_emb_base", rope.number("rope_theta", _BASE))
     return _turned(spec, base)
 
 
@@ -92,6 +95,11 @@ def _turned(spec: ModelSpec, base: float) -> ModelSpec:
     return dataclasses.replace(spec, family="nomic_bert")
 
 
+_HARMLESS = """
+head_dim dense_seq_output fused_bias_fc fused_dropout_add_ln scale_attn_weights n_positions
+pad_vocab_size_multiple max_trained_positions tie_word_embeddings use_xentropy parallel_block_tied_norm
+rotary_emb_scale_base
+"""
 FAMILY = Family(
     name="nomic_bert",
     describe_gguf=describe_gguf,
@@ -99,4 +107,5 @@ FAMILY = Family(
     gguf_names=GGUF_NAMES,
     config_names=CONFIG_NAMES,
     optional_prefixes=("nomic_bert.",),
+    harmless=frozenset(_HARMLESS.split()),
 )

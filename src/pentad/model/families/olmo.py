@@ -86,7 +86,6 @@ FIRST = Family(
     describe_config=describe_first,
     gguf_names={**llama.GGUF_NAMES, **_PLAIN},
     config_names={**llama.CONFIG_NAMES, **_PLAIN},
-    harmless=frozenset(),
 )
 FAMILY = Family(
     name="olmo2",
@@ -94,5 +93,4 @@ FAMILY = Family(
     describe_config=describe_config,
     gguf_names=GGUF_NAMES,
     config_names=CONFIG_NAMES,
-    harmless=frozenset(),
 )

@@ -14,6 +14,7 @@ from pentad.execution.positions import Rope
 from pentad.execution.spec import Head, ModelSpec, Stack
 from pentad.model.families import experts, llama, mamba
 from pentad.model.families.base import Family
+from pentad.model.families.describe import needs
 from pentad.model.families.mamba import recurrent
 from pentad.model.families.places import Name, Names, Place, Rows, Site, Size
 from pentad.model.files.fields import MAX_CONTEXT, MAX_LAYERS, Fields
@@ -144,7 +145,7 @@ def describe_next_config(fields: Fields) -> ModelSpec:
         normalised=fields.flag("norm_topk_prob", True),
     )
     step = fields.integer("decoder_sparse_step", 1, low=1)
-    dense = fields.values.get("mlp_only_layers") or []
+    dense = fields.value("mlp_only_layers", None) or []
     if not isinstance(dense, list):
         fields.fail("mlp_only_layers", "must be a list of layers")
     layers = fields.integer("num_hidden_layers", low=1, high=MAX_LAYERS)
@@ -159,15 +160,18 @@ def describe_3_5_config(fields: Fields) -> ModelSpec:
 
 def _hybrid(fields: Fields, family: str) -> ModelSpec:
     """Layers of both kinds, all of them dense."""
-    if fields.flag("attention_bias", False):
-        fields.fail("attention_bias", "is true; models without biases are supported")
+    needs(fields, "attention_bias", False)
+    needs(fields, "hidden_act", "silu")
+    needs(fields, "attn_output_gate", True)
     eps = fields.number("rms_norm_eps", 1e-6)
     norm = Norm(eps=eps, offset=1.0)
     head_dim = fields.integer("head_dim", 256, low=2)
     rope = fields.table("rope_parameters")
     share = rope.number("partial_rotary_factor", fields.number("partial_rotary_factor", 0.25))
-    if (kind := rope.text("rope_type", "default")) != "default":
+    if (kind := rope.text("rope_type", "default")) not in ("default", "mrope"):
         fields.fail("rope_parameters", f"has the rope_type {kind!r}; default is supported")
+    for key in ("mrope_section", "mrope_interleaved"):  # the positions of text are one
+        rope.has(key)
     attention = Attention(
         heads=fields.integer("num_attention_heads", low=1),
         kv_heads=fields.integer("num_key_value_heads", low=1),
@@ -208,7 +212,7 @@ def layer_types(fields: Fields, kinds: dict[str, Recurrent | Attention]) -> list
     """The mixer of each layer, as `layer_types` or every `full_attention_interval`-th layer tells."""
     layers = fields.integer("num_hidden_layers", low=1, high=MAX_LAYERS)
     every = fields.integer("full_attention_interval", 4, low=1)
-    names = fields.values.get("layer_types")
+    names = fields.value("layer_types", None)
     if names is None:
         names = ["linear_attention" if (i + 1) % every else "full_attention" for i in range(layers)]
     if not isinstance(names, list) or len(names) != layers or not set(names) <= kinds.keys():
@@ -220,12 +224,16 @@ def _no_gguf(fields: Fields, container: Container) -> ModelSpec:  # noqa: ARG001
     fields.fail("general.architecture", "is read from Hugging Face folders alone")
 
 
+_HARMLESS = """
+mtp_num_hidden_layers mtp_use_dedicated_embeddings mamba_ssm_dtype attn_output_gate
+"""
 NEXT = Family(
     name="qwen3_next",
     describe_gguf=_no_gguf,
     describe_config=describe_next_config,
     gguf_names={},
     config_names=NEXT_NAMES,
+    harmless=frozenset(_HARMLESS.split()),
 )
 QWEN_3_5 = dataclasses.replace(
     NEXT, name="qwen3_5", describe_config=describe_3_5_config, config_names=QWEN_3_5_NAMES

@@ -56,7 +56,7 @@ def _config_experts(fields: Fields) -> Experts:
 def _sparse_layers(fields: Fields) -> list[int]:
     """Layers with experts: every `decoder_sparse_step`-th one that `mlp_only_layers` doesn't name."""
     step = fields.integer("decoder_sparse_step", 1, low=1)
-    dense = fields.values.get("mlp_only_layers") or []
+    dense = fields.value("mlp_only_layers", None) or []
     if not isinstance(dense, list):
         fields.fail("mlp_only_layers", "must be a list of layers")
     return [i for i in range(fields.integer("num_hidden_layers")) if i not in dense and (i + 1) % step == 0]

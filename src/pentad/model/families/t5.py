@@ -183,10 +183,15 @@ def gguf_names(spec: ModelSpec, _: Fields) -> Names:
     return names | dict(_gguf_stack("encoder.", "enc")) | dict(_gguf_stack("", "dec"))
 
 
+_HARMLESS = """
+initializer_factor dense_act_fn is_gated_act n_positions output_past scale_decoder_outputs
+num_decoder_layers
+"""
 FAMILY = Family(
     name="t5",
     describe_gguf=describe_gguf,
     describe_config=describe_config,
     gguf_names=gguf_names,
     config_names=config_names,
+    harmless=frozenset(_HARMLESS.split()),
 )
