@@ -186,6 +186,7 @@ CASES: Mapping[str, Case] = {
     ),
     "llama4": Case(
         kind="llama4_text",
+        row="ml-llama4",
         config=LLAMA4,
         gguf=Gguf(
             arch="llama4",

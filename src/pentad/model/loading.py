@@ -212,7 +212,7 @@ def _open_folder(folder: pathlib.Path, name: str) -> ModelFiles:
             sampling=from_generation_config(generation),
             recipe=recipe,
             images=_images(folder, family, config, container),
-            family=config.text("model_type"),
+            family=whole.text("model_type"),
             unread_media=media,
         )
     except BaseException:
