@@ -234,6 +234,9 @@ class Request:
     text: str | None = None
     token_ids: tuple[int, ...] | None = None
     tools: tuple[ToolSpec, ...] = ()
+    shown_tools: tuple[ToolSpec, ...] | None = None
+    """Tools that the prompt presents in front where they are not those that may be called, so that a prompt
+    with other tools begins as an earlier one did; the messages tell of the others. None presents `tools`."""
     tool_choice: ToolChoice = field(default_factory=ToolChoice)
     format: OutputFormat = field(default_factory=OutputFormat)
     sampling: Sampling = field(default_factory=Sampling)

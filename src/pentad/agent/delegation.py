@@ -13,6 +13,7 @@ from pentad.agent.approval import WAITING
 from pentad.agent.budget import carved, narrower
 from pentad.agent.codec import encode
 from pentad.agent.events import RunResumed, RunStarted
+from pentad.agent.inheritance import inherited
 from pentad.agent.resumption import generators, resumable
 from pentad.agent.run import Run
 from pentad.agent.run_status import Unfinished
@@ -231,6 +232,7 @@ class Delegation:
             default_model=next(iter(generators(self._run.around.models)), ""),
             foreground=lead.foreground,
             parent=Parent(run_id=lead.run_id, step=child.step, index=child.index),
+            inherited=inherited(self._run.prompted) if spec.inherit == "conversation" else None,
             priority=lead.priority,
             steps_behind=1 + (lead.steps_behind or 0),  # the lead reads its answer
         )

@@ -16,7 +16,14 @@ from pentad.agent.model_events import (
     TextStreamed,
 )
 from pentad.agent.run_status import RunStatus
-from pentad.agent.sub_run_events import Coordinated, Parent, SubRunChanged, SubRunEnded, SubRunStarted
+from pentad.agent.sub_run_events import (
+    Coordinated,
+    Inherited,
+    Parent,
+    SubRunChanged,
+    SubRunEnded,
+    SubRunStarted,
+)
 from pentad.agent.tool_events import (
     ApprovalAnswered,
     ApprovalAsked,
@@ -60,6 +67,8 @@ class RunStarted:
     """Someone follows it in a terminal: when that process is gone, nobody goes on unasked."""
     parent: Parent | None = None
     """Whose sub-run it is; it is begun, taken up and ended with that run only."""
+    inherited: Inherited | None = None
+    """What a sub-run's prompts begin with, where its agent inherits."""
     priority: int = 0
     """Of its model calls; lower comes first."""
     steps_behind: int | None = None

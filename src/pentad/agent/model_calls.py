@@ -10,6 +10,7 @@ from dataclasses import replace
 from pentad.agent.budget import Amount, consumed
 from pentad.agent.context_builders.base import ContextBuilder, ContextInput
 from pentad.agent.expectations import Outlook, outlook
+from pentad.agent.inheritance import continued
 from pentad.agent.model_events import Candidate, ModelAnswered, ModelAsked, Purpose, TextStreamed
 from pentad.agent.model_failures import failed, pause_s
 from pentad.agent.parallel import ALONE, Branch
@@ -51,6 +52,7 @@ class ModelCalls:
         """
         run = self._run
         around, state = run.around, run.state
+        draft = continued(draft, state.inherited, state.spec.name)
         await around.tool_times.learn(around.journal, state.run_id, state.tenant)
         with run.span("agent", "context"):
             expected = outlook(state, draft, around.tool_times, self._latest)
@@ -70,7 +72,7 @@ class ModelCalls:
         if built.compacted is not None:
             await run.append(built.compacted)
         decisions = built.decisions(self._context.name, given.limit, run.around.clock())
-        request = replace(request, messages=built.messages)
+        request = run.prompted = replace(request, messages=built.messages)
         answer = await self._try_hard(
             request, built.tokens, draft.purpose, decisions, replace(branch, goal=draft.goal)
         )
@@ -137,6 +139,7 @@ class ModelCalls:
                 for message in turn.messages
             ),
             tools=draft.tools,
+            shown_tools=draft.shown_tools,
             tool_choice=draft.tool_choice,
             format=draft.format,
             sampling=Sampling(

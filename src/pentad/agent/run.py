@@ -21,7 +21,7 @@ from pentad.agent.state import RunState
 from pentad.agent.sub_run_events import SubRunStarted
 from pentad.agent.tool_events import ToolIntended
 from pentad.model.relevance import Relevance
-from pentad.types import Clock, Layer, RunContext, Span
+from pentad.types import Clock, Layer, Request, RunContext, Span
 
 Publish = Callable[[Record], None]
 Watcher = Callable[[RunState], Awaitable[None]]
@@ -60,6 +60,8 @@ class Run:
         self._pauses = 0
         self._stalled_s = 0.0
         self.approvals = ApprovalDesk(self)
+        self.prompted: Request | None = None
+        """The latest model call of the run in this process, but for questions on the side."""
 
     async def append(self, event: Event, *, prompt: str | None = None) -> None:
         """Journals an event, with a prompt that may be kept, then lets it change the state.

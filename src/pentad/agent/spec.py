@@ -133,6 +133,9 @@ class AgentSpec:
     """How long tool results are shortened for the goal: see below."""
     agents: Mapping[str, AgentSpec] = field(default_factory=dict)
     """Sub-agents by name, for `coordinator`: files, from this one's folder, or agents in place."""
+    inherit: Literal["task", "conversation"] = "task"
+    """What it sees as a sub-agent: its task alone, or before it the conversation of who gave it, from
+    whose KV cache it then starts."""
     coordinator: Choice = field(default_factory=_baseline("coordinator"), metadata={"family": "coordinator"})
     """Who of the agents does what next: see below."""
     memory: MemoryChoice = field(default_factory=MemoryChoice)

@@ -28,7 +28,14 @@ from pentad.agent.model_events import (
 )
 from pentad.agent.run_status import UNFINISHED, RunStatus, Unfinished
 from pentad.agent.spec import AgentSpec
-from pentad.agent.sub_run_events import Coordinated, Parent, SubRunChanged, SubRunEnded, SubRunStarted
+from pentad.agent.sub_run_events import (
+    Coordinated,
+    Inherited,
+    Parent,
+    SubRunChanged,
+    SubRunEnded,
+    SubRunStarted,
+)
 from pentad.agent.sub_run_state import HELD, SubRuns, after, all_wait, taken_up
 from pentad.agent.tool_events import (
     ApprovalAnswered,
@@ -55,6 +62,8 @@ class RunState:
     media: tuple[Media, ...] = ()
     """What the goal shows beside its text; with its data in the process that the run began in."""
     history: tuple[Message, ...] = ()
+    inherited: Inherited | None = None
+    """What the prompts of a sub-run begin with; None where it sees its task alone."""
     objective: Objective = field(default_factory=Objective)
     data_label: str | None = None
     forked_from: Origin | None = None
@@ -239,6 +248,7 @@ def begin(record: Record) -> RunState:
         tenant=event.tenant,
         media=event.media,
         history=event.history,
+        inherited=event.inherited,
         objective=event.objective,
         data_label=event.data_label,
         forked_from=event.forked_from,

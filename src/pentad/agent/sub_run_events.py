@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from pentad.agent.run_status import RunStatus, Unfinished
-from pentad.types import Budget, Decision, ToolCall
+from pentad.types import Budget, Decision, Message, ToolCall, ToolSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +16,15 @@ class Parent:
     run_id: str
     step: int
     index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inherited:
+    """The prompt of the lead's call that gave the task, as the sub-run's own calls begin."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...] = ()
+    """Those that it presents in front; the sub-run may call its own only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ class Supervisor:
     """Lets a lead agent give tasks to named sub-agents, several at once, and merge their answers.
 
     The lead decides by its own planner; it sees one more tool, `delegate`, whose result is the
-    member's answer. A member's run sees its task and nothing else of the lead's.
+    member's answer. A member's run sees its task and nothing else of the lead's, unless it inherits.
 
     Source: survey III-A, centralised structure: a lead plans, assigns to workers and merges. Ours gives
     each task a budget of its own, carved from the lead's.

@@ -51,6 +51,8 @@ class ModelCallDraft:
     turns: tuple[MessageGroup, ...]
     """In order."""
     tools: tuple[ToolSpec, ...] = ()
+    shown_tools: tuple[ToolSpec, ...] | None = None
+    """See Request: what the prompt presents in front, where it is not `tools`."""
     tool_choice: ToolChoice = field(default_factory=lambda: ToolChoice(mode="none"))
     format: OutputFormat = field(default_factory=OutputFormat)
     max_tokens: int

@@ -272,7 +272,8 @@ class ChatCodec:
                 param="messages",
             ) from self._chat
         shown = marked(request.messages, self._encoder, self._name)
-        rows, tools = adapt(shown.messages, offered(request), self._chat.features, self.format)
+        presented = offered(request) if request.shown_tools is None else request.shown_tools
+        rows, tools = adapt(shown.messages, presented, self._chat.features, self.format)
         features, options = self._chat.features, self._reasoner.wishes(request).options
         rows = shown.rows(rows, features)
         segments = self._chat.template.render(rows, tools, options, continues=request.continues)
