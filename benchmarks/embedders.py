@@ -31,7 +31,7 @@ HERE = pathlib.Path(__file__).parent
 RESULTS = HERE / "results" / "embedders.jsonl"
 PEERS = ("onnxruntime", "sentence-transformers")
 TEXTS = 96
-LENGTHS = {"short": 12, "medium": 60, "long": 180}
+LENGTHS = {"short": 12, "medium": 60, "long": 120}
 """Words of a text."""
 
 

@@ -104,7 +104,7 @@ def test_every_activation_is_the_one_of_the_reference(activation: str) -> None:
     weights, texts = _weights(spec, "F32"), _texts(1, 6)
     expected = TorchEncoder(spec, weights).encode(texts)
     found = NativeEncoder(spec, weights, kernels=HERE[-1]).encode(texts)
-    assert (expected * found).sum(axis=1).min() > 0.9995
+    assert (expected * found).sum(axis=1).min() > 0.9999
 
 
 @pytest.mark.parametrize("kernels", HERE)
@@ -158,7 +158,7 @@ def test_minilm_is_within_a_thousandth_of_fp32_and_ranks_answers_alike(
     cosines = (expected * found).sum(axis=1)
     record_property("cosine_mean", float(cosines.mean()))
     print(f"\n{kernels}: cosine to fp32 mean {cosines.mean():.6f}, least {cosines.min():.6f}")
-    assert cosines.mean() > 0.999
+    assert cosines.min() > 0.9999
     n = len(QUESTIONS)
     reference, ours = (vectors[:n] @ vectors[n:].T for vectors in (expected, found))
     assert (reference.argmax(axis=1) == np.arange(n)).mean() > 0.9, "the questions must be answerable"

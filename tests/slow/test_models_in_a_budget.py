@@ -23,7 +23,9 @@ from pentad.types import Request, Sampling
 
 BUDGET = 3_000_000_000
 REQUESTS = 200
+EVERY_S = 0.08
 AT_ONCE = 4
+"""Of one name."""
 WORKER = (sys.executable, "-m", "pentad.application.worker")
 
 
@@ -122,14 +124,16 @@ def test_200_requests_in_random_order_within_3_gb(
             print(f"\n{pool.budget_bytes / 1e6:.0f} MB for {needs}")
             assert sum(s.need.total_bytes for s in pool.slots.values()) > pool.budget_bytes
             watching = asyncio.create_task(watch(services, seen))
-            gate = asyncio.Semaphore(AT_ONCE)
+            gates = {name: asyncio.Semaphore(AT_ONCE) for name in (*pool.slots, *adapters)}
 
             async def one(number: int) -> None:
-                async with gate:
-                    # In stretches, as people ask: mostly the one that was asked before.
+                await asyncio.sleep(number * EVERY_S)
+                async with gates[names[number]]:
                     await ask(services, names[number], number, seen)
 
-            names, listed = [], [*pool.slots, *adapters]
+            # In stretches, as people ask: mostly the one that was asked before.
+            names: list[str] = []
+            listed = list(gates)
             for _ in range(REQUESTS):
                 stay = names and dice.random() < 0.85
                 names.append(names[-1] if stay else dice.choice(listed))

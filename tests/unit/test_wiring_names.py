@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from model_fixtures import tiny_llama_gguf
 from pentad.application.config import ModelPrice, RemoteBackend, Settings
 from pentad.application.wiring import build
-from pentad.errors import InvalidRequest, ModelNotFound
+from pentad.choice import Choice
+from pentad.errors import Incompatible, InvalidRequest, ModelNotFound
 from pentad.model.service import ModelService
 from pentad.model.store import ModelStore
 
@@ -72,3 +73,9 @@ def test_without_the_default_embedding_model_the_rest_is_served_and_an_asked_for
     assert "pentad pull minilm" in caplog.text
     with pytest.raises(ModelNotFound, match="minilm"):
         asyncio.run(embedders(Settings(home=home, models=["tiny"], embedding_model="minilm")))
+
+
+def test_a_budget_that_a_scaler_would_not_keep_is_refused(home: pathlib.Path) -> None:
+    with pytest.raises(Incompatible, match="keeps no memory_bytes") as caught:
+        served(home, models=("tiny",), scaler=Choice(name="queue"), memory_bytes=1 << 30)
+    assert caught.value.param == "memory_bytes"

@@ -9,6 +9,7 @@ import psutil
 from pentad.application.config import EngineSettings, Settings
 from pentad.application.runners import choose, engine_limits, kv_element_bytes
 from pentad.execution.memory import free_bytes
+from pentad.execution.native.encoder import encoder_bytes
 from pentad.execution.native.loading import packed_bytes
 from pentad.model.adapters import adapter_bytes
 from pentad.model.embedding import choose_encoder
@@ -92,7 +93,7 @@ def encoder_need(files: ModelFiles) -> MemoryNeed:
     if choose_encoder(files).runner == "torch":
         return scorer_need(files)
     process = _TOKEN_BYTES * files.spec.vocab_size + _ENCODER_BYTES
-    return MemoryNeed(weights_bytes=packed_bytes(files.spec, files.weights), process_bytes=process)
+    return MemoryNeed(weights_bytes=encoder_bytes(files.spec), process_bytes=process)
 
 
 def scorer_need(files: ModelFiles) -> MemoryNeed:

@@ -133,6 +133,12 @@ def _fleet(settings: Settings, clock: Clock) -> LiveFleet | None:
             hint="set --backend engine, or take the scaler out",
             param="scaler",
         )
+    if settings.memory_bytes is not None:
+        raise Incompatible(
+            "a scaler loads and unloads models by their load, and keeps no memory_bytes",
+            hint="take --memory out, or the scaler: without one models stay within it",
+            param="memory_bytes",
+        )
     scaler = choice.build("scaler", settings.scaler)
     return LiveFleet(scaler, slots=settings.engine.max_sequences, clock=clock)
 

@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from pentad.errors import BadModelFile, Incompatible, Infeasible, InvalidRequest
 from pentad.execution.native.choice import choose_kernels, unsupported_encoder, unsupported_storage
-from pentad.execution.native.forms import FORMS, given_whole
 from pentad.execution.native.library import KernelLibrary, built, cpu_flags, open_library
 from pentad.execution.native.runner import default_threads
 from pentad.execution.native.structs import ACTIVATIONS, ENCODER_TENSORS, FORMATS, EncoderConfig
@@ -25,6 +24,8 @@ from pentad.execution.weights import WeightSource
 
 _BATCH_TOKENS: Final = 1024
 """Tokens computed at once: bounds the activations, to some 10 MB for MiniLM."""
+_CODE_BITS: Final = 17
+"""Of a weight: 16, and its part of a step that 32 share."""
 _MODEL: Final = -1
 _WRONG: Final = ("", "token id", "length", "", "", "", "size: memory ran out")
 
@@ -32,9 +33,9 @@ _WRONG: Final = ("", "token id", "length", "", "", "", "size: memory ran out")
 class NativeEncoder:
     """Mean of the last hidden states of each text, as unit vectors.
 
-    Weights are packed into 8-bit codes with a scale per 32 (4-bit ones stay what they are). Texts lie
-    end to end without padding, so a vector does not depend on what else is encoded. May be used from
-    several threads, one of which computes at a time.
+    Weights and activations are multiplied in codes of 14 bits with a scale per 32, so that vectors are those
+    of float32 to a cosine of 0.9999. Texts lie end to end without padding, so a vector does not depend on
+    what else is encoded. May be used from several threads, one of which computes at a time.
 
     Args:
         spec: an encoder.
@@ -125,8 +126,11 @@ class NativeEncoder:
 
     def _load(self, reader: WeightReader) -> None:
         for name, layer, shape in _matrices(self.spec):
-            stored = reader.stored(_canonical(name, layer), shape)
-            self._set(name, layer, FORMS[stored.format].given, given_whole(stored), shape)
+            matrix = dequantize(reader.stored(_canonical(name, layer), shape))
+            if name == "embed":
+                self._set(name, layer, "F16", matrix.astype(np.float16), shape)
+            else:
+                self._set(name, layer, "F32", np.ascontiguousarray(matrix, np.float32), shape)
         for name, layer, parts, size in _vectors(self.spec):
             values = [dequantize(reader.stored(_canonical(part, layer), (size,))) for part in parts]
             self._set(name, layer, "F32", np.concatenate(values), (1, size * len(parts)))
@@ -153,6 +157,15 @@ class NativeEncoder:
                 f"model {self.spec.name!r}: {_canonical(name, layer)!r} of shape {shape} in {format} "
                 "cannot be packed"
             )
+
+
+def encoder_bytes(spec: ModelSpec) -> int:
+    """What the kernels keep of an encoder's weights, without reading any."""
+    codes = sum(rows * columns for name, _, (rows, columns) in _matrices(spec) if name != "embed")
+    assert spec.learned is not None
+    floats = sum(size * len(parts) for _, _, parts, size in _vectors(spec))
+    floats += min(spec.context_length, spec.learned.max_positions) * spec.width
+    return codes * _CODE_BITS // 8 + 2 * spec.vocab_size * spec.width + 4 * floats
 
 
 def inner_of(spec: ModelSpec) -> FeedForward:

@@ -7,52 +7,18 @@
 #include <vector>
 
 #include "activations.h"
-#include "multiply.h"
+#include "exact_products.h"
 #include "guard.h"
 #include "native.h"
-#include "pack.h"
-#include "products.h"
 #include "threads.h"
 
 namespace pentad {
 
 namespace {
 
-int padded(int n, int to) { return (n + to - 1) / to * to; }
-
-struct Packed {
-  Matrix matrix;
-  std::unique_ptr<uint8_t[]> memory;
-};
-
 struct Block {
-  Packed q, k, v, o, up, down;
+  ExactMatrix q, k, v, o, up, down;
   std::vector<float> attn_norm, ffn_norm, qkv_bias, o_bias, up_bias, down_bias;
-};
-
-// Rows of activations, quantized.
-class Inputs {
- public:
-  void reserve(int tokens, int cols) {
-    const size_t n = static_cast<size_t>(padded(tokens, 32)) * static_cast<size_t>(cols);
-    codes_.resize(std::max(codes_.size(), n));
-    scale_.resize(codes_.size() / 32);
-    total_.resize(codes_.size() / 32);
-    sum_.resize(codes_.size() / 16);
-  }
-  Quantized of(int cols, int panel) {
-    return {.cols = cols,
-            .panel = panel,
-            .codes = codes_.data(),
-            .scale = scale_.data(),
-            .total = total_.data(),
-            .sum = sum_.data()};
-  }
-
- private:
-  std::vector<int8_t> codes_;
-  std::vector<float> scale_, total_;
-  std::vector<int32_t> sum_;
 };
 
 }  // namespace
@@ -60,13 +26,14 @@ class Inputs {
 class Encoder {
  public:
   explicit Encoder(const pentad_encoder_config& c)
-      : c_(c), team_(c.threads), products_(team_.size()), blocks_(static_cast<size_t>(c.layers)), dim_(c.heads * c.head_dim) {
+      : c_(c), team_(c.threads), blocks_(static_cast<size_t>(c.layers)), dim_(c.heads * c.head_dim) {
     for (int i = 0; i < team_.size(); i++) {
-      keys_.emplace_back(static_cast<size_t>(padded(c.max_tokens, 16)) * c.head_dim);
-      scores_.emplace_back(static_cast<size_t>(padded(c.max_tokens, 16)));
+      keys_.emplace_back(static_cast<size_t>(pad(c.max_tokens, 16)) * c.head_dim);
+      scores_.emplace_back(static_cast<size_t>(pad(c.max_tokens, 16)));
     }
   }
 
+  // Matrices and vectors come in F32, the table of embeddings in F16.
   int set(int tensor, int layer, Format format, const uint8_t* data, int rows, int cols) {
     if (std::vector<float>* v = vector_of(tensor, layer)) {
       if (format != Format::F32) return -1;
@@ -74,28 +41,28 @@ class Encoder {
       v->assign(values, values + static_cast<size_t>(rows) * cols);
       return 0;
     }
-    Packed* w = matrix_of(tensor, layer);
-    if (!w || cols % kBlock || rows % (tensor == PENTAD_ENCODER_EMBED ? 1 : kRows)) return -1;
-    w->matrix.layout = layout_of(format);
-    w->matrix.rows = padded(rows, kRows);
-    w->matrix.cols = cols;
-    w->memory = std::make_unique<uint8_t[]>(w->matrix.bytes() + 64);
-    w->matrix.data = w->memory.get();
-    std::vector<int32_t> order(static_cast<size_t>(w->matrix.rows), -1);
-    for (int r = 0; r < rows; r++) order[static_cast<size_t>(r)] = r;
-    const size_t group_bytes = w->matrix.group_bytes();
+    if (tensor == PENTAD_ENCODER_EMBED) {
+      if (format != Format::F16) return -1;
+      const uint16_t* halves = reinterpret_cast<const uint16_t*>(data);
+      embed_.assign(halves, halves + static_cast<size_t>(rows) * cols);
+      return 0;
+    }
+    if (format != Format::F32 || cols % kBlock) return -1;
+    const float* values = reinterpret_cast<const float*>(data);
+    ExactMatrix* m = matrix_of(tensor, layer);
+    if (!m || rows % kRows) return -1;
+    m->shape(rows, cols);
     team_.run([&](int rank) {
-      auto [begin, end] = share(w->matrix.rows / kRows, rank);
-      pack_rows(format, data, cols, order.data() + static_cast<size_t>(begin) * kRows, (end - begin) * kRows,
-                w->memory.get() + group_bytes * static_cast<size_t>(begin));
+      auto [begin, end] = share(rows / kRows, rank);
+      for (int group = begin; group < end; group++) m->pack(group, values);
     });
     return 0;
   }
 
   size_t weight_bytes() const {
-    size_t n = embed_.matrix.bytes() + (positions_.size() + embed_norm_.size()) * 4;
+    size_t n = embed_.size() * 2 + (positions_.size() + embed_norm_.size()) * 4;
     for (auto& b : blocks_)
-      for (const Packed* w : {&b.q, &b.k, &b.v, &b.o, &b.up, &b.down}) n += w->matrix.bytes();
+      for (const ExactMatrix* m : {&b.q, &b.k, &b.v, &b.o, &b.up, &b.down}) n += m->bytes();
     return n;
   }
 
@@ -115,14 +82,12 @@ class Encoder {
     hidden_.resize(rows * c_.ffn_width);
     const int cols = std::max({c_.width, dim_, c_.ffn_width});
     inputs_.reserve(n, cols);
-    products_.reserve(cols);
     team_.run([this, vectors](int rank) { work(rank, vectors); });
     return 0;
   }
 
  private:
-  Packed* matrix_of(int tensor, int layer) {
-    if (tensor == PENTAD_ENCODER_EMBED) return &embed_;
+  ExactMatrix* matrix_of(int tensor, int layer) {
     if (layer < 0 || layer >= c_.layers) return nullptr;
     Block& b = blocks_[static_cast<size_t>(layer)];
     switch (tensor) {
@@ -152,10 +117,10 @@ class Encoder {
   }
   bool complete() const {
     const size_t width = static_cast<size_t>(c_.width);
-    if (!embed_.matrix.data || positions_.size() != width * c_.max_tokens || embed_norm_.size() != 2 * width) return false;
+    if (embed_.size() != width * c_.vocab || positions_.size() != width * c_.max_tokens || embed_norm_.size() != 2 * width) return false;
     return std::all_of(blocks_.begin(), blocks_.end(), [&](const Block& b) {
-      for (const Packed* w : {&b.q, &b.k, &b.v, &b.o, &b.up, &b.down})
-        if (!w->matrix.data) return false;
+      for (const ExactMatrix* m : {&b.q, &b.k, &b.v, &b.o, &b.up, &b.down})
+        if (!m->rows) return false;
       return b.attn_norm.size() == 2 * width && b.ffn_norm.size() == 2 * width && b.o_bias.size() == width &&
              b.down_bias.size() == width && b.qkv_bias.size() == static_cast<size_t>(3 * dim_) &&
              b.up_bias.size() == static_cast<size_t>(c_.ffn_width);
@@ -166,18 +131,15 @@ class Encoder {
 
   // use(first column, token, 16 values) for this member's share of the rows of m.
   template <typename Use>
-  void product(const Packed& w, int rank, Use&& use) {
-    const Matrix& m = w.matrix;
+  void product(const ExactMatrix& m, int rank, Use&& use) {
     auto [begin, end] = share(m.rows / kRows, rank);
-    products_.multiply(m, inputs_.of(m.cols, products_.panel(count_)), count_, begin, end, rank,
-                       [&](int group, int t, f32x16 v) { use(group * kRows, t, v); });
+    multiply_exact(m, inputs_, count_, begin, end, [&](int group, int t, f32x16 v) PENTAD_LAMBDA { use(group * kRows, t, v); });
   }
 
   // Tokens of this member: rows of `from` become the next product's input.
   void take_inputs(const std::vector<float>& from, int cols, int rank) {
     auto [begin, end] = share(count_, rank);
-    const Quantized out = inputs_.of(cols, products_.panel(count_));
-    for (int t = begin; t < end; t++) quantize(from.data() + static_cast<size_t>(t) * cols, out, t, 0, cols / kBlock);
+    for (int t = begin; t < end; t++) inputs_.put(from.data() + static_cast<size_t>(t) * cols, t, cols);
     team_.barrier();
   }
 
@@ -197,9 +159,9 @@ class Encoder {
       auto [begin, end] = share(starts_[i + 1] - starts_[i], rank);
       for (int p = begin; p < end; p++) {
         float* x = x_.data() + static_cast<size_t>(starts_[i] + p) * c_.width;
-        unpack_row(embed_.matrix, tokens_[starts_[i] + p], x);
+        const uint16_t* row = embed_.data() + static_cast<size_t>(tokens_[starts_[i] + p]) * c_.width;
         const float* position = positions_.data() + static_cast<size_t>(p) * c_.width;
-        for (int j = 0; j < c_.width; j += 16) store(x + j, load(x + j) + load(position + j));
+        for (int j = 0; j < c_.width; j += 16) store(x + j, load_half(row + j) + load(position + j));
         normalise(x, embed_norm_);
       }
     }
@@ -208,7 +170,7 @@ class Encoder {
 
   void qkv(const Block& b, int rank) {
     take_inputs(x_, c_.width, rank);
-    const Packed* parts[3] = {&b.q, &b.k, &b.v};
+    const ExactMatrix* parts[3] = {&b.q, &b.k, &b.v};
     for (int i = 0; i < 3; i++) {
       const int at = i * dim_;
       product(*parts[i], rank, [&](int column, int t, f32x16 v) {
@@ -233,7 +195,7 @@ class Encoder {
     return n * n;
   }
   void attend(int text, int head, int rank) {
-    const int from = starts_[text], n = starts_[text + 1] - from, wide = padded(n, 16), d = c_.head_dim;
+    const int from = starts_[text], n = starts_[text + 1] - from, wide = pad(n, 16), d = c_.head_dim;
     const size_t row = static_cast<size_t>(3) * dim_;
     const float* base = qkv_.data() + static_cast<size_t>(from) * row + head * d;
     float* keys = keys_[static_cast<size_t>(rank)].data();  // [d][wide]
@@ -269,7 +231,7 @@ class Encoder {
   }
 
   // x = norm(x + product + bias)
-  void add_and_norm(const Packed& w, const std::vector<float>& bias, const std::vector<float>& norm, int rank) {
+  void add_and_norm(const ExactMatrix& w, const std::vector<float>& bias, const std::vector<float>& norm, int rank) {
     product(w, rank, [&](int column, int t, f32x16 v) {
       float* x = x_.data() + static_cast<size_t>(t) * c_.width + column;
       store(x, load(x) + v + load(bias.data() + column));
@@ -298,7 +260,6 @@ class Encoder {
     }
     auto [begin, end] = share(texts_, rank);
     for (int i = begin; i < end; i++) pool(i, vectors + static_cast<size_t>(i) * c_.width);
-    products_.release(rank);
   }
 
   // The mean of a text's rows, of length 1; the count cancels out.
@@ -316,13 +277,12 @@ class Encoder {
 
   pentad_encoder_config c_;
   Team team_;
-  Products products_;
   std::vector<Block> blocks_;
-  Packed embed_;
+  std::vector<uint16_t> embed_;  // [vocab][width] in fp16
   std::vector<float> positions_, embed_norm_;
   int dim_ = 0, texts_ = 0, count_ = 0;
   const int32_t *tokens_ = nullptr, *starts_ = nullptr;
-  Inputs inputs_;
+  ExactInput inputs_;
   std::vector<float> x_, qkv_, attended_, hidden_;
   std::vector<std::vector<float>> keys_, scores_;
 };
