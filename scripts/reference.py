@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import typer
+from families_page import families_page
 from formats_page import formats_page
 
 from pentad import registry
@@ -256,6 +257,7 @@ def main() -> int:
         "strategies.md": strategies_page(),
         "agent-file.md": agent_file_page(),
         "formats.md": formats_page(),
+        "families.md": families_page(),
     }
     old = [name for name, text in pages.items() if not is_current(DOCS / name, text)]
     if "--check" in sys.argv[1:]:

@@ -184,6 +184,9 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 )
 """The families that people choose from; the other sections of the table are chosen by the code."""
 
+OPEN = frozenset({"model_family"})
+"""Sections that packages add to all the same: what is chosen in them is named by a model's files."""
+
 _TABLE: dict[str, dict[str, str]] = {
     # resource layer
     "scheduler": {
@@ -476,7 +479,7 @@ def known(family: str) -> tuple[str, ...]:
     """
     if family not in _TABLE:
         raise UnknownName(f"unknown family {family!r}", hint=near(family, _TABLE), param="family")
-    added = _added().get(family, {}) if family in FAMILIES else {}
+    added = _added().get(family, {}) if family in FAMILIES or family in OPEN else {}
     return (*_TABLE[family], *(name for name in added if name not in _TABLE[family]))
 
 

@@ -14,6 +14,8 @@ from pentad.execution.native.runner import NativeRunner
 from pentad.execution.spec_summary import spec_summary
 from pentad.model.embedding import choose_encoder
 from pentad.model.facts import ModelFacts, facts_of
+from pentad.model.geometries import GEOMETRIES
+from pentad.model.geometries.scaling import best_for_parameters
 from pentad.model.loading import ModelFiles
 from pentad.model.reranking import choose_scorer
 from pentad.model.stored import StoredModel
@@ -43,6 +45,26 @@ def model_summary(stored: StoredModel, files: ModelFiles, settings: Settings) ->
         "speech": _speech(facts),
         "sampling": dict(facts.sampling),
         "here": _here(files, settings, engine_of(settings.engine, stored.name)),
+        "spec": spec_summary(spec),
+    }
+
+
+def geometry_summary(name: str) -> dict[str, Any]:
+    """The same of a geometry whose weights nobody has, and the text that it is best trained on."""
+    geometry = GEOMETRIES[name]
+    spec = geometry.spec(name)
+    training = best_for_parameters(spec.parameters)
+    return {
+        "name": name,
+        "parameters": spec.parameters,
+        "published_parameters": round(geometry.published),
+        "source": geometry.source,
+        "attention": spec.attention,
+        "context_tokens": spec.context_length,
+        "flops_per_token": spec.flops(1, CONTEXT),
+        "kv_bytes_per_token_f32": spec.kv_bytes_per_token(4),
+        "best_training_tokens": round(training.tokens),
+        "best_training_flops": training.flops,
         "spec": spec_summary(spec),
     }
 

@@ -118,6 +118,8 @@ class Block:
     what it gives (Gemma 2); on what it gives alone (OLMo 2)."""
     mixer_norm: bool = True
     """Whether the mixer has a norm; the first layer of ModernBERT reads the embeddings as they are."""
+    entry_norm: bool = False
+    """Whether the stream itself is normed in front of the layer (PanGu-alpha's query layer)."""
     parallel: bool = False
     """Mixer and feed-forward read the same hidden state and are added together (GPT-J, Falcon)."""
     shared_norm: bool = False
@@ -146,7 +148,7 @@ class Block:
             parts.append(("cross", {f"cross.{name}": shape for name, shape in shapes.items()}))
         if self.feed_forward is not None:
             parts.append(("ffn", self.feed_forward.shapes(width)))
-        found: Shapes = {}
+        found: Shapes = self.norm.shapes("entry_norm", width) if self.entry_norm else {}
         for name, shapes in parts:
             if not (name == "ffn" and self.shared_norm) and (name != "attn" or self.mixer_norm):
                 found |= self._norms(name, width)
@@ -166,9 +168,13 @@ class Block:
     def active_products(self, width: int) -> float:
         """Multiply-adds of one token in its matrices: of routed experts, the chosen ones."""
         active = {} if self.feed_forward is None else self.feed_forward.active()
-        shapes = self.shapes(width).items()
-        sizes = {name: shape for name, shape in shapes if len(shape) > 1 and not name.endswith(".bias")}
-        return sum(math.prod(shape) * active.get(name, 1.0) for name, shape in sizes.items())
+        return sum(math.prod(shape) * active.get(name, 1.0) for name, shape in self.matrices(width).items())
+
+    def matrices(self, width: int) -> Shapes:
+        """Those tensors that tokens are multiplied with."""
+        tables = self.mixer.tables if isinstance(self.mixer, Attention) else frozenset()
+        found = {name: shape for name, shape in self.shapes(width).items() if len(shape) > 1}
+        return {n: shape for n, shape in found.items() if not n.endswith(".bias") and n not in tables}
 
     @property
     def kv_elements(self) -> int:

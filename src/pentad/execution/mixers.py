@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from pentad.execution.positions import Alibi, Growth, Rope, Rotary, Sight
+from pentad.execution.positions import Alibi, Growth, ProjectedDistances, Rope, Rotary, Sight
 from pentad.execution.recurrences import Recurrent as Recurrent
 from pentad.execution.recurrences import ShortConvolution as ShortConvolution
 from pentad.execution.shapes import Shape as Shape
@@ -87,6 +87,9 @@ class Attention:
     """What attention gives is multiplied by sigmoid(gate x) before its last matrix (Qwen3-Next)."""
     sinks: bool = False
     """A learned score per head that takes weight and gives nothing (gpt-oss)."""
+    position_queries: int | None = None
+    """Queries are made of a row of a table that has so many, by position, and not of the hidden state
+    (PanGu-alpha's query layer)."""
 
     def __post_init__(self) -> None:
         for name in ("heads", "kv_heads", "head_dim"):
@@ -117,7 +120,7 @@ class Attention:
     def counts_slots(self) -> bool:
         """Whether scores depend on where slots lie, beside how keys were turned."""
         dual = isinstance(self.positions, Rope) and self.positions.dual is not None
-        return dual or isinstance(self.positions, Alibi)
+        return dual or isinstance(self.positions, Alibi | ProjectedDistances)
 
     @property
     def rotation(self) -> Rope | None:
@@ -141,7 +144,13 @@ class Attention:
 
     def pair_products(self) -> int:
         """Multiply-adds for a query token and a slot that it sees."""
-        return 2 * self.heads * self.head_dim
+        parts = 3 if isinstance(self.positions, ProjectedDistances) else 2
+        return parts * self.heads * self.head_dim
+
+    @property
+    def tables(self) -> frozenset[str]:
+        """Tensors that no token is multiplied with: rows are looked up, or made once for every distance."""
+        return frozenset({"position_queries", "distance"})
 
     def shapes(self, width: int, source_width: int | None = None) -> Shapes:
         """Its tensors in a stack of that width; keys and values may be made of another one."""
@@ -157,7 +166,13 @@ class Attention:
         if self.qk_norm is not None:
             own = self.qk_norm == "head"
             found |= {"q_norm": (self.head_dim if own else q,), "k_norm": (self.head_dim if own else kv,)}
-        return found | ({"sinks": (self.heads,)} if self.sinks else {})
+        if self.sinks:
+            found["sinks"] = (self.heads,)
+        if self.position_queries is not None:
+            found["position_queries"] = (self.position_queries, width)
+        if isinstance(self.positions, ProjectedDistances):
+            found |= {"distance": (q, width), "content_shift": (q,), "distance_shift": (q,)}
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,6 +77,15 @@ class Alibi:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectedDistances:
+    """Scores (q + u) k + (q + v) W r of a matrix W and vectors u, v that each layer has, where r are the
+    sinusoids of a query's distance from a slot (Transformer-XL, Dai et al. 2019, section 3.3; Gopher)."""
+
+    base: float = 10_000.0
+    """Of the sinusoids' wavelengths."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Growth:
     """Queries at position p are multiplied by 1 + weight * log(1 + floor((p + offset) / period)), or without
     steps by 1 + weight * log(max(1, (p + offset) / period)).
@@ -156,7 +165,7 @@ class RelativeBuckets:
             raise ValueError(f"distances up to {self.max_distance} need no {self.buckets} buckets")
 
 
-Rotary: TypeAlias = Rope | Alibi | None
+Rotary: TypeAlias = Rope | Alibi | ProjectedDistances | None
 """What an attention layer does about positions by itself."""
 
 

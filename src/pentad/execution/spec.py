@@ -40,7 +40,8 @@ class Stack:
     causal: bool = True
     """Whether a token sees those in front of it alone."""
     stem: tuple[Shape, ...] = ()
-    """Of a tower: convolutions that make hidden states of pixels or sound, [out, in, *kernel] with bias."""
+    """Of a tower: convolutions that make hidden states of pixels or sound, [out, in, *kernel] with bias. Of a
+    branch: a matrix [out, in] with bias that makes them of the trunk's."""
     class_token: bool = False
     projector: tuple[Shape, ...] = ()
     """Of a tower: matrices [out, in] with bias that bring its states to the width of the model."""
@@ -112,6 +113,8 @@ class ModelSpec:
     """What cross-attention reads (T5, Whisper). Without a stem it shares the token embeddings."""
     towers: tuple[Stack, ...] = ()
     """What makes embeddings of images or sound, which stand among those of tokens."""
+    branches: tuple[tuple[str, Stack], ...] = ()
+    """Name and layers of what reads the last states of the main stack, each for itself (ERNIE 3.0)."""
     windows: tuple[int | None, ...] = field(init=False, repr=False, compare=False)
     """How many tokens each layer sees at most; None: all."""
     _attention: Attention | None = field(init=False, repr=False, compare=False)
@@ -236,6 +239,7 @@ class ModelSpec:
         others = {f"towers.{i}": tower for i, tower in enumerate(self.towers)}
         if self.encoder is not None:
             others["encoder"] = self.encoder
+        others |= {f"branches.{name}": stack for name, stack in self.branches}
         for prefix, stack in others.items():
             found |= {f"{prefix}.{name}": shape for name, shape in stack.shapes()}
         return found

@@ -18,6 +18,8 @@ def unsupported_parts(spec: ModelSpec) -> Iterator[str]:
         yield "it has an encoder beside its decoder"
     if spec.towers:
         yield "it has towers of other modalities"
+    if spec.branches:
+        yield f"it has the branch {spec.branches[0][0]!r} above its layers"
     for block in dict.fromkeys(spec.blocks):
         where = f"layer {spec.blocks.index(block)}"
         yield from (f"{where} {what}" for what in _unsupported(block))

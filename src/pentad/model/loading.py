@@ -16,6 +16,7 @@ from pentad.model import embedding_recipe
 from pentad.model.embedding_recipe import EmbeddingRecipe
 from pentad.model.families import family_of
 from pentad.model.families.base import Family, bind, places, spec_of_config, spec_of_gguf
+from pentad.model.families.nearest import unlike_config, unlike_gguf
 from pentad.model.families.nested import language_part, tied_as_stored
 from pentad.model.files.fields import Fields
 from pentad.model.files.folder_files import read_json, read_text, read_value
@@ -129,8 +130,8 @@ def _open_gguf(path: pathlib.Path, name: str) -> ModelFiles:
     try:
         fields = Fields(source=str(path), values=file.metadata)
         architecture = fields.text("general.architecture")
-        family = family_of(architecture, fields.source)
         own = fields.under(architecture + ".")
+        family = family_of(architecture, fields.source, lambda: unlike_gguf(own, file))
         recipe = embedding_recipe.from_gguf(own)
         spec = _as_used(spec_of_gguf(family, own, file), recipe)
         weights = bind(family, places(family.gguf_names, spec, own), spec, file, fields.source)
@@ -170,12 +171,14 @@ def _end_tokens(tokenizer: Tokenizer, named: Iterable[int | None]) -> frozenset[
 def _open_folder(folder: pathlib.Path, name: str) -> ModelFiles:
     whole = read_json(folder / "config.json", required=True)
     config, media = language_part(whole)
-    family = family_of(config.text("model_type"), config.source)
+    family = family_of(
+        config.text("model_type"), config.source, lambda: unlike_config(config, lambda: _weights_of(folder))
+    )
     recipe = embedding_recipe.from_folder(folder, config, _modules(folder), read_json)
     spec = _as_used(spec_of_config(family, config), recipe)
-    if not any((folder / file).exists() for file in ("model.safetensors", INDEX_NAME)):
+    files = _weights_of(folder)
+    if files is None:
         raise _no_weights(folder)
-    files = SafetensorsFolder(folder)
     try:
         container = opened(files, whole)
         if media:
@@ -232,6 +235,12 @@ def _images(folder: pathlib.Path, family: Family, config: Fields, container: Con
         _log.warning("%s takes no images: it has no preprocessor_config.json", folder)
         return None
     return family.images(config, settings, container)
+
+
+def _weights_of(folder: pathlib.Path) -> SafetensorsFolder | None:
+    """The folder's tensors; None where it has no safetensors."""
+    there = any((folder / file).exists() for file in ("model.safetensors", INDEX_NAME))
+    return SafetensorsFolder(folder) if there else None
 
 
 def _as_used(spec: ModelSpec, recipe: EmbeddingRecipe) -> ModelSpec:

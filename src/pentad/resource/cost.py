@@ -257,8 +257,7 @@ class Product:
 
 def products_of(block: Block, width: int) -> tuple[Product, ...]:
     """Every matrix product of one layer; q, k and v of attention are one."""
-    every = block.shapes(width).items()
-    shapes = {name: shape for name, shape in every if len(shape) > 1 and not name.endswith(".bias")}
+    shapes = block.matrices(width)
     found = []
     if isinstance(block.mixer, Attention):
         (q, _), (kv, _) = shapes.pop("q"), shapes.pop("k")

@@ -89,24 +89,34 @@ def list_models(
 def show(
     flags: dict[str, Any], config: pathlib.Path | None, model: ModelArgument, json: JsonOption = False
 ) -> None:
-    """Show what a model is: origin, geometry, memory, formats, where it runs here and how fast."""
-    from pentad.application.folders import use_home
-    from pentad.application.model_summary import model_summary
-    from pentad.model.store import ModelStore
+    """Show what a model is: origin, geometry, memory, formats, where it runs here and how fast.
 
-    settings = settings_of(flags, config, quiet=True)
-    store = ModelStore(use_home(settings))
-    stored = store.resolve(model)
-    files = store.open(stored)
-    try:
-        details = _card(stored) | model_summary(stored, files, settings)
-    finally:
-        files.close()
+    Models that were only published, as gpt3-175b, are shown by their geometry.
+    """
+    details = _details(model, flags, config)
     if json:
         print_json(details)
     else:
         lines = [(k, v) for k, v in flatten(details).items() if v not in (None, "", {})]
         print_table(("field", "value"), lines, empty="nothing is known of it")
+
+
+def _details(model: str, flags: dict[str, Any], config: pathlib.Path | None) -> dict[str, Any]:
+    from pentad.application.folders import use_home
+    from pentad.application.model_summary import geometry_summary, model_summary
+    from pentad.model.geometries import GEOMETRIES
+    from pentad.model.store import ModelStore
+
+    settings = settings_of(flags, config, quiet=True)
+    store = ModelStore(use_home(settings))
+    if model in GEOMETRIES and all(stored.name != model for stored in store.list()):
+        return geometry_summary(model)
+    stored = store.resolve(model)
+    files = store.open(stored)
+    try:
+        return _card(stored) | model_summary(stored, files, settings)
+    finally:
+        files.close()
 
 
 @with_settings(COMMON)

@@ -30,7 +30,7 @@ class Described:
 
 
 def describe(model: str, settings: Settings) -> Described:
-    """A stored model, a model at a path, or a bare config.json without weights."""
+    """A stored model, a model at a path, a bare config.json without weights, or a published geometry."""
     path = pathlib.Path(model).expanduser()
     if path.suffix == ".json" and path.is_file():
         from pentad.model.families import family_of
@@ -42,10 +42,14 @@ def describe(model: str, settings: Settings) -> Described:
         spec = spec_of_config(family, config)
         return Described(spec=dataclasses.replace(spec, name=path.resolve().parent.name), form=None)
     from pentad.execution.native.runner import NativeRunner
+    from pentad.model.geometries import GEOMETRIES
     from pentad.model.loading import open_model
     from pentad.model.store import ModelStore
 
-    stored = ModelStore(settings.root).resolve(model)
+    store = ModelStore(settings.root)
+    if model in GEOMETRIES and all(stored.name != model for stored in store.list()):
+        return Described(spec=GEOMETRIES[model].spec(model), form=None)
+    stored = store.resolve(model)
     files = open_model(stored.path, name=stored.name)
     try:
         fits = NativeRunner.supports(files.spec, files.weights) is None

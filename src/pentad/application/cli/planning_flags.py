@@ -9,7 +9,8 @@ import typer
 from pentad.application.cli.options import number
 
 Model = Annotated[
-    str | None, typer.Argument(metavar="MODEL", help="Stored model, path, or a bare config.json.")
+    str | None,
+    typer.Argument(metavar="MODEL", help="Stored model, path, a bare config.json, or a published geometry."),
 ]
 WeightBits = Annotated[
     float | None, number("--weight-bits", "Bits per weight. Absent: as measured, else 16.", least=1, most=64)

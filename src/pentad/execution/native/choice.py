@@ -12,6 +12,7 @@ from pentad.execution.layers import Experts
 from pentad.execution.native.forms import FORMS
 from pentad.execution.native.library import NEEDS, usable
 from pentad.execution.native.structs import ACTIVATIONS, EXPERT_SCORES
+from pentad.execution.positions import ProjectedDistances
 from pentad.execution.spec import Attention, Block, FeedForward, ModelSpec, Rope
 from pentad.execution.support import first_unsupported, unsupported_parts
 from pentad.execution.weights import WeightSource
@@ -66,10 +67,16 @@ def _mixer_limits(spec: ModelSpec) -> Iterator[str]:
     for mixer, where in reversed(mixers.items()):
         if not isinstance(mixer, Attention):
             yield f"{where} has no attention of keys and values"
+        elif isinstance(mixer.positions, ProjectedDistances):
+            yield f"{where} projects distances"
+        elif mixer.position_queries is not None:
+            yield f"{where} makes queries of positions"
     if spec.stack.relative is not None:
         yield "its scores have relative biases"
     if not all(block.mixer_norm for block in spec.blocks):
         yield "one of its layers attends without a norm"
+    if any(block.entry_norm for block in spec.blocks):
+        yield "one of its layers norms the stream in front of it"
     shapes = {(m.heads, m.kv_heads, m.head_dim) for m in mixers if isinstance(m, Attention)}
     if len(shapes) > 1:
         yield "its layers differ in heads"

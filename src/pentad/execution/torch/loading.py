@@ -10,9 +10,11 @@ import torch
 
 from pentad.execution.layers import Experts, FeedForward
 from pentad.execution.mixers import LatentAttention, Mixer, Norm, Recurrent, Shape, ShortConvolution
+from pentad.execution.positions import ProjectedDistances
 from pentad.execution.quant import dequantize, dequantize_rows
 from pentad.execution.spec import Attention, ModelSpec, Rope
 from pentad.execution.torch.classifier import ClassifierWeights
+from pentad.execution.torch.distances import DistanceScores
 from pentad.execution.torch.feed_forward import DenseWeights, ExpertWeights
 from pentad.execution.torch.latent import LatentWeights
 from pentad.execution.torch.linear import Linear, linear
@@ -46,6 +48,9 @@ class AttentionWeights:
     gate: Linear | None = None
     """[H D, E] of what attention gives."""
     sinks: torch.Tensor | None = None
+    position_queries: torch.Tensor | None = None
+    """[positions, E]"""
+    distances: DistanceScores | None = None
 
 
 MixerWeights: TypeAlias = AttentionWeights | LatentWeights | RecurrentWeights | ShortConvolutionWeights
@@ -64,6 +69,7 @@ class LayerWeights:
     feed_forward: DenseWeights | ExpertWeights | None
     attn_out_norm: NormWeights | None = None
     ffn_out_norm: NormWeights | None = None
+    entry_norm: NormWeights | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +187,7 @@ class WeightLoader:
             feed_forward=None if inner is None else self._feed_forward(prefix, inner),
             attn_out_norm=None if mixer is None else self._norm(prefix + "attn_out_norm", given),
             ffn_out_norm=None if inner is None else self._norm(prefix + "ffn_out_norm", given),
+            entry_norm=self._norm(prefix + "entry_norm", block.norm if block.entry_norm else None),
         )
 
     def _mixer(self, prefix: str, mixer: Mixer, norm: Norm) -> MixerWeights:
@@ -196,7 +203,7 @@ class WeightLoader:
 
     def _attention(self, prefix: str, mixer: Attention, norm: Norm) -> AttentionWeights:
         width, rows, normed = self._spec.width, mixer.heads * mixer.head_dim, mixer.qk_norm is not None
-        gated = mixer.output_gate
+        gated, asking = mixer.output_gate, mixer.position_queries
         return AttentionWeights(
             qkv=self._qkv(prefix, mixer),
             o=self._linear(prefix + "o", width, rows, bias=mixer.out_bias),
@@ -204,6 +211,21 @@ class WeightLoader:
             k_norm=self._head_norm(prefix + "k_norm", mixer, norm, mixer.kv_heads) if normed else None,
             gate=self._linear(prefix + "attn_gate", rows, width, bias=False) if gated else None,
             sinks=self._vector(prefix + "sinks", mixer.heads) if mixer.sinks else None,
+            position_queries=None
+            if asking is None
+            else self._matrix(prefix + "position_queries", asking, width),
+            distances=self._distances(prefix, mixer),
+        )
+
+    def _distances(self, prefix: str, mixer: Attention) -> DistanceScores | None:
+        if not isinstance(mixer.positions, ProjectedDistances):
+            return None
+        rows = mixer.heads * mixer.head_dim
+        return DistanceScores(
+            record=mixer.positions,
+            matrix=self._exact(prefix + "distance", rows, self._spec.width),
+            content=self._exact(prefix + "content_shift", rows).view(mixer.heads, -1),
+            distance=self._exact(prefix + "distance_shift", rows).view(mixer.heads, -1),
         )
 
     def _feed_forward(self, prefix: str, record: FeedForward | Experts) -> DenseWeights | ExpertWeights:

@@ -33,7 +33,8 @@ Attend = Callable[[int, torch.Tensor], torch.Tensor]
 Inputs = tuple[torch.Tensor, torch.Tensor]
 """Rows [n, E] in the place of the embedding table's, and which of the N tokens take them [n]."""
 Tables = tuple[tuple[torch.Tensor, ...], ...]
-"""Cosines and signed sines, of each kind of rotation; then factors of queries, of each way to grow."""
+"""Cosines and signed sines, of each kind of rotation; then factors of queries, of each way to grow; at last
+the positions themselves."""
 
 
 class Program:
@@ -55,12 +56,14 @@ class Program:
             None if growth is None else len(order) + self._growths.index(growth) for growth in growths
         )
         loaded = [layer.mixer for layer in weights.layers]
-        sinks = [w.sinks if isinstance(w, AttentionWeights) else None for w in loaded] or [None] * spec.layers
+        owned = [w if isinstance(w, AttentionWeights) else None for w in loaded] or [None] * spec.layers
         table, buckets = weights.relative, spec.stack.relative
         relative = None if table is None or buckets is None else RelativeBias(record=buckets, table=table)
         rules = tuple(
-            ScoreRule.of(m, s, device, relative) if isinstance(m, Attention) else None
-            for m, s in zip(mixers, sinks, strict=True)
+            ScoreRule.of(m, w.sinks if w else None, device, relative, w.distances if w else None)
+            if isinstance(m, Attention)
+            else None
+            for m, w in zip(mixers, owned, strict=True)
         )
         self.rules: Rules | None = rules if any(rules) else None
         """How layers weigh slots where the fused kernels don't compute it; None where all are plain."""
@@ -99,13 +102,16 @@ class Program:
     def tables(self, positions: torch.Tensor) -> Tables:
         """The rotations at positions [N], of each kind that layers have, and how queries grow there."""
         turns: Tables = tuple(rotation.tables(positions) for rotation in self._rotations)
-        return turns + tuple((grown(growth, positions),) for growth in self._growths)
+        grows: Tables = tuple((grown(growth, positions),) for growth in self._growths)
+        return (*turns, *grows, (positions,))
 
     def block(
         self, i: int, layer: LayerWeights, x: torch.Tensor, tables: Tables, attend: Attend
     ) -> torch.Tensor:
         """Layer i over hidden states [N, E]."""
         record = self.spec.blocks[i]
+        if layer.entry_norm is not None:
+            x = normed(x, layer.entry_norm)
         if record.placement in ("both", "output") or record.residual_scale != 1:
             return self._general_block(i, record, layer, x, tables, attend)
         if record.mixer is None or record.feed_forward is None:
@@ -231,6 +237,9 @@ class Program:
         """Queries, keys and values [N, H + 2K, D], normed and turned as the record says."""
         turned = mixer.heads + mixer.kv_heads
         heads = weights.qkv(x).view(len(x), turned + mixer.kv_heads, mixer.head_dim)
+        if weights.position_queries is not None:
+            asking = weights.qkv(F.embedding(tables[-1][0], weights.position_queries))
+            heads[:, : mixer.heads] = asking.view(heads.shape)[:, : mixer.heads]
         if mixer.qkv_clip is not None:
             heads = heads.clamp_(-mixer.qkv_clip, mixer.qkv_clip)
         if not mixer.qk_norm_last:

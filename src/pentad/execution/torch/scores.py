@@ -9,6 +9,7 @@ import torch
 
 from pentad.execution.mixers import Attention
 from pentad.execution.positions import Alibi, RelativeBuckets, Rope, alibi_slopes
+from pentad.execution.torch.distances import DistanceScores
 from pentad.execution.torch.dual_chunks import DualRotation
 
 
@@ -37,6 +38,7 @@ class ScoreRule:
     """[H] scores that take weight and give nothing."""
     relative: RelativeBias | None = None
     dual: DualRotation | None = None
+    distances: DistanceScores | None = None
 
     @classmethod
     def of(
@@ -45,6 +47,7 @@ class ScoreRule:
         sinks: torch.Tensor | None,
         device: torch.device,
         relative: RelativeBias | None = None,
+        distances: DistanceScores | None = None,
     ) -> ScoreRule | None:
         """The rule of a layer; None where the fused kernels compute it."""
         if mixer.plain_scores and relative is None:
@@ -53,7 +56,15 @@ class ScoreRule:
         slopes = torch.tensor(alibi_slopes(mixer.heads, at), device=device) if isinstance(at, Alibi) else None
         scale = mixer.head_dim**-0.5 if mixer.scale is None else mixer.scale
         dual = DualRotation(at, device) if isinstance(at, Rope) and at.dual is not None else None
-        return cls(scale=scale, cap=mixer.score_cap, slopes=slopes, sinks=sinks, relative=relative, dual=dual)
+        return cls(
+            scale=scale,
+            cap=mixer.score_cap,
+            slopes=slopes,
+            sinks=sinks,
+            relative=relative,
+            dual=dual,
+            distances=distances,
+        )
 
     def attend(
         self,
@@ -80,10 +91,14 @@ class ScoreRule:
             shared = asked.float().reshape(texts, kv_heads, -1, dim)  # [B, K, H / K * T, D]
             return (shared @ keys.float().transpose(-1, -2)).view(texts, heads, tokens, slots)
 
-        if self.dual is None:
-            scores = product(queries) * self.scale
-        else:
+        if self.dual is not None:
             scores = self.dual.products(queries, product, at, distances) * self.scale
+        elif self.distances is not None:
+            asking = queries.float()
+            by_content = product(asking + self.distances.content[:, None])
+            scores = (by_content + self.distances(asking, distances)) * self.scale
+        else:
+            scores = product(queries) * self.scale
         if self.cap is not None:
             scores = self.cap * torch.tanh(scores / self.cap)
         if self.slopes is not None:

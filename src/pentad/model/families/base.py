@@ -143,7 +143,7 @@ class _Finder:
 
 def spec_of_config(family: Family, fields: Fields) -> ModelSpec:
     """The spec of a `config.json`. Raises BadModelFile for what can't be, and for a key that is not read."""
-    spec = _possible(fields, lambda: family.describe_config(fields))
+    spec = possible(fields, lambda: family.describe_config(fields))
     refuse_unread(fields, family.name, family.harmless)
     return spec
 
@@ -156,10 +156,10 @@ def spec_of_gguf(family: Family, fields: Fields, container: Container) -> ModelS
             f"{fields.source!r} is a GGUF file of the family {family.name!r}, of which none is known",
             hint=f"use its safetensors, or see {PAGE}",
         )
-    return _possible(fields, lambda: describe(fields, container))
+    return possible(fields, lambda: describe(fields, container))
 
 
-def _possible(fields: Fields, build: Callable[[], ModelSpec]) -> ModelSpec:
+def possible(fields: Fields, build: Callable[[], ModelSpec]) -> ModelSpec:
     """The spec, or BadModelFile for sizes that no model can have."""
     try:
         return build()
