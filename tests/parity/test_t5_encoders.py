@@ -1,4 +1,4 @@
-"""T5's and mT5's encoders against the reference code; whole models are bound, and refused by their part."""
+"""T5's and mT5's encoders alone against the reference code."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ import torch
 import transformers
 
 from expert_models import open_folder, open_gguf
-from pentad.errors import Incompatible
 from pentad.execution.native.encoder import NativeEncoder
 from pentad.execution.torch.encoder import TorchEncoder
-from pentad.execution.torch.runner import TorchRunner
 
 V, TOLERANCE = 160, 1e-3
 SIZES = {
@@ -100,14 +98,3 @@ def test_a_gguf_file_gives_the_states_of_the_folder(
         TorchEncoder(*open_gguf(write_gguf(tmp_path))).states(texts()), expected, strict=True
     ):
         np.testing.assert_allclose(found, wanted, atol=TOLERANCE)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_whole_model_is_bound_and_refused_by_the_part_that_is_not_computed(
-    kind: str, tmp_path: pathlib.Path
-) -> None:
-    model = build(kind, "ForConditionalGeneration", tmp_path)
-    spec, weights = open_folder(tmp_path)
-    assert spec.parameters == sum(value.numel() for value in model.parameters())
-    with pytest.raises(Incompatible, match="it has an encoder beside its decoder"):
-        TorchRunner.load(spec, weights, num_blocks=4)

@@ -105,6 +105,8 @@ def check_adapter(key: str, runner: Any) -> None:
 
 def unadaptable(spec: ModelSpec) -> str | None:
     """Why adapters cannot be added to a model's layers; None where they can."""
+    if spec.encoder is not None:
+        return "it has an encoder beside its decoder"
     for block in spec.blocks:
         if not isinstance(block.mixer, Attention) or not isinstance(block.feed_forward, FeedForward):
             return "its layers are not all plain attention and a dense feed-forward"

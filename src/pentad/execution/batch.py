@@ -67,6 +67,25 @@ class HeadSlots:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """What the sequences of a step read beside their own text, of models with an encoder.
+
+    A source lies in blocks of its own: a slot holds what cross-attention keeps of one of its tokens.
+    """
+
+    tables: Int32
+    """[S, M] block numbers of each sequence's source in order, padded with -1."""
+    lens: Int32
+    """[S] its tokens."""
+    token_ids: Int32
+    """[n] sources that are encoded in this step, whole and end to end."""
+    starts: Int32
+    """[F + 1] where each of them begins; the last entry is n."""
+    slots: Int32
+    """[n] physical KV slot of each of their tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RaggedBatch:
     """One step's input. N tokens of S sequences, R rows whose logits are wanted."""
 
@@ -102,11 +121,19 @@ class RaggedBatch:
     """[S] where each sequence's state lies, of models that have one; a text that begins finds it empty."""
     state_saves: Int32 | None = None
     """[n, 3] sequence, tokens of it in this step, and the row that takes the state behind these; in order."""
+    sources: Sources | None = None
+    """Of models with an encoder; what is encoded is so before any of the N tokens, of which there may be
+    none."""
     adapters: tuple[str, ...] | None = None
     """[S] key of each sequence's adapter, empty where it has none; None where nobody has one."""
     head_slots: HeadSlots | None = None
     """Of the last J sequences, whose heads hold different tokens; None where there are none. Each of them
     has one token, which sees every slot of each head. Their `slots` and `block_tables` are -1."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the step computes, those of sources included."""
+        return len(self.token_ids) + (0 if self.sources is None else len(self.sources.token_ids))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

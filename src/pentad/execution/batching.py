@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from pentad.execution.batch import RaggedBatch
+from pentad.execution.batch import RaggedBatch, Sources
 from pentad.execution.kv.cache import KVCache
 from pentad.execution.kv.policy_cache import PolicyCache
 from pentad.execution.sequence import Sequence
@@ -40,8 +40,8 @@ def ragged_batch(work: Work, tables: npt.NDArray[np.int32], block_size: int) -> 
     trees: list[tuple[int, TokenTree]] = []
     drafting = embedding = False
     for seq, count in work:
-        begin = seq.num_computed
-        end = begin + count
+        end = seq.num_computed + count
+        begin = max(seq.num_computed, seq.source_slots)
         if seq.embedded and begin < seq.prompt_tokens:
             embedding = True
         if seq.num_draft:
@@ -92,6 +92,43 @@ def ragged_batch(work: Work, tables: npt.NDArray[np.int32], block_size: int) -> 
         embedding_rows=embedding_rows,
         adapters=_adapters(work),
     )
+
+
+def source_batch(work: Work, cache: KVCache, block_size: int) -> RaggedBatch:
+    """The step's input of a model with an encoder.
+
+    A source is encoded in the step that computes the last of its slots; in one that ends in front of it
+    nothing is done for the sequence. The decoder's positions and tables begin behind the source.
+    """
+    ready = [(seq, count) for seq, count in work if seq.num_computed + count > seq.source_slots]
+    batch = ragged_batch(ready, cache.tables, block_size) if ready else _empty()
+    offsets = np.array([seq.source_slots for seq, _ in ready], dtype=np.int32)
+    fresh = [seq for seq, count in work if seq.num_computed < seq.source_slots <= seq.num_computed + count]
+    texts = [seq.request.source for seq in fresh]
+    slots = [_slots(seq.blocks, 0, len(text), block_size) for seq, text in zip(fresh, texts, strict=True)]
+    lens = np.array([len(seq.request.source) for seq, _ in ready], dtype=np.int32)
+    held = cache.tables[[seq.row for seq, _ in ready]]
+    width = max(1, -(-int(lens.max(initial=0)) // block_size))
+    return replace(
+        batch,
+        positions=batch.positions - np.repeat(offsets, np.diff(batch.starts)),
+        context_lens=batch.context_lens - offsets,
+        block_tables=_behind(held, offsets // block_size),
+        sources=Sources(
+            tables=held[:, :width],
+            lens=lens,
+            token_ids=np.array([token for text in texts for token in text], dtype=np.int32),
+            starts=np.cumsum([0, *map(len, texts)], dtype=np.int32),
+            slots=np.array([slot for part in slots for slot in part], dtype=np.int32),
+        ),
+    )
+
+
+def _behind(tables: npt.NDArray[np.int32], skipped: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Rows [S, M] of block tables without their first `skipped` [S] blocks, padded with -1."""
+    columns = np.arange(tables.shape[1], dtype=np.int32) + skipped[:, None]
+    found = np.take_along_axis(tables, np.minimum(columns, tables.shape[1] - 1), axis=1)
+    return np.where(columns < tables.shape[1], found, np.int32(-1))
 
 
 def with_states(batch: RaggedBatch, work: Work, cache: KVCache) -> RaggedBatch:

@@ -21,6 +21,7 @@ from pentad.execution.request import TokenRequest
 from pentad.execution.runner import Runner
 from pentad.execution.scheduling import EngineLimits, StepPlan
 from pentad.execution.sequence import Sequence as EngineSequence
+from pentad.execution.sources import check_source
 from pentad.execution.spec import Attention, ModelSpec
 from pentad.execution.speculation.tree import MAX_NODES
 from pentad.ranges import in_range
@@ -49,8 +50,16 @@ The gateway's are narrower."""
 
 
 def max_sequence_tokens(runner: Runner) -> int:
-    """The longest sequence, prompt and answer, that the runner's context and KV blocks can hold."""
-    return min(runner.spec.context_length, runner.num_blocks * runner.block_size)
+    """The longest text, prompt and answer, that the runner's context and KV blocks can hold; of a model with
+    an encoder beside one block of a source."""
+    blocks = runner.num_blocks - (runner.spec.encoder is not None)
+    return min(runner.spec.context_length, blocks * runner.block_size)
+
+
+def max_sequence_slots(runner: Runner) -> int:
+    """KV slots of the longest sequence, with what its encoder reads in front of it."""
+    source = -(-runner.spec.source_length // runner.block_size) * runner.block_size
+    return min(source + max_sequence_tokens(runner), runner.num_blocks * runner.block_size)
 
 
 def check_requests(requests: Sequence[TokenRequest], runner: Runner, limits: EngineLimits) -> None:
@@ -72,6 +81,8 @@ def check_requests(requests: Sequence[TokenRequest], runner: Runner, limits: Eng
         raise Conflict("two requests have the same id", hint="give each request its own id")
     for request in requests:
         _check_tokens(request, runner.spec.vocab_size)
+        if request.source or runner.spec.encoder is not None:
+            check_source(request, runner)
         if request.embedded:
             check_embedded(request, runner)
         if request.adapter:
@@ -115,7 +126,10 @@ def check_queue_room(
 
 def blocks_of(requests: Sequence[TokenRequest], block_size: int) -> int:
     """KV blocks that the requests need at full length, were none shared."""
-    return sum(-(-(len(request.prompt) + request.max_tokens) // block_size) for request in requests)
+    return sum(
+        -(-(len(request.prompt) + request.max_tokens) // block_size) - (-len(request.source) // block_size)
+        for request in requests
+    )
 
 
 def check_memory(free_bytes: int, requests: Sequence[TokenRequest], kv_bytes: int) -> None:
@@ -139,6 +153,12 @@ def check_memory(free_bytes: int, requests: Sequence[TokenRequest], kv_bytes: in
 
 def check_window(spec: ModelSpec) -> None:
     """Raises Incompatible for a model that trees of drafted tokens cannot be verified with."""
+    if spec.encoder is not None:
+        raise Incompatible(
+            f"model {spec.name!r} has an encoder, beside which no tokens are drafted",
+            hint="set --speculation none",
+            param="speculation",
+        )
     if spec.state_bytes():
         raise Incompatible(
             f"model {spec.name!r} has states, which rejected tokens cannot be taken out of",

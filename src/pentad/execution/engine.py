@@ -16,6 +16,7 @@ from pentad.execution.checks import (
     check_queues,
     check_requests,
     check_window,
+    max_sequence_slots,
     max_sequence_tokens,
 )
 from pentad.execution.counters import Counters
@@ -85,7 +86,7 @@ class Engine:
             runner,
             kv_policy,
             max_sequences=limits.max_sequences,
-            max_tokens=self.max_sequence_tokens,
+            max_tokens=max_sequence_slots(runner),
             prefix_cache=prefix_cache,
             speculation=speculation is not None,
         )

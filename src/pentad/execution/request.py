@@ -102,6 +102,7 @@ class TokenRequest:
 
     id: str
     prompt: tuple[int, ...]
+    """What the answer goes on from; of a model with an encoder the first tokens of its decoder."""
     sampling: Sampling
     max_tokens: int
     """Resolved: at least 1 and within the context."""
@@ -123,6 +124,8 @@ class TokenRequest:
     and watcher stand behind it, too. Counts as generated in every respect, but is not given out."""
     embedded: tuple[EmbeddedSpan, ...] = ()
     """Spans of the prompt with inputs of their own, in order of position and apart."""
+    source: tuple[int, ...] = ()
+    """What the encoder reads, of models that have one beside their decoder."""
     adapter: str = ""
     """Key of the runner's adapter that its tokens are computed with; empty: none."""
     guide: Guide | None = None

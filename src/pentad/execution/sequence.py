@@ -33,6 +33,9 @@ class Sequence:
         num_computed  [ in the KV cache .......... ]            the rest is to be computed
         blocks        [ 0 ][ 1 ][ 2 ][ 3 ][ 4 ][ 5 ]            exactly what num_computed needs
 
+    What an encoder reads stands in front of the prompt, filled up to whole blocks: these hold what
+    cross-attention keeps of it, the others what the decoder keeps of the text.
+
     The next token is drawn in the step that computes the last of `tokens`. A preempted sequence
     loses its blocks and nothing else: constraint, watcher and counts stand as they are.
 
@@ -78,6 +81,7 @@ class Sequence:
         "running",
         "scheduled_s",
         "scores",
+        "source_slots",
         "supplied_tokens",
         "tenant",
         "tokens",
@@ -93,8 +97,11 @@ class Sequence:
         self.priority: int = request.priority
         self.arrived_s: float = arrived_s
         self.order = order
-        self.tokens: list[int] = [*request.prompt, *request.generated]
-        self.prompt_tokens = len(request.prompt)
+        source = cache.whole_blocks(request.source)
+        self.source_slots = len(source)
+        """KV slots of what the encoder reads, in front of all others."""
+        self.tokens: list[int] = [*source, *request.prompt, *request.generated]
+        self.prompt_tokens = len(source) + len(request.prompt)
         self.adapter = request.adapter
         self.embedded = request.embedded
         self.num_computed: int = 0
@@ -191,10 +198,11 @@ class Sequence:
         self._remembered = (-1, 0)
 
     def _texts(self) -> set[int]:
-        """The tokens so far, without placeholders."""
+        """The tokens so far, without placeholders and what the encoder reads."""
         texts = list(self.tokens)
         for span in reversed(self.embedded):
             del texts[span.start : span.end]
+        del texts[: self.source_slots]
         return set(texts)
 
     def sample_row(self) -> SampleRow:
@@ -303,13 +311,14 @@ class Sequence:
 
     def stats(self, finished_s: float) -> SequenceStats:
         """The record of a sequence that ends now."""
+        filling = self.source_slots - len(self.request.source)
         return SequenceStats(
             arrived_s=self.arrived_s,
             scheduled_s=self.scheduled_s,
             first_token_s=self.first_token_s,
             finished_s=finished_s,
-            prompt_tokens=self.prompt_tokens,
-            cached_tokens=min(self.prompt_cached_tokens, self.prompt_tokens),
+            prompt_tokens=self.prompt_tokens - filling,
+            cached_tokens=max(0, min(self.prompt_cached_tokens, self.prompt_tokens) - filling),
             completion_tokens=self.num_generated,
             preemptions=self.num_preemptions,
             decisions=tuple(self._decisions),

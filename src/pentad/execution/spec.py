@@ -161,6 +161,28 @@ class ModelSpec:
         return next((rope for rope in ropes if isinstance(rope, Rope)), None)
 
     @property
+    def source_length(self) -> int:
+        """The most tokens that its encoder reads; 0 where it has none."""
+        if self.encoder is None:
+            return 0
+        learned = self.encoder.positions
+        return self.context_length if learned is None else learned.max_positions
+
+    @property
+    def reader(self) -> ModelSpec:
+        """The encoder as a model of its own, whose embeddings are these."""
+        assert self.encoder is not None, "only models with an encoder have one to read with"
+        return replace(
+            self,
+            stack=self.encoder,
+            encoder=None,
+            head=None,
+            classifier=None,
+            towers=(),
+            context_length=self.source_length,
+        )
+
+    @property
     def tied_head(self) -> bool:
         """Whether the embeddings serve as the head."""
         return self.head is not None and self.head.tied
@@ -222,7 +244,8 @@ class ModelSpec:
     @property
     def by_head(self) -> bool:
         """Whether every layer keeps keys and values of equal heads, so that single ones may be dropped."""
-        return self._attention is not None and all(isinstance(b.mixer, Attention) for b in self.blocks)
+        alike = self._attention is not None and all(isinstance(b.mixer, Attention) for b in self.blocks)
+        return alike and self.encoder is None
 
     def tensors(self) -> dict[str, Shape]:
         """Every canonical tensor and its shape; those of encoder and towers behind a prefix."""
@@ -254,7 +277,7 @@ class ModelSpec:
         """Without the experts that a token doesn't go through."""
         idle = sum(
             math.prod(block.shapes(self.width)[name]) * (1 - share)
-            for block in self.blocks
+            for block in (*self.blocks, *(() if self.encoder is None else self.encoder.blocks))
             if block.feed_forward is not None
             for name, share in block.feed_forward.active().items()
         )

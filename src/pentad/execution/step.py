@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
-from pentad.execution.batching import Work, policy_batch, ragged_batch, with_states
+from pentad.execution.batching import Work, policy_batch, ragged_batch, source_batch, with_states
 from pentad.execution.counters import Counters
 from pentad.execution.kv.cache import Copy, KVCache
 from pentad.execution.kv.policy_cache import PolicyCache
@@ -20,7 +20,17 @@ Taken = list[tuple[Drawn, ...]]
 class StepExecutor:
     """Runs steps and verifies drafts. Whatever the runner raises passes through."""
 
-    __slots__ = ("_clock", "_counters", "_kv", "_policy", "_runner", "_speculation", "_states", "pace")
+    __slots__ = (
+        "_clock",
+        "_counters",
+        "_encodes",
+        "_kv",
+        "_policy",
+        "_runner",
+        "_speculation",
+        "_states",
+        "pace",
+    )
 
     def __init__(
         self, runner: Runner, kv: KVCache, speculation: Speculation | None, counters: Counters, clock: Clock
@@ -29,6 +39,7 @@ class StepExecutor:
         self._kv = kv
         self._policy = kv if isinstance(kv, PolicyCache) else None
         self._states = kv.states
+        self._encodes = runner.spec.encoder is not None
         self._speculation = speculation
         self._counters = counters
         self._clock = clock
@@ -40,6 +51,8 @@ class StepExecutor:
         if not work:
             return []
         batch = self._batch(work)
+        if not batch.tokens:  # beginnings of sources, which are encoded whole
+            return []
         started_s = self._clock()
         succeeded = False
         try:
@@ -60,12 +73,14 @@ class StepExecutor:
         if self._speculation is not None and len(rows) == len(batch.token_ids):
             self._speculation.costs.observe(len(rows), spent_s)
         self._counters.steps += 1
-        self.pace = self.pace.after(len(batch.token_ids), spent_s)
+        self.pace = self.pace.after(batch.tokens, spent_s)
         return keep_scores(work, drawn)
 
     def _batch(self, work: Work) -> RaggedBatch:
         if self._policy is not None:
             return policy_batch(work, self._policy, self._runner.block_size)
+        if self._encodes:
+            return source_batch(work, self._kv, self._runner.block_size)
         batch = ragged_batch(work, self._kv.tables, self._runner.block_size)
         return batch if self._states is None else with_states(batch, work, self._kv)
 

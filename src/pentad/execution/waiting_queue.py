@@ -36,7 +36,7 @@ class WaitingQueue:
         leaders: dict[tuple[object, ...], Sequence] = {}
         for seq in sequences:
             request = seq.request
-            same = (request.prompt, request.embedded, request.tenant, request.cache_salt)
+            same = (request.prompt, request.source, request.embedded, request.tenant, request.cache_salt)
             leader = leaders.setdefault(same, seq)
             if leader is seq or seq.prompt_tokens == 1:
                 self.push(seq)

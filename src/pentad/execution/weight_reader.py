@@ -10,18 +10,22 @@ from pentad.execution.weights import StoredTensor, WeightSource
 class WeightReader:
     """Takes the tensors of a source that a spec needs; what does not fit is an error by name."""
 
-    def __init__(self, spec: ModelSpec, source: WeightSource) -> None:
+    def __init__(self, spec: ModelSpec, source: WeightSource, prefix: str = "") -> None:
+        """With a prefix, those of an encoder or a tower beside the main stack, under it."""
         self._spec = spec
         self._source = source
-        self._unread = set(source.names())
+        self._prefix = prefix
+        beside = "encoder." if spec.encoder is not None else "\0"
+        names = (name for name in source.names() if not name.startswith(beside))
+        self._unread = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
 
     def stored(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
         """The tensor of that canonical name and shape. Raises BadModelFile."""
         try:
-            stored = self._source.tensor(name)
+            stored = self._source.tensor(self._prefix + name)
         except KeyError:
             raise BadModelFile(
-                f"model {self._spec.name!r} lacks the tensor {name!r} of shape {shape}"
+                f"model {self._spec.name!r} lacks the tensor {self._prefix + name!r} of shape {shape}"
             ) from None
         if stored.shape != shape:
             raise BadModelFile(

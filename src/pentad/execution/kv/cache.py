@@ -81,7 +81,13 @@ class KVCache:
 
     def root(self, request: TokenRequest) -> Key:
         """The start of the request's chain of block names."""
-        return b"" if self.prefix is None else self.prefix.root(request.tenant, request.cache_salt)
+        if self.prefix is None:
+            return b""
+        return self.prefix.root(request.tenant, request.cache_salt, request.source)
+
+    def whole_blocks(self, source: tuple[int, ...]) -> tuple[int, ...]:
+        """What an encoder reads, filled up with placeholders so that it shares no block with the text."""
+        return source + (0,) * (-len(source) % self._block_size)
 
     def private_blocks(self, seq: Sequence) -> int:
         """Blocks that the sequence alone holds."""
@@ -100,6 +106,8 @@ class KVCache:
         most = self._most_known(seq) // self._block_size
         self.prefix.extend(seq.keys, seq.root, seq.tokens, most, seq.embedded)
         found = self.prefix.find(seq.keys, most)
+        if len(found) * self._block_size < seq.source_slots:
+            return []  # a source is encoded whole or not at all
         if self.states is None:
             return found
         return found[: self.states.known(seq.keys[: len(found)])]
@@ -213,7 +221,7 @@ class KVCache:
     def register(self, seq: Sequence) -> None:
         """Makes the blocks that have become full findable; where an equal one is known, takes that."""
         full = seq.num_computed // self._block_size
-        if self.prefix is None or full <= seq.num_registered:
+        if self.prefix is None or full <= seq.num_registered or seq.num_computed < seq.source_slots:
             return
         self.prefix.extend(seq.keys, seq.root, seq.tokens, full, seq.embedded)
         for i in range(seq.num_registered, full):

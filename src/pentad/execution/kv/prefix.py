@@ -49,11 +49,17 @@ class PrefixCache:
         self.hit_tokens = 0
         """Of these, the ones found."""
 
-    def root(self, tenant: str, salt: str) -> Key:
-        """The start of the chain of that tenant and salt."""
+    def root(self, tenant: str, salt: str, source: Sequence[int] = ()) -> Key:
+        """The start of the chain of that tenant and salt, and of what an encoder reads: all of it shows in
+        every block."""
         name = tenant.encode("utf-8", "surrogatepass")
         framed = len(name).to_bytes(8, "little") + name + salt.encode("utf-8", "surrogatepass")
-        return blake2b(framed, key=self._secret, digest_size=_KEY_BYTES).digest()
+        chain = blake2b(framed, key=self._secret, digest_size=_KEY_BYTES).digest()
+        if not source:
+            return chain
+        return blake2b(
+            chain + array("q", source).tobytes(), key=self._secret, digest_size=_KEY_BYTES
+        ).digest()
 
     def extend(
         self,

@@ -23,11 +23,12 @@ def block_count(
     if block_size < 1:
         raise InvalidRequest(f"block_size is {block_size}, must be at least 1", param="block_size")
     block_bytes = spec.kv_bytes_per_token(element_bytes) * block_size
+    whole = -(-spec.context_length // block_size) - (-spec.source_length // block_size)
     if num_blocks is None and not block_bytes:
-        num_blocks = max(_LEAST_BLOCKS, -(-spec.context_length // block_size))
+        num_blocks = max(_LEAST_BLOCKS, whole)
     if num_blocks is None:
-        num_blocks = -(-spec.context_length // block_size) if kv_bytes is None else kv_bytes // block_bytes
-    if num_blocks < 1:
+        num_blocks = whole if kv_bytes is None else kv_bytes // block_bytes
+    if num_blocks < 1 + (spec.encoder is not None):
         asked = f"{kv_bytes} bytes" if kv_bytes is not None else f"{num_blocks} blocks"
         raise Infeasible(
             f"a KV cache of {asked} holds no block of {block_size} tokens, which takes {block_bytes} bytes "

@@ -49,6 +49,8 @@ def unsupported_geometry(spec: ModelSpec) -> str | None:
 def _decoder_limits(spec: ModelSpec) -> Iterator[str]:
     if not spec.causal or spec.head is None:
         yield "it is an encoder"
+    if spec.encoder is not None:
+        yield "it has an encoder beside its decoder"
     yield from unsupported_parts(spec)
     yield from _mixer_limits(spec)
     if spec.token_types:

@@ -6,6 +6,7 @@ The query heads of one KV head are that head's query rows, so that decoding read
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TypeAlias
 
 import torch
@@ -15,6 +16,7 @@ from pentad.execution.batch import RaggedBatch
 from pentad.execution.positions import Sight
 from pentad.execution.spec import Attention, ModelSpec
 from pentad.execution.torch.cache import KVCache
+from pentad.execution.torch.cross import SourceStep
 from pentad.execution.torch.decode import DecodeKernel
 from pentad.execution.torch.groups import Group, groups_of
 from pentad.execution.torch.latent import LatentHeads, over_texts
@@ -72,6 +74,12 @@ class PagedAttention:
         """The states that this step's tokens advance."""
         assert self._states is not None, "no layer has a state"
         return self._states
+
+    @cached_property
+    def sources(self) -> SourceStep:
+        """What this step's tokens read beside their own text."""
+        assert self._batch.sources is not None, "no layer reads an encoder"
+        return SourceStep(self._batch, self._batch.sources, self._cache)
 
     def latent(self, layer: int, heads: LatentHeads) -> torch.Tensor:
         """Context [N, H D] of latent attention (latent.py)."""

@@ -52,10 +52,16 @@ def groups_of(batch: RaggedBatch, cache: KVCache, sight: Sight, *, fused: bool) 
     singles = np.flatnonzero(counts == 1)
     if fused and len(singles):
         yield _fused_group(batch, cache, singles)
-    for members in () if fused else _similar(singles, batch.context_lens, sight):
-        yield _single_group(batch, cache, sight, members)
+    if not fused:
+        yield from single_groups(batch, cache, singles, sight)
     for i in np.flatnonzero(counts > 1):
         yield _chunk_group(batch, cache, sight, int(i))
+
+
+def single_groups(batch: RaggedBatch, cache: KVCache, singles: Indices, sight: Sight) -> Iterator[Group]:
+    """Sequences with one new token, in as few groups as padding allows."""
+    for members in _similar(singles, batch.context_lens, sight):
+        yield _single_group(batch, cache, sight, members)
 
 
 def _similar(sequences: Indices, context_lens: Int32, sight: Sight) -> Iterator[Indices]:
@@ -121,7 +127,7 @@ def _single_group(batch: RaggedBatch, cache: KVCache, sight: Sight, members: Ind
         rows=_member_rows(batch, cache, members),
         sequences=len(members),
         # Padded with a block of its own: a number that is not one would show through any mask.
-        blocks=_block_rows(np.where(blocks < 0, blocks[:, :1], blocks).reshape(-1), cache.device),
+        blocks=block_rows(np.where(blocks < 0, blocks[:, :1], blocks).reshape(-1), cache.device),
         length=length,
         at=lens - 1,
         first=first_block * size,
@@ -150,7 +156,7 @@ def _chunk_group(batch: RaggedBatch, cache: KVCache, sight: Sight, i: int) -> Gr
     return Group(
         rows=slice(start, stop),
         sequences=1,
-        blocks=_block_rows(blocks, cache.device),
+        blocks=block_rows(blocks, cache.device),
         length=len(slots),
         at=positions,
         first=slots[:1],
@@ -165,7 +171,7 @@ def _additive(seen: npt.NDArray[np.bool_], cache: KVCache) -> torch.Tensor:
     return torch.zeros(seen.shape, dtype=cache.dtype, device=cache.device).masked_fill_(hidden, -torch.inf)
 
 
-def _block_rows(blocks: Int32, device: torch.device) -> Rows:
+def block_rows(blocks: Int32, device: torch.device) -> Rows:
     """Consecutive blocks are a view of the cache; others are gathered."""
     if np.array_equal(blocks, np.arange(blocks[0], blocks[0] + len(blocks))):
         return slice(int(blocks[0]), int(blocks[0]) + len(blocks))

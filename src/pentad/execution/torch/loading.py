@@ -14,6 +14,7 @@ from pentad.execution.positions import ProjectedDistances
 from pentad.execution.quant import dequantize, dequantize_rows
 from pentad.execution.spec import Attention, ModelSpec, Rope
 from pentad.execution.torch.classifier import ClassifierWeights
+from pentad.execution.torch.cross import CrossWeights
 from pentad.execution.torch.distances import DistanceScores
 from pentad.execution.torch.feed_forward import DenseWeights, ExpertWeights
 from pentad.execution.torch.latent import LatentWeights
@@ -70,6 +71,9 @@ class LayerWeights:
     attn_out_norm: NormWeights | None = None
     ffn_out_norm: NormWeights | None = None
     entry_norm: NormWeights | None = None
+    cross: CrossWeights | None = None
+    cross_norm: NormWeights | None = None
+    cross_out_norm: NormWeights | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,12 +90,17 @@ class Weights:
     final_norm: NormWeights | None
     head: Linear | None
     """None when tied to `embed`, and for encoders."""
+    tied_bias: torch.Tensor | None
+    """[V] added to the scores of a tied head."""
     nbytes: int
+    """The encoder's included."""
     classifier: ClassifierWeights | None = None
     stem: tuple[Linear, ...] = ()
     """Of a tower: convolutions over patches that lie apart, as matrices [out, in kernel]."""
     projector: tuple[Linear, ...] = ()
     """Of a tower: what brings its states to the width of a model."""
+    encoder: Weights | None = None
+    """Its embeddings are these."""
 
 
 class WeightLoader:
@@ -107,7 +116,9 @@ class WeightLoader:
         pack: bool = False,
     ) -> None:
         self._spec = spec
+        self._source = source
         self._reader = WeightReader(spec, source)
+        self._embed: torch.Tensor | None = None
         self._dtype = dtype
         self._device = device
         self._pack = pack
@@ -117,15 +128,27 @@ class WeightLoader:
         """All weights. Raises BadModelFile on the first tensor that does not fit the spec."""
         outside = self.outside()
         layers = tuple(self.layer(i) for i in range(self._spec.layers))
+        encoder = None if self._spec.encoder is None else self._encoder(outside.embed)
         self._reader.check_all_read()
-        return replace(outside, layers=layers, nbytes=self._nbytes)
+        return replace(outside, layers=layers, encoder=encoder, nbytes=self._nbytes)
+
+    def _encoder(self, embed: torch.Tensor) -> Weights:
+        """The stack beside the decoder, which has the same embeddings."""
+        inner = WeightLoader(
+            self._spec.reader, self._source, dtype=self._dtype, device=self._device, pack=self._pack
+        )
+        inner._reader = WeightReader(self._spec.reader, self._source, "encoder.")
+        inner._embed = embed
+        found = inner.load()
+        self._nbytes += found.nbytes
+        return found
 
     def outside(self) -> Weights:
         """What lies outside the layers."""
         spec = self._spec
         learned = spec.learned
         rows = learned.max_positions + learned.offset if learned else 0
-        embed = self._matrix("embed", spec.vocab_size, spec.width)
+        embed = self._matrix("embed", spec.vocab_size, spec.width) if self._embed is None else self._embed
         positions = self._matrix("positions", rows, spec.width) if learned else None
         types = self._matrix("token_types", spec.token_types, spec.width) if spec.token_types else None
         buckets = spec.stack.relative
@@ -134,6 +157,8 @@ class WeightLoader:
         final_norm = self._norm("final_norm", spec.stack.final_norm)
         bias = spec.head is not None and spec.head.bias
         head = self._linear("head", spec.vocab_size, spec.width, bias=bias) if spec.own_head else None
+        tied_bias = self._vector("head.bias", spec.vocab_size) if bias and head is None else None
+        self._nbytes += 0 if tied_bias is None else tied_bias.nbytes
         return Weights(
             embed=embed,
             positions=positions,
@@ -143,6 +168,7 @@ class WeightLoader:
             layers=(),
             final_norm=final_norm,
             head=head,
+            tied_bias=tied_bias,
             classifier=self._classifier(),
             stem=tuple(self._patches(f"stem.{i}", shape) for i, shape in enumerate(spec.stack.stem)),
             projector=tuple(
@@ -188,6 +214,9 @@ class WeightLoader:
             attn_out_norm=None if mixer is None else self._norm(prefix + "attn_out_norm", given),
             ffn_out_norm=None if inner is None else self._norm(prefix + "ffn_out_norm", given),
             entry_norm=self._norm(prefix + "entry_norm", block.norm if block.entry_norm else None),
+            cross=None if block.cross is None else self._cross(prefix + "cross.", block.cross),
+            cross_norm=None if block.cross is None else self._norm(prefix + "cross_norm", read),
+            cross_out_norm=None if block.cross is None else self._norm(prefix + "cross_out_norm", given),
         )
 
     def _mixer(self, prefix: str, mixer: Mixer, norm: Norm) -> MixerWeights:
@@ -226,6 +255,15 @@ class WeightLoader:
             matrix=self._exact(prefix + "distance", rows, self._spec.width),
             content=self._exact(prefix + "content_shift", rows).view(mixer.heads, -1),
             distance=self._exact(prefix + "distance_shift", rows).view(mixer.heads, -1),
+        )
+
+    def _cross(self, prefix: str, mixer: Attention) -> CrossWeights:
+        rows = mixer.heads * mixer.head_dim
+        return CrossWeights(
+            record=mixer,
+            q=self._qkv(prefix, mixer, "q"),
+            kv=self._qkv(prefix, mixer, "kv"),
+            o=self._linear(prefix + "o", self._spec.width, rows, bias=mixer.out_bias),
         )
 
     def _feed_forward(self, prefix: str, record: FeedForward | Experts) -> DenseWeights | ExpertWeights:
@@ -347,14 +385,14 @@ class WeightLoader:
             start += rows
         return self._finish(fused, None)
 
-    def _qkv(self, prefix: str, mixer: Attention) -> Linear:
+    def _qkv(self, prefix: str, mixer: Attention, names: str = "qkv") -> Linear:
         """Queries, keys and values as one matrix, interleaved rotary rows brought into halves."""
-        counts = (mixer.heads, mixer.kv_heads, mixer.kv_heads)
+        counts = [mixer.heads if name == "q" else mixer.kv_heads for name in names]
         total = sum(counts) * mixer.head_dim
         fused = self._staged(total, self._spec.width)
         bias = torch.empty(total, dtype=self._dtype) if mixer.qkv_bias else None
         start = 0
-        for name, heads in zip("qkv", counts, strict=True):
+        for name, heads in zip(names, counts, strict=True):
             rows = heads * mixer.head_dim
             turned = isinstance(mixer.positions, Rope) and name != "v"
             order = half_order(heads, mixer.head_dim, mixer.positions) if turned else None  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from pentad.execution.spec import Attention, Block, ModelSpec
 from pentad.execution.torch.attention import Rules
+from pentad.execution.torch.cross import with_sources
 from pentad.execution.torch.feed_forward import DenseWeights, ExpertWeights
 from pentad.execution.torch.latent import LatentWeights, keeps_vectors
 from pentad.execution.torch.loading import (
@@ -88,6 +89,8 @@ class Program:
         head = self.spec.head
         assert head is not None
         found = self._scores(hidden)
+        if self.weights.tied_bias is not None:
+            found = found + self.weights.tied_bias
         if head.scale != 1:
             found = found * head.scale
         return found if head.cap is None else head.cap * torch.tanh(found / head.cap)
@@ -114,7 +117,7 @@ class Program:
             x = normed(x, layer.entry_norm)
         if record.placement in ("both", "output") or record.residual_scale != 1:
             return self._general_block(i, record, layer, x, tables, attend)
-        if record.mixer is None or record.feed_forward is None:
+        if record.mixer is None or record.feed_forward is None or record.cross is not None:
             return self._general_block(i, record, layer, x, tables, attend)
         if record.parallel and not record.shared_norm:
             return self._general_block(i, record, layer, x, tables, attend)
@@ -198,6 +201,12 @@ class Program:
             mixed = added(x, layer.mixer.o(context), layer.attn_out_norm)
             if record.placement == "post":
                 mixed = normed(mixed, layer.attn_norm)
+        if layer.cross is not None:
+            read = normed(mixed, layer.cross_norm) if before else mixed
+            part = layer.cross.given(read, i, with_sources(attend))
+            mixed = added(mixed, part, layer.cross_out_norm)
+            if record.placement == "post":
+                mixed = normed(mixed, layer.cross_norm)
         if layer.feed_forward is None:
             return mixed
         if not record.parallel:

@@ -32,6 +32,7 @@ from pentad.execution.torch.linear import packing_available
 from pentad.execution.torch.loading import WeightLoader
 from pentad.execution.torch.program import Inputs, Program
 from pentad.execution.torch.sampling import draw_rows
+from pentad.execution.torch.source_encoder import SourceEncoder
 from pentad.execution.torch.states import StateStore
 from pentad.execution.weights import WeightSource
 
@@ -75,6 +76,7 @@ class TorchRunner:
         self._program: Program | None = program
         self._cache: KVCache | None = cache
         self._spec = program.spec
+        self._encoder = None if program.weights.encoder is None else SourceEncoder(program, cache)
         self._states = StateStore(program.spec, cache.device)
         self._device = cache.device
         element_bytes = _element_bytes(program.spec, cache.dtype, attention_scores=cache.scores is not None)
@@ -212,7 +214,7 @@ class TorchRunner:
 
     def logits(self, batch: RaggedBatch) -> npt.NDArray[np.float32]:
         """The raw logits [R, V] of the wanted rows; keys and values are written all the same."""
-        chosen = self._threads.step(len(batch.token_ids)) if self._threads else contextlib.nullcontext()
+        chosen = self._threads.step(batch.tokens) if self._threads else contextlib.nullcontext()
         with _current(self._device), chosen, torch.inference_mode():
             found = self._compute(batch)
             if found is None:
@@ -227,6 +229,10 @@ class TorchRunner:
             self.adapters.begin(batch)
         if batch.head_slots is not None or cache.scores is not None:
             return self._compute_for_policy(batch)
+        if self._encoder is not None and batch.sources is not None:
+            self._encoder.encode(batch.sources)
+            if not len(batch.token_ids):
+                return None
         cache.clear_begun(batch.slots)
         if self._steps is not None and self._steps.takes(batch):
             return self._steps.logits(batch)
@@ -297,7 +303,7 @@ class TorchRunner:
 
     def close(self) -> None:
         """Gives weights and cache back; the runner is not used again."""
-        self._program = self._cache = self._steps = None
+        self._program = self._cache = self._steps = self._encoder = None
 
     def _open(self) -> tuple[Program, KVCache]:
         assert self._program is not None and self._cache is not None, "the runner is closed"  # noqa: PT018
@@ -315,7 +321,9 @@ def fused_decoding(program: Program) -> bool:
 def recordable(spec: ModelSpec) -> bool:
     """Whether a step that decodes is the same work each time: which experts are read is known as it runs."""
     return all(
-        isinstance(block.mixer, Attention) and not isinstance(block.feed_forward, Experts)
+        isinstance(block.mixer, Attention)
+        and block.cross is None
+        and not isinstance(block.feed_forward, Experts)
         for block in spec.blocks
     )
 

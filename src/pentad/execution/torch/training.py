@@ -50,10 +50,10 @@ class _Assembly(WeightLoader):
         super().__init__(spec, source, dtype=torch.float32, device=_CPU)
         self._tensors = tensors
 
-    def _qkv(self, prefix: str, mixer: Attention) -> Linear:
-        weights = [self._turned(prefix + name, name, mixer) for name in "qkv"]
+    def _qkv(self, prefix: str, mixer: Attention, names: str = "qkv") -> Linear:
+        weights = [self._turned(prefix + name, name, mixer) for name in names]
         biases = (
-            [self._turned(f"{prefix}{name}.bias", name, mixer) for name in "qkv"] if mixer.qkv_bias else None
+            [self._turned(f"{prefix}{name}.bias", name, mixer) for name in names] if mixer.qkv_bias else None
         )
         return Dense(torch.cat(weights), None if biases is None else torch.cat(biases))
 
@@ -112,6 +112,8 @@ class Student:
         """Reads all weights in float32. Raises Incompatible for a model that does not generate text."""
         if not spec.causal:
             raise Incompatible(f"model {spec.name!r} does not generate text, so it cannot be trained to")
+        if spec.encoder is not None:
+            raise Incompatible(f"model {spec.name!r} has an encoder, which training does not know yet")
         self.spec = spec
         self._source = source
         self.tensors = {

@@ -11,7 +11,7 @@ from pentad.execution.mixers import Shape
 from pentad.execution.spec import ModelSpec
 from pentad.model.families.harmless import PAGE, refuse_unread
 from pentad.model.families.mapped import Bound, MappedWeights
-from pentad.model.families.places import Constant, FirstOf, Name, Names, Place, Site
+from pentad.model.families.places import Computed, Constant, FirstOf, Name, Names, Place, Site
 from pentad.model.files.fields import Fields
 from pentad.model.files.formats import Container
 from pentad.model.images.input import ImageInput
@@ -96,6 +96,8 @@ class _Finder:
         """Where it lies; tensors that are given a value have no place."""
         if isinstance(named, Constant):
             return Bound(files=(), shape=shape, site=site, filled=named.value)
+        if isinstance(named, Computed):
+            return Bound(files=(), shape=shape, site=site, computed=named.values)
         choices = named.places if isinstance(named, FirstOf) else (named,)
         options = [Place(name=one) if isinstance(one, str) else one for one in choices]
         place = next((one for one in options if self._has(self._name(one, site))), options[-1])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from pentad.execution.formats.base import Floats
 from pentad.execution.mixers import Shape
 from pentad.execution.quant import dequantize, stored_bytes
 from pentad.execution.quantize import encode
@@ -29,13 +30,15 @@ class Bound:
     """A canonical tensor's place in one file, checked against the file's shapes."""
 
     files: tuple[str, ...]
-    """Its tensors in the file; none where the tensor is `filled`."""
+    """Its tensors in the file; none where the tensor is `filled` or `computed`."""
     shape: Shape
     site: Site
     steps: tuple[Step, ...] = ()
     stacked: bool = False
     joined: bool = False
     filled: float = 0.0
+    computed: Callable[[Shape], Floats] | None = None
+    """What makes a tensor without a place in the file, in the place of `filled`."""
 
     @property
     def plain(self) -> bool:
@@ -71,7 +74,10 @@ class MappedWeights:
 
 
 def _filled(name: str, bound: Bound) -> StoredTensor:
-    values = np.full(bound.shape, bound.filled, np.float32)
+    if bound.computed is not None:
+        values = np.ascontiguousarray(bound.computed(bound.shape), np.float32)
+    else:
+        values = np.full(bound.shape, bound.filled, np.float32)
     return StoredTensor(name=name, format="F32", shape=bound.shape, data=values.reshape(-1).view(np.uint8))
 
 

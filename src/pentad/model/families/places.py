@@ -199,13 +199,20 @@ class Constant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Computed:
+    """A tensor that follows from its shape, as of sinusoidal positions, whether or not a file has it."""
+
+    values: Callable[[Shape], Floats]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FirstOf:
     """The first of these that the file has, where publishers differ."""
 
     places: tuple[str | Place, ...]
 
 
-Name: TypeAlias = str | Place | Constant | FirstOf
+Name: TypeAlias = str | Place | Constant | Computed | FirstOf
 Names: TypeAlias = Mapping[str, Name | Callable[[Site], Name]]
 """Canonical name, with `{i}` for the layer, to its place, or to what chooses one (of layers that differ).
 

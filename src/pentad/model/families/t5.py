@@ -17,7 +17,7 @@ from pentad.execution.positions import RelativeBuckets
 from pentad.execution.spec import Block, Head, ModelSpec, Stack
 from pentad.model.families.base import Family
 from pentad.model.families.encoders import ACTIVATIONS, gguf_rows
-from pentad.model.families.places import Name, Names
+from pentad.model.families.places import FirstOf, Name, Names
 from pentad.model.files.fields import MAX_LAYERS, Fields
 from pentad.model.files.formats import Container
 
@@ -33,11 +33,14 @@ def describe_config(fields: Fields) -> ModelSpec:
         fields.fail(
             "feed_forward_proj", f"is unknown; known: {', '.join(ACTIVATIONS)}, each also as gated-..."
         )
-    tied = fields.flag("tie_word_embeddings", True)
+    # What is not scaled has a matrix of its own, whatever later releases have written beside it.
+    scaled = fields.text("model_type") != "mt5" and fields.flag(
+        "scale_decoder_outputs", fields.flag("tie_word_embeddings", True)
+    )
     width = fields.integer("d_model", low=1)
-    shape = _Shape(
+    shape = Shape(
         width=width,
-        attention=_attention(fields.integer("num_heads", low=1), fields.integer("d_kv", low=1)),
+        attention=attention(fields.integer("num_heads", low=1), fields.integer("d_kv", low=1)),
         inner=FeedForward(
             width=fields.integer("d_ff", low=1),
             activation="gelu_tanh" if gated and activation == "gelu" else ACTIVATIONS[activation],
@@ -58,7 +61,7 @@ def describe_config(fields: Fields) -> ModelSpec:
         layers,
         decoder_layers,
         # Models that tie their embeddings to the head scale what the head reads.
-        head=Head(tied=tied, scale=width**-0.5 if tied else 1.0),
+        head=Head(tied=scaled, scale=width**-0.5 if scaled else 1.0),
     )
 
 
@@ -67,9 +70,9 @@ def describe_gguf(fields: Fields, container: Container) -> ModelSpec:
     width, heads = fields.integer("embedding_length", low=1), fields.integer("attention.head_count", low=1)
     layers = fields.integer("block_count", low=1, high=MAX_LAYERS)
     gated = "enc.blk.0.ffn_gate.weight" in container.tensors
-    shape = _Shape(
+    shape = Shape(
         width=width,
-        attention=_attention(heads, fields.integer("attention.key_length", max(1, width // heads), low=1)),
+        attention=attention(heads, fields.integer("attention.key_length", max(1, width // heads), low=1)),
         inner=FeedForward(
             width=fields.integer("feed_forward_length", low=1),
             activation="gelu_tanh" if gated else "relu",
@@ -89,12 +92,13 @@ def describe_gguf(fields: Fields, container: Container) -> ModelSpec:
     )
 
 
-def _attention(heads: int, head_dim: int) -> Attention:
+def attention(heads: int, head_dim: int) -> Attention:
+    """Scores are not scaled: training has taken that into the matrices."""
     return Attention(heads=heads, kv_heads=heads, head_dim=head_dim, scale=1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Shape:
+class Shape:
     """What encoder and decoder have in common."""
 
     width: int
@@ -104,7 +108,14 @@ class _Shape:
     buckets: RelativeBuckets
 
     def spec(
-        self, source: str, vocab_size: int, layers: int, decoder_layers: int | None, *, head: Head
+        self,
+        source: str,
+        vocab_size: int,
+        layers: int,
+        decoder_layers: int | None,
+        *,
+        head: Head,
+        family: str = "t5",
     ) -> ModelSpec:
         """The encoder alone where `decoder_layers` is None, else the decoder beside it."""
         reading = Block(mixer=self.attention, feed_forward=self.inner, norm=self.norm)
@@ -117,7 +128,7 @@ class _Shape:
             )
         return ModelSpec(
             name=source,
-            family="t5",
+            family=family,
             vocab_size=vocab_size,
             context_length=_TRAINED_TOKENS,
             stack=main,
@@ -135,7 +146,7 @@ class _Shape:
         )
 
 
-def _config_stack(prefix: str, stack: str, *, gated: bool, cross: bool) -> Iterator[tuple[str, Name]]:
+def config_stack(prefix: str, stack: str, *, gated: bool, cross: bool) -> Iterator[tuple[str, Name]]:
     """Canonical names behind `prefix` and where `transformers` keeps them under `stack`."""
     layer, last = f"{stack}.block.{{i}}.layer", 2 if cross else 1
     parts = [
@@ -168,11 +179,11 @@ def config_names(spec: ModelSpec, _: Fields) -> Names:
     """Places in a folder."""
     inner = spec.blocks[0].feed_forward
     gated = inner is not None and inner.gated
-    names: dict[str, Name] = {"embed": "shared", "head": "lm_head"}
+    names: dict[str, Name] = {"embed": "shared", "head": FirstOf(places=("lm_head", "shared"))}
     if spec.encoder is None:
-        return names | dict(_config_stack("", "encoder", gated=gated, cross=False))
-    encoder = dict(_config_stack("encoder.", "encoder", gated=gated, cross=False))
-    return names | encoder | dict(_config_stack("", "decoder", gated=gated, cross=True))
+        return names | dict(config_stack("", "encoder", gated=gated, cross=False))
+    encoder = dict(config_stack("encoder.", "encoder", gated=gated, cross=False))
+    return names | encoder | dict(config_stack("", "decoder", gated=gated, cross=True))
 
 
 def gguf_names(spec: ModelSpec, _: Fields) -> Names:
