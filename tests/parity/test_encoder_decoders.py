@@ -65,6 +65,10 @@ def generated(model: Any, request: TokenRequest) -> list[int]:
     return tokens
 
 
+@pytest.mark.row("m-t5", "mechanism")
+@pytest.mark.row("m-mt5", "mechanism")
+@pytest.mark.row("m-flan-t5", "mechanism")
+@pytest.mark.row("m-flan-moe", "mechanism")
 @pytest.mark.parametrize("kind", MODELS)
 def test_logits_equal_the_reference_whole_cached_and_in_a_batch(
     kind: str, folders: dict[str, Loaded], tmp_path: pathlib.Path

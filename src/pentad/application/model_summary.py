@@ -37,6 +37,8 @@ def model_summary(stored: StoredModel, files: ModelFiles, settings: Settings) ->
         "active_parameters": spec.active_parameters,
         "attention": spec.attention,
         "context_tokens": spec.context_length,
+        "encoder_decoder": spec.encoder is not None,
+        "source_tokens": spec.source_length or None,
         "flops_per_token": spec.flops(1, CONTEXT),
         "kv_bytes_per_token_f32": spec.kv_bytes_per_token(4),
         "stored_as": facts.stored_as,

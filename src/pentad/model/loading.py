@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from pentad.errors import BadModelFile
 from pentad.execution.spec import ModelSpec
 from pentad.execution.weights import WeightSource
-from pentad.model import embedding_recipe
+from pentad.model import embedding_recipe, source_form
 from pentad.model.embedding_recipe import EmbeddingRecipe
 from pentad.model.families import family_of
 from pentad.model.families.base import Family, bind, places, spec_of_config, spec_of_gguf
@@ -27,6 +27,7 @@ from pentad.model.files.safetensors import INDEX_NAME, SafetensorsFolder
 from pentad.model.images.input import ImageInput
 from pentad.model.sampling_defaults import from_generation_config
 from pentad.model.sampling_defaults import from_gguf as sampling_of_gguf
+from pentad.model.source_form import SourceForm
 from pentad.model.tokenizer import Tokenizer
 from pentad.model.tokenizer_files import tokenizer_of
 from pentad.model.tokenizer_gguf import from_gguf, named_token
@@ -85,6 +86,8 @@ class ModelFiles:
     """Field of Sampling to the value that the model's makers advise, as far as they do."""
     recipe: EmbeddingRecipe = field(default_factory=EmbeddingRecipe)
     """How it embeds, where it does."""
+    source_form: SourceForm | None = None
+    """How its encoder is given a text; None where it has none beside a decoder."""
     images: ImageInput | None = None
     """What it makes of images, where it takes them."""
     family: str = ""
@@ -154,6 +157,7 @@ def _open_gguf(path: pathlib.Path, name: str) -> ModelFiles:
             sampling=sampling_of_gguf(fields),
             recipe=recipe,
             family=architecture,
+            source_form=source_form.from_gguf(spec, own),
         )
     except BaseException:
         file.close()
@@ -214,6 +218,7 @@ def _open_folder(folder: pathlib.Path, name: str) -> ModelFiles:
             container=container,
             sampling=from_generation_config(generation),
             recipe=recipe,
+            source_form=source_form.from_folder(spec, config, generation),
             images=_images(folder, family, config, container),
             family=whole.text("model_type"),
             unread_media=media,

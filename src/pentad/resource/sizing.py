@@ -24,7 +24,8 @@ def kv_cache_bytes(
 ) -> tuple[int, Decision]:
     """The size of the KV cache in bytes, and the decision that explains it.
 
-    Unasked, it holds `FULL_CONTEXTS` sequences of the model's whole context, but no more tokens
+    Unasked, it holds `FULL_CONTEXTS` sequences of the model's whole context, and of as much as its encoder
+    reads where it has one, but no more tokens
     than `limits` can run and no more than `AVAILABLE_SHARE` of the available memory.
 
     Args:
@@ -37,7 +38,7 @@ def kv_cache_bytes(
     """
     token_bytes = spec.kv_bytes_per_token(element_bytes)
     contexts = min(FULL_CONTEXTS, limits.max_sequences)
-    wanted = contexts * spec.context_length * token_bytes
+    wanted = contexts * (spec.context_length + spec.source_length) * token_bytes
     share = int(available_bytes * AVAILABLE_SHARE)
     if asked_bytes is not None:
         chosen, constraint = asked_bytes, "kv_bytes"

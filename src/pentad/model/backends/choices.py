@@ -80,6 +80,7 @@ def open_choices(
     stops = bool(request.sampling.stop)
     watched = stops and not elsewhere
     watcher_guide = codec.watcher_guide(request) if stops and elsewhere else None
+    sampling = codec.sampling(request)
     asked: list[TokenRequest] = []
     states: dict[str, ChoiceState] = {}
     for choice in range(request.sampling.n):
@@ -89,9 +90,10 @@ def open_choices(
         tokens = TokenRequest(
             id=f"{request.id}/{choice}",
             prompt=prepared.prompt,
+            source=prepared.source,
             embedded=prepared.embedded,
             # The prompt is scored once, by the choice that computes it.
-            sampling=request.sampling if choice == 0 else replace(request.sampling, prompt_logprobs=None),
+            sampling=sampling if choice == 0 else replace(sampling, prompt_logprobs=None),
             max_tokens=max(1, prepared.max_tokens),
             end_tokens=codec.end_tokens,
             choice=choice,
@@ -123,7 +125,7 @@ def usage_of(prepared: Prepared, choices: Sequence[ChoiceState], sent_s: float, 
     stats = [state.stats for state in choices if state.stats is not None]
     decisions = dict.fromkeys(decision for entry in stats for decision in entry.decisions)
     return Usage(
-        prompt_tokens=len(prepared.prompt),
+        prompt_tokens=len(prepared.source) + len(prepared.prompt),
         cached_tokens=min((entry.cached_tokens for entry in stats), default=0),
         completion_tokens=sum(entry.completion_tokens for entry in stats),
         reasoning_tokens=sum(state.reasoning_tokens for state in choices),

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pentad.content import Media
 from pentad.errors import InvalidRequest, PentadError
 from pentad.execution.request import Constraint
+from pentad.execution.sources import check_source_length
 from pentad.model.backends.completion_limit import answer_room
 from pentad.model.backends.decisions import resolved
 from pentad.model.backends.parsing import OutputParser
@@ -27,12 +28,13 @@ from pentad.model.loading import ModelFiles
 from pentad.model.matchers import GrammarHost
 from pentad.model.media import MediaEncoder, Piece, Placed, embedded, marked, place, told
 from pentad.model.reasoning import choose_reasoning
+from pentad.model.source_form import left_out, source_message
 from pentad.model.template import default_template
 from pentad.model.template.adapting import adapt, open_chat
 from pentad.model.tokenizer import Tokenizer
 from pentad.model.tokenizer_facts import TokenizerFacts
 from pentad.model.toolcalls import CallParser, ToolFormat, choose_format
-from pentad.types import Clock, Request, Span
+from pentad.types import Clock, Request, Sampling, Span
 
 FORMATS = frozenset({"text", "json_object", "json_schema", "regex", "choice", "grammar"})
 """Output formats that a backend with this codec can enforce."""
@@ -82,10 +84,15 @@ class ChatCodec:
         # Looked for now: going through a vocabulary would hold up everybody when the first long text comes.
         self._token_chars = files.tokenizer.max_token_chars
         self._name = files.name
+        self.source_form = files.source_form
+        self._readable = context_length if files.source_form is None else files.spec.source_length
+        """Tokens that a prompt may have at most: those of the context, or what an encoder reads."""
         self._seeds = seeds
         self._clock = clock
         special = files.tokenizer.special_tokens
-        source = files.chat_template or default_template(special)
+        source = files.chat_template
+        if source is None and files.source_form is None:
+            source = default_template(special)
         self.format: ToolFormat
         self.format, self._format_decision = choose_format(tool_format, source, files.family)
         self.end_tokens = files.end_tokens
@@ -122,7 +129,8 @@ class ChatCodec:
         Raises:
             InvalidRequest: the model has no chat template, or its template refuses the messages.
         """
-        return self._tokenized(request, self._rendered(request)[0])[0]
+        read = self._tokenized(request, self._rendered(request)[0])[0]
+        return read if self.source_form is None else (*read, *self.source_form.start)
 
     def prompt_text(self, request: Request) -> str:
         """The prompt as text, control tokens spelled out. Raises as `prompt`."""
@@ -166,6 +174,11 @@ class ChatCodec:
         rendered_s = self._clock()
         prompt, places = self._tokenized(request, pieces)
         tokenized_s = self._clock()
+        source: tuple[int, ...] = ()
+        if self.source_form is not None:
+            param = "prompt" if request.messages is None else "messages"
+            check_source_length(len(prompt), self._readable, self._name, param=param)
+            source, prompt = prompt, self.source_form.start
         max_tokens, fitted = answer_room(
             request, len(prompt), context=self.context_length, model=self._name, at_s=tokenized_s
         )
@@ -187,6 +200,7 @@ class ChatCodec:
             spans.insert(0, Span(layer="model", name="constrain", start_s=grammar.started_s, end_s=started_s))
         return Prepared(
             prompt=prompt,
+            source=source,
             embedded=inputs,
             max_tokens=max_tokens,
             seed=drawn,
@@ -196,7 +210,8 @@ class ChatCodec:
             reference=self._reference(request),
             constraints=replace(grammar, first=first).for_choices(request.sampling.n),
             spans=tuple(spans),
-            decisions=resolved(
+            decisions=(left_out(request, at_s=tokenized_s) if self._reads_last_message else ())
+            + resolved(
                 request,
                 fitted=fitted,
                 seed=drawn,
@@ -218,6 +233,11 @@ class ChatCodec:
         """See TokenCodec. Raises InvalidRequest for an unknown id."""
         self._check_ids("tokens", ids)
         return self.tokenizer.decode(ids, special=True)
+
+    def sampling(self, request: Request) -> Sampling:
+        """How answers are drawn, without the tokens that the model's makers exclude."""
+        sampling = request.sampling
+        return sampling if self.source_form is None else self.source_form.sampling(sampling)
 
     # From tokens to deltas
 
@@ -256,8 +276,13 @@ class ChatCodec:
     def refuse_by_size(self, request: Request) -> None:
         """Raises ContextLengthExceeded for what cannot fit by its mere number of characters; cheap."""
         refuse_by_size(
-            request, token_chars=self._token_chars, context_length=self.context_length, model=self._name
+            request, token_chars=self._token_chars, context_length=self._readable, model=self._name
         )
+
+    @property
+    def _reads_last_message(self) -> bool:
+        """Whether an encoder reads what the user said last, for want of a chat template."""
+        return self.source_form is not None and isinstance(self._chat, PentadError)
 
     def _rendered(self, request: Request) -> tuple[list[Piece], bool]:
         """The prompt as pieces, and whether it ends inside the reasoning."""
@@ -265,6 +290,9 @@ class ChatCodec:
             return [(request.text, True)], False
         if request.messages is None:
             return [], False
+        if self._reads_last_message:
+            last = source_message(request.messages, self._name, tools=bool(offered(request)))
+            return [(last.content, False)], False
         if isinstance(self._chat, PentadError):
             raise InvalidRequest(
                 f"model {self._name!r} cannot chat: {self._chat.message}",
@@ -286,7 +314,7 @@ class ChatCodec:
         if request.token_ids is not None:
             self._check_ids("prompt", request.token_ids)
             return tuple(request.token_ids), []
-        limit = PATIENCE * self.context_length
+        limit = PATIENCE * self._readable
         ids: list[int] = []
         places: list[Placed] = []
         for piece in pieces:
@@ -297,7 +325,9 @@ class ChatCodec:
             if len(ids) > limit:
                 break
         param = "prompt" if request.messages is None else "messages"
-        refuse_if_cut(len(ids), param=param, context_length=self.context_length, model=self._name)
+        refuse_if_cut(len(ids), param=param, context_length=self._readable, model=self._name)
+        if self.source_form is not None:
+            return (*self._prefixed(ids), *self.tokenizer.suffix), places
         return tuple(ids if request.text is None else self._prefixed(ids)), places
 
     def _prefixed(self, ids: list[int]) -> list[int]:

@@ -33,6 +33,8 @@ class Prepared:
     """A request as tokens, with everything resolved that it left open."""
 
     prompt: tuple[int, ...]
+    source: tuple[int, ...] = ()
+    """What an encoder reads; the prompt is then what its decoder starts from."""
     embedded: tuple[EmbeddedSpan, ...] = ()
     """Positions of the prompt whose input is of parts that are no text."""
     max_tokens: int

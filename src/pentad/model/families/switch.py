@@ -24,6 +24,7 @@ from pentad.model.files.fields import MAX_LAYERS, Fields
 def describe_config(fields: Fields) -> ModelSpec:
     """The spec of a `config.json` with `model_type` switch_transformers."""
     needs(fields, "router_bias", False)
+    needs(fields, "is_gated_act", False)
     width = fields.integer("d_model", low=1)
     layers = fields.integer("num_layers", low=1, high=MAX_LAYERS)
     decoder_layers = fields.integer("num_decoder_layers", layers, low=1, high=MAX_LAYERS)
@@ -96,4 +97,14 @@ CONFIG_NAMES: Names = {
     **_stack_names("", "decoder", cross=True),
 }
 
-FAMILY = Family(name="switch_transformers", describe_config=describe_config, config_names=CONFIG_NAMES)
+_HARMLESS = """
+initializer_factor expert_capacity router_jitter_noise router_dtype router_ignore_padding_tokens add_router_probs
+encoder_sparse_step decoder_sparse_step feed_forward_proj n_positions router_type num_partitions
+batch_prioritized_routing
+"""
+FAMILY = Family(
+    name="switch_transformers",
+    describe_config=describe_config,
+    config_names=CONFIG_NAMES,
+    harmless=frozenset(_HARMLESS.split()),
+)

@@ -196,7 +196,7 @@ def gguf_names(spec: ModelSpec, _: Fields) -> Names:
 
 _HARMLESS = """
 initializer_factor dense_act_fn is_gated_act n_positions output_past scale_decoder_outputs
-num_decoder_layers
+num_decoder_layers tie_word_embeddings
 """
 FAMILY = Family(
     name="t5",
