@@ -162,7 +162,8 @@ def config_names(spec: ModelSpec, _: Fields) -> Names:
 
 _HARMLESS = """
 normalize_before normalize_embedding add_final_layer_norm static_position_embeddings extra_pos_embeddings
-add_bias_logits encoder_layerdrop decoder_layerdrop num_hidden_layers hidden_size num_attention_heads save_step
+add_bias_logits encoder_layerdrop decoder_layerdrop num_hidden_layers hidden_size num_attention_heads
+save_step
 early_stopping no_repeat_ngram_size num_beams length_penalty min_length max_length bad_words_ids num_labels
 force_bos_token_to_be_generated
 """

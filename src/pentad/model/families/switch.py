@@ -98,7 +98,8 @@ CONFIG_NAMES: Names = {
 }
 
 _HARMLESS = """
-initializer_factor expert_capacity router_jitter_noise router_dtype router_ignore_padding_tokens add_router_probs
+initializer_factor expert_capacity router_jitter_noise router_dtype router_ignore_padding_tokens
+add_router_probs
 encoder_sparse_step decoder_sparse_step feed_forward_proj n_positions router_type num_partitions
 batch_prioritized_routing
 """
