@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import model_fixtures as make
+from evidence.plugin import Measure
 from pentad import registry
 from pentad.errors import BadModelFile
 from pentad.execution.spec import ModelSpec, Rope, RopeScaling
@@ -332,3 +333,21 @@ def test_bert_is_read_from_gguf_and_other_pooling_refused(tmp_path: pathlib.Path
     assert open_model(bert_gguf(tmp_path, pooling=2)).recipe.pooling == "cls"
     with pytest.raises(BadModelFile, match=r"is 0; supported are mean \(1\)"):
         open_model(bert_gguf(tmp_path, pooling=0))
+
+
+COUNTED = [
+    ("m-skywork", 1, llama(52, 4608, 36, 36, 12_288, 65_519), 13.85e9, 0.01),
+    ("m-yi", 2, llama(32, 4096, 32, 4, 11_008, 64_000), 6e9, 0.02),
+    ("m-yi", 2, llama(60, 7168, 56, 8, 20_480, 64_000), 34e9, 0.02),
+]
+
+
+@pytest.mark.parametrize(
+    ("config", "published", "bound"),
+    [pytest.param(*rest, marks=pytest.mark.row(row, "effect", claims=(n,))) for row, n, *rest in COUNTED],
+)
+def test_counts_are_as_near_as_the_published_figures_are(
+    config: dict[str, Any], published: float, bound: float, measured: Measure
+) -> None:
+    off = abs(spec_of(config).parameters / published - 1)
+    measured("parameters off the published count", off, at_most=bound, unit="share")
