@@ -111,5 +111,6 @@ def _weights(embed: torch.Tensor, layers: tuple[object, ...]) -> Weights:
         layers=layers,  # type: ignore[arg-type]
         final_norm=None,
         head=None,
+        tied_bias=None,
         nbytes=0,
     )

@@ -77,7 +77,9 @@ _NORM: Final = Norm(kind="layer", eps=1e-5)
 def describe_config(fields: Fields) -> ModelSpec:
     """The spec of a `config.json` of one of these families."""
     family = fields.text("model_type")
-    form = FORMS[family]
+    form = FORMS.get(family)
+    if form is None:
+        fields.fail("model_type", f"is {family!r}, none of {', '.join(FORMS)}")
     needs(fields, "share_encoder_decoder_embeddings", True)
     vocab_size = fields.integer("vocab_size", low=1)
     needs(fields, "decoder_vocab_size", vocab_size)
