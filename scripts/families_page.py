@@ -54,7 +54,7 @@ its logits with the reference's. `pyproject.toml`:
 ```toml
 {pyproject}```
 
-`src/pentad_arcee/__init__.py`:
+`examples/family_package/src/pentad_arcee/__init__.py`:
 
 ```python
 {module}```

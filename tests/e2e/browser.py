@@ -56,7 +56,14 @@ class Browser:
         return str(self._call("GET", f"element/{self._find(selector)}/text"))
 
     def click(self, selector: str) -> None:
-        self._call("POST", f"element/{self._find(selector)}/click", {})
+        """Clicks the first match; again where the page drew it anew in between."""
+        for left in reversed(range(5)):
+            try:
+                self._call("POST", f"element/{self._find(selector)}/click", {})
+                return
+            except AssertionError as error:
+                if not left or "stale element" not in str(error):
+                    raise
 
     def type(self, selector: str, text: str) -> None:
         self._call("POST", f"element/{self._find(selector)}/value", {"text": text})

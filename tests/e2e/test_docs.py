@@ -43,12 +43,15 @@ def name_of(page: pathlib.Path) -> str:
 
 
 def snippets(language: str) -> list[Any]:
-    """Every fenced block of that language as (page, text)."""
+    """Every fenced block of that language as (page, text), not the files of examples, tested elsewhere."""
+    examples = {path.read_text("utf-8") for path in (ROOT / "examples").rglob("*.py")}
     found = []
     for page in PAGES:
         for i, text in enumerate(
             re.findall(rf"^```{language}\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
         ):
+            if text in examples:
+                continue
             found.append(pytest.param(text, id=f"{name_of(page)}-{i + 1}"))
     return found
 
@@ -164,7 +167,7 @@ def pattern_of(shown: str) -> str:
 
 def test_no_snippet_is_of_a_kind_that_goes_untested() -> None:
     run = {"python", "yaml", "bash", "console"}
-    shown = {"json", "mermaid", "sh"}
+    shown = {"json", "mermaid", "sh", "toml"}
     for page in PAGES:
         kinds = set(re.findall(r"^```(\w*)\n.*?^```", page.read_text("utf-8"), re.M | re.S))
         assert kinds <= run | shown, name_of(page)
