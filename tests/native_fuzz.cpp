@@ -73,6 +73,7 @@ std::vector<uint8_t> stored(Random& draw, Format format, int rows, int cols) {
 // A sequence as an engine keeps it.
 struct Text {
   std::vector<int32_t> blocks;
+  int row = 0;     // of its state
   int tokens = 0;  // in the cache
 };
 
@@ -95,11 +96,11 @@ class Fuzz {
     return false;
   }
 
-  void set(int tensor, int layer, int rows, int cols) {
+  void set(int tensor, int layer, int rows, int cols, bool whole = false) {
     const Format format = draw_.one_of({Format::F32, Format::Q4_0, Format::Q4_1, Format::Q5_0, Format::Q5_1, Format::Q8_0,
                                         Format::Q4_K, Format::Q5_K, Format::Q6_K});
     const auto raw = stored(draw_, format, rows, cols);
-    const int paired = tensor == PENTAD_Q || tensor == PENTAD_K ? paired_ : 0;
+    const int paired = !whole && (tensor == PENTAD_Q || tensor == PENTAD_K) ? paired_ : 0;
     if (pentad_set(model_, tensor, layer, static_cast<int32_t>(format), raw.data(), rows, cols, paired)) std::abort();
   }
   void set_vector(int tensor, int layer, int size) {
@@ -136,6 +137,10 @@ class Fuzz {
     }
     c_.rotation_count = static_cast<int32_t>(rotations.size());
     c_.rotations = rotations.data();
+    mixers_.clear();
+    for (int i = 0; i < c_.layers; i++) mixers_.push_back(mixer());
+    states_ = std::any_of(mixers_.begin(), mixers_.end(), [](const pentad_mixer& m) { return m.kind != PENTAD_ATTENTION; });
+    c_.mixers = mixers_.data();
     model_ = pentad_create(&c_);
     if (!model_) return;
     const int q = c_.heads * c_.head_dim, kv = c_.kv_heads * c_.head_dim;
@@ -143,6 +148,11 @@ class Fuzz {
     if (draw_.once_in(2)) set(PENTAD_HEAD, -1, c_.vocab, c_.width);
     std::vector<pentad_op> program = entry();
     for (int i = 0; i < c_.layers; i++) {
+      if (mixers_[static_cast<size_t>(i)].kind != PENTAD_ATTENTION) {
+        set_state(i);
+        add_layer(program, i);
+        continue;
+      }
       set(PENTAD_Q, i, q, c_.width), set(PENTAD_K, i, kv, c_.width), set(PENTAD_V, i, kv, c_.width);
       set(PENTAD_O, i, c_.width, q);
       const bool all = draw_.once_in(3);
@@ -157,6 +167,39 @@ class Fuzz {
     program.push_back(head);
     if (pentad_set_program(model_, program.data(), static_cast<int32_t>(program.size())) || pentad_ready(model_)) std::abort();
     for (int i = 0; i < c_.num_blocks; i++) free_.push_back(i);
+  }
+
+  // How a layer mixes tokens: mostly by attention.
+  pentad_mixer mixer() {
+    pentad_mixer m{};
+    m.kind = draw_.below(5) < 3 ? static_cast<int>(PENTAD_ATTENTION) : draw_.from(PENTAD_GATED_DELTA, PENTAD_CONVOLUTION);
+    m.heads = c_.heads, m.groups = c_.kv_heads, m.key_dim = m.value_dim = c_.head_dim;
+    if (m.kind == PENTAD_ATTENTION) return m;
+    m.conv = draw_.from(1, 5), m.channels = 256 * draw_.from(1, 2), m.norm_groups = draw_.from(1, 2), m.eps = 1e-5f;
+    m.least_step = 0.0f, m.most_step = draw_.real(0.1f, 2.0f);
+    if (m.kind == PENTAD_CONVOLUTION) return m;
+    m.value_dim = draw_.one_of({32, 64, 128}), m.heads = 256 / m.value_dim, m.key_dim = 16 * draw_.from(1, 5);
+    m.groups = m.heads / draw_.from(1, 2), m.channels = 256 + 2 * m.groups * m.key_dim;
+    return m;
+  }
+  void set_state(int i) {
+    const pentad_mixer& m = mixers_[static_cast<size_t>(i)];
+    const int inner = m.kind == PENTAD_CONVOLUTION ? m.channels : 256, keys = m.groups * m.key_dim;
+    set_vector(PENTAD_CONV, i, m.conv * m.channels);
+    if (draw_.below(2)) set_vector(PENTAD_CONV_BIAS, i, m.channels);
+    set(PENTAD_O, i, c_.width, inner);
+    if (m.kind == PENTAD_CONVOLUTION) {
+      set(PENTAD_CONV_IN, i, 3 * inner, c_.width);
+      if (draw_.below(2)) set_vector(PENTAD_CONV_IN_BIAS, i, 3 * inner);
+      return;
+    }
+    const bool delta = m.kind == PENTAD_GATED_DELTA;
+    set(PENTAD_Z, i, inner, c_.width), set(PENTAD_V, i, inner, c_.width);
+    set(PENTAD_K, i, keys, c_.width, true), set(PENTAD_Q, i, keys, c_.width, true);
+    set(PENTAD_STEP, i, m.heads, c_.width), set_vector(PENTAD_STEP_BIAS, i, m.heads), set_vector(PENTAD_DECAY, i, m.heads);
+    set_vector(PENTAD_INNER_NORM, i, delta ? m.value_dim : inner);
+    if (delta) set(PENTAD_RATE, i, m.heads, c_.width);
+    else set_vector(PENTAD_SKIP, i, m.heads);
   }
 
   pentad_op op(int kind, int layer) {
@@ -206,9 +249,19 @@ class Fuzz {
     };
     const auto feed = [&] {
       program.push_back(op(gated ? PENTAD_OP_GATE_UP : PENTAD_OP_UP, i));
-      program.back().activation = draw_.from(PENTAD_GELU, PENTAD_CLAMPED);
+      program.back().activation = draw_.from(PENTAD_GELU, PENTAD_RELU_SQUARED);
     };
     read(PENTAD_ATTN_NORM, PENTAD_ATTN_NORM_BIAS);
+    if (const int kind = mixers_[static_cast<size_t>(i)].kind; kind != PENTAD_ATTENTION) {
+      program.push_back(op(PENTAD_OP_CONVOLVE, i));
+      if (parallel) feed();
+      if (kind != PENTAD_CONVOLUTION) program.push_back(op(PENTAD_OP_RECUR, i));
+      program.push_back(op(PENTAD_OP_GATE_OUT, i));
+      give(PENTAD_OP_OUT, PENTAD_ATTN_OUT_NORM, PENTAD_ATTN_OUT_NORM_BIAS);
+      if (!parallel) read(PENTAD_FFN_NORM, PENTAD_FFN_NORM_BIAS), feed();
+      give(PENTAD_OP_DOWN, PENTAD_FFN_OUT_NORM, PENTAD_FFN_OUT_NORM_BIAS);
+      return;
+    }
     program.push_back(op(PENTAD_OP_QKV, i));
     program.back().rotation = draw_.from(-1, c_.rotation_count - 1);
     const bool gate = draw_.once_in(4);
@@ -249,6 +302,7 @@ class Fuzz {
     Text text;
     text.blocks.assign(leader.blocks.begin(), leader.blocks.begin() + full);
     text.tokens = full * kBlockTokens;
+    text.row = rows_++;
     for (int32_t block : text.blocks) held_[block]++;
     texts_.push_back(text);
   }
@@ -258,6 +312,7 @@ class Fuzz {
     std::vector<uint64_t> masks;
     std::vector<float> embeddings;
     std::vector<int32_t> lines;
+    std::vector<int32_t> states, saves;
     std::vector<float> logits;
     pentad_batch b{};
   };
@@ -266,7 +321,7 @@ class Fuzz {
     const bool first = text.tokens == 0;
     int count = first || draw_.once_in(3) ? draw_.from(1, 90) : 1, draft = 0;
     const bool decodes = !first && count == 1;
-    if (decodes && draw_.once_in(3)) draft = draw_.from(1, 20);
+    if (decodes && !states_ && draw_.once_in(3)) draft = draw_.from(1, 20);
     count = std::min(count + draft, c_.max_context - text.tokens);
     draft = std::min(draft, count - 1);
     if (count < 1 || !grow(text, count)) return false;
@@ -298,7 +353,7 @@ class Fuzz {
   bool step() {
     while (texts_.size() < 2 || (texts_.size() < 12 && draw_.once_in(2)))
       if (draw_.once_in(3) && !texts_.empty()) fork();
-      else texts_.emplace_back();
+      else texts_.emplace_back(), texts_.back().row = rows_++;
     Batch batch;
     std::vector<const Text*> members;
     for (Text& text : texts_)
@@ -320,6 +375,18 @@ class Fuzz {
     batch.b.embedding_count = lines;
   }
 
+  // Rows of states, and of what is saved of some.
+  void name_states(Batch& batch, const std::vector<const Text*>& members) {
+    for (size_t i = 0; i < members.size(); i++) {
+      batch.states.push_back(members[i]->row);
+      if (draw_.below(3)) continue;
+      const int32_t tokens = batch.starts[i + 1] - batch.starts[i];
+      batch.saves.insert(batch.saves.end(), {static_cast<int32_t>(i), draw_.from(1, tokens), rows_++});
+    }
+    batch.b.state_rows = batch.states.data(), batch.b.state_saves = batch.saves.data();
+    batch.b.save_count = static_cast<int32_t>(batch.saves.size() / 3);
+  }
+
   bool compute(Batch& batch, const std::vector<const Text*>& members) {
     size_t width = 0;
     for (const Text* text : members) width = std::max(width, text->blocks.size());
@@ -338,6 +405,7 @@ class Fuzz {
     if (std::any_of(batch.tree_slots.begin(), batch.tree_slots.end(), [](int n) { return n > 0; }))
       b.tree_slots = batch.tree_slots.data(), b.tree_masks = batch.masks.data();
     if (draw_.once_in(4)) embed(batch);
+    if (states_) name_states(batch, members);
     pentad_set_threads(model_, draw_.from(1, 4));
     pentad_set_timed(model_, draw_.below(2));
     if (!refuses_broken(batch)) return false;
@@ -358,8 +426,9 @@ class Fuzz {
     if (!draw_.once_in(3)) return true;
     pentad_batch& b = batch.b;
     const int32_t bad = draw_.one_of<int32_t>({-1, INT32_MIN, INT32_MAX, INT32_MAX - 15});
-    std::vector<int32_t>* lists[] = {&batch.ids, &batch.positions, &batch.slots, &batch.contexts, &batch.rows};
-    std::vector<int32_t>& list = *lists[draw_.below(5)];
+    std::vector<int32_t>* lists[] = {&batch.ids, &batch.positions, &batch.slots, &batch.contexts, &batch.rows,
+                                     &batch.states};
+    std::vector<int32_t>& list = *lists[draw_.below(6)];
     if (list.empty()) return true;
     int32_t& number = list[static_cast<size_t>(draw_.below(static_cast<int>(list.size())))];
     const int32_t kept = std::exchange(number, bad);
@@ -458,7 +527,9 @@ class Fuzz {
   }
 
   bool between_steps() {
-    if (draw_.once_in(4) && !step_by_head()) return false;
+    if (!states_ && draw_.once_in(4) && !step_by_head()) return false;
+    if (states_ && draw_.once_in(3) && pentad_copy_state(model_, draw_.below(rows_), draw_.below(rows_))) return fail("a state");
+    if (!pentad_copy_state(model_, -1, 0)) return fail("a state of no row");
     if (free_.size() > 1 && draw_.once_in(3) && pentad_copy_block(model_, draw_.below(c_.num_blocks), free_.back())) return fail("copy");
     if (!pentad_copy_block(model_, -1, 0) || !pentad_copy_block(model_, 0, c_.num_blocks)) return fail("a copy of no block");
     if (draw_.once_in(3) && !free_.empty()) {
@@ -483,7 +554,9 @@ class Fuzz {
   Random draw_;
   pentad_config c_{};
   pentad_model* model_ = nullptr;
-  bool paired_ = 0;
+  bool paired_ = 0, states_ = false;
+  std::vector<pentad_mixer> mixers_;
+  int rows_ = 0;  // of states
   std::vector<Text> texts_;
   std::vector<int32_t> free_;
   std::map<int32_t, int> held_;

@@ -128,7 +128,7 @@ def random_weights(spec: ModelSpec, format: TensorFormat, seed: int = 0) -> Rand
     tensors = {}
     for name, shape in spec.tensors().items():
         if len(shape) > 1 and not name.endswith(".bias"):
-            exact = name.endswith((".router", ".shared_gate"))
+            exact = name.endswith((".router", ".shared_gate", ".conv"))
             tensors[name] = stored(name, "F32" if exact else format, shape, rng)
             continue
         values = rng.standard_normal(shape) * (0.3 if name.endswith("bias") else 0.1)

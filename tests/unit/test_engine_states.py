@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from native_support import HERE, random_weights, tiny_spec
 from pentad.errors import Incompatible
 from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
 from pentad.execution.checks import check_window
 from pentad.execution.kv.states import StateRows, snapshot_rows
 from pentad.execution.layers import Block, FeedForward
 from pentad.execution.mixers import Attention, Recurrent, ShortConvolution
+from pentad.execution.native.runner import NativeRunner
 from pentad.execution.positions import Rope
 from pentad.execution.request import TokenRequest
 from pentad.execution.spec import Head, ModelSpec, Norm, Stack
@@ -112,6 +114,41 @@ def test_batched_and_in_chunks_equals_alone(max_batch_tokens: int, alone: Any) -
     asked = requests(10)
     engine = toy_engine(Sarathi(), runner=loaded(), max_batch_tokens=max_batch_tokens, max_sequences=4)
     assert_alone(run(engine, *asked), asked, alone)
+
+
+def large(num_blocks: int) -> NativeRunner:
+    """The same kinds of layers on the native kernels, which compute them in wider vectors."""
+    spec, inner = tiny_spec(), FeedForward(width=64)
+    mixers = (
+        Recurrent(rule="gated_delta", heads=4, value_dim=32, groups=2, key_dim=16, conv_bias=False),
+        Attention(heads=4, kv_heads=2, head_dim=32, positions=Rope(dim=32), output_gate=True),
+        Recurrent(rule="mamba2", heads=4, value_dim=16, groups=1, key_dim=16),
+        ShortConvolution(channels=32),
+    )
+    blocks = tuple(Block(mixer=mixer, feed_forward=inner) for mixer in mixers)
+    spec = dataclasses.replace(spec, stack=dataclasses.replace(spec.stack, width=64, blocks=blocks))
+    kernels = next(name for name in HERE if name != "amx")
+    weights = random_weights(spec, "Q8_0")
+    return NativeRunner.load(spec, weights, num_blocks=num_blocks, threads=2, kernels=kernels)
+
+
+@pytest.mark.skipif(not HERE, reason="no native kernels are built")
+@pytest.mark.parametrize("seed", range(2))
+def test_on_the_native_kernels_batches_chunks_preemptions_and_snapshots_change_no_token(seed: int) -> None:
+    runner, asked = large(64), requests(8, seed)
+    alone = {}
+    for request in asked:
+        engine = toy_engine(Sarathi(), runner=runner, max_batch_tokens=200, prefix_cache=False)
+        alone |= {request.id: run(engine, request)[request.id].tokens}
+    small = large(12)
+    engine = toy_engine(ArbitraryScheduler(seed, preempt_probability=0.2), runner=small, max_sequences=4)
+    for _ in range(2):  # the second time prompts are found
+        answers = run(engine, *asked)
+        assert {id: answer.tokens for id, answer in answers.items()} == alone
+    assert engine.stats()["preemptions_total"] > 0
+    assert engine.stats()["prefix_hit_tokens_total"] > 0
+    runner.close()
+    small.close()
 
 
 @pytest.mark.parametrize("seed", range(3))

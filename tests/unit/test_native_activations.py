@@ -23,6 +23,7 @@ FORMULAS: dict[str, Callable[[float], float]] = {
     "gelu": lambda x: x * 0.5 * (1 + math.erf(x / math.sqrt(2))),
     "gelu_tanh": lambda x: x * 0.5 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     "relu": lambda x: max(x, 0.0),
+    "relu_squared": lambda x: max(x, 0.0) ** 2,
     "silu": lambda x: x * sigmoid(x),
     "clamped": lambda x: min(x, 7.0) * sigmoid(1.702 * min(x, 7.0)),
 }

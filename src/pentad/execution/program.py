@@ -7,7 +7,8 @@ norms it and brings it to the stream. Where they stand behind the sum, a `renorm
 Parallel parts read the stream before either is added to it. An `attn_gate` stands behind `qkv`. A
 feed-forward without a gate has `up` in the place of `gate_up`. Layers with experts have `route` in the place
 of `norm`, since the choice of experts wants numbers that are not rounded, and `experts_in` and `experts_out`
-for `gate_up` and `down`.
+for `gate_up` and `down`. Layers with a state have `convolve`, `recur` (but for short convolutions) and
+`gate_out` in the place of `qkv` and `attend`. What a layer lacks, a mixer or a feed-forward, has no ops.
 
 An op ends where others need all of its result. Where a matrix is split over the ranks of a group its
 `collective` says how they meet behind it: what `out` and `down` give is added up, logits are put
@@ -21,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pentad.execution.layers import Activation, Block, Experts, FeedForward
-from pentad.execution.mixers import Attention, Norm
+from pentad.execution.mixers import Attention, Mixer, Norm, Recurrent
 from pentad.execution.positions import Rope
 from pentad.execution.spec import ModelSpec
 
@@ -42,6 +43,9 @@ OpKind = Literal[
     "route",
     "experts_in",
     "experts_out",
+    "convolve",
+    "recur",
+    "gate_out",
 ]
 Collective = Literal["sum", "gather"]
 MODEL = -1
@@ -116,40 +120,53 @@ def _layer(i: int, block: Block, ropes: tuple[Rope, ...]) -> Iterator[Op]:
         return Op("norm", i, tensor, norm=block.norm) if reads else Op("norm", i)
 
     mixer, routed = block.mixer, isinstance(block.feed_forward, Experts)
-    assert isinstance(mixer, Attention)
     feeding = _feeding(i, block, read)
+    if mixer is None:
+        if not routed:
+            yield read("ffn_norm")
+        yield from feeding
+        return
     yield read("attn_norm")
-    yield from _queries(i, block, mixer, ropes)
+    yield from _reading(i, block, mixer, ropes)
     if block.parallel:
         if not block.shared_norm and not routed:
             yield read("ffn_norm")
         yield next(feeding)
-        yield from _attended(i, block, mixer)
+        yield from _mixed(i, block, mixer)
     else:
-        yield from _attended(i, block, mixer)
-        if not routed:
+        yield from _mixed(i, block, mixer)
+        if not routed and block.feed_forward is not None:
             yield read("ffn_norm")
     yield from feeding
 
 
-def _queries(i: int, block: Block, mixer: Attention, ropes: tuple[Rope, ...]) -> Iterator[Op]:
-    """What attention reads the stream for."""
+def _reading(i: int, block: Block, mixer: Mixer, ropes: tuple[Rope, ...]) -> Iterator[Op]:
+    """What a mixer reads the stream for."""
+    if not isinstance(mixer, Attention):
+        yield Op("convolve", i)
+        return
     rope = mixer.positions
     yield Op("qkv", i, norm=block.norm, rotation=ropes.index(rope) if isinstance(rope, Rope) else None)
     if mixer.output_gate:
         yield Op("attn_gate", i)
 
 
-def _attended(i: int, block: Block, mixer: Attention) -> Iterator[Op]:
-    scale = mixer.head_dim**-0.5 if mixer.scale is None else mixer.scale
-    yield Op("attend", i, window=mixer.window, scale=scale, cap=mixer.score_cap, gated=mixer.output_gate)
+def _mixed(i: int, block: Block, mixer: Mixer) -> Iterator[Op]:
+    if isinstance(mixer, Attention):
+        scale = mixer.head_dim**-0.5 if mixer.scale is None else mixer.scale
+        yield Op("attend", i, window=mixer.window, scale=scale, cap=mixer.score_cap, gated=mixer.output_gate)
+    else:
+        if isinstance(mixer, Recurrent):
+            yield Op("recur", i)
+        yield Op("gate_out", i)
     yield from _given("out", i, block, "attn")
 
 
 def _feeding(i: int, block: Block, read: Callable[[str], Op]) -> Iterator[Op]:
     """First what reads the stream, then the rest."""
     inner = block.feed_forward
-    assert inner is not None
+    if inner is None:
+        return
     if isinstance(inner, Experts):
         yield replace(read("attn_norm" if block.shared_norm else "ffn_norm"), kind="route")
         yield Op("experts_in", i, activation=_activation(inner.expert))

@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from pentad.errors import Incompatible, UnknownName
 from pentad.execution.layers import Experts
+from pentad.execution.mixers import LatentAttention, Recurrent, ShortConvolution
 from pentad.execution.native.forms import FORMS
 from pentad.execution.native.library import NEEDS, usable
 from pentad.execution.native.structs import ACTIVATIONS, EXPERT_SCORES
@@ -26,6 +27,8 @@ CHOICES: Final = (AUTO, *NEEDS, TORCH)
 _LANES: Final = 32
 _HALF: Final = 16
 _MOST_HEAD_DIM: Final = 256
+_MOST_TAPS: Final = 16
+"""Tokens that a short convolution sees."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +58,6 @@ def _decoder_limits(spec: ModelSpec) -> Iterator[str]:
     yield from _mixer_limits(spec)
     if spec.token_types:
         yield "it has token types"
-    if spec.head_dim % _LANES or spec.head_dim > _MOST_HEAD_DIM:
-        yield f"its head size {spec.head_dim} is not a multiple of {_LANES} up to {_MOST_HEAD_DIM}"
     if spec.width % _LANES:
         yield f"its width {spec.width} is not a multiple of {_LANES}"
     for block in dict.fromkeys(spec.blocks):
@@ -67,11 +68,13 @@ def _mixer_limits(spec: ModelSpec) -> Iterator[str]:
     """Ways of mixing tokens that only PyTorch computes."""
     mixers = {block.mixer: f"layer {i}" for i, block in reversed(tuple(enumerate(spec.blocks)))}
     for mixer, where in reversed(mixers.items()):
-        if not isinstance(mixer, Attention):
-            yield f"{where} has no attention of keys and values"
-        elif isinstance(mixer.positions, ProjectedDistances):
+        if isinstance(mixer, LatentAttention):
+            yield f"{where} has latent attention"
+        elif isinstance(mixer, Recurrent | ShortConvolution):
+            yield from (f"{where} {what}" for what in _state_limits(mixer))
+        elif isinstance(mixer, Attention) and isinstance(mixer.positions, ProjectedDistances):
             yield f"{where} projects distances"
-        elif mixer.position_queries is not None:
+        elif isinstance(mixer, Attention) and mixer.position_queries is not None:
             yield f"{where} makes queries of positions"
     if spec.stack.relative is not None:
         yield "its scores have relative biases"
@@ -84,12 +87,36 @@ def _mixer_limits(spec: ModelSpec) -> Iterator[str]:
         yield "its layers differ in heads"
 
 
-def _layer_limits(block: Block) -> Iterator[str]:
-    mixer, inner = block.mixer, block.feed_forward
-    assert isinstance(mixer, Attention)
-    if inner is None:
-        yield "one of its layers has no feed-forward"
+def _state_limits(mixer: Recurrent | ShortConvolution) -> Iterator[str]:
+    """What is computed in whole groups of 16 and 32."""
+    if mixer.conv > _MOST_TAPS:
+        yield f"convolves {mixer.conv} tokens, more than {_MOST_TAPS}"
+    if isinstance(mixer, ShortConvolution):
+        if mixer.channels % _LANES:
+            yield f"convolves {mixer.channels} channels, no multiple of {_LANES}"
         return
+    normed = mixer.value_dim if mixer.rule == "gated_delta" else mixer.inner // mixer.norm_groups
+    if mixer.key_dim % _HALF or mixer.value_dim % _HALF:
+        yield f"has states of {mixer.key_dim} by {mixer.value_dim}, no multiples of {_HALF}"
+    if normed % _LANES:
+        yield f"norms {normed} numbers of a recurrence together, no multiple of {_LANES}"
+
+
+def _layer_limits(block: Block) -> Iterator[str]:
+    if isinstance(block.mixer, Attention):
+        yield from _attention_limits(block.mixer)
+    if block.shared_norm and block.placement != "pre":
+        yield "one norm serves both parts, and stands behind one of them"
+    inner = block.feed_forward
+    if isinstance(inner, Experts):
+        yield from _expert_limits(inner)
+    elif inner is not None:
+        yield from _inner_limits("feed-forward", inner)
+
+
+def _attention_limits(mixer: Attention) -> Iterator[str]:
+    if mixer.head_dim % _LANES or mixer.head_dim > _MOST_HEAD_DIM:
+        yield f"its head size {mixer.head_dim} is not a multiple of {_LANES} up to {_MOST_HEAD_DIM}"
     rope = mixer.positions
     if isinstance(rope, Rope) and (rope.dim % 2 or not 0 < rope.dim <= mixer.head_dim):
         yield f"it turns {rope.dim} of {mixer.head_dim} elements of a head"
@@ -103,12 +130,6 @@ def _layer_limits(block: Block) -> Iterator[str]:
         yield "it attends within chunks"
     if mixer.growth is not None:
         yield "its queries grow with their position"
-    if block.shared_norm and block.placement != "pre":
-        yield "one norm serves both parts, and stands behind one of them"
-    if isinstance(inner, Experts):
-        yield from _expert_limits(inner)
-    else:
-        yield from _inner_limits("feed-forward", inner)
 
 
 def _inner_limits(part: str, inner: FeedForward) -> Iterator[str]:
@@ -147,6 +168,8 @@ def _encoder_limits(spec: ModelSpec) -> Iterator[str]:
         yield "it generates text"
     yield from unsupported_parts(spec)
     yield from _mixer_limits(spec)
+    if not all(isinstance(block.mixer, Attention) and block.feed_forward for block in spec.blocks):
+        yield "one of its layers lacks attention or a feed-forward"
     if spec.classifier is not None:
         yield "it scores texts with a classifier"
     if spec.learned is None:

@@ -34,6 +34,7 @@ class BatchInputs:
         self._drafts: tuple[npt.NDArray[Any], ...] = ()
         self._by_head: tuple[Int32, ...] = ()
         self._embeddings: tuple[npt.NDArray[Any], ...] = ()
+        self._states: tuple[Int32, ...] = ()
         self._logits: npt.NDArray[Any] | None = None
 
     def set(self, batch: RaggedBatch, logits: npt.NDArray[np.float32] | None = None) -> None:
@@ -64,6 +65,8 @@ class BatchInputs:
             self._put_head_slots(batch.head_slots)
         if batch.embeddings is not None or self._embeddings:
             self._put_embeddings(batch)
+        if batch.state_rows is not None or self._states:
+            self._put_states(batch)
         self._logits = logits
         struct.logits = None if logits is None else logits.ctypes.data
         struct.argmax = self._argmax_address if logits is None else None
@@ -109,6 +112,22 @@ class BatchInputs:
         self._embeddings = rows, takers
         struct.embeddings, struct.embedding_rows = rows.ctypes.data, takers.ctypes.data
         struct.embedding_count = len(rows)
+
+    def _put_states(self, batch: RaggedBatch) -> None:
+        """Rows of states where they lie, or none after a step that had some."""
+        struct, rows = self.struct, batch.state_rows
+        struct.save_count, struct.state_rows, struct.state_saves = 0, None, None
+        self._states = ()
+        if rows is None:
+            return
+        if len(rows) != struct.sequences:
+            raise ValueError(f"{len(rows)} states of {struct.sequences} sequences")
+        self._states = (np.ascontiguousarray(rows, np.int32),)
+        struct.state_rows = self._states[0].ctypes.data
+        if batch.state_saves is not None:
+            saves = np.ascontiguousarray(batch.state_saves, np.int32)
+            self._states += (saves,)
+            struct.save_count, struct.state_saves = len(saves), saves.ctypes.data
 
     def _put(self, name: str, values: Int32) -> None:
         array = self._arrays[name]

@@ -42,9 +42,19 @@ def kv_bits(kv_dtype: str) -> int:
 def kv_element_bytes(spec: ModelSpec, kv_dtype: str, attention_scores: bool = False) -> float:
     """Bytes of a cached number; its share of what is kept once per token and head included."""
     scores = _SCORE_BYTES / (2 * spec.head_dim) if attention_scores else 0
-    if kv_bits(kv_dtype) == 16:
+    attends = any(isinstance(block.mixer, Attention) for block in spec.blocks)
+    if kv_bits(kv_dtype) == 16 or not attends:
         return KV_ELEMENT_BYTES + scores
     return 1 + _STEP_BYTES / spec.head_dim + scores
+
+
+def check_counted(spec: ModelSpec, *, attention_scores: bool) -> None:
+    """Raises Incompatible where attention is to be counted and not every layer attends by equal heads."""
+    if attention_scores and not spec.by_head:
+        raise Incompatible(
+            f"attention is not counted in model {spec.name!r}, whose layers do not all keep equal heads",
+            hint="set --kv-policy keep-all",
+        )
 
 
 def check_key_centres(spec: ModelSpec, kv_dtype: str, *, key_centres: bool) -> None:

@@ -101,6 +101,7 @@ _SIGNATURES: Final[Mapping[str, tuple[Any, tuple[Any, ...]]]] = MappingProxyType
         "pentad_draw": (_i32, (_pointer, _i32, ctypes.POINTER(Draws))),
         "pentad_copy_block": (_i32, (_pointer, _i32, _i32)),
         "pentad_copy_slots": (_i32, (_pointer, _pointer, _i32)),
+        "pentad_copy_state": (_i32, (_pointer, _i32, _i32)),
         "pentad_move_entries": (_i32, (_pointer, _pointer, _i32)),
         "pentad_encoder_create": (_pointer, (ctypes.POINTER(EncoderConfig),)),
         "pentad_encoder_destroy": (None, (_pointer,)),

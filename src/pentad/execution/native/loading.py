@@ -97,6 +97,7 @@ class NativeLoader:
     ) -> HeldWeights:
         for name, layer, shape, offset in _vector_shapes(self._spec):
             values = dequantize(self._reader.stored(_canonical(name, layer), shape))
+            values = values.T if name == "conv" else values  # [taps, channels]
             self._set_vector(name, layer, values + np.float32(offset) if offset else values)
         for layer, mixer in enumerate(block.mixer for block in self._spec.blocks):
             if isinstance(mixer, Attention) and isinstance(mixer.positions, Alibi):
@@ -186,7 +187,9 @@ class NativeLoader:
         tensors = ";".join(
             f"{m.layer}.{m.name} {m.stored.format} {m.shape} {m.paired} {m.offset}" for m in matrices
         )
-        return f"{self._library.layout} {self._spec.head_dim} {tensors}"
+        mixers = (block.mixer for block in self._spec.blocks)
+        size = next((m.head_dim for m in mixers if isinstance(m, Attention)), None)
+        return f"{self._library.layout} {size} {tensors}"
 
     def _checksum(self, data: npt.NDArray[np.uint8]) -> int:
         return int(self._functions.pentad_checksum(data.ctypes.data, data.nbytes))
@@ -230,7 +233,7 @@ def _canonical(name: str, layer: int) -> str:
     return name if layer == _MODEL else f"layers.{layer}.{name}"
 
 
-_EXACT = ("router", "shared_gate")
+_EXACT = ("router", "shared_gate", "conv")
 """Matrices that are kept as vectors, in float32."""
 
 
@@ -263,4 +266,5 @@ def _vector_shapes(spec: ModelSpec) -> Iterator[tuple[str, int, Shape, float]]:
     for layer, block in enumerate(spec.blocks):
         for key, shape in block.shapes(spec.width).items():
             if not is_matrix(key, shape):
-                yield key, layer, shape, block.norm.offset if key.endswith("_norm") else 0.0
+                normed = key.endswith("_norm") and key != "inner_norm"
+                yield key, layer, shape, block.norm.offset if normed else 0.0

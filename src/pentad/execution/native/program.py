@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Iterator
 
 from pentad.execution.layers import Experts, FeedForward
+from pentad.execution.mixers import Attention, Mixer, Recurrent, ShortConvolution
 from pentad.execution.native.structs import (
     ACTIVATIONS,
     COLLECTIVES,
     EXPERT_SCORES,
+    MIXERS,
     OPS,
     TENSORS,
     ExpertChoice,
+    MixerNumbers,
     ProgramOp,
     Rotation,
 )
@@ -53,6 +57,37 @@ def expert_choices(spec: ModelSpec) -> Iterator[tuple[int, ExpertChoice]]:
                     weight_scale=routed.weight_scale,
                 ),
             )
+
+
+def packed_mixers(spec: ModelSpec) -> ctypes.Array[MixerNumbers]:
+    """How each layer mixes tokens."""
+    return (MixerNumbers * spec.layers)(*(_numbers(block.mixer) for block in spec.blocks))
+
+
+def _numbers(mixer: Mixer | None) -> MixerNumbers:
+    if mixer is None:
+        return MixerNumbers(kind=MIXERS["none"])
+    if isinstance(mixer, Attention):
+        size = mixer.head_dim
+        sizes = {"heads": mixer.heads, "groups": mixer.kv_heads, "key_dim": size, "value_dim": size}
+        return MixerNumbers(kind=MIXERS["attention"], **sizes)
+    if isinstance(mixer, ShortConvolution):
+        return MixerNumbers(kind=MIXERS["convolution"], conv=mixer.conv, channels=mixer.channels)
+    assert isinstance(mixer, Recurrent)
+    least, most = mixer.step_limits or (0.0, math.inf)
+    return MixerNumbers(
+        kind=MIXERS[mixer.rule],
+        heads=mixer.heads,
+        groups=mixer.groups,
+        key_dim=mixer.key_dim,
+        value_dim=mixer.value_dim,
+        conv=mixer.conv,
+        channels=mixer.convolved,
+        norm_groups=mixer.norm_groups,
+        eps=mixer.norm_eps,
+        least_step=least,
+        most_step=most,
+    )
 
 
 def packed_rotations(spec: ModelSpec) -> ctypes.Array[Rotation]:

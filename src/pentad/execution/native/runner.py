@@ -28,6 +28,7 @@ from pentad.execution.native.kv_format import (
     BLOCK_SIZE,
     CachedBlock,
     cached_block,
+    check_counted,
     check_key_centres,
     kv_bits,
     kv_element_bytes,
@@ -35,9 +36,15 @@ from pentad.execution.native.kv_format import (
 from pentad.execution.native.library import KernelLibrary, built, cpu_flags, open_library
 from pentad.execution.native.loading import NativeLoader, is_matrix
 from pentad.execution.native.packed import PackedCache
-from pentad.execution.native.program import dense_width, expert_choices, packed_program, packed_rotations
+from pentad.execution.native.program import (
+    dense_width,
+    expert_choices,
+    packed_mixers,
+    packed_program,
+    packed_rotations,
+)
 from pentad.execution.native.sampling import DrawPlan, greedy_drawn
-from pentad.execution.native.structs import Config
+from pentad.execution.native.structs import MIXERS, Config, MixerNumbers
 from pentad.execution.residency.base import WeightResidency
 from pentad.execution.residency.mapped import Mapped
 from pentad.execution.sampling import is_plain
@@ -60,10 +67,13 @@ _WRONG: Final = (
     "file",
     "page of a head",
     "input embedding",
+    "row of a state",
 )
 """What pentad_step finds wrong with a batch."""
 _NO_MEMORY: Final = 6
 _FILE_CUT: Final = 8
+_NO_HEADS: Final = MixerNumbers(heads=1, groups=1, key_dim=32)
+"""Of models in which no layer attends."""
 MOST_THREADS: Final = 1024
 """Threads of a team, as the kernels bound it."""
 _PHASES: Final = ("embed", "qkv", "attention", "output", "gate_up", "down", "head")
@@ -164,6 +174,7 @@ class NativeRunner:
             Infeasible: a KV cache that holds not even one block, or no room for resident weights.
         """
         _check_options(spec, dtype, block_size, threads)
+        check_counted(spec, attention_scores=attention_scores)
         name = choose_kernels(kernels, built=built(), flags=cpu_flags())
         library = open_library(name)
         check_key_centres(spec, kv_dtype, key_centres=key_centres)
@@ -286,6 +297,14 @@ class NativeRunner:
         if numbers.min() < 0 or numbers.max() >= self._num_blocks * BLOCK_SIZE:
             raise ValueError(f"slots {pairs} are not all of {self._num_blocks} blocks")
         self._functions.pentad_copy_slots(self._open(), numbers.ctypes.data, len(pairs))
+
+    def copy_state(self, source: int, target: int) -> None:
+        """Copies a sequence's state over all layers."""
+        wrong = self._functions.pentad_copy_state(self._open(), source, target)
+        if wrong == -1:
+            raise ValueError(f"there is no state {source} or {target} of model {self._spec.name!r}")
+        if wrong:
+            raise MemoryError("no memory for one more state")
 
     def cached_block(self, *, layer: int, head: int, block: int, place: int) -> CachedBlock:
         """What one block holds, as attention reads it where it is block `place` of a text."""
@@ -420,14 +439,15 @@ def _create(
     flags: Mapping[str, int],
 ) -> int:
     """An empty model with its KV cache. Raises Infeasible when memory does not suffice."""
-    program, rotations = packed_program(spec), packed_rotations(spec)
+    program, rotations, mixers = packed_program(spec), packed_rotations(spec), packed_mixers(spec)
+    heads = next((m for m in mixers if m.kind == MIXERS["attention"]), _NO_HEADS)
     places = [] if spec.learned is None else [spec.learned.max_positions]
     config = Config(
         layers=spec.layers,
         width=spec.width,
-        heads=spec.heads,
-        kv_heads=spec.kv_heads,
-        head_dim=spec.head_dim,
+        heads=heads.heads,
+        kv_heads=heads.groups,
+        head_dim=heads.key_dim,
         ffn_width=dense_width(spec),
         vocab=spec.vocab_size,
         rotation_count=len(rotations),
@@ -437,6 +457,7 @@ def _create(
         kv_bits=kv_bits,
         **flags,
         rotations=ctypes.addressof(rotations),
+        mixers=ctypes.addressof(mixers),
     )
     model: int | None = library.functions.pentad_create(ctypes.byref(config))
     if model is None:

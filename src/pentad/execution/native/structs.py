@@ -6,7 +6,7 @@ import ctypes
 from types import MappingProxyType
 from typing import Final
 
-INTERFACE: Final = 12
+INTERFACE: Final = 13
 """PENTAD_INTERFACE of native.h. A library built from another one is refused."""
 
 _i32, _u64, _f64, _address = ctypes.c_int32, ctypes.c_uint64, ctypes.c_double, ctypes.c_void_p
@@ -16,6 +16,24 @@ class Rotation(ctypes.Structure):
     """pentad_rotation"""
 
     _fields_ = (("dim", _i32), ("magnitude", ctypes.c_float), ("inverse_frequencies", _address))
+
+
+class MixerNumbers(ctypes.Structure):
+    """pentad_mixer"""
+
+    _fields_ = (
+        ("kind", _i32),
+        ("heads", _i32),
+        ("groups", _i32),
+        ("key_dim", _i32),
+        ("value_dim", _i32),
+        ("conv", _i32),
+        ("channels", _i32),
+        ("norm_groups", _i32),
+        ("eps", ctypes.c_float),
+        ("least_step", ctypes.c_float),
+        ("most_step", ctypes.c_float),
+    )
 
 
 class Config(ctypes.Structure):
@@ -39,6 +57,7 @@ class Config(ctypes.Structure):
         ("key_centres", _i32),
         ("reserved", _i32),
         ("rotations", _address),
+        ("mixers", _address),
     )
 
 
@@ -69,7 +88,9 @@ class Batch(ctypes.Structure):
         ("embeddings", _address),
         ("embedding_rows", _address),
         ("embedding_count", _i32),
-        ("reserved", _i32),
+        ("save_count", _i32),
+        ("state_rows", _address),
+        ("state_saves", _address),
     )
 
 
@@ -189,7 +210,10 @@ class ExpertChoice(ctypes.Structure):
     )
 
 
-STRUCTS: Final = (Config, Batch, DrawRow, DrawnRow, Draws, EncoderConfig, ProgramOp, Rotation, ExpertChoice)
+STRUCTS: Final = (
+    *(Config, Batch, DrawRow, DrawnRow, Draws, EncoderConfig, ProgramOp, Rotation, ExpertChoice),
+    MixerNumbers,
+)
 """In the order of pentad_struct_bytes."""
 
 OPS: Final = MappingProxyType(
@@ -199,6 +223,7 @@ OPS: Final = MappingProxyType(
             (
                 *("embed", "norm", "qkv", "attend", "out", "gate_up", "down", "head"),
                 *("positions", "renorm", "add", "up", "attn_gate", "route", "experts_in", "experts_out"),
+                *("convolve", "recur", "gate_out"),
             )
         )
     }
@@ -209,9 +234,14 @@ COLLECTIVES: Final = MappingProxyType({None: 0, "sum": 1, "gather": 2})
 """How ranks meet behind an op, to the number in pentad_op."""
 
 ACTIVATIONS: Final = MappingProxyType(
-    {name: code for code, name in enumerate(("gelu", "gelu_tanh", "relu", "silu", "clamped"))}
+    {name: code for code, name in enumerate(("gelu", "gelu_tanh", "relu", "silu", "clamped", "relu_squared"))}
 )
 """Activation to pentad_activation."""
+
+MIXERS: Final = MappingProxyType(
+    {name: code for code, name in enumerate(("none", "attention", "gated_delta", "mamba2", "convolution"))}
+)
+"""Kind of a mixer to pentad_mixer_kind."""
 
 EXPERT_SCORES: Final = MappingProxyType({"softmax": 0, "sigmoid": 1, "softmax_chosen": 2})
 """How scores of experts become weights, to pentad_expert_scores."""
@@ -260,6 +290,8 @@ _TENSORS: Final = MappingProxyType(
                 *("attn_gate", "sinks", "slopes"),
                 *("router", "router.bias", "shared_gate", "experts.gate", "experts.up", "experts.down"),
                 *("experts.gate.bias", "experts.up.bias", "experts.down.bias"),
+                *("z", "conv", "conv.bias", "step", "step.bias", "rate", "decay", "skip", "inner_norm"),
+                *("in", "in.bias"),
             )
         )
     }

@@ -29,6 +29,7 @@ PENTAD_INLINE f32x16 activate(f32x16 x, int kind) {
     case PENTAD_GELU: return x * 0.5f * (1.0f + verf(x * 0.70710678118654752f));
     case PENTAD_GELU_TANH: return x / (1.0f + vexp(-kTwice * (x + x * x * x * 0.044715f)));
     case PENTAD_RELU: return vmax(x, splat(0.0f));
+    case PENTAD_RELU_SQUARED: x = vmax(x, splat(0.0f)); return x * x;
     case PENTAD_CLAMPED: x = vmin(x, splat(kClamp)); return x / (1.0f + vexp(-1.702f * x));
     default: return silu(x);
   }
@@ -62,6 +63,7 @@ void with_activation(int kind, Use&& use) {
     case PENTAD_GELU: return use.template operator()<PENTAD_GELU>();
     case PENTAD_GELU_TANH: return use.template operator()<PENTAD_GELU_TANH>();
     case PENTAD_RELU: return use.template operator()<PENTAD_RELU>();
+    case PENTAD_RELU_SQUARED: return use.template operator()<PENTAD_RELU_SQUARED>();
     case PENTAD_CLAMPED: return use.template operator()<PENTAD_CLAMPED>();
     default: return use.template operator()<PENTAD_SILU>();
   }

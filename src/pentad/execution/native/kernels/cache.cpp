@@ -7,10 +7,16 @@
 
 namespace pentad {
 
+std::vector<int> KvCache::places(const pentad_config& c) {
+  std::vector<int> found{0};
+  for (int layer = 0; layer < c.layers; layer++) found.push_back(found.back() + (c.mixers[layer].kind == PENTAD_ATTENTION));
+  return found;
+}
+
 Pages KvCache::pages_of(const int32_t* table, int layer, int head) const {
   return {.table = table, .base = this->head(layer, head, 0), .stride = kv_block_bytes(), .dim = c_.head_dim,
           .coded = coded(), .centres = centres_at(layer, head), .centres_stride = centres_stride(),
-          .tallies = tallies_of_block() ? tallies(layer * c_.kv_heads + head, 0) : nullptr,
+          .tallies = tallies_of_block() ? tallies(number(layer, head), 0) : nullptr,
           .tallies_stride = tallies_of_block()};
 }
 
@@ -72,7 +78,7 @@ void KvCache::grow(int limit) {
 int KvCache::copy_block(int source, int target) {
   for (int block : {source, target})
     if (block < 0 || block >= c_.num_blocks) return -1;
-  if (source == target) return 0;
+  if (source == target || !kv_block_bytes()) return 0;  // no layer attends: blocks hold nothing
   std::memcpy(kv_.data() + kv_block_bytes() * static_cast<size_t>(target),
               kv_.data() + kv_block_bytes() * static_cast<size_t>(source), kv_block_bytes());
   std::copy_n(tallies(0, source), tallies_of_block(), tallies(0, target));
@@ -115,11 +121,14 @@ int KvCache::copy_slots(const int32_t* pairs, int count) {
   for (int64_t i = 0; i < 2 * static_cast<int64_t>(count); i++)
     if (pairs[i] < 0 || pairs[i] / kPage >= c_.num_blocks) return -1;
   team_.run([&](int rank) {
-    auto [begin, end] = share_of(c_.layers * c_.kv_heads, rank, team_.active());
+    auto [begin, end] = share_of(heads(), rank, team_.active());
+    const auto place = [&](int i, int slot) {
+      return kv_.data() + kv_block_bytes() * static_cast<size_t>(slot / kPage) + head_size() * static_cast<size_t>(i);
+    };
     for (int i = begin; i < end; i++)
       for (int k = 0; k < count; k++) {
         const int from = pairs[2 * k], to = pairs[2 * k + 1];
-        copy_slot(head(0, i, from / kPage), from % kPage, head(0, i, to / kPage), to % kPage, c_.head_dim, coded());
+        copy_slot(place(i, from), from % kPage, place(i, to), to % kPage, c_.head_dim, coded());
         if (tallies_of_block())
           tallies(i, to / kPage)->slot[to % kPage] = tallies(i, from / kPage)->slot[from % kPage];
       }
@@ -128,7 +137,7 @@ int KvCache::copy_slots(const int32_t* pairs, int count) {
 }
 
 int KvCache::read_block(int layer, int head, int block, int place, uint16_t* out) {
-  if (layer < 0 || layer >= c_.layers || head < 0 || head >= c_.kv_heads || block < 0 || block >= c_.num_blocks) return -1;
+  if (layer < 0 || layer >= c_.layers || number(layer, 0) == number(layer + 1, 0) || head < 0 || head >= c_.kv_heads || block < 0 || block >= c_.num_blocks) return -1;
   if (place < 0 || place >= (c_.max_context + kPage - 1) / kPage) return -1;
   grow((place + 1) * kPage);
   const std::vector<int32_t> table(static_cast<size_t>(place) + 1, block);

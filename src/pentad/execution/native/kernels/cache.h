@@ -17,6 +17,7 @@ class KvCache {
   KvCache(const pentad_config& c, Team& team)
       : c_(c),
         team_(team),
+        places_(places(c)),
         kv_(kv_block_bytes() * static_cast<size_t>(c.num_blocks)),
         tallies_(tallies_of_block() * sizeof(Tally) * static_cast<size_t>(c.num_blocks)),
         rotations_(c.rotations, c.rotations + c.rotation_count),
@@ -24,17 +25,21 @@ class KvCache {
 
   bool coded() const { return c_.kv_bits == 8; }
   size_t head_size() const { return head_bytes(c_.head_dim, coded()); }
-  size_t kv_block_bytes() const { return static_cast<size_t>(c_.layers) * c_.kv_heads * head_size(); }
+  // Heads of all layers that keep keys and values.
+  int heads() const { return (places_.empty() ? 0 : places_.back()) * c_.kv_heads; }
+  // The number of one of them.
+  int number(int layer, int head) const { return places_[static_cast<size_t>(layer)] * c_.kv_heads + head; }
+  size_t kv_block_bytes() const { return static_cast<size_t>(heads()) * head_size(); }
   // KV and tallies.
   size_t block_bytes() const { return kv_block_bytes() + tallies_of_block() * sizeof(Tally); }
   // One layer and head of a block. All of a block lies together, so that memory is taken as blocks come
   // into use.
   uint8_t* head(int layer, int head, int block) const {
     return kv_.data() + kv_block_bytes() * static_cast<size_t>(block) +
-           (static_cast<size_t>(layer) * c_.kv_heads + head) * head_size();
+           static_cast<size_t>(number(layer, head)) * head_size();
   }
   size_t tallies_of_block() const {
-    return c_.attention_scores ? static_cast<size_t>(c_.layers) * static_cast<size_t>(c_.kv_heads) : 0;
+    return c_.attention_scores ? static_cast<size_t>(heads()) : 0;
   }
   // Of one layer and head, counted through, of a block; meaningless where none are kept.
   Tally* tallies(int number, int block) const {
@@ -43,7 +48,7 @@ class KvCache {
   Pages pages_of(const int32_t* table, int layer, int head) const;
   // Of one head, counted through over all layers, of a sequence whose heads have tables of their own.
   Pages pages_by_head(const int32_t* table) const;
-  int64_t pages() const { return static_cast<int64_t>(c_.num_blocks) * c_.layers * c_.kv_heads; }
+  int64_t pages() const { return static_cast<int64_t>(c_.num_blocks) * heads(); }
   uint8_t* page(int64_t number) const { return kv_.data() + head_size() * static_cast<size_t>(number); }
   Tally* page_tally(int64_t number) const { return reinterpret_cast<Tally*>(tallies_.data()) + number; }
   KeyCentre centre_of(int layer, int head) const;
@@ -64,6 +69,8 @@ class KvCache {
   int read_block(int layer, int head, int block, int place, uint16_t* out);
 
  private:
+  // How many layers in front of each keep keys and values, and how many there are.
+  static std::vector<int> places(const pentad_config& c);
   size_t centres_size() const { return static_cast<size_t>(c_.head_dim) * kPage * 2; }
   size_t centres_stride() const { return centres_size() * static_cast<size_t>(c_.layers) * static_cast<size_t>(c_.kv_heads); }
   const uint16_t* centres_at(int layer, int head) const;
@@ -71,6 +78,7 @@ class KvCache {
 
   const pentad_config& c_;
   Team& team_;
+  std::vector<int> places_;                  // [layers + 1]
   Arena kv_, tallies_;
   std::vector<Rotation> rotations_;
   int known_ = 0;                            // positions whose rotations are known

@@ -12,7 +12,7 @@ class Model {
  public:
   explicit Model(const pentad_config& c)
       : c_(c), team_(c.threads), products_(team_.size()), weights_(c_, team_), cache_(c_, team_),
-        step_(c_, team_, products_, weights_, cache_) {}
+        states_(c_), step_(c_, team_, products_, weights_, cache_, states_) {}
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
 
@@ -20,6 +20,7 @@ class Model {
   const ModelWeights& weights() const { return weights_; }
   KvCache& cache() { return cache_; }
   const KvCache& cache() const { return cache_; }
+  States& states() { return states_; }
   Team& team() { return team_; }
   const double* times() const { return times_; }
   void set_timed(bool timed) { timed_ = timed; }
@@ -55,9 +56,11 @@ class Model {
 
   // `draws` names the rows whose logits are kept to draw from; without it `b.logits` takes all.
   int step(const pentad_batch& b, const pentad_draws* draws = nullptr) {
+    if (b.by_head && (cache_.centred() || cache_.heads() != c_.layers * c_.kv_heads)) return 9;
     if (const int wrong = check_batch(c_, b)) return wrong;
-    if (b.by_head && cache_.centred()) return 9;
+    if (const int wrong = states_.check(b)) return wrong;
     try {
+      states_.reserve(b);
       step_.prepare(b, draws);
     } catch (const std::exception&) {
       return 6;
@@ -98,6 +101,7 @@ class Model {
   Products products_;
   ModelWeights weights_;
   KvCache cache_;
+  States states_;
   Step step_;
   std::vector<Op> program_;
   std::unique_ptr<FileWatch> watch_;
@@ -165,6 +169,9 @@ int pentad_adapt(pentad_model* m, const pentad_adapter* const* adapters, int32_t
   return pentad::guarded(-1, [&] { return m->model.adapt(adapters, count); });
 }
 int pentad_copy_block(pentad_model* m, int32_t s, int32_t t) { return m->model.cache().copy_block(s, t); }
+int pentad_copy_state(pentad_model* m, int32_t s, int32_t t) {
+  return pentad::guarded(-2, [&] { return m->model.states().copy(s, t); });
+}
 int pentad_copy_slots(pentad_model* m, const int32_t* pairs, int32_t n) { return m->model.cache().copy_slots(pairs, n); }
 size_t pentad_weight_bytes(const pentad_model* m) { return m->model.weights().bytes(); }
 int pentad_read_block(pentad_model* m, int32_t layer, int32_t head, int32_t block, int32_t place, uint16_t* out) {

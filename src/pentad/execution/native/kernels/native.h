@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define PENTAD_INTERFACE 12  // raise it with every change of this file; structs.py holds the same number
+#define PENTAD_INTERFACE 13  // raise it with every change of this file; structs.py holds the same number
 
 typedef struct pentad_model pentad_model;
 
@@ -22,8 +22,22 @@ typedef struct {
   const float* inverse_frequencies;  // [dim / 2], copied
 } pentad_rotation;
 
+// How a layer mixes tokens; execution/mixers.py and recurrences.py say what each number means. Attention keeps keys and
+// values of every token, the others but NO_MIXER a state of each sequence.
+enum pentad_mixer_kind { PENTAD_NO_MIXER = 0, PENTAD_ATTENTION, PENTAD_GATED_DELTA, PENTAD_MAMBA2, PENTAD_CONVOLUTION };
 typedef struct {
-  int32_t layers, width, heads, kv_heads, head_dim;
+  int32_t kind;
+  int32_t heads, groups;       // heads of values, and those of keys and queries
+  int32_t key_dim, value_dim;  // of a head
+  int32_t conv, channels;      // tokens that a convolution sees; what it takes of each
+  int32_t norm_groups;         // of MAMBA2: parts in which what is given is normed
+  float eps;                   // of that norm; of GATED_DELTA it is one of each head
+  float least_step, most_step; // of MAMBA2: between these steps are cut
+} pentad_mixer;
+
+typedef struct {
+  int32_t layers, width;
+  int32_t heads, kv_heads, head_dim;  // of the layers that attend, which are alike
   int32_t ffn_width;         // of the widest layer
   int32_t vocab;
   int32_t rotation_count;
@@ -37,6 +51,7 @@ typedef struct {
                              // may lie anywhere, as head_pages asks
   int32_t reserved;
   const pentad_rotation* rotations;  // [rotation_count], copied
+  const pentad_mixer* mixers;        // [layers], copied
 } pentad_config;
 
 // Which matrix or vector of a layer (layer -1: of the model). A norm's scale has any offset of the model added.
@@ -58,7 +73,12 @@ enum pentad_tensor {
   // one, one below the other; those of shared experts are gate, up and down.
   PENTAD_ROUTER, PENTAD_ROUTER_BIAS, PENTAD_SHARED_GATE,
   PENTAD_EXPERTS_GATE, PENTAD_EXPERTS_UP, PENTAD_EXPERTS_DOWN,
-  PENTAD_EXPERTS_GATE_BIAS, PENTAD_EXPERTS_UP_BIAS, PENTAD_EXPERTS_DOWN_BIAS
+  PENTAD_EXPERTS_GATE_BIAS, PENTAD_EXPERTS_UP_BIAS, PENTAD_EXPERTS_DOWN_BIAS,
+  // Of recurrences, beside Q, K, V and O: the gate of what they give; a convolution [conv][channels]; a row for each head,
+  // and its bias, that tells the step; logarithms of the heads' decay; MAMBA2's factors of what goes by the state; a norm.
+  PENTAD_Z, PENTAD_CONV, PENTAD_CONV_BIAS, PENTAD_STEP, PENTAD_STEP_BIAS, PENTAD_RATE, PENTAD_DECAY, PENTAD_SKIP,
+  PENTAD_INNER_NORM,
+  PENTAD_CONV_IN, PENTAD_CONV_IN_BIAS  // of a short convolution: b, c and x, one below the other
 };
 
 // How the tokens of a layer go to experts; execution/layers.py, Experts, says what each number means.
@@ -76,13 +96,14 @@ typedef struct {
 } pentad_experts;
 
 // CLAMPED: gate * sigmoid(1.702 gate) * (up + 1), both cut at 7 (gpt-oss).
-enum pentad_activation { PENTAD_GELU = 0, PENTAD_GELU_TANH, PENTAD_RELU, PENTAD_SILU, PENTAD_CLAMPED };
+enum pentad_activation { PENTAD_GELU = 0, PENTAD_GELU_TANH, PENTAD_RELU, PENTAD_SILU, PENTAD_CLAMPED, PENTAD_RELU_SQUARED };
 
 // What a step does, op by op. The order is the caller's (execution/program.py builds it from a ModelSpec).
 enum pentad_op_kind {
   PENTAD_OP_EMBED = 0, PENTAD_OP_NORM, PENTAD_OP_QKV, PENTAD_OP_ATTEND, PENTAD_OP_OUT, PENTAD_OP_GATE_UP,
   PENTAD_OP_DOWN, PENTAD_OP_HEAD, PENTAD_OP_POSITIONS, PENTAD_OP_RENORM, PENTAD_OP_ADD, PENTAD_OP_UP,
-  PENTAD_OP_ATTN_GATE, PENTAD_OP_ROUTE, PENTAD_OP_EXPERTS_IN, PENTAD_OP_EXPERTS_OUT
+  PENTAD_OP_ATTN_GATE, PENTAD_OP_ROUTE, PENTAD_OP_EXPERTS_IN, PENTAD_OP_EXPERTS_OUT, PENTAD_OP_CONVOLVE, PENTAD_OP_RECUR,
+  PENTAD_OP_GATE_OUT
 };
 typedef struct {
   int32_t kind;
@@ -124,7 +145,10 @@ typedef struct {
   const float* embeddings;                        // [embedding_count][width]
   const int32_t* embedding_rows;                  // [tokens] line of embeddings, -1: its row of the table
   int32_t embedding_count;
-  int32_t reserved;
+  // Of models with states, in rows that the caller numbers; null and 0 without. A text that begins finds its row empty.
+  int32_t save_count;
+  const int32_t* state_rows;                      // [sequences]
+  const int32_t* state_saves;                     // [save_count][sequence, tokens of it, row], in order
 } pentad_batch;
 
 // How to draw one token; execution/batch.py, SampleRow, says what each number means. Lists lie in
@@ -181,7 +205,7 @@ int pentad_attach(pentad_model*, int32_t tensor, int32_t layer, int32_t format, 
 // Name of the layout and values of packed weights; a stored form of another one is not read.
 const char* pentad_layout(void);
 // PENTAD_INTERFACE of the build, and the size of a struct: 0 config, 1 batch, 2 draw row, 3 drawn, 4 draws,
-// 5 encoder config, 6 op, 7 rotation, 8 experts.
+// 5 encoder config, 6 op, 7 rotation, 8 experts, 9 mixer.
 int32_t pentad_interface(void);
 int32_t pentad_struct_bytes(int32_t which);
 uint64_t pentad_checksum(const void* data, size_t bytes);
@@ -202,7 +226,7 @@ pentad_watch* pentad_watch_file(const void* begin, size_t bytes);
 uint32_t pentad_watch_lost(const pentad_watch*);
 void pentad_watch_end(pentad_watch*);
 // 0, or what is wrong with the batch: 1 token id, 2 position, 3 slot, 4 block, 5 row, 7 tree, 9 page of a head,
-// 10 input embedding; or 6: memory ran out, 8: a part of the weights' file is gone.
+// 10 input embedding, 11 row of a state; or 6: memory ran out, 8: a part of the weights' file is gone.
 int pentad_step(pentad_model*, const pentad_batch*);
 // The same, then draws one token for every row that has a line; the others are left to argmax.
 int pentad_step_draw(pentad_model*, const pentad_batch*, const pentad_draws*);
@@ -213,6 +237,8 @@ int pentad_copy_block(pentad_model*, int32_t source, int32_t target);
 int pentad_copy_slots(pentad_model*, const int32_t* pairs /* [count][source, target] */, int32_t count);
 // The same for single heads: page * 16 + place in it. All are read before any is written. -2: memory ran out.
 int pentad_move_entries(pentad_model*, const int64_t* pairs /* [count][source, target] */, int32_t count);
+// The state in one row to another. -1: a row out of range, -2: memory ran out.
+int pentad_copy_state(pentad_model*, int32_t source, int32_t target);
 // Encoders of the BERT kind: learned positions, layer norms after each half of a block, biases
 // everywhere, attention in both directions.
 typedef struct pentad_encoder pentad_encoder;

@@ -24,7 +24,8 @@ static void add_product(Step& s, const Op& op, int tensor, const Matrix& m, cons
 }
 
 void out(Step& s, const Op& op, int rank) {
-  add_product(s, op, PENTAD_O, op.weights->o.matrix, op.weights->o_bias, s.input(s.q_dim), rank);
+  const Matrix& m = op.weights->o.matrix;
+  add_product(s, op, PENTAD_O, m, op.weights->o_bias, s.input(m.cols), rank);
 }
 
 void down(Step& s, const Op& op, int rank) {

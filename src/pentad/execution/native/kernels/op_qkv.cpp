@@ -50,7 +50,7 @@ void write_head(Step& s, int layer, int head, bool key, int row) {
     float* x = s.head_row(row, t);
     const int offset = b.slots[t] % kPage;
     uint8_t* block = cache.head(layer, head, b.slots[t] / kPage);
-    if (key && cache.tallies_of_block()) cache.tallies(layer * s.c.kv_heads + head, b.slots[t] / kPage)->slot[offset] = 0;
+    if (key && cache.tallies_of_block()) cache.tallies(cache.number(layer, head), b.slots[t] / kPage)->slot[offset] = 0;
     if (centre.bias) {
       if (const int place = b.positions[t] / kPage; place != last) centre.at(last = place, middle);
       for (int d = 0; d < dim; d += 16) store(x + d, load(x + d) - load(middle + d));

@@ -19,9 +19,10 @@ constexpr OpKind kOps[] = {{embed, kEmbed, false}, {norm, kPhases, true},       
                            {down, kDown, true},    {head, kHead, false},        {positions, kEmbed, false},
                            {renorm, kPhases, true}, {add, kPhases, true},       {up, kGateUp, true},
                            {attn_gate, kQkv, true}, {route, kPhases, true},
-                           {experts_in, kGateUp, true}, {experts_out, kDown, true}};
+                           {experts_in, kGateUp, true}, {experts_out, kDown, true},
+                           {convolve, kQkv, true}, {recur, kAttention, true}, {gate_out, kAttention, true}};
 constexpr int kKinds = static_cast<int>(std::size(kOps));
-static_assert(kKinds == PENTAD_OP_EXPERTS_OUT + 1);
+static_assert(kKinds == PENTAD_OP_GATE_OUT + 1);
 
 bool fits(const Weights& w, int rows, int cols) {
   return w.matrix.data && w.matrix.rows == pad(rows, kRows) && w.matrix.cols == cols;
@@ -30,6 +31,17 @@ bool fits(const std::vector<float>& v, int size) { return v.size() == static_cas
 // Vectors are kept in whole groups of rows.
 bool fits_padded_or_none(const std::vector<float>& v, int size) { return v.empty() || fits(v, pad(size, kRows)); }
 bool fits_or_none(const std::vector<float>& v, int size) { return v.empty() || fits(v, size); }
+
+// Whether an op is one of a layer that mixes tokens so.
+bool suits(int op, int mixer) {
+  switch (op) {
+    case PENTAD_OP_QKV: case PENTAD_OP_ATTN_GATE: case PENTAD_OP_ATTEND: return mixer == PENTAD_ATTENTION;
+    case PENTAD_OP_CONVOLVE: case PENTAD_OP_GATE_OUT: return keeps_state(mixer);
+    case PENTAD_OP_RECUR: return mixer == PENTAD_GATED_DELTA || mixer == PENTAD_MAMBA2;
+    case PENTAD_OP_OUT: return mixer != PENTAD_NO_MIXER;
+    default: return true;
+  }
+}
 
 bool complete_norm(const Op& op, int width) {
   return !op.norm || (fits(op.norm->scale, width) && fits_or_none(op.norm->shift, width));
@@ -42,6 +54,21 @@ bool complete_qkv(const pentad_config& c, const LayerWeights& l) {
   if (!all && !(fits_or_none(l.q_norm, c.head_dim) && fits_or_none(l.k_norm, c.head_dim))) return false;
   return fits(l.q, q, c.width) && fits(l.k, kv, c.width) && fits(l.v, kv, c.width) && fits_or_none(l.q_bias, q) &&
          fits_or_none(l.k_bias, kv) && fits_or_none(l.v_bias, kv);
+}
+
+// What is computed in whole groups of 16 and 32.
+bool complete_state(const pentad_config& c, const LayerWeights& l) {
+  const pentad_mixer& m = l.mixer;
+  const int inner = mixed_columns(m), keys = m.groups * m.key_dim;
+  if (inner % kBlock || !fits(l.conv, m.conv * m.channels) || !fits_or_none(l.conv_bias, m.channels)) return false;
+  if (m.kind == PENTAD_CONVOLUTION) return fits(l.conv_in, 3 * inner, c.width) && fits_or_none(l.conv_in_bias, 3 * inner);
+  const bool delta = m.kind == PENTAD_GATED_DELTA;
+  const int normed = delta ? m.value_dim : inner / m.norm_groups, heads = pad(m.heads, kRows);
+  if (m.key_dim % 16 || m.value_dim % 16 || normed % kBlock || inner % m.norm_groups || m.channels != inner + 2 * keys) return false;
+  if (delta ? !fits(l.rate, m.heads, c.width) : !fits(l.skip, heads)) return false;
+  return fits(l.z, inner, c.width) && fits(l.v, inner, c.width) && fits(l.q, keys, c.width) && fits(l.k, keys, c.width) &&
+         fits(l.step, m.heads, c.width) && fits(l.step_bias, heads) && fits(l.decay, heads) &&
+         fits(l.inner_norm, delta ? m.value_dim : inner);
 }
 
 bool complete_inner(const pentad_config& c, const LayerWeights& l, bool gated) {
@@ -77,8 +104,9 @@ std::vector<Op> bind_program(const pentad_config& c, const ModelWeights& weights
     if (of_layer != kind.of_layer && op.kind != PENTAD_OP_RENORM) throw std::invalid_argument("layer");
     const NormWeights* norm = op.tensor ? weights.norm(op.tensor, op.layer) : nullptr;
     if ((op.tensor && !norm) || (op.kind == PENTAD_OP_RENORM && !norm)) throw std::invalid_argument("norm");
+    if (of_layer && !suits(op.kind, weights.layers[static_cast<size_t>(op.layer)].mixer.kind)) throw std::invalid_argument("mixer");
     if (op.rotation < -1 || op.rotation >= c.rotation_count || op.window < 0) throw std::invalid_argument("rotation or window");
-    if (op.activation < 0 || op.activation > PENTAD_CLAMPED || op.offset < 0) throw std::invalid_argument("activation or offset");
+    if (op.activation < 0 || op.activation > PENTAD_RELU_SQUARED || op.offset < 0) throw std::invalid_argument("activation or offset");
     program.push_back({op, kind.run, kind.phase, of_layer ? &weights.layers[static_cast<size_t>(op.layer)] : nullptr, norm});
   }
   return program;
@@ -97,7 +125,8 @@ bool complete(const pentad_config& c, const ModelWeights& weights, const Op& op)
     case PENTAD_OP_ATTEND:
       return fits_padded_or_none(op.weights->slopes, c.heads) && fits_padded_or_none(op.weights->sinks, c.heads);
     case PENTAD_OP_OUT:
-      return fits(op.weights->o, c.width, c.heads * c.head_dim) && fits_or_none(op.weights->o_bias, c.width);
+      return fits(op.weights->o, c.width, mixed_columns(op.weights->mixer)) && fits_or_none(op.weights->o_bias, c.width);
+    case PENTAD_OP_CONVOLVE: return complete_state(c, *op.weights);
     case PENTAD_OP_GATE_UP: return complete_inner(c, *op.weights, true);
     case PENTAD_OP_UP: return complete_inner(c, *op.weights, false);
     case PENTAD_OP_DOWN:

@@ -3,15 +3,23 @@
 
 namespace pentad {
 
-Step::Step(const pentad_config& c, Team& team, Products& products, const ModelWeights& weights, KvCache& cache)
+// Columns of what the mixer of any layer gives.
+static int widest_mixer(const ModelWeights& weights) {
+  int widest = 0;
+  for (const LayerWeights& layer : weights.layers) widest = std::max(widest, mixed_columns(layer.mixer));
+  return widest;
+}
+
+Step::Step(const pentad_config& c, Team& team, Products& products, const ModelWeights& weights, KvCache& cache, States& states)
     : c(c),
       team(team),
       products(products),
       weights(weights),
       cache(cache),
+      states(states),
       q_dim(c.heads * c.head_dim),
       kv_dim(c.kv_heads * c.head_dim),
-      wide(std::max({c.width, c.heads * c.head_dim, pad(c.ffn_width, 32)})),
+      wide(std::max({c.width, c.heads * c.head_dim, pad(c.ffn_width, 32), pad(widest_mixer(weights), 32)})),
       score_stride(pad(c.max_context, 16) + 16),
       plan(c, products, cache),
       scratch(static_cast<size_t>(team.size())) {
@@ -31,6 +39,7 @@ void Step::take(const std::vector<Op>& program) {
   plan.set_windowed(std::any_of(program.begin(), program.end(), [](const Op& op) { return op.window != 0; }));
   for (const Op& op : program)
     if (op.kind == PENTAD_OP_ROUTE) routing.take(op.weights->experts);
+    else if (op.kind == PENTAD_OP_CONVOLVE) recurrence.take(op.weights->mixer);
   capacity = 0;
   reserve(c.max_tokens);
 }
@@ -50,6 +59,7 @@ void Step::reserve(int tokens) {
   hidden.reserve(n, pad(c.ffn_width, 32), products.tiles());
   for (Scratch& own : scratch) own.hidden.resize(n * kBlock * 2);
   routing.reserve(n, c.width, team.size());
+  recurrence.reserve(n, team.size());
   capacity = rows;  // last: what could not be had must be asked for again
 }
 

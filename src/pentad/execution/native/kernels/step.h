@@ -18,7 +18,9 @@
 #include "native.h"
 #include "norms.h"
 #include "products.h"
+#include "recurrence.h"
 #include "sampling.h"
+#include "states.h"
 #include "threads.h"
 #include "weights.h"
 
@@ -55,13 +57,14 @@ struct Best {
 struct Op;
 
 struct Step {
-  Step(const pentad_config& c, Team& team, Products& products, const ModelWeights& weights, KvCache& cache);
+  Step(const pentad_config& c, Team& team, Products& products, const ModelWeights& weights, KvCache& cache, States& states);
 
   const pentad_config& c;
   Team& team;
   Products& products;
   const ModelWeights& weights;
   KvCache& cache;
+  States& states;
   const int q_dim, kv_dim, wide;   // wide: columns of the widest input but the feed-forward's
   const int score_stride;
 
@@ -81,6 +84,7 @@ struct Step {
   InputBuffer hidden;              // of that
   Adapting adapting;               // who has which adapter
   Routing routing;                 // of the layer with experts that is computed
+  Recurrence recurrence;           // of the layer with a state that is computed
   std::vector<Scratch> scratch;    // [threads]
   std::vector<float> kept;         // [draws][vocab], logits to draw from
   std::vector<Best> best;          // [threads][rows]
@@ -159,7 +163,13 @@ void attend(Step& s, const Op& op, int rank);
 void renorm(Step& s, const Op& op, int rank);
 // What was left apart, normalised, onto the residual stream.
 void add(Step& s, const Op& op, int rank);
-// What attention has left, through its matrix, added to the residual stream.
+// Normalised inputs to what a layer with a state makes of them: gates, steps, and what its convolution gives.
+void convolve(Step& s, const Op& op, int rank);
+// What has been convolved, written to the matrices of the states and read from them.
+void recur(Step& s, const Op& op, int rank);
+// What was read, gated and normed, into the inputs.
+void gate_out(Step& s, const Op& op, int rank);
+// What a mixer has left, through its matrix, added to the residual stream.
 void out(Step& s, const Op& op, int rank);
 // Normalised inputs to the hidden columns of a gated feed-forward.
 void gate_up(Step& s, const Op& op, int rank);

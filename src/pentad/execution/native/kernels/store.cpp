@@ -22,8 +22,9 @@ int32_t pentad_interface(void) { return PENTAD_INTERFACE; }
 int32_t pentad_struct_bytes(int32_t which) {
   constexpr size_t kBytes[] = {sizeof(pentad_config), sizeof(pentad_batch), sizeof(pentad_draw_row),
                                sizeof(pentad_drawn), sizeof(pentad_draws), sizeof(pentad_encoder_config),
-                               sizeof(pentad_op), sizeof(pentad_rotation), sizeof(pentad_experts)};
-  return which >= 0 && which < 9 ? static_cast<int32_t>(kBytes[which]) : -1;
+                               sizeof(pentad_op), sizeof(pentad_rotation), sizeof(pentad_experts),
+                               sizeof(pentad_mixer)};
+  return which >= 0 && which < 10 ? static_cast<int32_t>(kBytes[which]) : -1;
 }
 
 // Eight interleaved lanes of multiply and rotate over 64-bit words, then folded: fast enough to be

@@ -14,7 +14,8 @@ constexpr Named<Weights> kMatrices[] = {
     {PENTAD_O, &LayerWeights::o},       {PENTAD_GATE, &LayerWeights::gate}, {PENTAD_UP, &LayerWeights::up},
     {PENTAD_DOWN, &LayerWeights::down}, {PENTAD_ATTN_GATE, &LayerWeights::attn_gate},
     {PENTAD_EXPERTS_GATE, &LayerWeights::experts_gate}, {PENTAD_EXPERTS_UP, &LayerWeights::experts_up},
-    {PENTAD_EXPERTS_DOWN, &LayerWeights::experts_down}};
+    {PENTAD_EXPERTS_DOWN, &LayerWeights::experts_down}, {PENTAD_Z, &LayerWeights::z},
+    {PENTAD_STEP, &LayerWeights::step}, {PENTAD_RATE, &LayerWeights::rate}, {PENTAD_CONV_IN, &LayerWeights::conv_in}};
 constexpr Named<std::vector<float>> kVectors[] = {
     {PENTAD_Q_BIAS, &LayerWeights::q_bias},       {PENTAD_K_BIAS, &LayerWeights::k_bias},
     {PENTAD_V_BIAS, &LayerWeights::v_bias},       {PENTAD_O_BIAS, &LayerWeights::o_bias},
@@ -25,7 +26,11 @@ constexpr Named<std::vector<float>> kVectors[] = {
     {PENTAD_ROUTER_BIAS, &LayerWeights::router_bias}, {PENTAD_SHARED_GATE, &LayerWeights::shared_gate},
     {PENTAD_EXPERTS_GATE_BIAS, &LayerWeights::experts_gate_bias},
     {PENTAD_EXPERTS_UP_BIAS, &LayerWeights::experts_up_bias},
-    {PENTAD_EXPERTS_DOWN_BIAS, &LayerWeights::experts_down_bias}};
+    {PENTAD_EXPERTS_DOWN_BIAS, &LayerWeights::experts_down_bias},
+    {PENTAD_CONV, &LayerWeights::conv},           {PENTAD_CONV_BIAS, &LayerWeights::conv_bias},
+    {PENTAD_STEP_BIAS, &LayerWeights::step_bias}, {PENTAD_DECAY, &LayerWeights::decay},
+    {PENTAD_SKIP, &LayerWeights::skip},           {PENTAD_INNER_NORM, &LayerWeights::inner_norm},
+    {PENTAD_CONV_IN_BIAS, &LayerWeights::conv_in_bias}};
 // A norm of a layer, and the tensor that is its shift.
 struct NamedNorm {
   int tensor, shift;

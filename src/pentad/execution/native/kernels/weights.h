@@ -28,10 +28,13 @@ struct LayerWeights {
   // With experts, gate, up and down are those of the shared ones.
   pentad_experts experts{};  // of a count of 0: none
   Weights experts_gate, experts_up, experts_down;
+  pentad_mixer mixer{};
+  Weights z, step, rate, conv_in;
+  std::vector<float> conv, conv_bias, step_bias, decay, skip, inner_norm, conv_in_bias;
   std::vector<float> router, router_bias, shared_gate, experts_gate_bias, experts_up_bias, experts_down_bias;
 
-  std::array<const Weights*, 11> matrices() const {
-    return {&q, &k, &v, &o, &gate, &up, &down, &attn_gate, &experts_gate, &experts_up, &experts_down};
+  std::array<const Weights*, 15> matrices() const {
+    return {&q, &k, &v, &o, &gate, &up, &down, &attn_gate, &experts_gate, &experts_up, &experts_down, &z, &step, &rate, &conv_in};
   }
 };
 
@@ -44,7 +47,9 @@ struct HiddenWeights {
 
 class ModelWeights {
  public:
-  ModelWeights(const pentad_config& c, Team& team) : layers(static_cast<size_t>(c.layers)), c_(c), team_(team) {}
+  ModelWeights(const pentad_config& c, Team& team) : layers(static_cast<size_t>(c.layers)), c_(c), team_(team) {
+    for (size_t i = 0; i < layers.size(); i++) layers[i].mixer = c.mixers[i];
+  }
 
   // 0, or -1 when the shape or format is not supported; see native.h.
   int set(int tensor, int layer, Format format, const uint8_t* data, int rows, int cols, int paired);
