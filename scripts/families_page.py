@@ -22,6 +22,11 @@ ignored could change what is computed. `families/harmless.py` lists the keys tha
 an unknown architecture is refused by the part that the nearest family does not know: a key, a tensor, a
 stack of layers, or the block (`families/nearest.py`).
 
+Encoder-decoders (T5 and its kin, BART, Marian, M2M-100) encode a request's source once, into KV blocks of its
+own in front of the sequence; PyTorch computes them. Their source is the prompt of a completion, or the last
+message of a chat. SmolVLM's and Idefics3's folders take images in chats; of other models that read images
+the text works, and `pentad show` says what is not read.
+
 Models that were published without weights (GPT-3, Gopher, Chinchilla, PanGu-alpha, ERNIE 3.0, MT-NLG,
 Jurassic-1, PaLM) are geometries, `model/geometries`: `pentad show gpt3-175b` tells parameters, operations
 and cache, and `pentad plan` and `pentad simulate` take the name. PyTorch computes their blocks; no kernel
