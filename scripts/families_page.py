@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pathlib
 
+from families_table import families_table
+
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "examples" / "family_package"
 
 HEAD = """# Model families
@@ -33,6 +35,15 @@ and cache, and `pentad plan` and `pentad simulate` take the name. PyTorch comput
 of ours does.
 """
 
+TABLE = """
+## Each family
+
+Parity errors are the largest differences from the reference's logits in float32, or from its states where a
+family only reads, over the forms of tiny random models, as `tests/family_parity.py` measured and recorded
+them; the native kernels' is the mean divergence in nats (the median where layers hold a state), or what is
+missing to a cosine of 1.
+
+"""
 AFTERNOON = """
 ## How to add a family in an afternoon
 
@@ -72,4 +83,9 @@ def families_page() -> str:
     """The page."""
     pyproject = (PACKAGE / "pyproject.toml").read_text("utf-8")
     module = (PACKAGE / "src" / "pentad_arcee" / "__init__.py").read_text("utf-8")
-    return HEAD + AFTERNOON.replace("{pyproject}", pyproject).replace("{module}", module)
+    return (
+        HEAD
+        + TABLE
+        + families_table()
+        + AFTERNOON.replace("{pyproject}", pyproject).replace("{module}", module)
+    )
