@@ -34,7 +34,7 @@ BART: Mapping[str, Any] = {
     "encoder_ffn_dim": 96,
     "decoder_ffn_dim": 80,
     "max_position_embeddings": 130,
-    "init_std": 0.3,
+    "init_std": 0.12,
     "pad_token_id": 1,
     "forced_eos_token_id": None,
 }
