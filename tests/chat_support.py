@@ -16,6 +16,7 @@ from pentad.execution.backend import Completion, Delta, fold
 from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
 from pentad.execution.engine import Engine
 from pentad.execution.loop import EngineLoop
+from pentad.execution.request import Constraint
 from pentad.execution.sampling import draw_batch
 from pentad.execution.scheduling import EngineLimits
 from pentad.model.backends.engine import EngineBackend
@@ -145,3 +146,12 @@ class ScriptModel:
 
     def close(self) -> None:
         self.closed = True
+
+
+def fits(constraint: Constraint, text: str) -> bool:
+    """Whether the tiny tokenizer's tokens of a text and its end are all allowed, one after the other."""
+    for token in [*tiny_tokenizer().encode(text, special=False), END]:
+        if not int(constraint.mask()[token // 32]) >> token % 32 & 1:
+            return False
+        constraint.accept(token)
+    return True

@@ -102,12 +102,19 @@ def _decoder(model: Any, folder: Files, gguf: Files | str, vocab: int, *, states
         apart = divergence(expected, runner.logits(_batch(tokens, states=states)))
         native = float(np.median(apart) if states else apart.mean())
         runner.close()
+    return _found(off, folder, gguf, native, "logits")
+
+
+def _found(
+    off: Callable[[Files], float], folder: Files, gguf: Files | str, native: float | str, of: str
+) -> Found:
+    """The line of a case, from how far each of its files is off."""
     return {
         "family": folder[0].family,
         "folder": off(folder),
         "gguf": gguf if isinstance(gguf, str) else off(gguf),
         "native": native,
-        "of": "logits",
+        "of": of,
     }
 
 
@@ -164,13 +171,7 @@ def _encoder(model: Any, folder: Files, gguf: Files | str, vocab: int) -> Found:
     if part is None:
         ours, theirs = NativeEncoder(*folder).encode([text])[0], TorchEncoder(*folder).encode([text])[0]
         native = float(1 - ours @ theirs)
-    return {
-        "family": folder[0].family,
-        "folder": off(folder),
-        "gguf": gguf if isinstance(gguf, str) else off(gguf),
-        "native": native,
-        "of": "states",
-    }
+    return _found(off, folder, gguf, native, "states")
 
 
 def measured(names: list[str]) -> Iterator[tuple[str, Found]]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from chat_support import END, tiny_tokenizer
+from chat_support import END, fits, tiny_tokenizer
 from pentad import registry
 from pentad.execution.backend import ChoiceDone, Completion, StreamDone, fold
 from pentad.execution.request import Constraint
@@ -80,14 +80,6 @@ def constraint(name: str, *, formatted: bool) -> Constraint:
     compiler = ConstraintCompiler(tiny_tokenizer(), {0, END})
     answer = CALL_LIKE if formatted else OutputFormat()
     return compiler.for_calls(choose_format(name, None)[0], tools, ToolChoice(), answer)[0]
-
-
-def fits(constraint: Constraint, text: str) -> bool:
-    for token in [*tiny_tokenizer().encode(text, special=False), END]:
-        if not int(constraint.mask()[token // 32]) >> token % 32 & 1:
-            return False
-        constraint.accept(token)
-    return True
 
 
 def parsed(name: str, text: str, *, formatted: bool) -> Completion:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chat_support import END, tiny_tokenizer
+from chat_support import END, fits, tiny_tokenizer
 from pentad.execution.request import Constraint
 from pentad.model.constraints import ConstraintCompiler
 from pentad.model.toolcalls import choose_format
@@ -54,14 +54,6 @@ def constraint(name: str, text: dict[str, Any]) -> Constraint:
     tools = [ToolSpec(name="say", parameters=schema)]
     choice = ToolChoice(mode="required")
     return compiler().for_calls(choose_format(name, None)[0], tools, choice, OutputFormat())[0]
-
-
-def fits(constraint: Constraint, text: str) -> bool:
-    for token in [*tiny_tokenizer().encode(text, special=False), END]:
-        if not int(constraint.mask()[token // 32]) >> token % 32 & 1:
-            return False
-        constraint.accept(token)
-    return True
 
 
 @pytest.mark.parametrize("name", [*BARE, "pythonic", "hermes"])

@@ -13,7 +13,7 @@ from typing import TypeAlias, TypeVar
 
 from pentad import choice
 from pentad.application.config import EngineSettings, Settings
-from pentad.application.gateway.memory import trim
+from pentad.application.heap import trim
 from pentad.application.local_backend import in_worker, local_backend
 from pentad.application.model_memory import encoder_need, engine_need, models_budget, scorer_need
 from pentad.application.runners import engine_of

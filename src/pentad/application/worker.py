@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from pentad import choice
 from pentad.application.config import EngineSettings
-from pentad.application.gateway.memory import few_arenas
+from pentad.application.heap import few_arenas
 from pentad.application.logs import set_up_logging
 from pentad.application.runners import load_engine
 from pentad.choice import Choice

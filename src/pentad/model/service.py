@@ -248,18 +248,7 @@ class ModelService:
         prompt: str | None = None,
         dimensions: int | None = None,
     ) -> Embeddings:
-        """One unit vector per text, computed off the event loop.
-
-        Args:
-            texts: or their tokens, which are taken as they are.
-            prompt: the name of what stands in front of every text; None: the model's default.
-            dimensions: numbers that a vector is cut to; None: all.
-
-        Raises:
-            ModelNotFound: no such embedder is served.
-            InvalidRequest: a prompt, size or tokens that the model does not have.
-            ContextLengthExceeded: a text is too long.
-        """
+        """See `vectors.embedded`. Raises ModelNotFound, too, when no such embedder is served."""
         return await embedded(
             self.served.embedder(model),
             texts,

@@ -18,7 +18,7 @@ _WORKER: Final = (sys.executable, "-m", "pentad.application.worker")
 
 def serve_forever(settings: Settings) -> None:
     """Serves until a signal ends it. Says on standard error where, once requests are answered."""
-    from pentad.application.gateway.memory import few_arenas
+    from pentad.application.heap import few_arenas
 
     few_arenas()
     listener = bind(settings.server.host, settings.server.port)

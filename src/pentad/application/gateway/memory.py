@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
+
+from pentad.application.heap import trim
 
 LARGE_BYTES = 2**20
 """A request of this size is worth asking for."""
 _PAUSE_S = 1.0
-_M_ARENA_MAX = -8
-_ARENAS = 2
-"""Heaps of the C library; by default it makes 8 per core, each of which keeps what was freed in it."""
 
 
 class Memory:
@@ -35,16 +33,3 @@ class Memory:
         await asyncio.sleep(_PAUSE_S)
         gc.collect(1)
         await asyncio.to_thread(trim)
-
-
-def trim() -> None:
-    """Gives the system what the C library has kept; does nothing where it cannot."""
-    if (give := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
-        give(0)
-
-
-def few_arenas() -> None:
-    """Has the C library of this process share few heaps among threads; for the start of a server."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_ARENA_MAX, _ARENAS)
