@@ -192,8 +192,13 @@ class NativeRunner:
             library.functions.pentad_destroy(model)
             raise
 
+        active = most
+
         def apply(count: int) -> None:
-            library.functions.pentad_set_threads(model, count)
+            nonlocal active
+            if count != active:
+                library.functions.pentad_set_threads(model, count)
+                active = count
 
         choice = ThreadChoice(most, apply, time.monotonic) if threads is None and most > 1 else None
         runner = cls(spec, library, model, blocks, held.memory, choice, packed_form(spec, weights, kv_dtype))
