@@ -35,6 +35,10 @@ class Seal:
         """What is stored to say that this row, with this digest, is the run's last."""
         return self._made(b"last", run_id.encode("utf-8", "replace"), b"%d" % sequence, digest)
 
+    def kept(self, table: str, *cells: bytes) -> bytes:
+        """The digest of a row that stands for itself in a table beside the runs."""
+        return self._made(b"kept", table.encode(), *cells)
+
     def _made(self, *parts: bytes) -> bytes:
         made = hmac.new(self.key, digestmod=hashlib.sha256)
         for part in parts:
