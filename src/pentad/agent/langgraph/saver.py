@@ -56,7 +56,7 @@ class JournalSaver(BaseCheckpointSaver[str]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def get_next_version(self, current: str | None, channel: None) -> str:
+    def get_next_version(self, current: str | None, channel: None) -> str:  # noqa: ARG002
         """Versions that sort as texts: a number, zero-padded."""
         number = int(str(current).partition(".")[0]) if current is not None else 0
         return f"{number + 1:032}"
