@@ -1,4 +1,4 @@
-"""Verbs about agents: agent run, list, show, check, approve."""
+"""Verbs about agents: agent run, list, show, check, approve; those of protocols are beside."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pentad.application.cli import protocols
 from pentad.application.cli.attachments import Files, Images, Sounds, attached
 from pentad.application.cli.options import AGENTS, COMMON, ENGINE, MODELS, settings_of, with_settings
 from pentad.application.cli.output import note, plain, print_json, print_table
@@ -33,6 +34,7 @@ def register(app: typer.Typer) -> None:
     agent.command("show")(agent_show)
     agent.command("check")(agent_check)
     agent.command("approve")(agent_approve)
+    protocols.register(agent)
     app.add_typer(agent, name="agent", rich_help_panel="Agents")
 
 

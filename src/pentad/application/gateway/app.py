@@ -31,6 +31,7 @@ from pentad.application.gateway.routes import (
     operations,
     rerank,
 )
+from pentad.application.gateway.routes.mcp import McpRoute
 from pentad.application.gateway.routes.responses import Responses
 from pentad.application.gateway.routes.runs import Runs
 from pentad.application.gateway.settings import GatewaySettings
@@ -74,7 +75,8 @@ def _routes(gateway: Gateway) -> list[BaseRoute]:
         operations,
     )
     served: list[BaseRoute] = [route for module in modules for route in module.routes(gateway)]
-    return [*served, *Responses(gateway).routes(), *Runs(gateway).routes(), *console.routes()]
+    protocols = McpRoute(gateway).routes()
+    return [*served, *Responses(gateway).routes(), *Runs(gateway).routes(), *protocols, *console.routes()]
 
 
 async def _routing_error(http: HttpRequest, raised: Exception) -> Response:

@@ -1,0 +1,62 @@
+"""Verbs that serve agents to other programs over standard input and output: agent mcp."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pentad.application.cli.options import AGENTS, COMMON, ENGINE, MODELS, settings_of, with_settings
+
+if TYPE_CHECKING:
+    from pentad.agent.spec import AgentSpec
+    from pentad.application.config import Settings
+
+Agent = Annotated[
+    str, typer.Argument(metavar="FILE|NAME", help="Agent file, or name of an agent that agent list shows.")
+]
+Model = Annotated[str | None, typer.Option("--model", help="Model to think with.")]
+
+
+def register(agent: typer.Typer) -> None:
+    agent.command("mcp")(agent_mcp)
+
+
+@with_settings(COMMON, MODELS, AGENTS, ENGINE)
+def agent_mcp(flags: dict[str, Any], config: pathlib.Path | None, agent: Agent, model: Model = None) -> None:
+    """Serve an agent as a tool of an MCP server over standard input and output, for any MCP client.
+
+    pentad serve has all agents at /mcp as well.
+    """
+    import asyncio
+
+    settings, spec = _chosen(flags, config, agent, model)
+    asyncio.run(_mcp(settings, spec))
+
+
+def _chosen(
+    flags: dict[str, Any], config: pathlib.Path | None, agent: str, model: str | None
+) -> tuple[Settings, AgentSpec]:
+    """The agent to serve, and the settings that serve its models only."""
+    from pentad.application.cli.agents import chosen_agent, of_members, serving_only
+
+    settings = settings_of(flags, config, quiet=True)
+    chosen = chosen_agent(settings, agent)
+    others = of_members(chosen.spec)
+    own = model or chosen.spec.model
+    spec = dataclasses.replace(chosen.spec, model=own if others else "")
+    return serving_only(chosen.settings, own, *others), spec
+
+
+async def _mcp(settings: Settings, spec: AgentSpec) -> None:
+    from mcp.server.stdio import stdio_server
+
+    from pentad.application.protocols.mcp_server import AgentTools
+    from pentad.application.wiring import build
+
+    async with build(settings) as services, stdio_server() as (read, write):
+        assert services.agents is not None, "an agent's settings run agents"
+        server = AgentTools(services.agents, only=spec).server()
+        await server.run(read, write, server.create_initialization_options())
