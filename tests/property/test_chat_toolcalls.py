@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import itertools
 import json
+import pathlib
 import random
 import re
 import time
@@ -22,6 +23,7 @@ import model_fixtures as make
 from chat_support import END, tiny_tokenizer
 from evidence.plugin import Measure
 from pentad import registry
+from pentad.application.bench.facts import append_line, commit, machine
 from pentad.execution.backend import ChoiceDone, Completion, StreamDone, TextDelta, ToolCallDelta, fold
 from pentad.execution.request import Constraint
 from pentad.execution.sampling import allowed_tokens
@@ -33,7 +35,9 @@ from pentad.types import OutputFormat, ToolChoice, Usage
 from tool_schemas import object_schema, tool, value
 
 FORMATS = registry.known("tool_format")
+RESULTS = pathlib.Path(__file__).parent.parent.parent / "benchmarks" / "results" / "tool-calls.jsonl"
 CALLS_PER_SCHEMA = 10
+MANY = 500
 CONTROL = re.compile(r"<[|｜][^<>]*>|<[^<>]*[|｜]>|\[[A-Z_]+\]|<\w+>")
 
 
@@ -138,10 +142,22 @@ def test_calls_of_a_format_are_the_same_split_at_every_byte(name: str) -> None:
 def test_500_calls_of_a_format_parse_and_are_the_same_split_at_every_byte(
     name: str, measured: Measure
 ) -> None:
-    began_s = time.process_time()
-    cuts = draw_calls(name, 500, None)
-    measured("places where one of 500 turns was cut in two", cuts, at_least=500 * 20)
-    print(f"\n{name}: {cuts} cuts, {time.process_time() - began_s:.1f} s of CPU")
+    """One line of the results per format, written as it ends: `-k` takes up where a run has stopped."""
+    began_s, least = time.process_time(), MANY * 20
+    cuts = draw_calls(name, MANY, None)
+    append_line(
+        RESULTS,
+        {
+            "format": name,
+            "turns": MANY,
+            "cuts": cuts,
+            "cuts_at_least": least,
+            "cpu_s": round(time.process_time() - began_s, 1),
+            "commit": commit(),
+            "machine": machine(),
+        },
+    )
+    measured("places where one of 500 turns was cut in two", cuts, at_least=least)
 
 
 @settings(max_examples=300, deadline=None)
