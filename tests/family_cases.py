@@ -212,6 +212,13 @@ CASES: Mapping[str, Case] = {
         config={**SIZES, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
         gguf=Gguf(arch="llama", convert=interleaved),
     ),
+    "yi": Case(
+        kind="llama",
+        config=NARROW | {"rope_parameters": {"rope_type": "default", "rope_theta": 5_000_000.0}},
+        gguf=Gguf(arch="llama", convert=interleaved),
+        row="m-yi",
+        claims=(1,),
+    ),
     "mistral": Case(
         kind="mistral",
         config={**SIZES, "sliding_window": 24},
@@ -273,6 +280,12 @@ CASES: Mapping[str, Case] = {
         gguf=Gguf(arch="gpt2", convert=transposed),
         row="m-gpt2",
     ),
+    "gpt_bigcode": Case(
+        kind="gpt_bigcode",
+        config=GPT2_SIZES | {"n_inner": F},
+        gguf=Gguf(arch="starcoder", keys={"attention.head_count_kv": 1, "feed_forward_length": F}),
+        row="m-starcoder",
+    ),
     "gpt2-by-depth": Case(
         kind="gpt2",
         config=GPT2_SIZES | {"scale_attn_by_inverse_layer_idx": True, "n_inner": F},
@@ -319,6 +332,7 @@ CASES: Mapping[str, Case] = {
         config=FALCON_SIZES,
         gguf=Gguf(arch="falcon", keys={"attention.head_count_kv": 1}),
         row="m-falcon",
+        claims=(1,),
     ),
     "falcon-40b": Case(
         kind="falcon",
@@ -329,6 +343,7 @@ CASES: Mapping[str, Case] = {
             keys={"attention.head_count_kv": K},
         ),
         row="m-falcon",
+        claims=(1,),
     ),
     "falcon-11b": Case(
         kind="falcon",
@@ -336,6 +351,7 @@ CASES: Mapping[str, Case] = {
         | {"new_decoder_architecture": True, "num_kv_heads": K, "num_ln_in_parallel_attn": 1},
         gguf="as the 40B form but for its norm",
         row="m-falcon",
+        claims=(1,),
     ),
     "falcon-rw": Case(
         kind="falcon",
@@ -343,6 +359,7 @@ CASES: Mapping[str, Case] = {
         config=FALCON_SIZES | {"alibi": True, "multi_query": False, "parallel_attn": False, "bias": True},
         gguf="llama.cpp does not run this form",
         row="m-falcon",
+        claims=(1,),
     ),
     "starcoder2": Case(
         kind="starcoder2",
@@ -454,6 +471,7 @@ CASES: Mapping[str, Case] = {
         relaid=baichuan,
         gguf="its files tell this form by their 32 layers",
         row="m-baichuan",
+        claims=(1,),
     ),
     "baichuan-13b": Case(
         kind="llama",
@@ -462,6 +480,7 @@ CASES: Mapping[str, Case] = {
         prepare=no_rotation,
         gguf=Gguf(arch="baichuan", convert=unpacked),
         row="m-baichuan",
+        claims=(1,),
     ),
     "baichuan2-7b": Case(
         kind="llama",
@@ -470,6 +489,7 @@ CASES: Mapping[str, Case] = {
         prepare=unit_head,
         gguf="its files keep the head as it is stored",
         row="m-baichuan",
+        claims=(1,),
     ),
     "qwen": Case(
         kind="qwen2",
@@ -477,6 +497,7 @@ CASES: Mapping[str, Case] = {
         relaid=qwen_1,
         gguf=Gguf(arch="qwen", keys={"feed_forward_length": 2 * F}),
         row="m-qwen",
+        claims=(1,),
     ),
     "internlm2": Case(
         kind="llama",
@@ -490,6 +511,7 @@ CASES: Mapping[str, Case] = {
         relaid=lambda config, state: ({**config, "model_type": "skywork"}, state),
         gguf=NOT_IN_GGUF,
         row="m-skywork",
+        claims=(2,),
     ),
     "minicpm": Case(
         kind="granite",

@@ -71,6 +71,9 @@ class Case:
     gguf: Gguf | str = "its GGUF files are not tried"
     """Or why there is none."""
     row: str | None = None
+    """The row of the coverage table that its parity shows."""
+    claims: tuple[int, ...] = ()
+    """Those of the row that it holds."""
     attention: str = "eager"
     """Which code of the reference attends."""
     relaid: Relaid | None = None

@@ -23,6 +23,7 @@ RECORD = HERE / "data" / "family_parity.json"
 sys.path[:0] = [str(HERE), str(HERE / "parity")]
 
 import test_expert_families  # noqa: E402
+import test_images  # noqa: E402
 import test_latent_attention  # noqa: E402
 import test_state_families  # noqa: E402
 import test_t5_encoders  # noqa: E402
@@ -34,11 +35,13 @@ import recent_cases  # noqa: E402
 from encoder_decoders import MODELS, START, Part, build, draw, step  # noqa: E402
 from encoder_decoders import reference as translated  # noqa: E402
 from family_files import Gguf, V, tiny_model, write_folder, write_gguf  # noqa: E402
+from image_models import seeing  # noqa: E402
 from native_support import divergence  # noqa: E402
 from pentad.execution.native.encoder import NativeEncoder  # noqa: E402
 from pentad.execution.native.runner import NativeRunner  # noqa: E402
 from pentad.execution.torch.encoder import TorchEncoder  # noqa: E402
 from pentad.execution.torch.runner import TorchRunner  # noqa: E402
+from pentad.model.images.encoder import image_encoder_of  # noqa: E402
 from pentad.model.loading import open_model  # noqa: E402
 from ragged_batches import ragged  # noqa: E402
 
@@ -63,6 +66,7 @@ def cases() -> dict[str, Measured]:
     }
     found |= {f"{n} (encoder)": partial(_of_encoder, t) for n, t in encoder_models.ENCODERS.items()}
     found |= {f"{n} (encoder)": partial(_of_t5, n) for n in test_t5_encoders.KINDS}
+    found |= {f"{n} (images)": partial(_of_images, n) for n in ("idefics3", "smolvlm")}
     return found | {f"{n} (pair)": partial(_of_pair, n) for n in MODELS}
 
 
@@ -154,6 +158,31 @@ def _of_pair(kind: str, folder: pathlib.Path) -> Found:
         "folder": float(np.abs(runner.logits(batch) - translated(model, source, text)).max()),
         "gguf": "no file of one was tried",
         "native": NativeRunner.supports(spec, weights) or "",
+        "of": "logits",
+    }
+
+
+def _of_images(kind: str, folder: pathlib.Path) -> Found:
+    """Of a prompt with an image among its words."""
+    content = test_images.CONTENTS["one"]
+    model = seeing(folder, kind=kind)
+    files = open_model(folder)
+    encoder = image_encoder_of(files)
+    assert encoder is not None
+    expected = model.logits(model.inputs(*content))
+    prompt = test_images.prepared(files, encoder, content)
+    runner = TorchRunner.load(files.spec, files.weights, num_blocks=64, threads=1, dtype="float32")
+    off = float(np.abs(test_images.logits(runner, prompt) - expected).max())
+    native: float | str = NativeRunner.supports(files.spec, files.weights) or ""
+    if not native:
+        kernels = NativeRunner.load(files.spec, files.weights, num_blocks=64, threads=1)
+        native = float(divergence(expected, test_images.logits(kernels, prompt)).mean())
+        kernels.close()
+    return {
+        "family": files.spec.family,
+        "folder": off,
+        "gguf": "no such file is known",
+        "native": native,
         "of": "logits",
     }
 

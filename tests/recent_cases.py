@@ -187,6 +187,7 @@ CASES: Mapping[str, Case] = {
     "llama4": Case(
         kind="llama4_text",
         row="ml-llama4",
+        claims=(1,),
         config=LLAMA4,
         gguf=Gguf(
             arch="llama4",

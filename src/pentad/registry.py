@@ -200,6 +200,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "data-parallel": "pentad.resource.placement.data_parallel:DataParallel",
         "tensor": "pentad.resource.placement.tensor:TensorParallel",
         "phases": "pentad.resource.placement.phases:SeparatePhases",
+        "grid": "pentad.resource.placement.grid:Grid",
     },
     "offload": {
         "local": "pentad.resource.offloading.local:Local",

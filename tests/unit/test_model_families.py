@@ -335,10 +335,20 @@ def test_bert_is_read_from_gguf_and_other_pooling_refused(tmp_path: pathlib.Path
         open_model(bert_gguf(tmp_path, pooling=0))
 
 
+def falcon(layers: int, width: int, kv_heads: int | None) -> dict[str, Any]:
+    """Heads of 64 numbers; the 7B form shares one key head, the larger ones group them."""
+    sizes = {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": width // 64}
+    grouped = {"new_decoder_architecture": True, "num_kv_heads": kv_heads} if kv_heads else {}
+    return {"model_type": "falcon", "vocab_size": 65_024} | sizes | grouped
+
+
 COUNTED = [
     ("m-skywork", 1, llama(52, 4608, 36, 36, 12_288, 65_519), 13.85e9, 0.01),
     ("m-yi", 2, llama(32, 4096, 32, 4, 11_008, 64_000), 6e9, 0.02),
     ("m-yi", 2, llama(60, 7168, 56, 8, 20_480, 64_000), 34e9, 0.02),
+    ("m-falcon", 2, falcon(32, 4544, None), 7e9, 0.05),
+    ("m-falcon", 2, falcon(60, 8192, 8), 40e9, 0.05),
+    ("m-falcon", 2, falcon(80, 14_848, 8), 180e9, 0.05),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 
@@ -13,7 +14,8 @@ from cli_support import Pentad
 from evidence.plugin import Measure
 from pentad.application.cli.planning import describe
 from pentad.application.config import Settings
-from pentad.execution.device import Cluster, MemoryTier
+from pentad.errors import Infeasible
+from pentad.execution.device import Cluster, Link, MemoryTier
 from pentad.execution.mixers import Attention
 from pentad.execution.positions import ProjectedDistances
 from pentad.model.geometries import GEOMETRIES
@@ -126,3 +128,38 @@ def test_plan_and_show_take_a_published_geometry_by_its_name(pentad_: Pentad) ->
     assert told["parameters"] == spec.parameters
     assert told["best_training_tokens"] == 20 * spec.parameters
     assert describe("jurassic1-178b", Settings()).spec == spec
+
+
+@pytest.mark.row("m-mt-nlg", "mechanism", claims=(2,))
+def test_mt_nlg_is_planned_as_pipelines_of_groups_in_replicas_on_devices_of_80_gb() -> None:
+    spec = GEOMETRIES["mt-nlg-530b"].spec("mt-nlg-530b")
+    memory = (MemoryTier(name="hbm", capacity_bytes=80 * 10**9, read_bytes_per_s=2e12),)
+    devices = tuple(
+        dataclasses.replace(GPU, name=f"{node}-{i}", memory=memory) for node in range(6) for i in range(8)
+    )
+    links = tuple(
+        Link(
+            source=a.name,
+            target=b.name,
+            bytes_per_s=3e11 if a.name[0] == b.name[0] else 2.5e10,
+            latency_s=2e-6,
+        )
+        for a, b in itertools.permutations(devices, 2)
+    )
+    load = Workload(prompt_tokens=1000, new_tokens=24, concurrency=4)
+    found = plan("grid", spec, Cluster(devices=devices, links=links), load)
+    assert len(found.replicas) == 3
+    assert sum(replica.weight for replica in found.replicas) == pytest.approx(1)
+    for replica in found.replicas:
+        first, second = replica.groups
+        assert len(first) == len(second) == 8
+        assert len({stage.device[0] for stage in first}) == 1, "a group stays within its node"
+        assert (first[0].layers, second[0].layers) == ((0, 52), (52, 105))
+        assert all(stage.total_bytes <= 80 * 10**9 for stage in replica.stages)
+        held = sum(stage.weight_bytes for stage in replica.stages)
+        table = spec.vocab_size * spec.width
+        assert held == pytest.approx(2 * (spec.parameters + table), rel=1e-6), "both ends hold the table"
+    assert len({stage.device for stage in found.stages}) == len(found.stages) == 48
+    with pytest.raises(Infeasible, match="device '0-0' has") as refused:
+        plan("grid", spec, Cluster(devices=devices[:8], links=links), load)
+    assert refused.value.hint == "set --weight-bits 8 or add a device"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pentad.execution.spec import Learned, ModelSpec, Norm
 from pentad.execution.uniform import uniform_spec
 from pentad.model.families.base import Family
+from pentad.model.families.describe import needs
 from pentad.model.families.places import Names, fused_qkv
 from pentad.model.files.fields import MAX_CONTEXT, MAX_LAYERS, Fields
 from pentad.model.files.formats import Container
@@ -36,6 +37,12 @@ CONFIG_NAMES: Names = {
     "layers.{i}.down": "transformer.h.{i}.mlp.c_proj",
     **fused_qkv("transformer.h.{i}.attn.c_attn"),
 }
+
+_HARMLESS = """
+attention_softmax_in_fp32 scale_attention_softmax_in_fp32 inference_runner pad_key_length
+pre_allocate_kv_cache validate_runner_input
+"""
+"""How the published code runs; scores are normalised in float32 in any case."""
 
 
 def _spec(name: str, vocab: int, tied: bool, eps: float, sizes: tuple[int, int, int, int, int]) -> ModelSpec:
@@ -86,6 +93,8 @@ def describe_config(fields: Fields) -> ModelSpec:
     """The spec of a `config.json` with `model_type` gpt_bigcode."""
     if not fields.flag("multi_query", True):
         fields.fail("multi_query", "is false; multi-query checkpoints are supported")
+    needs(fields, "num_key_value_heads", 1)
+    needs(fields, "scale_attn_weights", True)
     activation = fields.text("activation_function", "gelu_pytorch_tanh")
     if activation not in ("gelu_pytorch_tanh", "gelu_new"):
         fields.fail("activation_function", f"is {activation!r}; gelu_pytorch_tanh and gelu_new are supported")
@@ -111,4 +120,5 @@ FAMILY = Family(
     describe_config=describe_config,
     gguf_names=GGUF_NAMES,
     config_names=CONFIG_NAMES,
+    harmless=frozenset(_HARMLESS.split()),
 )
