@@ -443,6 +443,10 @@ _TABLE: dict[str, dict[str, str]] = {
     "planner": {
         "react": "pentad.agent.planning.react:React",
         "graph": "pentad.agent.planning.graph:PlanGraph",
+        "parallel": "pentad.agent.planning.parallel:Parallel",
+        "hierarchical": "pentad.agent.planning.hierarchical:Hierarchical",
+        "dynamic": "pentad.agent.planning.dynamic:Dynamic",
+        "reflect": "pentad.agent.planning.reflect:Reflect",
     },
     "tool_policy": {
         "all": "pentad.agent.tools.policy.everything:All",

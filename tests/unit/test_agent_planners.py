@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_support import spec
+from agent_support import Harness, harness, run, spec
+from obedient_model import obedient
+from pentad.agent.events import RunEnded
 from pentad.agent.exchange import Exchange
 from pentad.agent.planning.base import (
     MAX_PARALLEL,
     MAX_SAMPLES,
+    Decided,
     MadePlan,
     ModelCallDraft,
     ParallelDraft,
@@ -22,11 +27,12 @@ from pentad.agent.planning.base import (
 )
 from pentad.agent.state import RunState
 from pentad.agent.tools.base import Tool, ToolServices
+from pentad.agent.tools.functions import tool
 from pentad.choice import Choice, build
 from pentad.errors import InvalidRequest
 from pentad.registry import known, load
 from pentad.testing.agents import scripted_models
-from pentad.types import ToolCall
+from pentad.types import Budget, ToolCall
 
 SERVICES = ToolServices(models=scripted_models([])[0])
 TOOLS: tuple[Tool, ...] = tuple(load("tool", name)(SERVICES) for name in ("calculator", "calendar"))
@@ -46,6 +52,7 @@ class TestEveryPlanner:
 
     def calls(self, name: str, seen: View) -> tuple[ModelCallDraft, ...]:
         draft = self.planner(name).draft(seen)
+        assert not isinstance(draft, Decided), "nothing is known yet that could decide"
         return draft.calls if isinstance(draft, ParallelDraft) else (draft,)
 
     def test_asks_the_same_of_the_same_view(self, name: str) -> None:
@@ -69,7 +76,7 @@ class TestEveryPlanner:
 
     def test_reads_any_answer_without_an_exception_and_the_same_each_time(self, name: str) -> None:
         call = ToolCall(id="c", name="calculator", arguments='{"expression": "3 * 4"}')
-        for purpose in ("plan", "act", "answer"):
+        for purpose in ("plan", "act", "answer", "think"):
             for answer in (
                 Exchange(step=1, purpose=purpose, text=""),
                 Exchange(step=1, purpose=purpose, text="twelve"),
@@ -89,6 +96,70 @@ class TestEveryPlanner:
 
     def test_a_run_without_failures_is_not_given_up(self, name: str) -> None:
         assert not self.planner(name).exhausted(view().state)
+
+    def looker(self) -> Tool:
+        @tool(effects="none")
+        def look(what: str) -> str:
+            """Looks something up."""
+            return f"twelve of {what}"
+
+        return look
+
+    async def worked(self, h: Harness, name: str, **fields: object) -> RunState:
+        chosen = Choice(name=name)
+        agent = spec(**{"tools": ("look",), "planner": chosen, "max_steps": 12, **fields})
+        return await h.work(agent, "What is 3 * 4?")
+
+    def test_a_run_comes_to_an_answer_and_holds_nothing_of_its_budget(
+        self, name: str, tmp_path: pathlib.Path
+    ) -> None:
+        async def scenario() -> None:
+            async with harness(tmp_path, [obedient], [self.looker()], repeat=True) as h:
+                state = await self.worked(h, name)
+                assert (state.status, state.error) == ("answered", None)
+                assert "twelve" in state.answer
+                assert state.ledger.held == {}
+                assert h.runtime.explain(state.run_id).decisions, "the record says why"
+
+        run(scenario())
+
+    def test_a_run_killed_after_an_event_comes_to_the_same_plan_and_answer(
+        self, name: str, tmp_path: pathlib.Path
+    ) -> None:
+        async def scenario() -> None:
+            async with harness(tmp_path, [obedient], [self.looker()], repeat=True) as h:
+                state = await self.worked(h, name)
+                records = h.records(state.run_id)
+            telling = ("model_answered", "planner_decided", "planned", "tool_intended", "tool_returned")
+            for cut in [n for n, record in enumerate(records, 1) if record.kind in telling]:
+                async with harness(
+                    tmp_path, [obedient], [self.looker()], repeat=True, journal=f"{cut}.db"
+                ) as h:
+                    await h.journal.begin(records[:cut], state.run_id)
+                    await h.runtime.resume_all()
+                    again = await h.runtime.wait(state.run_id)
+                    assert (again.status, again.plan, again.answer) == (
+                        state.status,
+                        state.plan,
+                        state.answer,
+                    )
+                    told = [(e.step, e.purpose, e.label, e.text, e.outcome) for e in again.exchanges]
+                    assert told == [(e.step, e.purpose, e.label, e.text, e.outcome) for e in state.exchanges]
+
+        run(scenario(), timeout_s=60)
+
+    def test_a_short_budget_is_never_passed_and_the_run_ends(self, name: str, tmp_path: pathlib.Path) -> None:
+        async def scenario() -> None:
+            for tokens in (60, 400, 1000):
+                async with harness(
+                    tmp_path, [obedient], [self.looker()], repeat=True, journal=f"{tokens}.db"
+                ) as h:
+                    state = await self.worked(h, name, budget=Budget(tokens=tokens), max_tokens=16)
+                    assert isinstance(h.records(state.run_id)[-1].event, RunEnded)
+                    assert state.totals.prompt_tokens + state.totals.completion_tokens <= tokens
+                    assert state.status in ("answered", "budget_exceeded", "failed", "out_of_steps")
+
+        run(scenario(), timeout_s=60)
 
 
 def test_most_agreeing_answer_is_selected_and_the_first_of_equals() -> None:

@@ -12,6 +12,7 @@ from pentad.agent.model_events import (
     ModelAnswered,
     ModelAsked,
     ModelFailed,
+    Purpose,
     SampleSelected,
     TextStreamed,
 )
@@ -34,9 +35,9 @@ from pentad.agent.tool_events import (
     ToolsWithheld,
 )
 from pentad.content import Media
-from pentad.types import Budget, Decision, Message, Objective, Span
+from pentad.types import Budget, Decision, Message, Objective, Span, ToolCall
 
-StepOutcome = Literal["planned", "called_tools", "answered", "replanned", "refused", "failed"]
+StepOutcome = Literal["planned", "called_tools", "answered", "replanned", "thought", "refused", "failed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +108,18 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlannerDecided:
+    """The planner took the step by itself, and no model was asked: calls, a thought, a plan or the answer."""
+
+    step: int
+    purpose: Purpose
+    text: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    label: str = ""
+    """What the planner calls this step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BranchOutcome:
     """What one of the parallel calls of a step came to."""
 
@@ -146,6 +159,7 @@ Event = (
     | SampleSelected
     | ModelFailed
     | Planned
+    | PlannerDecided
     | ToolsWithheld
     | ToolsOffered
     | ResultReduced
@@ -171,6 +185,7 @@ JOURNALED: Mapping[str, type[Event]] = {
     "sample_selected": SampleSelected,
     "model_failed": ModelFailed,
     "planned": Planned,
+    "planner_decided": PlannerDecided,
     "tools_withheld": ToolsWithheld,
     "tools_offered": ToolsOffered,
     "result_reduced": ResultReduced,

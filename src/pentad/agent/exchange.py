@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from pentad.agent.events import StepEnded, StepOutcome
+from pentad.agent.events import PlannerDecided, StepEnded, StepOutcome
 from pentad.agent.model_events import Candidate, ModelAnswered, Purpose, SampleSelected
 from pentad.agent.sub_run_events import Coordinated
 from pentad.agent.tool_events import ResultReduced, ToolReturned
@@ -26,6 +26,8 @@ class Exchange:
     """How many calls the step has in parallel."""
     goal: int | None = None
     """The place in the plan of the sub-goal that it serves; None where it serves the whole goal."""
+    label: str = ""
+    """What the planner called it."""
     candidates: tuple[Candidate, ...] = ()
     """The answers that were sampled, where there are several; the other fields are of the selected one."""
     selected: bool = True
@@ -71,7 +73,7 @@ def sampled(exchange: Exchange) -> tuple[Exchange, ...]:
     )
 
 
-def after_answer(exchanges: Exchanges, event: ModelAnswered | Coordinated) -> Exchanges:
+def after_answer(exchanges: Exchanges, event: ModelAnswered | Coordinated | PlannerDecided) -> Exchanges:
     """With the exchange that the answer opens."""
     first = sum(len(e.calls) for e in exchanges if e.step == event.step)
     if isinstance(event, Coordinated):
@@ -82,6 +84,10 @@ def after_answer(exchanges: Exchanges, event: ModelAnswered | Coordinated) -> Ex
             calls=event.calls,
             coordinated=True,
         )
+    elif isinstance(event, PlannerDecided):
+        made = Exchange(
+            step=event.step, purpose=event.purpose, text=event.text, calls=event.calls, label=event.label
+        )
     else:
         made = Exchange(
             step=event.step,
@@ -90,6 +96,7 @@ def after_answer(exchanges: Exchanges, event: ModelAnswered | Coordinated) -> Ex
             branch=event.branch,
             branches=event.branches,
             goal=event.goal,
+            label=event.label,
             candidates=event.candidates,
             selected=not event.candidates,
             first=first,

@@ -9,7 +9,7 @@ from pentad.agent.coordination.base import Assigns, Concludes, Coordinator, Lead
 from pentad.agent.coordination.delegate import as_call, delegate_action
 from pentad.agent.delegation import Delegation
 from pentad.agent.endings import partial
-from pentad.agent.events import BranchOutcome, Planned, RunEnded, StepEnded, StepOutcome
+from pentad.agent.events import BranchOutcome, Planned, PlannerDecided, RunEnded, StepEnded, StepOutcome
 from pentad.agent.exchange import Exchange, sampled
 from pentad.agent.memories import Memories
 from pentad.agent.model_calls import ModelCalls
@@ -17,11 +17,13 @@ from pentad.agent.model_events import SampleSelected
 from pentad.agent.parallel import Branch, Turns, together
 from pentad.agent.planning.base import (
     Answers,
+    Decided,
     MadePlan,
     ModelCallDraft,
     Planner,
     Reading,
     Refuses,
+    Thought,
     Unusable,
     View,
     WantsTools,
@@ -102,12 +104,16 @@ class Loop:
             readings = [self._planner.read(self._alone(view, e), e) for e in answers]
         outcomes = await self._follow(readings, answers, tools, actions)
         wanted = [reading for reading in readings if isinstance(reading, WantsTools)]
+        explained = [r for r in readings if isinstance(r, WantsTools | Answers | Thought)]
         await self._run.append(
             StepEnded(
                 step=answers[0].step,
                 outcome=outcomes[-1].outcome,
                 detail=outcomes[-1].detail,
-                decisions=tuple(self._choice(reading, offered) for reading in wanted),
+                decisions=(
+                    *(self._choice(reading, offered) for reading in wanted),
+                    *(replace(d, at_s=self._run.around.clock()) for r in explained for d in r.decisions),
+                ),
                 branches=outcomes if len(outcomes) > 1 else (),
             )
         )
@@ -132,7 +138,17 @@ class Loop:
             before = self._alone(view, None)
             with self._run.span("agent", "planner"):
                 draft = self._planner.draft(before)
-            await self._ask(before, (draft,) if isinstance(draft, ModelCallDraft) else draft.calls)
+            if isinstance(draft, Decided):
+                decided = PlannerDecided(
+                    step=view.state.step,
+                    purpose=draft.purpose,
+                    text=draft.text,
+                    calls=draft.calls,
+                    label=draft.label,
+                )
+                await self._run.append(decided)
+            else:
+                await self._ask(before, (draft,) if isinstance(draft, ModelCallDraft) else draft.calls)
         return self._run.state.open
 
     async def _ask(self, view: View, drafts: Sequence[ModelCallDraft]) -> None:
@@ -215,8 +231,9 @@ class Loop:
         """What each answer came to, once all that they want has been done."""
         both = list(zip(readings, answers, strict=True))
         acting = [e for reading, e in both if isinstance(reading, WantsTools)]
+        needs = {e.branch: r.needs for r, e in both if isinstance(r, WantsTools) and r.needs is not None}
         if acting:
-            await self._actor.act(acting, tools, actions)
+            await self._actor.act(acting, tools, actions, needs)
         return tuple([await self._outcome(reading, answer) for reading, answer in both])
 
     async def _outcome(self, reading: Reading, answer: Exchange) -> BranchOutcome:
@@ -235,6 +252,8 @@ class Loop:
             case Answers():
                 cut = f"the answer reached its limit of tokens ({answer.reason})"
                 return BranchOutcome(outcome="answered", detail=cut if answer.reason == "length" else "")
+            case Thought():
+                return BranchOutcome(outcome="thought")
             case Unusable():
                 return BranchOutcome(outcome="failed", detail=reading.problem)
             case Refuses():

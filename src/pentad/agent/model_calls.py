@@ -74,7 +74,11 @@ class ModelCalls:
         decisions = built.decisions(self._context.name, given.limit, run.around.clock())
         request = run.prompted = replace(request, messages=built.messages)
         answer = await self._try_hard(
-            request, built.tokens, draft.purpose, decisions, replace(branch, goal=draft.goal)
+            request,
+            built.tokens,
+            draft.purpose,
+            decisions,
+            replace(branch, goal=draft.goal, label=draft.label),
         )
         self._latest = f"{request.id}.{answer.attempt}"
         return answer
@@ -143,7 +147,7 @@ class ModelCalls:
             tool_choice=draft.tool_choice,
             format=draft.format,
             sampling=Sampling(
-                temperature=spec.temperature,
+                temperature=spec.temperature if draft.temperature is None else draft.temperature,
                 seed=spec.seed,
                 n=draft.samples,
                 max_tokens=max_tokens,
@@ -304,6 +308,7 @@ class ModelCalls:
             branch=branch.number,
             branches=branch.of,
             goal=branch.goal,
+            label=branch.label,
             candidates=candidates,
         )
         if asked.samples == 1:

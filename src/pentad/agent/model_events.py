@@ -7,8 +7,9 @@ from typing import Literal
 
 from pentad.types import Decision, ToolCall, Usage
 
-Purpose = Literal["plan", "act", "answer", "summarise", "tool", "coordinate"]
-"""Why the model was asked; `tool` is a call that a tool made itself, `coordinate` a step without a model."""
+Purpose = Literal["plan", "act", "answer", "think", "summarise", "tool", "coordinate"]
+"""Why the model was asked; `think` is for later steps of the planner, `tool` a call that a tool made itself,
+`coordinate` a step without a model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,8 @@ class ModelAnswered:
     branches: int = 1
     goal: int | None = None
     """The place in the plan of the sub-goal that it serves."""
+    label: str = ""
+    """What the planner calls this call."""
     candidates: tuple[Candidate, ...] = ()
     """All answers, where several were sampled; `SampleSelected` says which is the step's."""
 

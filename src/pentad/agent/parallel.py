@@ -47,6 +47,8 @@ class Branch:
     of: int = 1
     goal: int | None = None
     """The place in the plan of the sub-goal that it serves."""
+    label: str = ""
+    """What the planner calls it."""
     turns: Turns | None = None
     waiting: set[int] | None = None
     """The calls of the step that have reserved nothing yet; all of them share it."""

@@ -11,6 +11,7 @@ from pentad.agent.codec import decode
 from pentad.agent.events import (
     Origin,
     Planned,
+    PlannerDecided,
     Recalled,
     Record,
     RunEnded,
@@ -187,7 +188,7 @@ class RunState:
             case SubRunStarted() | SubRunChanged() | SubRunEnded():
                 children, ledger = after(self.children, self.ledger, event)
                 return replace(self, children=children, ledger=ledger)._noted()
-            case Coordinated():
+            case Coordinated() | PlannerDecided():
                 return replace(self, exchanges=after_answer(self.exchanges, event))
             case SampleSelected():
                 return replace(self, exchanges=after_selection(self.exchanges, event))

@@ -7,15 +7,18 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from pentad.agent.approval import WAITING
 from pentad.agent.budget import Amount
+from pentad.agent.chained_calls import in_order
 from pentad.agent.coordination.base import Coordinator
 from pentad.agent.delegation import Delegation, Terms
 from pentad.agent.exchange import Exchange
 from pentad.agent.model_calls import ModelCalls
 from pentad.agent.parallel import Turns, together
+from pentad.agent.planning.base import Needs
 from pentad.agent.run import Run
 from pentad.agent.tool_events import ApprovalAnswered, ToolIntended, ToolReturned, ToolStatus
 from pentad.agent.tools.base import Question, Reply, Tool, ToolContext
@@ -24,6 +27,7 @@ from pentad.errors import Forbidden, PentadError
 from pentad.types import ToolCall
 
 MAX_AT_ONCE = 8
+NONE_WAITS: Mapping[int, Needs] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,7 @@ class _Ready:
     place: int
     """In the exchange."""
     tool: Tool
+    wanted: ToolCall
     arguments: dict[str, Any]
     """Checked."""
 
@@ -41,10 +46,6 @@ class _Ready:
     def number(self) -> int:
         """The call's number in the step, over all of its branches."""
         return self.exchange.first + self.place
-
-    @property
-    def wanted(self) -> ToolCall:
-        return self.exchange.calls[self.place]
 
 
 class ToolCalls:
@@ -62,7 +63,11 @@ class ToolCalls:
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
 
     async def act(
-        self, exchanges: Sequence[Exchange], tools: Mapping[str, Tool], actions: Collection[str] = ()
+        self,
+        exchanges: Sequence[Exchange],
+        tools: Mapping[str, Tool],
+        actions: Collection[str] = (),
+        needs: Mapping[int, Needs] = NONE_WAITS,
     ) -> None:
         """Completes every call of a step's exchanges that has no result yet.
 
@@ -72,11 +77,22 @@ class ToolCalls:
         finishes first; so are all those of parallel branches, but for effects that cannot be repeated: a
         result that waits to be written is in doubt after a crash.
 
+        Args:
+            needs: by branch, where calls wait for others of the same exchange. Such results are journaled
+                as they come.
+
         Raises BudgetExceeded when they cannot be afforded.
         """
+        tasks = sum(wanted.name in actions for e in exchanges for wanted in e.calls)
+        chained = [e for e in exchanges if e.branch in needs]
+        if chained:
+            one = partial(self._single, tools=tools, actions=actions, tasks=tasks)
+            await together(in_order(self._run, e, needs[e.branch], tools, one) for e in chained)
         ready: list[_Ready] = []
         for exchange in exchanges:
-            ready += await self._ready(exchange, tools)
+            if exchange not in chained:
+                for place in exchange.open_calls:
+                    ready += await self._ready(exchange, place, exchange.calls[place], tools)
         fresh = [r for r in ready if (r.exchange.step, r.number) not in self._run.state.intents]
         self._run.state.ledger.check(Amount(tool_calls=len(fresh), cost=sum(r.tool.cost for r in fresh)))
         denied = await self._denied(fresh)
@@ -84,27 +100,48 @@ class ToolCalls:
             if item.number not in denied:
                 await self._intend(item)
         left = [item for item in ready if item.number not in denied]
-        tasks = sum(wanted.name in actions for e in exchanges for wanted in e.calls)
         await self._carry_out(left, actions, parallel=len(exchanges) > 1, tasks=tasks)
 
-    async def _ready(self, exchange: Exchange, tools: Mapping[str, Tool]) -> list[_Ready]:
-        found = []
-        for place in exchange.open_calls:
-            wanted, number = exchange.calls[place], exchange.first + place
-            intent = self._run.state.intents.get((exchange.step, number))
-            if intent is not None and intent.effects == "unkeyed":
-                text = in_doubt(wanted.name, "the process was killed while it ran")
-                await self._returned(exchange, place, Outcome(status="unknown", content=text))
-                continue
-            with self._run.span("agent", "check"):
-                # In a thread: a stranger's schema may take a while.
-                checked = await asyncio.to_thread(self._check, wanted, tools)
-            if isinstance(checked, Outcome):
-                await self._returned(exchange, place, checked)
-            else:
-                tool, arguments = checked
-                found.append(_Ready(exchange=exchange, place=place, tool=tool, arguments=arguments))
-        return found
+    async def _single(
+        self,
+        exchange: Exchange,
+        place: int,
+        made: ToolCall | Outcome,
+        *,
+        tools: Mapping[str, Tool],
+        actions: Collection[str],
+        tasks: int,
+    ) -> None:
+        """Carries out one call, or writes down why it is not made."""
+        if isinstance(made, Outcome):
+            await self._returned(exchange, place, made)
+            return
+        ready = await self._ready(exchange, place, made, tools)
+        begun = self._run.state.intents
+        fresh = [item for item in ready if (exchange.step, item.number) not in begun]
+        if await self._denied(fresh):
+            return
+        for item in fresh:
+            await self._intend(item)
+        await self._carry_out(ready, actions, parallel=False, tasks=tasks)
+
+    async def _ready(
+        self, exchange: Exchange, place: int, wanted: ToolCall, tools: Mapping[str, Tool]
+    ) -> list[_Ready]:
+        """The call, if it can be made; else its result is written, and there is none."""
+        intent = self._run.state.intents.get((exchange.step, exchange.first + place))
+        if intent is not None and intent.effects == "unkeyed":
+            text = in_doubt(wanted.name, "the process was killed while it ran")
+            await self._returned(exchange, place, Outcome(status="unknown", content=text))
+            return []
+        with self._run.span("agent", "check"):
+            # In a thread: a stranger's schema may take a while.
+            checked = await asyncio.to_thread(self._check, wanted, tools)
+        if isinstance(checked, Outcome):
+            await self._returned(exchange, place, checked)
+            return []
+        tool, arguments = checked
+        return [_Ready(exchange=exchange, place=place, tool=tool, wanted=wanted, arguments=arguments)]
 
     async def _denied(self, fresh: Sequence[_Ready]) -> set[int]:
         """Asks a person about each call that the agent's `ask` names, all at once; those that may not be."""
@@ -117,7 +154,9 @@ class ToolCalls:
             for item in asked:
                 if self._run.state.answer_to(step, item.number) is None:
                     await desk.ask(step, item.number, item.tool.name, item.wanted.arguments)
-            waited = [i for i, question in self._run.state.pending.items() if question.step == step]
+            own = {item.number for item in asked}
+            pending = self._run.state.pending.items()
+            waited = [i for i, question in pending if question.step == step and question.index in own]
             await together(desk.wait(i) for i in waited)
         denied = set()
         for item in asked:

@@ -60,11 +60,16 @@ class ModelCallDraft:
     next_hint: str = "model"
     samples: int = 1
     """Answers drawn from this one prompt; of more than one the planner's `select` takes one."""
+    temperature: float | None = None
+    """0 to 2; None takes the agent's."""
+    label: str = ""
+    """What the planner calls this call; the exchange of its answer bears it."""
     goal: int | None = None
     """The place in the plan of the sub-goal that this call serves; None where it serves the whole goal."""
 
     def __post_init__(self) -> None:
         in_range("samples", self.samples, least=1, most=MAX_SAMPLES)
+        in_range("temperature", self.temperature, least=0, most=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +87,20 @@ class ParallelDraft:
             raise ValueError(f"a parallel draft has 2 to {MAX_PARALLEL} calls, not {len(self.calls)}")
 
 
-Draft = ModelCallDraft | ParallelDraft
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """A step that the planner takes by itself, from what is known; no model is asked.
+
+    It is journaled like an answer of the model and read like one, so what it means says `read`.
+    """
+
+    purpose: Purpose
+    text: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    label: str = ""
+
+
+Draft = ModelCallDraft | ParallelDraft | Decided
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,13 +131,17 @@ class MadePlan:
     decisions: tuple[Decision, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.needs is None:
-            return
-        if len(self.needs) != len(self.goals):
-            raise ValueError(f"the plan has {len(self.goals)} sub-goals and needs of {len(self.needs)}")
-        for place, needed in enumerate(self.needs):
-            if any(not 0 <= other < place for other in needed) or len(set(needed)) != len(needed):
-                raise ValueError(f"sub-goal {place} needs {needed}; it can need earlier ones only, each once")
+        if self.needs is not None:
+            check_needs(self.needs, len(self.goals))
+
+
+def check_needs(needs: Needs, count: int) -> None:
+    """Raises ValueError unless there are needs of each sub-goal, and of earlier ones only, each once."""
+    if len(needs) != count:
+        raise ValueError(f"there are {count} sub-goals and needs of {len(needs)}")
+    for place, needed in enumerate(needs):
+        if any(not 0 <= other < place for other in needed) or len(set(needed)) != len(needed):
+            raise ValueError(f"sub-goal {place} needs {needed}; it can need earlier ones only, each once")
 
 
 def in_sequence(count: int) -> Needs:
@@ -138,9 +160,22 @@ def ready(needs: Needs, over: Collection[int]) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantsTools:
-    """The model asks for tool calls."""
+    """The model asks for tool calls.
+
+    Raises ValueError for `needs` of another length, or that name no earlier call.
+    """
 
     calls: tuple[ToolCall, ...]
+    needs: Needs | None = None
+    """For each call the places (from 0) of the earlier ones that it waits for; None where none waits.
+
+    A call begins as soon as those that it needs have returned, and not at all if one of them failed.
+    In its arguments `$n` stands for the result of the n-th call (from 1), as `chained_calls.py` says."""
+    decisions: tuple[Decision, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.needs is not None:
+            check_needs(self.needs, len(self.calls))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +183,14 @@ class Answers:
     """The model gave the final answer."""
 
     text: str
+    decisions: tuple[Decision, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thought:
+    """The answer is material for later steps: it stays in the run's exchanges, and the run goes on."""
+
+    decisions: tuple[Decision, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,11 +207,11 @@ class Refuses:
     why: str
 
 
-Reading = MadePlan | WantsTools | Answers | Unusable | Refuses
+Reading = MadePlan | WantsTools | Answers | Thought | Unusable | Refuses
 
 
 class Planner(Protocol):
-    """Decides one step at a time: one model call, several answers to one, or several calls at once.
+    """Decides one step at a time: one model call, several answers to one, several calls at once, or none.
 
     Holds no state: the view has it all. Equal views get equal drafts, readings and selections.
     """
@@ -185,7 +228,7 @@ class Planner(Protocol):
         ...
 
     def draft(self, view: View) -> Draft:
-        """What to ask the model in this step."""
+        """What to ask the model in this step, or what the planner itself decides."""
         ...
 
     def select(self, view: View, candidates: Sequence[Exchange]) -> Selection:

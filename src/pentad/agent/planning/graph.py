@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pentad.agent.exchange import Exchange
-from pentad.agent.planning import progress
 from pentad.agent.planning.base import (
     MAX_PARALLEL,
     Draft,
@@ -64,7 +63,7 @@ class PlanGraph(React):
     def _ready(self, view: View) -> tuple[int, ...]:
         """Places of the tasks that may begin now, in the plan's order."""
         offered = {tool.name for tool in view.tools}
-        goals = progress.in_turn(view.state, self.max_repairs + 1)
+        goals = self._goals(view)
         over = [i for i, goal in enumerate(goals) if goal.status != "open" or goal.tool not in offered]
         return ready(_needs(view), over)[:MAX_PARALLEL]
 

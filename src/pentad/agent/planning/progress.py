@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -35,10 +35,28 @@ class SubGoal:
     """Why the last try failed."""
 
 
-def in_turn(state: RunState, tries: int) -> tuple[SubGoal, ...]:
+Check = Callable[[int, Exchange], "Unmet | None"]
+"""Whether a sub-goal, by its place, holds after the calls of an exchange."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmet:
+    """A sub-goal whose calls succeeded, but which does not hold."""
+
+    problem: str
+    final: bool = False
+    """Whether trying again would do harm."""
+
+
+def _holds(_: int, __: Exchange) -> Unmet | None:
+    return None
+
+
+def in_turn(state: RunState, tries: int, check: Check = _holds) -> tuple[SubGoal, ...]:
     """The sub-goals of the newest plan, each tried at most `tries` times.
 
-    A step is of the sub-goal that its call names, or else of the first that is open.
+    A step is of the sub-goal that its call names, or else of the first that is open. One whose calls
+    succeeded is done if `check` finds nothing unmet.
     """
     goals = [SubGoal(tool=tool, task=task) for tool, task in state.plan or ()]
     at, failed = 0, Counter[int]()
@@ -49,14 +67,17 @@ def in_turn(state: RunState, tries: int) -> tuple[SubGoal, ...]:
             goals = [replace(goal, status="open", problem="") for goal in goals]
         elif exchange.purpose != "act" or place >= len(goals):
             continue
-        elif exchange.outcome == "called_tools":
-            goals[place] = replace(goals[place], status="done", problem="")
-            at = place + 1
-        elif exchange.outcome == "failed":
+        elif exchange.outcome in ("called_tools", "failed"):
+            met = exchange.outcome == "called_tools"
+            unmet = check(place, exchange) if met else Unmet(problem=problem_of(exchange))
+            if unmet is None:
+                goals[place] = replace(goals[place], status="done", problem="")
+                at = place + 1
+                continue
             failed[place] += 1
-            given_up = failed[place] >= tries
+            given_up = unmet.final or failed[place] >= tries
             status: Literal["open", "failed"] = "failed" if given_up else "open"
-            goals[place] = replace(goals[place], status=status, problem=problem_of(exchange))
+            goals[place] = replace(goals[place], status=status, problem=unmet.problem)
             at = place + 1 if given_up else at
     return tuple(goals)
 
@@ -94,7 +115,7 @@ def failed(state: RunState, goals: Iterable[SubGoal]) -> list[str]:
             if result.status in _OF_USE:
                 open_now.pop(result.tool, None)
             else:
-                open_now[result.tool] = f"{result.tool} failed: {_short(result.content)}"
+                open_now[result.tool] = f"{result.tool} failed: {short(result.content)}"
     return list(open_now.values())
 
 
@@ -153,15 +174,16 @@ def repeats(state: RunState) -> bool:
     if not state.closed or not state.closed[-1].calls:
         return False
     before = {
-        (e.calls[i].name, _canonical(e.calls[i].arguments))
+        (e.calls[i].name, canonical(e.calls[i].arguments))
         for e in state.closed[:-1]
         for i, result in e.results.items()
         if result.status == "ok"
     }
-    return all((c.name, _canonical(c.arguments)) in before for c in state.closed[-1].calls)
+    return all((c.name, canonical(c.arguments)) in before for c in state.closed[-1].calls)
 
 
-def _canonical(arguments: str) -> str:
+def canonical(arguments: str) -> str:
+    """The JSON of a call with its keys in order; the text itself where it is none."""
     try:
         return json.dumps(parse_json(arguments or "{}"), sort_keys=True)
     except (ValueError, RecursionError):
@@ -187,8 +209,9 @@ def last_problem(state: RunState) -> str:
 def problem_of(exchange: Exchange) -> str:
     """What was wrong with a step, short enough for a prompt."""
     told = [r.content for _, r in sorted(exchange.results.items()) if r.status != "ok"]
-    return _short(" ".join([*told, exchange.detail]).strip())
+    return short(" ".join([*told, exchange.detail]).strip())
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """The beginning of a text, short enough for a prompt."""
     return text if len(text) <= _PROBLEM_CHARACTERS else f"{text[:_PROBLEM_CHARACTERS]} ..."

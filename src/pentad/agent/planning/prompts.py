@@ -113,6 +113,11 @@ def _ending(words: Sequence[str]) -> str:
     return pattern
 
 
+def worked_tasks(tools: Sequence[Tool]) -> list[tuple[str, tuple[tuple[str, Example], ...]]]:
+    """Goals of one task and of two, of the tools' own examples, each with its tasks as (tool, example)."""
+    return [(asked([example.task for _, example in tasks]), tasks) for tasks in _combined(tools)]
+
+
 def asked(tasks: Iterator[str] | Sequence[str]) -> str:
     """Several tasks as one goal."""
     text = ", and ".join(tasks)

@@ -169,8 +169,12 @@ class React:
 
     def _next_goal(self, view: View) -> tuple[str, str] | None:
         offered = {tool.name for tool in view.tools}
-        goals = progress.in_turn(view.state, self.max_repairs + 1)
+        goals = self._goals(view)
         return next(((g.tool, g.task) for g in goals if g.status == "open" and g.tool in offered), None)
+
+    def _goals(self, view: View) -> tuple[progress.SubGoal, ...]:
+        """The sub-goals of the plan and what has come of each (mode `guided`)."""
+        return progress.in_turn(view.state, self.max_repairs + 1)
 
     def _settled(self, state: RunState) -> bool:
         """Whether in mode `free` the answer is due: the plan is done, or nothing new comes."""
@@ -221,10 +225,12 @@ class React:
             next_hint="model",
         )
 
-    def _draft_call(self, view: View, tool_name: str, task: str) -> ModelCallDraft:
+    def _draft_call(
+        self, view: View, tool_name: str, task: str, problem: str | None = None
+    ) -> ModelCallDraft:
         state = view.state
         tool = next(tool for tool in view.tools if tool.name == tool_name)
-        problem = progress.last_problem(state)
+        problem = progress.last_problem(state) if problem is None else problem
         told = f"\nThe last try failed: {problem}" if problem else ""
         known = facts(progress.known(state)) if self.show_known else ""
         content = _joined(f"Known so far:\n{known}" if known else "", f"{task}{told}")
@@ -244,7 +250,7 @@ class React:
     def _draft_answer(self, view: View) -> ModelCallDraft:
         state = view.state
         guided = self.mode == "guided"
-        goals = progress.in_turn(state, self.max_repairs + 1) if guided else ()
+        goals = self._goals(view) if guided else ()
         known = [*progress.known(state), *progress.failed(state, goals)]
         pattern = grounded(known) if guided and self.grounded else None
         problem = (
@@ -319,7 +325,7 @@ class React:
             return Unusable(problem="the plan is that of an example, not of the goal")
         decision = Decision(
             layer="agent",
-            policy="react",
+            policy=self.name,
             subject="plan",
             chosen=", ".join(tool for tool, _ in own),
             candidates=tuple((name, None) for name in sorted(names)),

@@ -8,7 +8,16 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from pentad.agent.events import Planned, Recalled, Record, RunEnded, RunResumed, RunStarted, StepEnded
+from pentad.agent.events import (
+    Planned,
+    PlannerDecided,
+    Recalled,
+    Record,
+    RunEnded,
+    RunResumed,
+    RunStarted,
+    StepEnded,
+)
 from pentad.agent.explain import Explanation
 from pentad.agent.model_events import Compacted, ModelAnswered, ModelFailed, SampleSelected, TextStreamed
 from pentad.agent.prompt_store import Prompt
@@ -74,6 +83,11 @@ def line_of(record: Record) -> str | None:
             text = f"result  {'' if e.status == 'ok' else f'[{e.status}] '}{_short(e.content)}"
         case ModelAnswered() as e if e.text and not e.tool_calls and e.purpose == "act":
             text = f"model   {_short(e.text)}"
+        case ModelAnswered(purpose="think") as e:
+            text = f"thinks  {f'{e.label}: ' if e.label else ''}{_short(e.text)}"
+        case PlannerDecided() as e:
+            what = ", ".join(call.name for call in e.calls) or _short(e.text)
+            text = f"decides {f'{e.label}: ' if e.label else ''}{what}"
         case ModelFailed() as e:
             text = f"model   failed: {e.error}" + (", trying again" if e.retry else "")
         case SubRunStarted() as e:

@@ -138,6 +138,9 @@ const ON = {
     Object.assign(run, { plan: event.goals ?? [], planned: step.number });
     step.decisions.push(...(event.decisions ?? []));
   },
+  planner_decided(run, event) {
+    stepOf(run, event).notes.push(`decided by the planner: ${event.label || event.purpose}`);
+  },
   approval_asked(run, event) {
     const tool = toolOf(stepOf(run, event), event);
     Object.assign(tool, { tool: event.tool, arguments: tool.arguments || event.arguments });
@@ -224,7 +227,7 @@ export function stepState(step, run) {
   return [...step.tools.values()].some((tool) => toolState(tool) === "waiting") ? "waiting" : "active";
 }
 
-const PURPOSE = { plan: "Plan", act: "Act", answer: "Answer", summarise: "Summarise", tool: "Tool's question" };
+const PURPOSE = { plan: "Plan", act: "Act", answer: "Answer", think: "Think", summarise: "Summarise", tool: "Tool's question" };
 
 /** What a step is called: its tools, or what the model was asked for. */
 export function stepName(step) {
