@@ -46,6 +46,27 @@ def by_agent(script: Script) -> Callable[[Request], Sequence[Item]]:
     return turn
 
 
+def by_task(
+    members: Mapping[str, Callable[[str], Sequence[Item] | str]],
+) -> Callable[[Request], Sequence[Item]]:
+    """A turn for `ScriptedBackend`: what a member says to the task that it was given.
+
+    After a call of a tool of its own it answers with what the tool returned.
+    """
+
+    def turn(request: Request) -> Sequence[Item]:
+        messages = request.messages or ()
+        system = next(m.content for m in messages if m.role == "system")
+        name = next(name for name in members if f"I am {name}." in system)
+        if messages[-1].role == "tool":
+            return [messages[-1].content]
+        task = next(m.content for m in messages if m.role == "user")
+        said = members[name](task)
+        return [said] if isinstance(said, str) else said
+
+    return turn
+
+
 def kinds(h: Harness, run_id: str) -> list[str]:
     """The kinds of a run's events, in order."""
     return [record.kind for record in h.records(run_id)]
@@ -57,4 +78,4 @@ def arguments(text: str) -> dict[str, Any]:
     return made
 
 
-__all__ = ["FREE", "agent", "arguments", "by_agent", "delegated", "kinds", "team"]
+__all__ = ["FREE", "agent", "arguments", "by_agent", "by_task", "delegated", "kinds", "team"]

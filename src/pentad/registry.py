@@ -463,6 +463,9 @@ _TABLE: dict[str, dict[str, str]] = {
     "coordinator": {
         "single": "pentad.agent.coordination.single:Single",
         "supervisor": "pentad.agent.coordination.supervisor:Supervisor",
+        "decentralized": "pentad.agent.coordination.decentralized:Decentralized",
+        "debate": "pentad.agent.coordination.debate:Debate",
+        "peer-verify": "pentad.agent.coordination.peer_verify:PeerVerify",
     },
     "memory": {
         "store": "pentad.agent.memory.store:Store",

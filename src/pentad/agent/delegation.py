@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,6 +37,8 @@ class Terms:
 
     policy: str
     """The coordinator's name."""
+    members: Mapping[str, AgentSpec]
+    """Who may be given a task."""
     most: int
     """Tasks that the run may give out in all."""
     share: float
@@ -79,7 +81,7 @@ class Delegation:
         if child is None:
             child = await self._begun(step, index, terms, member, task)
         try:
-            state = await self._joined(child)
+            state = await self._joined(child, terms)
         except ToolFailed:
             raise
         except PentadError as error:
@@ -119,20 +121,18 @@ class Delegation:
 
     async def _begun(self, step: int, index: int, terms: Terms, member: str, task: str) -> SubRun:
         state = self._run.state
-        if member not in state.spec.agents:
-            raise ToolFailed(
-                f"there is no member {member!r}; known: {', '.join(state.spec.agents) or 'none'}"
-            )
+        if member not in terms.members:
+            raise ToolFailed(f"there is no member {member!r}; known: {', '.join(terms.members) or 'none'}")
         if len(state.children) >= terms.most:
             raise ToolFailed(f"{len(state.children)} tasks have been given out, and no more may be")
         left = self._left_at_start(step)
-        budget = narrower(carved(left, terms.share), state.spec.agents[member].budget)
+        budget = narrower(carved(left, terms.share), terms.members[member].budget)
         decision = Decision(
             layer="agent",
             policy=terms.policy,
             subject="assignment",
             chosen=member,
-            candidates=tuple((name, None) for name in state.spec.agents),
+            candidates=tuple((name, None) for name in terms.members),
             constraint=_bound(budget, left),
             at_s=self._run.around.clock(),
         )
@@ -159,11 +159,11 @@ class Delegation:
                 ledger = replace(ledger, held={k: a for k, a in ledger.held.items() if k != key})
         return ledger.left(state.active_s)
 
-    async def _joined(self, child: SubRun) -> RunState:
+    async def _joined(self, child: SubRun, terms: Terms) -> RunState:
         """The sub-run's state at its end; it is begun, or taken up, unless somebody here is at it."""
         run = self._tasks.run(child.run_id)
         if run is None:
-            state = await self._taken_up(child)
+            state = await self._taken_up(child, terms)
             if state.ended:
                 return await self._over(child, state)
             run = Run(self._run.around, state, watcher=partial(self._told, child))
@@ -182,7 +182,7 @@ class Delegation:
             await self._note(sub_run_end(child, state))
         return state
 
-    async def _taken_up(self, child: SubRun) -> RunState:
+    async def _taken_up(self, child: SubRun, terms: Terms) -> RunState:
         """The sub-run as its journal has it, claimed, with its first event if it has none."""
         around, journal = self._run.around, self._run.around.journal
         try:
@@ -190,7 +190,7 @@ class Delegation:
         except NotFound:
             if child.ended:
                 raise ToolFailed(f"what {child.agent!r} answered has been removed") from None
-            started = self._first_event(child)
+            started = self._first_event(child, terms.members[child.agent])
             insist = partial(journal.append, child.run_id, started)
             return fold([await around.stalls.insist(self._run.state.run_id, insist)])
         if fold(records).ended:
@@ -216,9 +216,8 @@ class Delegation:
             await asyncio.sleep(_CLAIM_AGAIN_S)
         await self._run.around.journal.claim(run_id)
 
-    def _first_event(self, child: SubRun) -> RunStarted:
+    def _first_event(self, child: SubRun, spec: AgentSpec) -> RunStarted:
         lead = self._run.state
-        spec: AgentSpec = lead.spec.agents[child.agent]
         if not spec.model:
             spec = replace(spec, model=lead.spec.model)
         return RunStarted(

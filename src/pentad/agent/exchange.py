@@ -83,6 +83,7 @@ def after_answer(exchanges: Exchanges, event: ModelAnswered | Coordinated | Plan
             text=event.answer,
             calls=event.calls,
             coordinated=True,
+            detail=event.problem,
         )
     elif isinstance(event, PlannerDecided):
         made = Exchange(

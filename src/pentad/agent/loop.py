@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-from pentad.agent.coordination.base import Assigns, Concludes, Coordinator, LeadActs, Team
+from pentad.agent.coordination.base import Assigns, Concludes, Coordinator, GivesUp, LeadActs, Team
 from pentad.agent.coordination.delegate import as_call, delegate_action
 from pentad.agent.delegation import Delegation
 from pentad.agent.endings import partial
@@ -189,7 +189,8 @@ class Loop:
 
     @property
     def _team(self) -> Team:
-        return Team(state=self._run.state)
+        state = self._run.state
+        return Team(state=state, members=self._coordinator.members(state))
 
     async def _coordinated(self) -> bool:
         """A step that the coordinator decides without the lead; False when the lead has the step."""
@@ -203,22 +204,26 @@ class Loop:
                 case Assigns():
                     given = enumerate(move.assignments)
                     calls = tuple(as_call(number, state.step, each) for number, each in given)
-                    event = Coordinated(step=state.step, calls=calls, decisions=move.decisions)
+                    event = Coordinated(step=state.step, calls=calls)
                 case Concludes():
-                    event = Coordinated(step=state.step, answer=move.answer, decisions=move.decisions)
-            await self._run.append(event)
+                    event = Coordinated(step=state.step, answer=move.answer)
+                case GivesUp():
+                    event = Coordinated(step=state.step, answer=move.answer, problem=move.why)
+            now_s = self._run.around.clock()
+            decisions = tuple(replace(decision, at_s=now_s) for decision in move.decisions)
+            await self._run.append(replace(event, decisions=decisions))
         current = self._run.state.current
         assert current is not None, "a move opens an exchange"
         if not current.coordinated:
             return False
-        outcome: StepOutcome = "answered"
+        outcome: StepOutcome = "refused" if current.detail else "answered"
         if current.calls:
-            action = delegate_action(state.spec.agents)
+            action = delegate_action(self._team.members)
             await self._actor.act((current,), {action.name: action}, (action.name,))
             current = self._run.state.current
             assert current is not None, "acting leaves the step open"
             outcome = "called_tools" if worst(current) == "ok" else "failed"
-        await self._run.append(StepEnded(step=current.step, outcome=outcome))
+        await self._run.append(StepEnded(step=current.step, outcome=outcome, detail=current.detail))
         return True
 
     async def _follow(

@@ -80,4 +80,6 @@ class Coordinated:
     """One for each task, carried out at once; their results are journaled in this order."""
     answer: str = ""
     """Where there are no tasks."""
+    problem: str = ""
+    """Why the team does not stand by the answer; "" where it does, and in records of earlier versions."""
     decisions: tuple[Decision, ...] = ()

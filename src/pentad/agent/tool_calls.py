@@ -208,7 +208,12 @@ class ToolCalls:
             tool, context = item.tool, self._context(item)
             if tool.name in actions:
                 share = (1 - self._team.keep_fraction) / tasks
-                terms = Terms(policy=self._team.name, most=self._team.max_tasks, share=share)
+                terms = Terms(
+                    policy=self._team.name,
+                    members=self._team.members(self._run.state),
+                    most=self._team.max_tasks,
+                    share=share,
+                )
                 # Its time is the sub-run's own matter, which stops while a person is asked.
                 context = replace(
                     context,

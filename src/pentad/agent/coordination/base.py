@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,10 +13,34 @@ from pentad.agent.sub_run_state import SubRun
 from pentad.agent.tools.base import Tool
 from pentad.choice import build
 from pentad.errors import InvalidRequest
+from pentad.json_text import parse_json
 from pentad.types import Budget, Decision
 
 MEMBERS = "members"
 """A need: the agent must name sub-agents (`agents`)."""
+PEERS = "peers"
+"""A need beside `members`: at least two of them."""
+
+
+DELEGATE = "delegate"
+"""The name of the call that gives a task to a member, whoever makes it."""
+_IDENT = re.compile(r"([a-z_]+)\.(\d+)-\d+-\d+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What became of one task that was given out and has come back."""
+
+    member: str
+    task: str
+    text: str
+    """What the member answered; what went wrong where it did not."""
+    ok: bool = True
+    purpose: str = "task"
+    about: int = 0
+    """Both as in the assignment; a task that the lead gave has none."""
+    tokens: int = 0
+    """What the member's run used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,11 +49,8 @@ class Team:
 
     state: RunState
     """Of the run that leads; its agent is the lead."""
-
-    @property
-    def members(self) -> Mapping[str, AgentSpec]:
-        """The sub-agents by name, as the agent file has them."""
-        return self.state.spec.agents
+    members: Mapping[str, AgentSpec]
+    """Those who may be given tasks, by name, as the coordinator has them."""
 
     @property
     def log(self) -> tuple[SubRun, ...]:
@@ -36,9 +58,53 @@ class Team:
         return tuple(child for _, child in sorted(self.state.children.items()))
 
     @property
+    def rounds(self) -> tuple[tuple[Report, ...], ...]:
+        """What came back, step by step, in the order in which it was given out."""
+        tokens = {place: child.used.tokens for place, child in self.state.children.items()}
+        found = []
+        for exchange in self.state.closed:
+            reports = []
+            for place, wanted in enumerate(exchange.calls):
+                result = exchange.results.get(place)
+                if wanted.name != DELEGATE or result is None:
+                    continue
+                given, ident = _arguments(wanted.arguments), _IDENT.fullmatch(wanted.id)
+                report = Report(
+                    member=given.get("member", ""),
+                    task=given.get("task", ""),
+                    text=result.content,
+                    ok=result.status == "ok",
+                    purpose=ident[1] if ident else "task",
+                    about=int(ident[2]) if ident else 0,
+                    tokens=tokens.get((exchange.step, exchange.first + place), 0),
+                )
+                reports.append(report)
+            if reports:
+                found.append(tuple(reports))
+        return tuple(found)
+
+    @property
+    def reports(self) -> tuple[Report, ...]:
+        """All that came back, in order."""
+        return tuple(report for each in self.rounds for report in each)
+
+    @property
+    def last_step(self) -> bool:
+        """Whether the run has this step only: who gives out tasks now never sees what comes of them."""
+        return self.state.step >= self.state.spec.max_steps
+
+    @property
     def budget_left(self) -> Budget:
         """What the whole team may still use."""
         return self.state.budget_left
+
+
+def _arguments(text: str) -> Mapping[str, str]:
+    try:
+        given = parse_json(text)
+    except ValueError:
+        return {}
+    return {k: str(v) for k, v in given.items()} if isinstance(given, dict) else {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +113,15 @@ class Assignment:
 
     member: str
     task: str
+    purpose: str = "task"
+    """What the coordinator wants of it (`bid`, `check`), in small letters; comes back with the report."""
+    about: int = 0
+    """The number of the piece of work that it serves, as the coordinator counts; comes back too."""
+
+    @property
+    def ident(self) -> str:
+        """How the call begins that carries it out; a step and a place follow."""
+        return f"{self.purpose}.{self.about}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +149,18 @@ class Concludes:
     decisions: tuple[Decision, ...] = ()
 
 
-Move = LeadActs | Assigns | Concludes
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivesUp:
+    """The team has no answer that it stands by; the run ends as refused."""
+
+    why: str
+    """In one sentence, for people."""
+    answer: str = ""
+    """What there is, if anything."""
+    decisions: tuple[Decision, ...] = ()
+
+
+Move = LeadActs | Assigns | Concludes | GivesUp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +181,10 @@ class Coordinator(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the agent must have: `members` or nothing. Without that need, members are refused."""
+        """What the agent must have: `members`, of whom two where `peers` is a need too, or nothing.
+
+        Without that need, members are refused.
+        """
         ...
 
     @property
@@ -109,6 +198,13 @@ class Coordinator(Protocol):
     @property
     def max_tasks(self) -> int:
         """Tasks that a run may give out; more are refused, whoever asks for them."""
+        ...
+
+    def members(self, state: RunState) -> Mapping[str, AgentSpec]:
+        """Who may be given tasks, by name: the agent's own sub-agents, or what is made of them.
+
+        Equal states get equal members, so that a sub-run is begun or found again after a restart.
+        """
         ...
 
     def actions(self, team: Team) -> tuple[Tool, ...]:
@@ -136,6 +232,12 @@ def coordinator_for(spec: AgentSpec) -> Coordinator:
         raise InvalidRequest(
             f"coordinator {coordinator.name!r} needs members, agent {spec.name!r} has none",
             hint="name sub-agents in agents, or leave coordinator out",
+            param="agents",
+        )
+    if PEERS in coordinator.needs and len(spec.agents) < 2:
+        raise InvalidRequest(
+            f"coordinator {coordinator.name!r} needs two members, agent {spec.name!r} has {len(spec.agents)}",
+            hint="name another sub-agent in agents",
             param="agents",
         )
     if spec.agents and not wanted:

@@ -7,13 +7,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pentad.agent.coordination.base import Assignment
+from pentad.agent.coordination.base import DELEGATE, Assignment
 from pentad.agent.spec import AgentSpec
 from pentad.agent.tools.base import Example, Tool, ToolContext
 from pentad.errors import ToolFailed
 from pentad.types import ToolCall
-
-NAME = "delegate"
 
 
 def delegate_action(members: Mapping[str, AgentSpec]) -> Tool:
@@ -27,7 +25,7 @@ def delegate_action(members: Mapping[str, AgentSpec]) -> Tool:
     )
     names = [*members] or [""]
     return Tool(
-        name=NAME,
+        name=DELEGATE,
         description=f"Gives a task to a member of the team and returns its answer. Members: {listed}.",
         parameters={
             "type": "object",
@@ -50,7 +48,7 @@ def _example(member: str, task: str) -> Example:
 def as_call(number: int, step: int, given: Assignment) -> ToolCall:
     """The call that carries out a task which the coordinator itself gave out."""
     arguments = json.dumps({"member": given.member, "task": given.task})
-    return ToolCall(id=f"task-{step}-{number}", name=NAME, arguments=arguments)
+    return ToolCall(id=f"{given.ident}-{step}-{number}", name=DELEGATE, arguments=arguments)
 
 
 async def _call(arguments: Mapping[str, Any], context: ToolContext) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from pentad.agent.coordination.base import LeadActs, Move, Team, TeamCost
+from pentad.agent.spec import AgentSpec
+from pentad.agent.state import RunState
 from pentad.agent.tools.base import Tool
 
 
@@ -20,6 +23,10 @@ class Single:
     needs: ClassVar[frozenset[str]] = frozenset()
     keep_fraction: ClassVar[float] = 1.0
     max_tasks: ClassVar[int] = 0
+
+    def members(self, state: RunState) -> Mapping[str, AgentSpec]:
+        """The agent's own, of which there are none."""
+        return state.spec.agents
 
     def actions(self, team: Team) -> tuple[Tool, ...]:  # noqa: ARG002
         """None."""

@@ -96,8 +96,8 @@ def line_of(record: Record) -> str | None:
             text = f"wait    sub-run {e.run_id} asks a person"
         case SubRunEnded() as e:
             text = f"end     sub-run {e.run_id}: {e.status}, {e.tokens} tokens"
-        case Coordinated(answer=answer) as e if not answer:
-            text = f"step    the coordinator gives out {len(e.calls)} tasks"
+        case Coordinated(calls=calls) if calls:
+            text = f"step    the coordinator gives out {len(calls)} tasks"
         case SampleSelected() as e:
             text = f"sample  answer {e.index + 1} is taken"
         case StepEnded(outcome="failed" | "refused" | "replanned") as e if e.detail:

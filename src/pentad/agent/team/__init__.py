@@ -1,0 +1,1 @@
+"""What agents of a team exchange: typed messages, facts with provenance, replicated state."""
