@@ -20,6 +20,8 @@ OFFLINE_FOLDERS = ("unit", "property")
 """Tests in these folders may not open a connection, not even to loopback."""
 STORE_MODELS = ("smollm2-135m", "minilm")
 """Test models that `pentad pull` brings."""
+FOLDERS = ("minilm", "flan-t5-small", "marian-enpt", "whisper-base")
+"""Test models of several files."""
 
 
 def model_file(name: str) -> pathlib.Path:
@@ -29,7 +31,7 @@ def model_file(name: str) -> pathlib.Path:
     scripts/fetch_test_models.
     """
     root = pathlib.Path(os.environ.get("PENTAD_TEST_MODELS") or "~/.cache/pentad-test-models").expanduser()
-    path = root / (name if name == "minilm" else f"{name}.gguf")
+    path = root / (name if name in FOLDERS else f"{name}.gguf")
     if path.exists():
         return path
     if name not in STORE_MODELS:
@@ -61,6 +63,21 @@ def qwen_large_path() -> pathlib.Path:
 @pytest.fixture(scope="session")
 def minilm_path() -> pathlib.Path:
     return model_file("minilm")
+
+
+@pytest.fixture(scope="session")
+def flan_graphs() -> pathlib.Path:
+    return model_file("flan-t5-small")
+
+
+@pytest.fixture(scope="session")
+def marian_path() -> pathlib.Path:
+    return model_file("marian-enpt")
+
+
+@pytest.fixture(scope="session")
+def whisper_path() -> pathlib.Path:
+    return model_file("whisper-base")
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import gguf
 import numpy as np
+import safetensors.numpy
 import torch
 import transformers
 
@@ -85,6 +87,15 @@ MODELS: Mapping[str, Tiny] = {
 }
 
 
+GGUF_KINDS = ("t5", "flan-t5", "mt5")
+"""Those that llama.cpp's converter knows."""
+GGUF_SIZES: Mapping[str, Any] = {
+    "relative_attention_max_distance": 128,
+    "relative_attention_num_buckets": 32,
+}
+"""What its files say, or leave out since it never differs."""
+
+
 def build(kind: str, folder: pathlib.Path, **more: Any) -> Any:
     """A saved model of random weights, none of them trivial."""
     tiny = MODELS[kind]
@@ -92,12 +103,46 @@ def build(kind: str, folder: pathlib.Path, **more: Any) -> Any:
     sizes = {"vocab_size": V, "decoder_start_token_id": START, **tiny.sizes, **more}
     config = getattr(transformers, f"{tiny.config}Config")(**sizes)
     model = getattr(transformers, tiny.model)(config).eval()
+    if kind in ("flan-t5", "mt5"):  # as published; the reference's own random models share the embeddings
+        model.lm_head.weight = torch.nn.Parameter(torch.randn(V, config.d_model))
     with torch.no_grad():
         for name, value in model.state_dict().items():
             if value.dim() == 1 or name == "final_logits_bias":
                 value.add_(torch.randn_like(value) * 0.2)
     model.save_pretrained(folder)
     return model
+
+
+def write_gguf(model: Any, folder: pathlib.Path) -> pathlib.Path:
+    """The file that llama.cpp's converter would write of a T5: names by the `gguf` package, no tokenizer."""
+    config, path = model.config, folder / "model.gguf"
+    writer = gguf.GGUFWriter(path, "t5")
+    for key, size in (
+        ("context_length", 512),
+        ("block_count", config.num_layers),
+        ("decoder_block_count", config.num_decoder_layers),
+        ("embedding_length", config.d_model),
+        ("feed_forward_length", config.d_ff),
+        ("attention.head_count", config.num_heads),
+        ("attention.key_length", config.d_kv),
+        ("attention.value_length", config.d_kv),
+        ("attention.relative_buckets_count", config.relative_attention_num_buckets),
+        ("decoder_start_token_id", config.decoder_start_token_id),
+    ):
+        writer.add_uint32(f"t5.{key}", size)
+    for norm in ("epsilon", "rms_epsilon"):
+        writer.add_float32(f"t5.attention.layer_norm_{norm}", config.layer_norm_epsilon)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.T5, max(config.num_layers, config.num_decoder_layers))
+    for name, tensor in safetensors.numpy.load_file(folder / "model.safetensors").items():
+        if name not in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"):  # `shared`, again
+            found = names.get_name(name, try_suffixes=(".weight",))
+            assert found is not None, f"the reference knows no name for {name}"
+            writer.add_tensor(found, tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
 
 
 def reference(model: Any, source: Sequence[int], text: Sequence[int]) -> np.ndarray:

@@ -32,8 +32,9 @@ import encoder_models  # noqa: E402
 import expert_models  # noqa: E402
 import family_cases  # noqa: E402
 import recent_cases  # noqa: E402
-from encoder_decoders import MODELS, START, Part, build, draw, step  # noqa: E402
+from encoder_decoders import GGUF_KINDS, GGUF_SIZES, MODELS, START, Part, build, draw, step  # noqa: E402
 from encoder_decoders import reference as translated  # noqa: E402
+from encoder_decoders import write_gguf as write_pair_gguf  # noqa: E402
 from family_files import Gguf, V, tiny_model, write_folder, write_gguf  # noqa: E402
 from image_models import seeing  # noqa: E402
 from native_support import divergence  # noqa: E402
@@ -147,19 +148,21 @@ def _of_t5(kind: str, folder: pathlib.Path) -> Found:
 
 
 def _of_pair(kind: str, folder: pathlib.Path) -> Found:
-    model = build(kind, folder)
-    spec, weights = expert_models.open_folder(folder)
+    in_gguf = kind in GGUF_KINDS
+    model = build(kind, folder, **GGUF_SIZES if in_gguf else {})
+    files = expert_models.open_folder(folder)
     rng = np.random.default_rng(3)
     source, text = draw(rng, 37), [START, *draw(rng, 40)]
-    runner = TorchRunner.load(spec, weights, num_blocks=64, dtype="float32")
     batch = step([Part(source=source, new=text, cached=0, source_blocks=[9, 3, 4], blocks=[11, 0, 7])])
-    return {
-        "family": spec.family,
-        "folder": float(np.abs(runner.logits(batch) - translated(model, source, text)).max()),
-        "gguf": "no file of one was tried",
-        "native": NativeRunner.supports(spec, weights) or "",
-        "of": "logits",
-    }
+
+    def off(files: Files) -> float:
+        runner = TorchRunner.load(*files, num_blocks=64, dtype="float32")
+        return float(np.abs(runner.logits(batch) - translated(model, source, text)).max())
+
+    gguf: Files | str = "no file of one was tried"
+    if in_gguf:
+        gguf = expert_models.open_gguf(write_pair_gguf(model, folder))
+    return _found(off, files, gguf, NativeRunner.supports(*files) or "", "logits")
 
 
 def _of_images(kind: str, folder: pathlib.Path) -> Found:

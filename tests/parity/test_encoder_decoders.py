@@ -10,8 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from encoder_decoders import MODELS, START, Part, V, build, draw, reference, step
-from expert_models import open_folder
+from encoder_decoders import (
+    GGUF_KINDS,
+    GGUF_SIZES,
+    MODELS,
+    START,
+    Part,
+    V,
+    build,
+    draw,
+    reference,
+    step,
+    write_gguf,
+)
+from expert_models import open_folder, open_gguf
 from pentad.errors import ContextLengthExceeded, Incompatible, InvalidRequest
 from pentad.execution.checks import check_window
 from pentad.execution.native.choice import unsupported_geometry
@@ -115,6 +127,44 @@ def check_batch(model: Any, runner: TorchRunner) -> None:
     np.testing.assert_allclose(
         runner.logits(step(rest)), np.concatenate(expected), atol=TOLERANCE, rtol=TOLERANCE
     )
+
+
+@pytest.mark.row("m-t5", "mechanism")
+@pytest.mark.parametrize("kind", GGUF_KINDS)
+def test_a_gguf_file_of_the_whole_model_gives_the_references_logits(
+    kind: str, tmp_path: pathlib.Path
+) -> None:
+    model = build(kind, tmp_path, **GGUF_SIZES)
+    spec, weights = open_gguf(write_gguf(model, tmp_path))
+    assert (spec.encoder is not None, len(spec.blocks)) == (True, 2)
+    runner = TorchRunner.load(spec, weights, num_blocks=64, dtype="float32", threads=1)
+    rng = np.random.default_rng(3)
+    for size in (1, 37, 150):
+        source, text = draw(rng, size), [START, *draw(rng, 40)]
+        parts = [
+            Part(source=source, new=text[a:b], cached=a, source_blocks=range(10), blocks=range(10, 13))
+            for a, b in ((0, 1), (1, 30), (30, 41))
+        ]
+        found = np.concatenate([runner.logits(step([part])) for part in parts])
+        np.testing.assert_allclose(found, reference(model, source, text), atol=TOLERANCE, rtol=TOLERANCE)
+
+
+@pytest.mark.row("m-flan-moe", "mechanism", claims=(2,))
+def test_routed_logits_are_the_same_bits_every_time(
+    folders: dict[str, Loaded], tmp_path: pathlib.Path
+) -> None:
+    """In the same company; which company is held to a tolerance above."""
+    _, runner = opened("switch", folders, tmp_path)
+    rng = np.random.default_rng(5)
+    part = Part(
+        source=draw(rng, 50), new=[START, *draw(rng, 20)], cached=0, source_blocks=[5, 1, 2, 8], blocks=[9, 4]
+    )
+    first = runner.logits(step([part]))
+    assert all((runner.logits(step([part])) == first).all() for _ in range(5))
+    again = TorchRunner.load(
+        *open_folder(saved("switch", tmp_path)), num_blocks=64, dtype="float32", threads=1
+    )
+    assert (again.logits(step([part])) == first).all()
 
 
 @pytest.mark.parametrize("kind", MODELS)
