@@ -33,7 +33,8 @@ class Family:
     baseline: str
     """What is taken where nobody chooses; `none` where nothing is."""
     chosen_by: tuple[str, ...]
-    """Settings leaves (`engine.scheduler`), flags (`plan --strategy`) and agent keys (`agent: planner`)."""
+    """Settings leaves (`engine.scheduler`), what verbs take (`plan --strategy`, `eval SUITE`) and agent keys
+    (`agent: planner`)."""
     about: str
     """What a strategy of it decides, in one line."""
 
@@ -60,6 +61,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             baseline="local",
             chosen_by=("agent: environment",),
             about="where an agent's tools act: the real world, a record of it or a simulation",
+        ),
+        "suite": Family(
+            layer="agent",
+            interface="pentad.agent.evaluation.base:Suite",
+            baseline="none",
+            chosen_by=("eval SUITE",),
+            about="which cases an agent is evaluated on, and how their outcome is judged",
         ),
         "context": Family(
             layer="agent",
@@ -455,6 +463,14 @@ _TABLE: dict[str, dict[str, str]] = {
     "environment": {
         "local": "pentad.agent.environment.local:Local",
         "recorded": "pentad.agent.environment.recorded:Recorded",
+        "offered": "pentad.agent.environment.offered:Offered",
+        "household": "pentad.agent.environment.household:Household",
+    },
+    "suite": {
+        "bfcl-simple": "pentad.agent.evaluation.suites.bfcl_simple:BfclSimple",
+        "bfcl-multiple": "pentad.agent.evaluation.suites.bfcl_multiple:BfclMultiple",
+        "gsm8k": "pentad.agent.evaluation.suites.gsm8k:Gsm8k",
+        "household": "pentad.agent.evaluation.suites.household:HouseholdSuite",
     },
     "context": {
         "compact": "pentad.agent.context_builders.compact:Compact",

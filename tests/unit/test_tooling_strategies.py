@@ -68,9 +68,11 @@ def test_every_family_can_be_chosen_where_it_says(family: str) -> None:
     for surface in registry.FAMILIES[family].chosen_by:
         if surface.startswith("agent: "):
             assert strategy_fields()[surface.removeprefix("agent: ")] == family
-        elif " --" in surface:
-            verb, flag = surface.split(" ")
-            assert flag in {opt for parameter in verbs[verb].params for opt in parameter.opts}
+        elif " " in surface:
+            verb, word = surface.split(" ")
+            taken = {opt for parameter in verbs[verb].params for opt in parameter.opts}
+            taken |= {str(p.metavar).strip("[]") for p in verbs[verb].params if p.metavar}
+            assert word in taken
         else:
             assert surface in paths
 

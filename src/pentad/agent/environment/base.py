@@ -41,7 +41,7 @@ class World(Protocol):
     """One environment under way, for one run."""
 
     def tools(self, own: Mapping[str, Tool]) -> Mapping[str, Tool]:
-        """The agent's tools as they act here: the same names, descriptions and parameters."""
+        """The agent's tools as they act here, described as they are, and the world's own."""
         ...
 
     def observe(self) -> str:

@@ -170,16 +170,24 @@ def call_shaped(text: str, names: Collection[str] = ()) -> bool:
 
 
 def repeats(state: RunState) -> bool:
-    """Whether the last step only asked again for what it had been told: small models do, for ever."""
+    """Whether the last step only asked again for what it had been told: small models do, for ever.
+
+    The same call with another result has told something: the world has moved on.
+    """
     if not state.closed or not state.closed[-1].calls:
         return False
-    before = {
-        (e.calls[i].name, canonical(e.calls[i].arguments))
-        for e in state.closed[:-1]
-        for i, result in e.results.items()
-        if result.status == "ok"
-    }
-    return all((c.name, canonical(c.arguments)) in before for c in state.closed[-1].calls)
+    before = {told for e in state.closed[:-1] for told in _told(e) if told is not None}
+    return all(told in before for told in _told(state.closed[-1]))
+
+
+def _told(exchange: Exchange) -> list[tuple[str, str, str] | None]:
+    """Each call of an answer with what it told; None where it told nothing."""
+    found = []
+    for place, call in enumerate(exchange.calls):
+        result = exchange.results.get(place)
+        ok = result is not None and result.status == "ok"
+        found.append((call.name, canonical(call.arguments), result.content) if ok and result else None)
+    return found
 
 
 def canonical(arguments: str) -> str:

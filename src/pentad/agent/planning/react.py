@@ -77,6 +77,8 @@ class React:
     """Of one plan, at most."""
     call_tokens: int = 128
     """Of one tool call, at most."""
+    answer_last: bool = True
+    """Whether the last step must answer (mode `free`); else it may call tools, and the run ends with them."""
     samples: int = 1
     """Final answers drawn; the one that most agree with is taken. They differ only above temperature 0."""
 
@@ -120,7 +122,7 @@ class React:
         if self.mode == "guided":
             goal = None if last_step else self._next_goal(view)
             return self._draft_answer(view) if goal is None else self._draft_call(view, *goal)
-        settled = last_step or self._settled(state)
+        settled = (last_step and self.answer_last) or self._settled(state)
         return self._draft_answer(view) if settled and state.closed else self._draft_turn(view, settled)
 
     def select(self, view: View, candidates: Sequence[Exchange]) -> Selection:  # noqa: ARG002

@@ -1,13 +1,16 @@
-"""Bars of several engines' rates, where matplotlib is installed (extra `bench`)."""
+"""Bars of several engines' rates and of agents' successes, where matplotlib is installed (extra `bench`)."""
 
 from __future__ import annotations
 
 import importlib.util
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pentad.errors import Incompatible
+
+if TYPE_CHECKING:
+    from pentad.agent.evaluation.summary import Summary
 
 
 def require_plotting() -> None:
@@ -41,4 +44,25 @@ def plot_rates(results: Sequence[dict[str, Any]], file: pathlib.Path) -> None:
         panel.set_xlabel("tokens/s", fontsize=8)
         panel.margins(x=0.2)
     figure.axes[0].invert_yaxis()
+    figure.savefig(file)
+
+
+def plot_successes(lines: Sequence[Summary], file: pathlib.Path) -> None:
+    """Writes one bar per contender with the interval of its success rate; the suffix chooses the format."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 0.5 * len(lines) + 1.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    panel = figure.subplots()
+    names = [f"{line.model}\n{line.planner}, {line.coordinator}" for line in lines]
+    rates = [100 * line.success_rate for line in lines]
+    below = [100 * (line.success_rate - line.success_interval[0]) for line in lines]
+    above = [100 * (line.success_interval[1] - line.success_rate) for line in lines]
+    panel.barh(range(len(lines)), rates, xerr=[below, above], color="#2166ac", ecolor="#404040", capsize=3)
+    panel.set_yticks(range(len(lines)), names, fontsize=8)
+    panel.set_xlim(0, 100)
+    panel.set_xlabel("cases solved, %, with the 95% interval", fontsize=8)
+    panel.set_title(lines[0].suite, fontsize=9)
+    panel.invert_yaxis()
     figure.savefig(file)
