@@ -190,8 +190,7 @@ def test_foreign_names_and_origins_get_nothing() -> None:
 def test_an_agent_file_is_served_over_stdio(tmp_path: pathlib.Path, smollm2_path: pathlib.Path) -> None:
     file = tmp_path / "helper.yaml"
     file.write_text(
-        "name: helper\ndescription: Says a few words.\nplanner: {name: react, max_plan: 0}\n"
-        "max_tokens: 16\n"
+        "name: helper\ndescription: Says a few words.\nplanner: {name: react, max_plan: 0}\nmax_tokens: 16\n"
     )
     home = home_with(tmp_path / "home", {"smollm2-135m": smollm2_path})
     program = str(pathlib.Path(sys.executable).with_name("pentad"))
