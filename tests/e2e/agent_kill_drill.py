@@ -5,6 +5,8 @@ children are forked, so that imports are paid once.
 
     python agent_kill_drill.py FOLDER                  one JSON line per case
     python agent_kill_drill.py FOLDER CASES SEED       killed at random instants instead
+
+With DRILL_POSTGRES, a connection string, the journal of every case is a schema of that database.
 """
 
 from __future__ import annotations
@@ -20,13 +22,17 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Coroutine, Sequence
-from typing import Any, Protocol
+import traceback
+import zlib
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Protocol, TypeVar
 
 import jsonschema  # noqa: F401  (imported before the forks, as pentad imports it on use)
 
 from pentad.agent.events import Record
 from pentad.agent.journal import Journal
+from pentad.agent.journal_store.base import JournalUnavailable
+from pentad.agent.journal_store.postgres import PostgresStore
 from pentad.agent.planning import react  # noqa: F401
 from pentad.agent.runtime import AgentRuntime
 from pentad.agent.spec import AgentSpec
@@ -40,6 +46,7 @@ from pentad.testing.backends import Item, ScriptedBackend
 from pentad.types import Request, ToolCall
 
 STEPS = 6
+T = TypeVar("T")
 
 
 class Work(Protocol):
@@ -57,6 +64,28 @@ SPEC = AgentSpec(
     planner=Choice(name="react", options={"max_plan": 0}),
     max_steps=STEPS + 2,
 )
+
+
+def journal_of(folder: pathlib.Path, on_commit: Callable[[str], None] | None = None) -> Journal:
+    """The case's journal: a file in its folder, or a schema of the database."""
+    url = os.environ.get("DRILL_POSTGRES")
+    if url is None:
+        return Journal(folder / "journal.db", on_commit=on_commit)
+    schema = f"case_{zlib.crc32(str(folder).encode()):08x}"
+    return Journal(in_schema(url, schema, folder / "journal.db"), on_commit=on_commit)
+
+
+def in_schema(url: str, schema: str, key_at: pathlib.Path) -> PostgresStore:
+    """The database of a journal that is one of many in a server; made if it is not there."""
+    import psycopg
+
+    while True:
+        try:
+            with psycopg.connect(url, autocommit=True) as db:
+                db.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}".encode())
+            return PostgresStore(f"{url}?options=-csearch_path%3D{schema}", key_at)
+        except psycopg.OperationalError:  # the server is being started anew
+            time.sleep(0.05)
 
 
 def ledger(folder: pathlib.Path) -> sqlite3.Connection:
@@ -113,13 +142,13 @@ async def work(folder: pathlib.Path, kill_at: int, when: str, *, fresh: bool) ->
             os.kill(os.getpid(), signal.SIGKILL)
 
     models = ModelService({"m": ScriptedBackend([model], repeat=True)}, router=Fixed())
-    journal = Journal(folder / "journal.db", on_commit=on_commit)
+    journal = patiently(lambda: journal_of(folder, on_commit))
     runtime = AgentRuntime(models, journal, toolbox=Toolbox(tools(folder)))
     if fresh:
-        await runtime.start(SPEC, "do it")
+        await insisting(lambda: runtime.start(SPEC, "do it"))
     else:
-        await runtime.resume_all()
-    for row in runtime.list():
+        await insisting(runtime.resume_all)
+    for row in patiently(runtime.list):
         await attend(runtime, row.id)
     await runtime.close()
     return commits
@@ -127,11 +156,18 @@ async def work(folder: pathlib.Path, kill_at: int, when: str, *, fresh: bool) ->
 
 async def attend(runtime: AgentRuntime, run_id: str) -> None:
     """Follows the run to its end and approves whatever it asks."""
-    async for record in runtime.events(run_id):
-        if isinstance(record.event, ApprovalAsked):
-            asked = record.event.approval_id
-            if asked in runtime.show(run_id).pending:
-                await runtime.answer(run_id, asked, approved=True)
+    seen = 0
+
+    async def follow() -> None:
+        nonlocal seen
+        async for record in runtime.events(run_id, seen):
+            if isinstance(record.event, ApprovalAsked):
+                asked = record.event.approval_id
+                if asked in runtime.show(run_id).pending:
+                    await runtime.answer(run_id, asked, approved=True)
+            seen = record.sequence
+
+    await insisting(follow)
 
 
 def unapproved(records: Sequence[Record]) -> int:
@@ -171,6 +207,8 @@ def child(
             commits = asyncio.run((task or work)(folder, kill_at, when, fresh=fresh))
             os.write(write, str(commits).encode())
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     os.close(write)
@@ -221,27 +259,45 @@ def random_case(folder: pathlib.Path, dice: random.Random, whole_s: float) -> di
 
 def outcome(folder: pathlib.Path) -> dict[str, object]:
     """What the journal and the outside ledger say in the end."""
-    journal = Journal(folder / "journal.db")
-    rows = journal.runs()
-    problems = journal.check_integrity()
-    early = sum(unapproved(journal.read(row.id)) for row in rows)
+    journal = patiently(lambda: journal_of(folder))
+    rows = patiently(journal.runs)
+    problems = patiently(journal.check_integrity)
+    told = [patiently(lambda row=row: journal.read(row.id)) for row in rows]  # type: ignore[misc]
     journal.close()
+    unknown = [r for records in told for r in records if getattr(r.event, "status", "") == "unknown"]
     db = ledger(folder)
     return {
         "runs": len(rows),
         "statuses": [row.status for row in rows],
         "problems": problems,
-        "unapproved": early,
+        "unapproved": sum(map(unapproved, told)),
         "keyed": sorted(a for (a,) in db.execute("SELECT amount FROM keyed")),
         "unkeyed": sorted(a for (a,) in db.execute("SELECT amount FROM unkeyed")),
-        "told_unknown": _unknown(folder),
+        "told_unknown": len(unknown),
     }
 
 
-def _unknown(folder: pathlib.Path) -> int:
-    db = sqlite3.connect(folder / "journal.db")
-    sql = "SELECT COUNT(*) FROM events WHERE kind = 'tool_returned' AND payload LIKE '%\"unknown\"%'"
-    return int(db.execute(sql).fetchone()[0])
+async def insisting(ask: Callable[[], Awaitable[object]]) -> None:
+    """Waits for `ask` once the journal's server answers."""
+    while True:
+        try:
+            await ask()
+            return
+        except JournalUnavailable as error:
+            if not error.passing:
+                raise
+            await asyncio.sleep(0.05)
+
+
+def patiently(ask: Callable[[], T]) -> T:
+    """What `ask` gives, once the journal's server answers."""
+    while True:
+        try:
+            return ask()
+        except JournalUnavailable as error:
+            if not error.passing:
+                raise
+            time.sleep(0.05)
 
 
 def main(root: pathlib.Path) -> None:

@@ -48,7 +48,7 @@ def test_a_removed_run_leaves_no_byte_while_a_server_has_the_journal_open(tmp_pa
             run_id = state.run_id.encode()
             assert holding(tmp_path, CANARY.encode()) != []
             assert all(holding(tmp_path, one) for one in packed)
-            remove_runs(h.journal.path, [state.run_id])
+            remove_runs(h.journal.store, [state.run_id])
             assert holding(tmp_path, CANARY.encode(), run_id, *packed) == []
             with pytest.raises(NotFound):
                 h.runtime.show(state.run_id)
@@ -64,10 +64,10 @@ def test_runs_are_removed_all_or_none_and_never_under_who_works_on_them(tmp_path
             first = (await h.work(spec())).run_id
             second = await h.runtime.start(spec(), "again")
             with pytest.raises(Conflict, match=rf"pentad runs cancel {second}"):
-                remove_runs(h.journal.path, [first, second])
+                remove_runs(h.journal.store, [first, second])
             await h.runtime.wait(second)
             with pytest.raises(NotFound, match="no run 'nope'"):
-                remove_runs(h.journal.path, [first, "nope"])
+                remove_runs(h.journal.store, [first, "nope"])
             assert {row.id for row in h.runtime.list()} == {first, second}
 
     run(scenario())

@@ -8,6 +8,8 @@ import pathlib
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ from agent_support import run, spec
 from pentad.agent.codec import encode
 from pentad.agent.events import RunEnded, RunStarted, StepEnded
 from pentad.agent.journal import Journal
-from pentad.agent.journal_view import JournalUnavailable
+from pentad.agent.journal_store.base import Db, JournalUnavailable
 from pentad.agent.model_events import ModelAnswered
 from pentad.agent.rows import JournalDamaged, to_row
 from pentad.agent.seal import Seal
@@ -233,19 +235,22 @@ def test_closing_gives_claims_back(tmp_path: pathlib.Path) -> None:
 
 
 def test_an_effect_is_forced_to_the_disk_and_a_note_is_not(tmp_path: pathlib.Path) -> None:
-    seen: list[tuple[str, int]] = []
+    seen: list[int] = []
     journal = Journal(tmp_path / "j.db")
     real = journal._transact
 
-    def spy(db: sqlite3.Connection, change: object) -> None:
-        seen.append(("", db.execute("PRAGMA synchronous").fetchone()[0]))
-        real(db, change)  # type: ignore[arg-type]
+    def spy(db: Db, change: Callable[[Db], object], **how: Any) -> None:
+        def change_and_look(db: Db) -> None:
+            change(db)
+            seen.append(db.execute("PRAGMA synchronous").fetchone()[0])
+
+        real(db, change_and_look, **how)
 
     journal._transact = spy  # type: ignore[method-assign]
     run(journal.append("r", STARTED))
     run(journal.append("r", returned("x")))
     run(journal.append("r", StepEnded(step=1, outcome="called_tools")))
-    assert [level for _, level in seen] == [1, 2, 1]
+    assert seen == [1, 2, 1]
     journal.close()
 
 

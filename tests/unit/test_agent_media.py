@@ -14,6 +14,7 @@ from agent_support import call, harness, run, spec
 from gateway_app import BASE
 from pentad.agent.erasure import remove_runs
 from pentad.agent.journal import Journal
+from pentad.agent.journal_store.sqlite_file import SqliteFile
 from pentad.agent.prompt_store import DAY_S, PromptRetention
 from pentad.agent.tools.functions import tool
 from pentad.application.gateway import GatewaySettings, create_app
@@ -123,7 +124,7 @@ def test_data_that_are_too_old_damaged_or_of_a_removed_run_are_gone(tmp_path: pa
     first, second = run(scenario())
     path = tmp_path / "journal.db"
     assert (counted(tmp_path, "part_data"), counted(tmp_path, "part_uses")) == (1, 2)
-    remove_runs(path, [first])
+    remove_runs(SqliteFile(path), [first])
     assert (counted(tmp_path, "part_data"), counted(tmp_path, "part_uses")) == (1, 1)
     journal = Journal(path, wall=lambda: 1e9 + 1)
     assert journal.part(second, IMAGE.sha256) == PNG

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from agent_support import Harness, call, harness, run, spec
-from pentad.agent.journal_view import JournalUnavailable
+from pentad.agent.journal_store.base import JournalUnavailable
 from pentad.agent.tools.base import Tool
 from pentad.agent.tools.functions import tool
 from pentad.errors import Unavailable

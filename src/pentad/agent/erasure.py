@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import pathlib
-import sqlite3
 from collections.abc import Sequence
 
-from pentad.agent import ownership, part_store, prompt_store
-from pentad.agent.journal_view import JournalUnavailable, JournalView
+from pentad.agent import part_store, prompt_store
+from pentad.agent.journal_store.base import Db, JournalStore
+from pentad.agent.journal_view import JournalView
 from pentad.agent.rows import JournalDamaged, no_run
-from pentad.agent.sqlite import compact, connect, transaction, translated
 from pentad.agent.state import fold
 from pentad.errors import Conflict, NotFound
 
 
-def remove_runs(journal: pathlib.Path, run_ids: Sequence[str]) -> None:
+def remove_runs(store: JournalStore, run_ids: Sequence[str]) -> None:
     """Removes runs with their events and the prompts that no other run asked: all of them or none.
 
-    The file is written anew without them, so this takes time and room as the journal does. Runs that
+    The tables are written anew without them, so this takes time and room as the journal does. Runs that
     were forked of them stay, and so do backups and what other runs recalled of them.
 
     Raises:
@@ -26,12 +24,11 @@ def remove_runs(journal: pathlib.Path, run_ids: Sequence[str]) -> None:
         Conflict: a living process works on one of them.
         Unavailable: they are removed, but a reader keeps the log that still has their text.
     """
-    with translated(journal, JournalUnavailable), contextlib.closing(connect(journal)) as db:
-        db.execute("PRAGMA secure_delete = ON")
-        with transaction(db):
+    with store.translated(), contextlib.closing(store.writer()) as db:
+        with store.transaction(db, exclusive=True):
             for run_id in run_ids:
-                _remove(db, run_id)
-        compact(db, journal)
+                _remove(store, db, run_id)
+        store.compact(db)
 
 
 def with_sub_runs(journal: JournalView, run_ids: Sequence[str]) -> list[str]:
@@ -62,11 +59,11 @@ def with_sub_runs(journal: JournalView, run_ids: Sequence[str]) -> list[str]:
     return list(found)
 
 
-def _remove(db: sqlite3.Connection, run_id: str) -> None:
+def _remove(store: JournalStore, db: Db, run_id: str) -> None:
     row = db.execute("SELECT owner FROM runs WHERE id = ?", (run_id,)).fetchone()
     if row is None:
         raise no_run(run_id)
-    if row[0] is not None and ownership.alive(row[0]):
+    if row[0] is not None and store.alive(db, row[0]):
         raise Conflict(
             f"run {run_id!r} is being worked on by process {row[0].split(':')[0]}",
             hint=f"end it first: pentad runs cancel {run_id}",

@@ -1,7 +1,7 @@
-"""Journal: the append-only record of every run, in one SQLite file. Survives kill -9.
+"""Journal: the append-only record of every run, in one database. Survives kill -9.
 
 One thread writes; each append is one transaction and returns only once it is committed. Commits
-that acknowledge a tool's effect are also forced to the disk (`synchronous=FULL`). Every row
+that acknowledge a tool's effect are also forced to the disk. Every row
 carries a keyed digest chained over the run's rows, and each run's line names its last row, so damage,
 edits and rows that are gone are noticed when it is read (`seal.py`, `journal_view.py`).
 """
@@ -10,24 +10,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import pathlib
 import queue
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from pentad.agent import journal_format, ownership, part_store, prompt_store, usage_lock
+from pentad.agent import journal_format, part_store, prompt_store
 from pentad.agent.events import Event, Record, RunEnded, RunStarted, is_durable
-from pentad.agent.journal_view import JournalUnavailable, JournalView, last_row
+from pentad.agent.journal_store.base import Db, JournalStore, JournalUnavailable
+from pentad.agent.journal_store.sqlite_file import SqliteFile
+from pentad.agent.journal_view import JournalView, last_row
 from pentad.agent.prompt_store import PromptRetention
 from pentad.agent.rows import EVENT_COLUMNS, no_run, project, to_row
-from pentad.agent.sqlite import connect, transaction, translated
 from pentad.content import Media
-from pentad.errors import Conflict
+from pentad.errors import Conflict, NotFound
 from pentad.types import Clock, Span
 
 _PROBE_S = 2.0
@@ -48,7 +47,7 @@ class Journal(JournalView):
     """The runs and their events.
 
     Args:
-        path: the SQLite file; its folder is made if it is not there.
+        where: the database, or the path of a SQLite file.
         clock: monotonic instants for the rows; wall: seconds since 1970.
         retention: which prompts of model calls are kept, and for how long.
         on_commit: called with "before" and "after" around every commit, in the writer's thread;
@@ -57,35 +56,33 @@ class Journal(JournalView):
 
     def __init__(
         self,
-        path: pathlib.Path | str,
+        where: JournalStore | pathlib.Path | str,
         *,
         clock: Clock = time.monotonic,
         wall: Clock = time.time,
         retention: PromptRetention | None = None,
         on_commit: Callable[[str], None] | None = None,
     ) -> None:
-        path = pathlib.Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        store = SqliteFile(pathlib.Path(where)) if isinstance(where, str | pathlib.Path) else where
         retention = retention or PromptRetention()
         with contextlib.ExitStack() as undo:
-            self._in_use = usage_lock.share(path)
-            undo.callback(os.close, self._in_use)
-            reader = connect(path)
+            reader, seal = store.open()
+            undo.callback(store.close)
             undo.callback(reader.close)
-            with translated(path, JournalUnavailable):
-                seal = journal_format.prepare(reader, path)
-                with transaction(reader):
-                    prompt_store.prepare(reader, wall(), retention)
-                    part_store.prepare(reader, wall(), retention)
+            with store.translated(), store.transaction(reader, exclusive=True):
+                store.lay_out(reader, (*prompt_store.SCHEMA, *part_store.SCHEMA))
+                prompt_store.expire(reader, wall(), retention)
+                part_store.expire(reader, wall(), retention)
+            self._opened = store.writer()
             undo.pop_all()
-        super().__init__(path, reader, seal, retention=retention, wall=wall)
+        super().__init__(store, reader, seal, retention=retention, wall=wall)
         self.clock, self._on_commit = clock, on_commit
-        self.owner = ownership.mine()
+        self.owner = store.owner
         self._tails: dict[str, tuple[int, bytes]] = {}
+        self._ours: set[str] = set()
+        self._doubts: dict[str, tuple[Event, Record, bytes]] = {}
         self._watchers: dict[str, set[Callable[[Record], None]]] = {}
-        self._work: queue.SimpleQueue[_Append | Callable[[sqlite3.Connection], object] | None] = (
-            queue.SimpleQueue()
-        )
+        self._work: queue.SimpleQueue[_Append | Callable[[Db], object] | None] = queue.SimpleQueue()
         self._closed = False
         self._failed: JournalUnavailable | None = None
         self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
@@ -121,7 +118,7 @@ class Journal(JournalView):
         """What `append` waits for, for callers that must know what came of it even when cancelled."""
         item = _Append(run_id, event, self.clock(), tuple(spans), prompt, parts, Future())
         if self._closed:
-            raise JournalUnavailable(f"journal {self.path.name!r} is closed")
+            raise JournalUnavailable(f"journal {self.store.name!r} is closed")
         self._work.put(item)
         return asyncio.wrap_future(item.done)
 
@@ -131,7 +128,7 @@ class Journal(JournalView):
         Raises JournalUnavailable as `append` does.
         """
 
-        def insert(db: sqlite3.Connection) -> None:
+        def insert(db: Db) -> None:
             tail = b""
             for record in records:
                 tail = self._insert(db, record, tail)
@@ -146,11 +143,11 @@ class Journal(JournalView):
         Raises Conflict when another living process has it, NotFound when there is no such run.
         """
 
-        def take(db: sqlite3.Connection) -> None:
+        def take(db: Db) -> None:
             row = db.execute("SELECT owner FROM runs WHERE id = ?", (run_id,)).fetchone()
             if row is None:
                 raise no_run(run_id)
-            if row[0] is not None and row[0] != self.owner and ownership.alive(row[0]):
+            if row[0] is not None and row[0] != self.owner and self.store.alive(db, row[0]):
                 raise Conflict(
                     f"run {run_id!r} is being worked on by process {row[0].split(':')[0]}",
                     hint="stop that process first, or let it finish",
@@ -158,6 +155,7 @@ class Journal(JournalView):
             db.execute("UPDATE runs SET owner = ? WHERE id = ?", (self.owner, run_id))
 
         await self._execute(take)
+        self._ours.add(run_id)
 
     async def trouble(self) -> str | None:
         """Why nothing can be written now; None when it can. After a failure it is tried again."""
@@ -165,33 +163,31 @@ class Journal(JournalView):
             return None
         try:
             async with asyncio.timeout(_PROBE_S):
-                await self._execute(journal_format.touch)
+                await self._execute(self.store.touch)
         except TimeoutError:
-            return f"{self.path.name!r} answers no write within {_PROBE_S:g} s"
+            return f"{self.store.name!r} answers no write within {_PROBE_S:g} s"
         except JournalUnavailable as error:
             return str(error)
         return None
 
-    async def _execute(self, change: Callable[[sqlite3.Connection], object]) -> None:
+    async def _execute(self, change: Callable[[Db], object]) -> None:
         done: Future[None] = Future()
 
-        def run(db: sqlite3.Connection) -> None:
+        def run(db: Db) -> None:
             try:
-                self._transact(db, change)
+                self._transact(db, change, exclusive=True)
             except BaseException as error:
                 done.set_exception(error)
             else:
                 done.set_result(None)
 
         if self._closed:
-            raise JournalUnavailable(f"journal {self.path.name!r} is closed")
+            raise JournalUnavailable(f"journal {self.store.name!r} is closed")
         self._work.put(run)
         await asyncio.shield(asyncio.wrap_future(done))
 
     def _write(self) -> None:
-        db = connect(self.path)
-        db.execute("PRAGMA foreign_keys = ON")
-        db.execute("PRAGMA secure_delete = ON")
+        db = self._opened
         while (item := self._work.get()) is not None:
             if not isinstance(item, _Append):
                 item(db)
@@ -208,11 +204,11 @@ class Journal(JournalView):
                 item.done.set_result(record)
         db.close()
 
-    def _commit(self, db: sqlite3.Connection, item: _Append) -> Record:
+    def _commit(self, db: Db, item: _Append) -> Record:
         first = isinstance(item.event, RunStarted)
-        sequence, tail = (
-            (0, b"") if first else self._tails.get(item.run_id) or last_row(db, self._seal, item.run_id)
-        )
+        if (written := self._written(db, item)) is not None:
+            return written
+        sequence, tail = (0, b"") if first else self._tails.get(item.run_id) or self._last(db, item.run_id)
         record = Record(
             run_id=item.run_id,
             sequence=sequence + 1,
@@ -221,24 +217,68 @@ class Journal(JournalView):
             event=item.event,
             spans=item.spans,
         )
-        db.execute(f"PRAGMA synchronous = {'FULL' if is_durable(item.event) else 'NORMAL'}")
         digest = tail
 
-        def insert(db: sqlite3.Connection) -> None:
+        def insert(db: Db) -> None:
             nonlocal digest
+            if not first:
+                self._check_ours(db, item.run_id)
             digest = self._insert(db, record, tail)
             if item.prompt is not None:
                 prompt_store.keep(db, item.run_id, item.prompt, record.at_s, self.retention)
             if item.parts:
                 part_store.keep(db, item.run_id, item.parts, record.at_s, self.retention)
 
-        self._transact(db, insert)
-        self._tails[item.run_id] = (record.sequence, digest)
-        if isinstance(item.event, RunEnded):
-            del self._tails[item.run_id]
+        try:
+            self._transact(db, insert, durable=is_durable(item.event))
+        except JournalUnavailable as error:
+            if error.passing:
+                self._doubts[item.run_id] = item.event, record, digest
+            raise
+        self._committed(record, digest)
         return record
 
-    def _insert(self, db: sqlite3.Connection, record: Record, tail: bytes) -> bytes:
+    def _committed(self, record: Record, digest: bytes) -> None:
+        if isinstance(record.event, RunEnded):
+            self._tails.pop(record.run_id, None)
+            self._ours.discard(record.run_id)
+            return
+        self._tails[record.run_id] = (record.sequence, digest)
+        if isinstance(record.event, RunStarted):
+            self._ours.add(record.run_id)
+
+    def _written(self, db: Db, item: _Append) -> Record | None:
+        """The record of an event whose commit failed and had happened all the same, as a server's may."""
+        event, record, digest = self._doubts.pop(item.run_id, (None, None, b""))
+        if record is None or event != item.event:
+            return None
+        try:
+            if self._last(db, item.run_id) != (record.sequence, digest):
+                return None
+        except NotFound:
+            return None
+        except JournalUnavailable:
+            self._doubts[item.run_id] = event, record, digest
+            raise
+        self._committed(record, digest)
+        return record
+
+    def _last(self, db: Db, run_id: str) -> tuple[int, bytes]:
+        with self.store.translated(), self.store.snapshot(db):
+            return last_row(db, self._seal, run_id)
+
+    def _check_ours(self, db: Db, run_id: str) -> None:
+        """Raises Conflict when a run that this process works on was taken over: it was believed dead."""
+        if run_id not in self._ours:
+            return
+        row = db.execute("SELECT owner FROM runs WHERE id = ?", (run_id,)).fetchone()
+        if row is not None and row[0] is not None and row[0] != self.owner:
+            raise Conflict(
+                f"run {run_id!r} was taken over by process {row[0].split(':')[0]}",
+                hint="it goes on there",
+            )
+
+    def _insert(self, db: Db, record: Record, tail: bytes) -> bytes:
         """Writes one record behind the digest `tail`; its own digest."""
         row = to_row(record, tail, self._seal)
         project(db, record, self.owner)
@@ -249,21 +289,26 @@ class Journal(JournalView):
         journal_format.name_last(db, self._seal, record.run_id, record.sequence, row[-1])
         return row[-1]
 
-    def _transact(self, db: sqlite3.Connection, change: Callable[[sqlite3.Connection], object]) -> None:
+    def _transact(
+        self,
+        db: Db,
+        change: Callable[[Db], object],
+        *,
+        durable: bool | None = None,
+        exclusive: bool = False,
+    ) -> None:
         try:
-            with translated(self.path, JournalUnavailable):
+            with self.store.translated():
                 if self._failed:
-                    # After a failed fsync the kernel may call lost pages clean; what was acknowledged
-                    # is in the log as we read it, so it is written and forced to the disk anew.
-                    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                with transaction(db):
+                    self.store.recover(db)
+                with self.store.transaction(db, durable=durable, exclusive=exclusive):
                     change(db)
                     if self._on_commit:
                         self._on_commit("before")
                 if self._on_commit:
                     self._on_commit("after")
         except JournalUnavailable as error:
-            if isinstance(error.__cause__, sqlite3.OperationalError):
+            if error.passing:
                 self._failed = error
             raise
         self._failed = None
@@ -293,8 +338,15 @@ class Journal(JournalView):
         if self._closed:
             return
         self._closed = True
-        self._work.put(lambda db: db.execute("UPDATE runs SET owner = NULL WHERE owner = ?", (self.owner,)))
+        self._work.put(self._release)
         self._work.put(None)
         self._writer.join()
         self._reader.close()
-        os.close(self._in_use)
+        self.store.close()
+
+    def _release(self, db: Db) -> None:
+        # A journal that cannot be written keeps the claims; with this process they are void.
+        with contextlib.suppress(JournalUnavailable):
+            self._transact(
+                db, lambda db: db.execute("UPDATE runs SET owner = NULL WHERE owner = ?", (self.owner,))
+            )

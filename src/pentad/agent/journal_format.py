@@ -8,6 +8,7 @@ import pathlib
 import sqlite3
 
 from pentad.agent import ownership, sqlite
+from pentad.agent.journal_store.base import Db
 from pentad.agent.rows import EVENT_COLUMNS, row_head
 from pentad.agent.seal import Seal, load
 from pentad.errors import Conflict
@@ -21,7 +22,7 @@ _FINAL = (
     "WHEN EXISTS (SELECT 1 FROM runs WHERE id = OLD.run_id) BEGIN SELECT RAISE(ABORT, 'append-only'); END",
     "CREATE TRIGGER events_are_final BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'append-only'); END",
 )
-SCHEMA = (
+TABLES = (
     """CREATE TABLE runs (
       id TEXT PRIMARY KEY, tenant TEXT NOT NULL, agent TEXT NOT NULL, goal TEXT NOT NULL,
       started_s REAL NOT NULL, ended_s REAL, status TEXT NOT NULL, owner TEXT,
@@ -33,8 +34,8 @@ SCHEMA = (
       clock_s REAL NOT NULL, kind TEXT NOT NULL, payload TEXT NOT NULL, spans TEXT NOT NULL,
       digest BLOB NOT NULL, PRIMARY KEY (run_id, sequence)
     ) STRICT, WITHOUT ROWID""",
-    *_FINAL,
 )
+SCHEMA = (*TABLES, *_FINAL)
 
 
 def prepare(db: sqlite3.Connection, path: pathlib.Path) -> Seal:
@@ -54,12 +55,7 @@ def prepare(db: sqlite3.Connection, path: pathlib.Path) -> Seal:
     return seal
 
 
-def touch(db: sqlite3.Connection) -> None:
-    """Writes what is there already. In a transaction."""
-    db.execute(f"PRAGMA user_version = {VERSION}")
-
-
-def name_last(db: sqlite3.Connection, seal: Seal, run_id: str, sequence: int, digest: bytes) -> None:
+def name_last(db: Db, seal: Seal, run_id: str, sequence: int, digest: bytes) -> None:
     """Notes which row is the run's last. In the transaction that writes it."""
     db.execute(
         "UPDATE runs SET last_sequence = ?, last_digest = ?, last_seal = ? WHERE id = ?",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hmac
-import pathlib
-import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 
 from pentad.agent import part_store, prompt_store
 from pentad.agent.events import Record, RunEnded, RunStarted
+from pentad.agent.journal_store.base import ALL, Db, JournalStore
 from pentad.agent.prompt_store import Prompt, PromptRetention
 from pentad.agent.rows import (
     DAMAGED,
@@ -25,8 +24,8 @@ from pentad.agent.rows import (
 )
 from pentad.agent.run_status import UNFINISHED
 from pentad.agent.seal import Seal
-from pentad.agent.sqlite import storable, translated
-from pentad.errors import PentadError, Unavailable
+from pentad.agent.sqlite import storable
+from pentad.errors import PentadError
 from pentad.types import Clock
 
 _LINES = f"""
@@ -35,15 +34,11 @@ _LINES = f"""
 """
 
 
-class JournalUnavailable(Unavailable):
-    """The journal cannot be written or read now; what was asked of it did not happen."""
-
-
 class JournalView:
     """Reads the runs and their events.
 
     Args:
-        path: the SQLite file.
+        store: the database.
         reader: a connection to it.
         seal: its key.
         retention: which prompts are shown, and for how long.
@@ -52,14 +47,14 @@ class JournalView:
 
     def __init__(
         self,
-        path: pathlib.Path,
-        reader: sqlite3.Connection,
+        store: JournalStore,
+        reader: Db,
         seal: Seal,
         *,
         retention: PromptRetention,
         wall: Clock,
     ) -> None:
-        self.path = path
+        self.store = store
         self.retention = retention
         self._reader, self._seal, self._wall = reader, seal, wall
         self._lock = threading.Lock()
@@ -126,7 +121,7 @@ class JournalView:
         check_status(status)
         wanted = {"tenant": tenant, "status": None if status == DAMAGED else status}
         asked = {column: value for column, value in wanted.items() if value is not None}
-        rows = self._lines(" AND ".join(f"{c} = ?" for c in asked) or "1", [*asked.values()])
+        rows = self._lines(" AND ".join(f"{c} = ?" for c in asked) or "TRUE", [*asked.values()])
         found = [r for r in rows if tenant in (None, r.tenant) and status in (None, r.status)]
         return found if limit < 0 else found[:limit]
 
@@ -138,7 +133,7 @@ class JournalView:
     def check_integrity(self) -> list[str]:
         """What is wrong with the file, line by line; empty when it is sound. Reads everything."""
         with self._snapshot() as db:
-            problems = [row[0] for row in db.execute("PRAGMA integrity_check") if row[0] != "ok"]
+            problems = self.store.problems(db)
             listed = {
                 i: (tenant, status) for i, tenant, status in db.execute("SELECT id, tenant, status FROM runs")
             }
@@ -159,7 +154,7 @@ class JournalView:
                 problems.append(f"run {run_id!r} starts or ends more than once")
         return problems
 
-    def _lines(self, where: str, values: Sequence[object], limit: int = -1) -> list[RunRow]:
+    def _lines(self, where: str, values: Sequence[object], limit: int = ALL) -> list[RunRow]:
         """Lines of the list, newest first. `where` is our own SQL, never a user's; values are bound."""
         sql = f"{_LINES} WHERE {where} ORDER BY started_s DESC, id LIMIT ?"
         with self._snapshot() as db:
@@ -189,17 +184,13 @@ class JournalView:
         )
 
     @contextlib.contextmanager
-    def _snapshot(self) -> Iterator[sqlite3.Connection]:
-        """The reader, alone and on one state of the file."""
-        with self._lock, translated(self.path, JournalUnavailable):
-            self._reader.execute("BEGIN")
-            try:
-                yield self._reader
-            finally:
-                self._reader.execute("ROLLBACK")
+    def _snapshot(self) -> Iterator[Db]:
+        """The reader, alone and on one state of the journal."""
+        with self._lock, self.store.translated(), self.store.snapshot(self._reader):
+            yield self._reader
 
 
-def last_row(db: sqlite3.Connection, seal: Seal, run_id: str) -> tuple[int, bytes]:
+def last_row(db: Db, seal: Seal, run_id: str) -> tuple[int, bytes]:
     """Number and digest of the run's last row, as the key sealed them. Raises NotFound, JournalDamaged."""
     row = db.execute(
         "SELECT last_sequence, last_digest, last_seal FROM runs WHERE id = ?", (run_id,)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Sequence
 
+from pentad.agent.journal_store.base import Db
 from pentad.agent.prompt_store import DAY_S, PromptRetention
 from pentad.content import Media
 
@@ -23,50 +23,43 @@ SCHEMA = (
 _ORPHANS = "DELETE FROM part_data WHERE sha256 NOT IN (SELECT sha256 FROM part_uses)"
 
 
-def prepare(db: sqlite3.Connection, now_s: float, retention: PromptRetention) -> None:
-    """Lays out the tables where they are missing, and lets go of what is too old. In a transaction."""
-    for statement in SCHEMA:
-        db.execute(statement)
-    expire(db, now_s, retention)
-
-
-def keep(
-    db: sqlite3.Connection, run_id: str, parts: Sequence[Media], at_s: float, retention: PromptRetention
-) -> None:
+def keep(db: Db, run_id: str, parts: Sequence[Media], at_s: float, retention: PromptRetention) -> None:
     """Keeps the data of parts that a run begins with, and lets go of those too old. In a transaction."""
     for part in parts:
-        db.execute("INSERT OR IGNORE INTO part_data (sha256, data) VALUES (?, ?)", (part.sha256, part.data))
         db.execute(
-            "INSERT OR REPLACE INTO part_uses (run_id, sha256, at_s) VALUES (?, ?, ?)",
+            "INSERT INTO part_data (sha256, data) VALUES (?, ?) ON CONFLICT DO NOTHING",
+            (part.sha256, part.data),
+        )
+        db.execute(
+            "INSERT INTO part_uses (run_id, sha256, at_s) VALUES (?, ?, ?) "
+            "ON CONFLICT (run_id, sha256) DO UPDATE SET at_s = excluded.at_s",
             (run_id, part.sha256, at_s),
         )
     expire(db, at_s, retention)
 
 
-def copy(db: sqlite3.Connection, source: str, run_id: str) -> None:
+def copy(db: Db, source: str, run_id: str) -> None:
     """Lets a run that was copied from `source` use its parts too. In a transaction."""
     db.execute(
-        "INSERT OR IGNORE INTO part_uses (run_id, sha256, at_s) "
-        "SELECT ?, sha256, at_s FROM part_uses WHERE run_id = ?",
+        "INSERT INTO part_uses (run_id, sha256, at_s) "
+        "SELECT ?, sha256, at_s FROM part_uses WHERE run_id = ? ON CONFLICT DO NOTHING",
         (run_id, source),
     )
 
 
-def expire(db: sqlite3.Connection, now_s: float, retention: PromptRetention) -> None:
+def expire(db: Db, now_s: float, retention: PromptRetention) -> None:
     """Deletes what is older than the retention of prompts. In a transaction."""
     if db.execute("DELETE FROM part_uses WHERE at_s <= ?", (now_s - retention.days * DAY_S,)).rowcount:
         db.execute(_ORPHANS)
 
 
-def forget(db: sqlite3.Connection, run_id: str) -> None:
+def forget(db: Db, run_id: str) -> None:
     """Deletes a run's parts, but not data that another run was given too. In a transaction."""
     if db.execute("DELETE FROM part_uses WHERE run_id = ?", (run_id,)).rowcount:
         db.execute(_ORPHANS)
 
 
-def data(
-    db: sqlite3.Connection, run_id: str, sha256: str, now_s: float, retention: PromptRetention
-) -> bytes | None:
+def data(db: Db, run_id: str, sha256: str, now_s: float, retention: PromptRetention) -> bytes | None:
     """The data of a part of the run; None where they are gone, damaged or too old."""
     row = db.execute(
         "SELECT data FROM part_data JOIN part_uses USING (sha256) "

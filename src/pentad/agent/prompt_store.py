@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-import sqlite3
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pentad.agent.events import Record
+from pentad.agent.journal_store.base import Db
 from pentad.agent.model_events import ModelAsked, Purpose
 
 DAY_S = 86_400.0
@@ -59,23 +59,16 @@ class Prompt:
     """As the model saw it, control tokens spelled out; None when it was not kept."""
 
 
-def prepare(db: sqlite3.Connection, now_s: float, retention: PromptRetention) -> None:
-    """Lays out the tables where they are missing, and lets go of what is too old. In a transaction."""
-    for statement in SCHEMA:
-        db.execute(statement)
-    expire(db, now_s, retention)
-
-
 def fingerprint(text: str) -> str:
     """The SHA-256 of a prompt, in hexadecimal."""
     return hashlib.sha256(_bytes(text)).hexdigest()
 
 
-def keep(db: sqlite3.Connection, run_id: str, text: str, at_s: float, retention: PromptRetention) -> None:
+def keep(db: Db, run_id: str, text: str, at_s: float, retention: PromptRetention) -> None:
     """Keeps a prompt that a run asks now, and lets go of those that are too old. In a transaction."""
     digest = fingerprint(text)
     db.execute(
-        "INSERT OR IGNORE INTO prompt_texts (sha256, text) VALUES (?, ?)",
+        "INSERT INTO prompt_texts (sha256, text) VALUES (?, ?) ON CONFLICT DO NOTHING",
         (digest, zlib.compress(_bytes(text), 6)),
     )
     db.execute(
@@ -86,18 +79,19 @@ def keep(db: sqlite3.Connection, run_id: str, text: str, at_s: float, retention:
     expire(db, at_s, retention)
 
 
-def copy(db: sqlite3.Connection, source: str, records: Sequence[Record]) -> None:
+def copy(db: Db, source: str, records: Sequence[Record]) -> None:
     """Lets a run that was copied from `source` use the prompts of its own records too. In a transaction."""
     for event in (record.event for record in records):
         if isinstance(event, ModelAsked):
             db.execute(
-                "INSERT OR IGNORE INTO prompt_uses (run_id, sha256, at_s) "
-                "SELECT ?, sha256, at_s FROM prompt_uses WHERE run_id = ? AND sha256 = ?",
+                "INSERT INTO prompt_uses (run_id, sha256, at_s) "
+                "SELECT ?, sha256, at_s FROM prompt_uses WHERE run_id = ? AND sha256 = ? "
+                "ON CONFLICT DO NOTHING",
                 (records[0].run_id, source, event.prompt_sha256),
             )
 
 
-def expire(db: sqlite3.Connection, now_s: float, retention: PromptRetention) -> int:
+def expire(db: Db, now_s: float, retention: PromptRetention) -> int:
     """Deletes what is older than the retention; returns how many uses went. In a transaction."""
     gone = db.execute("DELETE FROM prompt_uses WHERE at_s <= ?", (now_s - retention.days * DAY_S,)).rowcount
     if gone:
@@ -105,7 +99,7 @@ def expire(db: sqlite3.Connection, now_s: float, retention: PromptRetention) -> 
     return gone
 
 
-def forget(db: sqlite3.Connection, run_id: str) -> int:
+def forget(db: Db, run_id: str) -> int:
     """Deletes a run's prompts, but not texts that another run asked too. In a transaction."""
     gone = db.execute("DELETE FROM prompt_uses WHERE run_id = ?", (run_id,)).rowcount
     if gone:
@@ -113,9 +107,7 @@ def forget(db: sqlite3.Connection, run_id: str) -> int:
     return gone
 
 
-def prompts(
-    db: sqlite3.Connection, records: Sequence[Record], now_s: float, retention: PromptRetention
-) -> list[Prompt]:
+def prompts(db: Db, records: Sequence[Record], now_s: float, retention: PromptRetention) -> list[Prompt]:
     """The prompts of a run's model calls, in order; a text that is gone or damaged is None."""
     rows = db.execute(
         "SELECT sha256, text FROM prompt_texts JOIN prompt_uses USING (sha256) WHERE run_id = ? AND at_s > ?",

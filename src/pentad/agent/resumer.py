@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from pentad.agent.admission import Admission
 from pentad.agent.events import RunResumed
-from pentad.agent.journal_view import JournalUnavailable
+from pentad.agent.journal_store.base import JournalUnavailable
 from pentad.agent.resumption import resumable
 from pentad.agent.rows import RunRow
 from pentad.agent.run import Surroundings

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hmac
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pentad.agent.codec import Malformed, dumps, encode, fit
 from pentad.agent.events import Record, RunEnded, RunResumed, RunStarted, from_json
+from pentad.agent.journal_store.base import Db
 from pentad.agent.run_status import RUN_STATES
 from pentad.agent.seal import Seal
 from pentad.agent.sqlite import storable
@@ -114,7 +114,7 @@ def row_head(run_id: str, sequence: int, at_s: float, clock_s: float, kind: str)
     return dumps([run_id, sequence, at_s, clock_s, kind])
 
 
-def project(db: sqlite3.Connection, record: Record, owner: str) -> None:
+def project(db: Db, record: Record, owner: str) -> None:
     """Keeps the list of runs in step with the events, in the same transaction."""
     event = record.event
     if isinstance(event, RunStarted):
@@ -135,7 +135,7 @@ def project(db: sqlite3.Connection, record: Record, owner: str) -> None:
         _set_waits(db, record.run_id, waits)
 
 
-def _set_waits(db: sqlite3.Connection, run_id: str, waits: bool) -> None:
+def _set_waits(db: Db, run_id: str, waits: bool) -> None:
     db.execute("UPDATE runs SET status = ? WHERE id = ?", ("waiting" if waits else "running", run_id))
 
 

@@ -13,7 +13,7 @@ from pentad.agent.budget import Amount
 from pentad.agent.events import Event, Record
 from pentad.agent.expectations import Outlook, ToolTimes
 from pentad.agent.journal import Journal
-from pentad.agent.journal_view import JournalUnavailable
+from pentad.agent.journal_store.base import JournalUnavailable
 from pentad.agent.model_events import ModelAsked, TextStreamed
 from pentad.agent.ports import ModelPort
 from pentad.agent.stalls import Stalls

@@ -18,7 +18,7 @@ from pentad.agent.embedding import relevance_of
 from pentad.agent.events import RunStarted
 from pentad.agent.fork import forked
 from pentad.agent.journal import Journal
-from pentad.agent.journal_view import JournalUnavailable
+from pentad.agent.journal_store.base import JournalUnavailable
 from pentad.agent.limits import RuntimeLimits
 from pentad.agent.memories import Memories
 from pentad.agent.ports import ModelPort

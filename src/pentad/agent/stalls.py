@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from pentad.agent.journal_view import JournalUnavailable
+from pentad.agent.journal_store.base import JournalUnavailable
 from pentad.errors import PentadError
 
 _LOG = logging.getLogger(__name__)
@@ -38,7 +37,7 @@ class Stalls:
                 try:
                     return await write()
                 except JournalUnavailable as error:
-                    if not isinstance(error.__cause__, sqlite3.OperationalError):
+                    if not error.passing:
                         raise
                     if not told:
                         _LOG.error("run %s waits for the journal: %s", run_id, error)

@@ -11,7 +11,7 @@ from pentad.agent.coordination.base import coordinator_for
 from pentad.agent.delegation import Delegation
 from pentad.agent.endings import ended
 from pentad.agent.events import RunEnded
-from pentad.agent.journal_view import JournalUnavailable
+from pentad.agent.journal_store.base import JournalUnavailable
 from pentad.agent.loop import Loop
 from pentad.agent.memories import Memories
 from pentad.agent.planning.base import Planner

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
@@ -167,6 +168,9 @@ class Settings(_Section):
     """Agents to offer besides the built-in ones: files, folders or globs. Changes are picked up."""
     mcp_commands: tuple[str, ...] = ()
     """Executables that agent files may start as MCP servers, as they write them, e.g. npx."""
+    journal: str | None = None
+    """Where agent runs are kept, if several machines share them: postgresql://USER@HOST/DATABASE, the
+    password from PGPASSWORD or a password file. Absent: a SQLite file in the data folder."""
     prompt_days: float = Field(default=30.0, ge=0, allow_inf_nan=False)
     """Days that the exact prompts of agent runs are kept in the journal; 0 keeps none."""
     prompt_labels: tuple[str, ...] = ()
@@ -254,6 +258,8 @@ class Settings(_Section):
                 value = getattr(value, name)
             if path[-1] == "api_keys":
                 value = f"{len(value)} set" if value else None
+            elif path[-1] == "journal" and value is not None:
+                value = _without_password(value)
             elif isinstance(value, Choice):
                 value = str(value)
             shown[".".join(path)] = value
@@ -295,3 +301,9 @@ def _fields(section: Any) -> dict[str, Any]:
     if dataclasses.is_dataclass(section):
         return {field.name: field.type for field in dataclasses.fields(section)}
     return {name: field.annotation for name, field in section.model_fields.items()}
+
+
+def _without_password(url: str) -> str:
+    """A connection string, fit to be printed."""
+    hidden = re.sub(r"(://[^/@]*?:)[^/@]*@", r"\1***@", url)
+    return re.sub(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)", r"\1***", hidden)

@@ -20,6 +20,7 @@ from pentad.agent.prompt_store import PromptRetention
 from pentad.agent.runtime import AgentRuntime
 from pentad.application.config import ModelPrice, RemoteBackend, Settings
 from pentad.application.folders import use_data_home, use_home
+from pentad.application.journals import journal_store
 from pentad.application.local_models import LocalModels, found_models
 from pentad.application.runners import load_engine
 from pentad.application.services import Services
@@ -102,7 +103,7 @@ async def build(
         agents = AgentRuntime(
             models,
             Journal(
-                settings.journal_path,
+                journal_store(settings),
                 clock=clock,
                 retention=PromptRetention(days=settings.prompt_days, labels=settings.prompt_labels),
             ),

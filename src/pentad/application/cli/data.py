@@ -178,9 +178,10 @@ def open_journal(settings: Settings) -> Iterator[Journal]:
     """The journal that the settings name, closed on leaving."""
     from pentad.agent.journal import Journal
     from pentad.agent.prompt_store import PromptRetention
+    from pentad.application.journals import journal_store
 
     retention = PromptRetention(days=settings.prompt_days, labels=settings.prompt_labels)
-    journal = Journal(settings.journal_path, retention=retention)
+    journal = Journal(journal_store(settings), retention=retention)
     try:
         yield journal
     finally:
@@ -190,6 +191,12 @@ def open_journal(settings: Settings) -> Iterator[Journal]:
 def _data_files(settings: Settings) -> DataFiles:
     from pentad.agent.backup import DataFiles
 
+    if settings.journal is not None:
+        raise Conflict(
+            "the journal is in PostgreSQL, which keeps its own backups",
+            hint=f"use pg_dump, and copy {settings.data_root}: memory, approvals and the journal's key",
+            param="journal",
+        )
     return DataFiles(
         journal=settings.journal_path, memory=settings.memory_path, approvals=settings.approvals_path
     )
@@ -201,7 +208,7 @@ def _remove(settings: Settings, runs: Sequence[str]) -> list[str]:
 
     with open_journal(settings) as journal:  # brings a file of an earlier format to this one
         runs = with_sub_runs(journal, runs)
-        remove_runs(settings.journal_path, runs)
+        remove_runs(journal.store, runs)
     forget_episodes(settings.memory_path, runs)
     return list(runs)
 
