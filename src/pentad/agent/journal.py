@@ -346,7 +346,9 @@ class Journal(JournalView):
 
     def _release(self, db: Db) -> None:
         # A journal that cannot be written keeps the claims; with this process they are void.
-        with contextlib.suppress(JournalUnavailable):
-            self._transact(
-                db, lambda db: db.execute("UPDATE runs SET owner = NULL WHERE owner = ?", (self.owner,))
-            )
+        with (
+            contextlib.suppress(JournalUnavailable),
+            self.store.translated(),
+            self.store.transaction(db, exclusive=True),
+        ):
+            db.execute("UPDATE runs SET owner = NULL WHERE owner = ?", (self.owner,))

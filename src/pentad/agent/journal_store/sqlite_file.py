@@ -51,10 +51,11 @@ class SqliteFile:
 
     @contextlib.contextmanager
     def transaction(self, db: Db, *, durable: bool | None = None, exclusive: bool = False) -> Iterator[None]:
-        del exclusive  # every transaction that writes is
+        del exclusive  # every transaction is
         if durable is not None:
             db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         with sqlite.transaction(_own(db)):
+            db.execute("PRAGMA defer_foreign_keys = ON")  # a run's line is removed before its events
             yield
 
     @contextlib.contextmanager
