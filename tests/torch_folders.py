@@ -66,6 +66,8 @@ TINY_STARCODER = {
     "n_positions": 8192,
     "vocab_size": 49152,
     "multi_query": True,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
 }
 
 

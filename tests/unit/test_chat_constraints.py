@@ -452,6 +452,10 @@ def test_a_careless_tool_schema_is_followed_as_far_as_it_goes_and_spoils_nothing
         ({"properties": {"a": FLAG}, "required": ["b"]}, '{"b": 1}', "{}"),
         ({"type": "object", "properties": {"a": FLAG, "b": FLAG}, "required": ["a", "b"], "minProperties": 2},
          '{"a": true, "b": true}', '{"a": true}'),
+        ({"type": "string", "format": "date"}, '"2024-02-29"', '"2023-02-29"'),
+        ({"type": "string", "format": "date"}, '"2000-02-28"', '"1900-02-29"'),
+        ({"type": "string", "format": "date"}, '"3582-12-31"', '"3582-11-31"'),
+        ({"type": "string", "format": "date-time"}, '"2024-02-29T01:02:03Z"', '"3582-02-29T01:02:03Z"'),
     ],
 )  # fmt: skip
 def test_a_response_schema_with_one_plain_meaning_is_enforced(

@@ -40,6 +40,10 @@ NUMBER_BOUND = 1e18
 MULTIPLE_BOUND = 4_096
 """Multiples of more than this make automata of as many states."""
 
+LEAP_YEAR = "([0-9]{2}(0[48]|[2468][048]|[13579][26])|(0[48]|[2468][048]|[13579][26])00)"
+REAL_DAY = f"^([0-9]{{4}}-(0[13-9]|1[0-2]|02-([01]|2[0-8]))|{LEAP_YEAR}-02-29)"
+"""How a day begins that there is: the compiler's dates have a 29 February in every year."""
+
 LOOK_AROUND = re.compile(r"\(\?(?:[=!]|<[=!])|\\[1-9]")
 BOUNDS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"})
 COUNTS = frozenset(
@@ -96,6 +100,8 @@ class _Repair:
             kept = self._keyword(key, value, at)
             if kept is not _OMITTED:
                 out[key] = kept
+        if out.get("format") in ("date", "date-time"):
+            out.setdefault("pattern", REAL_DAY)
         self._count_properties(out, path)
         return out
 

@@ -17,13 +17,13 @@ from typing import Any, Final
 from llguidance import LLMatcher
 
 from pentad.model.lark import Lark, escaped
+from pentad.model.schema_repair import LEAP_YEAR
 from pentad.model.toolcalls.schema_types import text_lengths
 
 ANY: Final = r"(.|\n)"
 _YEAR = "(000[1-9]|00[1-9][0-9]|0[1-9][0-9]{2}|[1-9][0-9]{3})"
-_LEAP = "([0-9]{2}(0[48]|[2468][048]|[13579][26])|(0[48]|[2468][048]|[13579][26])00)"
 _LONG, _SHORT = "((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01]))", "((0[469]|11)-(0[1-9]|[12][0-9]|30))"
-_DATE = f"({_YEAR}-({_LONG}|{_SHORT}|02-(0[1-9]|1[0-9]|2[0-8]))|{_LEAP}-02-29)"
+_DATE = f"({_YEAR}-({_LONG}|{_SHORT}|02-(0[1-9]|1[0-9]|2[0-8]))|{LEAP_YEAR}-02-29)"
 _HOUR, _SIXTY = "([01][0-9]|2[0-3])", "[0-5][0-9]"
 _TIME = rf"{_HOUR}:{_SIXTY}:{_SIXTY}(\.[0-9]{{1,9}})?(Z|[+\-]{_HOUR}:{_SIXTY})"
 _DAYS = "([0-9]+Y([0-9]+M([0-9]+D)?)?|[0-9]+M([0-9]+D)?|[0-9]+D)"
