@@ -455,6 +455,9 @@ _TABLE: dict[str, dict[str, str]] = {
         "hierarchical": "pentad.agent.planning.hierarchical:Hierarchical",
         "dynamic": "pentad.agent.planning.dynamic:Dynamic",
         "reflect": "pentad.agent.planning.reflect:Reflect",
+        "cot": "pentad.agent.planning.cot:ChainOfThought",
+        "flexible": "pentad.agent.planning.flexible:Flexible",
+        "recon": "pentad.agent.planning.recon:Recon",
     },
     "tool_policy": {
         "all": "pentad.agent.tools.policy.everything:All",

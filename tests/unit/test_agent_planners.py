@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,7 @@ from pentad.agent.planning.base import (
     ModelCallDraft,
     ParallelDraft,
     Planner,
+    Thought,
     View,
     in_sequence,
     majority,
@@ -51,8 +53,13 @@ class TestEveryPlanner:
         return build("planner", Choice(name=name))  # type: ignore[no-any-return]
 
     def calls(self, name: str, seen: View) -> tuple[ModelCallDraft, ...]:
-        draft = self.planner(name).draft(seen)
-        assert not isinstance(draft, Decided), "nothing is known yet that could decide"
+        planner, state = self.planner(name), seen.state
+        draft = planner.draft(seen)
+        if isinstance(draft, Decided):
+            taken = Exchange(step=state.step, purpose=draft.purpose, text=draft.text, label=draft.label)
+            assert isinstance(planner.read(seen, taken), Thought), "nothing is known yet that could be done"
+            after = replace(state, exchanges=(*state.exchanges, replace(taken, outcome="thought")))
+            return self.calls(name, replace(seen, state=after))
         return draft.calls if isinstance(draft, ParallelDraft) else (draft,)
 
     def test_asks_the_same_of_the_same_view(self, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from pentad.agent.planning.base import ModelCallDraft
 from pentad.agent.state import RunState
 
 _FIRST_PROMPT = 256
@@ -16,6 +17,12 @@ def call_tokens(state: RunState, max_tokens: int) -> int:
     if calls:
         return math.ceil(state.totals.prompt_tokens / calls) + max_tokens
     return len(state.goal.encode("utf-8", "replace")) // 3 + _FIRST_PROMPT + max_tokens
+
+
+def prompt_tokens(draft: ModelCallDraft) -> int:
+    """Tokens of a draft's prompt at most: a byte in three, and some for each message."""
+    texts = [draft.system, *(m.content for turn in draft.turns for m in turn.messages)]
+    return sum(len(text.encode("utf-8", "replace")) // 3 + 8 for text in texts)
 
 
 def calls_left(state: RunState, max_tokens: int) -> int | None:

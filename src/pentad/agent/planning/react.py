@@ -35,6 +35,7 @@ from pentad.agent.planning.prompts import (
     tool_lines,
     unavailable,
 )
+from pentad.agent.planning.turns import conversation
 from pentad.agent.state import RunState
 from pentad.agent.tools.base import Tool
 from pentad.ranges import in_range
@@ -357,15 +358,8 @@ def _shown(shots: Sequence[Message]) -> tuple[MessageGroup, ...]:
 
 
 def _history(state: RunState, mode: str) -> tuple[MessageGroup, ...]:
-    """Earlier conversation, a user message and its answers per turn. Small models get none of it."""
-    if mode == "guided":
-        return ()
-    groups: list[list[Message]] = []
-    for message in state.history:
-        if message.role == "user" or not groups:
-            groups.append([])
-        groups[-1].append(message)
-    return tuple(MessageGroup(messages=tuple(group)) for group in groups)
+    """Earlier conversation. Small models get none of it."""
+    return () if mode == "guided" else conversation(state)
 
 
 def _work(state: RunState) -> Sequence[MessageGroup]:
