@@ -160,6 +160,9 @@ class Settings(_Section):
     """Further names of served models, with or without a tag: gpt-4o, coder:small. Name to model."""
     embedding_model: str | None = "minilm"
     """Model for /v1/embeddings and long-term memory; null for none."""
+    transcription_model: pathlib.Path | None = None
+    """Folder of a Whisper model of CTranslate2's form, for /v1/audio; its name is the model's. Needs the
+    extra `audio`."""
     backends: tuple[RemoteBackend, ...] = ()
     """Remote models served beside the local ones, each under a name of its own."""
     prices: tuple[ModelPrice, ...] = ()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pentad.model.cards import ModelCard
 from pentad.types import Clock
 
 if TYPE_CHECKING:
     from pentad.agent.runtime import AgentRuntime
     from pentad.application.local_models import LocalModels
+    from pentad.model.audio.transcript import Transcriber
     from pentad.model.service import ModelService
 
 
@@ -23,7 +26,17 @@ class Services:
     """None where this process serves models only."""
     local: LocalModels | None = None
     """What loads and unloads models of this machine; None where nobody does."""
+    transcribers: Mapping[str, Transcriber] = field(default_factory=dict)
+    """What recognizes sounds, by the name that it is served under."""
     clock: Clock = time.monotonic
+
+    def cards(self) -> list[ModelCard]:
+        """A card per served model, those for sounds last."""
+        cards = self.models.models()
+        return cards + [
+            ModelCard(name=name, created_s=cards[0].created_s, kind="transcribe")
+            for name in self.transcribers
+        ]
 
     async def trouble(self) -> str | None:
         """Why agents cannot work now; None when they can, or when there are none."""

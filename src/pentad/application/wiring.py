@@ -28,6 +28,8 @@ from pentad.errors import Incompatible, InvalidRequest
 from pentad.execution.backend import Backend
 from pentad.execution.loop import EngineDriver, EngineLoop
 from pentad.execution.worker.interpreters import Interpreters
+from pentad.model.audio.transcript import Transcriber
+from pentad.model.audio.whisper import WhisperTranscriber
 from pentad.model.backends.openai import Endpoint
 from pentad.model.loading import open_model
 from pentad.model.prices import Price
@@ -121,7 +123,24 @@ async def build(
         undo.push_async_callback(agents.close)
         # Looked at before any run is taken up: it may need tools that these files bring.
         await asyncio.to_thread(agents.agents.entries)
-        yield Services(models=models, agents=agents, local=local if fleet is None else None, clock=clock)
+        transcribers = _transcribers(settings)
+        for transcriber in transcribers.values():
+            undo.push_async_callback(transcriber.close)
+        yield Services(
+            models=models,
+            agents=agents,
+            local=local if fleet is None else None,
+            transcribers=transcribers,
+            clock=clock,
+        )
+
+
+def _transcribers(settings: Settings) -> dict[str, Transcriber]:
+    """The model for sounds, if there is one. Raises Incompatible, BadModelFile."""
+    if settings.transcription_model is None:
+        return {}
+    folder = settings.transcription_model.expanduser()
+    return {folder.name: WhisperTranscriber(folder, threads=settings.engine.threads)}
 
 
 def _fleet(settings: Settings, clock: Clock) -> LiveFleet | None:

@@ -16,7 +16,7 @@ class ModelCard:
     created_s: int
     """Unix time at which this service began to serve it."""
     kind: str
-    """`generate`, `embed` or `rerank`."""
+    """`generate`, `embed`, `rerank` or `transcribe`."""
     context_length: int | None = None
     capabilities: Capabilities | None = None
     """Set for models that generate."""

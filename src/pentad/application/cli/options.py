@@ -126,6 +126,7 @@ AGENTS = (
 )
 MODELS = (
     Flag(name="embedding_model", help="Model for embeddings; null for none.", metavar="MODEL"),
+    Flag(name="transcription_model", help="Folder of a Whisper model for /v1/audio.", metavar="FOLDER"),
     Flag(
         name="memory_bytes",
         help="Memory for all local models and this process, e.g. 3GB.",

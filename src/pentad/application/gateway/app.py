@@ -19,6 +19,7 @@ from pentad.application.gateway.exchange import exchange_of
 from pentad.application.gateway.guard import Guard
 from pentad.application.gateway.routes import (
     adapters,
+    audio,
     chat,
     completions,
     embeddings,
@@ -66,6 +67,7 @@ def _routes(gateway: Gateway) -> list[BaseRoute]:
         models,
         embeddings,
         rerank,
+        audio,
         messages,
         files,
         ollama,

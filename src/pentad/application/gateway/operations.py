@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from pentad.application.gateway.schemas.audio import Transcription
 from pentad.application.gateway.schemas.chat import ChatAnswer, ChatRequest
 from pentad.application.gateway.schemas.common import Card, CardList
 from pentad.application.gateway.schemas.completions import (
@@ -127,6 +128,20 @@ _FILE = "/v1/files/{file_id}"
 _TEXT: dict[str, Any] = {"type": "string"}
 _BYTES: dict[str, Any] = {"type": "string", "format": "binary"}
 _UPLOAD: Form = (("file", _BYTES), ("purpose", _TEXT))
+_ENGLISH: Form = (
+    ("file", _BYTES),
+    ("model", _TEXT),
+    ("prompt", _TEXT),
+    ("response_format", {"enum": ["json", "text", "srt", "verbose_json", "vtt"]}),
+    ("temperature", {"type": "number", "minimum": 0, "maximum": 1}),
+    ("stream", {"type": "boolean"}),
+    ("chunking_strategy", _TEXT),
+)
+_SOUND: Form = (
+    *_ENGLISH,
+    ("language", _TEXT),
+    ("timestamp_granularities[]", {"type": "array", "items": {"enum": ["segment", "word"]}}),
+)
 _ANTHROPIC: dict[str, Any] = {"refusal": MessagesErrorBody, "failure": MessagesErrorBody}
 _OLLAMA_PLAIN: dict[str, Any] = {"refusal": OllamaError, "failure": OllamaError}
 _OLLAMA: dict[str, Any] = {**_OLLAMA_PLAIN, "streams": True, "stream_media": "application/x-ndjson"}
@@ -142,6 +157,10 @@ OPERATIONS: tuple[Operation, ...] = (
     _post("/v1/embeddings", "Turn texts into vectors", EmbeddingRequest, EmbeddingAnswer),
     _post("/v1/rerank", "Order documents for a query", RerankRequest, RerankAnswer),
     _post("/rerank", "As /v1/rerank", RerankRequest, RerankAnswer),
+    _post(
+        "/v1/audio/transcriptions", "Turn speech into text", None, Transcription, form=_SOUND, streams=True
+    ),
+    _post("/v1/audio/translations", "Speech as English", None, Transcription, form=_ENGLISH, streams=True),
     _post("/v1/files", "Upload a file", None, FileObject, form=_UPLOAD),
     _get("/v1/files", "List the caller's files", FileList),
     _get(_FILE, "One file", FileObject),
