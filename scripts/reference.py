@@ -140,6 +140,12 @@ SECTIONS = (
         "tool_policy",
     ),
     (
+        "sandbox",
+        "Where the tools `python` and `shell` run what the model wrote. Without `folder` and `network` in "
+        "their options nothing that such code does outlives the call.",
+        "sandbox",
+    ),
+    (
         "environment",
         "Where the agent's tools act. `pentad runs replay RUN` takes `recorded` for you.",
         "environment",

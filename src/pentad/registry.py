@@ -55,6 +55,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             chosen_by=("agent: tool_policy",),
             about="which of an agent's tools the model is offered at a step, and in which order",
         ),
+        "sandbox": Family(
+            layer="agent",
+            interface="pentad.agent.tools.sandbox.base:Sandbox",
+            baseline="bubblewrap",
+            chosen_by=("agent: sandbox",),
+            about="where code that a model wrote is run, and what it can reach",
+        ),
         "environment": Family(
             layer="agent",
             interface="pentad.agent.environment.base:Environment",
@@ -463,6 +470,11 @@ _TABLE: dict[str, dict[str, str]] = {
         "all": "pentad.agent.tools.policy.everything:All",
         "retrieve": "pentad.agent.tools.policy.retrieve:Retrieve",
     },
+    "sandbox": {
+        "bubblewrap": "pentad.agent.tools.sandbox.bubblewrap:Bubblewrap",
+        "container": "pentad.agent.tools.sandbox.container:Container",
+        "monty": "pentad.agent.tools.sandbox.monty:Monty",
+    },
     "environment": {
         "local": "pentad.agent.environment.local:Local",
         "recorded": "pentad.agent.environment.recorded:Recorded",
@@ -498,6 +510,8 @@ _TABLE: dict[str, dict[str, str]] = {
         "translation": "pentad.agent.tools.builtin.translation:build",
         "remember": "pentad.agent.tools.builtin.memory:build_remember",
         "recall": "pentad.agent.tools.builtin.memory:build_recall",
+        "python": "pentad.agent.tools.builtin.code:build_python",
+        "shell": "pentad.agent.tools.builtin.code:build_shell",
     },
 }
 

@@ -328,6 +328,7 @@ def test_agents_of_files_show_up_change_and_say_what_is_wrong_while_serving(tmp_
         ({"name": "a", "planner": {"max_pln": 3}}, 400, "did you mean 'max_plan'?"),
         ({"name": "a", "tools": ["/etc/evil.py:run"]}, 403, "may not bring the Python file"),
         ({"name": "a", "mcpServers": {"s": {"command": "sh"}}}, 403, "--agents"),
+        ({"name": "a", "sandbox": "container"}, 403, "may not bring sandbox"),
     ],
 )
 def test_a_described_agent_is_checked_before_it_runs(agent: dict[str, Any], status: int, says: str) -> None:

@@ -125,6 +125,8 @@ class AgentSpec:
     """MCP servers by name: see below."""
     planner: Choice = field(default_factory=_baseline("planner"), metadata={"family": "planner"})
     """How it goes about a goal: see below."""
+    sandbox: Choice = field(default_factory=_baseline("sandbox"), metadata={"family": "sandbox"})
+    """Where the tools `python` and `shell` run what the model wrote: see below."""
     environment: Choice = field(default_factory=_baseline("environment"), metadata={"family": "environment"})
     """Where its tools act: see below."""
     context: Choice = field(default_factory=_baseline("context"), metadata={"family": "context"})

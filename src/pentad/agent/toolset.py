@@ -144,7 +144,9 @@ class Toolset:
         factory = load("tool", name)
         options = checked_options(factory, spec.tool_options.get(name, {}), f"tool_options.{name}")
         memory = self._memory.of(spec) if self._memory is not None else None
-        made: Tool = factory(ToolServices(models=self._models, memory=memory), **options)
+        made: Tool = factory(
+            ToolServices(models=self._models, memory=memory, sandbox=spec.sandbox), **options
+        )
         return made
 
 

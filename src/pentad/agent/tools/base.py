@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pentad.agent.memory.base import Memory
 from pentad.agent.ports import ModelPort
 from pentad.agent.tool_events import Effects
+from pentad.choice import Choice
 from pentad.errors import ToolFailed, UnknownName
+from pentad.registry import FAMILIES
 from pentad.types import Clock, ToolSpec
 
 Ask = Callable[[str, str, int], Awaitable[str]]
@@ -127,6 +129,8 @@ class ToolServices:
 
     models: ModelPort
     memory: Memory | None = None
+    sandbox: Choice = field(default_factory=lambda: Choice(name=FAMILIES["sandbox"].baseline))
+    """Where code tools run what the model wrote."""
 
 
 class Toolbox:

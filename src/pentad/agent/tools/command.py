@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import os
-import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pentad.agent.tool_events import Effects
 from pentad.agent.tools.base import InDoubt, Tool, ToolContext, Truncated
+from pentad.agent.tools.process import run_process
 from pentad.errors import ToolFailed
-
-_CHUNK = 65_536
 
 
 def command_tool(
@@ -37,19 +33,12 @@ def command_tool(
 
     async def call(arguments: Mapping[str, Any], context: ToolContext) -> Truncated:
         environment = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TMPDIR")}
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+        output, complaint, code = await run_process(
+            command,
             env={**environment, "PENTAD_TOOL_KEY": context.key},
-            start_new_session=True,
+            output_bytes=max_result_bytes,
+            data=json.dumps(dict(arguments)).encode(),
         )
-        try:
-            output, complaint = await _talk(process, json.dumps(dict(arguments)).encode(), max_result_bytes)
-            code = await process.wait()
-        finally:
-            await _end(process)
         if code < 0:
             raise InDoubt(f"{name!r} was killed by signal {-code}")
         if code:
@@ -66,38 +55,3 @@ def command_tool(
         timeout_s=timeout_s,
         max_result_bytes=max_result_bytes,
     )
-
-
-async def _talk(process: asyncio.subprocess.Process, data: bytes, most: int) -> tuple[Truncated, Truncated]:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    output, complaint, _ = await asyncio.gather(
-        _read(process.stdout, most), _read(process.stderr, 4096), _feed(process.stdin, data)
-    )
-    return output, complaint
-
-
-async def _feed(stream: asyncio.StreamWriter, data: bytes) -> None:
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        stream.write(data)
-        await stream.drain()
-        stream.close()
-        await stream.wait_closed()
-
-
-async def _read(stream: asyncio.StreamReader, most: int) -> Truncated:
-    kept, total = bytearray(), 0
-    while chunk := await stream.read(_CHUNK):
-        kept += chunk[: max(0, most + 4 - len(kept))]  # 4: so that the cut can fall between characters
-        total += len(chunk)
-    return Truncated(data=bytes(kept), total_bytes=total)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kills what is left of the process group and gives the pipes back."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()
-    # A grandchild in a session of its own may hold the pipes open; asyncio would wait for it.
-    process._transport.close()  # type: ignore[attr-defined]

@@ -226,8 +226,8 @@ def _described(data: dict[str, Any]) -> AgentSpec:
 
 def _check_sent(spec: AgentSpec, where: str) -> None:
     """Raises Forbidden for what an agent, or a member of its team, may bring only from a file here."""
-    brought = {"mcp_servers": spec.mcp_servers, "tool_options": spec.tool_options}
-    for name in [name for name, value in brought.items() if value]:
+    usual, filed = AgentSpec(name=spec.name), ("mcp_servers", "tool_options", "sandbox")
+    for name in [name for name in filed if getattr(spec, name) != getattr(usual, name)]:
         raise Forbidden(
             f"an agent sent over HTTP may not bring {name}",
             hint="declare the agent in a file on the server (agents, --agents) and start it by name",
