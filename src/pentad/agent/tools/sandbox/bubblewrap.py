@@ -141,7 +141,8 @@ def arguments(snippet: Snippet, limits: Limits, *, root: bool) -> list[str]:
     told = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": WORK, "TMPDIR": "/tmp", "LANG": "C.UTF-8"}
     for name, value in {**told, "PENTAD_TOOL_KEY": snippet.key}.items():
         world += ["--setenv", name, value]
-    return [*world, "--chdir", WORK]
+    # The working folder may be closed to whoever starts bwrap; the launcher goes there as its user.
+    return [*world, "--chdir", "/"]
 
 
 def interpreter(language: Language, file: str) -> list[str]:

@@ -7,17 +7,18 @@ import os
 import sys
 from collections.abc import Sequence
 
-from pentad.agent.tools.sandbox.base import Limits
+from pentad.agent.tools.sandbox.base import WORK, Limits
 
 _PROGRAM = """
 import json, os, resource, sys
-limits, user = json.loads(sys.argv[1])
+limits, user, folder = json.loads(sys.argv[1])
 for name, value in limits.items():
     resource.setrlimit(getattr(resource, name), (value, value))
 if user is not None:
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
+os.chdir(folder)
 os.execv(sys.argv[2], sys.argv[2:])
 """
 
@@ -39,4 +40,4 @@ def launched(limits: Limits, command: Sequence[str], user: int | None) -> list[s
         "RLIMIT_CORE": 0,
     }
     python = os.path.realpath(sys.executable)
-    return [python, "-I", "-S", "-B", "-c", _PROGRAM, json.dumps([bounds, user]), *command]
+    return [python, "-I", "-S", "-B", "-c", _PROGRAM, json.dumps([bounds, user, WORK]), *command]
