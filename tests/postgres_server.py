@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import random
 import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -73,6 +76,32 @@ class PostgresServer:
         )
         if done.returncode:
             raise subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
+
+
+@contextlib.contextmanager
+def disturbed(server: PostgresServer, seed: int) -> Iterator[Callable[[], int]]:
+    """Kills the server every few seconds, and starts it anew; yields what says how often that was.
+
+    Raises behind the block what went wrong with the server meanwhile.
+    """
+    done, kills = threading.Event(), 0
+
+    def disturb() -> None:
+        nonlocal kills
+        dice = random.Random(seed)
+        while not done.wait(dice.uniform(0.5, 2.5)):
+            server.kill()
+            kills += 1
+            done.wait(dice.uniform(0.0, 0.3))
+            server.start()
+
+    with ThreadPoolExecutor(1) as pool:
+        disturbing = pool.submit(disturb)
+        try:
+            yield lambda: kills
+        finally:
+            done.set()
+        disturbing.result()
 
 
 @contextlib.contextmanager

@@ -1,14 +1,17 @@
-"""Kills a process at random points of a run with two sub-runs and a pending approval, and prints each case.
+"""Kills a process at random points of a run with three sub-runs and a pending approval, and prints each case.
 
 Run as a program by tests/slow/test_agent_kill_subruns.py. Every case is a child process that really dies.
 
     python sub_run_kill_drill.py FOLDER CASES SEED     one JSON line per case
+
+With DRILL_POSTGRES the journals lie in that server; see agent_kill_drill.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -20,11 +23,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from agent_kill_drill import child, ledger, tools, unapproved
+from agent_kill_drill import child, insisting, journal_of, ledger, patiently, tools, unapproved
 
 from pentad.agent.coordination import supervisor  # noqa: F401  (imported before the forks)
 from pentad.agent.events import Record
-from pentad.agent.journal import Journal
 from pentad.agent.runtime import AgentRuntime
 from pentad.agent.spec import AgentSpec
 from pentad.agent.state import RunState, fold
@@ -53,12 +55,16 @@ LEAD = agent(
     "lead",
     ask=("pay",),
     coordinator=Choice(name="supervisor"),
-    agents={"ann": agent("ann", ask=("pay",)), "bob": agent("bob")},
+    agents={"ann": agent("ann", ask=("pay",)), "bob": agent("bob"), "cid": agent("cid")},
     budget=Budget(tokens=400_000, tool_calls=60, cost=1.0),
 )
 SCRIPT: dict[str, list[list[Item]]] = {
     "lead": [
-        [call("delegate", "a", member="ann", task="one"), call("delegate", "b", member="bob", task="two")],
+        [
+            call("delegate", "a", member="ann", task="one"),
+            call("delegate", "b", member="bob", task="two"),
+            call("delegate", "z", member="cid", task="three"),
+        ],
         [call("pay", "c", amount=1), call("post", "d", amount=2)],
         ["all done"],
     ],
@@ -68,6 +74,11 @@ SCRIPT: dict[str, list[list[Item]]] = {
         [call("look", "i", amount=22)],
         [call("pay", "j", amount=23)],
         ["bob is done"],
+    ],
+    "cid": [
+        [call("pay", "k", amount=30), call("post", "l", amount=31)],
+        [call("post", "m", amount=32), call("pay", "n", amount=33), call("pay", "o", amount=34)],
+        ["cid is done"],
     ],
 }
 
@@ -91,19 +102,23 @@ async def work(folder: pathlib.Path, kill_at: int, when: str, *, fresh: bool) ->
             os.kill(os.getpid(), signal.SIGKILL)
 
     models = ModelService({"m": ScriptedBackend([model], repeat=True)}, router=Fixed())
-    journal = Journal(folder / "journal.db", on_commit=on_commit)
+    journal = patiently(lambda: journal_of(folder, on_commit))
     runtime = AgentRuntime(models, journal, toolbox=Toolbox(tools(folder)))
     if fresh:
-        await runtime.start(LEAD, "do it")
+        await insisting(lambda: runtime.start(LEAD, "do it"))
     else:
-        await runtime.resume_all()
-    for row in [row for row in runtime.list() if row.parent is None]:
-        while not runtime.show(row.id).ended:
+        await insisting(runtime.resume_all)
+
+    async def attend(run_id: str) -> None:
+        while not runtime.show(run_id).ended:
             await asyncio.sleep(LOOK_S)
-            for _, asked in runtime.pending(row.id):
+            for _, asked in runtime.pending(run_id):
                 # It may have been answered before the process died, or the run may have just ended.
                 with contextlib.suppress(Conflict, NotFound):
-                    await runtime.answer(row.id, asked.approval_id, approved=True)
+                    await runtime.answer(run_id, asked.approval_id, approved=True)
+
+    for row in [row for row in patiently(runtime.list) if row.parent is None]:
+        await insisting(functools.partial(attend, row.id))
     await runtime.close()
     return commits
 
@@ -127,9 +142,9 @@ def random_case(folder: pathlib.Path, dice: random.Random, commits: int, whole_s
 
 def outcome(folder: pathlib.Path) -> dict[str, object]:
     """What the journal and the outside ledger say in the end."""
-    journal = Journal(folder / "journal.db")
-    records = {row.id: journal.read(row.id) for row in journal.runs()}
-    problems = journal.check_integrity()
+    journal = patiently(lambda: journal_of(folder))
+    records = patiently(lambda: {row.id: journal.read(row.id) for row in journal.runs()})
+    problems = patiently(journal.check_integrity)
     journal.close()
     db = ledger(folder)
     unknown = [
@@ -141,7 +156,7 @@ def outcome(folder: pathlib.Path) -> dict[str, object]:
     return {
         "statuses": sorted(fold(each).status for each in records.values()),
         "problems": problems,
-        "unapproved": sum(unapproved(each) for each in records.values() if "bob" not in _name(each)),
+        "unapproved": sum(unapproved(each) for each in records.values() if _name(each) in ("lead", "ann")),
         "keyed": sorted(a for (a,) in db.execute("SELECT amount FROM keyed")),
         "unkeyed": sorted(a for (a,) in db.execute("SELECT amount FROM unkeyed")),
         "told_unknown": len(unknown),

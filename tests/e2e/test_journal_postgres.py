@@ -8,13 +8,10 @@ import itertools
 import json
 import os
 import pathlib
-import random
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -33,7 +30,7 @@ from pentad.agent.tool_events import ToolReturned
 from pentad.application.config import Settings
 from pentad.content import Media
 from pentad.errors import Conflict, InvalidRequest, NotFound
-from postgres_server import PostgresServer, postgres
+from postgres_server import PostgresServer, disturbed, postgres
 
 HERE = pathlib.Path(__file__).parent
 STARTED = RunStarted(agent=encode(spec()), goal="goal \0 \ud800", tenant="t")
@@ -264,36 +261,20 @@ def test_a_commit_whose_answer_was_lost_is_not_written_twice(
 
 def drilled(server: PostgresServer, folder: pathlib.Path, cases: int, seed: int) -> list[dict[str, object]]:
     """What came of runs whose process is killed at random instants, the server too now and then."""
-    done = threading.Event()
-
-    def disturb() -> int:
-        dice, kills = random.Random(seed), 0
-        while not done.wait(dice.uniform(0.5, 2.5)):
-            server.kill()
-            kills += 1
-            done.wait(dice.uniform(0.0, 0.3))
-            server.start()
-        return kills
-
-    pool = ThreadPoolExecutor(1)
-    disturbed = pool.submit(disturb)
-    try:
+    words = [sys.executable, str(HERE / "agent_kill_drill.py"), str(folder), str(cases), str(seed)]
+    with disturbed(server, seed) as kills:
         ended = subprocess.run(
-            [sys.executable, str(HERE / "agent_kill_drill.py"), str(folder), str(cases), str(seed)],
+            words,
             capture_output=True,
             text=True,
             timeout=10 * cases,
             env={**os.environ, "OMP_NUM_THREADS": "1", "DRILL_POSTGRES": server.url},
             check=False,
         )
-    finally:
-        done.set()
-        pool.shutdown()
     assert ended.returncode == 0, ended.stderr[-2000:]
     _, *found = [json.loads(line) for line in ended.stdout.splitlines()]
-    kills = disturbed.result()
-    print(f"{sum(case['killed'] for case in found)} kills in {cases} cases, {kills} of the server")
-    assert kills > 0
+    print(f"{sum(case['killed'] for case in found)} kills in {cases} cases, {kills()} of the server")
+    assert kills() > 0
     return found
 
 
