@@ -53,13 +53,14 @@ def continued(draft: ModelCallDraft, start: Inherited | None, member: str) -> Mo
 
 def _told(draft: ModelCallDraft, shown: Sequence[ToolSpec]) -> str:
     """The tools that may be called now, where they are not those that stand in front."""
-    if not draft.tools or draft.tools == tuple(shown):
+    tools = draft.tools if draft.shown_tools is None else draft.shown_tools
+    if not draft.tools or tools == tuple(shown):
         return ""
     lines = [
         json.dumps(
             {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)},
             ensure_ascii=False,
         )
-        for tool in draft.tools
+        for tool in tools
     ]
     return "The tools that you can call now, instead of those above, one per line:\n" + "\n".join(lines)

@@ -98,7 +98,13 @@ class Loop:
         # The policy is about the agent's own tools; who leads a team can always do so.
         own = await self._offers.choose([tool for tool in allowed if tool.name not in actions])
         offered = (*own, *team)
-        view = View(state=self._run.state, tools=offered, withheld=self._run.state.withheld)
+        presented = self._offers.presented(allowed)
+        view = View(
+            state=self._run.state,
+            tools=offered,
+            withheld=self._run.state.withheld,
+            presented=None if presented is None else (*presented, *(tool.spec for tool in team)),
+        )
         answers = await self._answers(view)
         with self._run.span("agent", "planner"):
             readings = [self._planner.read(self._alone(view, e), e) for e in answers]

@@ -89,6 +89,10 @@ class RunState:
     """Tools that may not be called now, as (name, why)."""
     offered: tuple[str, ...] | None = None
     """Tools that the model sees, in order; None where it sees all that may be called."""
+    offered_first: tuple[str, ...] | None = None
+    """Those that its prompts present in front: what it was offered when it could first call some."""
+    offers_told: tuple[tuple[int, str], ...] = ()
+    """What it was told of later changes, each with the step before which it was."""
     exchanges: tuple[Exchange, ...] = ()
     intents: Mapping[tuple[int, int], ToolIntended] = field(default_factory=dict)
     """Tool calls begun and without a result, by (step, index)."""
@@ -178,7 +182,7 @@ class RunState:
             case ToolsWithheld():
                 return replace(self, withheld=event.tools)
             case ToolsOffered():
-                return replace(self, offered=event.tools)
+                return self._after_offer(event)
             case ResultReduced():
                 return replace(self, exchanges=tuple(e.with_reduced(event) for e in self.exchanges))
             case Planned():
@@ -222,6 +226,11 @@ class RunState:
         if event.purpose in ("summarise", "tool"):
             return state
         return replace(state, exchanges=after_answer(self.exchanges, event))
+
+    def _after_offer(self, event: ToolsOffered) -> RunState:
+        if not event.told:
+            return replace(self, offered=event.tools, offered_first=event.tools)
+        return replace(self, offered=event.tools, offers_told=(*self.offers_told, (event.step, event.told)))
 
     def _after_tool(self, event: ToolIntended | ToolReturned) -> RunState:
         place = (event.step, event.index)

@@ -68,6 +68,8 @@ class ToolsOffered:
     """In the order in which they are offered."""
     withheld: tuple[tuple[str, str], ...] = ()
     """The others that may be called, as (name, why); the model is not told of them."""
+    told: str = ""
+    """What the model is told of the change, behind the steps before it; empty before its first call."""
     decisions: tuple[Decision, ...] = ()
 
 

@@ -29,6 +29,8 @@ class View:
     """Those that may be used now."""
     withheld: tuple[tuple[str, str], ...] = ()
     """The others, each with the reason."""
+    presented: tuple[ToolSpec, ...] | None = None
+    """Tools that prompts present in front, where those of now were told of later; see tool_offers.py."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pentad.agent.exchange import Exchange
@@ -296,8 +296,9 @@ class React:
         return ModelCallDraft(
             purpose="answer" if settled else "act",
             system=system,
-            turns=(*_history(state, self.mode), goal, *_work(state), *self._next(state)),
+            turns=(*_history(state, self.mode), goal, *_work(view), *self._next(state)),
             tools=offered,
+            shown_tools=view.presented if offered else None,
             tool_choice=ToolChoice(mode=mode, parallel=self.parallel),
             max_tokens=state.spec.max_tokens,
             next_hint="end" if settled else "tool",
@@ -362,10 +363,16 @@ def _history(state: RunState, mode: str) -> tuple[MessageGroup, ...]:
     return () if mode == "guided" else conversation(state)
 
 
-def _work(state: RunState) -> Sequence[MessageGroup]:
-    """This run's steps as chat turns: the assistant's calls and each result, matched by id."""
-    turns = []
-    for exchange in state.closed:
+def _work(view: View) -> Sequence[MessageGroup]:
+    """This run's steps as chat turns: the assistant's calls and each result, matched by id.
+
+    What was told of tools that came later stands behind the step before.
+    """
+    turns: list[MessageGroup] = []
+    told = list(view.state.offers_told) if view.presented is not None else []
+    for exchange in view.state.closed:
+        while told and told[0][0] <= exchange.step and turns:
+            turns.append(_behind(turns.pop(), told.pop(0)[1]))
         if exchange.purpose == "plan":
             continue
         # A call that was written as text is shown as the call that it was read as, only.
@@ -381,7 +388,15 @@ def _work(state: RunState) -> Sequence[MessageGroup]:
                 Message(role="user", content=f"That was of no use: {exchange.detail}. Try again.")
             )
         turns.append(MessageGroup(messages=tuple(messages)))
+    for _, text in told:
+        turns.append(_behind(turns.pop(), text))
     return turns
+
+
+def _behind(group: MessageGroup, text: str) -> MessageGroup:
+    """The group with a text behind its last message: templates may refuse a turn of its own."""
+    *before, last = group.messages
+    return replace(group, messages=(*before, replace(last, content=f"{last.content}\n\n{text}")))
 
 
 def _joined(*parts: str) -> str:
