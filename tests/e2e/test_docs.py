@@ -27,6 +27,7 @@ from pentad.agent.rows import JournalDamaged
 from pentad.application.cli.app import build
 from pentad.application.config import Settings
 from pentad.application.config_loading import resolve
+from pentad.application.library import RunFailed
 from process_support import Server, environment, home_with, pentad, serving
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -254,7 +255,7 @@ def test_the_page_of_errors_has_each_with_its_status_and_exit() -> None:
     written = {code: (int(status), int(exit_code)) for code, status, exit_code in rows}
     defined = {
         kind.code: (kind.status, kind.exit_code)
-        for kind in (*vars(errors).values(), *vars(gateway_errors).values(), JournalDamaged)
+        for kind in (*vars(errors).values(), *vars(gateway_errors).values(), JournalDamaged, RunFailed)
         if isinstance(kind, type) and issubclass(kind, errors.PentadError)
     }
     assert written == defined

@@ -17,12 +17,13 @@ from pentad.agent.parallel import ALONE, Branch
 from pentad.agent.planning.base import MessageGroup, ModelCallDraft
 from pentad.agent.prompt_store import fingerprint
 from pentad.agent.run import Run
+from pentad.agent.spec import AgentSpec
 from pentad.choice import build
 from pentad.content import Media
 from pentad.errors import BackendFailed, BudgetExceeded, Incompatible, NotFound, Overloaded, PentadError
 from pentad.execution.backend import Completion, Delta, TextDelta, fold
 from pentad.model.backends.openai_usage import media_tokens
-from pentad.types import Decision, Message, Request, Sampling, Usage
+from pentad.types import Decision, Message, OutputFormat, Request, Sampling, Usage
 
 MAX_TRIES = 3
 DEFAULT_CONTEXT = 8192
@@ -52,7 +53,7 @@ class ModelCalls:
         """
         run = self._run
         around, state = run.around, run.state
-        draft = continued(draft, state.inherited, state.spec.name)
+        draft = continued(_formed(draft, state.spec), state.inherited, state.spec.name)
         await around.tool_times.learn(around.journal, state.run_id, state.tenant)
         with run.span("agent", "context"):
             expected = outlook(state, draft, around.tool_times, self._latest)
@@ -329,3 +330,11 @@ class ModelCalls:
                 param="budget",
             )
         return answer
+
+
+def _formed(draft: ModelCallDraft, spec: AgentSpec) -> ModelCallDraft:
+    """The draft, with the form of the agent's answer where it may come to that."""
+    free = draft.format.kind == "text" and draft.tool_choice.mode in ("auto", "none")
+    if spec.answer_schema is None or not (draft.purpose == "answer" or (draft.purpose == "act" and free)):
+        return draft
+    return replace(draft, format=OutputFormat(kind="json_schema", value=spec.answer_schema))

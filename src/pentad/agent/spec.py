@@ -146,6 +146,8 @@ class AgentSpec:
     """Hard limits of a run: see below."""
     objective: Objective = field(default_factory=Objective)
     """What a run should aim for: see below."""
+    answer_schema: Mapping[str, Any] | None = None
+    """JSON Schema of the answer, which then is JSON of that form. Absent: text."""
     max_result_bytes: int | None = None
     """Cap of every tool result, where it is lower than the tool's own; what is cut is marked."""
     max_steps: int = 8
