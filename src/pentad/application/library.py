@@ -26,12 +26,12 @@ from typing import Any, Generic, Self, TypeVar, cast, overload
 
 from pydantic import TypeAdapter, ValidationError
 
-from pentad.agent.events import Event
+from pentad.agent.events import Event, Record
 from pentad.agent.explain import Explanation
 from pentad.agent.model_events import TextStreamed
 from pentad.agent.runtime import AgentRuntime
 from pentad.agent.spec import AgentSpec
-from pentad.agent.state import RunState
+from pentad.agent.state import RunState, fold
 from pentad.agent.sub_run_events import SubRunChanged
 from pentad.agent.tool_events import ApprovalAsked
 from pentad.agent.tools.base import Tool
@@ -217,10 +217,8 @@ class Agent(Generic[T]):
             InvalidRequest, Overloaded, ModelNotFound: it did not begin.
         """
         run_id = await self._start(goal, history, budget, tenant)
-        async with aclosing(self._follow(run_id, tenant)) as events:
-            async for _ in events:
-                pass
-        return self._result(self._runtime.show(run_id, tenant=tenant))
+        async with aclosing(self._follow(run_id, tenant)) as records:
+            return self._result(fold([record async for record in records if not record.live]))
 
     async def stream(
         self,
@@ -236,9 +234,9 @@ class Agent(Generic[T]):
         without an answer raises nothing: its last event says so.
         """
         run_id = await self._start(goal, history, budget, tenant)
-        async with aclosing(self._follow(run_id, tenant)) as events:
-            async for event in events:
-                yield event
+        async with aclosing(self._follow(run_id, tenant)) as records:
+            async for record in records:
+                yield record.event
 
     def run_sync(self, goal: str, **options: Any) -> Result[T]:
         """`run` where there is no event loop: opens the agent, runs it once and closes it."""
@@ -265,15 +263,15 @@ class Agent(Generic[T]):
             self.spec, goal, history=history, budget=budget, tenant=tenant, foreground=True
         )
 
-    async def _follow(self, run_id: str, tenant: str) -> AsyncGenerator[Event | TextStreamed, None]:
-        """The run's events; what it asks is answered. A follower that leaves cancels the run."""
+    async def _follow(self, run_id: str, tenant: str) -> AsyncGenerator[Record, None]:
+        """The run's records; what it asks is answered. A follower that leaves cancels the run."""
         ended = False
         try:
             async with aclosing(self._runtime.events(run_id, tenant=tenant, patient=True)) as records:
                 async for record in records:
                     if self._approve is not None and isinstance(record.event, ApprovalAsked | SubRunChanged):
                         await self._answer(self._approve, run_id, tenant)
-                    yield record.event
+                    yield record
                 ended = True
         finally:
             if not ended:
