@@ -16,7 +16,7 @@ from pentad.agent.memories import Memories
 from pentad.agent.memory.base import Item, Memory, MemoryServices, MemoryStrategy, Scope
 from pentad.agent.spec import LongTermChoice, MemoryChoice
 from pentad.choice import Choice, build
-from pentad.errors import InvalidRequest, UnknownName
+from pentad.errors import InvalidRequest, NotFound, UnknownName
 from pentad.testing.agents import scripted_models
 
 NOW = 1_700_000_000.0
@@ -90,6 +90,37 @@ class TestEveryMemory:
         assert run(memory.consolidate(MINE)) == 2
         assert [each.item.id for each in run(memory.query("tea milk", k=9, scope=MINE))] == ["new"]
         assert run(memory.consolidate(MINE)) == 0
+
+    def test_what_is_corrected_is_kept_and_no_longer_recalled(self, memory: Memory, now: list[float]) -> None:
+        old = run(memory.write(Item(text="the boat is red", source="run_1"), MINE))
+        now[0] += 1
+        better = Item(text="the boat is blue", source="run_2", id="better", details={"by": "Mia"})
+        for _ in range(2):
+            assert run(memory.supersede(old, better, MINE)) == "better"
+        assert self.texts(memory, "the boat is red") == ["the boat is blue"]
+        first, second = run(memory.items(MINE))
+        assert (first.id, first.superseded_by, first.text) == (old, "better", "the boat is red")
+        assert second == replace(better, created_s=NOW + 1)
+        assert run(memory.consolidate(MINE)) == 0
+        for scope in (Scope(tenant="b"), Scope(tenant="a", agent="other")):
+            with pytest.raises(NotFound, match=f"no memory '{old}'"):
+                run(memory.supersede(old, Item(text="stolen", id="x"), scope))
+            assert self.texts(memory, "stolen", scope=scope) == []
+
+    def test_what_is_forgotten_goes_with_its_versions_and_what_was_made_of_it(self, memory: Memory) -> None:
+        run(memory.write(Item(text="the boat is red", id="v1"), MINE))
+        run(memory.supersede("v1", Item(text="the boat is dark red", id="v2"), MINE))
+        run(memory.write(Item(text="Mia has a red boat", id="made", derived_from=("v1", "tea")), MINE))
+        run(memory.write(Item(text="boats are red", id="again", derived_from=("made",)), Scope(tenant="a")))
+        run(memory.write(Item(text="tea is green", id="tea"), MINE))
+        run(memory.write(Item(text="the boat is theirs", id="v1"), Scope(tenant="b")))
+        with pytest.raises(NotFound):
+            run(memory.forget(["v2", "nope"], MINE))
+        assert len(run(memory.items(MINE))) == 4
+        assert sorted(run(memory.forget(["v2"], MINE))) == ["again", "made", "v1", "v2"]
+        assert [item.id for item in run(memory.items(Scope(tenant="a")))] == ["tea"]
+        assert self.texts(memory, "red boat tea") == ["tea is green"]
+        assert len(run(memory.items(Scope(tenant="b")))) == 1
 
     def test_is_opened_only_where_what_it_needs_is_there(self, name: str, tmp_path: pathlib.Path) -> None:
         strategy: MemoryStrategy = build("memory", Choice(name=name))

@@ -7,6 +7,7 @@ import pathlib
 import time
 
 import apsw
+import numpy as np
 import pytest
 
 from agent_support import call, harness, run, spec
@@ -15,6 +16,8 @@ from pentad.agent.context_builders.compact import Compact
 from pentad.agent.events import Recalled
 from pentad.agent.memories import Memories
 from pentad.agent.memory.base import Item, MemoryServices, Scope
+from pentad.agent.memory.file import bound
+from pentad.agent.memory.nearest import Nearest
 from pentad.agent.memory.scoring import HOUR_S, Weights
 from pentad.agent.memory.store import LongTerm
 from pentad.agent.memory.window import Window
@@ -23,9 +26,9 @@ from pentad.agent.planning.react import React
 from pentad.agent.spec import LongTermChoice, MemoryChoice
 from pentad.agent.state import RunState
 from pentad.choice import Choice
-from pentad.errors import Conflict, ContextLengthExceeded, Unavailable
+from pentad.errors import Conflict, ContextLengthExceeded, NotFound, Unavailable
 from pentad.model.terms import terms, unspaced_share
-from pentad.testing.agents import scripted_models
+from pentad.testing.agents import WordEmbedder, scripted_models
 from pentad.types import Message
 
 A, B = Scope(tenant="a"), Scope(tenant="b")
@@ -80,8 +83,9 @@ def test_no_tenant_finds_counts_or_removes_what_is_anothers(tmp_path: pathlib.Pa
     assert found(memory, "the code") == ["the code is tulip"]
     assert found(memory, "the code", B) == ["the code is rose"]
     assert found(memory, "code", Scope(tenant="c")) == []
-    assert run(memory.forget(ident, Scope(tenant="c"))) is False
-    assert run(memory.forget(ident, B)) is True
+    with pytest.raises(NotFound, match="no memory"):
+        run(memory.forget([ident], Scope(tenant="c")))
+    assert run(memory.forget([ident], B)) == [ident]
     assert (run(memory.count(A)), run(memory.count(B))) == (1, 0)
     memory.close()
 
@@ -356,11 +360,59 @@ def test_a_file_from_before_is_indexed_anew_and_finds_them_too(tmp_path: pathlib
         # As version 1 wrote it: the text as it is, which no cue of other words finds.
         db.execute("INSERT INTO words (words) VALUES ('delete-all')")
         db.execute("INSERT INTO words (rowid, text) SELECT number, text FROM items")
+        for column in ("derived_from", "superseded_by", "details"):
+            db.execute(f"ALTER TABLE items DROP COLUMN {column}")
         db.execute("PRAGMA user_version = 1")
     memory = store(tmp_path)
     (first, *_) = run(memory.query(cue, k=2, scope=A))
     assert (first.item.text, first.keyword) == (text, 1.0)
     assert memory.check_integrity() == []
+    memory.close()
+
+
+def test_an_agents_items_are_found_however_many_others_are_nearer(tmp_path: pathlib.Path) -> None:
+    memory = store(tmp_path)
+    run(memory.write_all([Item(text=f"tea {n}") for n in range(300)], Scope(tenant="a", agent="other")))
+    run(memory.write(Item(text="cups for tea and much else besides"), Scope(tenant="a", agent="mine")))
+    assert found(memory, "tea", Scope(tenant="a", agent="mine")) == ["cups for tea and much else besides"]
+    memory.close()
+
+
+def test_what_another_process_wrote_or_forgot_is_known_at_the_next_query(tmp_path: pathlib.Path) -> None:
+    one, other = store(tmp_path), store(tmp_path)
+    run(one.write(Item(text="red apples", id="red"), A))
+    assert found(other, "apples") == ["red apples"]
+    run(one.write(Item(text="green apples", id="green"), A))
+    assert sorted(found(other, "apples")) == ["green apples", "red apples"]
+    run(other.forget(["red"], A))
+    assert found(one, "apples") == ["green apples"]
+    one.close()
+    other.close()
+
+
+def test_vectors_too_many_to_hold_are_found_all_the_same(tmp_path: pathlib.Path) -> None:
+    memory = store(tmp_path)
+    run(memory.write_all([Item(text=f"word{n} tea{n % 7} milk{n % 5}") for n in range(200)], A))
+    db, scope = memory._db, Scope(tenant="a")
+    vector = np.asarray(WordEmbedder().embed_counted(["word3 tea3 milk3"])[0][0], np.float32)
+    held, cosines = Nearest(db).find(vector, scope, NOW, 20)
+    asked, others = Nearest(db, most_held=100).find(vector, scope, NOW, 20)
+    assert sorted(held.values()) == pytest.approx(sorted(asked.values()), abs=1e-5)
+    assert [cosines.of(n) for n in (1, 50, 200, 999)] == pytest.approx(
+        [others.of(n) for n in (1, 50, 200, 999)], abs=1e-5
+    )
+    assert held[4] == pytest.approx(cosines.of(4)) == pytest.approx(1.0)
+    memory.close()
+
+
+def test_common_words_are_left_out_of_a_search_only_where_rarer_ones_are(tmp_path: pathlib.Path) -> None:
+    memory = store(tmp_path, weights=Weights(similarity=0, keyword=1, recency=0, importance=0))
+    run(
+        memory.write_all([Item(text=f"the cup number {n}") for n in range(80)] + [Item(text="the quokka")], A)
+    )
+    keywords = memory._search._keywords("the quokka", bound(A, NOW), 100)
+    assert list(keywords.values()) == [1.0]
+    assert len(memory._search._keywords("the cup", bound(A, NOW), 100)) == 81
     memory.close()
 
 

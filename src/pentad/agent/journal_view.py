@@ -125,6 +125,15 @@ class JournalView:
         found = [r for r in rows if tenant in (None, r.tenant) and status in (None, r.status)]
         return found if limit < 0 else found[:limit]
 
+    def saying(self, needles: Sequence[str]) -> list[str]:
+        """The runs of which an event has one of these texts as the rows write it, sealed or not."""
+        found: dict[str, None] = {}
+        with self._snapshot() as db:
+            for needle in needles:
+                sql = "SELECT DISTINCT run_id FROM events WHERE instr(payload, ?) > 0"
+                found |= dict.fromkeys(str(run_id) for (run_id,) in db.execute(sql, (storable(needle),)))
+        return list(found)
+
     def unfinished(self) -> list[RunRow]:
         """Runs of all tenants that have not ended, oldest first."""
         marks = ", ".join("?" * len(UNFINISHED))

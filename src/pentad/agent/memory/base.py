@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pathlib
 import time
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol
 
 from pentad.agent.ports import ModelPort
 from pentad.types import Clock
@@ -38,6 +39,12 @@ class Item:
     """Seconds since 1970 from which it is no longer recalled."""
     id: str | None = None
     """Writing the same id again changes nothing; None gives it a fresh one."""
+    derived_from: tuple[str, ...] = ()
+    """Ids of the items that it was made of; it is forgotten with any of them."""
+    superseded_by: str | None = None
+    """Id of the item that holds in its place; it is kept, and no longer recalled."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What a strategy keeps beside the text, as JSON values."""
 
     def __post_init__(self) -> None:
         if not self.text.strip():
@@ -66,6 +73,24 @@ class Memory(Protocol):
 
     async def query(self, cue: str, *, k: int, scope: Scope) -> list[Recollection]:
         """The `k` items that matter most to the cue, best first."""
+        ...
+
+    async def supersede(self, ident: str, item: Item, scope: Scope) -> str:
+        """Keeps `item` in place of another, which is no longer recalled, and returns its id.
+
+        Doing it again with the same `item.id` changes nothing. Raises NotFound: no such item in the scope.
+        """
+        ...
+
+    async def forget(self, idents: Sequence[str], scope: Scope) -> list[str]:
+        """Removes items with all their versions and all that was made of them, so that no trace is left.
+
+        Returns the ids that went. Raises NotFound, and removes nothing, when one is not in the scope.
+        """
+        ...
+
+    async def items(self, scope: Scope) -> list[Item]:
+        """All that is kept of the scope, oldest first: also what has expired or was superseded."""
         ...
 
     async def consolidate(self, scope: Scope) -> int:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from pentad.agent.memory.base import Item, Memory, MemoryServices, Recollection, Scope
+from pentad.agent.memory.lineage import Link, all_there, lineage
 from pentad.agent.memory.scoring import Weights
 from pentad.ranges import in_range
 from pentad.types import Clock
@@ -49,21 +51,50 @@ class _Items:
 
     async def write(self, item: Item, scope: Scope) -> str:
         """Keeps an item; the oldest goes where there are too many."""
-        created_s = self.wall() if item.created_s is None else item.created_s
-        made = replace(item, id=item.id or f"mem_{uuid.uuid4().hex[:16]}", created_s=created_s)
         with self.lock:
-            items = self.kept.setdefault((scope.tenant, scope.agent), deque(maxlen=self.most))
-            if all(other.id != made.id for other in items):
-                items.append(made)
-        return str(made.id)
+            return self._keep(item, scope)
+
+    async def supersede(self, ident: str, item: Item, scope: Scope) -> str:
+        """Keeps `item` in place of another. Raises NotFound."""
+        with self.lock:
+            old = [items for items in self._places(scope) if any(other.id == ident for other in items)]
+            all_there([ident], [ident] * len(old))
+            by = self._keep(item, scope)
+            for items in old:
+                held = [replace(o, superseded_by=by) if o.id == ident else o for o in items]
+                items.clear()
+                items.extend(held)
+        return by
+
+    async def forget(self, idents: Sequence[str], scope: Scope) -> list[str]:
+        """Removes items with their versions and what was made of them. Raises NotFound."""
+        with self.lock:
+            all_there(idents, [str(item.id) for items in self._places(scope) for item in items])
+            everything = self._places(Scope(tenant=scope.tenant))
+            links = [Link(str(i.id), i.superseded_by, i.derived_from) for items in everything for i in items]
+            gone = set(lineage(idents, links)) & {link.id for link in links}
+            for items in everything:
+                left = [item for item in items if item.id not in gone]
+                items.clear()
+                items.extend(left)
+        return sorted(gone)
+
+    async def items(self, scope: Scope) -> list[Item]:
+        """All that is kept of the scope, oldest first."""
+        with self.lock:
+            kept = [item for items in self._places(scope) for item in items]
+        return sorted(kept, key=lambda item: item.created_s or 0.0)
 
     async def query(self, cue: str, *, k: int, scope: Scope) -> list[Recollection]:
         """The `k` newest items of the scope; the score is how new they are. Nothing for an empty cue."""
         if k < 1 or not cue.strip():
             return []
         now_s = self.wall()
-        found = [item for item in self._of(scope) if item.expires_s is None or item.expires_s > now_s]
-        found.sort(key=lambda item: item.created_s or 0.0)
+        found = [
+            item
+            for item in await self.items(scope)
+            if item.superseded_by is None and (item.expires_s is None or item.expires_s > now_s)
+        ]
         recollections = []
         for item in reversed(found[-k:]):
             recency = _RECENCY.fresh(now_s - (item.created_s or 0.0))
@@ -76,14 +107,13 @@ class _Items:
         """Removes what has expired, and older copies of equal text and kind."""
         now_s, gone = self.wall(), 0
         with self.lock:
-            for place, items in self.kept.items():
-                if place[0] != scope.tenant or scope.agent not in (None, place[1]):
-                    continue
+            for items in self._places(scope):
                 live = [item for item in items if item.expires_s is None or item.expires_s > now_s]
-                newest = {(item.text, item.kind): item.id for item in live}
-                left = [item for item in live if newest[item.text, item.kind] == item.id]
+                newest = {(i.text, i.kind): i.id for i in live if i.superseded_by is None}
+                left = [i for i in live if i.superseded_by or newest[i.text, i.kind] == i.id]
                 gone += len(items) - len(left)
-                self.kept[place] = deque(left, maxlen=self.most)
+                items.clear()
+                items.extend(left)
         return gone
 
     def close(self) -> None:
@@ -91,11 +121,17 @@ class _Items:
         with self.lock:
             self.kept.clear()
 
-    def _of(self, scope: Scope) -> list[Item]:
-        with self.lock:
-            return [
-                item
-                for (tenant, agent), items in self.kept.items()
-                if tenant == scope.tenant and scope.agent in (None, agent)
-                for item in items
-            ]
+    def _keep(self, item: Item, scope: Scope) -> str:
+        created_s = self.wall() if item.created_s is None else item.created_s
+        made = replace(item, id=item.id or f"mem_{uuid.uuid4().hex[:16]}", created_s=created_s)
+        items = self.kept.setdefault((scope.tenant, scope.agent), deque(maxlen=self.most))
+        if all(other.id != made.id for other in items):
+            items.append(made)
+        return str(made.id)
+
+    def _places(self, scope: Scope) -> list[deque[Item]]:
+        return [
+            items
+            for (tenant, agent), items in self.kept.items()
+            if tenant == scope.tenant and scope.agent in (None, agent)
+        ]

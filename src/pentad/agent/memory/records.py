@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from pentad.agent.memory import file
-from pentad.agent.memory.base import Item, Kind
+from pentad.agent.memory.base import Item, Kind, Scope
+from pentad.agent.memory.lineage import all_there
 from pentad.agent.sqlite import compact
-from pentad.errors import NotFound
-
-_COLUMNS = "tenant, agent, id, kind, text, source, importance, created_s, expires_s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,36 +39,32 @@ def memories(
         return []
     with file.translated(path), contextlib.closing(file.open_file(path)) as db:
         rows = db.execute(
-            f"SELECT {_COLUMNS} FROM items WHERE {where} ORDER BY created_s DESC, number DESC LIMIT ?",
+            f"SELECT tenant, agent, {file.COLUMNS} FROM items WHERE {where} "
+            "ORDER BY created_s DESC, number DESC LIMIT ?",
             (*asked.values(), limit),
         )
-        return [_memory(*cast(Any, row)) for row in rows]
+        return [
+            Memory(tenant=tenant, agent=agent, item=file.item_of(row))
+            for tenant, agent, *row in cast(Any, rows)
+        ]
 
 
 def forget(path: pathlib.Path, ids: Sequence[str], *, tenant: str | None = None) -> list[str]:
-    """Removes items, of all tenants unless one is named, and returns the ids that there were.
+    """Removes items with their versions and what was made of them; of all tenants unless one is named.
 
-    The file is written anew, so that neither text, index nor vector is left in it.
+    The file is written anew, so that neither text, index nor vector is left in it. Returns the ids that went.
 
     Raises NotFound, and removes nothing, when one of them is not there.
     """
-    found: list[str] = []
-    if path.exists():
+    wanted = dict.fromkeys(ids)
+    owners = [(m.tenant, str(m.item.id)) for m in memories(path, tenant=tenant) if m.item.id in wanted]
+    all_there(ids, [ident for _, ident in owners])
+    gone: dict[str, None] = {}
+    for owner in dict.fromkeys(tenant for tenant, _ in owners):
         with file.translated(path), contextlib.closing(file.open_file(path)) as db:
-            numbers = []
-            for ident in ids:
-                sql = "SELECT number FROM items WHERE id = ? AND (?2 IS NULL OR tenant = ?2)"
-                rows = [cast(int, number) for (number,) in db.execute(sql, (ident, tenant))]
-                numbers += rows
-                found += [ident] * bool(rows)
-            if len(found) == len(ids):
-                with db:
-                    file.erase(db, numbers)
-                compact(db, path)
-    lost = [ident for ident in ids if ident not in found]
-    if lost:
-        raise NotFound(f"no memory {lost[0]!r}", hint="pentad memory list shows them")
-    return found
+            own = [ident for tenant, ident in owners if tenant == owner]
+            gone |= dict.fromkeys(file.forget(db, path, own, Scope(tenant=owner)))
+    return list(gone)
 
 
 def forget_episodes(path: pathlib.Path, run_ids: Sequence[str]) -> int:
@@ -86,26 +80,3 @@ def forget_episodes(path: pathlib.Path, run_ids: Sequence[str]) -> int:
                 file.erase(db, numbers)
             compact(db, path)
     return len(numbers)
-
-
-def _memory(
-    tenant: str,
-    agent: str | None,
-    ident: str,
-    kind: Kind,
-    text: str,
-    source: str,
-    importance: float,
-    created_s: float,
-    expires_s: float | None,
-) -> Memory:
-    item = Item(
-        id=ident,
-        text=text,
-        kind=kind,
-        source=source,
-        importance=importance,
-        created_s=created_s,
-        expires_s=expires_s,
-    )
-    return Memory(tenant=tenant, agent=agent, item=item)

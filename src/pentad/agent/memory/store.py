@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import pathlib
-import re
 import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar, cast
 
 from pentad.agent.embedding import embed_beginnings
-from pentad.agent.memory.base import Item, Kind, MemoryServices, Recollection, Scope
-from pentad.agent.memory.file import erase, open_file, packed, translated
+from pentad.agent.memory import file
+from pentad.agent.memory.base import Item, MemoryServices, Recollection, Scope
 from pentad.agent.memory.scoring import Weights
+from pentad.agent.memory.search import Search
 from pentad.agent.ports import ModelPort
 from pentad.agent.sqlite import storable
 from pentad.errors import Conflict
-from pentad.model.terms import terms, unspaced_share
 from pentad.types import Clock
 
 R = TypeVar("R")
-_COLUMNS = "items.number, id, agent, kind, items.text, source, importance, created_s, expires_s"
-_LIVE = "tenant = :tenant AND (:agent IS NULL OR agent = :agent) AND (expires_s IS NULL OR expires_s > :now)"
-_POOL = 24
-"""Candidates that each index brings for every item asked for, at least."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +45,7 @@ class Store(Weights):
 
 
 class LongTerm:
-    """Keeps typed items per tenant and recalls those that matter to a cue.
-
-    The nearest vectors (sqlite-vec, cosine) and the best keyword hits (FTS5, BM25) of the tenant
-    are scored together; see `Weights`. About 5 ms for a thousand items besides the embedding.
+    """Keeps typed items per tenant and recalls those that matter to a cue; `Search` says how.
 
     Args:
         path: the SQLite file.
@@ -74,12 +66,12 @@ class LongTerm:
     ) -> None:
         self.path = pathlib.Path(path)
         self._models, self._embedder, self._wall = models, embedder, wall
-        self._weights = weights or Weights()
         self._lock = threading.Lock()
         self._indexed = False
-        with translated(self.path):
-            self._db = open_file(self.path)
+        with file.translated(self.path):
+            self._db = file.open_file(self.path)
             self._look()
+        self._search = Search(self._db, weights or Weights())
 
     async def write(self, item: Item, scope: Scope) -> str:
         """Keeps an item. Raises ContextLengthExceeded when it is too long to embed."""
@@ -87,18 +79,31 @@ class LongTerm:
 
     async def write_all(self, items: Sequence[Item], scope: Scope) -> list[str]:
         """Keeps several items in one transaction; their vectors are computed together."""
-        texts = [storable(item.text) for item in items]
-        vectors = (await self._models.embed(self._embedder, texts)).vectors
-        ids = [item.id or f"mem_{uuid.uuid4().hex[:16]}" for item in items]
+        made = [self._made(item) for item in items]
+        vectors = (await self._models.embed(self._embedder, [item.text for item in made])).vectors
 
         def insert() -> None:
             with self._db:
                 self._index(len(vectors[0]))
-                for item, ident, text, vector in zip(items, ids, texts, vectors, strict=True):
-                    self._insert(item, ident, text, vector, scope)
+                for item, vector in zip(made, vectors, strict=True):
+                    file.insert(self._db, item, scope, vector)
 
         await self._locked(insert)
-        return ids
+        return [str(item.id) for item in made]
+
+    async def supersede(self, ident: str, item: Item, scope: Scope) -> str:
+        """Keeps `item` in place of another, in one transaction. Raises as `write` does, and NotFound."""
+        made = self._made(item)
+        vectors = (await self._models.embed(self._embedder, [made.text])).vectors
+
+        def put() -> None:
+            with self._db:
+                self._index(len(vectors[0]))
+                file.insert(self._db, made, scope, vectors[0])
+                file.replace_item(self._db, ident, str(made.id), scope)
+
+        await self._locked(put)
+        return str(made.id)
 
     async def query(self, cue: str, *, k: int, scope: Scope) -> list[Recollection]:
         """The `k` items of the scope that matter most to the cue, best first."""
@@ -106,52 +111,55 @@ class LongTerm:
             return []
         vector = (await embed_beginnings(self._models, self._embedder, [storable(cue)]))[0]
         now_s = self._wall()
-        return await self._locked(lambda: self._query(cue, vector, k, scope, now_s))
+        return await self._locked(lambda: self._search.find(cue, vector, k=k, scope=scope, now_s=now_s))
+
+    async def forget(self, idents: Sequence[str], scope: Scope) -> list[str]:
+        """Removes items with their versions and what was made of them; the file is written anew.
+
+        Raises NotFound; Unavailable when it is removed, but another process reads the log.
+        """
+        return await self._locked(lambda: file.forget(self._db, self.path, idents, scope))
+
+    async def items(self, scope: Scope) -> list[Item]:
+        """All that is kept of the scope, oldest first."""
+        sql = f"SELECT {file.COLUMNS} FROM items WHERE {file.OF_SCOPE} ORDER BY created_s, number"
+        bound = file.bound(scope)
+        return await self._locked(lambda: [file.item_of(cast(Any, r)) for r in self._db.execute(sql, bound)])
 
     async def consolidate(self, scope: Scope) -> int:
         """Removes the tenant's expired items, and older copies of equal text and kind."""
-        sql = """
-            SELECT number FROM items WHERE tenant = :tenant AND (:agent IS NULL OR agent = :agent) AND (
-              expires_s <= :now OR EXISTS (
+        sql = f"""
+            SELECT number FROM items WHERE {file.OF_SCOPE} AND (
+              expires_s <= :now OR superseded_by IS NULL AND EXISTS (
                 SELECT 1 FROM items AS newer WHERE newer.tenant = items.tenant AND newer.kind = items.kind
-                AND newer.text = items.text AND newer.agent IS items.agent
+                AND newer.text = items.text AND newer.agent IS items.agent AND newer.superseded_by IS NULL
                 AND (newer.created_s, newer.number) > (items.created_s, items.number)
                 AND (newer.expires_s IS NULL OR newer.expires_s > :now)))
             """
 
         def remove() -> int:
             with self._db:
-                numbers = [n for (n,) in self._db.execute(sql, self._bound(scope, self._wall()))]
-                erase(self._db, numbers)
+                rows = self._db.execute(sql, file.bound(scope, self._wall()))
+                numbers = [cast(int, number) for (number,) in rows]
+                file.erase(self._db, numbers)
             return len(numbers)
 
         return await self._locked(remove)
 
-    async def forget(self, ident: str, scope: Scope) -> bool:
-        """Removes one item; whether there was one."""
-
-        def remove() -> bool:
-            sql = "SELECT number FROM items WHERE tenant = ? AND id = ?"
-            with self._db:
-                numbers = [n for (n,) in self._db.execute(sql, (scope.tenant, ident))]
-                erase(self._db, numbers)
-            return bool(numbers)
-
-        return await self._locked(remove)
-
     async def count(self, scope: Scope) -> int:
-        """Items of the scope that have not expired."""
-        sql = f"SELECT COUNT(*) FROM items WHERE {_LIVE}"
-        bound = self._bound(scope, self._wall())
+        """Items of the scope that are recalled."""
+        sql = f"SELECT COUNT(*) FROM items WHERE {file.LIVE}"
+        bound = file.bound(scope, self._wall())
         return await self._locked(lambda: int(cast(Any, self._db.execute(sql, bound).fetchone())[0]))
 
     def check_integrity(self) -> list[str]:
         """What is wrong with the file; empty when it is sound."""
-        with self._lock, translated(self.path):
+        with self._lock, file.translated(self.path):
             problems = [str(r[0]) for r in self._db.execute("PRAGMA integrity_check") if r[0] != "ok"]
             if self._indexed:
-                lost = "SELECT number FROM items WHERE number NOT IN (SELECT number FROM vectors)"
-                stray = "SELECT number FROM vectors WHERE number NOT IN (SELECT number FROM items)"
+                held = "SELECT number FROM items WHERE superseded_by IS NULL"
+                lost = f"{held} AND number NOT IN (SELECT number FROM vectors)"
+                stray = f"SELECT number FROM vectors WHERE number NOT IN ({held})"
                 problems += [f"item {n} has no vector" for (n,) in self._db.execute(lost)]
                 problems += [f"vector {n} has no item" for (n,) in self._db.execute(stray)]
         return problems
@@ -161,9 +169,18 @@ class LongTerm:
         with self._lock:
             self._db.close()
 
+    def _made(self, item: Item) -> Item:
+        """The item as it is stored."""
+        return replace(
+            item,
+            id=item.id or f"mem_{uuid.uuid4().hex[:16]}",
+            text=storable(item.text),
+            created_s=self._wall() if item.created_s is None else item.created_s,
+        )
+
     async def _locked(self, work: Callable[[], R]) -> R:
         def run() -> R:
-            with self._lock, translated(self.path):
+            with self._lock, file.translated(self.path):
                 return work()
 
         return await asyncio.to_thread(run)
@@ -189,80 +206,3 @@ class LongTerm:
         )
         self._db.execute("INSERT INTO about VALUES (?, ?)", (self._embedder, dimensions))
         self._indexed = True
-
-    def _insert(self, item: Item, ident: str, text: str, vector: Sequence[float], scope: Scope) -> None:
-        created_s = self._wall() if item.created_s is None else item.created_s
-        row = (ident, scope.tenant, scope.agent, item.kind, text, item.source, item.importance)
-        self._db.execute(
-            "INSERT OR IGNORE INTO items (id, tenant, agent, kind, text, source, importance, created_s, "
-            "expires_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*row, created_s, item.expires_s),
-        )
-        if not self._db.changes():
-            return
-        number = self._db.last_insert_rowid()
-        self._db.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (number, terms(text)))
-        self._db.execute(
-            "INSERT INTO vectors (number, tenant, embedding) VALUES (?, ?, ?)",
-            (number, scope.tenant, packed(vector)),
-        )
-
-    def _query(
-        self, cue: str, vector: Sequence[float], k: int, scope: Scope, now_s: float
-    ) -> list[Recollection]:
-        bound, pool = self._bound(scope, now_s), max(_POOL, 4 * k)
-        keywords = self._keywords(cue, bound, pool)
-        weights = self._weights.for_cue(unspaced_share(cue))
-        nearest = self._db.execute(
-            "SELECT number FROM vectors WHERE embedding MATCH ? AND k = ? AND tenant = ?",
-            (packed(vector), pool, scope.tenant),
-        )
-        numbers = {n for (n,) in nearest} | set(keywords)
-        marks = ",".join(map(str, map(int, numbers)))
-        rows = self._db.execute(
-            f"SELECT {_COLUMNS}, vec_distance_cosine(embedding, :vector) FROM items "
-            f"JOIN vectors ON vectors.number = items.number WHERE items.number IN ({marks}) "
-            f"AND {_LIVE.replace('tenant', 'items.tenant', 1)}",
-            {**bound, "vector": packed(vector)},
-        )
-        found = [
-            self._recollection(row, keywords.get(cast(int, row[0]), 0.0), now_s, weights) for row in rows
-        ]
-        return sorted(found, key=lambda r: (-r.score, str(r.item.id)))[:k]
-
-    def _keywords(self, cue: str, bound: dict[str, Any], pool: int) -> dict[int, float]:
-        """Keyword score by item number: BM25 as a share of the best hit's."""
-        words = sorted(set(re.findall(r"\w+", terms(storable(cue)).lower())))[:64]
-        if not words:
-            return {}
-        match = " OR ".join(f'"{word}"' for word in words)
-        rows = self._db.execute(
-            "SELECT items.number, -bm25(words) FROM words JOIN items ON items.number = words.rowid "
-            f"WHERE words MATCH :match AND {_LIVE} ORDER BY bm25(words) LIMIT :pool",
-            {**bound, "match": match, "pool": pool},
-        )
-        hits = [(int(number), float(score)) for number, score in cast(Any, rows)]
-        best = max((score for _, score in hits), default=0.0)
-        return {number: max(0.0, score) / best if best > 0 else 0.0 for number, score in hits}
-
-    def _recollection(
-        self, row: Sequence[Any], keyword: float, now_s: float, weights: Weights
-    ) -> Recollection:
-        _, ident, _, kind, text, source, importance, created_s, expires_s, distance = row
-        similarity = max(0.0, 1.0 - float(distance))
-        recency = weights.fresh(now_s - created_s)
-        item = Item(
-            id=ident,
-            text=text,
-            kind=cast(Kind, kind),
-            source=source,
-            importance=importance,
-            created_s=created_s,
-            expires_s=expires_s,
-        )
-        score = weights.score(similarity=similarity, keyword=keyword, recency=recency, importance=importance)
-        return Recollection(item=item, score=score, similarity=similarity, keyword=keyword, recency=recency)
-
-    @staticmethod
-    def _bound(scope: Scope, now_s: float) -> dict[str, Any]:
-        return {"tenant": scope.tenant, "agent": scope.agent, "now": now_s}

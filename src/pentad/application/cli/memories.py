@@ -1,4 +1,4 @@
-"""Verbs about long-term memory: list, search, forget, export."""
+"""Verbs about long-term memory: list, search, correct, forget, export."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pentad.application.cli.data import Output, Yes, agree, data_settings, write_lines
+from pentad.application.cli.data import Output, Yes, agree, data_settings, open_journal, write_lines
 from pentad.application.cli.options import COMMON, MODELS, number, with_settings
 from pentad.application.cli.output import plain, print_json, print_table
 from pentad.application.cli.settings import JsonOption
@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     memory = typer.Typer(help="See what agents remember beyond a run, and forget it.", no_args_is_help=True)
     memory.command("list")(memory_list)
     memory.command("search")(memory_search)
+    memory.command("correct")(memory_correct)
     memory.command("forget")(memory_forget)
     memory.command("export")(memory_export)
     app.add_typer(memory, name="memory", rich_help_panel="Agents")
@@ -72,25 +73,63 @@ def memory_search(
     print_table(("memory", "kind", "score", "text"), rows, empty="nothing is remembered about that")
 
 
+@with_settings(COMMON, MODELS)
+def memory_correct(
+    flags: dict[str, Any],
+    config: pathlib.Path | None,
+    memory: Annotated[str, typer.Argument(metavar="MEMORY", help="Id, as memory list shows it.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What holds in its place.")],
+    tenant: Annotated[str, typer.Option("--tenant", help="Whose memory.")] = "default",
+    json: JsonOption = False,
+) -> None:
+    """Put a text in the place of an item, which is kept and no longer recalled. Uses the embedding model."""
+    import asyncio
+
+    from pentad.application.cli.recollection import corrected
+
+    settings = data_settings(flags, config)
+    ident = asyncio.run(corrected(settings, memory, text, tenant=tenant))
+    if json:
+        print_json({"corrected": memory, "by": ident})
+        return
+    typer.echo(ident)
+
+
 @with_settings(COMMON)
 def memory_forget(
     flags: dict[str, Any],
     config: pathlib.Path | None,
     memories: Annotated[list[str], typer.Argument(metavar="MEMORY", help="Ids, as memory list shows them.")],
     tenant: Tenant = None,
+    with_runs: Annotated[
+        bool,
+        typer.Option(
+            "--with-runs", help="Also remove the runs that told or recalled them, and what those left."
+        ),
+    ] = False,
     yes: Yes = False,
     json: JsonOption = False,
 ) -> None:
-    """Forget items for ever: text, index and vector. Runs that recalled them keep what they recalled."""
+    """Forget items for ever, with their versions and what was made of them: text, index and vector.
+
+    Runs that recalled them keep what they recalled, unless --with-runs removes those runs too.
+    """
+    from pentad.agent.forgetting import Traces, forget_everywhere, traces
     from pentad.agent.memory.records import forget
 
     settings = data_settings(flags, config)
-    agree(f"Forget {len(memories)} items for ever?", yes)
-    gone = forget(settings.memory_path, memories, tenant=tenant)
+    if with_runs:
+        with open_journal(settings) as journal:
+            found = traces(journal, settings.memory_path, memories, tenant=tenant or "default")
+            agree(f"Forget {len(found.memories)} items and remove {len(found.runs)} runs for ever?", yes)
+            gone = forget_everywhere(journal, settings.memory_path, memories, tenant=tenant or "default")
+    else:
+        agree(f"Forget {len(memories)} items for ever, with their versions and what was made of them?", yes)
+        gone = Traces(memories=tuple(forget(settings.memory_path, memories, tenant=tenant)), runs=())
     if json:
-        print_json({"forgotten": gone})
+        print_json({"forgotten": gone.memories} | ({"removed": gone.runs} if with_runs else {}))
         return
-    typer.echo(f"{len(gone)} forgotten")
+    typer.echo(f"{len(gone.memories)} forgotten" + (f", {len(gone.runs)} runs removed" if with_runs else ""))
 
 
 @with_settings(COMMON)

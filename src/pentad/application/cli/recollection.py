@@ -1,13 +1,16 @@
-"""Long-term memory with its embedding model alone: what `pentad memory search` needs."""
+"""Long-term memory with its embedding model alone: for `pentad memory search` and `correct`."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from pentad.agent.memory.base import Recollection, Scope
+from pentad.agent.memory.lineage import all_there
+from pentad.agent.memory.records import memories
 from pentad.agent.memory.store import LongTerm
 from pentad.application.config import Settings
 from pentad.application.folders import use_home
@@ -38,18 +41,34 @@ class _Embedding:
 async def recalled(
     settings: Settings, cue: str, *, tenant: str, agent: str | None, k: int
 ) -> list[Recollection]:
-    """The `k` items that matter most to the cue, best first.
-
-    Raises InvalidRequest without an embedding model, ModelNotFound when it is not in the store.
-    """
-    if settings.embedding_model is None:
-        raise InvalidRequest("memory is searched with an embedding model", hint="set --embedding-model")
+    """The `k` items that matter most to the cue, best first; raises as `_opened` does."""
     if not settings.memory_path.exists():
         return []
+    with _opened(settings) as memory:
+        return await memory.query(cue, k=k, scope=Scope(tenant=tenant, agent=agent))
+
+
+async def corrected(settings: Settings, ident: str, text: str, *, tenant: str) -> str:
+    """Puts a text in the place of an item, of the same agent and kind; the id of what holds now.
+
+    Raises NotFound, and as `_opened` does.
+    """
+    found = [m for m in memories(settings.memory_path, tenant=tenant) if m.item.id == ident]
+    all_there([ident], [str(m.item.id) for m in found])
+    item = replace(found[0].item, id=None, text=text, source="correction", created_s=None, superseded_by=None)
+    with _opened(settings) as memory:
+        return await memory.supersede(ident, item, Scope(tenant=tenant, agent=found[0].agent))
+
+
+@contextlib.contextmanager
+def _opened(settings: Settings) -> Iterator[LongTerm]:
+    """Raises InvalidRequest without an embedding model, ModelNotFound when it is not in the store."""
+    if settings.embedding_model is None:
+        raise InvalidRequest("memory is searched with an embedding model", hint="set --embedding-model")
     stored = ModelStore(use_home(settings)).resolve(settings.embedding_model)
     embedder = LocalEmbedder.open(stored.path, name=stored.name, kernels=settings.engine.kernels)
     memory = LongTerm(settings.memory_path, cast(Any, _Embedding(embedder)), embedder=stored.name)
     try:
-        return await memory.query(cue, k=k, scope=Scope(tenant=tenant, agent=agent))
+        yield memory
     finally:
         memory.close()
