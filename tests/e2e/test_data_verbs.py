@@ -101,6 +101,15 @@ def test_memory_is_listed_exported_and_forgotten(pentad_: Pentad, home: pathlib.
     assert "pentad memory list" in missing.err
 
 
+def test_a_memory_is_forgotten_with_the_runs_that_told_it(pentad_: Pentad, home: pathlib.Path) -> None:
+    told, other = worked(home, "Mia likes tea", "rain")
+    (tea,) = remembered(home, "Mia likes tea")
+    gone = json.loads(pentad_("memory", "forget", tea, "--with-runs", "--yes", "--json").out)
+    assert gone == {"forgotten": [tea], "removed": [told]}
+    assert listed(pentad_) == {other}
+    assert not any(b"Mia likes tea" in path.read_bytes() for path in home.iterdir())
+
+
 def test_memory_is_searched_with_the_embedding_model(
     pentad_: Pentad, home: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +124,11 @@ def test_memory_is_searched_with_the_embedding_model(
     monkeypatch.setattr(recollection.LocalEmbedder, "open", lambda *_, **__: WordEmbedder())
     found = json.loads(pentad_("memory", "search", "what does Mia like", "--limit", "1", "--json").out)
     assert [item["id"] for item in found] == [tea]
+    by = pentad_("memory", "correct", tea, "Mia likes milk").out.strip()
+    found = json.loads(pentad_("memory", "search", "what does Mia like", "--limit", "1", "--json").out)
+    assert [(item["id"], item["text"]) for item in found] == [(by, "Mia likes milk")]
+    lost = pentad_("memory", "correct", "nope", "x")
+    assert (lost.status, "no memory 'nope'" in lost.err) == (2, True)
     off = pentad_("memory", "search", "tea", "--embedding-model", "null")
     assert off.status == 2
     assert "set --embedding-model" in off.err
