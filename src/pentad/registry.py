@@ -511,6 +511,9 @@ _TABLE: dict[str, dict[str, str]] = {
     "memory": {
         "store": "pentad.agent.memory.store:Store",
         "buffer": "pentad.agent.memory.buffer:Buffer",
+        "levels": "pentad.agent.memory.levels:Levels",
+        "rethink": "pentad.agent.memory.rethink:Rethink",
+        "rememberer": "pentad.agent.memory.rememberer:Rememberer",
     },
     "tool": {
         "calculator": "pentad.agent.tools.builtin.calculator:build",

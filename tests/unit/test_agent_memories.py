@@ -13,7 +13,14 @@ from pentad import registry
 from pentad.agent.events import Recalled
 from pentad.agent.loading import agent_from
 from pentad.agent.memories import Memories
-from pentad.agent.memory.base import Item, Memory, MemoryServices, MemoryStrategy, Scope
+from pentad.agent.memory.base import (
+    Experience,
+    Item,
+    Memory,
+    MemoryServices,
+    MemoryStrategy,
+    Scope,
+)
 from pentad.agent.spec import LongTermChoice, MemoryChoice
 from pentad.choice import Choice, build
 from pentad.errors import InvalidRequest, NotFound, UnknownName
@@ -26,6 +33,10 @@ MINE = Scope(tenant="a", agent="me")
 def services(path: pathlib.Path, now: Sequence[float] = (NOW,)) -> MemoryServices:
     models, _ = scripted_models([], embedder=True)
     return MemoryServices(models=models, embedder="words", path=path / "m.db", wall=lambda: now[0])
+
+
+async def unasked(system: str, text: str, max_tokens: int) -> str:
+    raise AssertionError(text)
 
 
 @pytest.mark.parametrize("name", registry.known("memory"))
@@ -121,6 +132,29 @@ class TestEveryMemory:
         assert [item.id for item in run(memory.items(Scope(tenant="a")))] == ["tea"]
         assert self.texts(memory, "red boat tea") == ["tea is green"]
         assert len(run(memory.items(Scope(tenant="b")))) == 1
+
+    def test_a_run_is_learned_once_and_goes_with_what_it_recalled(self, memory: Memory) -> None:
+        run(memory.write(Item(text="Mia sails", id="told"), MINE))
+        ended = Experience(
+            run_id="run_1",
+            goal="what does Mia do",
+            answer="She sails.",
+            answered=True,
+            think=unasked,
+            steps=(("", "look {}"), ("a boat", "answer She sails.")),
+            recalled=("told",),
+            text="what does Mia do -> She sails.",
+        )
+        for _ in range(2):
+            run(memory.learn(ended, MINE))
+        kept = [item for item in run(memory.items(MINE)) if item.id != "told"]
+        assert kept != []
+        assert all((i.source, i.kind, i.derived_from) == ("run_1", "episode", ("told",)) for i in kept)
+        once = len(kept)
+        run(memory.learn(replace(ended, run_id="run_2", answered=False, steps=()), MINE))
+        assert len(run(memory.items(MINE))) == once + 1
+        assert len(run(memory.forget(["told"], MINE))) == once + 1
+        assert run(memory.items(MINE)) == []
 
     def test_is_opened_only_where_what_it_needs_is_there(self, name: str, tmp_path: pathlib.Path) -> None:
         strategy: MemoryStrategy = build("memory", Choice(name=name))

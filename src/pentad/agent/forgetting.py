@@ -68,7 +68,7 @@ def forget_everywhere(
     """
     found = traces(journal, memory, idents, tenant=tenant)
     if found.runs:
-        remove_runs(journal.path, found.runs)
+        remove_runs(journal.store, found.runs)
     forget(memory, found.memories, tenant=tenant)
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import re
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -32,6 +33,8 @@ _LINES = f"""
     SELECT id, ended_s, status, {", ".join(f"first.{name}" for name in EVENT_COLUMNS.split(", "))}
     FROM runs LEFT JOIN events AS first ON first.run_id = id AND first.sequence = 1
 """
+_MOST_LOOKED_FOR = 10_000
+"""Characters of a pattern, which SQLite limits to 50,000 bytes."""
 
 
 class JournalView:
@@ -126,12 +129,16 @@ class JournalView:
         return found if limit < 0 else found[:limit]
 
     def saying(self, needles: Sequence[str]) -> list[str]:
-        """The runs of which an event has one of these texts as the rows write it, sealed or not."""
+        """The runs of which an event has one of these texts as the rows write it, sealed or not.
+
+        SQLite finds them whatever their case; of a long text the first part is looked for.
+        """
         found: dict[str, None] = {}
         with self._snapshot() as db:
             for needle in needles:
-                sql = "SELECT DISTINCT run_id FROM events WHERE instr(payload, ?) > 0"
-                found |= dict.fromkeys(str(run_id) for (run_id,) in db.execute(sql, (storable(needle),)))
+                quoted = re.sub(r"([!%_])", r"!\1", storable(needle[:_MOST_LOOKED_FOR]))
+                sql = "SELECT DISTINCT run_id FROM events WHERE payload LIKE ? ESCAPE '!'"
+                found |= dict.fromkeys(str(row[0]) for row in db.execute(sql, (f"%{quoted}%",)).fetchall())
         return list(found)
 
     def unfinished(self) -> list[RunRow]:

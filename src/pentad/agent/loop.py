@@ -60,13 +60,14 @@ class Loop:
     ) -> None:
         self._run = run
         self._coordinator = coordinator
-        self._remembering = Remembering(run, memory.of(run.state.spec) if memory else None)
         self._planner = planner
         self._rules = rules
         self._find_tools = find_tools
         self._offers = ToolOffers(run)
         self._reduction = ResultReduction(run)
         self._asker = ModelCalls(run)
+        kept = memory.of(run.state.spec) if memory else None
+        self._remembering = Remembering(run, kept, self._asker.memory_ask)
         self._actor = ToolCalls(run, rules, self._asker, coordinator, delegation)
 
     async def work(self) -> None:

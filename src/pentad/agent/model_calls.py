@@ -110,6 +110,10 @@ class ModelCalls:
         """A question that a tool puts to the run's model; the budget is the run's."""
         return await self._side_question("tool", system, text, max_tokens)
 
+    async def memory_ask(self, system: str, text: str, max_tokens: int) -> str:
+        """A question that a memory puts to the run's model; the budget is the run's."""
+        return await self._side_question("remember", system, text, max_tokens)
+
     async def _summarise(self, text: str) -> str:
         system = (
             "Sum up the conversation in at most three short sentences. Keep names, numbers and decisions."

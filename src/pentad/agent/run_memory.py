@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from pentad.agent.events import Recalled, RunEnded
-from pentad.agent.memory.base import Item, Memory, Scope
+from pentad.agent.memory.base import Experience, Memory, Scope, Think
 from pentad.agent.ports import count_text
 from pentad.agent.run import Run
 from pentad.agent.spec import LongTermChoice
+from pentad.agent.state import RunState
 from pentad.errors import PentadError
+
+_STEP_CHARACTERS = 300
 
 
 class Remembering:
     """The long-term memory of one run; does nothing for agents that have none."""
 
-    def __init__(self, run: Run, memory: Memory | None) -> None:
-        self._run = run
-        self._memory = memory
+    def __init__(self, run: Run, memory: Memory | None, think: Think) -> None:
+        self._run, self._memory, self._think = run, memory, think
 
     async def recall(self) -> None:
         """Journals the memories that matter to the goal, once per run."""
@@ -32,21 +35,27 @@ class Remembering:
         await self._run.append(Recalled(step=state.step, items=chosen))
 
     async def keep(self, ending: RunEnded) -> RunEnded:
-        """Remembers an answered run as an episode; the ending, which says so if that failed.
-
-        The item's id is the run's, so that a restart keeps it once.
-        """
+        """Lets the memory learn from the run; the ending, which says so if that failed."""
         state = self._run.state
         choice = state.spec.memory.long_term
-        if self._memory is None or choice is None or not choice.episodes or ending.status != "answered":
+        if self._memory is None or choice is None or not choice.episodes:
             return ending
-        text = f"{state.goal} -> {ending.answer}"[: choice.episode_characters]
-        item = Item(id=state.run_id, text=text, kind="episode", source=state.run_id)
+        experience = Experience(
+            run_id=state.run_id,
+            goal=state.goal,
+            answer=ending.answer,
+            answered=ending.status == "answered",
+            think=self._think,
+            steps=tuple(_steps(state, ending)),
+            recalled=tuple(ident for ident, _, _ in state.recalled or ()),
+            text=f"{state.goal} -> {ending.answer}"[: choice.episode_characters],
+        )
         try:
             with self._run.span("agent", "memory"):
-                await self._memory.write(item, Scope(tenant=state.tenant, agent=state.spec.name))
+                scope = Scope(tenant=state.tenant, agent=state.spec.name)
+                await self._memory.learn(experience, scope)
         except PentadError as error:
-            return replace(ending, error=f"answered, but not remembered: {error}")
+            return replace(ending, error=f"{ending.error or ending.status}, but not remembered: {error}")
         return ending
 
     def _within(
@@ -60,3 +69,16 @@ class Remembering:
                 chosen.append(item)
                 left -= tokens
         return tuple(chosen)
+
+
+def _steps(state: RunState, ending: RunEnded) -> Iterator[tuple[str, str]]:
+    """What the run saw and did, each cut to `_STEP_CHARACTERS`; an answer is what it did last."""
+    seen = ""
+    for exchange in state.closed:
+        done = "; ".join(f"{call.name} {call.arguments}" for call in exchange.calls)
+        if done:
+            yield seen, done[:_STEP_CHARACTERS]
+            results = [result.content for _, result in sorted(exchange.results.items())]
+            seen = "; ".join(results)[:_STEP_CHARACTERS]
+    if ending.status == "answered":
+        yield seen, f"answer {ending.answer}"[:_STEP_CHARACTERS]

@@ -62,6 +62,33 @@ class Recollection:
     similarity: float
     keyword: float
     recency: float
+    level: str = ""
+    """Where it was found, of memories that search several places one after the other."""
+
+
+class Think(Protocol):
+    """Asks the run's own model something on the side: journaled, within the run's budget."""
+
+    async def __call__(self, system: str, text: str, max_tokens: int) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experience:
+    """A run that has ended, as a memory learns of it."""
+
+    run_id: str
+    goal: str
+    answer: str
+    answered: bool
+    """Whether it ended with an answer of its own; else it failed, was refused or ran out of something."""
+    think: Think
+    """Asks the run's model."""
+    steps: tuple[tuple[str, str], ...] = ()
+    """What was seen and what was done then, in order; the first sees the goal alone, the others results."""
+    recalled: tuple[str, ...] = ()
+    """Ids of the items that were put into its context."""
+    text: str = ""
+    """Goal and answer in short, as an episode keeps them."""
 
 
 class Memory(Protocol):
@@ -91,6 +118,10 @@ class Memory(Protocol):
 
     async def items(self, scope: Scope) -> list[Item]:
         """All that is kept of the scope, oldest first: also what has expired or was superseded."""
+        ...
+
+    async def learn(self, experience: Experience, scope: Scope) -> None:
+        """Takes from a run that has ended what is worth keeping. Learning it again changes nothing."""
         ...
 
     async def consolidate(self, scope: Scope) -> int:

@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from pentad.agent.memory.base import Item, Memory, MemoryServices, Recollection, Scope
+from pentad.agent.memory.base import (
+    Experience,
+    Item,
+    Memory,
+    MemoryServices,
+    Recollection,
+    Scope,
+)
+from pentad.agent.memory.episodes import episode
 from pentad.agent.memory.lineage import Link, all_there, lineage
 from pentad.agent.memory.scoring import Weights
 from pentad.ranges import in_range
@@ -102,6 +110,11 @@ class _Items:
                 Recollection(item=item, score=recency, similarity=0.0, keyword=0.0, recency=recency)
             )
         return recollections
+
+    async def learn(self, experience: Experience, scope: Scope) -> None:
+        """Keeps an answered run as an episode."""
+        if (item := episode(experience)) is not None:
+            await self.write(item, scope)
 
     async def consolidate(self, scope: Scope) -> int:
         """Removes what has expired, and older copies of equal text and kind."""

@@ -124,7 +124,7 @@ def replace_item(db: apsw.Connection, ident: str, by: str, scope: Scope) -> None
     db.execute(f"UPDATE items SET superseded_by = :by WHERE id = :ident AND {OF_SCOPE}", values)
     for number in numbers:
         _erase_vector(db, cast(int, number))
-    index_words(db)
+        db.execute("DELETE FROM words WHERE rowid = ?", (number,))
 
 
 def forget(db: apsw.Connection, path: pathlib.Path, idents: Sequence[str], scope: Scope) -> list[str]:

@@ -13,7 +13,8 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from pentad.agent.embedding import embed_beginnings
 from pentad.agent.memory import file
-from pentad.agent.memory.base import Item, MemoryServices, Recollection, Scope
+from pentad.agent.memory.base import Experience, Item, MemoryServices, Recollection, Scope
+from pentad.agent.memory.episodes import episode
 from pentad.agent.memory.scoring import Weights
 from pentad.agent.memory.search import Search
 from pentad.agent.ports import ModelPort
@@ -125,6 +126,11 @@ class LongTerm:
         sql = f"SELECT {file.COLUMNS} FROM items WHERE {file.OF_SCOPE} ORDER BY created_s, number"
         bound = file.bound(scope)
         return await self._locked(lambda: [file.item_of(cast(Any, r)) for r in self._db.execute(sql, bound)])
+
+    async def learn(self, experience: Experience, scope: Scope) -> None:
+        """Keeps an answered run as an episode."""
+        if (item := episode(experience)) is not None:
+            await self.write(item, scope)
 
     async def consolidate(self, scope: Scope) -> int:
         """Removes the tenant's expired items, and older copies of equal text and kind."""

@@ -18,6 +18,7 @@ from pentad.agent.embedding import embed_beginnings
 from pentad.agent.ports import ModelPort
 from pentad.agent.tools.invocation import shown
 from pentad.errors import InvalidRequest, NotFound, TooLarge
+from pentad.model.relevance import shared_words
 from pentad.model.terms import terms, unspaced_share
 
 ENDINGS = (".txt", ".md", ".rst")
@@ -73,6 +74,17 @@ class Documents:
             vector = np.asarray(cue[0], np.float32)
             ranked.append([int(i) for i in np.argsort(-(self._vectors @ vector), kind="stable")[: 4 * k]])
         return [self._passages[i] for i in _fused(ranked)[:k]]
+
+    async def scored(self, query: str, k: int) -> list[tuple[Passage, float, float]]:
+        """As `search`, each with the cosine of its vector and the share of the query's words, 0 to 1."""
+        found = await self.search(query, k)
+        cosines = [0.0] * len(found)
+        if self._embedder is not None and found:
+            texts = [shown(query), *(p.text for p in found)]
+            cue, *rows = np.asarray(await embed_beginnings(self._models, self._embedder, texts), np.float32)
+            cosines = [max(0.0, min(1.0, float(row @ cue))) for row in rows]
+        shares = shared_words(query, [p.text for p in found])
+        return list(zip(found, cosines, shares, strict=True))
 
     async def _refresh(self) -> None:
         files = await asyncio.to_thread(self._files)
