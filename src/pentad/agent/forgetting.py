@@ -45,7 +45,7 @@ def traces(journal: JournalView, memory: pathlib.Path, idents: Sequence[str], *,
         told = [run_id for ident in found for run_id in _of(kept[ident], journal, mine)]
         fresh = [run_id for run_id in _whole(journal, told) if run_id not in runs]
         runs |= dict.fromkeys(fresh)
-        sources = {kept[ident].item.source for ident in gone}
+        sources = {kept[ident].item.source for ident in gone if kept[ident].item.kind != "episode"}
         waiting = [
             ident
             for ident, m in kept.items()
