@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from pentad.agent.spec import AgentSpec
@@ -43,7 +44,7 @@ class Report:
     """What the member's run used."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Team:
     """What a coordinator sees. All of it is folded from the journal, so a restart sees the same."""
 
@@ -57,7 +58,7 @@ class Team:
         """The tasks given out so far, in the order in which they were given."""
         return tuple(child for _, child in sorted(self.state.children.items()))
 
-    @property
+    @cached_property
     def rounds(self) -> tuple[tuple[Report, ...], ...]:
         """What came back, step by step, in the order in which it was given out."""
         tokens = {place: child.used.tokens for place, child in self.state.children.items()}
@@ -83,7 +84,7 @@ class Team:
                 found.append(tuple(reports))
         return tuple(found)
 
-    @property
+    @cached_property
     def reports(self) -> tuple[Report, ...]:
         """All that came back, in order."""
         return tuple(report for each in self.rounds for report in each)

@@ -40,8 +40,7 @@ class Debate(Leaderless):
     def move(self, team: Team) -> Move:
         """The next round, until members agree or the rounds are over."""
         if not team.rounds:
-            asked = tuple(Assignment(member=m, task=team.state.goal, purpose="answer") for m in team.members)
-            return Assigns(assignments=asked)
+            return self.asks(team.members, team.state.goal, "answer")
         last = team.rounds[-1]
         found = vote(last)
         if found is None or found.share >= self.enough or len(team.rounds) >= self.rounds:

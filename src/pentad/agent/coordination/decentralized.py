@@ -43,8 +43,7 @@ class Decentralized(Leaderless):
         """Bids first, then work by bids until every piece is done or nobody is left for one."""
         tasks = pieces_of(team.state.goal)
         if not team.rounds:
-            asked = tuple(Assignment(member=m, task=_call(tasks), purpose="bid") for m in team.members)
-            return Assigns(assignments=asked)
+            return self.asks(team.members, _call(tasks), "bid")
         now = self._board(team)
         bids = {member: self._bids(team, now, member) for member in team.members if member not in now.down}
         given = allot(now.open, bids, self.per_member)

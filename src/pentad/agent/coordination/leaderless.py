@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from pentad.agent.coordination.base import (
     MEMBERS,
+    Assignment,
     Assigns,
     Concludes,
     GivesUp,
@@ -78,6 +79,18 @@ class Leaderless:
     def cost(self, team: Team) -> TeamCost:
         """A run for each task that may still be given out; the lead's model is not asked."""
         return TeamCost(sub_runs=max(0, self.max_tasks - len(team.log)), prompt_tokens=0)
+
+    def asks(
+        self,
+        members: Iterable[str],
+        task: str,
+        purpose: str,
+        about: int = 0,
+        decisions: tuple[Decision, ...] = (),
+    ) -> Assigns:
+        """One task for all of these members, at once."""
+        given = tuple(Assignment(member=m, task=task, purpose=purpose, about=about) for m in members)
+        return Assigns(assignments=given, decisions=decisions)
 
     def decision(
         self,

@@ -57,14 +57,19 @@ def numbered(text: str) -> dict[int, str]:
     return found
 
 
+def plain(text: str) -> str:
+    """A text by its words alone: without case, marks at the edges, and how it is spaced."""
+    return " ".join(_MARKS.sub("", text).casefold().split()).strip(_EDGE)
+
+
 def normal(text: str) -> str:
     """The form in which two answers are compared: what stands after `answer:`, or the last line.
 
     Numbers compare by value, so `1,200.0` is `1200`; other text by its words, without case and marks.
     """
-    plain = re.sub(r"(?<=\d),(?=\d{3})", "", _MARKS.sub("", text))
-    said: list[str] = _ANSWER.findall(plain)
-    lines = [line for line in plain.splitlines() if line.strip()]
+    unmarked = re.sub(r"(?<=\d),(?=\d{3})", "", _MARKS.sub("", text))
+    said: list[str] = _ANSWER.findall(unmarked)
+    lines = [line for line in unmarked.splitlines() if line.strip()]
     last = (said[-1] if said else lines[-1] if lines else "").strip(_EDGE)
     numbers: list[str] = _NUMBER.findall(last)
     if len(numbers) == 1:
