@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -30,6 +31,11 @@ class RunReader:
         self._journal = journal
         self._stalls = Stalls()
         self._hub = Hub(self._stalls)
+
+    @property
+    def journal_path(self) -> pathlib.Path:
+        """Where the journal lies; what others keep of runs lies beside it."""
+        return self._journal.path
 
     async def events(
         self, run_id: str, after: int = 0, *, tenant: str = "default", patient: bool = False

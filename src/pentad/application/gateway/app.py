@@ -32,6 +32,7 @@ from pentad.application.gateway.routes import (
     operations,
     rerank,
 )
+from pentad.application.gateway.routes.a2a import A2aRoutes
 from pentad.application.gateway.routes.mcp import McpRoute
 from pentad.application.gateway.routes.responses import Responses
 from pentad.application.gateway.routes.runs import Runs
@@ -77,7 +78,7 @@ def _routes(gateway: Gateway) -> list[BaseRoute]:
         operations,
     )
     served: list[BaseRoute] = [route for module in modules for route in module.routes(gateway)]
-    protocols = McpRoute(gateway).routes()
+    protocols = [*McpRoute(gateway).routes(), *A2aRoutes(gateway).routes()]
     return [*served, *Responses(gateway).routes(), *Runs(gateway).routes(), *protocols, *console.routes()]
 
 

@@ -12,9 +12,10 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from pentad.errors import InvalidRequest
@@ -27,6 +28,7 @@ _STRANGE: Final = re.compile(r"[^\x21-\x7e]|[\\<>\"`{}|^]")
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Sequence[str]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,31 @@ class Fetcher:
         Raises:
             InvalidRequest: a URL that is not allowed, or that gives no such bytes.
         """
+        headers = {"accept": "*/*", "accept-encoding": "identity"}
+        return self._asked(url, where, partial(self._answer, where=where, most_bytes=most_bytes), headers)
+
+    def post(self, url: str, where: str, body: bytes, headers: Mapping[str, str]) -> None:
+        """Sends the body to the URL. Raises InvalidRequest as `get` does, and for any status but 2xx."""
+
+        def accepted(answer: http.client.HTTPResponse) -> None:
+            if not 200 <= answer.status < 300:
+                raise _failed(where, f"answered {answer.status}")
+
+        self._asked(url, where, accepted, headers, body)
+
+    def check(self, url: str, where: str) -> None:
+        """Raises InvalidRequest for a URL that would not be asked; connects to nothing."""
+        _, host, port = self._checked(url, where)
+        self._address(host, port, where)
+
+    def _asked(
+        self,
+        url: str,
+        where: str,
+        read: Callable[[http.client.HTTPResponse], T],
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+    ) -> T:
         parts, host, port = self._checked(url, where)
         address = self._address(host, port, where)
         connection = _Connection(host, port, address, self._within_s, tls=parts.scheme == "https")
@@ -79,8 +106,8 @@ class Fetcher:
         watch.start()
         try:
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            connection.request("GET", target, headers={"accept": "*/*", "accept-encoding": "identity"})
-            return self._answer(connection.getresponse(), where, most_bytes)
+            connection.request("GET" if body is None else "POST", target, body, dict(headers))
+            return read(connection.getresponse())
         except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
             raise _failed(where, "cannot be fetched", type(error).__name__) from None
         finally:
