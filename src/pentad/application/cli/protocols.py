@@ -1,4 +1,4 @@
-"""Verbs that serve agents to other programs over standard input and output: agent mcp."""
+"""Verbs that serve agents to other programs over standard input and output: agent mcp, agent acp."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pentad.application.cli.options import AGENTS, COMMON, ENGINE, MODELS, settings_of, with_settings
+from pentad.errors import NotFound
 
 if TYPE_CHECKING:
     from pentad.agent.spec import AgentSpec
@@ -22,6 +23,7 @@ Model = Annotated[str | None, typer.Option("--model", help="Model to think with.
 
 def register(agent: typer.Typer) -> None:
     agent.command("mcp")(agent_mcp)
+    agent.command("acp")(agent_acp)
 
 
 @with_settings(COMMON, MODELS, AGENTS, ENGINE)
@@ -34,6 +36,21 @@ def agent_mcp(flags: dict[str, Any], config: pathlib.Path | None, agent: Agent, 
 
     settings, spec = _chosen(flags, config, agent, model)
     asyncio.run(_mcp(settings, spec))
+
+
+@with_settings(COMMON, MODELS, AGENTS, ENGINE)
+def agent_acp(flags: dict[str, Any], config: pathlib.Path | None, agent: Agent, model: Model = None) -> None:
+    """Serve an agent to an editor over standard input and output, by the Agent Client Protocol.
+
+    Needs the extra acp. Files are read and written through the editor, which asks before each write.
+    """
+    import asyncio
+    import importlib.util
+
+    if importlib.util.find_spec("acp") is None:
+        raise NotFound("the Agent Client Protocol is not installed", hint='pip install "pentad[acp]"')
+    settings, spec = _chosen(flags, config, agent, model)
+    asyncio.run(_acp(settings, spec))
 
 
 def _chosen(
@@ -60,3 +77,14 @@ async def _mcp(settings: Settings, spec: AgentSpec) -> None:
         assert services.agents is not None, "an agent's settings run agents"
         server = AgentTools(services.agents, only=spec).server()
         await server.run(read, write, server.create_initialization_options())
+
+
+async def _acp(settings: Settings, spec: AgentSpec) -> None:
+    from acp import run_agent
+
+    from pentad.application.protocols.acp.agent import EditorAgent
+    from pentad.application.wiring import build
+
+    async with build(settings) as services:
+        assert services.agents is not None, "an agent's settings run agents"
+        await run_agent(EditorAgent(services.agents, spec))

@@ -25,7 +25,7 @@ from pentad.agent.runtime import AgentRuntime
 from pentad.agent.sub_run_events import SubRunChanged
 from pentad.agent.tool_events import ApprovalAnswered, ApprovalAsked
 from pentad.application.gateway.fetching import Fetcher
-from pentad.application.protocols.a2a.tables import MAX_CONFIGS, Known, TaskTables
+from pentad.application.protocols.task_tables import MAX_CONFIGS, Known, TaskTables
 from pentad.application.protocols.a2a.words import status_update
 from pentad.errors import PentadError
 

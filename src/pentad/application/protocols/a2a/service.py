@@ -16,7 +16,7 @@ from pentad.application.gateway.exchange import exchange_of
 from pentad.application.gateway.fetching import Fetcher
 from pentad.application.protocols.a2a.handler import RunHandler
 from pentad.application.protocols.a2a.pushing import Pushing
-from pentad.application.protocols.a2a.tables import TaskTables
+from pentad.application.protocols.task_tables import TaskTables
 
 TASKS_FILE = "a2a-tasks.sqlite3"
 """Beside the journal."""

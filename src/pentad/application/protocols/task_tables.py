@@ -1,6 +1,6 @@
-"""TaskTables: what A2A says of a task that its run does not: its context, its message, whom to notify.
+"""TaskTables: what a protocol says of a run that its journal does not: its conversation, whom to notify.
 
-All else of a task is the fold of its run's journal, so a task outlives the process as its run does.
+All else of a task (in A2A) or a prompt (of an editor) is the fold of its run's journal, so it outlives the process as its run does.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class TaskTables:
         self._lock = threading.Lock()
         self._db = connect(path)
         with translated(path):
-            prepare(self._db, schema=_SCHEMA, version=1, what="A2A tasks")
+            prepare(self._db, schema=_SCHEMA, version=1, what="tasks")
 
     def close(self) -> None:
         """Lets go of the file."""
