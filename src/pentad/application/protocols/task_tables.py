@@ -1,6 +1,7 @@
 """TaskTables: what a protocol says of a run that its journal does not: its conversation, whom to notify.
 
-All else of a task (in A2A) or a prompt (of an editor) is the fold of its run's journal, so it outlives the process as its run does.
+All else of a task (in A2A) or a prompt (of an editor) is the fold of its run's journal, so it
+outlives the process as its run does.
 """
 
 from __future__ import annotations

@@ -31,7 +31,6 @@ from pentad.agent.sub_run_events import SubRunChanged
 from pentad.agent.tool_events import ApprovalAnswered, ApprovalAsked
 from pentad.application.protocols.a2a.errors import translated
 from pentad.application.protocols.a2a.pushing import Pushing
-from pentad.application.protocols.task_tables import Known, TaskTables
 from pentad.application.protocols.a2a.words import (
     STATES,
     Pending,
@@ -41,6 +40,7 @@ from pentad.application.protocols.a2a.words import (
     status_update,
     task_of,
 )
+from pentad.application.protocols.task_tables import Known, TaskTables
 from pentad.types import Message as Turn
 
 _PAGE = 50

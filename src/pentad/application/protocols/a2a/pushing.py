@@ -25,8 +25,8 @@ from pentad.agent.runtime import AgentRuntime
 from pentad.agent.sub_run_events import SubRunChanged
 from pentad.agent.tool_events import ApprovalAnswered, ApprovalAsked
 from pentad.application.gateway.fetching import Fetcher
-from pentad.application.protocols.task_tables import MAX_CONFIGS, Known, TaskTables
 from pentad.application.protocols.a2a.words import status_update
+from pentad.application.protocols.task_tables import MAX_CONFIGS, Known, TaskTables
 from pentad.errors import PentadError
 
 _LOG = logging.getLogger("pentad.gateway")
