@@ -226,7 +226,8 @@ class NoModels:
 
 def tool_description(factory: Any) -> str:
     """What the model is told of a built-in tool."""
-    options = {"folder": "."} if "folder" in declared_options(factory) else {}
+    needed = {"folder": ".", "url": "https://agents.example.com"}
+    options = {name: value for name, value in needed.items() if name in declared_options(factory)}
     nothing: Any = NoModels()
     return str(factory(ToolServices(models=nothing, memory=nothing), **options).description)
 

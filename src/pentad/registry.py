@@ -539,6 +539,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "recall": "pentad.agent.tools.builtin.memory:build_recall",
         "python": "pentad.agent.tools.builtin.code:build_python",
         "shell": "pentad.agent.tools.builtin.code:build_shell",
+        "a2a": "pentad.agent.tools.builtin.a2a:build",
     },
 }
 

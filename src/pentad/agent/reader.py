@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pentad.agent.event_stream import Hub
 from pentad.agent.events import Record
 from pentad.agent.explain import Explanation, explain
 from pentad.agent.journal import Journal
+from pentad.agent.journal_store.base import JournalStore
 from pentad.agent.prompt_store import Prompt
 from pentad.agent.rows import RunRow, no_run
 from pentad.agent.run_status import UNFINISHED
@@ -33,9 +33,9 @@ class RunReader:
         self._hub = Hub(self._stalls)
 
     @property
-    def journal_path(self) -> pathlib.Path:
-        """Where the journal lies; what others keep of runs lies beside it."""
-        return self._journal.path
+    def journal_store(self) -> JournalStore:
+        """The journal's database; what others keep of runs lies in it too."""
+        return self._journal.store
 
     async def events(
         self, run_id: str, after: int = 0, *, tenant: str = "default", patient: bool = False

@@ -7,21 +7,23 @@ outlives the process as its run does.
 from __future__ import annotations
 
 import json
-import pathlib
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from pentad.agent.sqlite import connect, prepare, transaction, translated
+from pentad.agent.journal_store.base import JournalStore
 
 MAX_CONFIGS = 16
 """Push notification configurations that one task may have."""
+_CELLS = "run_id, tenant, context_id, message_id"
 _SCHEMA = (
-    """CREATE TABLE tasks (
+    """CREATE TABLE IF NOT EXISTS protocol_tasks (
       run_id TEXT PRIMARY KEY, tenant TEXT NOT NULL, context_id TEXT NOT NULL, message_id TEXT NOT NULL,
       UNIQUE (tenant, message_id)
     ) STRICT, WITHOUT ROWID""",
-    "CREATE INDEX tasks_by_context ON tasks (tenant, context_id)",
-    """CREATE TABLE pushes (
+    "CREATE INDEX IF NOT EXISTS protocol_tasks_by_context ON protocol_tasks (tenant, context_id)",
+    """CREATE TABLE IF NOT EXISTS protocol_pushes (
       run_id TEXT NOT NULL, id TEXT NOT NULL, config TEXT NOT NULL, PRIMARY KEY (run_id, id)
     ) STRICT, WITHOUT ROWID""",
 )
@@ -38,74 +40,77 @@ class Known:
 
 
 class TaskTables:
-    """The rows, in a file beside the journal. Used by any thread, one at a time.
+    """The rows, in the journal's database. Used by any thread, one at a time.
 
     Args:
-        path: the SQLite file; made if it is not there.
+        store: the database.
     """
 
-    def __init__(self, path: pathlib.Path) -> None:
-        self._path = path
+    def __init__(self, store: JournalStore) -> None:
+        self._store = store
         self._lock = threading.Lock()
-        self._db = connect(path)
-        with translated(path):
-            prepare(self._db, schema=_SCHEMA, version=1, what="tasks")
+        with store.translated():
+            self._db = store.writer()
+            with store.transaction(self._db, durable=True, exclusive=True):
+                store.lay_out(self._db, _SCHEMA)
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Lets go of the connection."""
         with self._lock:
             self._db.close()
 
     def add(self, known: Known) -> None:
         """Keeps a task; one of the same tenant and message stays as it was."""
         cells = (known.run_id, known.tenant, known.context_id, known.message_id)
-        self._write("INSERT OR IGNORE INTO tasks VALUES (?, ?, ?, ?)", cells)
+        self._write("INSERT INTO protocol_tasks VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", cells)
 
     def task(self, run_id: str) -> Known | None:
         """What is kept of a task; None for a run that was begun otherwise."""
-        found = self._read(
-            "SELECT run_id, tenant, context_id, message_id FROM tasks WHERE run_id = ?", run_id
-        )
+        found = self._read(f"SELECT {_CELLS} FROM protocol_tasks WHERE run_id = ?", run_id)
         return _known(found[0]) if found else None
 
     def by_message(self, tenant: str, message_id: str) -> Known | None:
         """The task that a message of this id began."""
-        query = "SELECT run_id, tenant, context_id, message_id FROM tasks WHERE tenant = ? AND message_id = ?"
+        query = f"SELECT {_CELLS} FROM protocol_tasks WHERE tenant = ? AND message_id = ?"
         found = self._read(query, tenant, message_id)
         return _known(found[0]) if found else None
 
     def of_context(self, tenant: str, context_id: str) -> list[str]:
         """The runs of a context."""
-        query = "SELECT run_id FROM tasks WHERE tenant = ? AND context_id = ?"
+        query = "SELECT run_id FROM protocol_tasks WHERE tenant = ? AND context_id = ?"
         return [run_id for (run_id,) in self._read(query, tenant, context_id)]
 
     def put_push(self, run_id: str, id_: str, config: dict[str, object]) -> None:
         """Keeps a push notification configuration in place of one of its id."""
-        self._write("INSERT OR REPLACE INTO pushes VALUES (?, ?, ?)", (run_id, id_, json.dumps(config)))
+        statement = (
+            "INSERT INTO protocol_pushes VALUES (?, ?, ?) "
+            "ON CONFLICT (run_id, id) DO UPDATE SET config = excluded.config"
+        )
+        self._write(statement, (run_id, id_, json.dumps(config)))
 
     def pushes(self, run_id: str) -> dict[str, dict[str, object]]:
         """A task's configurations by id."""
-        query = "SELECT id, config FROM pushes WHERE run_id = ? ORDER BY id"
+        query = "SELECT id, config FROM protocol_pushes WHERE run_id = ? ORDER BY id"
         return {id_: json.loads(config) for id_, config in self._read(query, run_id)}
 
     def drop_push(self, run_id: str, id_: str) -> None:
         """Removes a configuration, if it is there."""
-        self._write("DELETE FROM pushes WHERE run_id = ? AND id = ?", (run_id, id_))
+        self._write("DELETE FROM protocol_pushes WHERE run_id = ? AND id = ?", (run_id, id_))
 
     def notified(self) -> list[Known]:
         """The tasks that somebody wants to be told of."""
-        query = "SELECT DISTINCT run_id, tenant, context_id, message_id FROM tasks JOIN pushes USING (run_id)"
+        query = f"SELECT DISTINCT {_CELLS} FROM protocol_tasks JOIN protocol_pushes USING (run_id)"
         return [_known(row) for row in self._read(query)]
 
     def _write(self, statement: str, cells: tuple[str, ...]) -> None:
-        with self._lock, translated(self._path), transaction(self._db):
+        with self._lock, self._store.translated(), self._store.transaction(self._db, durable=True):
             self._db.execute(statement, cells)
 
-    def _read(self, query: str, *cells: str) -> list[tuple[str, ...]]:
-        with self._lock, translated(self._path):
+    def _read(self, query: str, *cells: str) -> list[Any]:
+        with self._lock, self._store.translated():
             return self._db.execute(query, cells).fetchall()
 
 
-def _known(row: tuple[str, ...]) -> Known:
+def _known(row: Sequence[str]) -> Known:
     run_id, tenant, context_id, message_id = row
     return Known(run_id=run_id, tenant=tenant, context_id=context_id, message_id=message_id)

@@ -18,9 +18,6 @@ from pentad.application.protocols.a2a.handler import RunHandler
 from pentad.application.protocols.a2a.pushing import Pushing
 from pentad.application.protocols.task_tables import TaskTables
 
-TASKS_FILE = "a2a-tasks.sqlite3"
-"""Beside the journal."""
-
 
 class A2aService:
     """JSON-RPC and HTTP+JSON over one handler.
@@ -37,7 +34,7 @@ class A2aService:
         poster: Fetcher,
         background: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
-        tables = TaskTables(runtime.journal_path.with_name(TASKS_FILE))
+        tables = TaskTables(runtime.journal_store)
         self.pushing = Pushing(runtime, tables, poster, background)
         handler = RunHandler(runtime, tables, self.pushing)
         self.rpc = JsonRpcDispatcher(handler, context_builder=_Contexts())

@@ -36,8 +36,6 @@ from pentad.application.protocols.task_tables import Known, TaskTables
 from pentad.errors import Conflict, PentadError
 from pentad.types import Message
 
-SESSIONS_FILE = "acp-sessions.sqlite3"
-"""Beside the journal."""
 _TENANT = "default"
 
 
@@ -65,7 +63,7 @@ class EditorAgent:
         self._runtime, self._spec = runtime, spec
         self._client: Any = None
         self._sessions: dict[str, _Session] = {}
-        self._tables = TaskTables(runtime.journal_path.with_name(SESSIONS_FILE))
+        self._tables = TaskTables(runtime.journal_store)
         for made in editor_tools(self._place):
             runtime.toolbox.add(made)
 
