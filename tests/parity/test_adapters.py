@@ -26,6 +26,7 @@ from model_fixtures import (
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from evidence.plugin import Measure  # noqa: E402
 from pentad.application.config import EngineSettings  # noqa: E402
 from pentad.application.runners import load_engine  # noqa: E402
 from pentad.errors import BadModelFile, ModelNotFound  # noqa: E402
@@ -47,17 +48,17 @@ Pairs = Mapping[str, tuple[Any, Any]]
 """`0.q` to down [r, in] and up [out, r], unscaled, in PEFT's order."""
 
 
-def random_pairs(seed: int) -> Pairs:
+def random_pairs(seed: int, layers: int = 2, width: int = 32, keys: int = 16, inner: int = 64) -> Pairs:
     """An adapter of every matrix that is large enough to change what a tiny model says."""
     dice = np.random.default_rng(seed)
-    sizes = {"q": (32, 32), "k": (16, 32), "v": (16, 32), "o": (32, 32)}
-    sizes |= {"gate": (64, 32), "up": (64, 32), "down": (32, 64)}
+    sizes = {"q": (width, width), "k": (keys, width), "v": (keys, width), "o": (width, width)}
+    sizes |= {"gate": (inner, width), "up": (inner, width), "down": (width, inner)}
     return {
         f"{layer}.{name}": (
             dice.standard_normal((RANK, columns), np.float32) * 0.3,
             dice.standard_normal((rows, RANK), np.float32) * 0.3,
         )
-        for layer in range(2)
+        for layer in range(layers)
         for name, (rows, columns) in sizes.items()
     }
 
@@ -152,7 +153,7 @@ def keys_of(adapters: Mapping[str, pathlib.Path]) -> dict[str, str]:
     return {name: adapter_key(path, f"base:{name}") for name, path in adapters.items()}
 
 
-@pytest.mark.row("het-adapter", "mechanism")
+@pytest.mark.row("het-adapter", "mechanism", claims=(1,))
 def test_two_adapters_and_none_in_one_batch_are_as_their_merged_models_alone(
     base: pathlib.Path, adapters: dict[str, pathlib.Path], engine: Engine, tmp_path: pathlib.Path
 ) -> None:
@@ -200,6 +201,34 @@ def test_an_adapter_is_swapped_within_50_ms(
     alone.close()
     with pytest.raises(ModelNotFound, match="no adapter 'base:a'"):
         tokens(engine, gone=old)
+
+
+@pytest.mark.slow
+@pytest.mark.row("het-adapter", "effect", claims=(2,))
+def test_an_adapter_of_a_real_model_is_swapped_within_50_ms(
+    smollm2_path: pathlib.Path, tmp_path: pathlib.Path, measured: Measure
+) -> None:
+    """From its files: what is read, checked, put and dropped, beside the model in use."""
+    sizes = {"layers": 30, "width": 576, "keys": 192, "inner": 1536}
+    paths = [write_peft(tmp_path / str(seed), random_pairs(seed, **sizes)) for seed in (1, 2)]
+    files = open_model(smollm2_path, name="base")
+    settings = EngineSettings(context_length=512, cpu_threads=1, adapters={"base:a": str(paths[0])})
+    engine = load_engine(files, settings)
+    room = adapters_of(engine.runner)
+    assert room is not None
+    keys = [adapter_key(path, "base:a") for path in paths]
+    seconds = []
+    for i in range(6):
+        begun_s = time.perf_counter()
+        made = open_adapter(paths[1 - i % 2], name="base:a", base=files)
+        room.put(made)
+        room.drop(keys[i % 2])
+        seconds.append(time.perf_counter() - begun_s)
+        assert made.key == keys[1 - i % 2]
+    assert tokens(engine, one=keys[0])["one"] != tokens(engine, two="")["two"]
+    engine.close()
+    files.close()
+    measured("swap of an adapter of all matrices of SmolLM2-135M", min(seconds) * 1e3, at_most=50, unit="ms")
 
 
 def gguf_order(rows: Any, heads: int) -> Any:

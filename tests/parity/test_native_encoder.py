@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import pathlib
 import threading
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 
+from evidence.plugin import Measure
 from native_support import HERE, RandomWeights, stored
 from pentad.errors import BadModelFile, ContextLengthExceeded, Incompatible, InvalidRequest
 from pentad.execution.native.encoder import NativeEncoder
@@ -205,3 +207,19 @@ def test_impossible_texts_and_weights_are_refused() -> None:
     ):
         with pytest.raises(BadModelFile, match=message):
             NativeEncoder(spec, RandomWeights(broken))
+
+
+@pytest.mark.slow
+@pytest.mark.row("het-arch-bert", "effect", claims=(2,))
+def test_short_sentences_are_embedded_at_50_a_second(minilm_path: pathlib.Path, measured: Measure) -> None:
+    """One at a time, as a conversation's memory asks for them."""
+    embedder = LocalEmbedder.open(minilm_path)
+    sentences = [*QUESTIONS, *QUESTIONS.values()]
+    embedder.embed(sentences[:2])
+    rates = []
+    for _ in range(3):
+        begun_s = time.perf_counter()
+        for sentence in sentences:
+            embedder.embed([sentence])
+        rates.append(len(sentences) / (time.perf_counter() - begun_s))
+    measured("short sentences a second", max(rates), at_least=50)

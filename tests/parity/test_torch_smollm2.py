@@ -89,6 +89,7 @@ def test_each_prompt_alone_over_a_contiguous_cache_gives_the_batch_s_tokens(
     assert alone == batched.tokens
 
 
+@pytest.mark.row("m-llama", "mechanism", claims=(2,))
 def test_prompts_in_small_chunks_give_the_same_tokens(
     files: ModelFiles, runner: TorchRunner, batched: Outcome
 ) -> None:

@@ -120,9 +120,15 @@ def test_llama_3_2_1b_geometry_loads_with_the_reference_s_logits_and_the_planned
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [("tinyllama-1.1b", TINYLLAMA_1_1B), ("llama-2-7b in two layers", LLAMA_2_7B_TWO_LAYERS)],
+    [
+        pytest.param(
+            "tinyllama-1.1b", TINYLLAMA_1_1B, marks=pytest.mark.row("m-llama2", "effect", claims=(2,))
+        ),
+        pytest.param(
+            "llama-2-7b in two layers", LLAMA_2_7B_TWO_LAYERS, marks=pytest.mark.row("m-llama2", "effect")
+        ),
+    ],
 )
-@pytest.mark.row("m-llama2", "effect")
 def test_llama_2_geometries_load_with_the_reference_s_logits(
     name: str, settings: dict[str, Any], tmp_path: pathlib.Path, measured: Measure
 ) -> None:
@@ -140,7 +146,7 @@ def test_llama_2_geometries_load_with_the_reference_s_logits(
     measured(f"{name}, largest logit error", error, at_most=1e-3)
 
 
-@pytest.mark.row("mem-mqa", "effect")
+@pytest.mark.row("mem-mqa", "effect", claims=(2,))
 def test_tiny_starcoder_geometry_decodes_like_the_reference_with_a_twelfth_of_the_kv_bytes(
     tmp_path: pathlib.Path, measured: Measure
 ) -> None:

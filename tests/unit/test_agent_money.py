@@ -14,6 +14,7 @@ from pentad.model.prices import Price
 from pentad.types import Budget, Objective, Usage
 
 
+@pytest.mark.row("ml-gemini", "mechanism", claims=(2,))
 def test_money_is_reserved_before_a_call_and_ends_the_run_when_it_is_spent(tmp_path: pathlib.Path) -> None:
     async def scenario() -> None:
         used = Usage(prompt_tokens=10, completion_tokens=5)

@@ -240,6 +240,7 @@ def test_control_text_in_a_message_yields_no_control_token() -> None:
     assert tokens.count(END) == 1
 
 
+@pytest.mark.row("ml-gemini15", "mechanism", claims=(1,))
 def test_a_prompt_that_does_not_fit_is_refused_with_numbers() -> None:
     with pytest.raises(ContextLengthExceeded, match=r"the context of 'tiny' is 1024; shorten it by at least"):
         answered(ask("x" * 2000), "")

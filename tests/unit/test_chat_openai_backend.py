@@ -25,6 +25,9 @@ from pentad.errors import (
 from pentad.execution.backend import Completion, TextDelta, collect
 from pentad.model.backends.openai import Endpoint, OpenAIBackend
 from pentad.model.backends.openai_usage import media_tokens
+from pentad.model.prices import Price
+from pentad.model.routing.fixed import Fixed
+from pentad.model.service import ModelService
 from pentad.types import (
     Message,
     OutputFormat,
@@ -103,6 +106,20 @@ def test_text_reasoning_and_usage_are_read() -> None:
     assert (got.message.content, got.choices[0].reasoning, got.choices[0].reason) == ("Hello", "hm", "stop")
     assert (got.usage.prompt_tokens, got.usage.cached_tokens, got.usage.completion_tokens) == (9, 4, 2)
     assert [span.name for span in got.usage.spans] == ["remote_first_token", "remote_stream"]
+
+
+@pytest.mark.row("ml-gemini15", "mechanism", claims=(2,))
+def test_a_million_tokens_are_counted_and_billed_as_the_endpoint_tells() -> None:
+    def answer(_: httpx2.Request) -> httpx2.Response:
+        told = usage(1_000_000, 50, cached_tokens=900_000)
+        return sse(chunk(content="So."), chunk(finish="stop"), told, "[DONE]")
+
+    text = "word " * 1_000_000
+    price = Price(prompt=1.25, completion=10.0, cached=0.3125)
+    models = ModelService({"far": backend(answer)}, router=Fixed(), prices={"far": price})
+    got = asyncio.run(models.complete(ask(messages=(Message(role="user", content=text),))))
+    assert (got.usage.prompt_tokens, got.usage.cached_tokens) == (1_000_000, 900_000)
+    assert got.usage.cost == pytest.approx(0.1 * 1.25 + 0.9 * 0.3125 + 50e-6 * 10)
 
 
 def test_calls_are_read_with_ids_of_ours_where_the_endpoint_sends_none() -> None:
@@ -361,6 +378,8 @@ def test_without_the_extra_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) 
         OpenAIBackend(endpoint())
 
 
+@pytest.mark.row("ml-gpt4", "mechanism", claims=(1,))
+@pytest.mark.row("ml-gemini", "mechanism", claims=(1,))
 def test_parts_go_to_the_endpoint_in_its_form() -> None:
     asked: list[dict[str, Any]] = []
 

@@ -208,6 +208,7 @@ def test_data_that_are_not_what_they_say_are_refused(value: str, words: str) -> 
     assert not backend.requests
 
 
+@pytest.mark.row("ml-gemini", "mechanism", claims=(2,))
 def test_parts_beyond_the_limits_are_refused_before_they_are_decoded() -> None:
     app, _ = seeing(max_part_bytes=100, max_parts_bytes=150)
     big = chat(app, {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "!" * 400}})
