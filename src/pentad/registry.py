@@ -335,6 +335,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "gptneox": "pentad.model.families.gpt_neox:FAMILY",
         "phi3": "pentad.model.families.phi3:FAMILY",
         "baichuan": "pentad.model.families.baichuan:FAMILY",
+        "bamba": "pentad.model.families.bamba:FAMILY",
         "bloom": "pentad.model.families.bloom:FAMILY",
         "cohere": "pentad.model.families.cohere:FIRST",
         "command-r": "pentad.model.families.cohere:FIRST",

@@ -87,6 +87,20 @@ FAMILIES = {
     "granite-4-dense": TinyModel(
         config="GraniteMoeHybrid", sizes=GRANITE | {"num_local_experts": 0}, arch="granitehybrid", metadata={}
     ),
+    "bamba": TinyModel(
+        config="Bamba",
+        sizes={
+            "attn_layer_indices": [1],
+            "mamba_n_heads": 8,
+            "mamba_d_head": 16,
+            "mamba_n_groups": 2,
+            "mamba_d_state": 32,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+        },
+        arch="bamba",
+        metadata={},
+    ),
     "nemotron-h": TinyModel(
         config="NemotronH",
         sizes={

@@ -106,15 +106,7 @@ class Tokenizer:
         Raises:
             InvalidRequest: the text holds a lone surrogate.
         """
-        if lone := _SURROGATE.search(text):
-            raise InvalidRequest(
-                f"the text holds the lone surrogate U+{ord(lone[0]):04X} at character {lone.start()}",
-                hint="send valid Unicode; a surrogate stands for a character only in a pair",
-            )
-        if self._space_prefix and text and not (special and text.startswith(tuple(self.special_tokens))):
-            text = " " + text
-        if self._inexpressible is not None:
-            text = self._inexpressible.sub("\ufffd", text)
+        text = self._prepared(text, special=special)
         if not self._sliceable:
             return self._ids(text, special=special)
         ids: list[int] = []
@@ -123,6 +115,21 @@ class Tokenizer:
             if limit is not None and len(ids) > limit:
                 break
         return ids
+
+    def pieces(self, text: str, *, special: bool) -> list[str]:
+        """The same tokens as they are spelled; what the vocabulary lacks by its own text."""
+        return list(self._encoding(self._prepared(text, special=special), special=special).tokens)
+
+    def _prepared(self, text: str, *, special: bool) -> str:
+        """What is cut in the place of a text."""
+        if lone := _SURROGATE.search(text):
+            raise InvalidRequest(
+                f"the text holds the lone surrogate U+{ord(lone[0]):04X} at character {lone.start()}",
+                hint="send valid Unicode; a surrogate stands for a character only in a pair",
+            )
+        if self._space_prefix and text and not (special and text.startswith(tuple(self.special_tokens))):
+            text = " " + text
+        return text if self._inexpressible is None else self._inexpressible.sub("\ufffd", text)
 
     @cached_property
     def max_token_chars(self) -> int:
@@ -135,12 +142,15 @@ class Tokenizer:
         return longest if self.backend.normalizer is None else max(128, 4 * longest)
 
     def _ids(self, text: str, *, special: bool) -> list[int]:
+        return list(self._encoding(text, special=special).ids)
+
+    def _encoding(self, text: str, *, special: bool) -> tokenizers.Encoding:
         if special:
-            return list(self.backend.encode(text, add_special_tokens=False).ids)
-        ids = list(self._plain.encode(text, add_special_tokens=False).ids)
-        if self._forbidden.isdisjoint(ids):
-            return ids
-        return list(self._strict.encode(text, add_special_tokens=False).ids)
+            return self.backend.encode(text, add_special_tokens=False)
+        found = self._plain.encode(text, add_special_tokens=False)
+        if self._forbidden.isdisjoint(found.ids):
+            return found
+        return self._strict.encode(text, add_special_tokens=False)
 
     @cached_property
     def _strict(self) -> tokenizers.Tokenizer:

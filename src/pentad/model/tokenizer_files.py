@@ -11,6 +11,7 @@ from typing import Any, Final
 from pentad.errors import BadModelFile
 from pentad.model.files.folder_files import read_file, read_text
 from pentad.model.tokenizer import Tokenizer, from_json
+from pentad.model.tokenizer_marian import from_marian
 from pentad.model.tokenizer_pre import SPLITS
 from pentad.model.tokenizer_ranks import from_tekken, from_tiktoken
 from pentad.model.tokenizer_sentencepiece import from_sentencepiece
@@ -23,6 +24,7 @@ TIKTOKEN_SPLITS: Final = MappingProxyType(
 
 
 SENTENCEPIECE_FILES: Final = ("tokenizer.model", "spiece.model")
+MARIAN_FILES: Final = ("source.spm", "vocab.json")
 _REORDERED: Final = "sentencepiece.bpe.model"
 """Of families whose ids are not those of the file, in ways that it does not tell."""
 
@@ -34,7 +36,8 @@ def tokenizer_of(
     settings: Mapping[str, Any] | None = None,
     size: int | None = None,
 ) -> Tokenizer:
-    """The tokenizer out of `tokenizer.json`, else `tekken.json`, tiktoken's file, or SentencePiece's.
+    """The tokenizer out of `tokenizer.json`, else `tekken.json`, tiktoken's file, Marian's three, or
+    SentencePiece's.
 
     Args:
         folder: of the model.
@@ -51,6 +54,9 @@ def tokenizer_of(
     if (tekken := folder / "tekken.json").exists():
         return from_tekken(read_text(tekken), size=size, source=str(tekken))
     settings = settings or {}
+    if (source := folder / MARIAN_FILES[0]).exists():
+        vocab = read_text(folder / MARIAN_FILES[1])
+        return from_marian(read_file(source), vocab, settings=settings, size=size, path=str(folder))
     added = _added(settings.get("added_tokens_decoder"), str(folder))
     if ranked := _first(folder, TIKTOKEN_FILES):
         if family not in TIKTOKEN_SPLITS:

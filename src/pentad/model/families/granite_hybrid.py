@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from pentad.execution.layers import Block, Experts, FeedForward
-from pentad.execution.mixers import Attention, Norm, Recurrent
+from pentad.execution.mixers import Attention, Norm
 from pentad.execution.positions import Rope
 from pentad.execution.spec import Head, ModelSpec, Stack
 from pentad.model.families import experts, llama, mamba
@@ -16,21 +14,8 @@ from pentad.model.files.fields import MAX_CONTEXT, MAX_LAYERS, Fields
 from pentad.model.files.formats import Container
 
 _LAYER = "model.layers.{i}."
-_MIXERS = mamba.config_names(_LAYER + "mamba")
 _KINDS = {"mamba": False, "linear_attention": False, "attention": True, "full_attention": True}
 """Whether a layer of that name attends, in the spelling of the release and of newer configs."""
-
-
-def _of_kind(name: str) -> Callable[[Site], Name]:
-    """A tensor that both kinds of mixers have."""
-    recurrent = _MIXERS[f"layers.{{i}}.{name}"]
-
-    def place(site: Site) -> Name:
-        if isinstance(site.block.mixer, Attention):
-            return f"{_LAYER}self_attn.{name}_proj"
-        return recurrent
-
-    return place
 
 
 def _halves(prefix: str, name: str, width: Size) -> dict[str, Name]:
@@ -56,11 +41,7 @@ def _shared_width(site: Site) -> int:
 
 CONFIG_NAMES: Names = {
     **llama.CONFIG_NAMES,
-    **_MIXERS,
-    **{f"layers.{{i}}.{name}": _of_kind(name) for name in ("q", "k", "v")},
-    "layers.{i}.o": lambda site: (
-        _LAYER + ("self_attn.o_proj" if isinstance(site.block.mixer, Attention) else "mamba.out_proj")
-    ),
+    **mamba.hybrid_names(_LAYER),
     **_halves("", _LAYER + "shared_mlp.input_linear", _shared_width),
     "layers.{i}.down": _LAYER + "shared_mlp.output_linear",
     **_halves("shared.", _LAYER + "shared_mlp.input_linear", _shared_width),
@@ -91,7 +72,7 @@ def describe_config(fields: Fields) -> ModelSpec:
         positions=_rope(fields, width // heads),
         scale=fields.number("attention_multiplier", 1.0),
     )
-    mixer = _mamba(fields, width, eps)
+    mixer = mamba.config_mixer(fields, width, eps)
     inner, norm = _feed_forward(fields), Norm(eps=eps)
     blocks = tuple(
         Block(
@@ -123,27 +104,6 @@ def _rope(fields: Fields, head_dim: int) -> Rope | None:
     if (kind := table.text("rope_type", "default")) != "default":
         fields.fail("rope_parameters", f"has the rope_type {kind!r}; default is supported")
     return Rope(base=table.number("rope_theta", fields.number("rope_theta", 10_000.0)), dim=head_dim)
-
-
-def _mamba(fields: Fields, width: int, eps: float) -> Recurrent:
-    heads = fields.integer("mamba_n_heads", low=1)
-    groups = fields.integer("mamba_n_groups", 1, low=1)
-    inner = fields.integer("mamba_expand", 2, low=1) * width
-    head_dim = (
-        inner // heads if fields.value("mamba_d_head", None) == "auto" else fields.integer("mamba_d_head")
-    )
-    return Recurrent(
-        rule="mamba2",
-        heads=heads,
-        value_dim=head_dim,
-        groups=groups,
-        key_dim=fields.integer("mamba_d_state", low=1),
-        conv=fields.integer("mamba_d_conv", 4, low=1),
-        conv_bias=fields.flag("mamba_conv_bias", True),
-        norm_groups=groups,
-        norm_eps=eps,
-        step_limits=mamba.step_limits(fields),
-    )
 
 
 def _feed_forward(fields: Fields) -> FeedForward | Experts:

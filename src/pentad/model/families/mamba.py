@@ -7,12 +7,13 @@ execution/recurrences.py tells.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 
 from pentad.execution.layers import Block
-from pentad.execution.mixers import Norm, Recurrent
+from pentad.execution.mixers import Attention, Norm, Recurrent
 from pentad.execution.spec import Head, ModelSpec, Stack
 from pentad.model.families.base import Family
 from pentad.model.families.describe import needs
@@ -75,6 +76,45 @@ def config_names(prefix: str) -> dict[str, Name]:
         "layers.{i}.inner_norm": f"{prefix}.norm",
         "layers.{i}.o": f"{prefix}.out_proj",
     }
+
+
+def hybrid_names(layer: str) -> Names:
+    """Of a folder whose layers, named `layer`, have `mamba` or `self_attn`."""
+    recurrent_names = config_names(f"{layer}mamba")
+
+    def of_kind(name: str) -> Callable[[Site], Name]:
+        """A tensor that both kinds of mixers have."""
+
+        def place(site: Site) -> Name:
+            if isinstance(site.block.mixer, Attention):
+                return f"{layer}self_attn.{name}_proj"
+            return recurrent_names[f"layers.{{i}}.{name}"]
+
+        return place
+
+    return {**recurrent_names, **{f"layers.{{i}}.{name}": of_kind(name) for name in "qkvo"}}
+
+
+def config_mixer(fields: Fields, width: int, eps: float) -> Recurrent:
+    """The mixer of a hybrid whose config names it by keys that begin with `mamba_`."""
+    heads = fields.integer("mamba_n_heads", low=1)
+    groups = fields.integer("mamba_n_groups", 1, low=1)
+    inner = fields.integer("mamba_expand", 2, low=1) * width
+    head_dim = (
+        inner // heads if fields.value("mamba_d_head", None) == "auto" else fields.integer("mamba_d_head")
+    )
+    return Recurrent(
+        rule="mamba2",
+        heads=heads,
+        value_dim=head_dim,
+        groups=groups,
+        key_dim=fields.integer("mamba_d_state", low=1),
+        conv=fields.integer("mamba_d_conv", 4, low=1),
+        conv_bias=fields.flag("mamba_conv_bias", True),
+        norm_groups=groups,
+        norm_eps=eps,
+        step_limits=step_limits(fields),
+    )
 
 
 def _heads(site: Site) -> tuple[int, ...]:
