@@ -20,7 +20,7 @@ from formats_page import formats_page
 from pentad import registry
 from pentad.agent.memory.window import Window
 from pentad.agent.options import declared_options
-from pentad.agent.spec import AgentSpec, LongTermChoice, McpServer
+from pentad.agent.spec import AgentSpec, LongTermChoice, McpServer, SensitiveTools
 from pentad.agent.tools.base import ToolServices
 from pentad.agent.tools.functions import described
 from pentad.application.cli.app import build
@@ -175,6 +175,13 @@ SECTIONS = (
         "What a run takes from its memory and leaves there. `long_term: {}` takes the defaults.",
         LongTermChoice,
     ),
+    (
+        "sensitive",
+        "Tools that injected instructions must not reach. What tools return is data: once the model has read "
+        "it, a call of one of `tools` is made only if the values of its arguments stand in the user's own "
+        "words (or in `instructions`). The rule holds whatever the model says.",
+        SensitiveTools,
+    ),
     ("budget", "Hard limits of a run, over retries and restarts. A request can only narrow them.", Budget),
     ("objective", "What a run should aim for.", Objective),
     (
@@ -217,6 +224,10 @@ what it costs and how much of its result is kept. Its file is loaded by itself, 
 what it imports must be installed. These come with Pentad:"""
 
 
+FOLDERS = {registry.load("tool", "skill"): str(DOCS.parent / "examples" / "agents" / "skills")}
+"""What the tools that look into their folder at once are shown."""
+
+
 class NoModels:
     """In place of the models that tools are made with; making them asks only which there are."""
 
@@ -226,7 +237,7 @@ class NoModels:
 
 def tool_description(factory: Any) -> str:
     """What the model is told of a built-in tool."""
-    needed = {"folder": ".", "url": "https://agents.example.com"}
+    needed = {"folder": FOLDERS.get(factory, "."), "url": "https://agents.example.com"}
     options = {name: value for name, value in needed.items() if name in declared_options(factory)}
     nothing: Any = NoModels()
     return str(factory(ToolServices(models=nothing, memory=nothing), **options).description)

@@ -541,6 +541,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "python": "pentad.agent.tools.builtin.code:build_python",
         "shell": "pentad.agent.tools.builtin.code:build_shell",
         "a2a": "pentad.agent.tools.builtin.a2a:build",
+        "skill": "pentad.agent.tools.builtin.skill:build",
     },
 }
 

@@ -329,6 +329,7 @@ def test_agents_of_files_show_up_change_and_say_what_is_wrong_while_serving(tmp_
         ({"name": "a", "tools": ["/etc/evil.py:run"]}, 403, "may not bring the Python file"),
         ({"name": "a", "mcpServers": {"s": {"command": "sh"}}}, 403, "--agents"),
         ({"name": "a", "sandbox": "container"}, 403, "may not bring sandbox"),
+        ({"name": "a", "guides": ["/etc/passwd"]}, 403, "may not bring guides"),
     ],
 )
 def test_a_described_agent_is_checked_before_it_runs(agent: dict[str, Any], status: int, says: str) -> None:

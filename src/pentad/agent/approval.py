@@ -39,7 +39,8 @@ class ApprovalDesk:
     async def ask(self, step: int, index: int, tool: str, arguments: str, **question: Any) -> str:
         """Journals the question; its approval id. The same call is asked about once, over restarts too."""
         for asked in self._run.state.pending.values():
-            if not question and (asked.step, asked.index, asked.kind) == (step, index, "tool"):
+            same = (asked.step, asked.index, asked.kind) == (step, index, "tool")
+            if same and question.get("kind", "tool") == "tool":
                 return asked.approval_id
         limit_s, now_s = self._run.state.spec.ask_timeout_s, self._run.around.wall()
         event = ApprovalAsked(

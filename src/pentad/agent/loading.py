@@ -6,6 +6,7 @@ import contextlib
 import pathlib
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pentad.agent.codec import Malformed, decode, encode
@@ -45,7 +46,22 @@ def _loaded(file: pathlib.Path, above: tuple[pathlib.Path, ...]) -> AgentSpec:
     """The agent of a file, with the members of its team; `above` are the files that led here."""
     data = _parse(file)
     with_members = _with_members(data, file, (*above, file)) if isinstance(data, Mapping) else data
-    return anchored(agent_from(with_members, where=file.name), file.parent)
+    return _guided(anchored(agent_from(with_members, where=file.name), file.parent), file)
+
+
+def _guided(spec: AgentSpec, file: pathlib.Path) -> AgentSpec:
+    """The agent with the text of its guides in its instructions: a run keeps what they said when it began."""
+    parts = [spec.instructions]
+    for guide in spec.guides:
+        path = file.parent / pathlib.Path(guide).expanduser()
+        if not path.is_file():
+            raise NotFound(f"{file.name}: guides names no file: {guide!r}", param="guides")
+        if path.stat().st_size > _MAX_BYTES:
+            raise InvalidRequest(
+                f"{file.name}: guide {guide!r} is over {_MAX_BYTES >> 20} MiB", param="guides"
+            )
+        parts.append(path.read_text("utf-8", "replace").strip())
+    return replace(spec, instructions="\n\n".join(filter(None, parts)), guides=())
 
 
 def _with_members(data: Mapping[str, Any], file: pathlib.Path, above: tuple[pathlib.Path, ...]) -> Any:
@@ -58,7 +74,9 @@ def _with_members(data: Mapping[str, Any], file: pathlib.Path, above: tuple[path
         where = f"agents.{name}"
         if isinstance(member, Mapping):
             inner = {"name": name, **member}
-            found[name] = encode(anchored(_member(_with_members(inner, file, above), where), file.parent))
+            found[name] = encode(
+                _guided(anchored(_member(_with_members(inner, file, above), where), file.parent), file)
+            )
             continue
         if not isinstance(member, str):
             raise InvalidRequest(f"{file.name}: {where} is neither a file nor an agent", param=where)

@@ -96,6 +96,25 @@ class MemoryChoice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SensitiveTools:
+    """Tools that foreign content may not reach: what a tool returned is data, never an order."""
+
+    tools: tuple[str, ...] = ()
+    """Patterns of tools (`send_*`) whose calls are checked once the model has read foreign content."""
+    then: Literal["deny", "ask"] = "deny"
+    """What becomes of a call that the user's words do not cover: it is denied, or a person is asked."""
+    given: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By tool the arguments that must stand in the user's words; all of them for a tool that is not here."""
+    trusted: tuple[str, ...] = ()
+    """Patterns of tools whose results are nobody else's words, e.g. `calculator`."""
+
+    def __post_init__(self) -> None:
+        empty = [name for name, arguments in self.given.items() if not arguments]
+        if empty:
+            raise ValueError(f"given names no argument of {empty[0]!r}; leave it out, and all are checked")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSpec:
     """An agent: who it is, what it may use and what it may cost."""
 
@@ -107,6 +126,8 @@ class AgentSpec:
     """The served model's name; empty takes the service's default."""
     instructions: str = ""
     """What the model is told in the system's voice."""
+    guides: tuple[str, ...] = ()
+    """Files (`AGENTS.md`), from this one's folder, whose text is put behind the instructions."""
     tools: tuple[str, ...] = ()
     """Built-in tools, patterns, or functions as `./prices.py:price`; those of MCP servers come on top."""
     tool_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -117,6 +138,8 @@ class AgentSpec:
     """Patterns (`server__*`) of tools that this agent may not call, whatever the model says."""
     ask: tuple[str, ...] = ()
     """Patterns of tools that a person must approve, call by call; the run waits for the answer."""
+    sensitive: SensitiveTools = field(default_factory=SensitiveTools)
+    """Tools that injected instructions must not reach: see below."""
     ask_timeout_s: float | None = 86_400.0
     """How long a question waits for its answer; null waits for ever."""
     ask_expired: Literal["deny", "allow", "fail"] = "deny"

@@ -20,6 +20,7 @@ from pentad.agent.model_calls import ModelCalls
 from pentad.agent.parallel import Turns, together
 from pentad.agent.planning.base import Needs
 from pentad.agent.run import Run
+from pentad.agent.taint import tainted
 from pentad.agent.tool_events import ApprovalAnswered, ToolIntended, ToolReturned, ToolStatus
 from pentad.agent.tools.base import Question, Reply, Tool, ToolContext
 from pentad.agent.tools.invocation import Outcome, ToolRules, call, in_doubt, parse
@@ -136,7 +137,7 @@ class ToolCalls:
             return []
         with self._run.span("agent", "check"):
             # In a thread: a stranger's schema may take a while.
-            checked = await asyncio.to_thread(self._check, wanted, tools)
+            checked = await asyncio.to_thread(self._check, exchange.step, wanted, tools)
         if isinstance(checked, Outcome):
             await self._returned(exchange, place, checked)
             return []
@@ -146,14 +147,17 @@ class ToolCalls:
     async def _denied(self, fresh: Sequence[_Ready]) -> set[int]:
         """Asks a person about each call that the agent's `ask` names, all at once; those that may not be."""
         desk = self._run.approvals
-        asked = [item for item in fresh if desk.needed(item.tool.name)]
+        doubts = {item.number: self._doubt(item) for item in fresh}
+        asked = [item for item in fresh if desk.needed(item.tool.name) or doubts[item.number]]
         if not asked:
             return set()
         step = asked[0].exchange.step
         with self._run.span("agent", WAITING):
             for item in asked:
                 if self._run.state.answer_to(step, item.number) is None:
-                    await desk.ask(step, item.number, item.tool.name, item.wanted.arguments)
+                    await desk.ask(
+                        step, item.number, item.tool.name, item.wanted.arguments, message=doubts[item.number]
+                    )
             own = {item.number for item in asked}
             pending = self._run.state.pending.items()
             waited = [i for i, question in pending if question.step == step and question.index in own]
@@ -167,7 +171,13 @@ class ToolCalls:
                 await self._returned(item.exchange, item.place, _refusal(item.tool.name, answer))
         return denied
 
-    def _check(self, wanted: ToolCall, tools: Mapping[str, Tool]) -> tuple[Tool, dict[str, Any]] | Outcome:
+    def _doubt(self, item: _Ready) -> str:
+        """Why a person should look at a call that foreign content may have led to."""
+        return tainted(self._run.state, item.exchange.step, item.arguments, item.tool.name)
+
+    def _check(
+        self, step: int, wanted: ToolCall, tools: Mapping[str, Tool]
+    ) -> tuple[Tool, dict[str, Any]] | Outcome:
         try:
             self._rules.check(wanted.name)
         except Forbidden as error:
@@ -178,9 +188,14 @@ class ToolCalls:
             known = ", ".join(tools) or "none"
             return Outcome(status="failed", content=f"there is no tool {wanted.name!r}; known: {known}")
         try:
-            return tools[wanted.name], parse(tools[wanted.name], wanted.arguments)
+            arguments = parse(tools[wanted.name], wanted.arguments)
         except PentadError as error:
             return Outcome(status="failed", content=str(error))
+        if self._run.state.spec.sensitive.then == "deny":
+            why = tainted(self._run.state, step, arguments, wanted.name)
+            if why:
+                return Outcome(status="denied", content=f"{wanted.name!r} was not called: {why}")
+        return tools[wanted.name], arguments
 
     async def _intend(self, item: _Ready) -> None:
         event = ToolIntended(

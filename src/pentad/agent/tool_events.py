@@ -28,7 +28,7 @@ class ApprovalAsked:
     kind: Literal["tool", "input"] = "tool"
     """`input`: the tool is at work and asks for values (MCP elicitation)."""
     message: str = ""
-    """What the tool's server says that it wants to know; foreign text."""
+    """Of an `input` what the tool's server wants to know, in foreign text; else why a person is asked."""
     schema: Mapping[str, Any] | None = None
     """JSON Schema of the values."""
 

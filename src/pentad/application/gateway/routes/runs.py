@@ -226,7 +226,7 @@ def _described(data: dict[str, Any]) -> AgentSpec:
 
 def _check_sent(spec: AgentSpec, where: str) -> None:
     """Raises Forbidden for what an agent, or a member of its team, may bring only from a file here."""
-    usual, filed = AgentSpec(name=spec.name), ("mcp_servers", "tool_options", "sandbox")
+    usual, filed = AgentSpec(name=spec.name), ("mcp_servers", "tool_options", "sandbox", "guides")
     for name in [name for name in filed if getattr(spec, name) != getattr(usual, name)]:
         raise Forbidden(
             f"an agent sent over HTTP may not bring {name}",
