@@ -414,6 +414,7 @@ _TABLE: dict[str, dict[str, str]] = {
     "reducer": {
         "none": "pentad.model.reduction.nothing:NoReduction",
         "extractive": "pentad.model.reduction.extractive:Extractive",
+        "selective": "pentad.model.reduction.selective:Selective",
     },
     "router": {
         "fixed": "pentad.model.routing.fixed:Fixed",
@@ -501,6 +502,7 @@ _TABLE: dict[str, dict[str, str]] = {
     "context": {
         "compact": "pentad.agent.context_builders.compact:Compact",
         "window": "pentad.agent.context_builders.window:NewestTurns",
+        "examples": "pentad.agent.context_builders.examples:Examples",
     },
     "coordinator": {
         "single": "pentad.agent.coordination.single:Single",

@@ -64,8 +64,8 @@ class Loop:
         self._rules = rules
         self._find_tools = find_tools
         self._offers = ToolOffers(run)
-        self._reduction = ResultReduction(run)
         self._asker = ModelCalls(run)
+        self._reduction = ResultReduction(run, self._asker.surprise)
         kept = memory.of(run.state.spec) if memory else None
         self._remembering = Remembering(run, kept, self._asker.memory_ask)
         self._actor = ToolCalls(run, rules, self._asker, coordinator, delegation)

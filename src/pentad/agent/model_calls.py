@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -18,10 +20,11 @@ from pentad.agent.planning.base import MessageGroup, ModelCallDraft
 from pentad.agent.prompt_store import fingerprint
 from pentad.agent.run import Run
 from pentad.agent.spec import AgentSpec
+from pentad.agent.surprise import surprises
 from pentad.choice import build
 from pentad.content import Media
 from pentad.errors import BackendFailed, BudgetExceeded, Incompatible, NotFound, Overloaded, PentadError
-from pentad.execution.backend import Completion, Delta, TextDelta, fold
+from pentad.execution.backend import Completion, Delta, TextDelta, TokenLogprob, fold
 from pentad.model.backends.openai_usage import media_tokens
 from pentad.types import Decision, Message, OutputFormat, Request, Sampling, Usage
 
@@ -67,6 +70,7 @@ class ModelCalls:
                 limit_tokens=limit,
                 count=lambda messages: self._count(replace(request, messages=messages)),
                 summarise=self._summarise,
+                relevance=around.relevance,
                 media=media,
             )
             built = await self._context.build(given)
@@ -109,6 +113,31 @@ class ModelCalls:
     async def tool_ask(self, system: str, text: str, max_tokens: int) -> str:
         """A question that a tool puts to the run's model; the budget is the run's."""
         return await self._side_question("tool", system, text, max_tokens)
+
+    async def surprise(self, text: str, model: str) -> list[tuple[int, int, float]]:
+        """How surprising each token of a text is to a served model, journaled and within the run's budget.
+
+        As `pentad.model.reduction.base.Surprise` wants it; long texts are scored in parts.
+        """
+        return await surprises(text, functools.partial(self._scored, model or self._run.state.spec.model))
+
+    async def _scored(self, model: str, part: str) -> tuple[TokenLogprob, ...]:
+        sampling = Sampling(max_tokens=0, prompt_logprobs=0)
+        state = self._run.state
+        request = Request(
+            id=f"{state.run_id}.{state.step}",
+            model=model,
+            text=part,
+            sampling=sampling,
+            tenant=state.tenant,
+            priority=state.priority,
+            context=self._run.context(Outlook(parent=f"{state.run_id}.{state.step}")),
+        )
+        request = self._run.around.models.routed(request)
+        seen: list[Completion] = []
+        tokens = self._run.around.models.count_tokens(request)
+        await self._try_hard(request, tokens, "reduce", (), seen=seen.append)
+        return seen[-1].choices[0].prompt
 
     async def memory_ask(self, system: str, text: str, max_tokens: int) -> str:
         """A question that a memory puts to the run's model; the budget is the run's."""
@@ -194,6 +223,7 @@ class ModelCalls:
         purpose: Purpose,
         decisions: tuple[Decision, ...],
         branch: Branch = ALONE,
+        seen: Callable[[Completion], None] | None = None,
     ) -> ModelAnswered:
         for number in range(1, MAX_TRIES + 1):
             attempt = self._run.next_attempt()
@@ -218,6 +248,8 @@ class ModelCalls:
                 await asyncio.sleep(pause_s(error, number))
                 continue
             await branch.come()
+            if seen is not None:
+                seen(completion)
             return await self._answered(asked, completion, decisions, branch)
         raise AssertionError("the last try either returns or raises")
 

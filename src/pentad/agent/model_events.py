@@ -7,7 +7,7 @@ from typing import Literal
 
 from pentad.types import Decision, ToolCall, Usage
 
-Purpose = Literal["plan", "act", "answer", "think", "summarise", "tool", "coordinate", "remember"]
+Purpose = Literal["plan", "act", "answer", "think", "summarise", "tool", "coordinate", "remember", "reduce"]
 """Why the model was asked; `think` is for later steps of the planner, `tool` a call that a tool made itself,
 `coordinate` a step without a model."""
 

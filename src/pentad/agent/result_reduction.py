@@ -8,7 +8,7 @@ from pentad.agent.ports import count_text
 from pentad.agent.run import Run
 from pentad.agent.tool_events import ResultReduced
 from pentad.choice import build
-from pentad.model.reduction.base import Reducible, TokenReducer
+from pentad.model.reduction.base import Reducible, Surprise, TokenReducer
 
 
 class ResultReduction:
@@ -18,8 +18,8 @@ class ResultReduction:
     the model said. The whole result stays in the journal.
     """
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, run: Run, surprise: Surprise) -> None:
+        self._run, self._surprise = run, surprise
         self._reducer: TokenReducer = build("reducer", run.state.spec.reduce)
         self._seen: set[tuple[int, int]] = set()
 
@@ -39,7 +39,11 @@ class ResultReduction:
                 if len(result.content.encode("utf-8", "replace")) <= self._reducer.max_tokens:
                     continue
                 given = Reducible(
-                    text=result.content, goal=state.goal, count=count, relevance=around.relevance
+                    text=result.content,
+                    goal=state.goal,
+                    count=count,
+                    relevance=around.relevance,
+                    surprise=self._surprise,
                 )
                 with self._run.span("agent", "reduce"):
                     made = await self._reducer.reduce(given)

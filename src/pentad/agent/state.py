@@ -223,7 +223,7 @@ class RunState:
             ledger=self.ledger.settle(key, consumed(event.usage)),
             totals=self.totals.plus(event.usage),
         )
-        if event.purpose in ("summarise", "tool", "remember"):
+        if event.purpose in ("summarise", "tool", "remember", "reduce"):
             return state
         return replace(state, exchanges=after_answer(self.exchanges, event))
 

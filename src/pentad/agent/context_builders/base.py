@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
 from pentad.agent.memory.window import Overflow, Recent, Window
@@ -15,6 +15,7 @@ from pentad.agent.state import RunState
 from pentad.agent.tools.invocation import shown
 from pentad.content import Media
 from pentad.errors import ContextLengthExceeded, Incompatible
+from pentad.model.relevance import Relevance
 from pentad.types import Decision, Exactness, Message
 
 Count = Callable[[tuple[Message, ...]], int]
@@ -39,6 +40,8 @@ class ContextInput:
     count: Count
     """Counts in a thread of its own: a long history takes a while."""
     summarise: Summarise
+    relevance: Relevance = field(default_factory=lambda: Relevance(None))
+    """How near texts are to the goal."""
     media: tuple[Media, ...] = ()
     """What the goal shows beside its text, with data."""
 
@@ -56,11 +59,14 @@ class Built:
     tokens: int
     compacted: Compacted | None = None
     """None exactly where nothing was left out of this prompt that the last one had."""
+    chosen: tuple[Decision, ...] = ()
+    """What the builder decided besides."""
 
     def decisions(self, policy: str, limit_tokens: int, at_s: float) -> tuple[Decision, ...]:
-        """What was decided about the prompt, as it is recorded; nothing where all fits as it is."""
+        """What was decided about the prompt, as it is recorded."""
+        others = tuple(replace(one, at_s=at_s) for one in self.chosen)
         if self.compacted is None:
-            return ()
+            return others
         before, after = self.compacted.before_tokens, self.tokens
         decision = Decision(
             layer="agent",
@@ -71,7 +77,7 @@ class Built:
             constraint=f"{limit_tokens} prompt tokens",
             at_s=at_s,
         )
-        return (decision,)
+        return (decision, *others)
 
 
 class ContextBuilder(Protocol):

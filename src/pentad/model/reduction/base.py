@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -11,6 +11,17 @@ from pentad.types import Decision, Exactness, Layer
 
 MOST_CANDIDATES = 24
 """Passages that a decision lists."""
+
+
+class Surprise(Protocol):
+    """The self-information of a text's tokens under a served model; the empty name is the reader's own."""
+
+    async def __call__(self, text: str, model: str) -> Sequence[tuple[int, int, float]]:
+        """Of each token, in order: begin and end in characters, and -log p in nats given what comes before.
+
+        Tokens without a place of their own in the text, and the first, may be left out.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +33,8 @@ class Reducible:
     count: Callable[[str], int]
     """Tokens of a text."""
     relevance: Relevance
+    surprise: Surprise | None = None
+    """None where no model scores texts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
