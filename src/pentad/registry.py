@@ -467,6 +467,10 @@ _TABLE: dict[str, dict[str, str]] = {
         "cot": "pentad.agent.planning.cot:ChainOfThought",
         "flexible": "pentad.agent.planning.flexible:Flexible",
         "recon": "pentad.agent.planning.recon:Recon",
+        "pddl": "pentad.agent.planning.pddl:Pddl",
+        "deps": "pentad.agent.planning.deps:Deps",
+        "mcts": "pentad.agent.planning.mcts:Mcts",
+        "mindagent": "pentad.agent.planning.mindagent:MindAgent",
     },
     "tool_policy": {
         "all": "pentad.agent.tools.policy.everything:All",

@@ -1,0 +1,1 @@
+"""Classical planning: PDDL read and grounded, solved by search, and plans judged."""
