@@ -98,6 +98,24 @@ class TestEveryCoordinator:
                 begun = [r.event for r in h.records(state.run_id) if isinstance(r.event, SubRunStarted)]
                 assert [e.decisions[0].policy for e in begun] == [name] * len(begun)
                 assert all({n for n, _ in e.decisions[0].candidates} == {*MEMBERS_OF} for e in begun)
+                assert state.ledger.used.tokens <= 8000
+                assert state.ledger.held == {}
+                inner = [h.runtime.show(child.run_id).ledger.used for child in state.children.values()]
+                assert sum(each.tokens for each in inner) <= state.ledger.used.tokens
+
+        run(scenario())
+
+    def test_a_team_ends_within_a_budget_that_is_too_small(self, name: str, tmp_path: pathlib.Path) -> None:
+        """Tokens for the first members at most: the run ends by itself and never passes the limit."""
+        script = {"lead": [[delegated("ann", "a lamp", "c1")]], "ann": [["lamp"]], "bob": [["chair"]]}
+        tokens = 700
+
+        async def scenario() -> None:
+            async with harness(tmp_path, [by_agent(script)], repeat=True) as h:
+                state = await h.work(lead(name, budget=Budget(tokens=tokens)), "furnish")
+                assert state.ended
+                assert state.ledger.committed.tokens <= tokens
+                assert all(child.ended for child in state.children.values())
 
         run(scenario())
 

@@ -6,12 +6,14 @@ import asyncio
 import pathlib
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from agent_support import Harness, call, harness, run
+from agent_support import FREE, Harness, call, harness, run
 from pentad.agent.coordination.base import coordinator_for
+from pentad.agent.loading import load_agent
 from pentad.agent.model_events import TextStreamed
 from pentad.agent.spec import AgentSpec
 from pentad.agent.state import RunState
@@ -109,6 +111,19 @@ def test_a_debate_that_runs_out_of_steps_says_what_it_has_and_what_bound_it(tmp_
     state, moves, _ = played(tmp_path, "debate:rounds=9,max_tasks=4", says, "how many")
     assert (state.status, len(state.children)) == ("answered", 4)
     assert decisions(moves)[-1].constraint == "max_tasks"
+
+
+def test_the_shown_panel_is_sound_and_debates(tmp_path: pathlib.Path) -> None:
+    panel = load_agent(pathlib.Path(__file__).parents[2] / "examples/agents/panel.yaml")
+    says = dict.fromkeys(("steps", "catch", "estimate"), stubborn("408"))
+    named = {n: replace(m, instructions=f"I am {n}.", planner=FREE) for n, m in panel.agents.items()}
+
+    async def scenario() -> None:
+        async with harness(tmp_path, [by_task(says)], repeat=True) as h:
+            state = await h.work(replace(panel, agents=named), "What is 17 times 24?")
+            assert (state.status, state.answer, len(state.children)) == ("answered", "answer: 408", 3)
+
+    run(scenario())
 
 
 # Peer verification

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from decimal import Decimal, InvalidOperation
+
+from pentad.agent.planning.final_answer import canonical_answer, final_answer
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _MARKS = re.compile(r"[*_`#]+")
-_ANSWER = re.compile(r"(?:final\s+)?answer(?:\s+is)?\s*[:=]?\s*(.+)", re.IGNORECASE)
 _EDGE = " \t\r\n.,;:!\"'()[]"
 
 
@@ -63,18 +63,6 @@ def plain(text: str) -> str:
 
 
 def normal(text: str) -> str:
-    """The form in which two answers are compared: what stands after `answer:`, or the last line.
-
-    Numbers compare by value, so `1,200.0` is `1200`; other text by its words, without case and marks.
-    """
-    unmarked = re.sub(r"(?<=\d),(?=\d{3})", "", _MARKS.sub("", text))
-    said: list[str] = _ANSWER.findall(unmarked)
-    lines = [line for line in unmarked.splitlines() if line.strip()]
-    last = (said[-1] if said else lines[-1] if lines else "").strip(_EDGE)
-    numbers: list[str] = _NUMBER.findall(last)
-    if len(numbers) == 1:
-        try:
-            return f"{Decimal(numbers[0]).normalize():f}"
-        except InvalidOperation:
-            return numbers[0]
-    return " ".join(last.casefold().split())
+    """The form in which two answers are compared: what stands after `answer:`, or the last line."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return canonical_answer(final_answer(text) or (lines[-1] if lines else ""))
