@@ -29,6 +29,13 @@ own in front of the sequence; PyTorch computes them. Their source is the prompt 
 message of a chat. SmolVLM's and Idefics3's folders take images in chats; of other models that read images
 the text works, and `pentad show` says what is not read.
 
+Not loaded yet, each by the part that is missing: Falcon-H1 (attention and a recurrence beside each other in
+one layer, on one norm), Gemma 3n (several streams that layers mix, rows of a table for every layer, keys
+that layers share), Gemma 4 (such rows, values that are normed or are the keys, head sizes by the kind of
+layer), and Marian's models with a recurrent decoder as Bergamot ships them (cross-attention beside a mixer
+that holds a state: a layer would keep rows of its source alone, and snapshots would stand behind a source;
+and Marian's own weight files).
+
 Models that were published without weights (GPT-3, Gopher, Chinchilla, PanGu-alpha, ERNIE 3.0, MT-NLG,
 Jurassic-1, PaLM) are geometries, `model/geometries`: `pentad show gpt3-175b` tells parameters, operations
 and cache, and `pentad plan` and `pentad simulate` take the name. PyTorch computes their blocks; no kernel

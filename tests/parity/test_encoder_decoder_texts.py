@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 
 from chat_models import real_backend
 from encoder_decoders import build
+from marian_files import write_tiny
 from pentad.errors import ContextLengthExceeded, InvalidRequest
 from pentad.execution.backend import NoticeDelta, fold
 from pentad.model.backends.engine import EngineBackend
@@ -121,3 +123,32 @@ def test_what_makes_no_sense_is_refused_by_its_reason(served: Any) -> None:
         ask(text="q " * 300)
     with pytest.raises(ContextLengthExceeded, match="max_tokens"):
         ask(text="q", sampling=greedy(max_tokens=511))
+
+
+def test_a_folder_with_marians_own_tokenizer_files_answers_as_the_reference(tmp_path: pathlib.Path) -> None:
+    write_tiny(tmp_path)
+    vocab = json.loads((tmp_path / "vocab.json").read_text())
+    pad = vocab["<pad>"]
+    model = build(
+        "marian",
+        tmp_path,
+        vocab_size=len(vocab),
+        decoder_start_token_id=pad,
+        pad_token_id=pad,
+        eos_token_id=vocab["</s>"],
+    )
+    text = ">>fra<<hello world, and the others"
+    with real_backend(tmp_path, threads=1) as (backend, run):
+
+        async def answer() -> Any:
+            request = Request(id="r", model="m", sampling=greedy(), text=text)
+            return [delta async for delta in backend.stream(request)]
+
+        made = backend.codec.tokenizer
+        found = fold(run(answer())).message.content
+    ids = [*made.encode(text, special=False), vocab["</s>"]]
+    assert ids[0] == vocab[">>fra<<"]
+    with torch.inference_mode():
+        drawn = model.generate(torch.tensor([ids]), max_new_tokens=12, num_beams=1, do_sample=False)
+    assert found == made.decode(drawn[0, 1:].tolist())
+    assert found
