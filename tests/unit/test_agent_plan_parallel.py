@@ -23,6 +23,7 @@ from pentad.choice import Choice, build
 from pentad.errors import InvalidRequest, ToolFailed
 from pentad.testing.backends import Item
 from pentad.types import Budget, Request, ToolCall
+from team_support import team
 
 PLAN = [
     {"tool": "weigh", "arguments": {"what": "lamp"}, "after": []},
@@ -173,6 +174,38 @@ def test_a_run_killed_between_calls_makes_only_those_that_are_missing(tmp_path: 
             assert results(h, state.run_id) == said
             done = {str(PLAN[i]["arguments"]["what"]) for i in made if PLAN[i]["tool"] == "weigh"}  # type: ignore[index]
             assert not set(scale.ended) & done
+
+    run(scenario())
+
+
+def task_of(member: str, task: str) -> dict[str, object]:
+    return {"tool": "delegate", "arguments": {"member": member, "task": task}, "after": []}
+
+
+@pytest.mark.row("plan-parallel", "mechanism")
+def test_members_of_a_team_work_at_once_on_what_needs_nothing_of_each_other(tmp_path: pathlib.Path) -> None:
+    both = asyncio.Event()
+    plan = [task_of("ann", "find a lamp"), task_of("bob", "find a chair"), task_of("ann", "join $1 and $2")]
+
+    def turn(request: Request) -> Sequence[Item]:
+        asked = (request.messages or ())[-1].content
+        if request.format.kind == "json_schema":
+            return [json.dumps({"plan": plan})]
+        if asked == "find a lamp":
+            return [both, "a lamp"]
+        if asked == "find a chair":
+            both.set()
+            return ["a chair"]
+        return ["a room"] if asked.startswith("join") else [TOTAL]
+
+    async def scenario() -> None:
+        lead = team(planner=Choice(name="parallel"))
+        async with harness(tmp_path, [turn], repeat=True) as h:
+            state = await h.work(lead, "Furnish the room.")
+            assert (state.status, state.answer) == ("answered", TOTAL)
+            assert results(h, state.run_id) == {0: "a lamp", 1: "a chair", 2: "a room"}
+            tasks = [child.goal for _, child in sorted(state.children.items())]
+            assert tasks == ["find a lamp", "find a chair", "join a lamp and a chair"]
 
     run(scenario())
 
