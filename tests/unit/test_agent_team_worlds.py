@@ -307,10 +307,10 @@ def test_documents_raise_the_matches_and_no_invented_call_gets_through() -> None
         wanted = api.partition("(")[0]
         verb, thing = wanted.split(".")
 
-        def writes(task: str) -> str:
+        def writes(task: str, thing: str = thing, verb: str = verb, number: int = number) -> str:
             shown = re.findall(r"^- ([\w.]+)\(", task, re.MULTILINE)
-            name = shown[0] if shown else f"{thing}.{verb}"  # noqa: B023
-            return f"```python\n{name}(name='x', size={number})\n```"  # noqa: B023
+            name = shown[0] if shown else f"{thing}.{verb}"
+            return f"```python\n{name}(name='x', size={number})\n```"
 
         goal = f"{verb}s a {thing}"
         for kind, options in (("with", {"apis": apis(100)}), ("without", {"apis": [], "tries": 1})):

@@ -13,7 +13,6 @@ from pentad.agent.team.glossary import Contract
 from pentad.agent.team.replica import State
 from pentad.choice import Choice
 from pentad.errors import InvalidRequest
-from pentad.types import Budget  # noqa: F401
 from team_support import agent, rehearsed, team
 
 LAMP = Fact(subject="lamp", value="costs 20", source="ann", evidence="run_7, step 2", confidence=0.9)
