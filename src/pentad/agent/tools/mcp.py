@@ -171,8 +171,9 @@ class McpConnection:
         schema = getattr(params, "requested_schema", None)
         text = harmless(params.message if url is None else f"{params.message}\n{url}")
         reply = await context.question(text, None if schema is None else dict(schema))
-        content = None if reply.content is None else dict(reply.content)
-        return ElicitResult(action=reply.action, content=content)
+        if reply.action != "accept":
+            return ElicitResult(action=reply.action)
+        return ElicitResult(action="accept", content=_defaults(schema) | dict(reply.content or {}))
 
     def _check_start(self) -> None:
         if not may_start(self._server, self._commands, self._pins):
@@ -263,6 +264,12 @@ class McpConnection:
 def may_start(server: McpServer, commands: Collection[str], pins: ToolPins) -> bool:
     """Whether a connection to the server starts nothing that was not allowed."""
     return server.command is None or server.command in commands or pins.may_start(server)
+
+
+def _defaults(schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a form says where nobody said otherwise."""
+    fields = (schema or {}).get("properties", {})
+    return {name: field["default"] for name, field in fields.items() if "default" in field}
 
 
 def _innermost(error: BaseException) -> BaseException:
