@@ -212,7 +212,7 @@ def test_an_adapter_of_a_real_model_is_swapped_within_50_ms(
     sizes = {"layers": 30, "width": 576, "keys": 192, "inner": 1536}
     paths = [write_peft(tmp_path / str(seed), random_pairs(seed, **sizes)) for seed in (1, 2)]
     files = open_model(smollm2_path, name="base")
-    settings = EngineSettings(context_length=512, cpu_threads=1, adapters={"base:a": str(paths[0])})
+    settings = EngineSettings(adapters={"base:a": str(paths[0])})
     engine = load_engine(files, settings)
     room = adapters_of(engine.runner)
     assert room is not None
