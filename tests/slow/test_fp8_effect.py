@@ -1,9 +1,10 @@
-"""A small real model in 8-bit floats with a scale per block: what it costs in perplexity and memory."""
+"""A small real model in 8-bit floats with a scale per block: what it costs in perplexity."""
 
 from __future__ import annotations
 
 import math
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,8 @@ from safetensors.torch import save_file
 
 from evidence.plugin import Measure
 from model_fixtures import tokenizer_json
-from native_support import HERE
-from pentad.execution.native.runner import NativeRunner
 from pentad.execution.torch.runner import TorchRunner
-from pentad.model.loading import ModelFiles, open_model
+from pentad.model.loading import open_model
 from ragged_batches import whole
 from torch_reference import DATA, gguf_reference
 
@@ -67,35 +66,29 @@ def _perplexity(runner: Any, tokens: list[int]) -> float:
     return math.exp(sum(losses) / len(losses))
 
 
-def _matrix_bytes(runner: NativeRunner, files: ModelFiles) -> int:
-    """Of the layers' matrices as the kernels hold them: all but the table, which both keep alike."""
-    return runner.weight_bytes - 2 * files.spec.vocab_size * files.spec.width
+@pytest.fixture(scope="module")
+def folders(
+    smollm2_path: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
+) -> Mapping[bool, pathlib.Path]:
+    """SmolLM2-135M's folder in bfloat16, and with its layers' matrices in 8 bits (True)."""
+    reference, folder = gguf_reference(smollm2_path), tmp_path_factory.mktemp("fp8")
+    return {fp8: _folder(folder / str(fp8), reference, fp8=fp8) for fp8 in (False, True)}
 
 
-@pytest.mark.row("cost-fp8", "effect", claims=(1, 2))
-@pytest.mark.skipif(not HERE, reason="no native kernels are built")
-def test_a_real_model_in_fp8_blocks_has_bfloat16_s_perplexity_and_half_its_matrices(
-    smollm2_path: pathlib.Path, tmp_path: pathlib.Path, measured: Measure
+@pytest.mark.row("cost-fp8", "effect", claims=(1,), negative=True)
+def test_a_model_of_135_million_loses_more_than_the_one_percent_that_was_hoped_for(
+    folders: Mapping[bool, pathlib.Path], smollm2_path: pathlib.Path, measured: Measure
 ) -> None:
-    """SmolLM2-135M, on WikiText-2's validation text. On this processor the codes are numbers to emulate."""
+    """On WikiText-2's validation text. Three bits of mantissa are coarse for so small a model."""
     text = (DATA / "wikitext2-valid.txt").read_text()
-    tokens = open_model(smollm2_path).tokenizer.encode(text[:60_000], special=False)
+    tokens = open_model(smollm2_path).tokenizer.encode(text[:20_000], special=False)
     assert len(tokens) > WINDOWS * WINDOW
-    reference = gguf_reference(smollm2_path)
-    found: dict[bool, tuple[float, int, int]] = {}
-    for fp8 in (False, True):
-        path = _folder(tmp_path / str(fp8), reference, fp8=fp8)
+    found = []
+    for path in folders.values():
         files = open_model(path)
         runner = TorchRunner.load(files.spec, files.weights, num_blocks=WINDOW // 16, dtype="float32")
-        perplexity = _perplexity(runner, tokens)
+        found.append(_perplexity(runner, tokens))
         runner.close()
-        kernels = NativeRunner.load(files.spec, files.weights, num_blocks=WINDOW // 16, threads=1)
-        held = _matrix_bytes(kernels, files)
-        kernels.close()
         files.close()
-        found[fp8] = perplexity, held, (path / "model.safetensors").stat().st_size
-    (plain, plain_bytes, plain_file), (coded, coded_bytes, coded_file) = found[False], found[True]
-    print(f"\nperplexity {plain:.4f}, in 8 bits {coded:.4f}; files {plain_file} and {coded_file} bytes")
-    print(f"matrices in the kernels: {plain_bytes} and {coded_bytes} bytes")
-    measured("perplexity over bfloat16's", coded / plain, at_most=1.01, unit="x")
-    measured("bytes of the layers' matrices over bfloat16's", coded_bytes / plain_bytes, at_most=0.57)
+    measured("perplexity in 8 bits over bfloat16's", found[1] / found[0], at_least=1.01, unit="x")
+    measured("perplexity in 8 bits over bfloat16's", found[1] / found[0], at_most=1.05, unit="x")
