@@ -51,6 +51,33 @@ def _bfcl(kind: str, functions: Sequence[dict[str, Any]]) -> tuple[list[Any], li
     return asked, told
 
 
+def _nest(i: int) -> dict[str, Any]:
+    """A line in the form of the released set, whose fields hold JSON as text."""
+    numbers = {name: {"description": "A number.", "type": "int or float"} for name in ("arg_0", "arg_1")}
+    names = ("add", "multiply", "divide", "subtract")
+    tools = [{"name": name, "description": f"{name} two.", "parameters": numbers} for name in names]
+    calls = [
+        {"name": "multiply", "label": "$var_1", "arguments": {"arg_0": i + 2, "arg_1": 10}},
+        {"name": "subtract", "label": "$var_2", "arguments": {"arg_0": "$var_1.result$", "arg_1": 3}},
+        {
+            "name": "divide",
+            "label": "$var_3",
+            "arguments": {"arg_0": "$var_2.result$", "arg_1": "$var_1.result$"},
+        },
+    ]
+    gold = ((i + 2) * 10 - 3) / ((i + 2) * 10)
+    return {
+        "sample_id": f"nest_{i}", "input": f"What share of {i + 2} boxes of ten is left, less three?",
+        "output": json.dumps(calls), "tools": json.dumps(tools), "gold_answer": gold,
+    }  # fmt: skip
+
+
+def _program(i: int) -> dict[str, Any]:
+    tests = [{"input": f"{n}\n", "output": f"{n * i}\n"} for n in (1, 5)]
+    solution = f"print(int(input()) * {i})"
+    return {"description": f"Print {i} times the number.", "official_tests": tests, "solution": solution}
+
+
 def write_data(folder: pathlib.Path) -> pathlib.Path:
     """A folder with a small file of each name that a suite reads."""
     folder.mkdir(exist_ok=True)
@@ -59,7 +86,26 @@ def write_data(folder: pathlib.Path) -> pathlib.Path:
         {"question": f"Ann has {i} pears and buys {i}. How many?", "answer": f"{i}+{i}\n#### {2 * i}"}
         for i in range(3, 8)
     ]
+    four = [{"id": f"p{i}", "time_limit": 1, **_program(i)} for i in range(1, 5)]
     files = {
+        "nestful_data.jsonl": [_nest(i) for i in range(4)],
+        "mmlu-pro.jsonl": [
+            {"question": f"{i}+1 is?", "options": [str(n) for n in range(10)], "answer_index": i + 1}
+            for i in range(4)
+        ],
+        "gpqa-diamond.jsonl": [
+            {
+                "Question": f"{i}?",
+                "Correct Answer": "yes",
+                **{f"Incorrect Answer {n}": f"{n}" for n in (1, 2, 3)},
+            }
+            for i in range(4)
+        ],
+        "math-500.jsonl": [
+            {"problem": "Simplify.", "answer": a} for a in (r"\frac{1}{2}", "x+1", "(1,2)", r"2\sqrt{3}")
+        ],
+        "aime-2024.jsonl": [{"problem": f"{n}?", "answer": n} for n in (7, 204, 25, 809)],
+        "codeforces.jsonl": four,
         "bfcl-v4-simple_python.jsonl": simple[0],
         "bfcl-v4-simple_python-answers.jsonl": simple[1],
         "bfcl-v4-multiple.jsonl": multiple[0],

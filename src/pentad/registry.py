@@ -491,6 +491,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "crafting": "pentad.agent.environment.crafting:Crafting",
         "shop": "pentad.agent.environment.shop:Shop",
         "kitchen": "pentad.agent.environment.kitchen:Kitchen",
+        "computed": "pentad.agent.environment.computed:Computed",
     },
     "suite": {
         "bfcl-simple": "pentad.agent.evaluation.suites.bfcl_simple:BfclSimple",
@@ -502,6 +503,13 @@ _TABLE: dict[str, dict[str, str]] = {
         "crafting": "pentad.agent.evaluation.suites.crafting:CraftingSuite",
         "shop": "pentad.agent.evaluation.suites.shop:ShopSuite",
         "kitchen": "pentad.agent.evaluation.suites.kitchen:KitchenSuite",
+        "nested-calls": "pentad.agent.evaluation.suites.nested_calls:NestedCalls",
+        "nestful": "pentad.agent.evaluation.suites.nestful:Nestful",
+        "mmlu-pro": "pentad.agent.evaluation.suites.mmlu_pro:MmluPro",
+        "gpqa": "pentad.agent.evaluation.suites.gpqa:Gpqa",
+        "math-500": "pentad.agent.evaluation.suites.math_500:Math500",
+        "aime": "pentad.agent.evaluation.suites.aime:Aime",
+        "programs": "pentad.agent.evaluation.suites.programs:Programs",
     },
     "context": {
         "compact": "pentad.agent.context_builders.compact:Compact",

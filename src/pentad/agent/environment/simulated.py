@@ -60,7 +60,7 @@ class SimulatedWorld(ABC):
 
     def __init__(self, seed: int) -> None:
         self.reset(seed)
-        self._tools = {made.name: made for made in map(_inline, self.actions())}
+        self._tools = {made.name: made for made in self.made()}
 
     @abstractmethod
     def begin(self, chance: random.Random) -> tuple[State, Task]:
@@ -69,6 +69,10 @@ class SimulatedWorld(ABC):
     @abstractmethod
     def actions(self) -> Sequence[Callable[..., Any]]:
         """What can be done: typed coroutine functions with docstrings, as `@tool` takes them."""
+
+    def made(self) -> Sequence[Tool]:
+        """The tools of the actions; a world whose tools are no functions of ours makes them itself."""
+        return [_inline(action) for action in self.actions()]
 
     @abstractmethod
     def score(self) -> Score:
