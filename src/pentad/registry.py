@@ -415,6 +415,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "none": "pentad.model.reduction.nothing:NoReduction",
         "extractive": "pentad.model.reduction.extractive:Extractive",
         "selective": "pentad.model.reduction.selective:Selective",
+        "coarse-to-fine": "pentad.model.reduction.coarse_to_fine:CoarseToFine",
     },
     "router": {
         "fixed": "pentad.model.routing.fixed:Fixed",

@@ -17,7 +17,9 @@ from pentad.agent.tool_events import ResultReduced
 from pentad.agent.tools.base import Tool, ToolContext
 from pentad.choice import Choice
 from pentad.execution.backend import PromptDelta, TokenLogprob
-from pentad.model.reduction.selective import Selective, means, phrases
+from pentad.model.reduction.coarse_to_fine import CoarseToFine
+from pentad.model.reduction.information import means
+from pentad.model.reduction.selective import Selective, phrases
 
 
 def scored(text: str, rare: str = "1843") -> tuple[TokenLogprob, ...]:
@@ -107,3 +109,41 @@ def test_scoring_is_a_call_of_the_run_journaled_and_within_its_budget(tmp_path: 
             assert (await h.work(small, "when")).status == "budget_exceeded"
 
     run(scenario())
+
+
+@pytest.mark.row("pc-llmlingua", "mechanism")
+def test_sentences_go_first_and_then_words_scored_by_what_is_left() -> None:
+    asked: list[str] = []
+
+    async def surprise(text: str, model: str) -> list[tuple[int, int, float]]:
+        asked.append(text)
+
+        async def score(part: str) -> tuple[TokenLogprob, ...]:
+            return scored(part)
+
+        return await surprises(text, score)
+
+    made = reduced(CoarseToFine(max_tokens=24), replace(reducible(DOCUMENT), surprise=surprise))
+    assert asked[0] == DOCUMENT
+    assert len(asked[1]) < len(DOCUMENT) / 10
+    assert asked[1].startswith("Harbour report.")
+    assert "The lighthouse was built in 1843." in asked[1]
+    assert "1843." in made.text
+    assert made.after_tokens <= 24
+    assert all(DOCUMENT[begin:end] in made.text for begin, end in made.kept)
+
+
+@pytest.mark.row("pc-llmlingua", "mechanism")
+def test_words_are_judged_where_they_stand() -> None:
+    """The improbable words of two sentences far apart are kept, whatever stood between."""
+    filler = "plain words here. " * 80
+    text = f"first 1843 thing. {filler}last 1843 thing."
+
+    async def surprise(part: str, model: str) -> list[tuple[int, int, float]]:
+        async def score(piece: str) -> tuple[TokenLogprob, ...]:
+            return scored(piece)
+
+        return await surprises(part, score)
+
+    made = reduced(CoarseToFine(max_tokens=16), replace(reducible(text), surprise=surprise))
+    assert made.text.split("\n")[0].split().count("1843") == 2

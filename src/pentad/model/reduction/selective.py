@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import re
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from pentad.model.reduction.base import Reducible, Reduction, whole
+from pentad.model.reduction.information import Span, information, means, most_within, told
 from pentad.ranges import in_range
 from pentad.types import Exactness
-
-Span = tuple[int, int]
-"""[begin, end) in characters."""
 
 _PHRASE_WORDS = 4
 _LONGEST_WORD = 40
@@ -53,15 +48,11 @@ class Selective:
         before = given.count(given.text)
         if before <= self.max_tokens:
             return whole(given, before)
-        if given.surprise is None:
-            surprises: Sequence[tuple[int, int, float]] = _rarity(given.text)
-        else:
-            surprises = await given.surprise(given.text, self.model)
         spans = phrases(given.text)
-        scores = means(spans, surprises)
+        scores = means(spans, await information(given, given.text, self.model))
         # In a thread: counting tokens of many candidates takes a while.
-        kept = await asyncio.to_thread(self._within, given, spans, scores, before)
-        text = _joined(given.text, kept, before)
+        kept = await asyncio.to_thread(most_within, given, spans, scores, self.max_tokens, before)
+        text = told(given.text, kept, before)
         named = [given.text[begin:end][:_NAMED_CHARACTERS] for begin, end in spans]
         return Reduction(
             text=text,
@@ -71,21 +62,6 @@ class Selective:
             scores=tuple((name, round(score, 4)) for name, score in zip(named, scores, strict=True)),
             constraint=f"max_tokens {self.max_tokens}",
         )
-
-    def _within(
-        self, given: Reducible, spans: Sequence[Span], scores: Sequence[float], before: int
-    ) -> list[Span]:
-        """The most phrases, best first, with which the text keeps to the budget; in the text's order."""
-        ranked = sorted(range(len(spans)), key=lambda i: (-scores[i], i))
-        low, high = 0, len(ranked)
-        while low < high:
-            middle = (low + high + 1) // 2
-            text = _joined(given.text, [spans[i] for i in sorted(ranked[:middle])], before)
-            if given.count(text) <= self.max_tokens:
-                low = middle
-            else:
-                high = middle - 1
-        return [spans[i] for i in sorted(ranked[:low])]
 
 
 def phrases(text: str) -> list[Span]:
@@ -101,34 +77,3 @@ def phrases(text: str) -> list[Span]:
             found[-1] = (found[-1][0], word.end())
             words += 1
     return found
-
-
-def means(spans: Sequence[Span], surprises: Sequence[tuple[int, int, float]]) -> list[float]:
-    """For each span the mean self-information of the tokens that begin in it; 0 for one without."""
-    found = []
-    at = 0
-    for begin, end in spans:
-        while at < len(surprises) and surprises[at][1] <= begin:
-            at += 1
-        inside = []
-        while at < len(surprises) and surprises[at][0] < end:
-            inside.append(surprises[at][2])
-            at += 1
-        found.append(sum(inside) / len(inside) if inside else 0.0)
-    return found
-
-
-def _rarity(text: str) -> list[tuple[int, int, float]]:
-    words = [(m.start(), m.end(), m.group().lower()) for m in re.finditer(r"\w+", text)]
-    counts = Counter(word for _, _, word in words)
-    return [(begin, end, math.log(len(words) / counts[word])) for begin, end, word in words]
-
-
-def _joined(text: str, spans: Sequence[Span], tokens: int) -> str:
-    """The phrases with the space that stood before them, and how many tokens the whole had."""
-    parts, last = [], 0
-    for begin, end in spans:
-        between = text[last:begin]
-        parts += ["\n" if "\n" in between else " " if between else "", text[begin:end]]
-        last = end
-    return "".join(parts).strip() + f"\n[reduced from {tokens} tokens]"
