@@ -9,6 +9,9 @@ from typing import Any
 
 from pentad.agent.state import RunState
 
+_DISTINCT = 4
+"""Characters that a value has at least which does not stand in the user's words by chance."""
+
 
 def tainted(state: RunState, step: int, arguments: Mapping[str, Any], tool: str) -> str:
     """Why this call of a sensitive tool may not simply be made; empty when it may.
@@ -63,7 +66,8 @@ def _not_said(arguments: Mapping[str, Any], said: str) -> str | None:
         text = _plain(leaf)
         if not text or not re.search(rf"(?<!\w){re.escape(text)}(?!\w)", said):
             return f"the {name}"
-    return None if values else "so"
+    # The 13 of a date is no order to delete file 13: something of a call must be told apart from chance.
+    return None if any(len(_plain(leaf)) >= _DISTINCT for _, leaf in values) else "so in distinct words"
 
 
 def _leaves(value: Any) -> Iterator[str]:
