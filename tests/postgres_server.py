@@ -79,8 +79,10 @@ class PostgresServer:
 
 
 @contextlib.contextmanager
-def disturbed(server: PostgresServer, seed: int) -> Iterator[Callable[[], int]]:
-    """Kills the server every few seconds, and starts it anew; yields what says how often that was.
+def disturbed(
+    server: PostgresServer, seed: int, *, every_s: tuple[float, float] = (0.5, 2.5)
+) -> Iterator[Callable[[], int]]:
+    """Kills the server in such intervals, and starts it anew; yields what says how often that was.
 
     Raises behind the block what went wrong with the server meanwhile.
     """
@@ -89,7 +91,7 @@ def disturbed(server: PostgresServer, seed: int) -> Iterator[Callable[[], int]]:
     def disturb() -> None:
         nonlocal kills
         dice = random.Random(seed)
-        while not done.wait(dice.uniform(0.5, 2.5)):
+        while not done.wait(dice.uniform(*every_s)):
             server.kill()
             kills += 1
             done.wait(dice.uniform(0.0, 0.3))

@@ -74,7 +74,8 @@ def test_sub_runs_and_their_effects_happen_once_after_kills_at_300_random_points
 def test_the_same_in_postgresql_with_the_server_killed_too() -> None:
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(postgres())
-        with disturbed(server, SEED) as kills:
+        # Four runs at once need some seconds between two deaths of the server to get on at all.
+        with disturbed(server, SEED, every_s=(2.0, 8.0)) as kills:
             whole, cases = drilled({"DRILL_POSTGRES": server.url})
         print(f"{kills()} kills of the server")
         assert kills() >= 50
