@@ -37,7 +37,8 @@ def states(writes: list[tuple[str, str, str]], seed: int) -> dict[str, State]:
             sent.append(copies[name])
         if sent and dice.random() < 0.5:
             # Any message so far, an old one or one that was delivered before, in any order.
-            copies[dice.choice(NAMES)] = copies[dice.choice(NAMES)].merge(dice.choice(sent))
+            to = dice.choice(NAMES)
+            copies[to] = copies[to].merge(dice.choice(sent))
     return copies
 
 

@@ -23,6 +23,8 @@ from pentad.errors import ToolFailed
 from pentad.testing.backends import Item, Turn
 from pentad.types import Request
 
+pytestmark = pytest.mark.thorough
+
 BLOCKS = """(define (domain blocks) (:requirements :strips :typing) (:types block)
  (:predicates (on ?x - block ?y - block) (clear ?x - block) (ontable ?x - block) (handempty)
   (holding ?x - block))

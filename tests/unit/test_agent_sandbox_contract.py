@@ -26,6 +26,8 @@ from pentad.choice import Choice, build
 from pentad.errors import Incompatible, InvalidRequest, ToolFailed
 from sandbox_support import present, python
 
+pytestmark = pytest.mark.thorough
+
 OPTIONS = {"container": {"image": os.environ.get("PENTAD_TEST_IMAGE", "python:3-slim")}}
 
 

@@ -27,6 +27,8 @@ from pentad.agent.tools.sandbox.cgroup import cgroup
 from pentad.agent.tools.sandbox.monty import Monty
 from sandbox_support import SMALL, STARTERS, as_we_are, present, python, said, shell
 
+pytestmark = pytest.mark.thorough
+
 SECRET = "canary-9f1c"
 Start = Callable[..., Finished]
 

@@ -23,6 +23,8 @@ from pentad.errors import InvalidRequest
 from pentad.types import Budget, Decision
 from team_support import agent, by_task, team
 
+pytestmark = pytest.mark.thorough
+
 Says = Mapping[str, Callable[[str], Any]]
 NAMES = ("ann", "bob", "cid", "dee")
 

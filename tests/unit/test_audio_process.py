@@ -19,6 +19,8 @@ from pentad.errors import BackendFailed, BadModelFile, Incompatible, InvalidRequ
 from pentad.model.audio.transcript import AudioJob, Segment, SoundInfo, Told
 from pentad.model.audio.whisper import NEEDED_FILES, AudioLimits, WhisperTranscriber
 
+pytestmark = pytest.mark.thorough
+
 SCRIPT = """
 import json, sys, time
 def tell(**line):

@@ -20,6 +20,8 @@ from pentad.agent.evaluation.results import CaseResult
 from pentad.agent.evaluation.suites.nestful import Nestful
 from pentad.errors import InvalidRequest
 
+pytestmark = pytest.mark.thorough
+
 HAND = r"""
 1/2|\frac{1}{2}|1
 0.5|\frac12|1

@@ -23,6 +23,8 @@ from pentad.choice import Choice, build
 from pentad.errors import InvalidRequest
 from pentad.resource.energy import PackageEnergy
 
+pytestmark = pytest.mark.thorough
+
 PAGE = pathlib.Path(__file__).parent.parent.parent / "docs" / "eval.md"
 
 

@@ -17,6 +17,8 @@ from pentad.choice import Choice, build
 from pentad.errors import InvalidRequest, ToolFailed
 from pentad.types import ToolCall
 
+pytestmark = pytest.mark.thorough
+
 WORLDS = [
     name for name in registry.known("environment")
     if issubclass(registry.load("environment", name), Simulated)

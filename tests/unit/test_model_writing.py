@@ -22,6 +22,8 @@ from pentad.model.files.gguf_writer import GgufWriter, TensorHead, encode_value
 from pentad.model.files.safetensors import SafetensorsFile
 from pentad.model.files.safetensors_writer import write_safetensors
 
+pytestmark = pytest.mark.thorough
+
 floats = st.floats(-1e4, 1e4, width=32).map(lambda x: x if abs(x) > 1e-20 else 0.0)
 
 

@@ -94,7 +94,7 @@ class JournalSaver(BaseCheckpointSaver[str]):
         """Keeps what a task wrote. Repeating it changes nothing, but for errors and interrupts."""
         thread, namespace, id_ = _asked(config)
         if id_ is None:
-            raise InvalidRequest("writes belong to a checkpoint", hint="give checkpoint_id in configurable")
+            raise InvalidRequest("writes belong to a checkpoint", hint="name the checkpoint in configurable")
         with self._tables.writing():
             for index, (channel, value) in enumerate(writes):
                 write = StoredWrite(
@@ -166,7 +166,10 @@ class JournalSaver(BaseCheckpointSaver[str]):
         Ancestors that the latest still needs to build delta channels stay with it.
         """
         if strategy not in ("keep_latest", "delete"):
-            raise InvalidRequest(f"no strategy {strategy!r:.100}", hint="take keep_latest or delete")
+            raise InvalidRequest(
+                f"no strategy {strategy!r:.100}",
+                hint="take one of the two that LangGraph's BaseCheckpointSaver.prune tells",
+            )
         with self._tables.writing():
             for thread in thread_ids:
                 if strategy == "delete":
