@@ -168,7 +168,7 @@ class JournalSaver(BaseCheckpointSaver[str]):
         if strategy not in ("keep_latest", "delete"):
             raise InvalidRequest(
                 f"no strategy {strategy!r:.100}",
-                hint="take one of the two that LangGraph's BaseCheckpointSaver.prune tells",
+                hint="take one that LangGraph names",
             )
         with self._tables.writing():
             for thread in thread_ids:

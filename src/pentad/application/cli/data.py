@@ -194,7 +194,7 @@ def _data_files(settings: Settings) -> DataFiles:
     if settings.journal is not None:
         raise Conflict(
             "the journal is in PostgreSQL, which keeps its own backups",
-            hint=f"use pg_dump, and copy {settings.data_root}: memory, approvals and the journal's key",
+            hint=f"use its tools, and copy {settings.data_root}: memory, approvals and the journal's key",
             param="journal",
         )
     return DataFiles(
