@@ -130,6 +130,7 @@ class TestEveryPlanner:
 
         run(scenario())
 
+    @pytest.mark.thorough
     def test_a_run_killed_after_an_event_comes_to_the_same_plan_and_answer(
         self, name: str, tmp_path: pathlib.Path
     ) -> None:

@@ -17,6 +17,8 @@ from pentad.agent.tools.functions import tool
 from pentad.errors import Unavailable
 from pentad.types import Budget
 
+pytestmark = pytest.mark.thorough
+
 
 class Disk:
     """A disk that can be full, in place of the one under the journal's commits."""

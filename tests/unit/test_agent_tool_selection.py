@@ -15,6 +15,8 @@ from pentad.agent.tools.policy.base import Offerable
 from pentad.agent.tools.policy.retrieve import Retrieve
 from pentad.model.relevance import Relevance
 
+pytestmark = pytest.mark.thorough
+
 CALLS = pathlib.Path(__file__).parents[3] / "shared" / "data" / "bfcl-v4-simple_python.jsonl"
 CALLS = CALLS if CALLS.exists() else pathlib.Path(__file__).parents[2] / "shared" / "data" / CALLS.name
 

@@ -9,6 +9,8 @@ import pytest
 
 from cli_support import Pentad
 
+pytestmark = pytest.mark.thorough
+
 
 def test_profile_lists_and_shows_published_devices(pentad_: Pentad) -> None:
     names = [device["name"] for device in json.loads(pentad_("profile", "--list", "--json").out)]

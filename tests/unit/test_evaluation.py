@@ -19,6 +19,8 @@ from pentad.agent.evaluation.summary import summarize
 from pentad.errors import InvalidRequest
 from pentad.resource.energy import PackageEnergy
 
+pytestmark = pytest.mark.thorough
+
 __all__ = ["pentad_"]
 
 

@@ -23,6 +23,8 @@ from pentad.testing.runners import ToyRunner, greedy, reference
 from pentad.types import Sampling
 from worker_support import Host, ThreadWorker
 
+pytestmark = pytest.mark.thorough
+
 PATIENCE_S = 20.0
 
 
