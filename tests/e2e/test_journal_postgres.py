@@ -262,12 +262,12 @@ def test_a_commit_whose_answer_was_lost_is_not_written_twice(
 def drilled(server: PostgresServer, folder: pathlib.Path, cases: int, seed: int) -> list[dict[str, object]]:
     """What came of runs whose process is killed at random instants, the server too now and then."""
     words = [sys.executable, str(HERE / "agent_kill_drill.py"), str(folder), str(cases), str(seed)]
-    with disturbed(server, seed) as kills:
+    with disturbed(server, seed, every_s=(1.0, 4.0)) as kills:
         ended = subprocess.run(
             words,
             capture_output=True,
             text=True,
-            timeout=10 * cases,
+            timeout=30 * cases,
             env={**os.environ, "OMP_NUM_THREADS": "1", "DRILL_POSTGRES": server.url},
             check=False,
         )
@@ -291,6 +291,7 @@ def check_ledger(cases: list[dict[str, object]]) -> None:
             assert 2 - len(unkeyed) <= int(str(case["told_unknown"])), case
 
 
+@pytest.mark.slow
 def test_effects_happen_once_while_processes_and_the_server_are_killed(
     server: PostgresServer, tmp_path: pathlib.Path
 ) -> None:
