@@ -65,7 +65,7 @@ def outside(code: str) -> str:
 
 READS = {
     "a path": "print(open('{file}').read())",
-    "a way up": "print(open('/work/../../../../../..{file}').read())",
+    "a way up": "print(open('../' * 20 + '{file}').read())",
     "a walk over dunders": """
 for kind in ().__class__.__base__.__subclasses__():
     if kind.__name__ in ("FileLoader", "SourceFileLoader"):
