@@ -183,6 +183,9 @@ def test_agents_share_what_one_has_opened_and_a_closed_one_says_so(tmp_path: pat
             Agent(spec, tools=[price], service=shop.service) as clerk,
         ):
             assert clerk.spec.tools == ("price",)
+            changed = Agent(spec, instructions="Be kind.", ask=["price"], service=service).spec
+            assert (changed.name, changed.instructions, changed.ask) == ("clerk", "Be kind.", ("price",))
+            assert changed.planner == FREE
             assert (await clerk.run("x")).answer == "one"
             assert (await shop.run("x")).answer == "two"
 

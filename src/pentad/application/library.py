@@ -22,9 +22,10 @@ import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Self, TypeVar, cast, overload
+from typing import Any, Generic, Self, cast
 
 from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypeVar
 
 from pentad.agent.events import Event, Record
 from pentad.agent.explain import Explanation
@@ -43,7 +44,7 @@ from pentad.choice import Choice
 from pentad.errors import Conflict, NotFound, PentadError
 from pentad.types import Budget, Message
 
-T = TypeVar("T")
+T = TypeVar("T", default=str)
 Approve = Callable[[ApprovalAsked], bool | Awaitable[bool]]
 """Answers what a person is asked: whether the call may be made."""
 
@@ -82,7 +83,8 @@ class Agent(Generic[T]):
     """An agent and what it runs on; open it with `async with`, then run it as often as you like.
 
     Args:
-        name: 1 to 64 letters, digits, dots, dashes and underscores; or a whole AgentSpec.
+        name: 1 to 64 letters, digits, dots, dashes and underscores; or a whole AgentSpec, of which the
+            other arguments then replace a part.
         instructions: what the model is told in the system's voice.
         model: a served model's name; empty takes the first of the settings.
         tools: functions made tools by `@tool`, or names of built-in tools.
@@ -98,69 +100,34 @@ class Agent(Generic[T]):
     Raises ValueError for a name or a number out of range; what opening raises, `wiring.build` tells.
     """
 
-    @overload
-    def __init__(
-        self: Agent[str],
-        name: str | AgentSpec,
-        *,
-        instructions: str = "",
-        model: str = "",
-        tools: Sequence[Tool | str] = (),
-        planner: str | Choice = "react",
-        budget: Budget | None = None,
-        ask: Sequence[str] = (),
-        approve: Approve | None = None,
-        settings: Settings | Mapping[str, Any] | None = None,
-        service: Services | None = None,
-    ) -> None: ...
-
-    @overload
     def __init__(
         self,
         name: str | AgentSpec,
         *,
-        answer: type[T],
-        instructions: str = "",
-        model: str = "",
+        answer: type[T] | None = None,
+        instructions: str | None = None,
+        model: str | None = None,
         tools: Sequence[Tool | str] = (),
-        planner: str | Choice = "react",
+        planner: str | Choice | None = None,
         budget: Budget | None = None,
-        ask: Sequence[str] = (),
-        approve: Approve | None = None,
-        settings: Settings | Mapping[str, Any] | None = None,
-        service: Services | None = None,
-    ) -> None: ...
-
-    def __init__(
-        self,
-        name: str | AgentSpec,
-        *,
-        answer: Any = str,
-        instructions: str = "",
-        model: str = "",
-        tools: Sequence[Tool | str] = (),
-        planner: str | Choice = "react",
-        budget: Budget | None = None,
-        ask: Sequence[str] = (),
+        ask: Sequence[str] | None = None,
         approve: Approve | None = None,
         settings: Settings | Mapping[str, Any] | None = None,
         service: Services | None = None,
     ) -> None:
-        self._adapter: TypeAdapter[Any] | None = None if answer is str else TypeAdapter(answer)
+        self._adapter: TypeAdapter[Any] | None = None if answer in (None, str) else TypeAdapter(answer)
         self._functions = [one for one in tools if isinstance(one, Tool)]
         names = tuple(one.name if isinstance(one, Tool) else one for one in tools)
-        if isinstance(name, AgentSpec):
-            spec = replace(name, tools=(*name.tools, *names))
-        else:
-            spec = AgentSpec(
-                name=name,
-                instructions=instructions,
-                model=model,
-                tools=names,
-                planner=Choice.of(planner),
-                budget=budget or Budget(),
-                ask=tuple(ask),
-            )
+        base = name if isinstance(name, AgentSpec) else AgentSpec(name=name)
+        spec = replace(
+            base,
+            instructions=base.instructions if instructions is None else instructions,
+            model=base.model if model is None else model,
+            tools=(*base.tools, *names),
+            planner=base.planner if planner is None else Choice.of(planner),
+            budget=base.budget if budget is None else budget,
+            ask=base.ask if ask is None else tuple(ask),
+        )
         if self._adapter is not None:
             spec = replace(spec, answer_schema=self._adapter.json_schema())
         self.spec = spec
