@@ -23,7 +23,8 @@ from pentad.agent.options import declared_options
 from pentad.agent.spec import AgentSpec, LongTermChoice, McpServer, SensitiveTools
 from pentad.agent.tools.base import ToolServices
 from pentad.agent.tools.functions import described
-from pentad.application.cli.app import build
+from pentad.application.cli import overview
+from pentad.application.cli.app import MODULES, build
 from pentad.application.cli.strategies import describe, describe_family, field_docs
 from pentad.application.config import schema_json
 from pentad.types import Budget, Objective
@@ -84,6 +85,18 @@ def page() -> str:
         if settings:
             parts.append(f"\nSettings: {', '.join(f'`{name}`' for name in settings)}.\n")
     return "".join(parts)
+
+
+def verbs_file() -> str:
+    """What the list of verbs is drawn from without building the command tree."""
+    found = {}
+    for module in MODULES:
+        for name, command in typer.main.get_command(build([module])).commands.items():  # type: ignore[attr-defined]
+            panel = "" if command.hidden else command.rich_help_panel
+            found[name] = overview.Verb(
+                module, panel, " ".join(command.get_short_help_str(limit=400).split())
+            )
+    return overview.written(found)
 
 
 STRATEGIES = """# Strategies
@@ -237,7 +250,13 @@ class NoModels:
 
 def tool_description(factory: Any) -> str:
     """What the model is told of a built-in tool."""
-    needed = {"folder": FOLDERS.get(factory, "."), "url": "https://agents.example.com"}
+    needed = {
+        "folder": FOLDERS.get(factory, "."),
+        "url": "https://agents.example.com",
+        "labels": ("billing", "technical"),
+        "source": "prices.json",
+        "database": ":memory:",
+    }
     options = {name: value for name, value in needed.items() if name in declared_options(factory)}
     nothing: Any = NoModels()
     return str(factory(ToolServices(models=nothing, memory=nothing), **options).description)
@@ -277,15 +296,16 @@ def main() -> int:
         "formats.md": formats_page(),
         "families.md": families_page(),
     }
-    old = [name for name, text in pages.items() if not is_current(DOCS / name, text)]
-    if "--check" in sys.argv[1:]:
-        for name in old:
-            print(f"docs/{name} is not current; run scripts/docs", file=sys.stderr)
-        return 1 if old else 0
-    for name in old:
-        (DOCS / name).write_text(pages[name], encoding="utf-8")
-        print(f"docs/{name}")
-    return 0
+    files = {DOCS / name: text for name, text in pages.items()} | {overview.FILE: verbs_file()}
+    old = [path for path, text in files.items() if not is_current(path, text)]
+    for path in old:
+        name = path.relative_to(DOCS.parent)
+        if "--check" in sys.argv[1:]:
+            print(f"{name} is not current; run scripts/docs", file=sys.stderr)
+        else:
+            path.write_text(files[path], encoding="utf-8")
+            print(name)
+    return 1 if old and "--check" in sys.argv[1:] else 0
 
 
 def is_current(path: pathlib.Path, text: str) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 
 from native_support import tiny_spec
 from pentad.execution.layers import Block, FeedForward
-from pentad.execution.mixers import Norm
-from pentad.execution.positions import Alibi, Learned, Rope, RopeScaling
+from pentad.execution.mixers import LatentAttention, Norm
+from pentad.execution.positions import Alibi, DualChunks, Growth, Learned, Rope, RopeScaling
 from pentad.execution.spec import Head, ModelSpec
 
 LAYER = Norm(kind="layer")
@@ -130,6 +130,19 @@ SCORES = {
     "norms over all heads, interleaved pairs, biases": attending(
         qk_norm="all", positions=Rope(dim=64, pairing="interleaved"), qkv_bias=True
     ),
+    "norms of each head": attending(qk_norm="each"),
+    "layer norms of each head": attending(qk_norm="each", qk_norm_kind="layer"),
+    "layer norms of heads, biases": attending(qk_norm="head", qk_norm_kind="layer", qkv_bias=True),
+    "norms of heads behind the rotation": attending(
+        qk_norm="head", qk_norm_last=True, positions=Rope(dim=32, pairing="interleaved")
+    ),
+    "cut queries, keys and values": attending(qkv_clip=0.4),
+    "cut behind biases, in front of norms over all heads": attending(
+        qkv_clip=0.6, qkv_bias=True, qk_norm="all"
+    ),
+    "chunks": attending(chunk=24),
+    "queries that grow in steps": attending(growth=Growth(weight=0.5, period=6, offset=1)),
+    "queries that grow smoothly": attending(growth=Growth(weight=0.5, period=20, steps=False)),
     "gated attention": attending(output_gate=True),
     "gated attention beside its feed-forward": blocks(attending(output_gate=True), parallel=True),
     "clamped feed-forward": inner(tiny_spec(biases=ALL), clamped=True),
@@ -150,6 +163,36 @@ ROTATIONS = {
         positions=Rope(
             dim=64, scaling=RopeScaling(kind="yarn", factor=4, original_context=64, magnitude=1.14)
         )
+    ),
+}
+YARN = RopeScaling(kind="yarn", factor=4, original_context=64, magnitude=1.14)
+CHUNKS = DualChunks(length=14, reach=20)
+DUAL = {
+    "dual chunks": tiny_spec(positions=Rope(dim=64, dual=CHUNKS)),
+    "dual chunks, a part of heads": tiny_spec(positions=Rope(dim=32, pairing="interleaved", dual=CHUNKS)),
+    "dual chunks, biases, YaRN with its magnitude": tiny_spec(
+        positions=Rope(dim=64, dual=CHUNKS, scaling=YARN), biases=frozenset({"qkv"})
+    ),
+    "dual chunks, sinks, capped, one layer of two": layer_by_layer(
+        attending(sinks=True, score_cap=2.0),
+        lambda s: s,
+        lambda s: s.with_attention(positions=Rope(dim=64, dual=CHUNKS)),
+    ),
+}
+
+
+def latent(**changes: Any) -> ModelSpec:
+    """Latent attention in every layer."""
+    sizes: dict[str, Any] = {"heads": 4, "kv_rank": 64, "nope_dim": 32, "value_dim": 32, "q_rank": 96}
+    sizes |= {"rope": Rope(dim=32, pairing="interleaved")} | changes
+    return blocks(tiny_spec(), mixer=LatentAttention(**sizes))
+
+
+LATENT = {
+    "latent attention": latent(),
+    "latent attention of hidden states, halves": latent(q_rank=None, rope=Rope(dim=32)),
+    "latent attention of many heads, YaRN with its magnitude": latent(
+        heads=20, kv_rank=256, value_dim=64, scale=0.2, rope=Rope(dim=64, pairing="interleaved", scaling=YARN)
     ),
 }
 FAMILIES = {
@@ -174,5 +217,25 @@ FAMILIES = {
     ),
     "Granite": headed(embedded(blocks(attending(scale=0.2), residual_scale=0.4), 6.0), scale=0.5),
     "Cohere": headed(tiny_spec(norm=BARE, parallel_block=True), scale=0.0625 * 8),
+    "Cohere R+": headed(
+        tiny_spec(norm=BARE, parallel_block=True).with_attention(qk_norm="each", qk_norm_kind="layer"),
+        scale=0.0625 * 8,
+    ),
+    "Llama 4, dense": layer_by_layer(
+        attending(chunk=24, qk_norm="head", qk_norm_last=True),
+        lambda s: s,
+        lambda s: s.with_attention(
+            chunk=None, positions=None, qk_norm=None, growth=Growth(weight=0.3, period=8, offset=1)
+        ),
+    ),
 }
-SPECS: dict[str, ModelSpec] = {**NORMS, **PARTS, **SCORES, **POSITIONS, **ROTATIONS, **FAMILIES}
+SPECS: dict[str, ModelSpec] = {
+    **NORMS,
+    **PARTS,
+    **SCORES,
+    **POSITIONS,
+    **ROTATIONS,
+    **DUAL,
+    **LATENT,
+    **FAMILIES,
+}

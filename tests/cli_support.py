@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from pentad.application.cli.app import main
+from pentad.application.cli import main
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ sys.path[:0] = [str(HERE), str(HERE / "parity")]
 
 import test_expert_families  # noqa: E402
 import test_images  # noqa: E402
-import test_latent_attention  # noqa: E402
+import test_native_latent  # noqa: E402
 import test_state_families  # noqa: E402
 import test_t5_encoders  # noqa: E402
 
@@ -59,8 +59,8 @@ def cases() -> dict[str, Measured]:
     found: dict[str, Measured] = {name: partial(_of_case, name) for name in CASES}
     found |= {f"{n} (experts)": partial(_of_tiny, t) for n, t in test_expert_families.FAMILIES.items()}
     found |= {
-        f"deepseek {n}": partial(_of_tiny, t, change=test_latent_attention.split_ups)
-        for n, t in test_latent_attention.CASES.items()
+        f"deepseek {n}": partial(_of_tiny, test_native_latent.wide(n), change=test_native_latent.split_ups)
+        for n in test_native_latent.published.CASES
     }
     found |= {
         f"{n} (states)": partial(_of_tiny, t, states=True) for n, t in test_state_families.FAMILIES.items()

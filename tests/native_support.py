@@ -11,12 +11,16 @@ import numpy as np
 
 from pentad.execution.formats.table import GEOMETRY
 from pentad.execution.native.library import built, cpu_flags, usable
+from pentad.execution.quant import dequantize
 from pentad.execution.spec import ModelSpec, Norm, Rope
 from pentad.execution.uniform import uniform_spec
-from pentad.execution.weights import StoredTensor, TensorFormat
+from pentad.execution.weights import StoredTensor, TensorFormat, WeightSource
 
 HERE = usable(cpu_flags(), built())
 """Instruction sets that this machine can run, the fastest first."""
+ROW_BY_ROW = next((name for name in HERE if name != "amx"), "auto")
+"""Kernels whose numbers for a token do not depend on how its text was cut or on what else is in the step, as
+they do on AMX tiles (decision 10)."""
 
 _STEPS: Mapping[str, tuple[int, float, float]] = {
     "Q4_0": (0, 1 / 4, 0),
@@ -155,6 +159,23 @@ def tiny_spec(**changes: Any) -> ModelSpec:
         "tied_head": False,
     }
     return uniform_spec(**(settings | changes))
+
+
+def rounded(source: WeightSource) -> RandomWeights:
+    """A source's tensors in float32, matrices rounded to 8 bits in blocks of 32 as the kernels keep them;
+    routers, which they keep whole, are not."""
+    tensors = {}
+    for name in source.names():
+        values = dequantize(source.tensor(name)).astype(np.float32)
+        if values.ndim > 1 and values.shape[-1] % 32 == 0 and not name.endswith((".router", ".bias")):
+            blocks = values.reshape(-1, 32)
+            steps = np.maximum(np.abs(blocks).max(axis=1, keepdims=True) / 127, np.float32(1e-30))
+            values = (np.round(blocks / steps) * steps).reshape(values.shape)
+        data = np.ascontiguousarray(values, np.float32)
+        tensors[name] = StoredTensor(
+            name=name, format="F32", shape=values.shape, data=data.view(np.uint8).reshape(-1)
+        )
+    return RandomWeights(tensors)
 
 
 def divergence(reference: np.ndarray, found: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What programs use of Pentad: agents, tools of functions, and what a run says.
+"""What programs use of Pentad: agents, tools of functions, what a run says, and programs of prompts.
 
     from pentad.api import Agent, tool
 
@@ -12,6 +12,7 @@ from pentad.agent.tool_events import ApprovalAsked, ToolIntended, ToolReturned
 from pentad.agent.tools.base import Tool, ToolContext
 from pentad.agent.tools.functions import tool
 from pentad.application.library import Agent, Result, RunFailed
+from pentad.application.program import Model, Program
 from pentad.types import Budget, Message
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "ApprovalAsked",
     "Budget",
     "Message",
+    "Model",
+    "Program",
     "Result",
     "RunEnded",
     "RunFailed",

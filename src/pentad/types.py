@@ -6,7 +6,7 @@ hold it. Instants are seconds on one process's monotonic clock; durations are se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -300,6 +300,34 @@ class Decision:
     at_s: float = 0.0
     notice: str | None = None
     """A sentence for the caller, where something else is done than was asked."""
+    parts: tuple[tuple[str, str], ...] = ()
+    """What led to it, where the policy has parts: the name of each, and what it found."""
+
+
+EnergySource = Literal["measured", "modelled"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Energy:
+    """What a request has used of the energy of the machine that computed it."""
+
+    joules: float
+    source: EnergySource
+    basis: str = ""
+    """What the joules rest on, in words."""
+
+    def per_token(self, tokens: int) -> float | None:
+        """Joules per generated token; None where none was generated."""
+        return self.joules / tokens if tokens else None
+
+
+def together(shares: Iterable[Energy | None]) -> Energy | None:
+    """The energy of several requests; modelled where one of them is, None where none was metered."""
+    known = [one for one in shares if one is not None]
+    if not known:
+        return None
+    weakest = max(known, key=lambda one: one.source == "modelled")
+    return Energy(joules=sum(one.joules for one in known), source=weakest.source, basis=weakest.basis)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,6 +340,8 @@ class Usage:
     completion_tokens: int = 0
     reasoning_tokens: int = 0
     cost: float = 0.0
+    energy: Energy | None = None
+    """None where nobody here meters it: of remote models."""
     spans: tuple[Span, ...] = ()
     decisions: tuple[Decision, ...] = ()
 

@@ -84,6 +84,8 @@ def make() -> MCPServer:
 
         return "done"
 
+    if os.environ.get("HOSTILE"):
+        turn_hostile()
     return server
 
 

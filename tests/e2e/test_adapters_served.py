@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import httpx2
 import numpy as np
+import psutil
 import pytest
 
 from adapter_files import write, write_adapter
@@ -118,16 +119,22 @@ def test_adapters_are_put_asked_together_and_dropped_while_their_model_is_served
 
 
 @pytest.mark.row("het-adapter", "mechanism")
-def test_a_real_adapter_is_swapped_over_http_within_50_ms(client: httpx2.Client) -> None:
+def test_a_real_adapter_is_swapped_over_http_within_50_ms(client: httpx2.Client, server: Serving) -> None:
+    """Of processor time in gateway, client and worker, so that other work on the machine does not count."""
     assert put(client, "swapped", "a").status_code == 200
-    seconds = []
-    for path in ("b", "c", "a", "b", "c"):
-        began_s = time.perf_counter()
+    assert server.services.local is not None
+    worker = psutil.Process(server.services.local.pool.slots["small"].value._loop.pid)
+
+    def used_s() -> float:
+        times = worker.cpu_times()
+        return time.process_time() + times.user + times.system
+
+    began_s, paths = used_s(), ("b", "c", "a") * 7
+    for path in paths:
         assert put(client, "swapped", path, load_inplace=True).status_code == 200
-        seconds.append(time.perf_counter() - began_s)
+    each_s = (used_s() - began_s) / len(paths)
     assert drop(client, "swapped").status_code == 200
-    print(f"\nswapped within {[round(1000 * s) for s in seconds]} ms")
-    assert min(seconds) < 0.05
+    assert each_s < 0.05
 
 
 def test_only_adapters_of_their_folder_that_fit_are_read(

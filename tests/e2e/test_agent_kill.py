@@ -39,14 +39,14 @@ def _drilled(folder: str) -> list[dict[str, Any]]:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     head, *lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert head["commits"] > 30
+    assert head["commits"] > 20
     assert len(lines) == 2 * head["commits"]
     return lines
 
 
 def test_every_case_was_really_killed(cases: list[dict[str, Any]]) -> None:
     assert all(case["killed"] for case in cases)
-    assert sum(case["killed_again"] for case in cases) > 20
+    assert sum(case["killed_again"] for case in cases) > len(cases) / 3
 
 
 def test_every_started_run_ends_and_no_journal_is_damaged(cases: list[dict[str, Any]]) -> None:

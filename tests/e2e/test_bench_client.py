@@ -40,7 +40,9 @@ class Handler(socketserver.StreamRequestHandler):
             self.server.asked.append(body)
             self.server.at_once += 1
             self.server.most_at_once = max(self.server.most_at_once, self.server.at_once)
-        if body["messages"][-1]["content"] == "break":
+        if "prompt" in body:
+            self._complete(body)
+        elif body["messages"][-1]["content"] == "break":
             self._ended()
             self.wfile.write(b"HTTP/1.1 500 Oops\r\n\r\nbroken")
         else:
@@ -59,6 +61,19 @@ class Handler(socketserver.StreamRequestHandler):
             self._event({"choices": [{"delta": {"content": word}}]})
         usage = {"prompt_tokens": 9, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 5}}
         self._event({"choices": [], "usage": usage})
+        self._ended()
+        self._chunk(b"data: [DONE]\n\n")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _complete(self, body: dict[str, Any]) -> None:
+        """A completion of one token; a prompt of the token 0 is refused."""
+        if body["prompt"] == [0]:
+            self._ended()
+            self.wfile.write(b"HTTP/1.1 400 Bad\r\n\r\nrefused")
+            return
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        self._event({"id": f"cmpl-{body['prompt'][0]}", "choices": [{"text": ""}]})
+        self._event({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
         self._ended()
         self._chunk(b"data: [DONE]\n\n")
         self.wfile.write(b"0\r\n\r\n")
@@ -94,6 +109,26 @@ def play(server: Scripted, runs: list[dict[str, Any]], concurrency: int) -> dict
     )
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def play_graph(server: Scripted, requests: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    host, port = server.server_address[:2]
+    plan = {"host": host, "port": port, "path": "/v1/completions", "headers": [], "body": {"model": "m"},
+            "requests": requests, "deadline_s": 20}  # fmt: skip
+    command = [sys.executable, "-m", "pentad.application.bench.graph_client"]
+    done = subprocess.run(
+        command, input=json.dumps(plan), capture_output=True, text=True, timeout=30, check=True
+    )
+    return {answer["id"]: answer for answer in json.loads(done.stdout)["answers"]}
+
+
+def asked(
+    name: str, token: int, *waits_for: str, pause_s: float = 0.0, at_s: float = 0.0, parent: str | None = None
+) -> dict[str, Any]:
+    body = {"prompt": [token], "max_tokens": 1, "pentad": {"run_id": "r"}}
+    return {
+        "id": name, "at_s": at_s, "waits_for": waits_for, "pause_s": pause_s, "parent": parent, "body": body,
+    }  # fmt: skip
 
 
 def run(name: str, *turns: str, at_s: float | None = None, pause_s: float = 0.0) -> dict[str, Any]:
@@ -144,3 +179,28 @@ def test_a_failure_ends_its_run_and_is_noted_and_the_others_go_on(server: Script
     assert "error" not in answers["good"]
     assert {r["run"]: r["complete"] for r in played["runs"]} == {"bad": False, "good": True}
     assert len(server.asked) == 2
+
+
+def test_a_request_waits_for_all_that_it_joins_and_names_the_answer_that_it_follows(server: Scripted) -> None:
+    answers = play_graph(
+        server,
+        [
+            asked("a", 1),
+            asked("b", 2, "a", pause_s=0.1, parent="a"),
+            asked("c", 3, at_s=0.3),
+            asked("d", 4, "b", "c", pause_s=0.1, parent="b"),
+        ],
+    )
+    assert answers["b"]["due_s"] == pytest.approx(answers["a"]["ended_s"] + 0.1)
+    assert answers["d"]["due_s"] == pytest.approx(answers["c"]["ended_s"] + 0.1)
+    assert all(one["sent_s"] >= one["due_s"] for one in answers.values())
+    named = {body["prompt"][0]: body["pentad"].get("parent") for body in server.asked}
+    assert named == {1: None, 2: "cmpl-1", 3: None, 4: "cmpl-2"}
+    assert len(answers["d"]["events_s"]) == 1, "a piece without text is a token all the same"
+
+
+def test_what_waits_for_a_failed_request_is_never_sent_and_the_rest_goes_on(server: Scripted) -> None:
+    answers = play_graph(server, [asked("a", 0), asked("b", 2, "a"), asked("c", 3)])
+    assert set(answers) == {"a", "c"}
+    assert "refused" in answers["a"]["error"]
+    assert "error" not in answers["c"]

@@ -28,6 +28,7 @@ from pentad.application.cli.app import build
 from pentad.application.config import Settings
 from pentad.application.config_loading import resolve
 from pentad.application.library import RunFailed
+from pentad.resource.cluster_file import read_cluster
 from process_support import Server, environment, home_with, pentad, serving
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -110,7 +111,10 @@ def test_every_path_of_this_repository_that_a_page_names_exists(page: pathlib.Pa
 
 
 @pytest.mark.parametrize("text", snippets("python"))
-def test_a_python_snippet_runs(text: str, server: Server) -> None:
+def test_a_python_snippet_runs(
+    text: str, server: Server, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(text.replace("http://127.0.0.1:8000", server.url), "snippet", "exec"), {})  # noqa: S102
@@ -118,7 +122,7 @@ def test_a_python_snippet_runs(text: str, server: Server) -> None:
 
 
 @pytest.mark.parametrize("text", snippets("yaml"))
-def test_a_yaml_snippet_is_an_agent_or_settings(
+def test_a_yaml_snippet_is_an_agent_a_cluster_or_settings(
     text: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -129,6 +133,9 @@ def test_a_yaml_snippet_is_an_agent_or_settings(
         return
     file = tmp_path / "pentad.yaml"
     file.write_text(text, encoding="utf-8")
+    if "devices" in content:
+        assert read_cluster(file).devices
+        return
     assert resolve(env={}, file=file).settings != Settings()
 
 
@@ -264,8 +271,9 @@ def test_the_page_of_errors_has_each_with_its_status_and_exit() -> None:
 def test_the_page_of_metrics_has_each_that_a_server_exports(server: Server) -> None:
     exported = httpx2.get(f"{server.url}/metrics").text
     names = {n for n in re.findall(r"^# TYPE (\S+) ", exported, re.M) if not n.endswith("_created")}
-    written = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "metrics.md").read_text("utf-8"), re.M))
-    assert written == names
+    rows = re.findall(r"^\| `(\w+)` \|.*", page := (ROOT / "docs" / "metrics.md").read_text("utf-8"), re.M)
+    traced = set(re.findall(r"^\| `(\w+)` \|.*there only while traces are on", page, re.M))
+    assert set(rows) - traced == names
 
 
 def test_the_readme_names_the_targets_of_the_makefile() -> None:

@@ -14,6 +14,7 @@ from openai import OpenAI
 
 from gateway_support import Live, live, model_service
 from image_models import Seeing, encoded, picture, seeing
+from native_support import ROW_BY_ROW
 from pentad.application.config import EngineSettings
 from pentad.application.local_backend import local_backend
 from pentad.application.services import Services
@@ -29,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Seeing:
 
 @pytest.fixture
 def server(model: Seeing) -> Iterator[Live]:
-    settings = EngineSettings(kv_bytes=16 << 20, check_invariants=True)
+    settings = EngineSettings(kv_bytes=16 << 20, kernels=ROW_BY_ROW, check_invariants=True)
     backend = local_backend(open_model(model.folder, name="seer"), settings)
     with live(Services(models=model_service(backend, name="seer"))) as running:
         yield running

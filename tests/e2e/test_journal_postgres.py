@@ -24,12 +24,17 @@ from pentad.agent.events import RunEnded, RunStarted, StepEnded
 from pentad.agent.journal import Journal
 from pentad.agent.journal_store.base import JournalUnavailable
 from pentad.agent.journal_store.postgres import PostgresStore
+from pentad.agent.prompt_store import PromptText
 from pentad.agent.rows import JournalDamaged
+from pentad.agent.runtime import AgentRuntime
 from pentad.agent.seal import key_path
 from pentad.agent.tool_events import ToolReturned
 from pentad.application.config import Settings
 from pentad.content import Media
 from pentad.errors import Conflict, InvalidRequest, NotFound
+from pentad.model.routing.fixed import Fixed
+from pentad.model.service import ModelService
+from pentad.testing.backends import ScriptedBackend
 from postgres_server import PostgresServer, disturbed, postgres
 
 HERE = pathlib.Path(__file__).parent
@@ -67,7 +72,9 @@ def returned(content: str) -> ToolReturned:
 def test_what_was_written_is_read_by_another_process(store: PostgresStore) -> None:
     async def write(journal: Journal) -> None:
         await journal.append("r", STARTED, parts=(IMAGE,))
-        await journal.append("r", returned("nul \0 surrogate \ud800 \U0001f600"), prompt="asked \0 this")
+        await journal.append(
+            "r", returned("nul \0 surrogate \ud800 \U0001f600"), prompt=PromptText.of("asked \0 this")
+        )
         await journal.append("r", RunEnded(status="answered", answer="yes"))
         await journal.append("q", STARTED)
 
@@ -152,6 +159,49 @@ def test_who_was_believed_dead_writes_no_more_to_a_run_that_was_taken_over(store
     asyncio.run(both())
 
 
+def test_a_run_whose_dead_process_the_server_still_believes_in_is_taken_up_once_it_does_not(
+    store: PostgresStore, tmp_path: pathlib.Path
+) -> None:
+    """A killed process's session outlives it by an instant: its machine is lost, or the server is busy."""
+    dead = "4711@elsewhere:abcd"
+
+    async def scenario() -> None:
+        journal = Journal(store)
+        await journal.append("r", RunStarted(agent=encode(spec()), goal="go on", tenant="default"))
+        runtime = AgentRuntime(ModelService({"m": ScriptedBackend([["done"]])}, router=Fixed()), journal)
+        with psycopg.connect(store._url, autocommit=True) as session:
+            session.execute("SELECT pg_advisory_lock(%s)", (_lock(dead),))
+            session.execute("UPDATE runs SET owner = %s", (dead,))
+            assert await runtime.resume_all() == []
+        async with asyncio.timeout(10):
+            assert (await runtime.wait("r")).answer == "done"
+        await runtime.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_process_with_nothing_to_write_lives_on_when_the_server_is_started_anew(
+    store: PostgresStore,
+) -> None:
+    journal = Journal(store)
+    asyncio.run(journal.append("r", STARTED))
+    with psycopg.connect(store._url, autocommit=True) as db:  # what it held goes with its session
+        db.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' "
+            "AND (classid::bigint << 32 | objid::bigint) = %s",
+            (_lock(journal.owner),),
+        )
+        until_s = time.monotonic() + 10
+        while db.execute("SELECT pg_try_advisory_lock(%s)", (_lock(journal.owner),)).fetchone() == (True,):
+            db.execute("SELECT pg_advisory_unlock_all()")
+            assert time.monotonic() < until_s
+            time.sleep(0.1)
+    heir = Journal(again(store))
+    assert asyncio.run(heir.held("r")) == "held"
+    heir.close()
+    journal.close()
+
+
 def _lock(owner: str) -> int:
     from pentad.agent.journal_store.postgres import _lock_of
 
@@ -177,7 +227,7 @@ def test_a_removed_run_is_gone_and_what_another_one_asked_too_stays(store: Postg
     async def write() -> None:
         for run_id in ("r", "q"):
             await journal.append(run_id, STARTED)
-            await journal.append(run_id, returned("x"), prompt="shared")
+            await journal.append(run_id, returned("x"), prompt=PromptText.of("shared"))
             await journal.append(run_id, RunEnded(status="answered", answer=f"secret of {run_id}"))
 
     journal = Journal(store)

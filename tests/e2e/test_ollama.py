@@ -94,7 +94,10 @@ def test_options_reach_the_model(client: ollama.Client) -> None:
 def test_format_json_and_a_schema_are_kept(client: ollama.Client) -> None:
     schema = {
         "type": "object",
-        "properties": {"city": {"type": "string", "maxLength": 12}, "people": {"type": "integer"}},
+        "properties": {
+            "city": {"type": "string", "maxLength": 12},
+            "people": {"type": "integer", "minimum": 0, "maximum": 99999999},
+        },
         "required": ["city", "people"],
         "additionalProperties": False,
     }

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from gateway_support import Live, live, model_service
-from native_support import HERE
+from native_support import ROW_BY_ROW
 from pentad.application.config import EngineSettings
 from pentad.application.local_backend import local_backend
 from pentad.application.services import Services
@@ -22,8 +22,6 @@ from pentad.execution.speculation.costs import StepCosts
 from pentad.model.loading import open_model
 
 MODEL = "smollm2-135m"
-ROW_BY_ROW = next((name for name in HERE if name != "amx"), "auto")
-"""Kernels whose numbers for a token do not depend on what else is in the step, as chats meet by chance."""
 COLOURS = "red, green, blue, red, green, blue, red, green, blue, red, green,"
 ASKED: list[dict[str, Any]] = [
     {"messages": [{"role": "user", "content": f"Go on with this list: {COLOURS}"}]},

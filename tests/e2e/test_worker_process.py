@@ -19,6 +19,7 @@ import httpx2
 import psutil
 import pytest
 
+from native_support import ROW_BY_ROW
 from process_support import Server, home_with, serving
 
 MIB = 1 << 20
@@ -99,6 +100,7 @@ class Up:
 @contextlib.contextmanager
 def up(home: pathlib.Path, *options: str) -> Iterator[Up]:
     arguments = ("--embedding-model", "null", "--threads", "1", "--kv-bytes", "128MiB", *options)
+    arguments += ("--kernels", ROW_BY_ROW)
     with serving(home, *arguments) as server, httpx2.Client(base_url=server.url, timeout=120) as client:
         yield Up(server, client)
 

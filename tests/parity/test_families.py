@@ -14,7 +14,8 @@ import torch
 import family_cases
 import recent_cases
 from family_files import Gguf, V, tiny_model, write_folder, write_gguf
-from native_support import HERE, divergence
+from native_support import HERE, divergence, rounded
+from pentad.execution.layers import Experts
 from pentad.execution.native.runner import NativeRunner
 from pentad.execution.torch.runner import TorchRunner
 from pentad.model.loading import ModelFiles, open_model
@@ -92,6 +93,13 @@ def test_native_kernels_come_as_near_as_eight_bits_allow(reference: Reference, f
     expected = reference.logits(tokens)
     blocks = [9, 3, 4, 60, 11]
     parts = [runner.logits(ragged([(tokens[a:b], a, blocks)])) for a, b in ((0, 50), (50, 69), (69, 70))]
-    assert divergence(expected, np.concatenate(parts)).mean() < NATIVE_DIVERGENCE
+    bound = NATIVE_DIVERGENCE
+    inner = files.spec.blocks[0].feed_forward
+    if isinstance(inner, Experts) and inner.scores == "one_by_one":
+        # Whether an expert counts as a rival is a threshold, so that rounding alone moves weights by halves.
+        exact = TorchRunner.load(files.spec, rounded(files.weights), num_blocks=64, dtype="float32")
+        moved = divergence(expected, exact.logits(ragged([(tokens, 0, blocks)])))
+        bound = max(bound, 2 * float(moved.mean()))
+    assert divergence(expected, np.concatenate(parts)).mean() < bound
     runner.close()
     files.close()

@@ -25,10 +25,22 @@ MEAN_KL, MOST_KL = 0.004, 0.03
 FELT = [
     *("layer norms", "norms with an offset", "norm of embeddings"),
     *("gated relu", "gated gelu", "parallel with two norms", "scaled residuals", "capped logits"),
+    *("norms of each head", "layer norms of each head", "norms of heads behind the rotation"),
+    *("cut queries, keys and values", "chunks", "queries that grow in steps", "queries that grow smoothly"),
     *("scaled scores", "capped scores", "sinks", "ALiBi", "gated attention", "no positions"),
     *("another base in the second layer", "no rotation in the second layer", "YaRN with its magnitude"),
+    "dual chunks",
 ]
-SHARED = ("norms over all heads", "gated attention beside its feed-forward", "Gemma 2", "BLOOM", "OLMo 2")
+SHARED = (
+    "norms over all heads",
+    "cut behind biases, in front of norms over all heads",
+    "Llama 4, dense",
+    "gated attention beside its feed-forward",
+    "Gemma 2",
+    "BLOOM",
+    "OLMo 2",
+    "dual chunks, biases, YaRN with its magnitude",
+)
 """Specs whose ops, between them, hand over from thread to thread in every way."""
 ROW_BY_ROW = [name for name in HERE if name != "amx"]
 """Sets whose numbers for a token do not depend on how its prompt is cut."""

@@ -47,6 +47,9 @@ RECORDS = {
     "weighed inputs": Experts(
         count=8, per_token=1, expert=INNER, scores="sigmoid", weigh_inputs=True, shared=INNER
     ),
+    "one by one": Experts(
+        count=8, per_token=2, expert=INNER, scores="one_by_one", rivals_within=0.4, weight_scale=1.2
+    ),
     "without a gate": Experts(
         count=8, per_token=3, expert=FeedForward(width=64, gated=False, activation="relu"), normalised=True
     ),

@@ -12,6 +12,10 @@ from pentad.execution.hints import TurnHints
 from pentad.execution.pace import Pace
 from pentad.execution.scheduling import BatchScheduler, EngineLimits, SchedulerInput, StepPlan
 from pentad.execution.served import ServedTokens
+from pentad.resource.scheduling.classes import Classes
+from pentad.resource.scheduling.clipper import Clipper
+from pentad.resource.scheduling.clockwork import Clockwork
+from pentad.resource.scheduling.fastserve import FastServe
 from pentad.resource.scheduling.fcfs import Fcfs
 from pentad.resource.scheduling.sarathi import Sarathi
 from pentad.types import RunContext
@@ -46,6 +50,14 @@ class Seq:
         return self.num_computed
 
     @property
+    def max_tokens(self) -> int:
+        return self.output
+
+    @property
+    def fresh_tokens(self) -> int:
+        return self.prompt
+
+    @property
     def num_tokens(self) -> int:
         return self.prompt + self.num_generated
 
@@ -60,6 +72,16 @@ class Seq:
 
 schedulers = st.one_of(
     st.builds(Fcfs, prefill_first=st.booleans()),
+    st.builds(Clockwork),
+    st.builds(Classes, slowdown=st.floats(1.01, 3), aging_s=st.none() | st.floats(0.5, 50)),
+    st.builds(Clipper, slo_s=st.floats(0.1, 3), first_tokens=st.integers(1, 40)),
+    st.builds(
+        FastServe,
+        quantum_steps=st.floats(0.5, 40),
+        queues=st.integers(2, 9),
+        guard=st.none() | st.floats(0.5, 50),
+        token_budget=st.none() | st.integers(1, 40),
+    ),
     st.builds(
         Sarathi,
         token_budget=st.none() | st.integers(1, 40),
@@ -271,9 +293,13 @@ def test_a_plan_for_any_state_stays_within_tokens_slots_and_the_blocks_that_sure
     assert taken <= state.free_blocks + sum(seq.num_private_blocks for seq in plan.preempt)
 
 
+@pytest.mark.row("ag-priority", "mechanism", claims=(2,))
+@pytest.mark.parametrize("kind", [Sarathi, Classes])
 @pytest.mark.parametrize("aging_s", [5.0, 20.0])
-def test_a_steady_stream_of_urgent_requests_delays_another_by_at_most_the_aging_time(aging_s: float) -> None:
-    engine = ToyEngine(Sarathi(aging_s=aging_s), EngineLimits(max_batch_tokens=8, max_sequences=1), 16)
+def test_a_steady_stream_of_urgent_requests_delays_another_by_at_most_the_aging_time(
+    aging_s: float, kind: type[Sarathi]
+) -> None:
+    engine = ToyEngine(kind(aging_s=aging_s), EngineLimits(max_batch_tokens=8, max_sequences=1), 16)
     engine.add(Seq(id="patient", arrived_s=0.0, prompt=4, output=2, priority=1))
     for i in range(200):
         engine.add(Seq(id=f"u{i}", arrived_s=engine.now, prompt=4, output=2, priority=0))
@@ -307,3 +333,18 @@ def test_a_steady_stream_of_one_tenant_starves_no_other_whatever_its_priority(
             assert engine.now <= 21 + 2 * (4 + 2) * (8 // budget) + 8
             return
     raise AssertionError("the patient request starved")
+
+
+@pytest.mark.parametrize("guard", [4.0, None])
+def test_the_guard_of_fastserve_lets_a_long_answer_end_in_a_stream_of_short_ones(guard: float | None) -> None:
+    limits = EngineLimits(max_batch_tokens=8, max_sequences=1)
+    engine = ToyEngine(FastServe(quantum_steps=2, guard=guard), limits, 16)
+    engine.pace = Pace(least_s=1.0, prompt_token_s=0.1)
+    engine.add(Seq(id="long", arrived_s=0.0, prompt=4, output=12))
+    for i in range(400):
+        if all(seq.id == "long" for seq in engine.waiting):
+            engine.add(Seq(id=f"s{i}", arrived_s=engine.now, prompt=4, output=2))
+        if any(seq.id == "long" for seq in engine.step()):
+            assert guard is not None, "nothing starves, so the guard is of no use"
+            return
+    assert guard is None, "the long answer starved"

@@ -19,12 +19,16 @@ from pentad.agent.memory.base import (
     Memory,
     MemoryServices,
     MemoryStrategy,
+    Occasion,
+    Sample,
     Scope,
+    Think,
 )
 from pentad.agent.spec import LongTermChoice, MemoryChoice
 from pentad.choice import Choice, build
 from pentad.errors import InvalidRequest, NotFound, UnknownName
 from pentad.testing.agents import scripted_models
+from pentad.types import Message
 
 NOW = 1_700_000_000.0
 MINE = Scope(tenant="a", agent="me")
@@ -35,8 +39,33 @@ def services(path: pathlib.Path, now: Sequence[float] = (NOW,)) -> MemoryService
     return MemoryServices(models=models, embedder="words", path=path / "m.db", wall=lambda: now[0])
 
 
-async def unasked(system: str, text: str, max_tokens: int) -> str:
-    raise AssertionError(text)
+async def said(system: str, text: str, max_tokens: int) -> str:
+    """What a model may say to any question of a memory: a note, a fact and an answer."""
+    return "boat: Petrel\nUser sails.\nanswer: 4"
+
+
+async def drawn(
+    system: str, text: str, max_tokens: int, *, samples: int, temperature: float
+) -> tuple[str, ...]:
+    return (await said(system, text, max_tokens),) * samples
+
+
+def named(secret: str) -> Think:
+    """A model that repeats a secret to whatever it is asked."""
+
+    async def think(system: str, text: str, max_tokens: int) -> str:
+        return f"boat: {secret}\nUser has {secret}.\nanswer: {secret}"
+
+    return think
+
+
+def names(secret: str) -> Sample:
+    async def sample(
+        system: str, text: str, max_tokens: int, *, samples: int, temperature: float
+    ) -> tuple[str, ...]:
+        return (await named(secret)(system, text, max_tokens),) * samples
+
+    return sample
 
 
 @pytest.mark.parametrize("name", registry.known("memory"))
@@ -140,7 +169,8 @@ class TestEveryMemory:
             goal="what does Mia do",
             answer="She sails.",
             answered=True,
-            think=unasked,
+            think=said,
+            sample=drawn,
             steps=(("", "look {}"), ("a boat", "answer She sails.")),
             recalled=("told",),
             text="what does Mia do -> She sails.",
@@ -149,12 +179,50 @@ class TestEveryMemory:
             run(memory.learn(ended, MINE))
         kept = [item for item in run(memory.items(MINE)) if item.id != "told"]
         assert kept != []
-        assert all((i.source, i.kind, i.derived_from) == ("run_1", "episode", ("told",)) for i in kept)
+        assert all((i.source, i.derived_from) == ("run_1", ("told",)) for i in kept)
+        assert all(run(memory.item(str(i.id), MINE)) == i for i in kept)
         once = len(kept)
         run(memory.learn(replace(ended, run_id="run_2", answered=False, steps=()), MINE))
         assert len(run(memory.items(MINE))) == once + 1
         assert len(run(memory.forget(["told"], MINE))) == once + 1
         assert run(memory.items(MINE)) == []
+
+    def test_what_is_forgotten_is_found_by_no_query_no_index_and_no_scan_of_files(
+        self, memory: Memory, tmp_path: pathlib.Path
+    ) -> None:
+        secret = "Zanzibarium"
+        run(memory.write(Item(text="Mia sails"), MINE))
+        run(memory.write(Item(text=f"the boat is called {secret}", id="told"), MINE))
+        run(memory.supersede("told", Item(text=f"her boat is called {secret} II", id="newer"), MINE))
+        ended = Experience(
+            run_id="run_1",
+            goal=f"where does {secret} lie",
+            answer=f"{secret} lies in the harbour.",
+            answered=True,
+            think=named(secret),
+            sample=names(secret),
+            history=(Message(role="user", content=f"{secret}!"), Message(role="assistant", content="Yes?")),
+            steps=(("", f"look {secret}"), (f"{secret} in the harbour", "answer")),
+            recalled=("newer",),
+            text=f"where does {secret} lie -> in the harbour",
+        )
+        run(memory.learn(ended, MINE))
+        # What a later turn of the conversation makes of it goes too, also what it writes down itself.
+        run(memory.learn(replace(ended, run_id="run_2"), MINE))
+        assert any(secret in text for text in self.texts(memory, secret))
+        gone = run(memory.forget(["told"], MINE))
+        assert len(gone) >= 3
+        assert [run(memory.item(ident, MINE)) for ident in gone] == [None] * len(gone)
+        occasion = Occasion(goal=f"what of {secret}", think=said, history=ended.history)
+        for found in (
+            run(memory.query(secret, k=9, scope=MINE)),
+            run(memory.query(f"the boat is called {secret}", k=9, scope=Scope(tenant="a"))),
+            run(memory.recall(occasion, k=9, scope=MINE)),
+        ):
+            assert [r for r in found if secret.casefold() in repr(r).casefold()] == []
+        assert [i.text for i in run(memory.items(Scope(tenant="a")))] == ["Mia sails"]
+        for path in tmp_path.rglob("*"):
+            assert not path.is_file() or secret.casefold().encode() not in path.read_bytes().lower(), path
 
     def test_is_opened_only_where_what_it_needs_is_there(self, name: str, tmp_path: pathlib.Path) -> None:
         strategy: MemoryStrategy = build("memory", Choice(name=name))

@@ -36,6 +36,12 @@ async def unasked(system: str, text: str, max_tokens: int) -> str:
     raise AssertionError(text)
 
 
+async def undrawn(
+    system: str, text: str, max_tokens: int, *, samples: int, temperature: float
+) -> tuple[str, ...]:
+    raise AssertionError(text)
+
+
 def ended(run_id: str, *, answered: bool = True, steps: Steps = (), think: Think = unasked) -> Experience:
     return Experience(
         run_id=run_id,
@@ -43,6 +49,7 @@ def ended(run_id: str, *, answered: bool = True, steps: Steps = (), think: Think
         answer="done",
         answered=answered,
         think=think,
+        sample=undrawn,
         steps=tuple(steps),
         text="buy red shoes -> done",
     )

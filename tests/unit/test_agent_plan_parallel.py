@@ -270,3 +270,26 @@ def test_needs_that_do_not_fit_the_calls_are_refused() -> None:
 def test_it_is_guided_only() -> None:
     with pytest.raises(InvalidRequest, match="planner react has mode 'free'"):
         build("planner", Choice(name="parallel", options={"mode": "free"}))
+
+
+@pytest.mark.row("tool-nestful", "mechanism")
+def test_a_reference_may_name_a_field_of_a_result_and_keeps_its_type() -> None:
+    said = {
+        0: ToolReturned(
+            step=1, index=0, call_id="c", tool="t", status="ok", content='{"id": 7, "name": "Bo", "at": [1]}'
+        ),
+        1: ToolReturned(step=1, index=1, call_id="d", tool="t", status="ok", content="no object."),
+    }
+
+    def made(**arguments: object) -> object:
+        wanted = ToolCall(id="x", name="t", arguments=json.dumps(arguments))
+        return json.loads(filled(wanted, None, said).arguments)
+
+    assert made(a="$1.id", b="$1.at", c="to $1.name!", d="$1.none", e="$2.id", f="$3.id") == {
+        "a": 7,
+        "b": [1],
+        "c": "to Bo!",
+        "d": '{"id": 7, "name": "Bo", "at": [1]}.none',
+        "e": "no object..id",
+        "f": "$3.id",
+    }

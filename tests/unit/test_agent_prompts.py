@@ -6,12 +6,17 @@ import hashlib
 import json
 import pathlib
 import sqlite3
+import zlib
+from collections.abc import Sequence
 
 import pytest
 
 from agent_support import call, harness, run, spec
+from pentad.agent import prompt_store
+from pentad.agent.events import RunStarted
 from pentad.agent.journal import Journal
-from pentad.agent.prompt_store import DAY_S, PromptRetention
+from pentad.agent.model_events import ModelAsked
+from pentad.agent.prompt_store import DAY_S, PromptRetention, PromptText
 from pentad.agent.tools.functions import tool
 from pentad.errors import BackendFailed, NotFound
 
@@ -121,10 +126,76 @@ def test_a_journal_from_before_gets_the_tables_and_reads_calls_without_a_digest(
     run_id = run(scenario())
     with sqlite3.connect(tmp_path / "journal.db") as db:
         (payload,) = db.execute("SELECT payload FROM events WHERE kind = 'model_asked'").fetchone()
-        db.executescript("DROP TABLE prompt_texts; DROP TABLE prompt_uses;")
+        db.executescript("DROP TABLE prompt_texts; DROP TABLE prompt_uses; DROP TABLE prompt_bases;")
     assert len(json.loads(payload)["prompt_sha256"]) == 64
     journal = Journal(tmp_path / "journal.db")
     assert [p.text for p in journal.prompts(run_id)] == [None]
+    journal.close()
+
+
+def talk(number: int) -> str:
+    """A prompt of a conversation: all that was said before, something new, and an end of its own."""
+    said = "".join(f"{n}: {hashlib.sha256(str(n).encode()).hexdigest()}\n" for n in range(40 + number))
+    return f"{said}answer {number}"
+
+
+def ask(journal: Journal, run_id: str, numbers: Sequence[int]) -> None:
+    async def write() -> None:
+        await journal.append(run_id, RunStarted(agent={}, goal="g", tenant="t"))
+        before: PromptText | None = None
+        for number in numbers:
+            made = PromptText.of(talk(number))
+            asked = ModelAsked(
+                step=number,
+                attempt=1,
+                purpose="act",
+                request_id=f"{run_id}.{number}",
+                prompt_tokens=1,
+                reserved_tokens=1,
+                prompt_sha256=made.sha256,
+            )
+            await journal.append(run_id, asked, prompt=made.behind(before))
+            before = made
+
+    run(write())
+
+
+def test_of_a_prompt_that_goes_on_from_an_earlier_one_only_the_new_part_is_kept(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Thirty prompts, each longer by a line, take little more room than the last alone, and read as asked."""
+    journal = Journal(tmp_path / "journal.db")
+    ask(journal, "r", range(1, 31))
+    assert [prompt.text for prompt in journal.prompts("r")] == [talk(n) for n in range(1, 31)]
+    journal.close()
+    with sqlite3.connect(tmp_path / "journal.db") as db:
+        (kept,) = db.execute("SELECT SUM(LENGTH(text)) FROM prompt_texts").fetchone()
+    whole = len(zlib.compress(talk(30).encode(), 6))
+    assert kept < 2 * whole  # apart they would take about 24 times that
+    assert counted(tmp_path, "prompt_bases") == 29
+
+
+def test_what_goes_on_from_a_prompt_outlives_it(tmp_path: pathlib.Path) -> None:
+    """The run that asked the first part is removed; another run's prompt, kept as what follows, stays."""
+    journal = Journal(tmp_path / "journal.db")
+    ask(journal, "first", [1, 2])
+    ask(journal, "second", [2, 3])  # its first prompt is kept as what follows one of the other run
+    with sqlite3.connect(tmp_path / "journal.db") as db:
+        assert prompt_store.forget(db, "first") == 2
+    assert [prompt.text for prompt in journal.prompts("second")] == [talk(2), talk(3)]
+    assert [prompt.text for prompt in journal.prompts("first")] == [None, None]
+    journal.close()
+    assert counted(tmp_path, "prompt_texts") == 2
+    assert counted(tmp_path, "prompt_bases") == 1
+
+
+def test_prompts_that_refer_to_each_other_are_damaged_and_not_read_for_ever(tmp_path: pathlib.Path) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    ask(journal, "r", [1, 2])
+    with sqlite3.connect(tmp_path / "journal.db") as db:
+        first, second = (PromptText.of(talk(n)).sha256 for n in (1, 2))
+        db.execute("INSERT INTO prompt_bases VALUES (?, ?, 10)", (first, second))
+    assert [prompt.text for prompt in journal.prompts("r")] == [None, None]
     journal.close()
 
 

@@ -95,7 +95,12 @@ def test_a_plan_that_keeps_failing_is_made_anew_once() -> None:
 
 def test_the_last_step_must_answer() -> None:
     assert GUIDED.draft(view(PLANNED, step=8)).purpose == "answer"
-    assert React().draft(view(step=8)).tool_choice.mode == "none"
+    draft = React().draft(view(step=8))
+    assert draft.tool_choice.mode == "none"
+    assert draft.tools == ()
+    shown = tuple(tool.spec for tool in TOOLS)
+    assert draft.shown_tools == shown  # so that the prompt begins as one that may call them
+    assert React().draft(replace(view(step=8), presented=shown[:1])).shown_tools == shown[:1]
 
 
 def test_the_answer_to_a_plan_is_checked() -> None:

@@ -541,6 +541,17 @@ def test_other_tenants_see_nothing(tmp_path: pathlib.Path) -> None:
     run(scenario())
 
 
+def test_a_run_that_was_waited_for_has_given_its_place_back(tmp_path: pathlib.Path) -> None:
+    async def scenario() -> None:
+        async with harness(tmp_path, [["done"]], repeat=True, limits=RuntimeLimits(max_runs=1)) as h:
+            for _ in range(3):
+                state = await h.work(spec(), "go")
+                assert h.runtime.active == 0
+                assert state == fold(h.records(state.run_id))
+
+    run(scenario())
+
+
 def test_too_many_runs_at_once_are_refused(tmp_path: pathlib.Path) -> None:
     async def scenario() -> None:
         never = asyncio.Event()

@@ -11,11 +11,11 @@ import pytest
 from cli_support import Pentad
 from pentad.application.bench import facts
 from pentad.application.bench.answers import Slo, decode_rate, distribution_ms, is_good, percentile, summary
-from pentad.application.bench.client import text_of
 from pentad.application.bench.engine import EngineLoad, Measured
 from pentad.application.bench.peers.comparing import compare, lines, ratio
 from pentad.application.bench.plans import agent_runs, arrivals, chats, read_agent_traces, text
 from pentad.application.bench.serving import medians
+from pentad.application.bench.wire import text_of
 from pentad.errors import BackendFailed, InvalidRequest
 from pentad.resource.simulator.trace import TraceItem
 

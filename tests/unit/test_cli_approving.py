@@ -102,6 +102,27 @@ def test_a_person_at_the_terminal_gives_values(monkeypatch: pytest.MonkeyPatch) 
     assert not answer_at_terminal(asked).approve
 
 
+def test_a_person_at_the_terminal_judges_changed_tools(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ApprovalAsked(
+        step=1,
+        index=-1,
+        approval_id="a",
+        tool="srv",
+        arguments='{"add": {"description": "Adds.\\u202e"}}',
+        asked_s=0.0,
+        kind="tools",
+        message="MCP server 'srv' lists other tools than were accepted: add has changed",
+    )
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n\n"))
+    assert answer_at_terminal(asked).approve
+    assert not answer_at_terminal(asked).approve
+    said = capsys.readouterr().err
+    assert "add has changed" in said
+    assert '"description": "Adds.\\u202e"' in said
+
+
 def agent_file(folder: pathlib.Path, code: str) -> pathlib.Path:
     server = {"command": sys.executable, "args": ["-c", code]}
     (folder / "mine.json").write_text(json.dumps({"name": "mine", "mcpServers": {"s": server}}))

@@ -74,6 +74,7 @@ def test_the_command_tree_is_built_without_heavy_imports() -> None:
 def test_version_is_the_packages(pentad_: Pentad) -> None:
     assert pentad_("version").out == f"pentad {pentad.__version__}\n"
     assert json.loads(pentad_("version", "--json").out) == {"version": pentad.__version__}
+    assert pentad_("--version") == pentad_("version")
 
 
 def test_no_verb_shows_the_help_and_is_a_usage_error(pentad_: Pentad) -> None:

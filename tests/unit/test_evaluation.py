@@ -8,14 +8,17 @@ import random
 from typing import Any
 
 import pytest
+import yaml
 
 from cli_support import Pentad, pentad_
 from evaluation_data import evaluated, write_data
+from pentad.agent.evaluation.base import CaseSource
 from pentad.agent.evaluation.call_match import mismatch
 from pentad.agent.evaluation.results import CaseResult, ResultFile
 from pentad.agent.evaluation.statistics import bootstrap, wilson
 from pentad.agent.evaluation.suites.gsm8k import number_in
 from pentad.agent.evaluation.summary import summarize
+from pentad.choice import Choice, build
 from pentad.errors import InvalidRequest
 from pentad.resource.energy import PackageEnergy
 
@@ -227,3 +230,45 @@ class TestCommand:
         write_data(tmp_path / "given")
         done = pentad_("eval", "bfcl-multiple", "--model", "oracle", "--data", "given", "--json")
         assert [line["successes"] for line in json.loads(done.out)] == [4]
+
+    def test_the_figures_are_a_planner_block_that_an_agent_file_takes(
+        self, pentad_: Pentad, smollm2_path: pathlib.Path, tmp_path: pathlib.Path
+    ) -> None:
+        write_data(tmp_path / "given")
+        words = ["eval", "gsm8k", "--data", "given", "--model", str(smollm2_path), "--limit", "2"]
+        words += ["--embedding-model", "null", "--at-once", "4", "--out", "out.jsonl"]
+        planners = ["--planner", "cot:think_tokens=0", "--planner", "cot:think_tokens=16"]
+        done = pentad_(*words, *planners, "--skip", "1", "--figures", "figures.yaml")
+        assert done.status == 0, done.err
+        kept = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
+        cases = build("suite", Choice(name="gsm8k")).cases(CaseSource(data=tmp_path / "given", limit=3))
+        assert {line["case"] for line in kept} == {case.id for case in cases[1:]}
+        block = yaml.safe_load((tmp_path / "figures.yaml").read_text("utf-8"))["planner"]
+        planner = build("planner", Choice(name=block["name"], options=block["options"]))
+        assert set(planner.among) == {"cot:think_tokens=0", "cot:think_tokens=16"}
+        for name, levels in planner.measured.items():
+            spent = [line["tokens"] for line in kept if line["planner"] == name]
+            assert all(min(spent) <= tokens <= max(spent) for _, tokens in levels.values())
+
+    def test_a_model_in_a_file_answers_several_cases_at_once(
+        self, pentad_: Pentad, smollm2_path: pathlib.Path, tmp_path: pathlib.Path
+    ) -> None:
+        words = (
+            "--limit",
+            "6",
+            "--at-once",
+            "4",
+            "--embedding-model",
+            "null",
+            "--out",
+            "out.jsonl",
+            "--json",
+        )
+        write_data(tmp_path / "given")
+        done = pentad_("eval", "bfcl-simple", "--data", "given", "--model", str(smollm2_path), *words)
+        assert done.status == 0, done.err
+        assert [line["cases"] for line in json.loads(done.out)] == [4]
+        kept = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
+        assert not [line for line in kept if "no model" in (line["error"] or "")]
+        assert {line["joules"] for line in kept} == {None}
+        assert all(line["completion_tokens"] for line in kept)

@@ -6,9 +6,12 @@ import asyncio
 import json
 import pathlib
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
+from agent_support import harness, run, spec
 from evaluation_data import evaluated, write_data
 from pentad.agent.evaluation import equivalence
 from pentad.agent.evaluation.base import CaseSource
@@ -18,6 +21,7 @@ from pentad.agent.evaluation.multiple_choice import letter_in
 from pentad.agent.evaluation.program_judge import prints, program_of
 from pentad.agent.evaluation.results import CaseResult
 from pentad.agent.evaluation.suites.nestful import Nestful
+from pentad.choice import Choice
 from pentad.errors import InvalidRequest
 
 pytestmark = pytest.mark.thorough
@@ -201,6 +205,51 @@ def test_gold_sequences_come_to_their_gold_answers(tmp_path: pathlib.Path) -> No
         ]
         assert carried_out(calls)[-1][1] == pytest.approx(line["gold_answer"])
     assert len(Nestful().cases(source)) == len(lines) == 4
+
+
+@pytest.mark.row("tool-nestful", "mechanism")
+def test_nested_sequences_are_executed_by_the_runtime_and_come_to_their_gold_answers(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Each sequence of the data is a plan of calls fed by calls, carried out by the real tool calls."""
+    lines = [
+        json.loads(text)
+        for text in (write_data(tmp_path / "data") / "nestful_data.jsonl").read_text("utf-8").splitlines()
+    ]
+    source = CaseSource(data=tmp_path / "data")
+    cases = {case.id: case for case in Nestful().cases(source)}
+
+    def planned(line: Mapping[str, Any]) -> str:
+        calls = json.loads(line["output"])
+        places = {call["label"]: f"${place}" for place, call in enumerate(calls, 1)}
+        return json.dumps(
+            {
+                "plan": [
+                    {
+                        "tool": call["name"],
+                        "arguments": {
+                            name: places[value.split(".")[0]] if isinstance(value, str) else value
+                            for name, value in call["arguments"].items()
+                        },
+                        "after": [],
+                    }
+                    for call in calls
+                ]
+            }
+        )
+
+    async def last_result(line: Mapping[str, Any]) -> float:
+        case = cases[line["sample_id"]]
+        agent = spec(planner=Choice(name="parallel"), environment=case.environment)
+        journal = f"{case.id}.db"
+        async with harness(tmp_path, [[planned(line)], ["Done."]], repeat=True, journal=journal) as h:
+            state = await h.work(agent, case.goal)
+            assert (await Nestful(judged_by="full-match").judge(case, state)).about.startswith("win: yes")
+            (made,) = [e for e in state.exchanges if e.calls]
+            return float(made.results[len(made.calls) - 1].content)
+
+    for line in lines:
+        assert run(last_result(line)) == pytest.approx(line["gold_answer"])
 
 
 @pytest.mark.row("tool-nestful", "mechanism", claims=(3,))

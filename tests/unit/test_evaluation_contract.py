@@ -108,3 +108,52 @@ class TestEverySuite:
             suite.cases(CaseSource(limit=1))
         with pytest.raises(InvalidRequest, match=re.escape(str(tmp_path))):
             suite.cases(CaseSource(data=tmp_path, limit=1))
+
+
+class Meter:
+    """A meter that counts how often it is read."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def joules(self) -> float:
+        self.reads += 1
+        return float(self.reads)
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_so_many_cases_are_under_way_and_results_stand_in_order(at_once: int, tmp_path: pathlib.Path) -> None:
+    cases = cases_of("household", tmp_path, limit=6)
+    under_way, most = 0, 0
+
+    def begun(_case: Case) -> None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+
+    def done(_result: CaseResult) -> None:
+        nonlocal under_way
+        under_way -= 1
+
+    async def scenario() -> list[CaseResult]:
+        runtime = AgentRuntime(ScriptedPolicy("idle").models, Journal(tmp_path / "journal.db"))
+        who = Contender(
+            model="idle", planner=str(suite_of("household").setting.planner), coordinator="single"
+        )
+        work = Evaluation(
+            suite=suite_of("household"),
+            cases=cases,
+            seed=0,
+            contender=who,
+            chosen="household",
+            at_once=at_once,
+        )
+        try:
+            return await work.run(runtime, ResultFile(None), Meter(), begun=begun, done=done)
+        finally:
+            await runtime.close()
+
+    results = asyncio.run(scenario())
+    assert most == at_once
+    assert [result.case for result in results] == [case.id for case in cases]
+    assert {result.joules for result in results} == ({1.0} if at_once == 1 else {None})

@@ -7,7 +7,6 @@ import pathlib
 import numpy as np
 import pytest
 
-import published_specs
 from native_support import divergence, random_weights, tiny_spec
 from pentad import registry
 from pentad.application.config_loading import resolve
@@ -16,6 +15,7 @@ from pentad.errors import PentadError
 from pentad.execution.kernels.base import Kernel
 from pentad.execution.native.choice import CHOICES
 from pentad.execution.native.library import NEEDS, built, cpu_flags
+from pentad.execution.positions import ProjectedDistances
 from pentad.execution.spec import ModelSpec, Rope
 from ragged_batches import ragged
 
@@ -102,9 +102,9 @@ def test_the_cost_is_what_a_runner_takes(name: str) -> None:
 
 @pytest.mark.parametrize("name", EVERY)
 def test_a_part_that_it_has_no_op_for_is_named(name: str) -> None:
-    spec = published_specs.deepseek_v2_lite()
+    spec = tiny_spec().with_attention(positions=ProjectedDistances())
     weights = random_weights(tiny_spec(), "Q8_0")
-    expected = None if name == "torch" else "layer 0 has latent attention"
+    expected = None if name == "torch" else "layer 0 projects distances"
     assert kernel(name).unsupported(spec, weights) == expected
 
 

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 
 import pytest
+from offload_policies import named
 from test_model_routing import REMOTE, candidate, state
 
 from pentad.application.config_loading import resolve
@@ -28,12 +29,18 @@ HERE = candidate(speed=SLOW)
 
 @pytest.mark.parametrize("policy", known("offload"))
 def test_every_offload_policy_routes_and_its_scores_are_in_the_decision(policy: str) -> None:
-    router = ByOffloading(policy=policy)
+    router = ByOffloading(policy=named(policy))
     chosen, decision = router.route(state({"here": HERE, "away": AWAY}))
     assert chosen in {"here", "away"}
     assert [name for name, _ in decision.candidates] == ["here", "away"]
     assert all(score is not None for _, score in decision.candidates)
     assert router.route(state({"here": HERE, "away": AWAY})) == (chosen, decision)
+
+
+def test_a_policy_that_must_be_trained_is_refused_before_the_first_request() -> None:
+    with pytest.raises(InvalidRequest, match="has not been trained") as refused:
+        ByOffloading(policy="deep-q")
+    assert "pentad train-policy deep-q" in str(refused.value.hint)
 
 
 def test_local_stays_here_fastest_goes_where_the_answer_is_sooner() -> None:

@@ -235,6 +235,18 @@ def test_a_copied_block_serves_as_the_original_and_is_its_own(runner: NativeRunn
     np.testing.assert_array_equal(runner.logits(ragged([(TOKENS[40:41], 40, [0, 1, 2])])), expected)
 
 
+def test_a_block_that_was_copied_out_and_in_serves_as_the_original(runner: NativeRunner) -> None:
+    runner.logits(ragged([(TOKENS[:40], 0, [0, 1, 2])]))
+    expected = runner.logits(ragged([(TOKENS[40:41], 40, [0, 1, 2])]))
+    saved = [bytes(runner.read_block(block)) for block in (0, 1, 2)]
+    runner.logits(ragged([([7] * 48, 0, [0, 1, 2])]))
+    for block, data in zip((5, 9, 10), saved, strict=True):
+        runner.write_block(block, memoryview(data))
+    np.testing.assert_array_equal(runner.logits(ragged([(TOKENS[40:41], 40, [5, 9, 10])])), expected)
+    with pytest.raises(ValueError, match="block 32 is not one of 32"):
+        runner.read_block(32)
+
+
 def test_a_branch_of_a_tree_sees_its_own_path_and_is_kept_by_copying_slots(runner: NativeRunner) -> None:
     """A tree of 20 nodes behind 29 tokens: the odd nodes are the text, the even ones a wrong branch."""
     runner.logits(ragged([(TOKENS[:29], 0, [0, 1])]))

@@ -6,6 +6,7 @@ import dataclasses
 import time
 
 import pytest
+from offload_policies import built
 
 from pentad.choice import Choice, build
 from pentad.errors import Forbidden, Infeasible, Unavailable
@@ -57,7 +58,7 @@ def chosen(name: str, *sites: Site, **context: object) -> str:
 @pytest.mark.parametrize("name", known("offload"))
 class TestEveryPolicy:
     def policy(self, name: str) -> OffloadPolicy:
-        return build("offload", Choice(name=name))  # type: ignore[no-any-return]
+        return built(name)
 
     def test_equal_states_and_seeds_give_equal_choices_with_their_reasons(self, name: str) -> None:
         asked = state(HERE, EDGE, CLOUD)

@@ -98,7 +98,7 @@ def test_each_shape_is_a_plan_with_its_memory_times_and_decision(shape: object) 
     assert found.ttft_s > 0
     assert found.inter_token_s > 0
     assert found.throughput_tokens_per_s > 0
-    (decision,) = found.decisions
+    (decision,) = (one for one in found.decisions if one.subject == "placement")
     assert "a" in decision.chosen
     data = json.loads(json.dumps(found.to_dict()))
     assert len(data["stages"]) == len(found.stages)
@@ -195,11 +195,16 @@ class TestPhases:
         with pytest.raises(Infeasible, match="no link from device 'a' to 'b'"):
             plan("phases", LLAMA_1B, alone.cluster, LOAD)
 
-    def test_simulating_it_is_refused_with_what_is_possible(self) -> None:
+    def test_a_scaler_that_would_stop_a_phase_is_refused_with_what_is_possible(self) -> None:
         problem = mesh(A, B)
         found = plan("phases", LLAMA_1B, problem.cluster, LOAD)
+        fleet = Fleet(spec=LLAMA_1B, cluster=problem.cluster, plan=found)
         with pytest.raises(Incompatible, match="choose a --strategy whose replicas compute both phases"):
-            Fleet(spec=LLAMA_1B, cluster=problem.cluster, plan=found)
+            simulate_fleet(
+                poisson(1, rate_per_s=1.0, prompt_tokens=(64, 64), output_tokens=(4, 4)),
+                fleet,
+                Policies.of(scaler="queue"),
+            )
 
 
 class TestWhatIsNoPlan:

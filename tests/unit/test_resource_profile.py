@@ -53,6 +53,10 @@ class TestFiles:
             ({"gemm_points": [{"m": 1}]}, "lacks m, n, k"),
             ({"bandwidth_by_working_set": [[2, 1.0], [1, 1.0]]}, "does not ascend"),
             ({"extra": {"step_overhead_s": -1}}, "below 0"),
+            ({"ports": {"pcie": 0}}, "a port has a rate"),
+            ({"sustained_fraction": 1.5}, "sustained_fraction is not above 0"),
+            ({"reserved_bytes": 2**50}, "reserved_bytes leaves no memory"),
+            ({"battery_j": -1}, "battery_j is not above 0"),
             ({"source": "guessed"}, "Invalid enum value 'guessed'"),
             ({"name": 3}, r"\$.name"),
         ],
@@ -77,21 +81,6 @@ class TestFiles:
         (tmp_path / "file").write_text("")
         with pytest.raises(InvalidRequest, match="cannot write profile"):
             profile.save(measured_device(), tmp_path / "file" / "p.json")
-
-
-class TestCatalogue:
-    def test_every_published_device_is_sound_and_can_be_costed(self) -> None:
-        devices = profile.published()
-        assert len({device.name for device in devices}) == len(devices) >= 6
-        for device in devices:
-            files.check(device)
-            assert device.source == "published"
-            assert StepCost(profile=device, spec=TINY).seconds(StepShape.decode(1, 10)) > 0
-            assert profile.find(device.name) == device
-
-    def test_an_unknown_device_is_answered_with_the_known_ones(self) -> None:
-        with pytest.raises(UnknownName, match="known: local, h100-sxm"):
-            profile.find("abacus")
 
 
 class TestHardware:

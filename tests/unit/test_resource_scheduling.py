@@ -33,9 +33,15 @@ class Seq:
     context: RunContext = dataclasses.field(default_factory=RunContext)
     turn_hints: TurnHints | None = None
 
+    max_tokens: int = 64
+
     @property
     def num_slots(self) -> int:
         return self.num_computed
+
+    @property
+    def fresh_tokens(self) -> int:
+        return self.num_tokens - self.num_generated - self.num_cached
 
 
 def running(name: str, tokens: int, computed: int | None = None, **more: object) -> Seq:

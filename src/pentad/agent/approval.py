@@ -36,8 +36,15 @@ class ApprovalDesk:
         """Whether the agent wants a person asked before this tool is called."""
         return any(fnmatch.fnmatchcase(tool, pattern) for pattern in self._run.state.spec.ask)
 
-    async def ask(self, step: int, index: int, tool: str, arguments: str, **question: Any) -> str:
-        """Journals the question; its approval id. The same call is asked about once, over restarts too."""
+    async def ask(
+        self, step: int, index: int, tool: str, arguments: str, *, approval_id: str = "", **question: Any
+    ) -> str:
+        """Journals the question; its approval id. The same call is asked about once, over restarts too.
+
+        So is a question that comes with an id of its own.
+        """
+        if approval_id in self._run.state.pending:
+            return approval_id
         for asked in self._run.state.pending.values():
             same = (asked.step, asked.index, asked.kind) == (step, index, "tool")
             if same and question.get("kind", "tool") == "tool":
@@ -46,7 +53,7 @@ class ApprovalDesk:
         event = ApprovalAsked(
             step=step,
             index=index,
-            approval_id=new_id(),
+            approval_id=approval_id or new_id(),
             tool=tool,
             arguments=arguments,
             asked_s=now_s,

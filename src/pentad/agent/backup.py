@@ -120,7 +120,7 @@ async def _held(path: pathlib.Path) -> list[str]:
         for row in [row for row in journal.unfinished() if row.parent is None]:
             with contextlib.suppress(JournalDamaged, ValueError):
                 state = fold(journal.read(row.id))
-                waiting = sum(asked.kind == "tool" for asked in state.pending.values())
+                waiting = sum(asked.outlives_process for asked in state.pending.values())
                 event = RunResumed(in_doubt=len(state.intents), waiting=waiting, foreground=True)
                 await journal.append(row.id, event)
                 held.append(row.id)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from pentad.agent.values import changed
 from pentad.errors import BackendFailed, BudgetExceeded
 from pentad.types import Budget, Usage
 
@@ -30,7 +31,7 @@ class Amount:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Ledger:
     """What a run has used and holds, against its budget. Used plus held never passes the budget.
 
@@ -58,7 +59,7 @@ class Ledger:
 
     def hold(self, key: str, amount: Amount) -> Ledger:
         """The ledger with `amount` reserved under `key`. The caller has checked it."""
-        return replace(self, held={**self.held, key: amount})
+        return changed(self, held={**self.held, key: amount})
 
     def settle(self, key: str, actual: Amount) -> Ledger:
         """The ledger with the reservation turned into what was really used.
@@ -67,7 +68,7 @@ class Ledger:
         not fit is kept as `overdrawn` and ends the run.
         """
         rest = {name: amount for name, amount in self.held.items() if name != key}
-        freed = replace(self, held=rest)
+        freed = changed(self, held=rest)
         room = freed.left()
         tokens = actual.tokens if room.tokens is None else min(actual.tokens, room.tokens)
         cost = actual.cost if room.cost is None else min(actual.cost, room.cost)
@@ -76,7 +77,7 @@ class Ledger:
         over = Amount(
             tokens=actual.tokens - tokens, cost=actual.cost - cost, tool_calls=actual.tool_calls - calls
         )
-        return replace(freed, used=self.used + taken, overdrawn=self.overdrawn + over)
+        return changed(freed, used=self.used + taken, overdrawn=self.overdrawn + over)
 
     def forfeit(self, keep: str | None = None) -> Ledger:
         """The ledger after a crash: what calls in doubt held counts as used, for nobody knows better.
@@ -86,12 +87,12 @@ class Ledger:
         """
         kept = {key: amount for key, amount in self.held.items() if keep and key.startswith(keep)}
         lost = sum((amount for key, amount in self.held.items() if key not in kept), self.used)
-        return replace(self, used=lost, held=kept)
+        return changed(self, used=lost, held=kept)
 
     @property
     def committed(self) -> Amount:
         """Used and held together."""
-        return sum(self.held.values(), self.used)
+        return sum(self.held.values(), self.used) if self.held else self.used
 
     def left(self, wall_used_s: float = 0.0) -> Budget:
         """What can still be reserved; None where there is no limit."""

@@ -20,7 +20,7 @@ from pentad.agent.tools.invocation import Outcome
 from pentad.json_text import parse_json
 from pentad.types import ToolCall
 
-_REFERENCE = re.compile(r"\$(\d{1,2})(?!\d)")
+_REFERENCE = re.compile(r"\$(\d{1,2})(?!\d)(?:\.([A-Za-z_]\w*))?")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
@@ -62,15 +62,16 @@ async def in_order(
 
 def referred(arguments: str) -> tuple[int, ...]:
     """The places (from 0) of the calls that the arguments refer to, in order, each once."""
-    return tuple(sorted({int(number) - 1 for number in _REFERENCE.findall(arguments)}))
+    return tuple(sorted({int(number) - 1 for number, _ in _REFERENCE.findall(arguments)}))
 
 
 def filled(wanted: ToolCall, tool: Tool | None, results: Mapping[int, ToolReturned]) -> ToolCall:
     """The call with each `$n` replaced by what the n-th call (from 1) returned.
 
-    A reference to a call without a result stays as it is. Where the argument is nothing but one
-    reference and the tool's schema wants a number, it becomes the number in the result, if there is
-    exactly one.
+    `$n.field` is a field of a result that is a JSON object, of its own type; where there is no such field
+    the point is only a point. A reference to a call without a result stays as it is. Where the argument is
+    nothing but one reference and the tool's schema wants a number, it becomes the number in the result, if
+    there is exactly one.
 
     Source: Kim et al. 2023, "An LLM Compiler for Parallel Function Calling", section 3.2, whose plans
     write `$n` too. Ours takes numbers out of sentences.
@@ -96,11 +97,39 @@ def _put(value: Any, schema: Any, said: Mapping[int, str]) -> Any:
     if not isinstance(value, str):
         return value
     whole = _REFERENCE.fullmatch(value)
-    if whole and _numeric(schema) and int(whole[1]) - 1 in said:
+    if whole and whole[2] and _has_field(whole, said):
+        return _field(whole, said)
+    if whole and not whole[2] and _numeric(schema) and int(whole[1]) - 1 in said:
         numbers = _NUMBER.findall(said[int(whole[1]) - 1].replace(",", ""))
         if len(numbers) == 1:
             return float(numbers[0]) if "." in numbers[0] else int(numbers[0])
-    return _REFERENCE.sub(lambda found: said.get(int(found[1]) - 1, found[0]), value)
+    return _REFERENCE.sub(lambda found: _text(found, said), value)
+
+
+def _text(found: re.Match[str], said: Mapping[int, str]) -> str:
+    """What stands in the place of a reference inside a text."""
+    if found[2] and _has_field(found, said):
+        value = _field(found, said)
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    rest = f".{found[2]}" if found[2] else ""
+    result = said.get(int(found[1]) - 1)
+    return found[0] if result is None else f"{result}{rest}"
+
+
+def _has_field(found: re.Match[str], said: Mapping[int, str]) -> bool:
+    return found[2] in _object(said.get(int(found[1]) - 1, ""))
+
+
+def _field(found: re.Match[str], said: Mapping[int, str]) -> Any:
+    return _object(said[int(found[1]) - 1])[found[2]]
+
+
+def _object(text: str) -> Mapping[str, Any]:
+    try:
+        made = parse_json(text)
+    except (ValueError, RecursionError):
+        return {}
+    return made if isinstance(made, dict) else {}
 
 
 def _numeric(schema: Any) -> bool:

@@ -14,6 +14,7 @@ from pentad.agent.budget import carved, narrower
 from pentad.agent.codec import encode
 from pentad.agent.events import RunResumed, RunStarted
 from pentad.agent.inheritance import inherited
+from pentad.agent.journal import Journal, RunHeld
 from pentad.agent.resumption import generators, resumable
 from pentad.agent.run import Run
 from pentad.agent.run_status import Unfinished
@@ -24,7 +25,7 @@ from pentad.agent.sub_run_events import Parent, SubRunChanged, SubRunEnded, SubR
 from pentad.agent.sub_run_state import SubRun, after, all_wait
 from pentad.agent.tools.base import MemberAnswer
 from pentad.agent.unattended import cancel_unattended, sub_run_end
-from pentad.errors import Conflict, NotFound, PentadError, ToolFailed
+from pentad.errors import NotFound, PentadError, ToolFailed
 from pentad.types import Budget, Decision, Objective
 
 _CLAIM_TRIES, _CLAIM_AGAIN_S = 50, 0.1
@@ -104,11 +105,11 @@ class Delegation:
     async def _cancelled(self, child: SubRun) -> SubRunEnded:
         journal = self._run.around.journal
         try:
-            state = fold(await asyncio.to_thread(journal.read, child.run_id))
+            state = fold(await self._run.read(child.run_id))
             if not state.ended:
                 await self._claim(child.run_id)
-                await cancel_unattended(journal, child.run_id)
-                state = fold(await asyncio.to_thread(journal.read, child.run_id))
+                await self._run.insist(partial(_ended, journal, child.run_id))
+                state = fold(await self._run.read(child.run_id))
         except NotFound:  # it never began
             return sub_run_end(child, None)
         return sub_run_end(child, state)
@@ -186,35 +187,33 @@ class Delegation:
         """The sub-run as its journal has it, claimed, with its first event if it has none."""
         around, journal = self._run.around, self._run.around.journal
         try:
-            records = await asyncio.to_thread(journal.read, child.run_id)
+            records = await self._run.read(child.run_id)
         except NotFound:
             if child.ended:
                 raise ToolFailed(f"what {child.agent!r} answered has been removed") from None
             started = self._first_event(child, terms.members[child.agent])
-            insist = partial(journal.append, child.run_id, started)
-            return fold([await around.stalls.insist(self._run.state.run_id, insist)])
+            return fold([await self._run.insist(partial(journal.append, child.run_id, started))])
         if fold(records).ended:
             return fold(records)
         await self._claim(child.run_id)
-        records = await asyncio.to_thread(journal.read, child.run_id)
+        records = await self._run.read(child.run_id)
         if fold(records).ended:
             return fold(records)
         state = resumable(records, around.models)
         resumed = RunResumed(
             in_doubt=len(state.intents),
-            waiting=sum(asked.kind == "tool" for asked in state.pending.values()),
+            waiting=sum(asked.outlives_process for asked in state.pending.values()),
             foreground=self._run.state.foreground,
         )
-        insist = partial(journal.append, child.run_id, resumed)
-        return state.apply(await around.stalls.insist(self._run.state.run_id, insist))
+        return state.apply(await self._run.insist(partial(journal.append, child.run_id, resumed)))
 
     async def _claim(self, run_id: str) -> None:
+        claim = partial(self._run.around.journal.claim, run_id)
         for _ in range(_CLAIM_TRIES):
-            with suppress(Conflict):
-                await self._run.around.journal.claim(run_id)
-                return
+            with suppress(RunHeld):
+                return await self._run.insist(claim)
             await asyncio.sleep(_CLAIM_AGAIN_S)
-        await self._run.around.journal.claim(run_id)
+        return await self._run.insist(claim)
 
     def _first_event(self, child: SubRun, spec: AgentSpec) -> RunStarted:
         lead = self._run.state
@@ -234,6 +233,7 @@ class Delegation:
             inherited=inherited(self._run.prompted) if spec.inherit == "conversation" else None,
             priority=lead.priority,
             steps_behind=1 + (lead.steps_behind or 0),  # the lead reads its answer
+            traceparent=lead.traceparent,
         )
 
     async def _told(self, child: SubRun, state: RunState) -> None:
@@ -260,6 +260,12 @@ class Delegation:
         elif not waits and self._waits:
             self._waiting.close()
         self._waits = waits
+
+
+async def _ended(journal: Journal, run_id: str) -> None:
+    """Ends a run that nobody works on, unless a try that seemed to fail has done so."""
+    if not fold(await asyncio.to_thread(journal.read, run_id)).ended:
+        await cancel_unattended(journal, run_id)
 
 
 def _bound(budget: Budget, left: Budget) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
 from pentad.agent.events import Record, RunEnded
@@ -85,13 +85,14 @@ class Hub:
         queue: asyncio.Queue[Record] = asyncio.Queue()
         self._followers.setdefault(run_id, set()).add(queue)
 
-        def arrived(record: Record) -> None:
+        def arrived(records: Sequence[Record]) -> None:
             self._flush(run_id)  # text comes before the event that repeats it
-            queue.put_nowait(record)
+            for record in records:
+                queue.put_nowait(record)
 
-        def committed(record: Record) -> None:
+        def committed(records: Sequence[Record]) -> None:
             with contextlib.suppress(RuntimeError):  # the loop may have been closed meanwhile
-                loop.call_soon_threadsafe(arrived, record)
+                loop.call_soon_threadsafe(arrived, records)
 
         try:
             with journal.watch(run_id, committed):

@@ -46,6 +46,8 @@ class Origin:
 
     run_id: str
     step: int
+    traceparent: str = ""
+    """That of the run's own first event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,8 @@ class RunStarted:
     """Of its model calls; lower comes first."""
     steps_behind: int | None = None
     """Steps of whoever started it that wait for its answer; None where nobody says."""
+    traceparent: str = ""
+    """Where whoever asked for it stands in a trace (W3C); "" where nobody says, or none is exported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

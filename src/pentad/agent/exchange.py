@@ -9,10 +9,11 @@ from pentad.agent.events import PlannerDecided, StepEnded, StepOutcome
 from pentad.agent.model_events import Candidate, ModelAnswered, Purpose, SampleSelected
 from pentad.agent.sub_run_events import Coordinated
 from pentad.agent.tool_events import ResultReduced, ToolReturned
+from pentad.agent.values import changed
 from pentad.types import ToolCall
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Exchange:
     """One model answer and what its tool calls returned."""
 
@@ -54,7 +55,7 @@ class Exchange:
         if event.step != self.step or place not in self.results:
             return self
         results = {**self.results, place: replace(self.results[place], content=event.content)}
-        return replace(self, results=results, reduced=(*self.reduced, place))
+        return changed(self, results=results, reduced=(*self.reduced, place))
 
     @property
     def open_calls(self) -> tuple[int, ...]:
@@ -68,7 +69,7 @@ Exchanges = tuple[Exchange, ...]
 def sampled(exchange: Exchange) -> tuple[Exchange, ...]:
     """Each candidate of an exchange as if it were the only answer."""
     return tuple(
-        replace(exchange, text=c.text, reasoning=c.reasoning, reason=c.reason, calls=c.tool_calls)
+        changed(exchange, text=c.text, reasoning=c.reasoning, reason=c.reason, calls=c.tool_calls)
         for c in exchange.candidates
     )
 
@@ -112,7 +113,7 @@ def after_answer(exchanges: Exchanges, event: ModelAnswered | Coordinated | Plan
 def after_selection(exchanges: Exchanges, event: SampleSelected) -> Exchanges:
     """With one of the candidates of the newest exchange taken."""
     *before, last = exchanges
-    return (*before, replace(sampled(last)[event.index], selected=True))
+    return (*before, changed(sampled(last)[event.index], selected=True))
 
 
 def after_result(exchanges: Exchanges, event: ToolReturned) -> Exchanges:
@@ -121,7 +122,7 @@ def after_result(exchanges: Exchanges, event: ToolReturned) -> Exchanges:
     def put(e: Exchange) -> Exchange:
         place = event.index - e.first
         here = e.step == event.step and e.outcome is None and 0 <= place < len(e.calls)
-        return replace(e, results={**e.results, place: event}) if here and place not in e.results else e
+        return changed(e, results={**e.results, place: event}) if here and place not in e.results else e
 
     return tuple(put(e) for e in exchanges)
 
@@ -132,6 +133,6 @@ def after_step(exchanges: Exchanges, event: StepEnded) -> Exchanges:
 
     def close(e: Exchange) -> Exchange:
         outcome, detail = ended.get(e.branch, (event.outcome, event.detail))
-        return replace(e, outcome=outcome, detail=detail)
+        return changed(e, outcome=outcome, detail=detail)
 
     return tuple(close(e) if e.outcome is None else e for e in exchanges)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pentad.agent.approval import WAITING
 from pentad.agent.events import Planned, Recalled, Record, RunResumed, StepEnded
@@ -187,16 +187,19 @@ def _sub_runs(records: Sequence[Record]) -> Iterable[SubRunShare]:
         )
 
 
+_DECIDING = Planned | StepEnded | Coordinated | SubRunStarted | SampleSelected | ToolsOffered | ResultReduced
+
+
 def _decisions(records: Iterable[Record]) -> Iterable[Decision]:
     for record in records:
         event = record.event
         if isinstance(event, ModelAnswered):
             yield from event.usage.decisions
-        elif isinstance(
-            event,
-            Planned | StepEnded | Coordinated | SubRunStarted | SampleSelected | ToolsOffered | ResultReduced,
-        ):
+        elif isinstance(event, _DECIDING):
             yield from event.decisions
+        elif isinstance(event, ToolReturned):
+            # Wrappers of tools know no clock of the run.
+            yield from (replace(decision, at_s=record.clock_s) for decision in event.decisions)
         elif isinstance(event, Recalled):
             yield Decision(
                 layer="agent",

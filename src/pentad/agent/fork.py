@@ -19,6 +19,7 @@ def forked(
     goal: str | None = None,
     model: str | None = None,
     foreground: bool = False,
+    traceparent: str = "",
     clock: Clock,
     wall: Clock,
 ) -> list[Record]:
@@ -29,6 +30,7 @@ def forked(
         run_id: the new one's.
         step: the first step that is not copied, from 1.
         foreground: whether someone follows the new one in a terminal.
+        traceparent: see `RunStarted`.
         goal, model: in place of the old ones. With another goal, memories are looked up anew.
 
     Raises:
@@ -44,7 +46,7 @@ def forked(
     first = records[0].event
     assert isinstance(first, RunStarted), "the fold would have refused it"
     agent = dict(first.agent) | ({} if model is None else {"model": model})
-    origin = Origin(run_id=state.run_id, step=step)
+    origin = Origin(run_id=state.run_id, step=step, traceparent=first.traceparent)
     start = replace(
         first,
         agent=agent,
@@ -52,6 +54,7 @@ def forked(
         forked_from=origin,
         parent=None,
         steps_behind=None,
+        traceparent=traceparent,
     )
     kept = [replace(records[0], event=start)]
     ends = [i for i, r in enumerate(records) if isinstance(r.event, StepEnded) and r.event.step == step - 1]

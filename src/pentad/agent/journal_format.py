@@ -35,6 +35,8 @@ TABLES = (
       digest BLOB NOT NULL, PRIMARY KEY (run_id, sequence)
     ) STRICT, WITHOUT ROWID""",
 )
+INDEXES = ("CREATE INDEX IF NOT EXISTS runs_under_way ON runs (owner) WHERE ended_s IS NULL",)
+"""Made in any journal that lacks them, so that older ones need no conversion."""
 SCHEMA = (*TABLES, *_FINAL)
 
 

@@ -141,10 +141,13 @@ class JournalView:
                 found |= dict.fromkeys(str(row[0]) for row in db.execute(sql, (f"%{quoted}%",)).fetchall())
         return list(found)
 
-    def unfinished(self) -> list[RunRow]:
-        """Runs of all tenants that have not ended, oldest first."""
+    def unfinished(self, *, but_of: str | None = None) -> list[RunRow]:
+        """Runs of all tenants that have not ended, oldest first; without those that an owner has."""
         marks = ", ".join("?" * len(UNFINISHED))
-        return self._lines(f"status IN ({marks})", UNFINISHED)[::-1]
+        where, values = f"ended_s IS NULL AND status IN ({marks})", tuple[str, ...](UNFINISHED)
+        if but_of is not None:
+            where, values = f"{where} AND (owner IS NULL OR owner <> ?)", (*values, but_of)
+        return self._lines(where, values)[::-1]
 
     def check_integrity(self) -> list[str]:
         """What is wrong with the file, line by line; empty when it is sound. Reads everything."""

@@ -26,3 +26,5 @@ class RuntimeLimits:
     """Executables that agent files may start as MCP servers, as they write them; empty starts none."""
     approvals_path: pathlib.Path | None = None
     """Where the approved tool lists of MCP servers are kept; None forgets them with the process."""
+    logins_path: pathlib.Path | None = None
+    """Where sign-ins to MCP servers are kept; None forgets them with the process."""

@@ -38,6 +38,7 @@ from pentad.agent.tool_events import ToolsWithheld
 from pentad.agent.tool_offers import ToolOffers
 from pentad.agent.tools.base import Tool
 from pentad.agent.tools.invocation import ToolRules, shown
+from pentad.agent.values import changed
 from pentad.errors import Forbidden
 from pentad.types import Decision
 
@@ -67,7 +68,7 @@ class Loop:
         self._asker = ModelCalls(run)
         self._reduction = ResultReduction(run, self._asker.surprise)
         kept = memory.of(run.state.spec) if memory else None
-        self._remembering = Remembering(run, kept, self._asker.memory_ask)
+        self._remembering = Remembering(run, kept, self._asker.memory_ask, self._asker.memory_sample)
         self._actor = ToolCalls(run, rules, self._asker, coordinator, delegation)
 
     async def work(self) -> None:
@@ -86,8 +87,8 @@ class Loop:
         await self._reduction.reduce()
         if await self._coordinated():
             return
+        tools = await self._find_tools()
         with self._run.span("agent", "tools"):
-            tools = await self._find_tools()
             actions = {action.name: action for action in self._coordinator.actions(self._team)}
             tools = {**tools, **actions}
             withheld = self._withheld(tools)
@@ -112,7 +113,7 @@ class Loop:
         outcomes = await self._follow(readings, answers, tools, actions)
         wanted = [reading for reading in readings if isinstance(reading, WantsTools)]
         explained = [r for r in readings if isinstance(r, WantsTools | Answers | Thought)]
-        await self._run.append(
+        await self._run.note(
             StepEnded(
                 step=answers[0].step,
                 outcome=outcomes[-1].outcome,
@@ -192,7 +193,7 @@ class Loop:
         """The view in which this exchange, or none, is all that the step under way has."""
         state = self._run.state
         only = (*state.closed, exchange) if exchange is not None else state.closed
-        return replace(view, state=replace(state, exchanges=only))
+        return replace(view, state=changed(state, exchanges=only))
 
     @property
     def _team(self) -> Team:
@@ -230,7 +231,7 @@ class Loop:
             current = self._run.state.current
             assert current is not None, "acting leaves the step open"
             outcome = "called_tools" if worst(current) == "ok" else "failed"
-        await self._run.append(StepEnded(step=current.step, outcome=outcome, detail=current.detail))
+        await self._run.note(StepEnded(step=current.step, outcome=outcome, detail=current.detail))
         return True
 
     async def _follow(

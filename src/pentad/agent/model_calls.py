@@ -15,10 +15,12 @@ from pentad.agent.expectations import Outlook, outlook
 from pentad.agent.inheritance import continued
 from pentad.agent.model_events import Candidate, ModelAnswered, ModelAsked, Purpose, TextStreamed
 from pentad.agent.model_failures import failed, pause_s
+from pentad.agent.off_loop import off_loop
 from pentad.agent.parallel import ALONE, Branch
 from pentad.agent.planning.base import MessageGroup, ModelCallDraft
-from pentad.agent.prompt_store import fingerprint
+from pentad.agent.prompt_store import PromptText
 from pentad.agent.run import Run
+from pentad.agent.run_places import model_call
 from pentad.agent.spec import AgentSpec
 from pentad.agent.surprise import surprises
 from pentad.choice import build
@@ -26,6 +28,7 @@ from pentad.content import Media
 from pentad.errors import BackendFailed, BudgetExceeded, Incompatible, NotFound, Overloaded, PentadError
 from pentad.execution.backend import Completion, Delta, TextDelta, TokenLogprob, fold
 from pentad.model.backends.openai_usage import media_tokens
+from pentad.tracing.context import CURRENT
 from pentad.types import Decision, Message, OutputFormat, Request, Sampling, Usage
 
 MAX_TRIES = 3
@@ -101,7 +104,8 @@ class ModelCalls:
             for part in run.state.media:
                 data: bytes | None = part.data
                 if not data:
-                    data = await asyncio.to_thread(journal.part, run_id, part.sha256)
+                    asked = functools.partial(asyncio.to_thread, journal.part, run_id, part.sha256)
+                    data = await run.insist(asked)
                 if not data:
                     raise NotFound(
                         f"the {part.told} of the goal is not kept", hint="start the run again with it"
@@ -112,7 +116,11 @@ class ModelCalls:
 
     async def tool_ask(self, system: str, text: str, max_tokens: int) -> str:
         """A question that a tool puts to the run's model; the budget is the run's."""
-        return await self._side_question("tool", system, text, max_tokens)
+        return (await self._side_question("tool", system, text, max_tokens)).text.strip()
+
+    async def other_ask(self, model: str, system: str, text: str, max_tokens: int) -> str:
+        """As `tool_ask`, of the served model of that name. Raises ModelNotFound."""
+        return (await self._side_question("tool", system, text, max_tokens, model=model)).text.strip()
 
     async def surprise(self, text: str, model: str) -> list[tuple[int, int, float]]:
         """How surprising each token of a text is to a served model, journaled and within the run's budget.
@@ -141,35 +149,62 @@ class ModelCalls:
 
     async def memory_ask(self, system: str, text: str, max_tokens: int) -> str:
         """A question that a memory puts to the run's model; the budget is the run's."""
-        return await self._side_question("remember", system, text, max_tokens)
+        return (await self._side_question("remember", system, text, max_tokens)).text.strip()
+
+    async def memory_sample(
+        self, system: str, text: str, max_tokens: int, *, samples: int, temperature: float
+    ) -> tuple[str, ...]:
+        """As `memory_ask`, for several answers drawn at a temperature."""
+        made = await self._side_question("remember", system, text, max_tokens, samples, temperature)
+        return tuple(each.text for each in made.candidates) or (made.text,)
 
     async def _summarise(self, text: str) -> str:
         system = (
             "Sum up the conversation in at most three short sentences. Keep names, numbers and decisions."
         )
-        return await self._side_question("summarise", system, text, 96)
+        return (await self._side_question("summarise", system, text, 96)).text.strip()
 
-    async def _side_question(self, purpose: Purpose, system: str, text: str, max_tokens: int) -> str:
+    async def _side_question(
+        self,
+        purpose: Purpose,
+        system: str,
+        text: str,
+        max_tokens: int,
+        samples: int = 1,
+        temperature: float | None = None,
+        model: str | None = None,
+    ) -> ModelAnswered:
         turn = MessageGroup(messages=(Message(role="user", content=text),), pinned=True)
         draft = ModelCallDraft(
-            purpose=purpose, system=system, turns=(turn,), max_tokens=max_tokens, next_hint="model"
+            purpose=purpose,
+            system=system,
+            turns=(turn,),
+            max_tokens=max_tokens,
+            next_hint="model",
+            samples=samples,
+            temperature=temperature,
         )
         # Nothing will begin with its text, and it is not what the latest call of the run waits for.
         state = self._run.state
-        request = self._request(draft, max_tokens, Outlook(parent=f"{state.run_id}.{state.step}"))
+        outlook = Outlook(parent=f"{state.run_id}.{state.step}")
+        request = self._request(draft, max_tokens, outlook, model=model)
         messages = (Message(role="system", content=system), *turn.messages)
         request = replace(request, messages=messages)
-        answer = await self._try_hard(request, self._count(request), purpose, ())
-        return answer.text.strip()
+        return await self._try_hard(request, self._count(request), purpose, ())
 
     def _request(
-        self, draft: ModelCallDraft, max_tokens: int, expected: Outlook, media: tuple[Media, ...] = ()
+        self,
+        draft: ModelCallDraft,
+        max_tokens: int,
+        expected: Outlook,
+        media: tuple[Media, ...] = (),
+        model: str | None = None,
     ) -> Request:
         state = self._run.state
         spec = state.spec
         request = Request(
             id=f"{state.run_id}.{state.step}",
-            model=spec.model,
+            model=spec.model if model is None else model,
             # Their media stand elsewhere in the end; a router is to know of them.
             messages=tuple(
                 replace(message, media=media) if turn.noted else message
@@ -230,8 +265,9 @@ class ModelCalls:
             request, asked = self._afford(request, prompt_tokens, purpose, attempt, branch)
             with self._run.span("agent", "prompt"):
                 # Off the event loop: rendering a long conversation takes a while.
-                prompt = await asyncio.to_thread(self._run.around.models.prompt_text, request)
-                asked = replace(asked, prompt_sha256=fingerprint(prompt))
+                render = functools.partial(self._run.around.models.prompt_text, request)
+                prompt = PromptText.of(await off_loop(render, chars=_chars(request)))
+                asked = replace(asked, prompt_sha256=prompt.sha256)
             await self._run.reserve(
                 Amount(tokens=asked.reserved_tokens, cost=asked.reserved_cost), asked, prompt=prompt
             )
@@ -301,6 +337,8 @@ class ModelCalls:
 
     async def _stream(self, request: Request, asked: ModelAsked, deltas: list[Delta]) -> Completion:
         run = self._run
+        if run.place is not None:
+            CURRENT.set(run.place.at(model_call(run.state.run_id, asked.step, asked.attempt)))
         with run.span("model", "call"):
             async with aclosing(run.around.models.stream(request)) as stream:
                 async for delta in stream:
@@ -357,7 +395,10 @@ class ModelCalls:
                 reason=choice.reason,
                 candidates=(),
             )
-        await self._run.append(answer)
+        if asked.purpose in ("plan", "act", "answer") and branch.of == asked.samples == 1:
+            await self._run.note(answer)  # what follows of it is journaled with it
+        else:
+            await self._run.append(answer)
         over = self._run.state.ledger.overdrawn
         if over.tokens or over.cost:
             raise BudgetExceeded(
@@ -366,6 +407,11 @@ class ModelCalls:
                 param="budget",
             )
         return answer
+
+
+def _chars(request: Request) -> int:
+    """Of the prompt, about: tools are few and short."""
+    return len(request.text or "") + sum(len(message.content) for message in request.messages or ())
 
 
 def _formed(draft: ModelCallDraft, spec: AgentSpec) -> ModelCallDraft:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pentad.types import Decision, ToolCall, Usage
@@ -10,6 +10,32 @@ from pentad.types import Decision, ToolCall, Usage
 Purpose = Literal["plan", "act", "answer", "think", "summarise", "tool", "coordinate", "remember", "reduce"]
 """Why the model was asked; `think` is for later steps of the planner, `tool` a call that a tool made itself,
 `coordinate` a step without a model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftTurn:
+    """A turn that left the prompt and can be brought back."""
+
+    id: str
+    text: str
+    """Whole: a line `role: text` per message."""
+    short: str
+    """What stands in the prompt for it while it is among the older turns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftTurns:
+    """The turns that left, in order. Of an event: those that left then; of a state: all."""
+
+    turns: tuple[LeftTurn, ...] = ()
+    summary: str = ""
+    """What stands for the oldest of all."""
+    summed: int = 0
+    """How many of all, from the first, are shown no longer by themselves."""
+
+    def behind(self, before: LeftTurns | None) -> LeftTurns:
+        """All turns, where these are the latest."""
+        return self if before is None else replace(self, turns=(*before.turns, *self.turns))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +48,8 @@ class Compacted:
     before_tokens: int
     after_tokens: int
     summary: str = ""
+    left: LeftTurns | None = None
+    """What left, where the context builder keeps it by id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,9 +79,13 @@ ALONE = Branch()
 
 async def together(work: Iterable[Coroutine[Any, Any, Any]]) -> None:
     """Does all of it at once; the first error ends the rest and is raised alone."""
+    parts = list(work)
+    if len(parts) == 1:  # needs no task of its own
+        await parts[0]
+        return
     try:
         async with asyncio.TaskGroup() as group:
-            for part in work:
+            for part in parts:
                 group.create_task(part)
     except ExceptionGroup as errors:
         # One reason is enough to end the run; the others are of the same kind.

@@ -23,8 +23,8 @@ SCHEMA = (
 _ORPHANS = "DELETE FROM part_data WHERE sha256 NOT IN (SELECT sha256 FROM part_uses)"
 
 
-def keep(db: Db, run_id: str, parts: Sequence[Media], at_s: float, retention: PromptRetention) -> None:
-    """Keeps the data of parts that a run begins with, and lets go of those too old. In a transaction."""
+def keep(db: Db, run_id: str, parts: Sequence[Media], at_s: float) -> None:
+    """Keeps the data of parts that a run begins with. In a transaction."""
     for part in parts:
         db.execute(
             "INSERT INTO part_data (sha256, data) VALUES (?, ?) ON CONFLICT DO NOTHING",
@@ -35,7 +35,6 @@ def keep(db: Db, run_id: str, parts: Sequence[Media], at_s: float, retention: Pr
             "ON CONFLICT (run_id, sha256) DO UPDATE SET at_s = excluded.at_s",
             (run_id, part.sha256, at_s),
         )
-    expire(db, at_s, retention)
 
 
 def copy(db: Db, source: str, run_id: str) -> None:

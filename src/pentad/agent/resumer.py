@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from pentad.agent.admission import Admission
 from pentad.agent.events import RunResumed
+from pentad.agent.journal import RunHeld
 from pentad.agent.journal_store.base import JournalUnavailable
 from pentad.agent.resumption import resumable
 from pentad.agent.rows import RunRow
@@ -16,11 +17,11 @@ from pentad.agent.run_status import UNFINISHED
 from pentad.agent.run_tasks import RunTasks
 from pentad.agent.state import RunState, fold
 from pentad.agent.worker import Worker
-from pentad.errors import Conflict, NotFound, PentadError
+from pentad.errors import Conflict, NotFound, Overloaded, PentadError
 
 _LOG = logging.getLogger(__name__)
-_AGAIN_S = 1.0
-"""How long after a failed write the runs are looked at again."""
+_SOON_S, _MOST_S = 0.2, 5.0
+"""How long until the runs are looked at again: soon after one could not be had yet, then ever later."""
 
 
 class Resumer:
@@ -33,59 +34,105 @@ class Resumer:
     """
 
     def __init__(self, around: Surroundings, admission: Admission, worker: Worker, tasks: RunTasks) -> None:
-        self._models, self._journal = around.models, around.journal
+        self._models, self._journal, self._stalls = around.models, around.journal, around.stalls
         self._admission = admission
         self._worker = worker
         self._tasks = tasks
-        self._again: asyncio.Task[None] | None = None
+        self._one_by_one = asyncio.Lock()
+        self._looking: asyncio.Task[None] | None = None
+        self._refused: set[str] = set()
+        """Runs that cannot go on here: told once, and left to who can."""
+        self._lost: set[str] = set()
+        """Runs whose process was gone at the last look."""
 
     async def resume(self, row: RunRow, *, foreground: bool) -> None:
         """Takes up one run. Raises as `AgentRuntime.resume` does."""
         if row.status not in UNFINISHED:
             raise Conflict(f"run {row.id!r} has already ended: {row.status}", hint="start a new run")
-        if row.id in self._tasks:
-            raise Conflict(f"run {row.id!r} is already being worked on", hint="follow its events")
-        with self._admission.place(row.tenant) as place:
-            # Before it is claimed: a run with tools that only another program has is left to that one.
-            await self._resumable(row.id)
-            await self._journal.claim(row.id)
-            state = await self._resumable(row.id)
-            waiting = sum(asked.kind == "tool" for asked in state.pending.values())
-            in_doubt = len(state.intents)
-            resumed = RunResumed(in_doubt=in_doubt, waiting=waiting, foreground=foreground)
-            record = await self._journal.append(row.id, resumed)
-            self._worker.begin(state.apply(record), place.pop_all())
+        async with self._one_by_one:
+            if row.id in self._tasks:
+                raise Conflict(f"run {row.id!r} is already being worked on", hint="follow its events")
+            with self._admission.place(row.tenant) as place:
+                # Before it is claimed: a run with tools that only another program has is left to that one.
+                await self._resumable(row.id)
+                await self._journal.claim(row.id)
+                state = await self._resumable(row.id)
+                waiting = sum(asked.outlives_process for asked in state.pending.values())
+                in_doubt = len(state.intents)
+                resumed = RunResumed(in_doubt=in_doubt, waiting=waiting, foreground=foreground)
+                record = await self._journal.append(row.id, resumed)
+                self._worker.begin(state.apply(record), place.pop_all())
 
     async def resume_all(self) -> list[str]:
-        """Takes up every run that can be; the ids of those taken up."""
-        resumed = []
-        for row in self._journal.unfinished():
-            if row.parent is not None or row.id in self._tasks or not self._admission.fits(row.tenant):
-                continue
-            try:
-                if (await asyncio.to_thread(self._state, row.id)).foreground:
-                    continue
-                await self.resume(row, foreground=False)
-            except PentadError as error:
-                _LOG.warning("run %s is not resumed: %s", row.id, error)
-                if isinstance(error, JournalUnavailable) and self._again is None:
-                    self._again = asyncio.create_task(self._resume_again())
-            except Exception:  # whatever is wrong with one run, the others go on
-                _LOG.exception("run %s is not resumed", row.id)
-            else:
-                resumed.append(row.id)
+        """Takes up every run that can be; the ids of those taken up. From then on it looks by itself."""
+        try:
+            resumed, waiting = await self._look(first=True)
+        except JournalUnavailable as error:
+            _LOG.warning("no run is resumed yet: %s", error)
+            resumed, waiting = [], True
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._keep_looking(waiting=waiting))
         return resumed
 
     async def stop(self) -> None:
-        """Tries nothing again."""
-        if self._again is not None:
-            self._again.cancel()
-            await asyncio.wait([self._again])
+        """Looks no more."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
 
-    async def _resume_again(self) -> None:
-        await asyncio.sleep(_AGAIN_S)
-        self._again = None
-        await self.resume_all()
+    async def _keep_looking(self, *, waiting: bool) -> None:
+        pause_s = _SOON_S if waiting else _MOST_S
+        while True:
+            await asyncio.sleep(pause_s)
+            try:
+                resumed, waiting = await self._look()
+            except JournalUnavailable:
+                resumed, waiting = [], True
+            pause_s = _SOON_S if resumed else min(_MOST_S, 2 * pause_s) if waiting else _MOST_S
+
+    async def _look(self, *, first: bool = False) -> tuple[list[str], bool]:
+        """Takes up what can be: the ids, and whether some run may be had soon."""
+        resumed, waiting, lost = [], False, set[str]()
+        for row in await asyncio.to_thread(self._unattended, first):
+            if row.parent is not None or row.id in self._tasks or row.id in self._refused:
+                continue
+            if not self._admission.fits(row.tenant):
+                continue
+            try:
+                held = await self._journal.held(row.id)
+                if held == "lost" and not first and row.id not in self._lost:
+                    # Looked at once more: who lost the database for an instant is not dead.
+                    lost.add(row.id)
+                elif held != "held" and await self._taken_up(row):
+                    resumed.append(row.id)
+                waiting |= held != "free"
+            except (JournalUnavailable, RunHeld, Overloaded) as error:
+                _LOG.warning("run %s is not resumed yet: %s", row.id, error)
+                waiting = True
+        self._lost = lost
+        return resumed, waiting
+
+    async def _taken_up(self, row: RunRow) -> bool:
+        """Whether the run is worked on here now; whatever is wrong with one, the others go on."""
+        try:
+            if not (await asyncio.to_thread(self._state, row.id)).foreground:
+                await self.resume(row, foreground=False)
+                return True
+        except (JournalUnavailable, RunHeld, Overloaded):
+            raise
+        except PentadError as error:
+            _LOG.warning("run %s is not resumed: %s", row.id, error)
+        except Exception:
+            _LOG.exception("run %s is not resumed", row.id)
+        self._refused.add(row.id)
+        return False
+
+    def _unattended(self, everything: bool) -> list[RunRow]:
+        """Unfinished runs; unless `everything`, those of other processes and those that ours gave up."""
+        if everything:
+            return self._journal.unfinished()
+        rows = self._journal.unfinished(but_of=self._journal.owner)
+        return [*rows, *(self._journal.run(run_id) for run_id in self._stalls.lost)]
 
     def _state(self, run_id: str) -> RunState:
         return fold(self._journal.read(run_id))

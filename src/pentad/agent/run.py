@@ -7,22 +7,28 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar, cast
 
 from pentad.agent.approval import ApprovalDesk
 from pentad.agent.budget import Amount
-from pentad.agent.events import Event, Record
+from pentad.agent.events import Event, Record, StepEnded
 from pentad.agent.expectations import Outlook, ToolTimes
-from pentad.agent.journal import Journal
+from pentad.agent.journal import Journal, RunLost
 from pentad.agent.journal_store.base import JournalUnavailable
-from pentad.agent.model_events import ModelAsked, TextStreamed
+from pentad.agent.model_events import ModelAnswered, ModelAsked, TextStreamed
 from pentad.agent.ports import ModelPort
+from pentad.agent.prompt_store import PromptText
+from pentad.agent.run_places import Tracing
 from pentad.agent.stalls import Stalls
 from pentad.agent.state import RunState
 from pentad.agent.sub_run_events import SubRunStarted
 from pentad.agent.tool_events import ToolIntended
+from pentad.agent.tool_places import ToolPlaces
 from pentad.model.relevance import Relevance
 from pentad.types import Clock, Layer, Request, RunContext, Span
 
+T = TypeVar("T")
 Publish = Callable[[Record], None]
 Watcher = Callable[[RunState], Awaitable[None]]
 
@@ -41,6 +47,10 @@ class Surroundings:
     clock: Clock = time.monotonic
     wall: Clock = time.time
     tool_times: ToolTimes = field(default_factory=ToolTimes)
+    tool_places: ToolPlaces = field(default_factory=ToolPlaces)
+    """Of tools that bear only so many calls at once."""
+    tracing: Tracing | None = None
+    """What is recorded of runs in traces; None where none are exported."""
 
 
 class Run:
@@ -54,31 +64,77 @@ class Run:
         self._watcher = watcher
         """Is told of each change of `status`: the run that this is a sub-run of."""
         self._spans: list[Span] = []
+        self._noted: list[Record] = []
+        self._writing = 0
         self._reserving = asyncio.Lock()
         self._attempts = state.attempt
         self._deadline: asyncio.Timeout | None = None
         self._pauses = 0
         self._stalled_s = 0.0
         self.approvals = ApprovalDesk(self)
+        tracing = surroundings.tracing
+        self.place = None if tracing is None else tracing.place(state.run_id, state.traceparent)
+        """Where it stands in a trace; None where none are exported."""
+        self._kept: PromptText | None = None
+        """The latest prompt of the run that was kept, which the next one likely goes on from."""
         self.prompted: Request | None = None
         """The latest model call of the run in this process, but for questions on the side."""
 
-    async def append(self, event: Event, *, prompt: str | None = None) -> None:
+    async def append(self, event: Event, *, prompt: PromptText | None = None) -> None:
         """Journals an event, with a prompt that may be kept, then lets it change the state.
 
         While the disk is full or broken it waits; that time is not of the run's budget.
         """
         spans, self._spans = self._spans, []
-        kept = prompt if self.around.journal.retention.keeps(self.state.data_label) else None
-        with self.span("agent", "journal"):
-            record = await self._written(event, spans, kept)
+        kept = None
+        if prompt is not None and self.around.journal.retention.keeps(self.state.data_label):
+            kept = self._kept = prompt.behind(self._kept)
+        self._writing += 1
+        try:
+            with self.span("agent", "journal"):
+                record = await self._written(event, spans, kept)
+        finally:
+            self._writing -= 1
         before, self.state = self.state, self.state.apply(record)
         if self._watcher is not None and self.state.status != before.status:
             await asyncio.shield(asyncio.ensure_future(self._watcher(self.state)))
 
-    async def _written(self, event: Event, spans: Sequence[Span], prompt: str | None) -> Record:
+    async def note(self, event: ModelAnswered | StepEnded) -> None:
+        """Lets an event change the state, and journals it with the run's next one, in one transaction.
+
+        For what nothing outside follows from before that: a crash between loses both, as one before would.
+        """
+        if self._writing:  # who writes now numbers the next record
+            await self.append(event)
+            return
+        spans, self._spans = self._spans, []
+        record = Record(
+            run_id=self.state.run_id,
+            sequence=self.state.sequence + 1,
+            at_s=self.around.wall(),
+            clock_s=self.around.journal.clock(),
+            event=event,
+            spans=tuple(spans),
+        )
+        self._noted.append(record)
+        self.state = self.state.apply(record)
+
+    async def flush(self) -> None:
+        """Journals what was noted, when nothing more comes of the run in this process."""
+        if self._noted and not self.state.ended:
+            *before, last = self._noted
+            self._noted = []
+            with contextlib.suppress(JournalUnavailable, RunLost):
+                journal, run_id = self.around.journal, self.state.run_id
+                event = cast(Event, last.event)
+                await asyncio.shield(journal.queue(run_id, event, last.spans, before=tuple(before)))
+
+    async def _written(self, event: Event, spans: Sequence[Span], prompt: PromptText | None) -> Record:
+        before, self._noted = tuple(self._noted), []
+
         async def write() -> Record:
-            written = self.around.journal.queue(self.state.run_id, event, spans, prompt=prompt)
+            journal, run_id = self.around.journal, self.state.run_id
+            written = journal.queue(run_id, event, spans, prompt=prompt, before=before)
             try:
                 return await asyncio.shield(written)
             except asyncio.CancelledError:
@@ -87,17 +143,29 @@ class Run:
                     self.state = self.state.apply(await written)
                 raise
 
+        return await self.insist(write)
+
+    async def insist(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What `ask` gives, once the journal answers; the time until then is not of the run's budget."""
         try:
-            return await write()
+            return await ask()
         except JournalUnavailable:
             begun_s = self.around.clock()
             with self.paused():
-                record = await self.around.stalls.insist(self.state.run_id, write)
+                found = await self.around.stalls.insist(self.state.run_id, ask)
                 self._stalled_s += self.around.clock() - begun_s
-            return record
+            return found
+
+    async def read(self, run_id: str) -> list[Record]:
+        """A run's records, once the journal answers. Raises NotFound, JournalDamaged."""
+        return await self.insist(partial(asyncio.to_thread, self.around.journal.read, run_id))
 
     async def reserve(
-        self, amount: Amount, event: ModelAsked | ToolIntended | SubRunStarted, *, prompt: str | None = None
+        self,
+        amount: Amount,
+        event: ModelAsked | ToolIntended | SubRunStarted,
+        *,
+        prompt: PromptText | None = None,
     ) -> None:
         """Journals the event that holds `amount`. Raises BudgetExceeded if there is no room for it."""
         async with self._reserving:

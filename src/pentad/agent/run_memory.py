@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from pentad.agent.events import Recalled, RunEnded
-from pentad.agent.memory.base import Experience, Memory, Scope, Think
+from pentad.agent.memory.base import Experience, Memory, Occasion, Sample, Scope, Think
 from pentad.agent.ports import count_text
 from pentad.agent.run import Run
 from pentad.agent.spec import LongTermChoice
@@ -19,8 +19,8 @@ _STEP_CHARACTERS = 300
 class Remembering:
     """The long-term memory of one run; does nothing for agents that have none."""
 
-    def __init__(self, run: Run, memory: Memory | None, think: Think) -> None:
-        self._run, self._memory, self._think = run, memory, think
+    def __init__(self, run: Run, memory: Memory | None, think: Think, sample: Sample) -> None:
+        self._run, self._memory, self._think, self._sample = run, memory, think, sample
 
     async def recall(self) -> None:
         """Journals the memories that matter to the goal, once per run."""
@@ -30,7 +30,8 @@ class Remembering:
             return
         with self._run.span("agent", "memory"):
             scope = Scope(tenant=state.tenant, agent=None if choice.shared else state.spec.name)
-            found = await self._memory.query(state.goal, k=choice.k, scope=scope)
+            occasion = Occasion(goal=state.goal, think=self._think, history=state.history)
+            found = await self._memory.recall(occasion, k=choice.k, scope=scope)
             chosen = self._within(choice, [(str(r.item.id), r.item.text, r.score) for r in found])
         await self._run.append(Recalled(step=state.step, items=chosen))
 
@@ -46,6 +47,8 @@ class Remembering:
             answer=ending.answer,
             answered=ending.status == "answered",
             think=self._think,
+            sample=self._sample,
+            history=state.history,
             steps=tuple(_steps(state, ending)),
             recalled=tuple(ident for ident, _, _ in state.recalled or ()),
             text=f"{state.goal} -> {ending.answer}"[: choice.episode_characters],

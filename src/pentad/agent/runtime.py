@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from pentad.agent.admission import Admission
+from pentad.agent.approval import answered
 from pentad.agent.budget import narrower
 from pentad.agent.catalogue import AgentCatalogue
 from pentad.agent.codec import encode
@@ -26,11 +27,14 @@ from pentad.agent.reader import RunReader
 from pentad.agent.resumer import Resumer
 from pentad.agent.resumption import generators, resumable
 from pentad.agent.run import Surroundings
+from pentad.agent.run_places import Tracing
 from pentad.agent.run_status import UNFINISHED
 from pentad.agent.run_tasks import RunTasks
 from pentad.agent.spec import AgentSpec
-from pentad.agent.state import fold
+from pentad.agent.state import RunState, fold
+from pentad.agent.tool_places import ToolPlaces
 from pentad.agent.tools.base import Toolbox
+from pentad.agent.tools.logins import Logins
 from pentad.agent.tools.pins import ToolPins
 from pentad.agent.toolset import Toolset
 from pentad.agent.unattended import cancel_unattended
@@ -38,6 +42,7 @@ from pentad.agent.worker import Worker
 from pentad.content import Media
 from pentad.errors import Conflict
 from pentad.model.objectives import refuse_unenforced
+from pentad.tracing.context import CURRENT, TRACEPARENT, TraceContext, outgoing
 from pentad.types import Budget, Clock, Message, Objective
 
 _LOG = logging.getLogger(__name__)
@@ -56,6 +61,7 @@ class AgentRuntime(RunReader):
         toolbox: tools that agents may name besides the built-in ones; may grow while runs go on.
         memory: long-term memory of agents that ask for it.
         limits: how much at once, and what agent files may start.
+        tracing: what is recorded of runs in traces; None where none are exported.
         clock: monotonic, for durations; wall: seconds since 1970, for dates.
     """
 
@@ -68,6 +74,7 @@ class AgentRuntime(RunReader):
         toolbox: Toolbox | None = None,
         memory: Memories | None = None,
         limits: RuntimeLimits | None = None,
+        tracing: Tracing | None = None,
         clock: Clock = time.monotonic,
         wall: Clock = time.time,
     ) -> None:
@@ -85,12 +92,15 @@ class AgentRuntime(RunReader):
             publish=self._hub.publish,
             clock=clock,
             wall=wall,
+            tool_places=ToolPlaces(tenants=limits.tenants, share=limits.tenant_share),
+            tracing=tracing,
         )
         self._tools = Toolset(
             self.toolbox,
             models,
             memory,
             pins=ToolPins(self._limits.approvals_path),
+            logins=Logins(self._limits.logins_path),
             commands=self._limits.mcp_commands,
             files=self.agents.tool_files,
         )
@@ -156,12 +166,18 @@ class AgentRuntime(RunReader):
             foreground=foreground,
             priority=priority,
             steps_behind=steps_behind,
+            traceparent=outgoing().get(TRACEPARENT, ""),
         )
         with self._admission.place(tenant) as place:
             kept = started.media if self._journal.retention.keeps(started.data_label) else ()
             record = await self._journal.append(run_id, started, parts=kept)
             self._worker.begin(fold([record]), place.pop_all())
         return run_id
+
+    def called_from(self, traceparent: str | None) -> None:
+        """Notes where the asker of what follows in this task stands in a trace, while some are exported."""
+        if self._around.tracing is not None and (caller := TraceContext.parse(traceparent)) is not None:
+            CURRENT.set(caller)
 
     async def resume(self, run_id: str, *, tenant: str = "default", foreground: bool = False) -> None:
         """Takes up a run that no living process works on, with its sub-runs.
@@ -185,9 +201,10 @@ class AgentRuntime(RunReader):
     async def resume_all(self) -> list[str]:
         """Resumes every unfinished run that can be, oldest first, and returns their ids.
 
-        Sub-runs go on with theirs. Runs of other living processes are left alone, and so are those that
-        someone followed in a terminal; one that is damaged or whose model is not here is logged and left
-        as it is. While the journal cannot be written it is tried again.
+        Sub-runs go on with theirs. Runs that someone followed in a terminal are left alone; one that is
+        damaged or whose model is not here is logged and left as it is. Until the runtime is closed it goes
+        on looking, every few seconds, for runs of other processes that die, and for those that could not be
+        had yet: the journal was not to be written, or the database still believed in who had them.
         """
         return await self._resumer.resume_all()
 
@@ -213,7 +230,14 @@ class AgentRuntime(RunReader):
         self._own(run_id, tenant)
         asking, root = self._asking(run_id, approval_id), self._journal.root(run_id)
         if root not in self._tasks:
-            await self.resume(root, tenant=tenant)
+            try:
+                await self.resume(root, tenant=tenant)
+            except Conflict:
+                if root not in self._tasks:  # else it was taken up just now
+                    # An answer that came before says more than that the run has ended.
+                    state = self.show(asking, tenant=tenant)
+                    answered(state, approval_id, approved=approved, note=note, content=content)
+                    raise
         while (run := self._tasks.run(asking)) is None:
             # The run that leads comes to its sub-runs in its own time.
             if root not in self._tasks:
@@ -248,6 +272,7 @@ class AgentRuntime(RunReader):
             goal=goal,
             model=None if model is None else self._admission.model(model),
             foreground=foreground,
+            traceparent=outgoing().get(TRACEPARENT, ""),
             clock=self._around.clock,
             wall=self._around.wall,
         )
@@ -279,6 +304,16 @@ class AgentRuntime(RunReader):
                     f"run {run_id!r} is stopped, and is cancelled once the journal can be written",
                     hint="free space on the journal's disk",
                 )
+
+    async def wait(self, run_id: str, *, tenant: str = "default") -> RunState:
+        """The run's state once it has ended; its place is free then for the next one."""
+        run, task = self._tasks.run(run_id), self._tasks.task(run_id)
+        if run is not None and task is not None and run.state.tenant == tenant:
+            await asyncio.wait([task])
+            if run.state.ended:
+                return run.state
+        # Another process has it, or this one has stopped working on it.
+        return await super().wait(run_id, tenant=tenant)
 
     @property
     def active(self) -> int:

@@ -8,7 +8,6 @@ back an older state of the whole file is not noticed, nor is someone who can rea
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import hmac
 import os
 import pathlib
@@ -40,11 +39,8 @@ class Seal:
         return self._made(b"kept", table.encode(), *cells)
 
     def _made(self, *parts: bytes) -> bytes:
-        made = hmac.new(self.key, digestmod=hashlib.sha256)
-        for part in parts:
-            made.update(b"%d:" % len(part))
-            made.update(part)
-        return made.digest()
+        # In one call: an object that is updated part by part takes ten times as long.
+        return hmac.digest(self.key, b"".join([b"%d:%b" % (len(part), part) for part in parts]), "sha256")
 
 
 def key_path(journal: pathlib.Path) -> pathlib.Path:

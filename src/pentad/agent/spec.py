@@ -30,6 +30,21 @@ def _holds_secret(name: str, value: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class McpOAuth:
+    """How Pentad signs in to a server that wants OAuth; nothing need be said where it may register itself."""
+
+    client_id: str = ""
+    """As the authorization server knows Pentad; or the https URL of a client metadata document. Empty: it
+    registers itself."""
+    client_secret: str = ""
+    """As `${NAME}`, from our own environment."""
+
+    def __post_init__(self) -> None:
+        if self.client_secret and "${" not in self.client_secret:
+            raise ValueError("client_secret is a secret; write ${NAME} and set that variable")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class McpServer:
     """One MCP server: a command to start (stdio) or a URL (Streamable HTTP), as clients write it."""
 
@@ -43,15 +58,20 @@ class McpServer:
     """Where it answers, in place of a command."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """As `env`."""
+    oauth: McpOAuth = field(default_factory=McpOAuth)
+    """How to sign in at `url`, where it wants OAuth."""
     timeout_s: float = 30.0
     """For the connection and for each call."""
     repeatable: tuple[str, ...] = ()
     """Tools of this server that may safely be called again when a crash left a call in doubt."""
+    at_once: int | None = None
+    """Calls of each of its tools at once, over all runs; others wait. Null: any number."""
 
     def __post_init__(self) -> None:
         if (self.command is None) == (self.url is None):
             raise ValueError("an MCP server has either a command or a url")
         in_range("timeout_s", self.timeout_s, above=0)
+        in_range("at_once", self.at_once, least=1)
         for name, value in (*self.env.items(), *self.headers.items()):
             if _holds_secret(name, value):
                 raise ValueError(
@@ -129,11 +149,14 @@ class AgentSpec:
     guides: tuple[str, ...] = ()
     """Files (`AGENTS.md`), from this one's folder, whose text is put behind the instructions."""
     tools: tuple[str, ...] = ()
-    """Built-in tools, patterns, or functions as `./prices.py:price`; those of MCP servers come on top."""
+    """Built-in tools, patterns, functions as `./prices.py:price`, or files of learned ones
+    (`./own.functions.json`); those of MCP servers come on top."""
     tool_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Options of built-in tools, by name, e.g. the folder that `search` looks in."""
     tool_policy: Choice = field(default_factory=_baseline("tool_policy"), metadata={"family": "tool_policy"})
     """Which of them the model is offered at a step: see below."""
+    wrap: Choice = field(default_factory=_baseline("tool_wrapper"), metadata={"family": "tool_wrapper"})
+    """What stands between it and its tools: results that are kept, calls that are put together: see below."""
     deny: tuple[str, ...] = ()
     """Patterns (`server__*`) of tools that this agent may not call, whatever the model says."""
     ask: tuple[str, ...] = ()

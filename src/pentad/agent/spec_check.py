@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 from pentad.agent.context_builders.base import check_window
 from pentad.agent.coordination.base import coordinator_for
-from pentad.agent.memories import Memories
-from pentad.agent.ports import ModelPort
 from pentad.agent.spec import AgentSpec, strategies
-from pentad.agent.tools.base import Toolbox
+from pentad.agent.tool_listing import unmodelled_toolset
 from pentad.agent.tools.files import ToolFiles
+from pentad.agent.tools.logins import Logins
 from pentad.agent.tools.pins import ToolPins
-from pentad.agent.toolset import Toolset
 from pentad.choice import build
-
-
-class _Nothing:
-    """In place of what tools are made with; making them asks it only which models there are."""
-
-    def models(self) -> tuple[Any, ...]:
-        return ()
-
-    def of(self, _: AgentSpec) -> _Nothing:
-        return self
 
 
 def check_strategies(spec: AgentSpec) -> None:
@@ -49,13 +35,4 @@ def check_agent(spec: AgentSpec, files: ToolFiles) -> None:
     for member in spec.agents.values():
         check_agent(member, files)
     check_strategies(spec)
-    nothing = _Nothing()
-    tools = Toolset(
-        Toolbox(),
-        cast(ModelPort, nothing),
-        cast(Memories, nothing),
-        pins=ToolPins(),
-        commands=(),
-        files=files,
-    )
-    tools.check(spec)
+    unmodelled_toolset(files, pins=ToolPins(), logins=Logins()).check(spec)

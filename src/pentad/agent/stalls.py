@@ -49,6 +49,12 @@ class Stalls:
             if told and self._waiting.pop(run_id, None) is not None:
                 _LOG.warning("run %s waits no longer", run_id)
 
+    @property
+    def lost(self) -> list[str]:
+        """The runs that were given up though the journal may answer again."""
+        kept = self._lost.items()
+        return [i for i, error in kept if isinstance(error, JournalUnavailable) and error.passing]
+
     def give_up(self, run_id: str, error: PentadError) -> None:
         """Notes that nobody works on the run any more, until it is resumed."""
         self._lost[run_id] = error

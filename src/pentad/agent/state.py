@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from pentad.agent.budget import Amount, Ledger, consumed
@@ -22,6 +22,7 @@ from pentad.agent.events import (
 from pentad.agent.exchange import Exchange, after_answer, after_result, after_selection, after_step
 from pentad.agent.model_events import (
     Compacted,
+    LeftTurns,
     ModelAnswered,
     ModelAsked,
     ModelFailed,
@@ -48,11 +49,12 @@ from pentad.agent.tool_events import (
     ToolsWithheld,
 )
 from pentad.agent.totals import Totals
+from pentad.agent.values import changed, derived
 from pentad.content import Media
 from pentad.types import Budget, Message, Objective
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RunState:
     """Everything that is true of a run after its last journaled event."""
 
@@ -71,6 +73,8 @@ class RunState:
     parent: Parent | None = None
     priority: int = 0
     steps_behind: int | None = None
+    traceparent: str = ""
+    """Where whoever asked for it stands in a trace; "" where nobody says."""
     foreground: bool = False
     """Only who is asked to goes on with it after its process is gone."""
     started_s: float = 0.0
@@ -106,6 +110,8 @@ class RunState:
     """Long-term memories in the context; None before any look-up."""
     dropped_turns: int = 0
     summary: str = ""
+    left: LeftTurns | None = None
+    """The turns that left its prompts, where they are kept by id."""
     ledger: Ledger = field(default_factory=Ledger)
     totals: Totals = field(default_factory=Totals)
     active_s: float = 0.0
@@ -128,12 +134,12 @@ class RunState:
     @property
     def open(self) -> tuple[Exchange, ...]:
         """The exchanges of the step under way: one, or one for each of its parallel calls so far."""
-        return tuple(e for e in self.exchanges if e.outcome is None)
+        return derived(self, _open)
 
     @property
     def closed(self) -> tuple[Exchange, ...]:
         """The exchanges of the steps that are over."""
-        return tuple(e for e in self.exchanges if e.outcome is not None)
+        return derived(self, _closed)
 
     def answer_to(self, step: int, index: int) -> ApprovalAnswered | None:
         """What was said about whether this call may be made."""
@@ -151,99 +157,109 @@ class RunState:
             return self
         idle = self.status == "waiting" or isinstance(record.event, RunResumed)
         passed = 0.0 if idle else max(0.0, record.clock_s - self.clock_s)
-        state = replace(
-            self, sequence=record.sequence, clock_s=record.clock_s, active_s=self.active_s + passed
+        ended_s = record.at_s if isinstance(record.event, RunEnded) else self.ended_s
+        active_s = self.active_s + passed
+        state = changed(
+            self, sequence=record.sequence, clock_s=record.clock_s, active_s=active_s, ended_s=ended_s
         )
-        if isinstance(record.event, RunEnded):
-            state = replace(state, ended_s=record.at_s)
         return state._after(record.event)
 
     def _after(self, event: Any) -> RunState:
         match event:
             case RunResumed():
                 # A tool that asked for input died with the process; nobody waits for that answer.
-                pending = {i: asked for i, asked in self.pending.items() if asked.kind == "tool"}
+                pending = {i: asked for i, asked in self.pending.items() if asked.outlives_process}
                 ledger, children = self.ledger.forfeit(keep=HELD), taken_up(self.children)
-                return replace(
+                return changed(
                     self, ledger=ledger, children=children, pending=pending, foreground=event.foreground
                 )._noted()
             case ApprovalAsked():
-                return replace(self, pending={**self.pending, event.approval_id: event})._noted()
+                return changed(self, pending={**self.pending, event.approval_id: event})._noted()
             case ApprovalAnswered():
                 left = {i: other for i, other in self.pending.items() if i != event.approval_id}
                 answers = {**self.answers, event.approval_id: event}
-                return replace(self, answers=answers, pending=left)._noted()
+                return changed(self, answers=answers, pending=left)._noted()
             case Recalled():
-                return replace(self, recalled=event.items)
+                return changed(self, recalled=event.items)
             case Compacted():
-                return replace(self, dropped_turns=event.dropped_turns, summary=event.summary or self.summary)
+                turns = self.left if event.left is None else event.left.behind(self.left)
+                summary = event.summary or self.summary
+                return changed(self, dropped_turns=event.dropped_turns, summary=summary, left=turns)
             case ModelAsked() | ModelAnswered() | ModelFailed():
                 return self._after_model(event)
             case ToolsWithheld():
-                return replace(self, withheld=event.tools)
+                return changed(self, withheld=event.tools)
             case ToolsOffered():
                 return self._after_offer(event)
             case ResultReduced():
-                return replace(self, exchanges=tuple(e.with_reduced(event) for e in self.exchanges))
+                return changed(self, exchanges=tuple(e.with_reduced(event) for e in self.exchanges))
             case Planned():
-                return replace(self, plan=event.goals, plan_needs=event.needs)
+                return changed(self, plan=event.goals, plan_needs=event.needs)
             case ToolIntended() | ToolReturned():
                 return self._after_tool(event)
             case SubRunStarted() | SubRunChanged() | SubRunEnded():
                 children, ledger = after(self.children, self.ledger, event)
-                return replace(self, children=children, ledger=ledger)._noted()
+                return changed(self, children=children, ledger=ledger)._noted()
             case Coordinated() | PlannerDecided():
-                return replace(self, exchanges=after_answer(self.exchanges, event))
+                return changed(self, exchanges=after_answer(self.exchanges, event))
             case SampleSelected():
-                return replace(self, exchanges=after_selection(self.exchanges, event))
+                return changed(self, exchanges=after_selection(self.exchanges, event))
             case StepEnded():
                 exchanges = after_step(self.exchanges, event)
-                return replace(self, step=event.step + 1, attempt=0, exchanges=exchanges)
+                return changed(self, step=event.step + 1, attempt=0, exchanges=exchanges)
             case RunEnded():
-                return replace(self, status=event.status, answer=event.answer, error=event.error, pending={})
+                return changed(self, status=event.status, answer=event.answer, error=event.error, pending={})
         return self
 
     def _noted(self) -> RunState:
         """Whether it waits for a person, from what is pending here and in its sub-runs."""
-        return replace(self, status="waiting" if self.pending or all_wait(self.children) else "running")
+        return changed(self, status="waiting" if self.pending or all_wait(self.children) else "running")
 
     def _after_model(self, event: ModelAsked | ModelAnswered | ModelFailed) -> RunState:
         key = f"model:{event.step}:{event.attempt}"
         if isinstance(event, ModelAsked):
             amount = Amount(tokens=event.reserved_tokens, cost=event.reserved_cost)
-            return replace(
+            return changed(
                 self, attempt=max(self.attempt, event.attempt), ledger=self.ledger.hold(key, amount)
             )
         if isinstance(event, ModelFailed):
             # It may have worked before it broke; with no report, all that was held counts.
             held = self.ledger.held.get(key, Amount()) if event.started else Amount()
-            return replace(self, ledger=self.ledger.settle(key, held))
-        state = replace(
+            return changed(self, ledger=self.ledger.settle(key, held))
+        state = changed(
             self,
             ledger=self.ledger.settle(key, consumed(event.usage)),
             totals=self.totals.plus(event.usage),
         )
         if event.purpose in ("summarise", "tool", "remember", "reduce"):
             return state
-        return replace(state, exchanges=after_answer(self.exchanges, event))
+        return changed(state, exchanges=after_answer(self.exchanges, event))
 
     def _after_offer(self, event: ToolsOffered) -> RunState:
         if not event.told:
-            return replace(self, offered=event.tools, offered_first=event.tools)
-        return replace(self, offered=event.tools, offers_told=(*self.offers_told, (event.step, event.told)))
+            return changed(self, offered=event.tools, offered_first=event.tools)
+        return changed(self, offered=event.tools, offers_told=(*self.offers_told, (event.step, event.told)))
 
     def _after_tool(self, event: ToolIntended | ToolReturned) -> RunState:
         place = (event.step, event.index)
         key = f"tool:{event.step}:{event.index}"
         if isinstance(event, ToolIntended):
             amount = Amount(tool_calls=1, cost=event.reserved_cost)
-            return replace(self, intents={**self.intents, place: event}, ledger=self.ledger.hold(key, amount))
+            return changed(self, intents={**self.intents, place: event}, ledger=self.ledger.hold(key, amount))
         ledger = self.ledger
         if place in self.intents and key in ledger.held:
             ledger = ledger.settle(key, Amount(tool_calls=1, cost=event.cost))
         exchanges = after_result(self.exchanges, event)
         intents = {p: intent for p, intent in self.intents.items() if p != place}
-        return replace(self, exchanges=exchanges, intents=intents, ledger=ledger)
+        return changed(self, exchanges=exchanges, intents=intents, ledger=ledger)
+
+
+def _open(state: RunState) -> tuple[Exchange, ...]:
+    return tuple(e for e in state.exchanges if e.outcome is None)
+
+
+def _closed(state: RunState) -> tuple[Exchange, ...]:
+    return tuple(e for e in state.exchanges if e.outcome is not None)
 
 
 def begin(record: Record) -> RunState:
@@ -265,6 +281,7 @@ def begin(record: Record) -> RunState:
         priority=event.priority,
         steps_behind=event.steps_behind,
         parent=event.parent,
+        traceparent=event.traceparent,
         foreground=event.foreground,
         started_s=record.at_s,
         sequence=record.sequence,

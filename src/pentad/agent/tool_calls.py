@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -17,14 +18,19 @@ from pentad.agent.coordination.base import Coordinator
 from pentad.agent.delegation import Delegation, Terms
 from pentad.agent.exchange import Exchange
 from pentad.agent.model_calls import ModelCalls
+from pentad.agent.off_loop import off_loop
 from pentad.agent.parallel import Turns, together
 from pentad.agent.planning.base import Needs
 from pentad.agent.run import Run
+from pentad.agent.run_places import tool_call
 from pentad.agent.taint import tainted
 from pentad.agent.tool_events import ApprovalAnswered, ToolIntended, ToolReturned, ToolStatus
+from pentad.agent.tool_places import WAIT
 from pentad.agent.tools.base import Question, Reply, Tool, ToolContext
 from pentad.agent.tools.invocation import Outcome, ToolRules, call, in_doubt, parse
+from pentad.agent.tools.schema import plain
 from pentad.errors import Forbidden, PentadError
+from pentad.tracing.context import CURRENT
 from pentad.types import ToolCall
 
 MAX_AT_ONCE = 8
@@ -137,7 +143,10 @@ class ToolCalls:
             return []
         with self._run.span("agent", "check"):
             # In a thread: a stranger's schema may take a while.
-            checked = await asyncio.to_thread(self._check, exchange.step, wanted, tools)
+            check = partial(self._check, exchange.step, wanted, tools)
+            simple = wanted.name not in tools or plain(tools[wanted.name].parameters)
+            chars = len(wanted.arguments)
+            checked = await (off_loop(check, chars=chars) if simple else asyncio.to_thread(check))
         if isinstance(checked, Outcome):
             await self._returned(exchange, place, checked)
             return []
@@ -220,22 +229,25 @@ class ToolCalls:
         )
 
         async def one(item: _Ready) -> None:
-            tool, context = item.tool, self._context(item)
-            if tool.name in actions:
-                share = (1 - self._team.keep_fraction) / tasks
-                terms = Terms(
-                    policy=self._team.name,
-                    members=self._team.members(self._run.state),
-                    most=self._team.max_tasks,
-                    share=share,
-                )
-                # Its time is the sub-run's own matter, which stops while a person is asked.
-                context = replace(
-                    context,
-                    deadline_s=math.inf,
-                    delegate=partial(self._delegation.delegate, item.exchange.step, item.number, terms),
-                )
-            async with self._slots:
+            tool = item.tool
+            if (place := self._run.place) is not None:
+                CURRENT.set(place.at(tool_call(self._run.state.run_id, item.exchange.step, item.number)))
+            async with self._slots, self._place(tool):
+                context = self._context(item)  # its time begins when it may be called
+                if tool.name in actions:
+                    share = (1 - self._team.keep_fraction) / tasks
+                    terms = Terms(
+                        policy=self._team.name,
+                        members=self._team.members(self._run.state),
+                        most=self._team.max_tasks,
+                        share=share,
+                    )
+                    # Its time is the sub-run's own matter, which stops while a person is asked.
+                    context = replace(
+                        context,
+                        deadline_s=math.inf,
+                        delegate=partial(self._delegation.delegate, item.exchange.step, item.number, terms),
+                    )
                 around, begun_s = self._run.around, self._run.around.clock()
                 with self._run.span("agent", f"tool {tool.name}"):
                     outcome = await call(tool, item.arguments, context, self._most)
@@ -247,9 +259,19 @@ class ToolCalls:
 
         await together(one(item) for item in ready)
 
+    @asynccontextmanager
+    async def _place(self, tool: Tool) -> AsyncIterator[None]:
+        """A place of a tool that bears only so many calls at once; the wait for it is a span of its own."""
+        places, tenant = self._run.around.tool_places, self._run.state.tenant
+        async with AsyncExitStack() as held:
+            with self._run.span("agent", WAIT) if places.taken(tool, tenant) else nullcontext():
+                await held.enter_async_context(places.hold(tool, tenant))
+            yield
+
     def _context(self, item: _Ready) -> ToolContext:
         tool = item.tool
         around, left_s = self._run.around, self._run.wall_left_s()
+        left = self._run.state.left
         allowed_s = tool.timeout_s if left_s is None else min(tool.timeout_s, left_s)
         return ToolContext(
             key=self._key(item.exchange.step, item.number),
@@ -260,7 +282,10 @@ class ToolCalls:
             clock=around.clock,
             wall=around.wall,
             ask=self._asker.tool_ask,
+            ask_other=self._asker.other_ask,
+            surprise=self._asker.surprise,
             question=self._question(item),
+            left_turns={turn.id: turn.text for turn in left.turns} if left else {},
         )
 
     def _question(self, item: _Ready) -> Question:
@@ -291,6 +316,8 @@ class ToolCalls:
                 cut_bytes=outcome.cut_bytes,
                 limit=outcome.limit,
                 cost=cost,
+                source=outcome.source,
+                decisions=outcome.decisions,
             )
         )
 

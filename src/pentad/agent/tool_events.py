@@ -25,12 +25,18 @@ class ApprovalAsked:
     asked_s: float
     expires_s: float | None = None
     """Wall clock; then the agent's `ask_expired` holds. None waits for ever."""
-    kind: Literal["tool", "input"] = "tool"
-    """`input`: the tool is at work and asks for values (MCP elicitation)."""
+    kind: Literal["tool", "input", "tools"] = "tool"
+    """`input`: the tool is at work and asks for values (MCP elicitation). `tools`: the MCP server named in
+    `tool` lists tools that are new or changed, told in `arguments`; they are blocked until accepted."""
     message: str = ""
     """Of an `input` what the tool's server wants to know, in foreign text; else why a person is asked."""
     schema: Mapping[str, Any] | None = None
     """JSON Schema of the values."""
+
+    @property
+    def outlives_process(self) -> bool:
+        """Whether its answer counts after a restart; a tool that asked for input died with its process."""
+        return self.kind != "input"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,3 +123,6 @@ class ToolReturned:
     limit: str = ""
     """What bound the call, if anything did, e.g. `timeout_s 30`."""
     cost: float = 0.0
+    source: str = ""
+    """Where the result is from, where the tool itself was not asked, e.g. `kept, 12 s old`."""
+    decisions: tuple[Decision, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pentad.types import Usage
+from pentad.types import Energy, Usage, together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +15,8 @@ class Totals:
     cached_tokens: int = 0
     completion_tokens: int = 0
     cost: float = 0.0
+    energy: Energy | None = None
+    """Of the calls that were metered."""
     model_calls: int = 0
 
     def plus(self, usage: Usage) -> Totals:
@@ -23,5 +25,6 @@ class Totals:
             cached_tokens=self.cached_tokens + usage.cached_tokens,
             completion_tokens=self.completion_tokens + usage.completion_tokens,
             cost=self.cost + usage.cost,
+            energy=together((self.energy, usage.energy)),
             model_calls=self.model_calls + 1,
         )

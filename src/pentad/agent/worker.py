@@ -11,6 +11,7 @@ from pentad.agent.coordination.base import coordinator_for
 from pentad.agent.delegation import Delegation
 from pentad.agent.endings import ended
 from pentad.agent.events import RunEnded
+from pentad.agent.journal import RunLost
 from pentad.agent.journal_store.base import JournalUnavailable
 from pentad.agent.loop import Loop
 from pentad.agent.memories import Memories
@@ -76,11 +77,12 @@ class Worker:
             if run.cancelled and not run.state.ended:
                 await delegation.end()
                 await run.append(ended("cancelled", run.state, "cancelled by request"))
-        except (JournalUnavailable, JournalDamaged) as error:
+        except (JournalUnavailable, JournalDamaged, RunLost) as error:
             # The run's rows cannot be written, now or ever: nothing may go on, and nothing is lost.
             _LOG.error("run %s stops where it is: %s", run_id, error)
             self._stalls.give_up(run_id, error)
         finally:
+            await run.flush()
             await delegation.stop()
             await self._toolset.leave(run_id)
 
@@ -101,7 +103,7 @@ class Worker:
             return ended("budget_exceeded", run.state, error)
         except BudgetExceeded as error:
             return ended("budget_exceeded", run.state, str(error))
-        except (JournalUnavailable, JournalDamaged):
+        except (JournalUnavailable, JournalDamaged, RunLost):
             raise
         except PentadError as error:
             return ended("failed", run.state, str(error))

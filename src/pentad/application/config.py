@@ -41,6 +41,7 @@ Strategy = Annotated[
 
 DEFAULT_HOME = pathlib.Path("~/.cache/pentad")
 JOURNAL_FILE, MEMORY_FILE, APPROVALS_FILE = "journal.sqlite3", "memory.db", "mcp-approvals.json"
+LOGINS_FILE = "mcp-logins.json"
 
 
 class _Section(BaseModel):
@@ -84,6 +85,13 @@ class EngineSettings(_Section):
     """Whether the block accounting is verified after every step; slow, for tests and doubt."""
     kv_policy: Strategy = Choice(name="keep-all")
     """Which cached keys and values of a sequence stay: a name, or name and options."""
+    kv_eviction: Strategy = Choice(name="announced")
+    """Which cached texts stay over the pauses of their runs: a name, or name and options."""
+    kv_store_bytes: int | None = Field(default=None, ge=1 << 20)
+    """Bytes on disk for the KV blocks of runs that go on, so that they outlive the cache and the server.
+    Absent: none, since they hold what prompts say."""
+    input_batching: Strategy = Choice(name="bucketed")
+    """Which texts of requests for vectors and scores are computed together: a name, or name and options."""
     speculation: Strategy = Choice(name="none")
     """Who drafts tokens ahead, for several to be verified in one step: none, a name, or name and options."""
     draft_models: tuple[str, ...] = ()
@@ -130,6 +138,12 @@ class RemoteBackend(_Section):
     """Longest wait for the connection and for each piece of the answer."""
     extra_body: dict[str, Any] = Field(default_factory=dict)
     """Further fields sent with every request."""
+    standby: str | None = None
+    """Model of this machine that answers where this one fails before its answer began; its name here."""
+    standby_after_s: float = Field(default=10.0, gt=0, le=3600)
+    """How long this one has to begin its answer, before the standby does."""
+    standby_again_s: float = Field(default=30.0, ge=0, le=86_400)
+    """How long this one is not asked again once it failed, and the standby answers at once."""
 
 
 class ModelPrice(_Section):
@@ -143,6 +157,31 @@ class ModelPrice(_Section):
     """Money per million generated tokens."""
     cached: float | None = Field(default=None, ge=0, le=1e9)
     """Money per million prompt tokens that were cached. Absent: as the others."""
+
+
+class TelemetrySettings(_Section):
+    """Traces that leave this process, for OpenTelemetry's collectors. Off unless asked for."""
+
+    traces: Literal["none", "otlp"] = "none"
+    """Where spans of runs, model calls, tools and requests go: nowhere, or to a collector by OTLP over HTTP
+    (extra `telemetry`). OpenTelemetry's own variables (OTEL_*) count only where this is not none."""
+    otlp_endpoint: str | None = Field(default=None, pattern=r"^https?://")
+    """Base URL of the collector. Absent: OTEL_EXPORTER_OTLP_ENDPOINT, else http://localhost:4318."""
+    otlp_headers: dict[str, str] = Field(default_factory=dict)
+    """Sent with every export, a key for instance. Absent: OTEL_EXPORTER_OTLP_HEADERS."""
+    service_name: str | None = None
+    """What this process is called in traces. Absent: OTEL_SERVICE_NAME, else pentad."""
+    trace_fraction: float = Field(default=1.0, ge=0, le=1)
+    """Of the traces that begin here, how many are recorded; those that a caller began, as it says."""
+    trace_content: bool = False
+    """Whether traces tell what was asked and answered, and tools' arguments and results. Those of runs and
+    requests with a data label never do."""
+
+    @model_validator(mode="after")
+    def _goes_somewhere(self) -> Self:
+        if self.otlp_endpoint is not None and self.traces == "none":
+            raise ValueError("otlp_endpoint is set, but traces is none; set traces to otlp")
+        return self
 
 
 class Settings(_Section):
@@ -180,6 +219,9 @@ class Settings(_Section):
     """Data labels of runs whose prompts are kept too; those of runs without a label always are."""
     router: Strategy = Choice(name="fixed")
     """Which served model answers a request: a name, or name and options."""
+    answer_cache_bytes: int | None = Field(default=None, ge=1 << 16)
+    """Memory for whole answers, given again where the same tenant asks the same and nothing is drawn, or by a
+    seed. Absent: none are kept."""
     memory_bytes: int | None = Field(default=None, ge=1 << 20)
     """Memory for this process and all local models, or with a unit: 3GB. Absent: nine tenths of what is
     free at the start, for the models."""
@@ -194,6 +236,7 @@ class Settings(_Section):
     """Least severe log line written to standard error."""
     engine: EngineSettings = EngineSettings()
     server: GatewaySettings = GatewaySettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
 
     @model_validator(mode="after")
     def _serves_something(self) -> Self:
@@ -243,6 +286,11 @@ class Settings(_Section):
         return self.data_root / APPROVALS_FILE
 
     @property
+    def logins_path(self) -> pathlib.Path:
+        """Tokens of MCP servers that somebody signed in to. No backup holds them."""
+        return self.data_root / LOGINS_FILE
+
+    @property
     def packed_folder(self) -> pathlib.Path:
         """Where weights are kept as the native kernels read them, for a quick next start."""
         return self.root / "packed"
@@ -261,6 +309,8 @@ class Settings(_Section):
                 value = getattr(value, name)
             if path[-1] == "api_keys":
                 value = f"{len(value)} set" if value else None
+            elif path[-1] == "otlp_headers":
+                value = ", ".join(sorted(value)) or None
             elif path[-1] == "journal" and value is not None:
                 value = _without_password(value)
             elif isinstance(value, Choice):

@@ -208,6 +208,7 @@ def _validated(values: dict[str, Any], sources: Mapping[str, str], path: pathlib
     for family, choice, leaf in (
         ("scheduler", settings.engine.scheduler, "engine.scheduler"),
         ("kv_policy", settings.engine.kv_policy, "engine.kv_policy"),
+        ("kv_eviction", settings.engine.kv_eviction, "engine.kv_eviction"),
         ("transport", settings.engine.transport, "engine.transport"),
         ("router", settings.router, "router"),
         ("eviction", settings.eviction, "eviction"),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pentad import registry
 from pentad.agent.evaluation.base import Case, CaseSource, Suite
+from pentad.agent.evaluation.figures import Figures, figures
 from pentad.agent.evaluation.policies import POLICIES, ScriptedPolicy
 from pentad.agent.evaluation.results import CaseResult, Contender, ResultFile
 from pentad.agent.evaluation.runner import Evaluation
@@ -38,6 +39,19 @@ class Order:
     coordinators: Sequence[str] = ()
     """Empty: the agent alone."""
     source: CaseSource
+    skip: int = 0
+    """Cases left out at the start, so that what was chosen on those can be judged on others."""
+    at_once: int = 1
+    """Cases under way at any time, 1 or more. A scripted policy plays one."""
+
+    def cases(self, suite: Suite) -> Sequence[Case]:
+        """The cases, at least one. Raises InvalidRequest where there is none."""
+        limit = self.source.limit
+        reach = replace(self.source, limit=None if limit is None else self.skip + limit)
+        if cases := suite.cases(reach)[self.skip :]:
+            return cases
+        hint = "lower --skip" if self.skip else "give a file with some"
+        raise InvalidRequest("there are no cases", hint=hint, param="skip" if self.skip else "data")
 
     def contenders(self, suite: Suite) -> list[Contender]:
         """Each once, models outermost, since one is loaded at a time.
@@ -71,11 +85,7 @@ async def evaluate(
     """
     suite: Suite = build("suite", Choice.of(order.suite))
     contenders = order.contenders(suite)
-    cases = suite.cases(order.source)
-    if not cases:
-        raise InvalidRequest(
-            "there are no cases", hint="raise --limit, or give a file with some", param="limit"
-        )
+    cases = order.cases(suite)
     lines = []
     for model, group in itertools.groupby(contenders, key=lambda contender: contender.model):
         own = list(group)
@@ -86,6 +96,7 @@ async def evaluate(
                 seed=order.source.seed,
                 contender=contender,
                 chosen=str(Choice.of(order.suite)),
+                at_once=1 if model in POLICIES else order.at_once,
             )
             for contender in own
         ]
@@ -97,6 +108,17 @@ async def evaluate(
             for each in evaluations:
                 lines.append(summarize(await _one(each, runtime, results, begun, tell)))
     return lines
+
+
+def figures_of(order: Order, results: ResultFile) -> dict[str, Figures]:
+    """By model, what each planner reached and spent by difficulty. For results of `order` that are there."""
+    suite: Suite = build("suite", Choice.of(order.suite))
+    cases, chosen = order.cases(suite), str(Choice.of(order.suite))
+    found: dict[str, list[CaseResult]] = {}
+    for who in order.contenders(suite):
+        keys = [(chosen, c.id, order.source.seed, who.model, who.planner, who.coordinator) for c in cases]
+        found.setdefault(who.model, []).extend(results.of(keys))
+    return {model: figures(cases, of_model) for model, of_model in found.items()}
 
 
 async def _one(

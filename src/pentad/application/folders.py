@@ -17,14 +17,21 @@ import tempfile
 from collections.abc import Iterator
 
 from pentad.agent.seal import KEY_SUFFIX
-from pentad.application.config import APPROVALS_FILE, DEFAULT_HOME, JOURNAL_FILE, MEMORY_FILE, Settings
+from pentad.application.config import (
+    APPROVALS_FILE,
+    DEFAULT_HOME,
+    JOURNAL_FILE,
+    LOGINS_FILE,
+    MEMORY_FILE,
+    Settings,
+)
 from pentad.errors import Conflict, InvalidRequest
 
 _log = logging.getLogger(__name__)
 
 DATABASES = (JOURNAL_FILE, MEMORY_FILE)
 KEY_FILE = JOURNAL_FILE + KEY_SUFFIX
-DATA_FILES = (KEY_FILE, *DATABASES, APPROVALS_FILE)
+DATA_FILES = (KEY_FILE, *DATABASES, APPROVALS_FILE, LOGINS_FILE)
 """The key before what it seals: a move that is cut short leaves no journal without one."""
 
 

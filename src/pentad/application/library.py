@@ -20,12 +20,11 @@ import asyncio
 import contextlib
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Self, cast
+from typing import TYPE_CHECKING, Any, Generic, Self, cast
 
 from pydantic import TypeAdapter, ValidationError
-from typing_extensions import TypeVar
 
 from pentad.agent.events import Event, Record
 from pentad.agent.explain import Explanation
@@ -44,9 +43,22 @@ from pentad.choice import Choice
 from pentad.errors import Conflict, NotFound, PentadError
 from pentad.types import Budget, Message
 
-T = TypeVar("T", default=str)
+if TYPE_CHECKING:
+    # Type checkers know it without the package; Python itself has defaults from 3.13 on.
+    from typing_extensions import TypeVar
+
+    T = TypeVar("T", default=str)
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
 Approve = Callable[[ApprovalAsked], bool | Awaitable[bool]]
 """Answers what a person is asked: whether the call may be made."""
+
+
+def opened(settings: Settings | Mapping[str, Any] | None) -> AbstractAsyncContextManager[Services]:
+    """What the settings, or those of the process, are served by; closed on leaving."""
+    return build(settings if isinstance(settings, Settings) else load_settings(dict(settings or {})))
 
 
 class RunFailed(PentadError):
@@ -140,10 +152,7 @@ class Agent(Generic[T]):
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as undo:
             if self._service is None:
-                settings = self._settings
-                if not isinstance(settings, Settings):
-                    settings = load_settings(dict(settings or {}))
-                self._service = await undo.enter_async_context(build(settings))
+                self._service = await undo.enter_async_context(opened(self._settings))
                 undo.callback(setattr, self, "_service", None)
             toolbox = self._runtime.toolbox
             for one in self._functions:

@@ -9,7 +9,7 @@ from typing import Final
 
 from pentad.application.local_models import LocalModels
 from pentad.errors import Conflict, Forbidden, Incompatible, InvalidRequest, ModelNotFound
-from pentad.model.adapters import adapter_bytes, adapter_key
+from pentad.model.adapters import adapter_bytes
 from pentad.model.backends.engine import EngineBackend
 from pentad.model.backends.pooled import AdaptedBackend, PooledBackend
 from pentad.model.served import ServedModels
@@ -55,20 +55,21 @@ class LocalAdapters:
                     param="lora_name",
                 )
             file = self._allowed(path)
-            key, size = await asyncio.to_thread(lambda: (adapter_key(file, name), adapter_bytes(file)))
+            size = await asyncio.to_thread(adapter_bytes, file)
             of = self._base(base)
-            if isinstance(old, AdaptedBackend) and old.key == key and old.slot is of.slot:
-                return
             self._local.pool.grow(of.slot, size)
             try:
                 async with of.slot.lease() as backend:
                     desk = backend.adapters if isinstance(backend, EngineBackend) else None
                     if desk is None:
                         raise Incompatible(f"model {of.slot.name!r} is computed by what takes no adapters")
-                    await asyncio.to_thread(desk.put, name, str(file))
+                    key = await asyncio.to_thread(desk.put, name, str(file))
             except BaseException:
                 self._local.pool.grow(of.slot, -size)
                 raise
+            if isinstance(old, AdaptedBackend) and old.key == key and old.slot is of.slot:
+                self._local.pool.grow(of.slot, -size)  # the same file again
+                return
             if isinstance(old, AdaptedBackend):
                 await self._retire(name, old)
             self._local.adapters[of.slot.name][name] = str(file)

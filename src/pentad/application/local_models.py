@@ -325,10 +325,13 @@ class LocalModels:
         )
 
     def _load_embedder(self, stored: StoredModel) -> Embedder:
-        return LocalEmbedder.open(stored.path, name=stored.name, kernels=self._settings.engine.kernels)
+        engine = self._settings.engine
+        batcher = choice.build("input_batching", engine.input_batching)
+        return LocalEmbedder.open(stored.path, name=stored.name, kernels=engine.kernels, batcher=batcher)
 
     def _load_reranker(self, stored: StoredModel) -> Reranker:
-        return LocalReranker.open(stored.path, name=stored.name)
+        batcher = choice.build("input_batching", self._settings.engine.input_batching)
+        return LocalReranker.open(stored.path, name=stored.name, batcher=batcher)
 
     def _open_reader(self, name: str) -> EngineBackend:
         files = self._store.open(self.facts[name].stored)

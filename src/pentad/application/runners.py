@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 import pathlib
 import time
@@ -19,6 +20,7 @@ from pentad.execution.engine import Engine
 from pentad.execution.kernels.base import Kernel
 from pentad.execution.kv.policy import KVPolicy
 from pentad.execution.kv.policy_check import check_combination
+from pentad.execution.kv.store import BlockRunner, MappedStore
 from pentad.execution.memory import FreeMemory, free_bytes
 from pentad.execution.native.choice import RunnerChoice, check_installed, choose_runner
 from pentad.execution.native.library import built, cpu_flags
@@ -91,9 +93,41 @@ def load_engine(
         prefix_cache=settings.prefix_cache,
         speculation=speculation,
         kv_policy=policy,
+        kv_eviction=build("kv_eviction", settings.kv_eviction),
+        kv_store=_kv_store(files, settings, runner, packed_folder),
         memory=FreeMemory(clock) if choose(files, settings).device == "cpu" else None,
         check_invariants=settings.check_invariants,
     )
+
+
+def _kv_store(
+    files: ModelFiles, settings: EngineSettings, runner: Runner, folder: pathlib.Path | None
+) -> MappedStore | None:
+    """The file of the model's KV blocks, beside its packed weights; None where none is to be had.
+
+    Raises Incompatible for a runner whose blocks cannot be copied out.
+    """
+    if settings.kv_store_bytes is None or folder is None:
+        return None
+    if not isinstance(runner, BlockRunner):
+        raise Incompatible(
+            f"the KV blocks of {files.name!r} cannot be stored by {type(runner).__name__}",
+            hint="leave kv_store_bytes out, or use the native kernels",
+            param="kv_store_bytes",
+        )
+    parts = [*part_paths(files.path), *map(pathlib.Path, settings.adapters.values())]
+    form = (settings.kv_dtype, getattr(runner, "kernels", ""), str(runner.block_size))
+    name = hashlib.sha256(files.name.encode()).hexdigest()[:16]
+    try:
+        return MappedStore(
+            folder / f"{name}.kv",
+            runner,
+            most_bytes=settings.kv_store_bytes,
+            identity="|".join((file_identity(*parts), *form)),
+        )
+    except OSError as error:
+        _log.warning("KV blocks of %s are not stored: %s", files.name, error)
+        return None
 
 
 def engine_of(settings: EngineSettings, model: str) -> EngineSettings:

@@ -13,6 +13,7 @@ from pentad.types import Clock
 if TYPE_CHECKING:
     from pentad.agent.runtime import AgentRuntime
     from pentad.application.local_models import LocalModels
+    from pentad.application.telemetry.telemetry import Telemetry
     from pentad.model.audio.transcript import Transcriber
     from pentad.model.service import ModelService
 
@@ -28,6 +29,8 @@ class Services:
     """What loads and unloads models of this machine; None where nobody does."""
     transcribers: Mapping[str, Transcriber] = field(default_factory=dict)
     """What recognizes sounds, by the name that it is served under."""
+    telemetry: Telemetry | None = None
+    """What exports traces; None where they are off."""
     clock: Clock = time.monotonic
 
     def cards(self) -> list[ModelCard]:

@@ -24,19 +24,25 @@ from pentad.application.journals import journal_store
 from pentad.application.local_models import LocalModels, found_models
 from pentad.application.runners import load_engine
 from pentad.application.services import Services
+from pentad.application.telemetry.telemetry import telemetry_of
 from pentad.errors import Incompatible, InvalidRequest
 from pentad.execution.backend import Backend
 from pentad.execution.loop import EngineDriver, EngineLoop
 from pentad.execution.worker.interpreters import Interpreters
+from pentad.model.answer_cache import AnswerCache
 from pentad.model.audio.transcript import Transcriber
 from pentad.model.audio.whisper import WhisperTranscriber
 from pentad.model.backends.openai import Endpoint
 from pentad.model.loading import open_model
 from pentad.model.prices import Price
 from pentad.model.service import ModelService
+from pentad.model.standby import Standby
 from pentad.model.store import ModelStore
 from pentad.model.stored import StoredModel
+from pentad.resource import profile
+from pentad.resource.energy import machine_meter
 from pentad.resource.fair_queue import FairQueue
+from pentad.resource.request_energy import RequestEnergy
 from pentad.resource.scaling.live import LiveFleet
 from pentad.types import Clock
 
@@ -59,14 +65,18 @@ async def build(
         InvalidRequest: a folder that cannot be written.
         ModelNotFound: a model that is not in the store, with the command that pulls it.
         BadModelFile, Infeasible, Incompatible: a model that cannot be loaded as asked.
+        MissingExtra: traces are on without the extra `telemetry`.
     """
+    telemetry = telemetry_of(settings.telemetry, clock=clock)
     store = ModelStore(use_home(settings))
     use_data_home(settings)
     async with AsyncExitStack() as undo:
+        if telemetry is not None:
+            undo.callback(telemetry.close)
         found = await asyncio.to_thread(found_models, store, settings)
         _check_names(settings, [one.stored.name for one in found])
         _check_adapters(settings, [one.stored.name for one in found])
-        fleet = _fleet(settings, clock)
+        fleet = _fleet(settings, store, clock)
         local = LocalModels(store, settings, clock=clock, workers=workers)
         undo.push_async_callback(local.pool.close)
         started = await local.start(found if fleet is None else found[:0])
@@ -88,9 +98,16 @@ async def build(
             prices={p.model: _price(p) for p in settings.prices},
             qualities=_qualities(settings, store, backends),
             aliases=dict(settings.aliases),
+            answers=None
+            if settings.answer_cache_bytes is None
+            else AnswerCache(settings.answer_cache_bytes, clock),
+            energy=_energy(settings),
+            standbys=_standbys(settings, [one.stored.name for one in found]),
             clock=clock,
         )
         undo.pop_all()
+        if telemetry is not None:
+            undo.callback(telemetry.close)
         undo.push_async_callback(local.pool.close)
         undo.push_async_callback(models.close)
         if fleet is not None:
@@ -102,13 +119,16 @@ async def build(
         undo.callback(memory.close)
         # Opened now, so that a file that cannot be used ends the start and not some agent's run.
         memory.get(choice.Choice(name=registry.FAMILIES["memory"].baseline))
+        journal = Journal(
+            journal_store(settings),
+            clock=clock,
+            retention=PromptRetention(days=settings.prompt_days, labels=settings.prompt_labels),
+        )
+        if telemetry is not None:
+            undo.enter_context(telemetry.following(journal))
         agents = AgentRuntime(
             models,
-            Journal(
-                journal_store(settings),
-                clock=clock,
-                retention=PromptRetention(days=settings.prompt_days, labels=settings.prompt_labels),
-            ),
+            journal,
             agents=catalogue_of(settings.agents),
             memory=memory,
             limits=RuntimeLimits(
@@ -116,8 +136,10 @@ async def build(
                 tenants=len(settings.server.tenant_names()),
                 tenant_share=settings.server.tenant_share,
                 approvals_path=settings.approvals_path,
+                logins_path=settings.logins_path,
                 mcp_commands=frozenset(settings.mcp_commands),
             ),
+            tracing=None if telemetry is None else telemetry.tracing,
             clock=clock,
         )
         undo.push_async_callback(agents.close)
@@ -131,6 +153,7 @@ async def build(
             agents=agents,
             local=local if fleet is None else None,
             transcribers=transcribers,
+            telemetry=telemetry,
             clock=clock,
         )
 
@@ -143,7 +166,7 @@ def _transcribers(settings: Settings) -> dict[str, Transcriber]:
     return {folder.name: WhisperTranscriber(folder, threads=settings.engine.threads)}
 
 
-def _fleet(settings: Settings, clock: Clock) -> LiveFleet | None:
+def _fleet(settings: Settings, store: ModelStore, clock: Clock) -> LiveFleet | None:
     """Who loads and unloads the local models; None where nobody does. Raises Incompatible."""
     if settings.scaler is None:
         return None
@@ -160,7 +183,8 @@ def _fleet(settings: Settings, clock: Clock) -> LiveFleet | None:
             param="memory_bytes",
         )
     scaler = choice.build("scaler", settings.scaler)
-    return LiveFleet(scaler, slots=settings.engine.max_sequences, clock=clock)
+    qualities = {name: entry.quality for name, entry in store.catalogue.items()}
+    return LiveFleet(scaler, slots=settings.engine.max_sequences, clock=clock, qualities=qualities)
 
 
 def _scaled(
@@ -209,6 +233,17 @@ def _check_names(settings: Settings, local: Sequence[str]) -> None:
             )
 
 
+def _energy(settings: Settings) -> RequestEnergy:
+    """Meters requests by this machine's counters, or by the power that its profile gives."""
+    known = None
+    if settings.profile_path.exists():
+        try:
+            known = profile.load(settings.profile_path)
+        except InvalidRequest as error:
+            _log.warning("energy is told without this machine's profile: %s", error.message)
+    return RequestEnergy(machine_meter(known))
+
+
 def _turns(settings: Settings, local: Sequence[str], clock: Clock) -> dict[str, FairQueue]:
     """Tenants take turns at each engine, where there are several."""
     tenants = frozenset(settings.server.tenant_names())
@@ -222,6 +257,24 @@ def _qualities(settings: Settings, store: ModelStore, served: Iterable[str]) -> 
     """What is said of the quality of served models: by the settings of remote ones, else by the catalogue."""
     known = {name: store.catalogue[name].quality for name in served if name in store.catalogue}
     return known | {b.name: b.quality for b in settings.backends if b.quality is not None}
+
+
+def _standbys(settings: Settings, local: Sequence[str]) -> dict[str, Standby]:
+    """Who answers where a remote model fails. Raises InvalidRequest for one that is not local."""
+    found = {}
+    for backend in settings.backends:
+        if backend.standby is None:
+            continue
+        if backend.standby not in local:
+            raise InvalidRequest(
+                f"the standby {backend.standby!r} of backend {backend.name!r} is no local model",
+                hint=f"name one of `models`: {', '.join(local) or 'none is served'}",
+                param="backends",
+            )
+        found[backend.name] = Standby(
+            model=backend.standby, after_s=backend.standby_after_s, again_s=backend.standby_again_s
+        )
+    return found
 
 
 def _check_adapters(settings: Settings, local: Sequence[str]) -> None:

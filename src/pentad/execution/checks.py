@@ -245,6 +245,10 @@ def check_plan(
         running += not seq.running
     assert len(planned) == len(plan.work), f"{name} planned a sequence twice"
     assert tokens <= limits.max_batch_tokens, f"{name} planned {tokens} tokens in one step"
+    for refusal in plan.refuse:
+        seq = sequences[refusal.seq.id]
+        assert seq.scheduled_s is None, f"{name} refuses {seq.id!r}, which has run"
+        assert seq.id not in planned, f"{name} planned work for a sequence that it refuses"
     if preempted:
         assert planned.isdisjoint(preempted), f"{name} planned work for a sequence that it preempts"
         assert all(sequences[id].running for id in preempted), f"{name} preempts what does not run"

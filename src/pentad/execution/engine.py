@@ -20,19 +20,30 @@ from pentad.execution.checks import (
     max_sequence_tokens,
 )
 from pentad.execution.counters import Counters
-from pentad.execution.failures import runner_failure, sequence_failure
+from pentad.execution.failures import deadline_failure, runner_failure, sequence_failure
+from pentad.execution.kv.cache import KVCache
+from pentad.execution.kv.eviction import KVEviction
 from pentad.execution.kv.policy import KVPolicy
 from pentad.execution.kv.policy_cache import kv_cache
 from pentad.execution.kv.retention import Retention
+from pentad.execution.kv.store import BlockStore
 from pentad.execution.memory import FreeMemory
 from pentad.execution.request import StepOutput, TokenRequest
-from pentad.execution.runner import Runner
-from pentad.execution.scheduling import BatchScheduler, EngineLimits, SchedulerInput, StepPlan
+from pentad.execution.runner import Runner, SteadyRunner
+from pentad.execution.scheduling import (
+    BatchScheduler,
+    EngineLimits,
+    SchedulerInput,
+    SteadyScheduler,
+    StepPlan,
+)
 from pentad.execution.scoring import bounded, take_scores
 from pentad.execution.sequence import Sequence, note_decisions
-from pentad.execution.served import ServedTokens
+from pentad.execution.served import RunServices, ServedTokens
 from pentad.execution.speculation.stage import Speculation
+from pentad.execution.steady import SteadySteps, SteadyTokens, decodes_only, series, steps_of, take
 from pentad.execution.step import StepExecutor, Taken
+from pentad.execution.step_samples import StepSamples
 from pentad.execution.waiting_queue import WaitingQueue
 from pentad.types import Clock, FinishReason
 
@@ -52,6 +63,8 @@ class Engine:
         prefix_cache: keep full blocks and find them again, within a tenant and cache salt.
         speculation: drafts tokens, so that a step may give a sequence several; closed as well.
         kv_policy: says which cached keys and values stay; None keeps all.
+        kv_eviction: which texts stay cached over the pauses of their runs; None: those announced.
+        kv_store: keeps the blocks of texts that go on, beside the pool; closed as well.
         memory: what is free; requests that it would not do for are refused. None asks nobody.
         check_invariants: check the books after every step; slow, for tests and doubt.
     """
@@ -66,6 +79,8 @@ class Engine:
         prefix_cache: bool = True,
         speculation: Speculation | None = None,
         kv_policy: KVPolicy | None = None,
+        kv_eviction: KVEviction | None = None,
+        kv_store: BlockStore | None = None,
         memory: FreeMemory | None = None,
         check_invariants: bool = False,
     ) -> None:
@@ -89,17 +104,27 @@ class Engine:
             max_tokens=max_sequence_slots(runner),
             prefix_cache=prefix_cache,
             speculation=speculation is not None,
+            store=kv_store,
         )
+        self._runs = RunServices()
         if self._kv.prefix is not None and limits.kept_fraction:
-            self._kv.retention = Retention(self._kv.pool, limits.kept_fraction, clock)
+            kept = limits.kept_fraction
+            self._kv.retention = Retention(self._kv.pool, kept, clock, kv_eviction, self._runs)
         self._sequences: dict[str, Sequence] = {}
         self._waiting = WaitingQueue()
         self._running: list[Sequence] = []
         self._outputs: list[StepOutput] = []
         self._served = ServedTokens()
+        self._samples = StepSamples()
+        self._kept: object = None
+        """What the scheduler wants to be shown again."""
         self._counters = Counters()
         self._computing = StepExecutor(runner, self._kv, speculation, self._counters, clock)
         self._order = itertools.count()
+        others = (speculation, kv_store, self._kv.states, runner.spec.encoder)
+        plain = all(part is None for part in others) and type(self._kv) is KVCache and not check_invariants
+        self._steady_runner = runner if plain and isinstance(runner, SteadyRunner) else None
+        self._steady_scheduler = scheduler if isinstance(scheduler, SteadyScheduler) else None
         self.failures_in_a_row = 0
         """Steps that the runner failed since its latest success."""
 
@@ -126,6 +151,9 @@ class Engine:
         self._waiting.enter(sequences)
         for seq in sequences:
             self._served.enter(seq.tenant)
+            self._runs.enter(seq)
+            if self._kv.retention is not None:
+                self._kv.retention.arrived(seq)
 
     def validate(self, *requests: TokenRequest) -> None:
         """Raises what `add` would raise for these requests whatever the load; see `check_requests`."""
@@ -170,6 +198,7 @@ class Engine:
         if self._speculation is not None:
             self._speculation.propose(self._running, self._waiting.visible, self._kv, self.limits, self.clock)
         plan = self._schedule()
+        self._refuse(plan)
         self._preempt(plan)
         work = self._admit(plan, started_s)
         rows = self._rows(work)
@@ -182,20 +211,59 @@ class Engine:
         except Exception as error:
             self._fail(work, error)
         else:
+            spent_s = self.clock() - started_s
+            self._runs.add(work, spent_s)
+            self._samples.add(work, spent_s)
             self._commit(work, taken, started_s)
             for seq, lost in self._kv.settle(work, started_s):
                 self._lose(seq, lost)
+        self._kv.save(sum(count for _, count in work), idle=not self._sequences)
         self._counters.step_seconds += self.clock() - started_s
         if self._check_invariants:
             self.check_integrity()
         outputs, self._outputs = self._outputs, []
         return outputs
 
-    def _schedule(self) -> StepPlan:
-        if not self._sequences:
-            return StepPlan()
-        now_s = self.clock()
-        state = SchedulerInput(
+    def steady(self) -> SteadySteps | None:
+        """The steps from now on in which each running sequence gets one token and nothing else happens, as
+        long as nobody comes; None where that is not known. Of use to simulations: nothing is changed."""
+        runner, scheduler = self._steady_runner, self._steady_scheduler
+        if runner is None or scheduler is None or not self._running or self._outputs:
+            return None
+        if not decodes_only(self._running):
+            return None
+        steps = steps_of(self._running, self._kv, self.runner.block_size)
+        state = self._state(self.clock())
+        if steps < 2 or not scheduler.steady(state):
+            return None
+        plan = scheduler.plan(state)
+        others = plan.preempt or plan.decisions or plan.refuse
+        if others or plan.keep is not None or self._kept is not None:
+            return None
+        if len(plan.work) != len(self._running):
+            return None
+        order = [self._sequences[view.id] for view, _ in plan.work]
+        return series(order, runner, steps, state.now_s)
+
+    def take(self, steady: SteadySteps, count: int) -> list[SteadyTokens]:
+        """Takes the first `count` steps of a series that began when nobody had come since; the clock is where
+        the last of them ends, or later."""
+        assert self._steady_runner is not None, "only a runner that knows its times is steady"
+        given, self._computing.pace = take(
+            steady,
+            count,
+            runner=self._steady_runner,
+            kv=self._kv,
+            runs=self._runs,
+            counters=self._counters,
+            samples=self._samples,
+            pace=self._computing.pace,
+            block_size=self.runner.block_size,
+        )
+        return given
+
+    def _state(self, now_s: float) -> SchedulerInput:
+        return SchedulerInput(
             now_s=now_s,
             waiting=self._waiting.visible,
             running=self._running,
@@ -204,13 +272,28 @@ class Engine:
             limits=self.limits,
             pace=self._computing.pace,
             served=self._served.shown(),
+            runs=self._runs.shown,
+            steps=self._samples,
+            steps_total=self._samples.total,
+            kept=self._kept,
         )
-        plan = self._scheduler.plan(state)
+
+    def _schedule(self) -> StepPlan:
+        if not self._sequences:
+            return StepPlan()
+        now_s = self.clock()
+        plan = self._scheduler.plan(self._state(now_s))
         self._counters.scheduler_seconds += self.clock() - now_s
         check_plan(plan, self._scheduler.name, self._sequences, len(self._running), self.limits)
         note_decisions(plan.decisions, self._sequences)
         self._served.add(plan.work)
+        self._kept = plan.keep
         return plan
+
+    def _refuse(self, plan: StepPlan) -> None:
+        """Ends those that the scheduler expects to miss what they wish."""
+        for refusal in plan.refuse:
+            self._end(self._sequences[refusal.seq.id], error=deadline_failure(refusal))
 
     def _preempt(self, plan: StepPlan) -> None:
         """Takes the blocks of the preempted; they wait in front and are recomputed later."""
@@ -231,14 +314,17 @@ class Engine:
     def _admit(self, plan: StepPlan, now_s: float) -> Work:
         """The plan's work on our own sequences; those that waited are started."""
         work: Work = []
+        new = [seq for view, _ in plan.work if not (seq := self._sequences[view.id]).running]
+        for seq in new:
+            self._waiting.remove(seq)
+            self._running.append(seq)
+            self._kv.start(seq)
+        for seq in new:
+            self._kv.load(seq)
+            if seq.admit(now_s):
+                self._counters.prompt_tokens += seq.prompt_tokens
         for view, count in plan.work:
             seq = self._sequences[view.id]
-            if not seq.running:
-                self._waiting.remove(seq)
-                self._running.append(seq)
-                self._kv.start(seq)
-                if seq.admit(now_s):
-                    self._counters.prompt_tokens += seq.prompt_tokens
             todo = len(seq.tokens) - seq.num_computed
             if seq.num_draft and seq.draft is not None:
                 seq.draft = seq.draft.cut(count - todo)
@@ -309,12 +395,14 @@ class Engine:
     ) -> None:
         """Takes the sequence out, gives its blocks back and tells its consumer."""
         if seq.running:
-            if self._kv.retention is not None and finish in ("stop", "length"):
-                self._kv.retention.ended(seq)
+            if finish in ("stop", "length"):
+                self._kv.ended(seq)
             self._kv.release(seq)
             self._running.remove(seq)
         else:
             self._waiting.remove(seq)
+            if self._kv.retention is not None:
+                self._kv.retention.left(seq)
         self._waiting.replace_leader(seq)
         del self._sequences[seq.id]
         self._served.leave(seq.tenant)
@@ -350,6 +438,7 @@ class Engine:
     def close(self) -> None:
         """Cancels every sequence and closes runner and speculation. The engine is not used again."""
         self.cancel_all()
+        self._kv.close()
         if self._speculation is not None:
             self._speculation.close()
         self.runner.close()

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from pentad.errors import BackendFailed, InvalidRequest, PentadError, Unavailable
+from pentad.errors import BackendFailed, DeadlineExceeded, InvalidRequest, PentadError, Unavailable
 from pentad.execution.batch import RowFault
 
 if TYPE_CHECKING:
+    from pentad.execution.scheduling import Refusal
     from pentad.execution.sequence import Sequence
 
 _log = logging.getLogger(__name__)
@@ -60,6 +61,16 @@ def runner_failure(seq: Sequence, error: Exception) -> PentadError:
     )
     failed.__cause__ = error
     return failed
+
+
+def deadline_failure(refusal: Refusal) -> PentadError:
+    """The error for a sequence that its scheduler does not start, as it would come too late."""
+    return DeadlineExceeded(
+        f"request {refusal.seq.id!r} would take {refusal.expected_s:.3g} s in the present load, its "
+        f"{refusal.wish} is {refusal.limit_s:.3g} s",
+        hint=f"raise {refusal.wish}, lower max_tokens, or try again when there is less load",
+        param=refusal.wish,
+    )
 
 
 def sequence_failure(seq: Sequence, error: Exception) -> PentadError:

@@ -238,8 +238,12 @@ class LatentAttention:
         return 0
 
     def pair_products(self) -> int:
-        """Multiply-adds for a query token and a slot that it sees."""
-        return self.heads * (self.key_dim + self.value_dim)
+        """Multiply-adds for a query token and a slot that it sees, as heads read what is kept of it.
+
+        A long chunk of a prompt takes fewer on PyTorch, which makes keys and values of its slots there
+        (torch/latent.py).
+        """
+        return self.heads * (self.cache_row.key_dim + self.kv_rank)
 
     def shapes(self, width: int) -> Shapes:
         query = self.heads * self.key_dim

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +28,19 @@ class Pace:
             return Pace(least_s=_mixed(self.least_s, seconds, _SHALLOW), prompt_token_s=self.prompt_token_s)
         each_s = max(0.0, seconds - self.least_s) / tokens
         return Pace(least_s=self.least_s, prompt_token_s=_mixed(self.prompt_token_s, each_s, _STEEP))
+
+    def after_all(self, tokens: int, seconds: Iterable[float]) -> Pace:
+        """The pace once steps of so many tokens each took these times."""
+        least_s, prompt_token_s = self.least_s, self.prompt_token_s
+        if tokens <= _FEW_TOKENS:
+            for each_s in seconds:
+                least_s = least_s + _SHALLOW * (each_s - least_s) if least_s else each_s
+        else:
+            for each_s in seconds:
+                token_s = max(0.0, each_s - least_s) / tokens
+                added_s = _STEEP * (token_s - prompt_token_s)
+                prompt_token_s = prompt_token_s + added_s if prompt_token_s else token_s
+        return Pace(least_s=least_s, prompt_token_s=prompt_token_s)
 
 
 def _mixed(known: float, latest: float, weight: float) -> float:

@@ -8,7 +8,8 @@ Parallel parts read the stream before either is added to it. An `attn_gate` stan
 feed-forward without a gate has `up` in the place of `gate_up`. Layers with experts have `route` in the place
 of `norm`, since the choice of experts wants numbers that are not rounded, and `experts_in` and `experts_out`
 for `gate_up` and `down`. Layers with a state have `convolve`, `recur` (but for short convolutions) and
-`gate_out` in the place of `qkv` and `attend`. What a layer lacks, a mixer or a feed-forward, has no ops.
+`gate_out` in the place of `qkv` and `attend`. Latent attention has `latent` in the place of `qkv`, and
+`latent_out` behind `attend`. What a layer lacks, a mixer or a feed-forward, has no ops.
 
 An op ends where others need all of its result. Where a matrix is split over the ranks of a group its
 `collective` says how they meet behind it: what `out` and `down` give is added up, logits are put
@@ -22,8 +23,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pentad.execution.layers import Activation, Block, Experts, FeedForward
-from pentad.execution.mixers import Attention, Mixer, Norm, Recurrent
-from pentad.execution.positions import Rope
+from pentad.execution.mixers import Attention, LatentAttention, Mixer, Norm, Recurrent
+from pentad.execution.positions import Growth, Rope
 from pentad.execution.spec import ModelSpec
 
 OpKind = Literal[
@@ -46,6 +47,8 @@ OpKind = Literal[
     "convolve",
     "recur",
     "gate_out",
+    "latent",
+    "latent_out",
 ]
 Collective = Literal["sum", "gather"]
 MODEL = -1
@@ -66,7 +69,7 @@ class Op:
     """Of an op with weights of a norm; of `qkv`: of the norms of heads."""
     activation: Activation | Literal["clamped"] | None = None
     rotation: int | None = None
-    """Of `qkv`: which of `rotations`."""
+    """Of `qkv` and `latent`: which of `rotations`; of `attend`: the same where it has dual chunks."""
     window: int | None = None
     """Of `attend`: how many tokens are seen; None: all."""
     apart: bool = False
@@ -79,12 +82,24 @@ class Op:
     """Of `head` and `attend`: logits or scores z become cap * tanh(z / cap)."""
     gated: bool = False
     """Of `attend`: whether what it gives is multiplied by what `attn_gate` left."""
+    chunk: int | None = None
+    """Of `attend`: tokens of the chunks of a text, none of which sees another; None: there are none."""
+    each: bool = False
+    """Of `qkv`: whether the norm of each head has scales of its own."""
+    norm_last: bool = False
+    """Of `qkv`: whether norms of heads stand behind the rotation."""
+    clip: float | None = None
+    """Of `qkv`: what the products give is cut at plus and minus this."""
+    growth: Growth | None = None
+    """Of `qkv`: how queries grow with their position."""
+    interleaved: bool = False
+    """Of `latent`: whether neighbours turn together, and not numbers that are half of them apart."""
 
 
 def rotations(spec: ModelSpec) -> tuple[Rope, ...]:
     """The kinds of rotary positions that layers have, each once."""
-    found = (block.mixer.positions for block in spec.blocks if isinstance(block.mixer, Attention))
-    return tuple(dict.fromkeys(rope for rope in found if isinstance(rope, Rope)))
+    found = (block.mixer.rotation for block in spec.blocks if block.mixer is not None)
+    return tuple(dict.fromkeys(rope for rope in found if rope is not None))
 
 
 def step_program(spec: ModelSpec) -> tuple[Op, ...]:
@@ -132,9 +147,9 @@ def _layer(i: int, block: Block, ropes: tuple[Rope, ...]) -> Iterator[Op]:
         if not block.shared_norm and not routed:
             yield read("ffn_norm")
         yield next(feeding)
-        yield from _mixed(i, block, mixer)
+        yield from _mixed(i, block, mixer, ropes)
     else:
-        yield from _mixed(i, block, mixer)
+        yield from _mixed(i, block, mixer, ropes)
         if not routed and block.feed_forward is not None:
             yield read("ffn_norm")
     yield from feeding
@@ -142,19 +157,45 @@ def _layer(i: int, block: Block, ropes: tuple[Rope, ...]) -> Iterator[Op]:
 
 def _reading(i: int, block: Block, mixer: Mixer, ropes: tuple[Rope, ...]) -> Iterator[Op]:
     """What a mixer reads the stream for."""
+    rope = mixer.rotation
+    if isinstance(mixer, LatentAttention):
+        interleaved = mixer.rope.pairing == "interleaved"
+        yield Op("latent", i, rotation=ropes.index(mixer.rope), interleaved=interleaved)
+        return
     if not isinstance(mixer, Attention):
         yield Op("convolve", i)
         return
-    rope = mixer.positions
-    yield Op("qkv", i, norm=block.norm, rotation=ropes.index(rope) if isinstance(rope, Rope) else None)
+    yield Op(
+        "qkv",
+        i,
+        norm=replace(block.norm, kind=mixer.qk_norm_kind),
+        rotation=None if rope is None else ropes.index(rope),
+        each=mixer.qk_norm == "each",
+        norm_last=mixer.qk_norm_last,
+        clip=mixer.qkv_clip,
+        growth=mixer.growth,
+    )
     if mixer.output_gate:
         yield Op("attn_gate", i)
 
 
-def _mixed(i: int, block: Block, mixer: Mixer) -> Iterator[Op]:
-    if isinstance(mixer, Attention):
+def _mixed(i: int, block: Block, mixer: Mixer, ropes: tuple[Rope, ...]) -> Iterator[Op]:
+    if isinstance(mixer, LatentAttention):
+        yield Op("attend", i, scale=mixer.score_scale)
+        yield Op("latent_out", i)
+    elif isinstance(mixer, Attention):
+        rope = mixer.rotation
         scale = mixer.head_dim**-0.5 if mixer.scale is None else mixer.scale
-        yield Op("attend", i, window=mixer.window, scale=scale, cap=mixer.score_cap, gated=mixer.output_gate)
+        yield Op(
+            "attend",
+            i,
+            rotation=ropes.index(rope) if rope is not None and rope.dual is not None else None,
+            window=mixer.window,
+            chunk=mixer.chunk,
+            scale=scale,
+            cap=mixer.score_cap,
+            gated=mixer.output_gate,
+        )
     else:
         if isinstance(mixer, Recurrent):
             yield Op("recur", i)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,16 @@ class Constraint(Protocol):
 
     def fork(self) -> Constraint:
         """A copy that goes its own way: what drafted tokens lead to is tried on it."""
+        ...
+
+
+@runtime_checkable
+class ForcingConstraint(Protocol):
+    """A constraint that can say what its format leaves no choice about."""
+
+    def forced(self) -> Sequence[int]:
+        """Tokens of the text that must come next, none where several may; other tokens may make the same
+        text."""
         ...
 
 

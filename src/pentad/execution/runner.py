@@ -107,6 +107,52 @@ class PhasedRunner(Protocol):
         ...
 
 
+class WorkView(Protocol):
+    """A sequence of a step, as far as a runner needs it that computes nothing."""
+
+    @property
+    def tokens(self) -> Sequence[int]: ...
+
+    @property
+    def num_computed(self) -> int: ...
+
+
+@runtime_checkable
+class WorkRunner(Protocol):
+    """A runner that needs no arrays, since it only lets time pass: a simulated one."""
+
+    def step_work(self, work: Sequence[tuple[WorkView, int]]) -> list[Drawn]:
+        """Takes a step of so many tokens of each sequence; a draw for each whose last token is among them."""
+        ...
+
+
+@runtime_checkable
+class SteadyRunner(Protocol):
+    """A runner that knows what steps to come will take and draw, if each computes one token of the same
+    sequences: a simulated one."""
+
+    def decode_seconds(self, contexts: Sequence[int], steps: int) -> npt.NDArray[np.float64]:
+        """[at most steps] seconds of such steps.
+
+        Args:
+            contexts: KV slots of each sequence once the first of the steps has written its own.
+            steps: how many are asked for; at least 1.
+        """
+        ...
+
+    def decode(
+        self, tokens: Sequence[int], contexts: Sequence[int], seconds: npt.NDArray[np.float64]
+    ) -> list[list[int]]:
+        """Takes those steps without letting time pass; what each draws, by sequence.
+
+        Args:
+            tokens: the last token of each sequence, which the first step computes.
+            contexts: as for `decode_seconds`.
+            seconds: of the steps, as `decode_seconds` gave them.
+        """
+        ...
+
+
 @runtime_checkable
 class EmbeddingRunner(Protocol):
     """A runner that takes batches with `embeddings`."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from pentad.execution.hints import TurnHints
 from pentad.execution.pace import Pace
+from pentad.execution.step_samples import StepSample
 from pentad.ranges import in_range
 from pentad.types import Decision, RunContext
 
@@ -81,6 +82,17 @@ class SequenceView(Protocol):
     def num_generated(self) -> int: ...
 
     @property
+    def max_tokens(self) -> int:
+        """Tokens that the answer may have at most."""
+        ...
+
+    @property
+    def fresh_tokens(self) -> int:
+        """Prompt tokens that the prefix cache did not supply when it was first admitted; until then, would
+        not supply now."""
+        ...
+
+    @property
     def chunk_s(self) -> float:
         """How long the latest step took that computed a part of its prompt, not the last; 0 before."""
         ...
@@ -106,6 +118,16 @@ class SequenceView(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class RunService:
+    """What one agent run has had of an engine."""
+
+    seconds: float = 0.0
+    """Of steps, each shared out among its sequences by their tokens."""
+    requests: int = 0
+    """That came."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerInput:
     """The state that one iteration is planned from."""
@@ -123,6 +145,27 @@ class SchedulerInput:
     """How long steps take; nothing is known of it at first."""
     served: Mapping[str, int] = field(default_factory=dict)
     """Tokens computed for each tenant that has sequences here; empty unless there are several."""
+    runs: Mapping[tuple[str, str], RunService] = field(default_factory=dict)
+    """What agent runs have had of this engine, by tenant and run id."""
+    steps: Sequence[StepSample] = ()
+    """The latest steps, newest last."""
+    steps_total: int = 0
+    """Steps so far, also those that are not among these any more."""
+    kept: object = None
+    """What the plan before this one had in `keep`; None at first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A waiting sequence that cannot be done in time, so that no work is spent on it."""
+
+    seq: SequenceView
+    wish: Literal["deadline_s", "ttft_s"]
+    """The field of its objective that cannot be kept."""
+    limit_s: float
+    """What it says, from the sequence's arrival."""
+    expected_s: float
+    """What it would become, from its arrival."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +183,10 @@ class StepPlan:
     preempt: tuple[SequenceView, ...] = ()
     decisions: tuple[Decision, ...] = ()
     """Only what deviates from the ordinary: a preemption, a refusal, a bound that held work back."""
+    refuse: tuple[Refusal, ...] = ()
+    """Waiting sequences that have never run and end now, with `DeadlineExceeded`."""
+    keep: object = None
+    """What the scheduler wants to be shown in the next state, for it keeps nothing itself; immutable."""
 
 
 class BatchScheduler(Protocol):
@@ -152,5 +199,21 @@ class BatchScheduler(Protocol):
         """What to run now. The same state gives the same plan.
 
         The plan must respect the limits and the free blocks; the engine asserts it.
+        """
+        ...
+
+
+@runtime_checkable
+class SteadyScheduler(BatchScheduler, Protocol):
+    """A scheduler that can tell when its plan stays the same: simulations take many steps at once then."""
+
+    def steady(self, state: SchedulerInput) -> bool:
+        """Whether its plan is one token for each running sequence, in this step and in all that follow, as
+        long as nobody comes, ends or is cancelled and the free blocks suffice.
+
+        Yes also promises that such a plan decides and keeps nothing else, and does not hang on how long
+        the running sequences are: simulations take it at its word and ask for no plan in between.
+
+        Asked only where every running sequence decodes and none has drafts.
         """
         ...

@@ -150,6 +150,26 @@ class Sequence:
         return len(self.tokens) - self.prompt_tokens
 
     @property
+    def max_tokens(self) -> int:
+        return self.request.max_tokens
+
+    @property
+    def fresh_tokens(self) -> int:
+        if self.scheduled_s is None:
+            return self.prompt_tokens - min(self.num_cached, self.prompt_tokens)
+        return self.prompt_tokens - min(self.prompt_cached_tokens, self.prompt_tokens)
+
+    @property
+    def plain(self) -> bool:
+        """Whether its tokens change nothing but its text, until there are `max_tokens` of them."""
+        request = self.request
+        watched = self._ends or request.constraint is not None or request.watcher is not None
+        counted = self._output_counts is not None or self._seen is not None
+        return self.first_token_s is not None and not (
+            watched or counted or self.num_draft or self.adapter or self.leader
+        )
+
+    @property
     def draft(self) -> DraftedTree | None:
         """Tokens drafted behind the last one, to be verified in its next step."""
         return self._draft

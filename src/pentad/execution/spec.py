@@ -7,8 +7,9 @@ P block (page) of the KV cache, S slots of one sequence.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -74,6 +75,11 @@ class Stack:
     @property
     def parameters(self) -> int:
         return sum(math.prod(shape) for _, shape in self.shapes())
+
+
+def counted(blocks: Sequence[Block]) -> list[tuple[Block, int]]:
+    """Layers with how often each stands in a row of them; equal ones are usually one object."""
+    return [(next(same), 1 + sum(1 for _ in same)) for _, same in itertools.groupby(blocks, key=id)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,11 +291,12 @@ class ModelSpec:
 
     def layer_parameters(self, first: int = 0, end: int | None = None) -> int:
         """Parameters of the layers from `first` to in front of `end`."""
-        return sum(block.parameters(self.width) for block in self.blocks[first:end])
+        return sum(count * block.parameters(self.width) for block, count in counted(self.blocks[first:end]))
 
     def kv_bytes_per_token(self, element_bytes: float = 2, first: int = 0, end: int | None = None) -> int:
         """Bytes that one token adds to the cache over these layers, were every one of them kept."""
-        return round(sum(block.kv_elements for block in self.blocks[first:end]) * element_bytes)
+        elements = sum(count * block.kv_elements for block, count in counted(self.blocks[first:end]))
+        return round(elements * element_bytes)
 
     def state_bytes(self, element_bytes: float = 4) -> int:
         """Bytes that a sequence holds whatever its length, of recurrent layers."""

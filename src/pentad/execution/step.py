@@ -8,7 +8,7 @@ from pentad.execution.counters import Counters
 from pentad.execution.kv.cache import Copy, KVCache
 from pentad.execution.kv.policy_cache import PolicyCache
 from pentad.execution.pace import Pace
-from pentad.execution.runner import Runner, StateRunner
+from pentad.execution.runner import Runner, StateRunner, WorkRunner
 from pentad.execution.scoring import keep_scores
 from pentad.execution.speculation.stage import Speculation
 from pentad.types import Clock
@@ -21,6 +21,7 @@ class StepExecutor:
     """Runs steps and verifies drafts. Whatever the runner raises passes through."""
 
     __slots__ = (
+        "_arithmetic",
         "_clock",
         "_counters",
         "_encodes",
@@ -43,6 +44,10 @@ class StepExecutor:
         self._speculation = speculation
         self._counters = counters
         self._clock = clock
+        plain = self._policy is None and self._states is None and speculation is None
+        takes = plain and not self._encodes and isinstance(runner, WorkRunner)
+        self._arithmetic = runner if takes and isinstance(runner, WorkRunner) else None
+        """A runner that needs no arrays of what it computes."""
         self.pace = Pace()
         """How long steps took lately."""
 
@@ -50,6 +55,14 @@ class StepExecutor:
         """One draw per row; the time that it takes teaches what drafts cost."""
         if not work:
             return []
+        if self._arithmetic is not None and not copies and all(seq.scores is None for seq, _ in work):
+            started_s = self._clock()
+            drawn = self._arithmetic.step_work(work)
+            spent_s = self._clock() - started_s
+            self._counters.runner_seconds += spent_s
+            self._counters.steps += 1
+            self.pace = self.pace.after(sum(count for _, count in work), spent_s)
+            return drawn
         batch = self._batch(work)
         if not batch.tokens:  # beginnings of sources, which are encoded whole
             return []

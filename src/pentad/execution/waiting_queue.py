@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 
 from pentad.execution.sequence import Sequence
 
@@ -31,8 +31,12 @@ class WaitingQueue:
         for followers in self._followers.values():
             yield from followers
 
-    def enter(self, sequences: Iterable[Sequence]) -> None:
+    def enter(self, sequences: Collection[Sequence]) -> None:
         """Takes sequences that came together; of those with the same prompt the first computes it."""
+        if len(sequences) == 1:
+            for seq in sequences:
+                self.push(seq)
+            return
         leaders: dict[tuple[object, ...], Sequence] = {}
         for seq in sequences:
             request = seq.request

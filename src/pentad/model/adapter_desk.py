@@ -25,8 +25,8 @@ _MARK: Final = b"\xc1"
 class AdapterDesk(Protocol):
     """The adapters of one loaded model. Any thread may call; calls block."""
 
-    def put(self, name: str, path: str) -> None:
-        """Reads an adapter and takes it from the next step on.
+    def put(self, name: str, path: str) -> str:
+        """Reads an adapter and takes it from the next step on; returns its key.
 
         Raises:
             BadModelFile, Incompatible: as `open_adapter` does, or a runner without room for any.
@@ -50,9 +50,12 @@ class LocalDesk:
         self._runner = runner
         self._files = files
 
-    def put(self, name: str, path: str) -> None:
+    def put(self, name: str, path: str) -> str:
         """See AdapterDesk."""
-        self._room().put(open_adapter(path, name=name, base=self._files))
+        room = self._room()
+        adapter = open_adapter(path, name=name, base=self._files)
+        room.put(adapter)
+        return adapter.key
 
     def drop(self, key: str) -> None:
         """See AdapterDesk."""
@@ -86,9 +89,9 @@ class RemoteDesk:
     def __init__(self, ask: Callable[[bytes], bytes]) -> None:
         self._ask = ask
 
-    def put(self, name: str, path: str) -> None:
+    def put(self, name: str, path: str) -> str:
         """See AdapterDesk."""
-        self._ask(_MARK + msgspec.msgpack.encode(_Call(name, path)))
+        return self._ask(_MARK + msgspec.msgpack.encode(_Call(name, path))).decode()
 
     def drop(self, key: str) -> None:
         """See AdapterDesk."""
@@ -121,6 +124,5 @@ class DeskHost:
         call = msgspec.msgpack.decode(question[1:], type=_Call)
         if call.path is None:
             self._desk.drop(call.what)
-        else:
-            self._desk.put(call.what, call.path)
-        return b""
+            return b""
+        return self._desk.put(call.what, call.path).encode()

@@ -13,7 +13,10 @@ from pentad import registry
 from pentad.errors import ContextLengthExceeded, Incompatible, InvalidRequest
 from pentad.execution.native.choice import AUTO, TORCH, RunnerChoice, check_installed, choose_runner
 from pentad.execution.native.library import built, cpu_flags
+from pentad.model.input_queue import InputQueue
 from pentad.model.loading import ModelFiles, open_model
+from pentad.resource.input_batching.base import InputBatcher
+from pentad.resource.input_batching.bucketed import Bucketed
 
 
 class Encoder(Protocol):
@@ -38,12 +41,15 @@ class LocalEmbedder:
         kernels: what computes: an instruction set of the native kernels, `torch`, or `auto` for the
             fastest that this machine has and the model allows. Where the kernels cannot do the model,
             PyTorch computes whatever is asked.
+        batcher: which texts of several callers are computed together.
 
     Raises:
         Incompatible: the model generates text, or needs PyTorch, which is not installed.
     """
 
-    def __init__(self, files: ModelFiles, *, kernels: str = AUTO) -> None:
+    def __init__(
+        self, files: ModelFiles, *, kernels: str = AUTO, batcher: InputBatcher | None = None
+    ) -> None:
         if files.spec.head is not None or files.spec.classifier is not None:
             does = "generates text" if files.spec.head is not None else "scores texts"
             raise Incompatible(
@@ -54,6 +60,9 @@ class LocalEmbedder:
         self._tokenizer = files.tokenizer
         self._vocabulary = files.spec.vocab_size
         self._encoder = _encoder(files, kernels)
+        self.queue: InputQueue[Sequence[int]] = InputQueue(
+            self._encoder.encode, batcher or Bucketed(), kind="text", model=files.name, size=len
+        )
         self._token_chars = files.tokenizer.max_token_chars  # now, not while requests wait
         self.recipe = files.recipe
         """Its prompts, which callers set in front of texts, and the sizes that vectors may be cut to."""
@@ -62,11 +71,18 @@ class LocalEmbedder:
         """The longest text, special tokens included."""
 
     @classmethod
-    def open(cls, path: str | pathlib.Path, *, name: str | None = None, kernels: str = AUTO) -> LocalEmbedder:
+    def open(
+        cls,
+        path: str | pathlib.Path,
+        *,
+        name: str | None = None,
+        kernels: str = AUTO,
+        batcher: InputBatcher | None = None,
+    ) -> LocalEmbedder:
         """The embedder of a model file or folder; the mapping is given back once weights are loaded."""
         files = open_model(path, name=name)
         try:
-            return cls(files, kernels=kernels)
+            return cls(files, kernels=kernels, batcher=batcher)
         finally:
             files.close()
 
@@ -100,7 +116,7 @@ class LocalEmbedder:
             if len(ids) > self.max_tokens:
                 raise self._too_long(i, f"{len(ids)} tokens")
             tokens.append(ids)
-        vectors: list[list[float]] = self._encoder.encode(tokens).tolist()
+        vectors: list[list[float]] = [row.tolist() for row in self.queue.rows(tokens)]
         return vectors, sum(map(len, tokens))
 
     def embed_tokens(self, tokens: Sequence[Sequence[int]]) -> tuple[list[list[float]], int]:
@@ -120,7 +136,7 @@ class LocalEmbedder:
                     "(LangChain: check_embedding_ctx_length=False)",
                     param="input",
                 )
-        vectors: list[list[float]] = self._encoder.encode(tokens).tolist()
+        vectors: list[list[float]] = [row.tolist() for row in self.queue.rows(tokens)]
         return vectors, sum(map(len, tokens))
 
     def _too_long(self, index: int, size: str) -> ContextLengthExceeded:

@@ -52,12 +52,14 @@ class GrammarConstraint:
 
     Args:
         matcher: at the start of the grammar, and owned by this object.
+        tokenizer: of the model.
     """
 
-    __slots__ = ("_matcher",)
+    __slots__ = ("_matcher", "_tokenizer")
 
-    def __init__(self, matcher: LLMatcher) -> None:
+    def __init__(self, matcher: LLMatcher, tokenizer: Tokenizer) -> None:
         self._matcher = matcher
+        self._tokenizer = tokenizer
 
     def mask(self) -> npt.NDArray[np.uint32]:
         """[ceil(V / 32)] bit per token allowed next. Raises InvalidRequest when a limit was passed."""
@@ -80,9 +82,17 @@ class GrammarConstraint:
         stopped: bool = self._matcher.is_stopped()
         return stopped
 
+    def forced(self) -> Sequence[int]:
+        """See ForcingConstraint. The last token is left out, since what follows may be one with it."""
+        try:
+            text = self._matcher.compute_ff_bytes().decode("utf-8")
+        except UnicodeDecodeError:  # it ends within a character
+            return ()
+        return self._tokenizer.encode(text, special=False)[:-1] if text else ()
+
     def fork(self) -> GrammarConstraint:
         """A copy that goes its own way. Cheap: what both have in common stays shared."""
-        return GrammarConstraint(self._matcher.deep_copy())
+        return GrammarConstraint(self._matcher.deep_copy(), self._tokenizer)
 
     def complete(self) -> bool:
         """Whether the text so far is a whole answer."""
@@ -134,7 +144,7 @@ class Matchers:
                 return verdict
             compiled = _Compiled(matcher, max(size_bytes, BYTES_PER_CHAR * len(source)))
             self._keep(source, compiled)
-        return GrammarConstraint(compiled.matcher.deep_copy())
+        return GrammarConstraint(compiled.matcher.deep_copy(), self._tokenizer)
 
     def budgeted(self, constraint: Constraint | None, budget: ReasoningBudget) -> Constraint:
         """See GrammarHost."""

@@ -10,6 +10,9 @@ from collections.abc import Awaitable, Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from pentad.errors import Incompatible
+from pentad.model.relevance_head import RelevanceHead
+from pentad.model.relevance_training import Lessons
 from pentad.model.terms import terms
 
 Vector = Sequence[float]
@@ -44,15 +47,22 @@ class Relevance:
         """What scores come of: `embedding NAME`, with words beside it, or `words`."""
         return f"embedding {self._encoder}" if self._embed is not None else "words"
 
-    async def scores(self, cues: Sequence[str], texts: Sequence[str]) -> list[float]:
+    async def scores(
+        self, cues: Sequence[str], texts: Sequence[str], *, head: RelevanceHead | None = None
+    ) -> list[float]:
         """For each text the score, 0 to 1, by the cue that it is nearest to.
 
         Where there is an encoder the weighted mean of the vectors' cosine and `shared_words`, since
         small encoders miss names and rare words; else `shared_words` alone. Equal input gives equal
         scores. Cost: one embedding of each text that is not kept, and of each cue.
 
-        Raises what the encoder raises.
+        Args:
+            head: what was learned about these texts; vectors are compared as it maps them.
+
+        Raises what the encoder raises; Incompatible for a head that was trained on another encoder.
         """
+        if head is not None:
+            self._check(head)
         cues = [cue for cue in cues if cue.strip()]
         if not cues or not texts:
             return [0.0] * len(texts)
@@ -64,10 +74,40 @@ class Relevance:
             by_cue = [
                 [(near + _WORDS_SHARE * same) / (1 + _WORDS_SHARE) for near, same in zip(*row, strict=True)]
                 for row in zip(
-                    _cosines(wanted, found), [shared_words(cue, texts) for cue in cues], strict=True
+                    _cosines(wanted, found, head), [shared_words(cue, texts) for cue in cues], strict=True
                 )
             ]
         return [max(column) for column in zip(*by_cue, strict=True)]
+
+    async def lessons(self, questions: Sequence[str], texts: Sequence[str], right: Sequence[int]) -> Lessons:
+        """What a head learns from: questions and texts as vectors, with the share of words beside.
+
+        Raises Incompatible where there is no encoder, and what the encoder raises.
+        """
+        if self._embed is None:
+            raise _no_encoder("training needs an encoder, and none is served")
+        asked, told = await self._vectors(questions, self._embed), await self._vectors(texts, self._embed)
+        size = max(map(len, (*asked, *told)), default=0)
+        return Lessons(
+            questions=_units(asked, size),
+            texts=_units(told, size),
+            right=tuple(right),
+            words=np.array([[_WORDS_SHARE * same for same in shared_words(q, texts)] for q in questions]),
+        )
+
+    @property
+    def encoder(self) -> str:
+        """The encoder's name; empty where words alone are compared."""
+        return self._encoder if self._embed is not None else ""
+
+    def _check(self, head: RelevanceHead) -> None:
+        if self._embed is None:
+            raise _no_encoder(f"the relevance head was trained on {head.encoder!r}, and no encoder is served")
+        if head.encoder != self._encoder:
+            raise Incompatible(
+                f"the relevance head was trained on {head.encoder!r}; the encoder here is {self._encoder!r}",
+                hint=f"serve {head.encoder!r} first of the embedding models, or train a head on this one",
+            )
 
     async def _vectors(self, texts: Sequence[str], embed: Embed) -> list[Vector]:
         missing = [text for text in dict.fromkeys(texts) if text.strip() and text not in self._kept]
@@ -113,16 +153,28 @@ def _stem(word: str) -> str:
     return word.removesuffix("e") if len(word) >= 5 else word
 
 
-def _cosines(cues: Sequence[Vector], texts: Sequence[Vector]) -> list[list[float]]:
-    """Row per cue, column per text; 0 where there is no vector, or it is 0."""
+def _no_encoder(problem: str) -> Incompatible:
+    return Incompatible(problem, hint="serve an embedding model, e.g. minilm")
+
+
+def _cosines(
+    cues: Sequence[Vector], texts: Sequence[Vector], head: RelevanceHead | None
+) -> list[list[float]]:
+    """Row per cue, column per text, 0 to 1; 0 where there is no vector, or it is 0."""
     size = max(map(len, (*cues, *texts)), default=0)
     a, b = (_units(vectors, size) for vectors in (cues, texts))
-    return [[max(0.0, float(x)) for x in row] for row in a @ b.T]
+    if head is not None:
+        a, b = _unit_rows(head.questions(a)), _unit_rows(head.texts(b))
+    return [[min(1.0, max(0.0, float(x))) for x in row] for row in a @ b.T]
 
 
 def _units(vectors: Sequence[Vector], size: int) -> npt.NDArray[np.float64]:
     found = np.zeros((len(vectors), size))
     for row, vector in zip(found, vectors, strict=True):
         row[: len(vector)] = vector
-    lengths = np.linalg.norm(found, axis=1, keepdims=True)
-    return found / np.where(lengths > 0, lengths, 1.0)
+    return _unit_rows(found)
+
+
+def _unit_rows(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(lengths > 0, lengths, 1.0)

@@ -15,8 +15,11 @@ from pentad.errors import BadModelFile, ContextLengthExceeded, Incompatible, Inv
 from pentad.execution.native.choice import AUTO, TORCH, RunnerChoice, check_installed, choose_runner
 from pentad.execution.native.library import built, cpu_flags
 from pentad.model.files.folder_files import read_json
+from pentad.model.input_queue import InputQueue
 from pentad.model.loading import ModelFiles, open_model
 from pentad.model.tokenizer import Tokenizer
+from pentad.resource.input_batching.base import InputBatcher
+from pentad.resource.input_batching.bucketed import Bucketed
 
 _NOT_NATIVE = "the native kernels compute no classifiers"
 
@@ -76,13 +79,14 @@ class LocalReranker:
 
     Args:
         files: an opened encoder with a classifier of one label.
+        batcher: which pairs of several callers are computed together.
 
     Raises:
         Incompatible: the model has no such classifier, or PyTorch is not installed.
         BadModelFile: its scores are made in a way that we lack, or its tokenizer frames no pairs.
     """
 
-    def __init__(self, files: ModelFiles) -> None:
+    def __init__(self, files: ModelFiles, *, batcher: InputBatcher | None = None) -> None:
         classifier = files.spec.classifier
         if classifier is None or classifier.labels != 1:
             what = "scores nothing" if classifier is None else f"has {classifier.labels} labels"
@@ -91,17 +95,22 @@ class LocalReranker:
         self._tokenizer = files.tokenizer
         self._frame = PairFrame.of(files.tokenizer, files.name)
         self._scorer = _scorer(files)
+        self.queue: InputQueue[tuple[list[int], list[int]]] = InputQueue(
+            self._scores, batcher or Bucketed(), kind="pair", model=files.name, size=lambda pair: len(pair[0])
+        )
         self._squashed = _squashed(files.path) if files.path.is_dir() else True
         self._token_chars = files.tokenizer.max_token_chars
         self.max_tokens = self._scorer.max_tokens
         """The longest query and document together, special tokens included."""
 
     @classmethod
-    def open(cls, path: str | pathlib.Path, *, name: str | None = None) -> Self:
+    def open(
+        cls, path: str | pathlib.Path, *, name: str | None = None, batcher: InputBatcher | None = None
+    ) -> Self:
         """The reranker of a model file or folder; the mapping is given back once weights are loaded."""
         files = open_model(path, name=name)
         try:
-            return cls(files)
+            return cls(files, batcher=batcher)
         finally:
             files.close()
 
@@ -122,9 +131,12 @@ class LocalReranker:
             if len(ids) > self.max_tokens:
                 raise self._too_long(f"document {i} with the query", f"{len(ids)} tokens", "documents")
             pairs.append((ids, types))
-        logits = self._scorer.score([ids for ids, _ in pairs], [types for _, types in pairs])[:, 0]
+        logits = np.array([row[0] for row in self.queue.rows(pairs)], np.float32)
         scores = 1 / (1 + np.exp(-logits.astype(np.float64))) if self._squashed else logits
         return scores.tolist(), sum(len(ids) for ids, _ in pairs)
+
+    def _scores(self, pairs: Sequence[tuple[list[int], list[int]]]) -> npt.NDArray[np.float32]:
+        return self._scorer.score([ids for ids, _ in pairs], [types for _, types in pairs])
 
     def _tokens(self, text: str, what: str, param: str) -> list[int]:
         if not text.strip():

@@ -28,21 +28,26 @@ from pentad.execution.backend import (
     collect,
 )
 from pentad.execution.hints import turn_hints
+from pentad.model.answer_cache import AnswerCache
 from pentad.model.backends.openai_usage import estimated_tokens, media_tokens, prompt_bytes
 from pentad.model.backends.pooled import leased
 from pentad.model.backends.sizes import prompt_chars
 from pentad.model.cards import Embeddings, ModelCard, Scores
 from pentad.model.codecs import PromptRenderer, TokenCodec
+from pentad.model.energy import metered_energy
 from pentad.model.objectives import fitted, marked, needs_count, refuse_unenforced, time_limit, within
 from pentad.model.prices import FREE, Price
+from pentad.model.routing import estimates
 from pentad.model.routing.base import Candidate, ModelRouter, RouterInput
 from pentad.model.routing.speed import Speed
 from pentad.model.sampling_defaults import taken_defaults, with_defaults
 from pentad.model.served import ServedModels
+from pentad.model.standby import Standby, Watch
 from pentad.model.tokenizer_facts import TokenizerFacts
 from pentad.model.vectors import Texts, embedded
 from pentad.model.workers import in_thread
 from pentad.resource.fair_queue import FairQueue
+from pentad.resource.request_energy import RequestEnergy
 from pentad.types import Clock, Decision, Request, Span, Usage
 
 
@@ -59,6 +64,9 @@ class ModelService:
         qualities: name served under to its quality, 0 to 1, where somebody says.
         default: the model of requests that name none, listed first; None takes the first backend.
         aliases: further name to the name of a model.
+        answers: keeps answers for requests that come again; None: each is computed.
+        energy: meters what requests to local models use of this machine's energy; None: nobody does.
+        standbys: name served under to who answers where that model fails.
         clock: monotonic, for spans and decisions.
         wall_clock: Unix time, for the cards.
     """
@@ -75,6 +83,9 @@ class ModelService:
         qualities: Mapping[str, float] | None = None,
         default: str | None = None,
         aliases: Mapping[str, str] | None = None,
+        answers: AnswerCache | None = None,
+        energy: RequestEnergy | None = None,
+        standbys: Mapping[str, Standby] | None = None,
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
     ) -> None:
@@ -95,27 +106,63 @@ class ModelService:
         self._prices = dict(prices or {})
         self._qualities = dict(qualities or {})
         self._speeds: dict[str, Speed] = {}
+        self._answers = answers
+        self._energy = energy
+        self._watches = {name: Watch(standby, clock) for name, standby in (standbys or {}).items()}
         self._clock = clock
 
-    async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
+    def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
         """The answer as it is made. Closing the generator cancels the request.
 
-        The usage in the last delta carries the router's decision first.
+        The usage in the last delta carries the router's decision first, or that of a standby which answers.
 
-        Raises:
+        Raises, on first iteration:
             ModelNotFound, Incompatible, Forbidden: no backend may serve this request.
             BudgetExceeded, DeadlineExceeded: its limits leave no room for an answer; one that has begun
                 ends with `length`, and a decision on the subject `limit` says where.
             InvalidRequest, Overloaded, BackendFailed: as the backend says.
         """
+        return self._watched(request) if self._watches else self._answer(request)
+
+    async def _watched(self, request: Request) -> AsyncGenerator[Delta, None]:
+        """The answer of the model, or of its standby."""
+        asked, request = request, self.routed(request)
+        watch = self._watches.get(request.model)
+        if watch is None:
+            answer = self._answer(request)
+        else:
+            name = watch.standby.model
+            advised = self._backends[name].capabilities.sampling
+            instead = replace(asked, model=name, sampling=with_defaults(asked.sampling, advised))
+            answer = watch.answer(request, instead, self._answer)
+        async with aclosing(answer) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    async def _answer(self, request: Request) -> AsyncGenerator[Delta, None]:
+        """The answer of the model that the router chooses, with what is told of it."""
         started_s = self._clock()
         request, backend, decision = self._route(request)
         refuse_unenforced(request.context.objective, self.enforces)
         taken = taken_defaults(request.sampling, backend.capabilities.sampling, started_s)
         span = Span(layer="model", name="route", start_s=started_s, end_s=self._clock())
+        key = None if self._answers is None else self._answers.key(request)
+        if self._answers is not None and key is not None:
+            kept = self._answers.find(key, backend)
+            if kept is not None:
+                for one in kept:
+                    if isinstance(one, StreamDone):
+                        decided = (decision, *taken, *one.usage.decisions)
+                        one = StreamDone(usage=replace(one.usage, spans=(span,), decisions=decided))
+                    yield one
+                return
         answer = self._admitted(backend, request)
+        if self._energy is not None and not backend.capabilities.remote:
+            answer = metered_energy(answer, self._energy, estimates.prompt_tokens(request))
         if (limit := time_limit(request.context)) is not None:
             answer = within(answer, limit, request, partial(self._count_partial, backend))
+        if self._answers is not None and key is not None:
+            answer = self._answers.noting(key, backend, answer)
         first_s: float | None = None
         async with aclosing(answer) as deltas:
             async for delta in deltas:

@@ -18,12 +18,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+import numpy.typing as npt
+
 from pentad.execution.device import DeviceProfile
 from pentad.execution.form import ModelForm as ModelForm
 from pentad.execution.layers import Experts
 from pentad.execution.mixers import Mixer
 from pentad.execution.spec import Attention, Block, ModelSpec
+from pentad.execution.spec import counted as counted_blocks
 from pentad.resource.matrices import MatrixRates, flops_per_s, read_bytes_per_s
+from pentad.resource.step_series import DecodeSeries, Numbers, each_step, summed
 from pentad.resource.step_shape import StepShape
 
 TERMS = ("matrices", "attention", "elementwise", "overhead")
@@ -118,8 +123,12 @@ class StepCost:
     _head: MatrixRates = field(init=False, repr=False, compare=False)
     _software: tuple[_Linear, ...] = field(init=False, repr=False, compare=False)
     _products: tuple[tuple[Product, int], ...] = field(init=False, repr=False, compare=False)
+    _slot_bytes: float = field(init=False, repr=False, compare=False)
+    _pair_flops: int = field(init=False, repr=False, compare=False)
+    _scores: int = field(init=False, repr=False, compare=False)
     _block_seconds: dict[int, float] = field(init=False, repr=False, compare=False, default_factory=dict)
     _head_seconds: dict[int, float] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _rates: list[tuple[float, float]] = field(init=False, repr=False, compare=False, default_factory=list)
 
     def __post_init__(self) -> None:
         head_bits = self.form.weight_bits if self.form.head_bits is None else self.form.head_bits
@@ -130,7 +139,9 @@ class StepCost:
         own = tied if self.spec.tied_head and tied.measured else None
         object.__setattr__(self, "_blocks", MatrixRates(self.profile, self.form.weight_bits, working_set))
         object.__setattr__(self, "_head", own or MatrixRates(self.profile, head_bits, working_set))
-        blocks = Counter(self.spec.blocks[slice(*self._bounds)])
+        blocks: Counter[Block] = Counter()
+        for block, count in counted_blocks(self.spec.blocks[slice(*self._bounds)]):
+            blocks[block] += count
         products = (
             (product, count)
             for block, count in blocks.items()
@@ -138,6 +149,13 @@ class StepCost:
         )
         object.__setattr__(self, "_products", tuple(products))
         object.__setattr__(self, "_software", self._linear())
+        pairs = sum(
+            count * block.mixer.pair_products() for block, count in blocks.items() if block.mixer is not None
+        )
+        object.__setattr__(self, "_pair_flops", 2 * pairs)
+        scored = ((b.mixer, count) for b, count in blocks.items() if isinstance(b.mixer, Attention))
+        object.__setattr__(self, "_scores", sum(count * mixer.heads for mixer, count in scored))
+        object.__setattr__(self, "_slot_bytes", self.form.kv_bytes(self.spec, 1, self.layers))
 
     def _linear(self) -> tuple[_Linear, ...]:
         """Attention, element-wise work and overhead as sums over a shape; empty if not measured."""
@@ -169,7 +187,9 @@ class StepCost:
     def seconds(self, shape: StepShape) -> float:
         """Predicted wall time of one step."""
         found = self.calibration
-        predicted = sum(factor * term for factor, term in zip(found.factors, self.terms(shape), strict=True))
+        products, attention, elementwise, overhead = self.terms(shape)
+        first, second, third, fourth = found.factors
+        predicted = first * products + second * attention + third * elementwise + fourth * overhead
         if not found.steps:
             return predicted
         return predicted + sum(rate * n for rate, n in zip(found.rates, counts(shape), strict=True))
@@ -182,14 +202,18 @@ class StepCost:
         return self._matrices(shape), self._roofline(shape), 0.0, overhead
 
     def _matrices(self, shape: StepShape) -> float:
-        apart = shape.chunk_tokens if self.profile.extra.get("prompts_apart") else 0
-        layers = self._layers(apart) + self._layers(shape.tokens - apart)
+        return self._products_s(shape.chunk_tokens, shape.tokens, shape.rows)
+
+    def _products_s(self, chunk_tokens: int, tokens: int, rows: int) -> float:
+        """Seconds of all products of so many tokens, of which some are of chunks."""
+        apart = chunk_tokens if self.profile.extra.get("prompts_apart") else 0
+        layers = self._layers(apart) + self._layers(tokens - apart)
         if not self.head:
             return layers
-        head = self._head_seconds.get(shape.rows)
+        head = self._head_seconds.get(rows)
         if head is None:
-            head = self._head.seconds(shape.rows, self.spec.vocab_size, self.spec.width)
-            self._head_seconds[shape.rows] = head
+            head = self._head.seconds(rows, self.spec.vocab_size, self.spec.width)
+            self._head_seconds[rows] = head
         return layers + head
 
     def _layers(self, tokens: int) -> float:
@@ -213,14 +237,65 @@ class StepCost:
         return attention, elementwise, overhead
 
     def _roofline(self, shape: StepShape) -> float:
-        kv_bytes = self.form.kv_bytes(self.spec, shape.slots, self.layers)
-        mixers = (block.mixer for block in self.spec.blocks[slice(*self._bounds)])
-        each = sum(mixer.pair_products() for mixer in mixers if mixer is not None)
+        kv_bytes = shape.slots * self._slot_bytes
         pairs = shape.decode_pairs + shape.chunk_pairs
-        return max(
-            kv_bytes / read_bytes_per_s(self.profile, kv_bytes),
-            2 * each * pairs / flops_per_s(self.profile, self.form.kv_bits),
+        rate, pair_s = self._roofline_rates()
+        if self.profile.bandwidth_by_working_set:
+            rate = read_bytes_per_s(self.profile, kv_bytes)
+        return max(kv_bytes / rate, pairs * pair_s)
+
+    def _roofline_rates(self) -> tuple[float, float]:
+        """Bytes a second of any keys and values, and seconds for a query token and a slot that it sees; a few
+        lanes apart may compute exponentials."""
+        if not self._rates:
+            products_s = self._pair_flops / flops_per_s(self.profile, self.form.kv_bits)
+            rate = self.profile.extra.get("nonlinear_elements_per_s")
+            pair_s = max(products_s, self._scores / rate) if rate else products_s
+            self._rates.append((read_bytes_per_s(self.profile, 1.0), pair_s))
+        return self._rates[0]
+
+    def decode_seconds(self, contexts: Sequence[int], steps: int) -> npt.NDArray[np.float64]:
+        """[steps] what `seconds` gives for steps that follow each other, one token for each of the same
+        sequences, in one go.
+
+        Args:
+            contexts: slots of each sequence in the first of the steps.
+            steps: how many; at least 1.
+        """
+        if self.profile.bandwidth_by_working_set and not self._software:
+            return each_step(self.seconds, contexts, steps)
+        found = self.calibration
+        if not (self._software or found.steps):
+            return self._roofline_series(contexts, steps)
+        series = DecodeSeries.of(contexts, steps)
+        terms: list[Numbers] = [self._matrices(series.first)]
+        if self._software:
+            terms += [
+                constant + summed(seconds * series.count(counted) for counted, seconds in per_count)
+                for constant, per_count in self._software
+            ]
+        else:
+            rate, pair_s = self._roofline_rates()
+            read_s = series.slots * self._slot_bytes / rate
+            compute_s = series.slots * pair_s
+            terms += [np.maximum(read_s, compute_s), 0.0, self.profile.extra.get("step_overhead_s", 0.0)]
+        total = summed(factor * term for factor, term in zip(found.factors, terms, strict=True))
+        if found.steps:
+            total += summed(rate * series.count(n) for rate, n in zip(found.rates, COUNTS, strict=True))
+        return np.broadcast_to(np.asarray(total, np.float64), (steps,))
+
+    def _roofline_series(self, contexts: Sequence[int], steps: int) -> npt.NDArray[np.float64]:
+        """[steps] where nothing is measured and attention is all that changes."""
+        count = len(contexts)
+        slots = sum(contexts) + count * np.arange(steps, dtype=np.float64)
+        rate, pair_s = self._roofline_rates()
+        read_s = slots * self._slot_bytes / rate
+        first, second, third, fourth = self.calibration.factors
+        total = first * self._products_s(0, count, count) + second * np.maximum(read_s, slots * pair_s)
+        found: npt.NDArray[np.float64] = (
+            total + third * 0.0 + fourth * self.profile.extra.get("step_overhead_s", 0.0)
         )
+        return found
 
     def binding(self, shape: StepShape) -> str:
         """The term that takes most of the step."""

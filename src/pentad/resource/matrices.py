@@ -13,16 +13,17 @@ from pentad.execution.device import DeviceProfile, MemoryTier
 
 PRECISION_OF_BITS: Mapping[int, tuple[str, ...]] = {
     32: ("f32",),
-    16: ("bf16", "f16"),
+    16: ("bf16", "f16", "int16"),
     8: ("int8", "fp8"),
-    4: ("int4",),
+    4: ("int4", "fp4"),
 }
 """Names in `DeviceProfile.flops_per_s` that may compute on elements of so many bits, best first."""
 
 PUBLISHED_COMPUTE_FRACTION = 0.6
-"""Share of a published peak rate that large products are assumed to reach."""
+"""Share of a published peak rate that large products are assumed to reach; a profile may have its own under
+`reached_compute` in its extra."""
 PUBLISHED_BANDWIDTH_FRACTION = 0.8
-"""Share of a published peak bandwidth that streaming reads are assumed to reach."""
+"""Share of a published peak bandwidth that streaming reads are assumed to reach; or `reached_bandwidth`."""
 _POINTS_BYTES = 128 << 20
 """Working set of points that do not name theirs."""
 _WIDEST_GAP = 1.9
@@ -42,6 +43,11 @@ def main_memory(profile: DeviceProfile) -> MemoryTier:
     return tiers[-1]
 
 
+def usable_bytes(profile: DeviceProfile, fraction: float = 1.0) -> int:
+    """Main memory that a model may take: a share of what system and other programs leave."""
+    return max(0, int((main_memory(profile).capacity_bytes - profile.reserved_bytes) * fraction))
+
+
 def read_bytes_per_s(profile: DeviceProfile, working_set_bytes: float) -> float:
     """Read bandwidth for data of that size, read over and over.
 
@@ -49,7 +55,7 @@ def read_bytes_per_s(profile: DeviceProfile, working_set_bytes: float) -> float:
     """
     points = profile.bandwidth_by_working_set
     if not points:
-        share = PUBLISHED_BANDWIDTH_FRACTION if profile.source == "published" else 1.0
+        share = _reached(profile, "reached_bandwidth", PUBLISHED_BANDWIDTH_FRACTION)
         return main_memory(profile).read_bytes_per_s * share
     return _interpolate(
         [math.log(size) for size, _ in points],
@@ -58,13 +64,18 @@ def read_bytes_per_s(profile: DeviceProfile, working_set_bytes: float) -> float:
     )
 
 
+def _reached(profile: DeviceProfile, name: str, assumed: float) -> float:
+    """The share of its peak that a published device reaches; other rates are what is reached."""
+    return profile.extra.get(name, assumed) if profile.source == "published" else 1.0
+
+
 def flops_per_s(profile: DeviceProfile, bits: float) -> float:
     """Rate of large products on elements of `bits`; the next wider precision serves where one is absent.
 
     Raises:
         Infeasible: the profile has no rate at all from this precision upwards.
     """
-    share = PUBLISHED_COMPUTE_FRACTION if profile.source == "published" else 1.0
+    share = _reached(profile, "reached_compute", PUBLISHED_COMPUTE_FRACTION) * profile.sustained_fraction
     for width in sorted(PRECISION_OF_BITS):
         for name in PRECISION_OF_BITS[width] if width >= bits else ():
             if name in profile.flops_per_s:
@@ -74,6 +85,14 @@ def flops_per_s(profile: DeviceProfile, bits: float) -> float:
         f"device {profile.name!r} has no compute rate for {bits:g}-bit weights (its rates: {known})",
         hint="measure it with pentad profile, or set --weight-bits to a precision that it has",
     )
+
+
+def widest_bits(profile: DeviceProfile, most: float = 16) -> float:
+    """The widest precision of up to `most` bits for which the device has a rate."""
+    known = [
+        bits for bits, names in PRECISION_OF_BITS.items() if any(n in profile.flops_per_s for n in names)
+    ]
+    return min(most, max(known, default=most))
 
 
 @dataclass(frozen=True, slots=True)

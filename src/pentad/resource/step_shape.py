@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-import numpy as np
-
 from pentad.execution.batch import RaggedBatch
 
 _PADDING_RATIO = 2
@@ -56,7 +54,7 @@ class StepShape:
     def from_sequences(cls, sequences: Sequence[tuple[int, int]], *, rows: int) -> StepShape:
         """The shape of sequences given as (new tokens, context after the step)."""
         decodes = [context for new, context in sequences if new == 1]
-        calls, padded = _decode_groups(decodes)
+        calls, padded = decode_groups(decodes)
         decoded = sum(decodes)
         tokens, slots, chunk_pairs, masked_pairs, chunk_tokens = len(decodes), decoded, 0, 0, 0
         for new, context in sequences:
@@ -99,19 +97,27 @@ class StepShape:
         return StepShape(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 
 
-def _decode_groups(contexts: list[int]) -> tuple[int, int]:
+def one_decode_group(longest: int, shortest: int, *, floor: bool = True) -> bool:
+    """Whether decodes of contexts in between are taken in one attention call.
+
+    Args:
+        floor: whether short contexts are taken together whatever their ratio.
+    """
+    return longest <= max(_PADDING_RATIO * shortest, _PADDING_FLOOR_SLOTS if floor else 0)
+
+
+def decode_groups(contexts: Sequence[int]) -> tuple[int, int]:
     """How many attention calls decodes of these contexts take, and the slots they read, padded."""
     if not contexts:
         return 0, 0
     longest = max(contexts)
-    if longest <= max(_PADDING_RATIO * min(contexts), _PADDING_FLOOR_SLOTS):
+    if one_decode_group(longest, min(contexts)):
         return 1, longest * len(contexts)
-    groups = slots = 0
-    rest = np.sort(np.array(contexts))[::-1]
-    while len(rest):
-        longest = int(rest[0])
-        fits = rest * _PADDING_RATIO >= longest if longest > _PADDING_FLOOR_SLOTS else rest >= 0
-        groups += 1
-        slots += longest * int(fits.sum())
-        rest = rest[~fits]
+    groups = slots = begin = 0
+    ordered = sorted(contexts, reverse=True)
+    for end in range(1, len(ordered) + 1):
+        if end == len(ordered) or not one_decode_group(ordered[begin], ordered[end]):
+            groups += 1
+            slots += ordered[begin] * (end - begin)
+            begin = end
     return groups, slots

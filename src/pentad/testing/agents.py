@@ -19,6 +19,8 @@ from pentad.testing.backends import ALL_FORMATS, ScriptedBackend, Turn
 class WordEmbedder:
     """An Embedder whose vectors are near when texts share words; the same on every machine."""
 
+    name = "words"
+
     def __init__(self, dimensions: int = 64, max_words: int = 256) -> None:
         self._dimensions = dimensions
         self._max_words = max_words

@@ -191,6 +191,18 @@ class ToyRunner:
             values[target * size : (target + 1) * size] = values[source * size : (source + 1) * size]
         self.copies.append((source, target))
 
+    def read_block(self, block: int) -> memoryview:
+        """The entries of one block of one head."""
+        entries = self._entries[block * self.block_size : (block + 1) * self.block_size]
+        return memoryview(b"".join(entry.to_bytes(8, "little") for entry in entries))
+
+    def write_block(self, block: int, data: memoryview) -> None:
+        """Puts such entries into a block."""
+        words = (bytes(data[i : i + 8]) for i in range(0, len(data), 8))
+        self._entries[block * self.block_size : (block + 1) * self.block_size] = [
+            int.from_bytes(word, "little") for word in words
+        ]
+
     def copy_slots(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copies single entries."""
         sources = [source for source, _ in pairs]

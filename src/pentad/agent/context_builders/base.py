@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
 from pentad.agent.memory.window import Overflow, Recent, Window
-from pentad.agent.model_events import Compacted
+from pentad.agent.model_events import Compacted, LeftTurns
+from pentad.agent.off_loop import off_loop
 from pentad.agent.planning.base import MessageGroup, ModelCallDraft
 from pentad.agent.state import RunState
 from pentad.agent.tools.invocation import shown
@@ -118,6 +120,9 @@ class OldestOut:
     exactness: ClassVar[Exactness] = "lossy"
     overflows: ClassVar[frozenset[Overflow]] = frozenset({"trim", "refuse"})
 
+    renews: ClassVar[bool] = False
+    """Whether `left` writes anew all that stands for what left, so that its size now does not count."""
+
     @abstractmethod
     def goal(self, given: ContextInput) -> tuple[int, int | None]:
         """Tokens and loose groups, at most, of a prompt out of which something has to be left."""
@@ -127,14 +132,19 @@ class OldestOut:
         draft, state = given.draft, given.state
         loose = [turn for turn in draft.turns if not turn.pinned]
         recent = given.window.start(loose, dropped=state.dropped_turns)
-        tokens, gone = await asyncio.to_thread(self._fit, given, recent)
+        chars = sum(len(message.content) for turn in draft.turns for message in turn.messages)
+        work = functools.partial(self._fit, given, recent)
+        tokens, gone = await off_loop(work, chars=chars)
         if gone is None:
             messages = assemble(draft, state, recent.read(), state.summary, given.media)
             return Built(messages=messages, tokens=tokens)
-        summary = state.summary
-        if gone and given.window.overflow == "summarise":
-            summary = await given.summarise(_transcript(gone, state.summary))
-        messages = assemble(draft, state, recent.read(), summary, given.media)
+        kept = recent.read()
+
+        def fits(summary: str) -> bool:
+            return given.count(assemble(draft, state, kept, summary, given.media)) <= given.limit
+
+        summary, left = await self.left(given, gone, fits) if gone else (state.summary, None)
+        messages = assemble(draft, state, kept, summary, given.media)
         after = await asyncio.to_thread(given.count, messages)
         if after > given.limit:
             raise _too_long(after, given.limit, "the summary is too long")
@@ -145,8 +155,27 @@ class OldestOut:
             before_tokens=tokens,
             after_tokens=after,
             summary=summary,
+            left=left,
         )
         return Built(messages=messages, tokens=after, compacted=compacted)
+
+    async def left(
+        self,
+        given: ContextInput,
+        gone: Sequence[MessageGroup],
+        fits: Callable[[str], bool],  # noqa: ARG002 (for those that can make it shorter)
+    ) -> tuple[str, LeftTurns | None]:
+        """What stands in the prompt for the turns that leave it now, and those turns if they are kept by id.
+
+        A text that does not fit is refused as too long.
+
+        Args:
+            fits: whether the prompt has room for such a text.
+        """
+        if given.window.overflow != "summarise":
+            return given.state.summary, None
+        lines = [f"Summary so far: {given.state.summary}"] if given.state.summary else []
+        return await given.summarise("\n".join([*lines, *map(transcript, gone)])), None
 
     def _fit(
         self, given: ContextInput, recent: Recent[MessageGroup]
@@ -154,10 +183,10 @@ class OldestOut:
         """The size of the prompt before, and the turns that had to go; None when all fit as they are."""
         draft, state, limit = given.draft, given.state, given.limit
 
-        def size(kept: Sequence[MessageGroup]) -> int:
-            return given.count(assemble(draft, state, kept, state.summary, given.media))
+        def size(kept: Sequence[MessageGroup], summary: str = "" if self.renews else state.summary) -> int:
+            return given.count(assemble(draft, state, kept, summary, given.media))
 
-        tokens = size(recent.read())
+        tokens = size(recent.read(), state.summary)
         if tokens <= limit and not recent.overflowing():
             return tokens, None
         if given.window.overflow == "refuse":
@@ -205,7 +234,7 @@ def assemble(
             group[0] = replace(group[0], media=(*group[0].media, *shown_there))
             media = ()
         messages += group
-    return tuple(replace(m, content=shown(m.content)) for m in messages)
+    return tuple(m if m.content.isascii() else replace(m, content=shown(m.content)) for m in messages)
 
 
 def _notes(state: RunState, summary: str) -> str:
@@ -218,9 +247,14 @@ def _notes(state: RunState, summary: str) -> str:
     return "\n\n".join(parts)
 
 
-def _transcript(gone: Sequence[MessageGroup], summary: str) -> str:
-    lines = [f"{m.role}: {m.content}" for turn in gone for m in turn.messages if m.content]
-    return "\n".join(([f"Summary so far: {summary}"] if summary else []) + lines)
+def transcript(turn: MessageGroup) -> str:
+    """A turn in lines of `role: text`; calls of tools as they were made."""
+    lines = []
+    for message in turn.messages:
+        if message.content:
+            lines.append(f"{message.role}: {message.content}")
+        lines += [f"{message.role} calls {call.name} {call.arguments}" for call in message.tool_calls]
+    return "\n".join(lines)
 
 
 def _too_long(tokens: int, limit: int, why: str) -> ContextLengthExceeded:

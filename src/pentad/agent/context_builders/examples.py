@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import pathlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pentad.agent.context_builders.base import Built, ContextInput, OldestOut, assemble, room
 from pentad.agent.context_builders.compact import Compact
+from pentad.agent.example_lines import LineForm, example_lines, text_of
 from pentad.agent.memory.window import Overflow
 from pentad.agent.planning.base import MessageGroup
-from pentad.errors import InvalidRequest
-from pentad.json_text import parse_json
 from pentad.ranges import in_range
 from pentad.types import Decision, Message
 
 _NAMED_CHARACTERS = 40
-_MOST_BYTES = 8 << 20
+Shown = tuple[str, MessageGroup]
+"""A case, and the turn that shows it with what was made of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +40,7 @@ class Examples(OldestOut):
     """Examples shown, at most."""
 
     overflows: ClassVar[frozenset[Overflow]] = Compact.overflows
-    name = "examples"
+    name: ClassVar[str] = "examples"
 
     def __post_init__(self) -> None:
         in_range("k", self.k, least=0)
@@ -54,11 +53,13 @@ class Examples(OldestOut):
         """The draft with examples in front, within the limit. Raises InvalidRequest for its file."""
         if not self.file or not self.k:
             return await OldestOut.build(self, given)
-        known = await asyncio.to_thread(_read, self.file)
+        known = self.apt(given, await asyncio.to_thread(self.kept))
+        if not known:
+            return await OldestOut.build(self, given)
         scores = await given.relevance.scores([given.state.goal], [case for case, _ in known])
         best = sorted(range(len(known)), key=lambda i: (-scores[i], i))[: self.k]
-        shown = await asyncio.to_thread(self._fitting, given, [known[i] for i in best])
-        draft = replace(given.draft, turns=(*map(_turn, reversed(shown)), *given.draft.turns))
+        shown = await asyncio.to_thread(self._fitting, given, [known[i][1] for i in best])
+        draft = replace(given.draft, turns=(*reversed(shown), *given.draft.turns))
         built = await OldestOut.build(self, replace(given, draft=draft))
         decision = Decision(
             layer="agent",
@@ -70,55 +71,34 @@ class Examples(OldestOut):
         )
         return replace(built, chosen=(decision,))
 
-    def _fitting(self, given: ContextInput, best: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    def kept(self) -> Sequence[Shown]:
+        """All examples of the file. Raises InvalidRequest."""
+        return example_lines(self.file, _FORM)
+
+    def apt(self, given: ContextInput, known: Sequence[Shown]) -> Sequence[Shown]:  # noqa: ARG002
+        """Those that may stand before this draft."""
+        return known
+
+    def _fitting(self, given: ContextInput, best: list[MessageGroup]) -> list[MessageGroup]:
         """As many of the best as fit beside what is pinned."""
         for most in range(len(best), 0, -1):
-            turns = (*map(_turn, best[:most]), *given.draft.turns)
-            draft = replace(given.draft, turns=turns)
+            draft = replace(given.draft, turns=(*best[:most], *given.draft.turns))
             messages = assemble(draft, given.state, (), given.state.summary, given.media)
             if given.count(messages) <= room(given):
                 return best[:most]
         return []
 
 
-def _turn(example: tuple[str, str]) -> MessageGroup:
-    asked, answered = example
+def _read(value: Any) -> Shown:
+    asked, answered = text_of(value, "input"), text_of(value, "output")
     messages = (Message(role="user", content=asked), Message(role="assistant", content=answered))
-    return MessageGroup(messages=messages, pinned=True)
+    return asked, MessageGroup(messages=messages, pinned=True)
 
 
-def _read(name: str) -> tuple[tuple[str, str], ...]:
-    path = pathlib.Path(name)
-    try:
-        about = path.stat()
-    except OSError as error:
-        raise _wrong(name, error.strerror or "cannot be read") from None
-    if about.st_size > _MOST_BYTES:
-        raise _wrong(name, f"has {about.st_size} bytes, at most {_MOST_BYTES}")
-    return _parsed((name, about.st_mtime_ns, about.st_size))
-
-
-@functools.lru_cache(maxsize=16)
-def _parsed(state: tuple[str, int, int]) -> tuple[tuple[str, str], ...]:
-    """The examples of a file, as it stands with that time of change and that size."""
-    name, found = state[0], []
-    for number, line in enumerate(pathlib.Path(name).read_text("utf-8", "replace").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            made = parse_json(line)
-            example = made["input"], made["output"]
-        except (ValueError, KeyError, TypeError):
-            example = None, None
-        if not all(isinstance(part, str) and part.strip() for part in example):
-            raise _wrong(name, f"line {number} has no texts 'input' and 'output'")
-        found.append(example)
-    return tuple(found)
-
-
-def _wrong(name: str, why: str) -> InvalidRequest:
-    return InvalidRequest(
-        f"examples {name!r}: {why}",
-        hint='set context.options.file to JSON lines like {"input": "Where is it?", "output": "parcel"}',
-        param="context",
-    )
+_FORM = LineForm(
+    what="examples",
+    wants="texts 'input' and 'output'",
+    read=_read,
+    hint='set context.options.file to JSON lines like {"input": "Where is it?", "output": "parcel"}',
+    param="context",
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -10,6 +11,7 @@ from pentad.agent.coordination.base import MEMBERS
 from pentad.agent.environment.base import Score
 from pentad.agent.evaluation.base import Case, Suite
 from pentad.agent.evaluation.results import CaseResult, Contender, Key, ResultFile
+from pentad.agent.parallel import together
 from pentad.agent.runtime import AgentRuntime
 from pentad.agent.spec import AgentSpec
 from pentad.agent.state import RunState
@@ -34,6 +36,8 @@ class Evaluation:
     contender: Contender
     chosen: str
     """The suite as it was chosen, with its options."""
+    at_once: int = 1
+    """Cases under way at any time, at most. Above 1 none has joules, and its seconds include company."""
 
     def key(self, case: Case) -> Key:
         """Under which the result of a case is kept."""
@@ -65,22 +69,26 @@ class Evaluation:
         Raises what starting a run raises. A run that fails is a result.
         """
         keys = [self.key(case) for case in self.cases]
-        for case, key in zip(self.cases, keys, strict=True):
-            if key in results:
-                continue
-            begun(case)
-            before = meter.joules()
-            run_id = await runtime.start(
-                self.agent(case), case.goal, model=self.contender.model, foreground=True
-            )
-            state = await runtime.wait(run_id)
-            after = meter.joules()
-            used = None if before is None or after is None else round(after - before, 3)
-            score = await self.suite.judge(case, state)
-            result = self._result(case, state, score, used)
-            results.add(result)
-            done(result)
+        places = asyncio.Semaphore(self.at_once)
+
+        async def one(case: Case) -> None:
+            async with places:
+                begun(case)
+                result = await self._play(case, runtime, meter)
+                results.add(result)
+                done(result)
+
+        await together(one(case) for case, key in zip(self.cases, keys, strict=True) if key not in results)
         return results.of(keys)
+
+    async def _play(self, case: Case, runtime: AgentRuntime, meter: EnergyMeter) -> CaseResult:
+        before = meter.joules() if self.at_once == 1 else None
+        # What is served alone is the default, by whatever name or path it was asked for.
+        run_id = await runtime.start(self.agent(case), case.goal, foreground=True)
+        state = await runtime.wait(run_id)
+        after = meter.joules()
+        used = None if before is None or after is None else round(after - before, 3)
+        return self._result(case, state, await self.suite.judge(case, state), used)
 
     def _result(self, case: Case, state: RunState, score: Score, joules: float | None) -> CaseResult:
         return CaseResult(

@@ -88,6 +88,15 @@ class JournalStore(Protocol):
         """Turns the database's errors into JournalUnavailable."""
         ...
 
+    @property
+    def signs_of_life_s(self) -> float | None:
+        """How often `sign_of_life` is wanted of a process that writes nothing; None: never."""
+        ...
+
+    def sign_of_life(self, db: Db) -> None:
+        """Lets the others know that this process lives, with the writer's connection."""
+        ...
+
     def lay_out(self, db: Db, statements: Sequence[str]) -> None:
         """Makes tables and indexes, written as for SQLite. In a transaction."""
         ...

@@ -3,7 +3,8 @@
 The rows, their seals and what is promised are those of the file. What differs:
 
 - An owner lives as long as its writer's session: it holds an advisory lock, which the server gives back
-  when the process dies, its machine is lost, or the server itself is started anew.
+  when it sees that the process died (some instants after its death), that its machine is lost, or when
+  the server itself is started anew. Then a living owner takes it again within `signs_of_life_s`.
 - A connection that was lost is made anew by the next transaction; whether a commit that was under way
   did happen is found out by the journal (`Journal._commit`).
 - The key cannot lie beside the database. Every machine has its own copy, and one that is not the
@@ -42,6 +43,11 @@ _PATIENT: dict[str, Any] = {
     "tcp_user_timeout": 10_000,
 }
 """A server that is gone is noticed within seconds."""
+_WATCHFUL = (
+    "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; "
+    "SET tcp_user_timeout = 10000"
+)
+"""And so is, by the server, a machine that is gone: its locks are free then, not after hours."""
 _TYPES = {"BLOB": "BYTEA", "REAL": "DOUBLE PRECISION", "INTEGER": "BIGINT"}
 _FORMAT = "CREATE TABLE journal_format (version BIGINT NOT NULL, key_check BYTEA NOT NULL)"
 _FINAL = (
@@ -53,7 +59,7 @@ _FINAL = (
     "CREATE TRIGGER events_are_final BEFORE DELETE OR UPDATE ON events "
     "FOR EACH ROW EXECUTE FUNCTION events_are_final()",
 )
-_TABLES = ("runs", "events", "prompt_texts", "prompt_uses", "part_data", "part_uses")
+_TABLES = ("runs", "events", "prompt_texts", "prompt_bases", "prompt_uses", "part_data", "part_uses")
 
 
 class PostgresStore:
@@ -71,6 +77,7 @@ class PostgresStore:
 
     def __init__(self, url: str, key_at: pathlib.Path) -> None:
         self._url, self._key_at = url, key_at
+        self.signs_of_life_s: float | None = 1.0
         self._psycopg = _psycopg()
         from psycopg.conninfo import conninfo_to_dict
 
@@ -163,6 +170,10 @@ class PostgresStore:
             unavailable.passing = isinstance(error, self._psycopg.OperationalError)
             raise unavailable from error
 
+    def sign_of_life(self, db: Db) -> None:
+        cast(_Session, db).revive()
+        db.execute("SELECT 1")
+
     def lay_out(self, db: Db, statements: Sequence[str]) -> None:
         for statement in statements:
             db.execute(_spelt(statement))
@@ -208,6 +219,7 @@ class _Session:
         if self._db.closed:
             self._db, self._held = self._store.connect(), False
         if self._owner is not None and not self._held:
+            self.execute(_WATCHFUL)
             # Not to be had while the server still believes in the session that was lost.
             asked = self.execute("SELECT pg_try_advisory_lock(?)", (_lock_of(self._owner),))
             self._held = bool(asked.fetchone()[0])

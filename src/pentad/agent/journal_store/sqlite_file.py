@@ -23,8 +23,11 @@ class SqliteFile:
 
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path
+        self.signs_of_life_s = None  # the system knows who lives
         self.owner = ownership.mine()
         self._in_use: int | None = None
+        self._forced: bool | None = None
+        """What the writer's connection was told last; no other one is told."""
 
     @property
     def name(self) -> str:
@@ -51,11 +54,12 @@ class SqliteFile:
 
     @contextlib.contextmanager
     def transaction(self, db: Db, *, durable: bool | None = None, exclusive: bool = False) -> Iterator[None]:
-        del exclusive  # every transaction is
-        if durable is not None:
+        if durable is not None and durable is not self._forced:
             db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._forced = durable
         with sqlite.transaction(_own(db)):
-            db.execute("PRAGMA defer_foreign_keys = ON")  # a run's line is removed before its events
+            if exclusive:  # every transaction is, but those that ask for it may remove runs
+                db.execute("PRAGMA defer_foreign_keys = ON")  # a run's line is removed before its events
             yield
 
     @contextlib.contextmanager
@@ -74,6 +78,9 @@ class SqliteFile:
         except JournalUnavailable as error:
             error.passing = error.passing or isinstance(error.__cause__, sqlite3.OperationalError)
             raise
+
+    def sign_of_life(self, db: Db) -> None:
+        """Nobody needs it."""
 
     def lay_out(self, db: Db, statements: Sequence[str]) -> None:
         for statement in statements:

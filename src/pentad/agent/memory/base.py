@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
 from pentad.agent.ports import ModelPort
-from pentad.types import Clock
+from pentad.types import Clock, Message
 
 Kind = Literal["preference", "fact", "episode"]
 
@@ -72,6 +72,25 @@ class Think(Protocol):
     async def __call__(self, system: str, text: str, max_tokens: int) -> str: ...
 
 
+class Sample(Protocol):
+    """As `Think`, but draws several answers to one question, at a temperature; they come back in order."""
+
+    async def __call__(
+        self, system: str, text: str, max_tokens: int, *, samples: int, temperature: float
+    ) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Occasion:
+    """A run that begins, as a memory is asked what its prompts should have."""
+
+    goal: str
+    think: Think
+    """Asks the run's model."""
+    history: tuple[Message, ...] = ()
+    """The conversation that the goal goes on with, without the goal."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experience:
     """A run that has ended, as a memory learns of it."""
@@ -83,6 +102,10 @@ class Experience:
     """Whether it ended with an answer of its own; else it failed, was refused or ran out of something."""
     think: Think
     """Asks the run's model."""
+    sample: Sample
+    """Draws several answers of the run's model."""
+    history: tuple[Message, ...] = ()
+    """The conversation before the goal."""
     steps: tuple[tuple[str, str], ...] = ()
     """What was seen and what was done then, in order; the first sees the goal alone, the others results."""
     recalled: tuple[str, ...] = ()
@@ -100,6 +123,14 @@ class Memory(Protocol):
 
     async def query(self, cue: str, *, k: int, scope: Scope) -> list[Recollection]:
         """The `k` items that matter most to the cue, best first."""
+        ...
+
+    async def recall(self, occasion: Occasion, *, k: int, scope: Scope) -> list[Recollection]:
+        """At most `k` items for a run that begins, best first; mostly a `query` for its goal."""
+        ...
+
+    async def item(self, ident: str, scope: Scope) -> Item | None:
+        """The item of that id, also one that has expired or was superseded; None for none in the scope."""
         ...
 
     async def supersede(self, ident: str, item: Item, scope: Scope) -> str:

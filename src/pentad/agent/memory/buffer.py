@@ -14,6 +14,7 @@ from pentad.agent.memory.base import (
     Item,
     Memory,
     MemoryServices,
+    Occasion,
     Recollection,
     Scope,
 )
@@ -110,6 +111,14 @@ class _Items:
                 Recollection(item=item, score=recency, similarity=0.0, keyword=0.0, recency=recency)
             )
         return recollections
+
+    async def recall(self, occasion: Occasion, *, k: int, scope: Scope) -> list[Recollection]:
+        """The `k` newest items."""
+        return await self.query(occasion.goal, k=k, scope=scope)
+
+    async def item(self, ident: str, scope: Scope) -> Item | None:
+        """The item of that id, whatever has become of it; None for none in the scope."""
+        return next((item for item in await self.items(scope) if item.id == ident), None)
 
     async def learn(self, experience: Experience, scope: Scope) -> None:
         """Keeps an answered run as an episode."""

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from pentad.agent.embedding import embed_beginnings
 from pentad.agent.memory import file
-from pentad.agent.memory.base import Experience, Item, MemoryServices, Recollection, Scope
+from pentad.agent.memory.base import Experience, Item, MemoryServices, Occasion, Recollection, Scope
 from pentad.agent.memory.episodes import episode
 from pentad.agent.memory.scoring import Weights
 from pentad.agent.memory.search import Search
@@ -113,6 +113,17 @@ class LongTerm:
         vector = (await embed_beginnings(self._models, self._embedder, [storable(cue)]))[0]
         now_s = self._wall()
         return await self._locked(lambda: self._search.find(cue, vector, k=k, scope=scope, now_s=now_s))
+
+    async def recall(self, occasion: Occasion, *, k: int, scope: Scope) -> list[Recollection]:
+        """The `k` items that matter most to the goal."""
+        return await self.query(occasion.goal, k=k, scope=scope)
+
+    async def item(self, ident: str, scope: Scope) -> Item | None:
+        """The item of that id, whatever has become of it; None for none in the scope."""
+        sql = f"SELECT {file.COLUMNS} FROM items WHERE id = :ident AND {file.OF_SCOPE}"
+        bound = {**file.bound(scope), "ident": ident}
+        row = await self._locked(lambda: self._db.execute(sql, bound).fetchone())
+        return None if row is None else file.item_of(cast(Any, row))
 
     async def forget(self, idents: Sequence[str], scope: Scope) -> list[str]:
         """Removes items with their versions and what was made of them; the file is written anew.

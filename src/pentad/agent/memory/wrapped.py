@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pentad.agent.memory.base import Experience, Item, Memory, Recollection, Scope
+from pentad.agent.memory.base import Experience, Item, Memory, Occasion, Recollection, Scope
 
 
 class Wrapped:
@@ -22,6 +22,12 @@ class Wrapped:
 
     async def query(self, cue: str, *, k: int, scope: Scope) -> list[Recollection]:
         return await self.inner.query(cue, k=k, scope=scope)
+
+    async def recall(self, occasion: Occasion, *, k: int, scope: Scope) -> list[Recollection]:
+        return await self.query(occasion.goal, k=k, scope=scope)
+
+    async def item(self, ident: str, scope: Scope) -> Item | None:
+        return await self.inner.item(ident, scope)
 
     async def supersede(self, ident: str, item: Item, scope: Scope) -> str:
         return await self.inner.supersede(ident, item, scope)

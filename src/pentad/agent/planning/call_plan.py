@@ -9,12 +9,12 @@ from typing import Any
 
 from pentad.agent.chained_calls import referred
 from pentad.agent.planning.base import Needs
-from pentad.agent.planning.prompts import worked_tasks
+from pentad.agent.planning.prompts import tool_lines, worked_tasks
 from pentad.agent.tools.base import Tool
 from pentad.json_text import parse_json
 from pentad.types import Message, ToolCall
 
-_REFERENCE = {"type": "string", "pattern": "^\\$[1-9][0-9]?$"}
+_REFERENCE = {"type": "string", "pattern": "^\\$[1-9][0-9]?(\\.[A-Za-z_][A-Za-z0-9_]*)?$"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,3 +97,16 @@ def call_plan_shots(tools: Sequence[Tool]) -> tuple[Message, ...]:
         text = json.dumps({"plan": plan}, separators=(",", ":"), ensure_ascii=False)
         messages += [Message(role="user", content=f"Goal: {goal}"), Message(role="assistant", content=text)]
     return tuple(messages)
+
+
+def signatures(tools: Sequence[Tool]) -> str:
+    """One line per tool with the JSON of its arguments' types."""
+    lines = tool_lines(tools).split("\n")
+    return "\n".join(
+        f"{line}; arguments {json.dumps(_types(tool.parameters))}"
+        for line, tool in zip(lines, tools, strict=True)
+    )
+
+
+def _types(parameters: Mapping[str, Any]) -> dict[str, object]:
+    return {name: value.get("type", "any") for name, value in parameters.get("properties", {}).items()}

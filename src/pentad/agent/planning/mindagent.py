@@ -9,19 +9,17 @@ from typing import Any
 
 from pentad.agent.exchange import Exchange
 from pentad.agent.planning.allowance import bounded
-from pentad.agent.planning.answers import answers_failed, plain_answer, read_plainly
+from pentad.agent.planning.answers import AnswersPlainly, plain_answer, read_plainly
 from pentad.agent.planning.base import (
     MAX_PARALLEL,
     Decided,
     Draft,
     ModelCallDraft,
     Reading,
-    Selection,
     Thought,
     Unusable,
     View,
     WantsTools,
-    majority,
 )
 from pentad.agent.planning.prompts import tool_lines, unavailable
 from pentad.agent.planning.thoughts import chose, json_form, think
@@ -39,7 +37,7 @@ _ASKS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MindAgent:
+class MindAgent(AnswersPlainly):
     """Has one dispatcher give all workers an action each, does these at once, and tells what came of them.
 
     Tools are actions of a worker; the one in the field `worker` of its arguments. A dispatch is checked by
@@ -70,14 +68,6 @@ class MindAgent:
         in_range("max_repairs", self.max_repairs, least=0)
         in_range("dispatch_tokens", self.dispatch_tokens, least=1)
 
-    def withholds(self, state: RunState, tools: Sequence[Tool]) -> Mapping[str, str]:  # noqa: ARG002
-        """None."""
-        return {}
-
-    def exhausted(self, state: RunState) -> bool:
-        """Whether even the answer failed too often; without a dispatch the model still answers."""
-        return answers_failed(state, self.max_repairs)
-
     def draft(self, view: View) -> Draft:
         """The dispatch, its actions, and the answer once nothing is left to do."""
         state = view.state
@@ -93,10 +83,6 @@ class MindAgent:
         if over or not rounds_left or not bounded(state, self.dispatch_tokens):
             return self._draft_answer(view)
         return self._draft_dispatch(view, refused)
-
-    def select(self, view: View, candidates: Sequence[Exchange]) -> Selection:  # noqa: ARG002
-        """The dispatch that most agree with."""
-        return majority(self.name, candidates)
 
     def read(self, view: View, answer: Exchange) -> Reading:
         """A dispatch that keeps the rules is a thought, its actions are calls, all at once."""

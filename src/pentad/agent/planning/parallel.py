@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,8 +18,8 @@ from pentad.agent.planning.base import (
     View,
     WantsTools,
 )
-from pentad.agent.planning.call_plan import CallPlan, call_plan, call_plan_schema, call_plan_shots
-from pentad.agent.planning.prompts import facts, tool_lines, unavailable
+from pentad.agent.planning.call_plan import CallPlan, call_plan, call_plan_schema, call_plan_shots, signatures
+from pentad.agent.planning.prompts import facts, unavailable
 from pentad.agent.planning.react import React
 from pentad.agent.planning.thoughts import chose
 from pentad.agent.state import RunState
@@ -43,8 +42,9 @@ class Parallel(React):
     need them are not made, and the model plans anew from what is known.
 
     Source: survey III-B, parallel processing of sub-goals; Kim et al. 2023, "An LLM Compiler for
-    Parallel Function Calling". Ours journals the whole plan before its first call, plans under the
-    tools' schemas and lets members of a team be called like tools. `graph` asks for the arguments of
+    Parallel Function Calling"; with `replans` 0 it is the one-step agent of Ruan et al. 2023, "TPTU".
+    Ours journals the whole plan before its first call, plans under the tools' schemas and lets members
+    of a team be called like tools. `graph` asks for the arguments of
     each call when it begins, which smaller models do better, and waits for the slowest call of a step.
     """
 
@@ -122,7 +122,7 @@ class Parallel(React):
         asked = Message(role="user", content="\n\n".join(parts))
         shots = call_plan_shots(view.tools)
         system = "\n\n".join(
-            filter(None, [_TOLD, "Tools:\n" + _signatures(view), unavailable(view.withheld)])
+            filter(None, [_TOLD, "Tools:\n" + signatures(view.tools), unavailable(view.withheld)])
         )
         return ModelCallDraft(
             purpose="plan",
@@ -166,17 +166,3 @@ class Parallel(React):
         )
         goals = tuple((call.name, call.arguments) for call in plan.calls)
         return MadePlan(goals=goals, needs=plan.needs, decisions=(decision,))
-
-
-def _signatures(view: View) -> str:
-    """One line per tool with the JSON of its arguments' types."""
-    lines = tool_lines(view.tools).split("\n")
-    return "\n".join(
-        f"{line}; arguments {json.dumps(_types(tool.parameters))}"
-        for line, tool in zip(lines, view.tools, strict=True)
-    )
-
-
-def _types(parameters: object) -> dict[str, object]:
-    properties = parameters.get("properties", {}) if hasattr(parameters, "get") else {}
-    return {name: value.get("type", "any") for name, value in properties.items()}

@@ -11,6 +11,7 @@ from typing import Literal
 
 from pentad.agent.exchange import Exchange
 from pentad.agent.state import RunState
+from pentad.agent.values import derived
 from pentad.json_text import parse_json
 from pentad.types import Message
 
@@ -94,14 +95,18 @@ def by_tool(state: RunState) -> tuple[SubGoal, ...]:
 
 def known(state: RunState) -> list[str]:
     """What the tools have said so far, in order, each passage once."""
-    said = [
+    said = [part for exchange in state.closed for part in derived(exchange, _passages)]
+    return [part for part in dict.fromkeys(said) if part]
+
+
+def _passages(exchange: Exchange) -> list[str]:
+    """What the tools of a step said that is of use."""
+    return [
         part.strip()
-        for exchange in state.closed
         for _, result in sorted(exchange.results.items())
         if result.status in _OF_USE
         for part in result.content.split("\n\n")
     ]
-    return [part for part in dict.fromkeys(said) if part]
 
 
 def failed(state: RunState, goals: Iterable[SubGoal]) -> list[str]:
@@ -176,8 +181,8 @@ def repeats(state: RunState) -> bool:
     """
     if not state.closed or not state.closed[-1].calls:
         return False
-    before = {told for e in state.closed[:-1] for told in _told(e) if told is not None}
-    return all(told in before for told in _told(state.closed[-1]))
+    before = {told for e in state.closed[:-1] for told in derived(e, _told) if told is not None}
+    return all(told in before for told in derived(state.closed[-1], _told))
 
 
 def _told(exchange: Exchange) -> list[tuple[str, str, str] | None]:

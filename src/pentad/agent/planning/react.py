@@ -38,6 +38,7 @@ from pentad.agent.planning.prompts import (
 from pentad.agent.planning.turns import conversation
 from pentad.agent.state import RunState
 from pentad.agent.tools.base import Tool
+from pentad.agent.values import derived
 from pentad.ranges import in_range
 from pentad.types import Decision, Message, OutputFormat, ToolChoice
 
@@ -283,7 +284,8 @@ class React:
     def _draft_turn(self, view: View, settled: bool) -> ModelCallDraft:
         state = view.state
         plan = "\n".join(f"{i}. {task}" for i, (_, task) in enumerate(state.plan or (), 1))
-        offered = () if settled else tuple(tool.spec for tool in view.tools)
+        specs = tuple(tool.spec for tool in view.tools)
+        offered = () if settled else specs
         system = _joined(
             state.spec.instructions,
             "Call a tool for what it can find out or compute; do not guess." if offered and plan else "",
@@ -298,7 +300,8 @@ class React:
             system=system,
             turns=(*_history(state, self.mode), goal, *_work(view), *self._next(state)),
             tools=offered,
-            shown_tools=view.presented if offered else None,
+            # What can no longer be called is shown all the same: the prompt begins as those before it.
+            shown_tools=view.presented if offered else view.presented or specs,
             tool_choice=ToolChoice(mode=mode, parallel=self.parallel),
             max_tokens=state.spec.max_tokens,
             next_hint="end" if settled else "tool",
@@ -363,6 +366,19 @@ def _history(state: RunState, mode: str) -> tuple[MessageGroup, ...]:
     return () if mode == "guided" else conversation(state)
 
 
+def _turn(exchange: Exchange) -> MessageGroup:
+    """A step that is over, as chat messages."""
+    # A call that was written as text is shown as the call that it was read as, only.
+    text = "" if exchange.calls and progress.call_shaped(exchange.text) else exchange.text
+    messages = [Message(role="assistant", content=text, tool_calls=exchange.calls)]
+    for index, result in sorted(exchange.results.items()):
+        call = exchange.calls[index]
+        messages.append(Message(role="tool", content=result.content, name=call.name, tool_call_id=call.id))
+    if not exchange.calls:
+        messages.append(Message(role="user", content=f"That was of no use: {exchange.detail}. Try again."))
+    return MessageGroup(messages=tuple(messages))
+
+
 def _work(view: View) -> Sequence[MessageGroup]:
     """This run's steps as chat turns: the assistant's calls and each result, matched by id.
 
@@ -375,19 +391,7 @@ def _work(view: View) -> Sequence[MessageGroup]:
             turns.append(_behind(turns.pop(), told.pop(0)[1]))
         if exchange.purpose == "plan":
             continue
-        # A call that was written as text is shown as the call that it was read as, only.
-        text = "" if exchange.calls and progress.call_shaped(exchange.text) else exchange.text
-        messages = [Message(role="assistant", content=text, tool_calls=exchange.calls)]
-        for index, result in sorted(exchange.results.items()):
-            call = exchange.calls[index]
-            messages.append(
-                Message(role="tool", content=result.content, name=call.name, tool_call_id=call.id)
-            )
-        if not exchange.calls:
-            messages.append(
-                Message(role="user", content=f"That was of no use: {exchange.detail}. Try again.")
-            )
-        turns.append(MessageGroup(messages=tuple(messages)))
+        turns.append(derived(exchange, _turn))
     for _, text in told:
         turns.append(_behind(turns.pop(), text))
     return turns

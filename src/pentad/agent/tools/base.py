@@ -12,10 +12,13 @@ from pentad.agent.ports import ModelPort
 from pentad.agent.tool_events import Effects
 from pentad.choice import Choice
 from pentad.errors import ToolFailed, UnknownName
+from pentad.model.reduction.base import Surprise
+from pentad.ranges import in_range
 from pentad.registry import FAMILIES
-from pentad.types import Clock, ToolSpec
+from pentad.types import Clock, Decision, ToolSpec
 
 Ask = Callable[[str, str, int], Awaitable[str]]
+AskOther = Callable[[str, str, str, int], Awaitable[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +68,14 @@ class ToolContext:
     wall: Clock = time.time
     ask: Ask | None = None
     """Asks the run's model: (system, user text, max_tokens). Counts against the run's budget."""
+    ask_other: AskOther | None = None
+    """As `ask`, of the served model named first; several may be asked at once."""
+    surprise: Surprise | None = None
+    """How surprising a text is to a served model; one pass, within the run's budget."""
     question: Question | None = None
     """Asks a person; the call's time limit pauses meanwhile."""
+    left_turns: Mapping[str, str] = field(default_factory=dict)
+    """Turns of the run's conversation that left its prompts and are kept, by id."""
     delegate: Delegate | None = None
     """Only for the actions of a team's coordinator."""
 
@@ -77,6 +86,28 @@ class Truncated:
 
     data: bytes
     total_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sourced:
+    """A result and where it is from, where that is not the call itself."""
+
+    content: Any
+    source: str
+    """As the journal has it, e.g. `kept, 12 s old`."""
+    decisions: tuple[Decision, ...] = ()
+    """Why it was taken from there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dated:
+    """A result that says when it was so, and until when it may be used."""
+
+    content: Any
+    as_of_s: float
+    """Wall clock."""
+    expires_s: float | None = None
+    """Wall clock; None where the tool does not know."""
 
 
 Call = Callable[[Mapping[str, Any], ToolContext], Awaitable[Any]]
@@ -106,16 +137,21 @@ class Tool:
     parameters: Mapping[str, Any]
     """JSON Schema of type object; arguments are checked against it before every call."""
     call: Call
-    """Awaits the result: a str, bytes, Truncated, or anything that JSON can hold."""
+    """Awaits the result: a str, bytes, Truncated, Dated, Sourced, or anything that JSON can hold."""
     effects: Effects = "unkeyed"
     timeout_s: float = 30.0
     max_result_bytes: int = 16_384
     cost: float = 0.0
     """Money per call at most; held from the budget before."""
+    at_once: int | None = None
+    """Calls of it under way at once, over all runs of a process; others wait. None: any number."""
     blocked: str = ""
     """Why the tool may not be used now; such a tool is hidden from the model and every call denied."""
     examples: tuple[Example, ...] = ()
     """Shown to small models, which learn more from two examples than from a schema."""
+
+    def __post_init__(self) -> None:
+        in_range(f"at_once of tool {self.name!r}", self.at_once, least=1, hint="leave it out for no limit")
 
     @property
     def spec(self) -> ToolSpec:

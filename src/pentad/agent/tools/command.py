@@ -22,6 +22,7 @@ def command_tool(
     effects: Effects = "unkeyed",
     timeout_s: float = 30.0,
     max_result_bytes: int = 16_384,
+    at_once: int | None = None,
 ) -> Tool:
     """The tool that runs `command`: arguments as JSON on standard input, result on standard output.
 
@@ -54,4 +55,5 @@ def command_tool(
         effects=effects,
         timeout_s=timeout_s,
         max_result_bytes=max_result_bytes,
+        at_once=at_once,
     )

@@ -15,6 +15,7 @@ from typing import Any
 
 from pentad.agent.spec import AgentSpec
 from pentad.agent.tools.base import Tool
+from pentad.agent.tools.function_files import anchored_file, is_function_file
 from pentad.agent.tools.functions import tool
 from pentad.errors import Forbidden, InvalidRequest
 
@@ -27,10 +28,17 @@ def is_reference(name: str) -> bool:
     return _REFERENCE.fullmatch(name) is not None
 
 
+def names_file(name: str) -> bool:
+    """Whether an entry of `tools` names a file of any kind."""
+    return is_reference(name) or is_function_file(name)
+
+
 def anchored(spec: AgentSpec, folder: pathlib.Path) -> AgentSpec:
     """The spec with every file reference absolute: relative ones count from `folder`."""
 
     def absolute(name: str) -> str:
+        if is_function_file(name):
+            return anchored_file(name, folder)
         match = _REFERENCE.fullmatch(name)
         if match is None:
             return name

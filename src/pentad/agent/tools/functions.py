@@ -32,6 +32,7 @@ def tool(
     timeout_s: float = 30.0,
     max_result_bytes: int = 16_384,
     cost: float = 0.0,
+    at_once: int | None = None,
     examples: tuple[Example, ...] = (),
 ) -> Callable[[Function], Tool]: ...
 

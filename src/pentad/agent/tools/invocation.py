@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import fnmatch
 import json
 import math
@@ -13,10 +14,11 @@ from typing import Any
 
 from pentad.agent.codec import readable
 from pentad.agent.tool_events import ToolStatus
-from pentad.agent.tools.base import InDoubt, Reply, Tool, ToolContext, Truncated
+from pentad.agent.tools.base import Dated, InDoubt, Reply, Sourced, Tool, ToolContext, Truncated
 from pentad.agent.tools.schema import check_arguments
 from pentad.errors import Forbidden, PentadError, ToolFailed
 from pentad.json_text import parse_json
+from pentad.types import Decision
 
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
@@ -30,6 +32,9 @@ class Outcome:
     cut_bytes: int = 0
     limit: str = ""
     """What bound it, if anything did."""
+    source: str = ""
+    """Where the result is from, where that is not the call itself."""
+    decisions: tuple[Decision, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +89,15 @@ async def call(
     except Exception as error:
         # The tool is the user's code: whatever it raises is an observation for the model.
         return Outcome(status="failed", content=f"{type(error).__name__}: {str(error)[:500]}")
+    if isinstance(result, Sourced):
+        made = _as_outcome(tool, result.content, max_bytes)
+        return replace(made, source=result.source, decisions=result.decisions)
+    return _as_outcome(tool, result, max_bytes)
+
+
+def _as_outcome(tool: Tool, result: Any, max_bytes: int | None) -> Outcome:
+    if isinstance(result, Dated):
+        result = dated_text(as_text(result.content), result.as_of_s, result.expires_s)
     most = min(tool.max_result_bytes, max_bytes or tool.max_result_bytes)
     try:
         if isinstance(result, Truncated):
@@ -136,6 +150,16 @@ def as_text(result: Any) -> str:
     if isinstance(result, bytes | bytearray):
         return bytes(result).decode("utf-8", "surrogateescape")
     return json.dumps(result, ensure_ascii=False)
+
+
+def dated_text(text: str, as_of_s: float, expires_s: float | None) -> str:
+    """The text with the time at which it was so, and until when it may be used, as the model reads them."""
+    until = "" if expires_s is None else f", valid until {_utc(expires_s)}"
+    return f"{text}\n[as of {_utc(as_of_s)}{until}]"
+
+
+def _utc(at_s: float) -> str:
+    return datetime.datetime.fromtimestamp(at_s, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def capped(text: str, max_bytes: int, total_bytes: int | None = None) -> Outcome:

@@ -10,18 +10,25 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+from pentad.agent.codec import dumps
 from pentad.agent.spec import McpServer
 from pentad.agent.tools.base import InDoubt, Tool, ToolContext
+from pentad.agent.tools.logins import Logins, Person, sign_in_needed
 from pentad.agent.tools.mcp_results import broken_tool, result_text
 from pentad.agent.tools.mcp_transport import Listings, transport
-from pentad.agent.tools.pins import ToolPins, fingerprint
+from pentad.agent.tools.pins import ListChange, ToolPins, fingerprint
 from pentad.agent.tools.schema import check_schema, harmless, harmless_schema
 from pentad.errors import Forbidden, InvalidRequest, PentadError, ToolFailed
+from pentad.tracing.context import outgoing
 
 MAX_TOOLS = 256
 _MAX_NAME = 64
 KEY_META = "io.pentad/idempotency-key"
 _CLOSE_S = 10.0
+_SIGN_IN_S = 600.0
+"""What a person who signs in may take."""
+_MAX_REVIEW = 100_000
+"""Characters of changed listings that a person is asked about."""
 _NEVER_S = 1e9
 """The SDK's own limit of a call; ours stands around it, and pauses while a person is asked."""
 _calling: ContextVar[ToolContext | None] = ContextVar("calling", default=None)
@@ -47,15 +54,27 @@ class McpConnection:
         server: how to reach it.
         pins: tool lists that were accepted, and servers that may be started.
         commands: executables that may be started; others are refused.
+        logins: what came of signing in to servers. person: who may sign in now; None lets nobody.
     """
 
-    def __init__(self, name: str, server: McpServer, pins: ToolPins, commands: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        server: McpServer,
+        pins: ToolPins,
+        commands: Collection[str] = (),
+        *,
+        logins: Logins | None = None,
+        person: Person | None = None,
+    ) -> None:
         self.name = name
+        self._logins, self._person = logins, person
         self._server = server
         self._pins = pins
         self._commands = commands
         self._client: Any = None
         self._listings = Listings()
+        self._change: ListChange | None = None
         self._under_way: list[ToolContext] = []
         self._task: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
@@ -66,7 +85,7 @@ class McpConnection:
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._hold(ready), name=f"mcp {self.name}")
         try:
-            async with asyncio.timeout(self._server.timeout_s):
+            async with asyncio.timeout(self._server.timeout_s if self._person is None else _SIGN_IN_S):
                 await asyncio.shield(ready)
         except TimeoutError:
             await self.close()
@@ -78,7 +97,9 @@ class McpConnection:
     async def tools(self) -> dict[str, Tool]:
         """The server's tools now, by prefixed name. Changed ones are blocked; see ToolPins."""
         listed = await self._listed()
-        blocked = self._pins.blocked(self._server, self._prints(listed))
+        prints = self._prints(listed)
+        blocked = self._pins.blocked(self._server, prints)
+        self._change = self._changed(listed, prints, blocked) if blocked else None
         found: dict[str, Tool] = {}
         for name, tool in listed.items():
             called = self._called(name)
@@ -92,6 +113,31 @@ class McpConnection:
             called = self._called(name)
             found.setdefault(called, broken_tool(called, problem))
         return found
+
+    @property
+    def change(self) -> ListChange | None:
+        """What differed from the accepted tools when they were listed last; None where nothing did."""
+        return self._change
+
+    def _changed(
+        self, listed: Mapping[str, Any], prints: Mapping[str, str], blocked: Mapping[str, str]
+    ) -> ListChange | None:
+        """What a person is asked; None for more than anybody would read, which stays blocked unasked."""
+        now = {name: prints[name] for name in blocked}
+        listings = {
+            name: listed[name].model_dump(mode="json", by_alias=True, exclude_none=True) for name in now
+        }
+        if len(dumps(listings)) > _MAX_REVIEW:
+            return None
+        said = ", ".join(f"{harmless(name)} {how}" for name, how in blocked.items())
+        return ListChange(
+            name=self.name,
+            server=self._server,
+            prints=now,
+            listings=listings,
+            about=f"MCP server {self.name!r} lists other tools than were accepted: {said}",
+            accept=lambda: self._pins.approve(self._server, now),
+        )
 
     def _called(self, name: str) -> str:
         return f"{self.name}__{re.sub(r'[^A-Za-z0-9_-]', '_', name)[:_MAX_NAME]}"
@@ -144,6 +190,8 @@ class McpConnection:
         cause = _innermost(error)
         if isinstance(cause, PentadError):
             return cause
+        if self._listings.refused:
+            return sign_in_needed(self.name)
         return ToolFailed(f"MCP server {self.name!r} cannot be reached: {_worded(cause)}")
 
     @contextlib.asynccontextmanager
@@ -152,12 +200,19 @@ class McpConnection:
 
         elicited: Any = self._elicited
         client = Client(
-            transport(self.name, self._server, self._listings),
+            transport(self.name, self._server, self._listings, self._authorization()),
             read_timeout_seconds=self._server.timeout_s,
             elicitation_callback=elicited,
         )
         async with client:
             yield client
+
+    def _authorization(self) -> Any:
+        if self._server.url is None or self._logins is None:
+            return None
+        from pentad.agent.tools.mcp_login import authorization
+
+        return authorization(self._server, self._logins, self._person)
 
     async def _elicited(self, _: Any, params: Any) -> Any:
         """What the server asks while a call is under way, put to a person."""
@@ -229,6 +284,7 @@ class McpConnection:
             # A server's own hints are not to be trusted; the user may say which are repeatable.
             effects="none" if tool.name in self._server.repeatable else "unkeyed",
             timeout_s=self._server.timeout_s,
+            at_once=self._server.at_once,
             blocked=reason,
         )
 
@@ -242,7 +298,10 @@ class McpConnection:
         self._under_way.append(context)
         try:
             result = await client.call_tool(
-                name, dict(arguments), meta={KEY_META: context.key}, read_timeout_seconds=_NEVER_S
+                name,
+                dict(arguments),
+                meta={KEY_META: context.key, **outgoing()},
+                read_timeout_seconds=_NEVER_S,
             )
         except MCPError as error:
             # Sent, but the answer will not come: it may have happened.

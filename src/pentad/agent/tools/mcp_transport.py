@@ -23,6 +23,9 @@ class Listings:
     """Output schemas. The SDK would compile them and refuse results that do not fit; the model reads
     results as text, whatever their form."""
 
+    refused: bool = False
+    """Whether the server's last answer was that somebody must sign in; the SDK does not pass that on."""
+
     def clean(self, result: dict[str, Any]) -> dict[str, Any]:
         """The result of `tools/list` without them; any other result as it is."""
         tools = result.get("tools")
@@ -93,18 +96,22 @@ class _CleanStream:
 
 
 @contextlib.asynccontextmanager
-async def transport(name: str, server: McpServer, listings: Listings) -> AsyncIterator[Any]:
-    """The streams to a server: a process of its own, or a URL. What it lists is noted in `listings`."""
+async def transport(name: str, server: McpServer, listings: Listings, auth: Any = None) -> AsyncIterator[Any]:
+    """The streams to a server: a process of its own, or a URL. What it lists is noted in `listings`.
+
+    Args:
+        auth: what signs the requests to a URL.
+    """
     async with contextlib.AsyncExitStack() as stack:
-        read, write = await stack.enter_async_context(_opened(name, server))
+        read, write = await stack.enter_async_context(_opened(name, server, listings, auth))
         yield _CleanStream(read, listings), write
 
 
 @contextlib.asynccontextmanager
-async def _opened(name: str, server: McpServer) -> AsyncIterator[Any]:
+async def _opened(name: str, server: McpServer, listings: Listings, auth: Any) -> AsyncIterator[Any]:
     async with contextlib.AsyncExitStack() as stack:
         if server.url is not None:
-            yield await stack.enter_async_context(await _over_http(stack, name, server))
+            yield await stack.enter_async_context(await _over_http(stack, name, server, listings, auth))
             return
         from mcp.client.stdio import StdioServerParameters, stdio_client
 
@@ -118,7 +125,9 @@ async def _opened(name: str, server: McpServer) -> AsyncIterator[Any]:
             await stack.aclose()
 
 
-async def _over_http(stack: contextlib.AsyncExitStack, name: str, server: McpServer) -> Any:
+async def _over_http(
+    stack: contextlib.AsyncExitStack, name: str, server: McpServer, listings: Listings, auth: Any
+) -> Any:
     from mcp.client.streamable_http import streamable_http_client
     from mcp.shared._httpx_utils import create_mcp_http_client
 
@@ -126,7 +135,12 @@ async def _over_http(stack: contextlib.AsyncExitStack, name: str, server: McpSer
     if not re.match(r"https?://", server.url):
         raise InvalidRequest(f"the url of MCP server {name!r} is not http or https", param="mcpServers")
     headers = {word: expanded(value) for word, value in server.headers.items()}
-    client = await stack.enter_async_context(create_mcp_http_client(headers=headers))
+    client = await stack.enter_async_context(create_mcp_http_client(headers=headers, auth=auth))
+
+    async def note(response: Any) -> None:
+        listings.refused = response.status_code == 401
+
+    client.event_hooks["response"] = [*client.event_hooks["response"], note]
     return streamable_http_client(server.url, http_client=client)
 
 

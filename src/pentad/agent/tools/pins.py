@@ -7,24 +7,36 @@ can thus not turn an innocent tool into a hostile one behind its users' backs.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
-import json
-import os
 import pathlib
 import shlex
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pentad.agent.codec import dumps, encode
 from pentad.agent.spec import McpServer
-from pentad.errors import Conflict
-from pentad.json_text import parse_json
+from pentad.agent.tools.kept_json import KeptJson
 
 _LAUNCHES = "launches"
 """Beside the servers' identities, which are hexadecimal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListChange:
+    """Tools of a server that differ from what was accepted, for a person to judge."""
+
+    name: str
+    """As the agent calls the server."""
+    server: McpServer
+    prints: Mapping[str, str]
+    """By tool, its fingerprint now."""
+    listings: Mapping[str, Any]
+    """By tool, all that its listing says, as it is: whoever shows it escapes it."""
+    about: str
+    """What differs, in a sentence."""
+    accept: Callable[[], None]
+    """Pins exactly these."""
 
 
 def fingerprint(tool: Mapping[str, Any]) -> str:
@@ -52,10 +64,12 @@ class ToolPins:
     """
 
     def __init__(self, path: pathlib.Path | None = None) -> None:
-        self._path = path
-        self._pins: dict[str, dict[str, str]] = {}
-        self._stamp: tuple[int, int] | None = None
-        self._look()
+        # Starting afresh would approve whatever the servers show now.
+        self._kept = KeptJson(
+            path,
+            what="the tool approvals",
+            hint="restore the file, or delete it to approve every server's tools anew",
+        )
 
     def blocked(self, server: McpServer, listed: Mapping[str, str]) -> dict[str, str]:
         """Tools that may not be used now, with the reason; pins the whole list of a new server.
@@ -70,13 +84,11 @@ class ToolPins:
 
     def known(self, server: McpServer) -> bool:
         """Whether a list of this server was ever accepted."""
-        self._look()
-        return identity(server) in self._pins
+        return self._kept.section(identity(server)) is not None
 
     def changes(self, server: McpServer, listed: Mapping[str, str]) -> dict[str, str]:
         """The tools that differ from what was accepted, with how; pins nothing."""
-        self._look()
-        pins = self._pins.get(identity(server), {})
+        pins = self._kept.section(identity(server)) or {}
         return {
             name: "is new" if name not in pins else "has changed"
             for name, print_ in listed.items()
@@ -88,74 +100,17 @@ class ToolPins:
     ) -> None:
         """Accepts the tools as they are listed; with `only`, just those."""
         names = listed if only is None else only
-        self._put(identity(server), {name: listed[name] for name in names})
+        self._kept.put(identity(server), {name: listed[name] for name in names})
 
     def may_start(self, server: McpServer) -> bool:
         """Whether a person allowed exactly this command line, with its environment."""
-        self._look()
-        return _launch(server) in self._pins.get(_LAUNCHES, {})
+        return _launch(server) in (self._kept.section(_LAUNCHES) or {})
 
     def allow_start(self, server: McpServer) -> None:
         """Lets this command line be started from now on."""
-        self._put(_LAUNCHES, {_launch(server): command_line(server)})
-
-    def _put(self, section: str, entries: Mapping[str, str]) -> None:
-        with self._locked():
-            self._look()
-            self._pins[section] = {**self._pins.get(section, {}), **entries}
-            self._save()
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Keeps other processes from writing, so that no pin is lost between reading and writing."""
-        if self._path is None:
-            yield
-            return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._path.with_name(f"{self._path.name}.lock"), "w", encoding="ascii") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
-    def _look(self) -> None:
-        """Reads the file again when another process has changed it."""
-        if self._path is None:
-            return
-        try:
-            stat = self._path.stat()
-        except FileNotFoundError:
-            return
-        now = (stat.st_mtime_ns, stat.st_ino)
-        if now != self._stamp:
-            self._pins, self._stamp = _loaded(self._path), now
-
-    def _save(self) -> None:
-        if self._path is None:
-            return
-        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=self._path.name)
-        try:
-            with os.fdopen(handle, "w", encoding="ascii") as file:
-                json.dump(self._pins, file, indent=1, sort_keys=True)
-                file.flush()
-                os.fsync(file.fileno())
-            pathlib.Path(name).replace(self._path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                pathlib.Path(name).unlink()
-            raise
+        self._kept.put(_LAUNCHES, {_launch(server): command_line(server)})
 
 
 def _launch(server: McpServer) -> str:
     whole = [server.command, list(server.args), dict(server.env)]
     return hashlib.sha256(dumps(whole).encode()).hexdigest()
-
-
-def _loaded(path: pathlib.Path) -> dict[str, dict[str, str]]:
-    try:
-        data = parse_json(path.read_text("ascii"))
-        return {str(s): {str(t): str(h) for t, h in pins.items()} for s, pins in data.items()}
-    except (ValueError, AttributeError) as error:
-        # Starting afresh would approve whatever the servers show now.
-        raise Conflict(
-            f"the tool approvals in {path.name!r} are damaged: {str(error)[:100]}",
-            hint="restore the file, or delete it to approve every server's tools anew",
-        ) from None

@@ -20,6 +20,9 @@ MAX_TEXT = 1024
 _MAX_UNIQUE = 1_000
 _IN_PLACE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas")
 """Keywords whose schemas apply to the same value again, so that they multiply."""
+_PLAIN = {"type", "properties", "required", "additionalProperties", "title", "description", "$comment"}
+_SCALAR = {"type", "title", "description", "default", "$comment"}
+_TYPES = {"string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,)}
 _PROSE = ("description", "title", "$comment")
 _IGNORED = ("pattern", "patternProperties", "unevaluatedProperties", "unevaluatedItems", "$dynamicRef")
 """Not evaluated: foreign regular expressions can run for hours, the others follow references unbounded."""
@@ -169,6 +172,8 @@ def check_arguments(tool: str, schema: Mapping[str, Any], arguments: Mapping[str
     What cannot be evaluated passes: a keyword that is no JSON Schema, a reference that leads nowhere,
     a pattern. Nothing is ever fetched, and no more than `MAX_CHECKS` keywords are looked at.
     """
+    if plain(schema) and _fits(schema, arguments):
+        return
     import referencing
 
     checks = _Checks()
@@ -182,6 +187,36 @@ def check_arguments(tool: str, schema: Mapping[str, Any], arguments: Mapping[str
         where = ".".join(map(str, first.path))
         text = f"{where}: {first.message}" if where else first.message
         raise ToolFailed(f"invalid arguments for {tool!r}: {text[:300]}")
+
+
+def plain(schema: Mapping[str, Any]) -> bool:
+    """Whether a schema only names scalar properties, as those of most tools do: checked in microseconds."""
+    properties = schema.get("properties", {})
+    return (
+        schema.keys() <= _PLAIN
+        and schema.get("additionalProperties", False) in (True, False)
+        and isinstance(properties, Mapping)
+        and all(
+            isinstance(one, Mapping) and one.keys() <= _SCALAR and one.get("type") in _TYPES
+            for one in properties.values()
+        )
+        and _strings(schema.get("required", ()))
+    )
+
+
+def _strings(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+
+
+def _fits(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> bool:
+    """Whether arguments surely fit a plain schema; what is in doubt is left to the whole of JSON Schema."""
+    properties = schema.get("properties", {})
+    if not arguments.keys() >= set(schema.get("required", ())):
+        return False
+    if not schema.get("additionalProperties", True) and not properties.keys() >= arguments.keys():
+        return False
+    known = [(properties[name]["type"], value) for name, value in arguments.items() if name in properties]
+    return all(type(value) in _TYPES[kind] for kind, value in known)
 
 
 class _Checks:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from pentad.application.bench.engine import EngineBench, EngineLoad
@@ -77,15 +78,27 @@ def llama_servers(
 
     Each with the build that is fastest for it at that many requests.
     """
+    return [start() for _, start in llama_arms(model, settings, slots=slots, context=context)]
+
+
+def llama_arms(
+    model: str, settings: Settings, *, slots: int, context: int
+) -> list[tuple[str, Callable[[], AbstractContextManager[Server]]]]:
+    """The same by name, each to be started as often as one likes."""
     file = ModelStore(settings.root).resolve(model).path
     threads = settings.engine.threads or default_threads()
-    found: list[AbstractContextManager[Server]] = []
+    found: list[tuple[str, Callable[[], AbstractContextManager[Server]]]] = []
     for name, format in (("llama.cpp", None), ("llama.cpp-q4_0", "Q4_0")):
         peer = LlamaCpp(name, file, requantize=format)
         peer.prepare(EngineLoad(batches=(slots,)), threads)
-        found.append(
-            llama_server(
-                peer.file, cpu=peer.build(slots), threads=threads, slots=slots, context=context, name=name
-            )
+        start = partial(
+            llama_server,
+            peer.file,
+            cpu=peer.build(slots),
+            threads=threads,
+            slots=slots,
+            context=context,
+            name=name,
         )
+        found.append((name, start))
     return found

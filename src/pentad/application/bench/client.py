@@ -8,34 +8,14 @@ read when an answer has ended. So it takes little of the cores that the server c
 
 from __future__ import annotations
 
-import bisect
 import json
-import re
 import selectors
-import socket
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-_CONTENT = re.compile(rb'"content":\s*"(?!")')
-_COMPLETION = re.compile(rb'"completion_tokens":\s*(\d+)')
-_PROMPT = re.compile(rb'"prompt_tokens":\s*(\d+)')
-_CACHED = re.compile(rb'"cached_tokens":\s*(\d+)')
-_CHUNK = 1 << 16
-
-
-@dataclass(slots=True)
-class Turn:
-    """One request on the wire and what has come of it."""
-
-    sent_s: float
-    sock: socket.socket
-    out: bytes
-    """What is still to be sent."""
-    received: bytearray = field(default_factory=bytearray)
-    arrivals: list[tuple[int, float]] = field(default_factory=list)
-    """How many bytes had arrived when, once per read."""
+from pentad.application.bench.wire import Exchange, text_of
 
 
 @dataclass(slots=True)
@@ -51,7 +31,7 @@ class Run:
     due_s: float = 0.0
     """When its next turn is to be sent."""
     done: int = 0
-    turn: Turn | None = None
+    turn: Exchange | None = None
 
 
 class Client:
@@ -89,7 +69,9 @@ class Client:
             waits = [run.due_s for run in self._pausing] + [run.at_s or 0.0 for run in self._timed[:1]]
             wait_s = max(0.0, min(waits, default=now_s + 1.0) - now_s)
             for key, mask in self._selector.select(min(wait_s, 1.0)):
-                self._serve(key.data, mask)
+                run = key.data
+                if run.turn.serve(self._selector, key, mask, self._now()):
+                    self._end(run, run.turn)
 
     def _now(self) -> float:
         return time.perf_counter() - self._begin_s
@@ -111,58 +93,20 @@ class Client:
     def _send(self, run: Run) -> None:
         plan, turn = self._plan, run.turns[run.done]
         run.messages.append({"role": "user", "content": turn["user"]})
-        body = json.dumps(
-            {**plan["body"], "messages": run.messages, "max_tokens": turn["max_tokens"]}
-        ).encode()
-        lines = [f"POST {plan['path']} HTTP/1.1", f"Host: {plan['host']}:{plan['port']}", "Connection: close"]
-        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}", *plan["headers"], "", ""]
-        sock = socket.create_connection((plan["host"], plan["port"]), timeout=30)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setblocking(False)
-        run.turn = Turn(sent_s=self._now(), sock=sock, out="\r\n".join(lines).encode() + body)
+        body = {**plan["body"], "messages": run.messages, "max_tokens": turn["max_tokens"]}
+        exchange = run.turn = Exchange(plan, body, self._now())
         self._flying += 1
-        self._selector.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE, run)
+        self._selector.register(exchange.sock, selectors.EVENT_READ | selectors.EVENT_WRITE, run)
 
-    def _serve(self, run: Run, mask: int) -> None:
-        turn = run.turn
-        assert turn is not None, "a run on the wire has a turn"
-        if mask & selectors.EVENT_WRITE:
-            turn.out = turn.out[turn.sock.send(turn.out) :]
-            if not turn.out:
-                self._selector.modify(turn.sock, selectors.EVENT_READ, run)
-        if mask & selectors.EVENT_READ:
-            data = turn.sock.recv(_CHUNK)
-            now_s = self._now()
-            turn.received += data
-            turn.arrivals.append((len(turn.received), now_s))
-            if not data or turn.received.endswith((b"data: [DONE]\n\n", b"data: [DONE]\n\n\r\n0\r\n\r\n")):
-                self._end(run, turn, now_s)
-
-    def _end(self, run: Run, turn: Turn, now_s: float) -> None:
-        self._selector.unregister(turn.sock)
-        turn.sock.close()
+    def _end(self, run: Run, exchange: Exchange) -> None:
         self._flying -= 1
-        received, places = body_of(bytes(turn.received))
-        status = int(turn.received[9:12] or 0) if turn.received.startswith(b"HTTP/") else 0
-        events_s = [arrived_s(turn.arrivals, places, match.end()) for match in _CONTENT.finditer(received)]
-        answer = {
-            "run": run.name,
-            "turn": run.done,
-            "status": status,
-            "sent_s": turn.sent_s,
-            "ended_s": now_s,
-            "events_s": events_s,
-            "completion_tokens": _last(_COMPLETION, received),
-            "prompt_tokens": _last(_PROMPT, received),
-            "cached_tokens": _last(_CACHED, received),
-        }
-        if status != 200 or not events_s:
-            answer["error"] = received[-300:].decode("utf-8", "replace")
+        now_s = exchange.ended_s
+        answer = {"run": run.name, "turn": run.done, **exchange.answer()}
         self.answers.append(answer)
         run.turn = None
         run.done += 1
         if run.done < len(run.turns) and "error" not in answer:
-            run.messages.append({"role": "assistant", "content": text_of(received)})
+            run.messages.append({"role": "assistant", "content": text_of(exchange.body)})
             run.due_s = now_s + run.turns[run.done]["pause_s"]
             self._pausing.append(run)
             return
@@ -172,44 +116,6 @@ class Client:
             {"run": run.name, "started_s": run.started_s, "ended_s": now_s, "turns": run.done,
              "complete": run.done == len(run.turns) and "error" not in answer}
         )  # fmt: skip
-
-
-def body_of(received: bytes) -> tuple[bytes, list[tuple[int, int]]]:
-    """The body of an HTTP answer, and where each of its parts lay: (place in the body, in what arrived)."""
-    head, _, _ = received.partition(b"\r\n\r\n")
-    at = len(head) + 4
-    if b"transfer-encoding: chunked" not in head.lower():
-        return received[at:], [(0, at)]
-    parts: list[bytes] = []
-    places = [(0, at)]
-    length = 0
-    while (end := received.find(b"\r\n", at)) > 0:
-        size = int(received[at:end].split(b";")[0] or b"0", 16)
-        if size == 0:
-            break
-        places.append((length, end + 2))
-        parts.append(received[end + 2 : end + 2 + size])
-        length += size
-        at = end + 2 + size + 2
-    return b"".join(parts), places
-
-
-def arrived_s(arrivals: list[tuple[int, float]], places: list[tuple[int, int]], at: int) -> float:
-    """When the byte in front of place `at` of the body had arrived."""
-    body, raw = places[bisect.bisect_right(places, at - 1, key=lambda place: place[0]) - 1]
-    return arrivals[bisect.bisect_left(arrivals, raw + at - body, key=lambda arrival: arrival[0])][1]
-
-
-def text_of(body: bytes) -> str:
-    """The answer's text, put together from its events."""
-    events = (json.loads(line[6:]) for line in body.split(b"\n") if line.startswith(b"data: {"))
-    choices = (choice for event in events for choice in event.get("choices") or ())
-    return "".join(choice.get("delta", {}).get("content") or "" for choice in choices)
-
-
-def _last(pattern: re.Pattern[bytes], received: bytes) -> int | None:
-    found = pattern.findall(received)
-    return int(found[-1]) if found else None
 
 
 def main() -> None:

@@ -11,7 +11,15 @@ import typer
 
 from pentad.application.cli import protocols
 from pentad.application.cli.attachments import Files, Images, Sounds, attached
-from pentad.application.cli.options import AGENTS, COMMON, ENGINE, MODELS, settings_of, with_settings
+from pentad.application.cli.options import (
+    AGENTS,
+    COMMON,
+    ENGINE,
+    MODELS,
+    TELEMETRY,
+    settings_of,
+    with_settings,
+)
 from pentad.application.cli.output import note, plain, print_json, print_table
 from pentad.application.cli.settings import JsonOption
 from pentad.errors import InvalidRequest
@@ -34,11 +42,12 @@ def register(app: typer.Typer) -> None:
     agent.command("show")(agent_show)
     agent.command("check")(agent_check)
     agent.command("approve")(agent_approve)
+    agent.command("login")(agent_login)
     protocols.register(agent)
     app.add_typer(agent, name="agent", rich_help_panel="Agents")
 
 
-@with_settings(COMMON, MODELS, AGENTS, ENGINE)
+@with_settings(COMMON, MODELS, AGENTS, ENGINE, TELEMETRY)
 def agent_run(
     flags: dict[str, Any],
     config: pathlib.Path | None,
@@ -166,6 +175,33 @@ def agent_approve(
         print_json(reviewed)
     elif not reviewed:
         note("the agent has no MCP servers; nothing to approve")
+
+
+@with_settings(COMMON, AGENTS)
+def agent_login(
+    flags: dict[str, Any],
+    config: pathlib.Path | None,
+    agent: Agent,
+    server: Annotated[
+        str | None, typer.Argument(metavar="[SERVER]", help="Only this MCP server of the agent.")
+    ] = None,
+    port: Annotated[
+        int,
+        typer.Option("--port", min=1, max=65535, help="Of this machine, where the browser comes back to."),
+    ] = 8976,
+    forget: Annotated[bool, typer.Option("--forget", help="Forget the sign-in instead.")] = False,
+) -> None:
+    """Sign in to an agent's MCP servers that want OAuth; its runs use and renew what came of it."""
+    import asyncio
+
+    from pentad.application.cli import login
+
+    settings = settings_of(flags, config, quiet=True)
+    spec = chosen_agent(settings, agent).spec
+    if forget:
+        typer.echo(plain(", ".join(login.forget(settings, spec, server)) or "nobody had signed in"))
+        return
+    typer.echo(plain(", ".join(asyncio.run(login.sign_in(settings, spec, server, port=port)))))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

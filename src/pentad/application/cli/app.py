@@ -2,96 +2,79 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
-import types
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterable
+from typing import Annotated
 
 import typer
 from typer.completion import completion_init  # type: ignore[attr-defined]
 
-from pentad.application.cli import (
-    agents,
-    bench,
-    compress,
-    data,
-    demo,
-    evaluation,
-    machine,
-    memories,
-    models,
-    runs,
-    serving,
-    settings,
-    simulation,
-    strategies,
-    train,
-)
+from pentad.application.cli import overview
 from pentad.application.cli.output import note, show_error
 from pentad.errors import PentadError
 
-_OVERVIEW: tuple[list[str], ...] = ([], ["-h"], ["--help"])
-"""Command lines that ask for nothing but the list of verbs."""
+MODULES = (
+    "demo",
+    "serving",
+    "models",
+    "compress",
+    "train",
+    "train_policy",
+    "agents",
+    "train_retriever",
+    "runs",
+    "evaluation",
+    "train_tools",
+    "memories",
+    "data",
+    "machine",
+    "simulation",
+    "bench",
+    "settings",
+    "strategies",
+)
+"""Modules that hold verbs, in the order in which the help lists them."""
 
 
-def build(*, outline: bool = False) -> typer.Typer:
-    """The whole tree of verbs. Cheap: the verbs import what they need when they run.
-
-    With `outline` no verb has its flags: enough to list them, in half the time.
-    """
+def build(modules: Iterable[str] = MODULES) -> typer.Typer:
+    """The tree of the verbs of these modules. Cheap: the verbs import what they need when they run."""
     app = typer.Typer(
         name="pentad",
-        help="Agent services on foundation models, in five layers, on whatever machines you have.",
+        help=overview.ABOUT,
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for module in (
-        demo,
-        serving,
-        models,
-        compress,
-        train,
-        agents,
-        runs,
-        evaluation,
-        memories,
-        data,
-        machine,
-        simulation,
-        bench,
-        settings,
-        strategies,
-    ):
-        module.register(app)
-    if outline:
-        groups = [info.typer_instance for info in app.registered_groups if info.typer_instance]
-        for command in (command for group in (app, *groups) for command in group.registered_commands):
-            command.callback = _without_flags(command.callback)
+    app.callback()(_whole_program)
+    for name in modules:
+        importlib.import_module(f"{__package__}.{name}").register(app)
     return app
 
 
-def _without_flags(verb: Callable[..., Any] | None) -> Callable[[], None]:
-    """Stands for a verb in the list of verbs: its name and its help."""
-
-    def listed() -> None:
-        """Never called: this command line only lists."""
-
-    listed.__name__, listed.__doc__ = getattr(verb, "__name__", "listed"), getattr(verb, "__doc__", None)
-    return listed
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        importlib.import_module(f"{__package__}.settings").version()
+        raise typer.Exit
 
 
-def _spare_imports() -> None:
-    """Keeps the list of verbs from loading a parser of Markdown and a printer of tracebacks.
+def _whole_program(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Does nothing by itself: the verbs do."""
 
-    typer's help imports both whatever it shows, which takes a third of the time until the list stands there.
-    """
-    for module, name in (("rich.markdown", "Markdown"), ("rich.traceback", "Traceback")):
-        stand_in = types.ModuleType(module)
-        setattr(stand_in, name, object)
-        sys.modules.setdefault(module, stand_in)
+
+def _modules_of(words: list[str]) -> Iterable[str]:
+    """What a command line needs of the tree: the module of its verb, or all to tell what else there is."""
+    if words[:1] == ["--version"]:
+        return ()
+    verb = overview.verbs().get(words[0]) if words else None
+    return MODULES if verb is None or "_PENTAD_COMPLETE" in os.environ else (verb.module,)
 
 
 def main() -> None:
@@ -100,10 +83,7 @@ def main() -> None:
     if "_PENTAD_COMPLETE" in os.environ:
         completion_init()
     try:
-        outline = sys.argv[1:] in _OVERVIEW
-        if outline:
-            _spare_imports()
-        status = build(outline=outline)(prog_name="pentad", standalone_mode=False)
+        status = build(_modules_of(sys.argv[1:]))(prog_name="pentad", standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
     except typer.TyperException as e:
         _show_usage_error(e)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pentad.agent.spec import AgentSpec, McpServer, team_of
+from pentad.agent.tools.logins import Logins
 from pentad.agent.tools.mcp import McpConnection, Review, may_start
 from pentad.agent.tools.pins import ToolPins, command_line
 from pentad.application.cli.output import note, plain
@@ -101,8 +102,9 @@ def _show(server: str, review: Review) -> None:
 
 async def _reviews(settings: Settings, spec: AgentSpec, pins: ToolPins) -> dict[str, Review]:
     found: dict[str, Review] = {}
+    logins = Logins(settings.logins_path)
     for name, server in servers_of(spec):
-        connection = McpConnection(name, server, pins, settings.mcp_commands)
+        connection = McpConnection(name, server, pins, settings.mcp_commands, logins=logins)
         await connection.open()
         try:
             # Members may call different servers alike; each is shown once, under a name of its own.

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pentad.application.cli import bench_load as load_verbs
+from pentad.application.cli import bench_sessions as session_verbs
 from pentad.application.cli.bench_output import Json, Out, finish, numbers
 from pentad.application.cli.options import COMMON, ENGINE, number, settings_of, with_settings
 from pentad.application.cli.output import note, print_table, progress_bar, size, working
@@ -27,6 +28,7 @@ def register(app: typer.Typer) -> None:
     bench.command("engine")(engine)
     bench.command("serve")(load_verbs.serve)
     bench.command("agents")(load_verbs.agents)
+    bench.command("sessions")(session_verbs.sessions)
     bench.command("peers")(peers)
     app.add_typer(bench, name="bench", rich_help_panel="Machines")
 

@@ -110,7 +110,7 @@ def serve(
     """Measure a server through HTTP with streaming: latencies, rates, goodput, share of the raw engine."""
     from pentad.application.bench.answers import Slo
     from pentad.application.bench.plans import ChatLoad
-    from pentad.resource.simulator.trace import read_trace
+    from pentad.resource.simulator import read_trace
 
     target = _target(model, url, api_key, ours, llama_cpp, flags, config)
     load = ChatLoad(
@@ -211,7 +211,7 @@ def _servers(target: _Target, concurrency: int, longest: int) -> Iterator[list[S
     with contextlib.ExitStack() as undo:
         found = []
         if target.ours:
-            options = [word for name, value in target.flags.items() for word in _written(name, value)]
+            options = serve_options(target.flags)
             if "max_sequences" not in target.flags:
                 most = max(target.settings.engine.max_sequences, concurrency)
                 options += ["--max-sequences", str(most)]
@@ -225,6 +225,11 @@ def _servers(target: _Target, concurrency: int, longest: int) -> Iterator[list[S
                 )
             ]
         yield found
+
+
+def serve_options(flags: dict[str, Any]) -> list[str]:
+    """Flags as `pentad serve` takes them."""
+    return [word for name, value in flags.items() for word in _written(name, value)]
 
 
 def _written(name: str, value: Any) -> list[str]:

@@ -90,32 +90,34 @@ def runs_export(
     config: pathlib.Path | None,
     runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Absent: all of them.")] = None,
     output: Output = None,
+    form: Annotated[
+        str, typer.Option("--format", metavar="NAME", help="json, or otlp for OpenTelemetry's spans.")
+    ] = "json",
+    content: Annotated[
+        bool, typer.Option("--content", help="otlp: with goals, answers, arguments and results.")
+    ] = False,
 ) -> None:
-    """Write runs as JSON lines, oldest first: what each came to, its events and its prompts."""
-    import dataclasses
+    """Write runs as JSON lines, oldest first: what each came to, its events and its prompts.
 
-    from pentad.agent.rows import JournalDamaged
-    from pentad.agent.state import fold
-    from pentad.application.cli.trace import run_summary
+    As otlp each line has the spans of a run and of its sub-runs; `pentad simulate` replays them.
+    """
+    from pentad.application.telemetry.run_export import otlp_lines, run_lines
 
+    if form not in ("json", "otlp"):
+        raise InvalidRequest(
+            f"--format is {form!r}", hint="set --format otlp, or take it out", param="format"
+        )
+    if content and form != "otlp":
+        raise InvalidRequest(
+            "--content is of --format otlp; the other form always has it",
+            hint="leave it out",
+            param="content",
+        )
     with open_journal(data_settings(flags, config)) as journal:
-        ids = runs or [row.id for row in reversed(journal.runs())]
-
-        def lines() -> Iterator[dict[str, Any]]:
-            for run_id in ids:
-                try:
-                    records = journal.read(run_id)
-                except JournalDamaged as error:
-                    if runs:
-                        raise
-                    note(f"warning: {error.message}")
-                    continue
-                yield run_summary(fold(records)) | {
-                    "events": [record.to_json() for record in records],
-                    "prompts": [dataclasses.asdict(prompt) for prompt in journal.prompts(run_id)],
-                }
-
-        write_lines(lines(), output)
+        if form == "otlp":
+            write_lines(otlp_lines(journal, runs, note, content=content), output)
+        else:
+            write_lines(run_lines(journal, runs, note), output)
 
 
 @with_settings(COMMON)

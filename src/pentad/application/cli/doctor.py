@@ -38,7 +38,15 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Every finding, in the order from the machine up to the models."""
-    return [*_machine(), *_packages(), *_kernels(settings), *_home(settings), *_models(settings)]
+    return [
+        *_machine(),
+        *_energy(settings),
+        *_apis(),
+        *_packages(),
+        *_kernels(settings),
+        *_home(settings),
+        *_models(settings),
+    ]
 
 
 def _machine() -> Iterator[Finding]:
@@ -52,6 +60,38 @@ def _machine() -> Iterator[Finding]:
     yield Finding(what="cores", state="ok", detail=str(cores))
     detail = f"{memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f} GiB"
     yield Finding(what="memory", state="ok", detail=detail)
+
+
+def _energy(settings: Settings) -> Iterator[Finding]:
+    """Whether joules are measured here, and what helps where only root may read the counters."""
+    from pentad.resource import profile as profiles
+    from pentad.resource.energy import PackageEnergy
+    from pentad.resource.power import PowerModel
+
+    counters = PackageEnergy()
+    refusal = counters.refusal
+    if refusal is None:
+        yield Finding(what="energy", state="ok", detail=f"measured: {counters.basis}")
+        return
+    known = None
+    if settings.profile_path.exists():
+        try:
+            known = profiles.load(settings.profile_path)
+        except PentadError as e:
+            yield Finding(what="energy", state="trouble", detail=e.message, hint=e.hint)
+            return
+    why, hint = refusal
+    detail = f"modelled: {PowerModel.of(known).basis}; {why}"
+    yield Finding(what="energy", state="absent", detail=detail, hint=hint)
+
+
+def _apis() -> Iterator[Finding]:
+    """The interfaces to accelerators that this machine has, by their own libraries."""
+    from pentad.resource.profile.apis import probe_all
+
+    for found in probe_all():
+        detail = "; ".join(found.devices) if found.present else found.detail
+        yield Finding(what=f"API {found.api}", state="ok" if found.present else "absent", detail=detail)
 
 
 def _packages() -> Iterator[Finding]:

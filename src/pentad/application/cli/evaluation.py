@@ -14,6 +14,7 @@ from pentad.application.cli.settings import JsonOption
 from pentad.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from pentad.agent.evaluation.figures import Figures
     from pentad.agent.evaluation.results import CaseResult, Contender
     from pentad.agent.evaluation.summary import Summary
 
@@ -43,6 +44,13 @@ def evaluate(
         Repeated, typer.Option("--coordinator", metavar="NAME", help="Coordinator of a team; repeatable.")
     ] = None,
     limit: Annotated[int | None, number("--limit", "Cases at most.", least=1, most=10**6)] = None,
+    skip: Annotated[
+        int, number("--skip", "Cases left out at the start, for a judgement on others.", least=0, most=10**6)
+    ] = 0,
+    at_once: Annotated[
+        int,
+        number("--at-once", "Cases under way at any time; above 1 without joules.", least=1, most=1024),
+    ] = 1,
     seed: Annotated[int, number("--seed", "Of cases that are generated.", least=0, most=2**31)] = 0,
     data: Annotated[
         pathlib.Path | None,
@@ -51,6 +59,12 @@ def evaluate(
     out: Annotated[
         pathlib.Path | None,
         typer.Option("--out", metavar="FILE", help="A line per case; cases in it are not run again."),
+    ] = None,
+    figures: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            "--figures", metavar="FILE", help="Write the planner `flexible` with what was measured."
+        ),
     ] = None,
     plot: Annotated[
         pathlib.Path | None, typer.Option("--plot", metavar="FILE", help="Success rates as SVG or PNG.")
@@ -67,7 +81,7 @@ def evaluate(
     from pentad.agent.evaluation.base import CaseSource
     from pentad.agent.evaluation.results import ResultFile
     from pentad.application.cli.agents import serving_only
-    from pentad.application.evaluation import Order
+    from pentad.application.evaluation import Order, figures_of
     from pentad.application.evaluation import evaluate as work
 
     if list_suites:
@@ -87,8 +101,15 @@ def evaluate(
         planners=planner or (),
         coordinators=coordinator or (),
         source=CaseSource(data=data, seed=seed, limit=limit),
+        skip=skip,
+        at_once=at_once,
     )
-    lines = asyncio.run(work(order, lambda name: serving_only(settings, name), ResultFile(out), _tell))
+    if figures is not None and len(model) > 1:
+        raise InvalidRequest("figures are those of one model", hint="give --model once", param="figures")
+    results = ResultFile(out)
+    lines = asyncio.run(work(order, lambda name: serving_only(settings, name), results, _tell))
+    if figures is not None:
+        _write_figures(figures_of(order, results)[model[0]], figures)
     if plot is not None:
         from pentad.application.bench.plotting import plot_successes
 
@@ -113,8 +134,20 @@ def evaluate(
         empty="no results",
     )
     note("tokens, seconds and joules are per success")
-    if any(line.joules_per_success is None and line.successes for line in lines):
+    if at_once == 1 and any(line.joules_per_success is None and line.successes for line in lines):
         note("joules are absent where this machine shows no energy counter that may be read")
+
+
+def _write_figures(measured: Figures, path: pathlib.Path) -> None:
+    """The planner as an agent file takes it."""
+    import yaml
+
+    by_cost = sorted(measured, key=lambda planner: max(tokens for _, tokens in measured[planner].values()))
+    levels = {planner: {k: list(v) for k, v in measured[planner].items()} for planner in by_cost}
+    planner = {"name": "flexible", "options": {"among": by_cost, "measured": levels}}
+    path.write_text(
+        yaml.safe_dump({"planner": planner}, sort_keys=False, default_flow_style=None, width=100), "utf-8"
+    )
 
 
 def _row(line: Summary) -> tuple[object, ...]:

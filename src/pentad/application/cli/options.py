@@ -57,7 +57,18 @@ ENGINE = (
     Flag(name="residency", help="Where weights lie: mapped or resident.", metavar="NAME"),
     Flag(name="prefix_cache", help="Share blocks of equal prompt beginnings.", kind=bool),
     Flag(name="kept_fraction", help="KV kept over the pauses of runs, 0 to 1.", kind=float),
+    Flag(
+        name="kv_eviction",
+        help="What stays cached over pauses; `pentad strategies kv_eviction`.",
+        metavar="NAME",
+    ),
+    Flag(name="kv_store_bytes", help="On disk for KV blocks of runs that go on, e.g. 2GiB.", metavar="SIZE"),
     Flag(name="check_invariants", help="Verify block accounting after every step.", kind=bool),
+    Flag(
+        name="input_batching",
+        help="Which texts for vectors are computed together; `pentad strategies input_batching`.",
+        metavar="NAME",
+    ),
     Flag(name="kv_policy", help="What stays in the KV cache; `pentad strategies kv_policy`.", metavar="NAME"),
     Flag(
         name="speculation",
@@ -137,6 +148,10 @@ MODELS = (
     Flag(name="keep_loaded_s", help="Seconds that a model stays loaded unused.", kind=float),
     Flag(name="scaler", help="When models are loaded; `pentad strategies scaler`.", metavar="NAME"),
     Flag(name="router", help="Which served model answers; `pentad strategies router`.", metavar="NAME"),
+)
+TELEMETRY = (
+    Flag(name="traces", help="none, or otlp: export traces to a collector.", metavar="NAME"),
+    Flag(name="otlp_endpoint", help="Its base URL, e.g. http://localhost:4318.", metavar="URL"),
 )
 
 

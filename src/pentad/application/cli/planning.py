@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import pathlib
 from collections.abc import Iterator, Sequence
 
 from pentad.application.cli.output import duration, plain
 from pentad.application.config import Settings
-from pentad.execution.device import Cluster, DeviceProfile, Link
+from pentad.execution.device import Cluster, DeviceProfile, LinkSpeed
 from pentad.execution.form import ModelForm
 from pentad.execution.spec import ModelSpec
 from pentad.resource import profile as profiles
+from pentad.resource.matrices import widest_bits
+from pentad.resource.operators import LEFT_OUT
+from pentad.resource.phases import decode_label, prefill_label
 from pentad.resource.placement.base import PlacementPlanner, PlacementProblem, Workload
 from pentad.resource.placement.plan import Plan, Replica, Stage
 from pentad.types import Objective
@@ -27,6 +29,8 @@ class Described:
     spec: ModelSpec
     form: ModelForm | None
     """In which the native kernels would hold it; None where they cannot, or there are no weights."""
+    quality: float | None = None
+    """Of its answers, 0 to 1, by the catalogue; None where that does not have it."""
 
 
 def describe(model: str, settings: Settings) -> Described:
@@ -54,7 +58,8 @@ def describe(model: str, settings: Settings) -> Described:
     try:
         fits = NativeRunner.supports(files.spec, files.weights) is None
         form = NativeRunner.form_of(files.spec, files.weights, settings.engine.kv_dtype) if fits else None
-        return Described(spec=files.spec, form=form)
+        entry = store.catalogue.get(stored.name)
+        return Described(spec=files.spec, form=form, quality=None if entry is None else entry.quality)
     finally:
         files.close()
 
@@ -77,11 +82,8 @@ def cluster_of(
         device = device_of(name, settings)
         again = names.count(name) > 1
         devices.append(dataclasses.replace(device, name=f"{device.name}-{i + 1}") if again else device)
-    links = tuple(
-        Link(source=a.name, target=b.name, bytes_per_s=link_bytes_per_s, latency_s=link_latency_s)
-        for a, b in itertools.permutations(devices, 2)
-    )
-    return Cluster(devices=tuple(devices), links=links)
+    speed = LinkSpeed(bytes_per_s=link_bytes_per_s, latency_s=link_latency_s)
+    return Cluster(devices=tuple(devices), default_link=speed)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,13 +100,16 @@ class Ask:
 
     def plan(self, model: Described, devices: Sequence[str], settings: Settings) -> Plan:
         """The plan of a model on these devices together. Raises Infeasible."""
-        cluster = cluster_of(
+        return self.plan_on(model, self.cluster(devices, settings))
+
+    def cluster(self, devices: Sequence[str], settings: Settings) -> Cluster:
+        """These devices, linked as asked."""
+        return cluster_of(
             devices,
             settings,
             link_bytes_per_s=self.link_bytes_per_s,
             link_latency_s=self.link_latency_s,
         )
-        return self.plan_on(model, cluster)
 
     def plan_on(self, model: Described, cluster: Cluster) -> Plan:
         """The plan of a model on a cluster. Raises Infeasible."""
@@ -118,20 +123,36 @@ class Ask:
         return self.planner.plan(problem)
 
 
+def bounds(ask: Ask, model: Described, device: DeviceProfile) -> list[dict[str, object]]:
+    """What a prompt and a step of answers wait for on a device, each with what would help."""
+    form = form_for(model, device, ask.weight_bits, ask.kv_bits)
+    load = ask.workload
+    context = load.prompt_tokens + load.new_tokens // 2
+    labels = (
+        prefill_label(model.spec, form, device, load.prompt_tokens),
+        decode_label(model.spec, form, device, context=context, sequences=load.concurrency),
+    )
+    return [
+        {"phase": one.phase, "bound": one.bound, "seconds": dict(one.seconds), "would_help": one.remedy}
+        for one in labels
+    ]
+
+
 def form_for(
     model: Described, device: DeviceProfile, weight_bits: float | None, kv_bits: float | None
 ) -> ModelForm:
     """The precisions asked for; unasked, those that the model has there.
 
     A device measured on the native kernels holds the file's own packed weights, one measured on
-    PyTorch the precision that was measured; elsewhere 16 bits.
+    PyTorch the precision that was measured; elsewhere 16 bits, or less where the device has no such rate.
     """
     native = device.kernels not in (None, "torch")
     if native and model.form is not None:
         found = model.form
     else:
-        measured = float(device.gemm_points[0]["bits"]) if device.gemm_points else DEFAULT_BITS
-        found = ModelForm(weight_bits=measured, kv_bits=DEFAULT_BITS if native else measured)
+        widest = widest_bits(device, DEFAULT_BITS)
+        measured = float(device.gemm_points[0]["bits"]) if device.gemm_points else widest
+        found = ModelForm(weight_bits=measured, kv_bits=widest if native else measured)
     return ModelForm(
         weight_bits=weight_bits or found.weight_bits,
         head_bits=None if weight_bits else found.head_bits,
@@ -182,4 +203,9 @@ def plan_lines(plan: Plan) -> list[str]:
         f"throughput           {plan.throughput_tokens_per_s:.1f} tokens/s",
         f"binding              {plain(plan.binding)}",
         f"device rates         {plan.source}",
+        *(
+            f"left out             {plain(one.constraint)}"
+            for one in plan.decisions
+            if one.subject == LEFT_OUT
+        ),
     ]

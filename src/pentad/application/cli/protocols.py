@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pentad.application.cli.options import AGENTS, COMMON, ENGINE, MODELS, settings_of, with_settings
+from pentad.application.cli.options import (
+    AGENTS,
+    COMMON,
+    ENGINE,
+    MODELS,
+    TELEMETRY,
+    number,
+    settings_of,
+    with_settings,
+)
 from pentad.errors import NotFound
 
 if TYPE_CHECKING:
@@ -24,9 +33,10 @@ Model = Annotated[str | None, typer.Option("--model", help="Model to think with.
 def register(agent: typer.Typer) -> None:
     agent.command("mcp")(agent_mcp)
     agent.command("acp")(agent_acp)
+    agent.command("jobs")(agent_jobs)
 
 
-@with_settings(COMMON, MODELS, AGENTS, ENGINE)
+@with_settings(COMMON, MODELS, AGENTS, ENGINE, TELEMETRY)
 def agent_mcp(flags: dict[str, Any], config: pathlib.Path | None, agent: Agent, model: Model = None) -> None:
     """Serve an agent as a tool of an MCP server over standard input and output, for any MCP client.
 
@@ -38,7 +48,7 @@ def agent_mcp(flags: dict[str, Any], config: pathlib.Path | None, agent: Agent, 
     asyncio.run(_mcp(settings, spec))
 
 
-@with_settings(COMMON, MODELS, AGENTS, ENGINE)
+@with_settings(COMMON, MODELS, AGENTS, ENGINE, TELEMETRY)
 def agent_acp(flags: dict[str, Any], config: pathlib.Path | None, agent: Agent, model: Model = None) -> None:
     """Serve an agent to an editor over standard input and output, by the Agent Client Protocol.
 
@@ -51,6 +61,36 @@ def agent_acp(flags: dict[str, Any], config: pathlib.Path | None, agent: Agent, 
         raise NotFound("the Agent Client Protocol is not installed", hint='pip install "pentad[acp]"')
     settings, spec = _chosen(flags, config, agent, model)
     asyncio.run(_acp(settings, spec))
+
+
+def agent_jobs(
+    functions: Annotated[
+        list[str], typer.Argument(metavar="FILE:FUNCTION...", help="Functions that may be called as jobs.")
+    ],
+    folder: Annotated[pathlib.Path, typer.Option("--folder", help="Where jobs are kept.")],
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="0 takes a free one.")] = 8100,
+    at_once: Annotated[int, number("--at-once", "Jobs that run at the same time.", least=1, most=1024)] = 1,
+    key_env: Annotated[
+        str | None, typer.Option("--key-env", help="Environment variable with the key to be sent.")
+    ] = None,
+) -> None:
+    """Do jobs for agents elsewhere: functions of Python files, each job in a process of its own.
+
+    The tool remote of an agent submits jobs, waits for them and cancels them.
+    """
+    import os
+
+    import uvicorn
+
+    from pentad.application.job_server import job_app, job_functions
+
+    if key_env is not None and not os.environ.get(key_env):
+        raise NotFound(f"the environment variable {key_env!r} is not set", hint="set it or drop --key-env")
+    if key_env is None and host not in ("127.0.0.1", "::1", "localhost"):
+        raise NotFound("others would reach the job server without a key", hint="give --key-env")
+    app = job_app(job_functions(functions), folder, at_once=at_once, key=os.environ.get(key_env or "", ""))
+    uvicorn.run(app, host=host, port=port, log_level="warning")
 
 
 def _chosen(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from pentad.agent.embedding import embed_beginnings
 from pentad.agent.memory.base import Recollection, Scope
 from pentad.agent.memory.lineage import all_there
 from pentad.agent.memory.records import memories
@@ -17,6 +19,7 @@ from pentad.application.folders import use_home
 from pentad.errors import InvalidRequest
 from pentad.execution.backend import Embedder
 from pentad.model.embedding import LocalEmbedder
+from pentad.model.relevance import Relevance
 from pentad.model.store import ModelStore
 from pentad.types import Usage
 
@@ -27,8 +30,8 @@ class _Vectors:
     usage: Usage = field(default_factory=Usage)
 
 
-class _Embedding:
-    """The part of a model service that memory asks."""
+class EmbeddingAlone:
+    """The part of a model service that asks for vectors."""
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
@@ -60,15 +63,29 @@ async def corrected(settings: Settings, ident: str, text: str, *, tenant: str) -
         return await memory.supersede(ident, item, Scope(tenant=tenant, agent=found[0].agent))
 
 
+def relevance_alone(settings: Settings) -> Relevance:
+    """Nearness by the embedding model of the settings, under the name that runs know it by.
+
+    Raises InvalidRequest without one, ModelNotFound when it is not in the store.
+    """
+    embedder = _embedder(settings, "training a retriever needs an embedding model")
+    embed = functools.partial(embed_beginnings, cast(Any, EmbeddingAlone(embedder)), embedder.name)
+    return Relevance(embed, encoder=embedder.name)
+
+
 @contextlib.contextmanager
 def _opened(settings: Settings) -> Iterator[LongTerm]:
     """Raises InvalidRequest without an embedding model, ModelNotFound when it is not in the store."""
-    if settings.embedding_model is None:
-        raise InvalidRequest("memory is searched with an embedding model", hint="set --embedding-model")
-    stored = ModelStore(use_home(settings)).resolve(settings.embedding_model)
-    embedder = LocalEmbedder.open(stored.path, name=stored.name, kernels=settings.engine.kernels)
-    memory = LongTerm(settings.memory_path, cast(Any, _Embedding(embedder)), embedder=stored.name)
+    embedder = _embedder(settings, "memory is searched with an embedding model")
+    memory = LongTerm(settings.memory_path, cast(Any, EmbeddingAlone(embedder)), embedder=embedder.name)
     try:
         yield memory
     finally:
         memory.close()
+
+
+def _embedder(settings: Settings, why: str) -> LocalEmbedder:
+    if settings.embedding_model is None:
+        raise InvalidRequest(why, hint="set --embedding-model")
+    stored = ModelStore(use_home(settings)).resolve(settings.embedding_model)
+    return LocalEmbedder.open(stored.path, name=stored.name, kernels=settings.engine.kernels)

@@ -8,12 +8,21 @@ from typing import Annotated, Any
 import typer
 
 from pentad.application.cli.agents import of_members, serving_only
-from pentad.application.cli.options import AGENTS, COMMON, ENGINE, MODELS, number, settings_of, with_settings
+from pentad.application.cli.options import (
+    AGENTS,
+    COMMON,
+    ENGINE,
+    MODELS,
+    TELEMETRY,
+    number,
+    settings_of,
+    with_settings,
+)
 from pentad.application.cli.runs import RunId, journal_of
 from pentad.application.cli.settings import JsonOption
 
 
-@with_settings(COMMON, MODELS, AGENTS, ENGINE)
+@with_settings(COMMON, MODELS, AGENTS, ENGINE, TELEMETRY)
 def runs_fork(
     flags: dict[str, Any],
     config: pathlib.Path | None,
@@ -38,7 +47,7 @@ def runs_fork(
     raise typer.Exit(asyncio.run(done))
 
 
-@with_settings(COMMON, MODELS, AGENTS, ENGINE)
+@with_settings(COMMON, MODELS, AGENTS, ENGINE, TELEMETRY)
 def runs_replay(
     flags: dict[str, Any],
     config: pathlib.Path | None,

@@ -224,6 +224,8 @@ def answer_at_terminal(asked: ApprovalAsked) -> Answer:
     """What the person at the terminal says, with the values that are asked for."""
     if asked.kind == "tool":
         return Answer(approve=confirmed(f"Allow {asked.tool}({asked.arguments})?"))
+    if asked.kind == "tools":
+        return Answer(approve=confirmed(f"{asked.message}:\n{asked.arguments}\nAccept them?"))
     if not confirmed(f"{asked.tool} asks: {asked.message}\nAnswer it?"):
         return Answer(approve=False)
     kinds = {name: field.get("type") for name, field in (asked.schema or {}).get("properties", {}).items()}

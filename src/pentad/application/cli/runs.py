@@ -14,7 +14,16 @@ import typer
 from pentad.application.cli.agents import of_members, serving_only
 from pentad.application.cli.client import ServerClient
 from pentad.application.cli.data import open_journal, register_runs
-from pentad.application.cli.options import AGENTS, COMMON, ENGINE, MODELS, number, settings_of, with_settings
+from pentad.application.cli.options import (
+    AGENTS,
+    COMMON,
+    ENGINE,
+    MODELS,
+    TELEMETRY,
+    number,
+    settings_of,
+    with_settings,
+)
 from pentad.application.cli.output import counted, duration, note, plain, print_json, print_table
 from pentad.application.cli.settings import JsonOption
 from pentad.errors import InvalidRequest
@@ -164,7 +173,7 @@ def runs_explain(
             typer.echo(f"  {decision_line(decision)}")
 
 
-@with_settings(COMMON, MODELS, AGENTS, ENGINE)
+@with_settings(COMMON, MODELS, AGENTS, ENGINE, TELEMETRY)
 def runs_resume(
     flags: dict[str, Any],
     config: pathlib.Path | None,

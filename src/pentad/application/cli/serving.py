@@ -15,6 +15,7 @@ from pentad.application.cli.options import (
     ENGINE,
     MODELS,
     SERVER,
+    TELEMETRY,
     number,
     settings_of,
     with_settings,
@@ -43,7 +44,7 @@ def register(app: typer.Typer) -> None:
     app.command("ps", rich_help_panel=panel)(ps)
 
 
-@with_settings(COMMON, SERVER, MODELS, AGENTS, ENGINE)
+@with_settings(COMMON, SERVER, MODELS, AGENTS, ENGINE, TELEMETRY)
 def serve(
     flags: dict[str, Any],
     config: pathlib.Path | None,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pentad.application.cli.options import AGENTS, COMMON, ENGINE, MODELS, SERVER, with_settings
+from pentad.application.cli.options import AGENTS, COMMON, ENGINE, MODELS, SERVER, TELEMETRY, with_settings
 from pentad.application.cli.output import note, print_json, print_table
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
     app.command("completion", rich_help_panel="This program")(completion)
 
 
-@with_settings(COMMON, ENGINE, SERVER, MODELS, AGENTS)
+@with_settings(COMMON, ENGINE, SERVER, MODELS, AGENTS, TELEMETRY)
 def show(
     flags: dict[str, Any],
     config: pathlib.Path | None,

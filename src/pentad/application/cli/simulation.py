@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,7 +24,7 @@ from pentad.errors import InvalidRequest
 from pentad.ranges import in_range
 
 if TYPE_CHECKING:
-    from pentad.resource.simulator import FleetReport, SimulationReport, TraceItem
+    from pentad.resource.simulator import Outage, TraceItem
     from pentad.types import Objective
 
 
@@ -34,7 +36,13 @@ def register(app: typer.Typer) -> None:
 def simulate(
     flags: dict[str, Any],
     config: pathlib.Path | None,
-    trace: Annotated[str, typer.Argument(metavar="TRACE", help="Azure .csv, Mooncake .jsonl, or `poisson`.")],
+    trace: Annotated[
+        str,
+        typer.Argument(
+            metavar="TRACE",
+            help="Azure .csv, Mooncake .jsonl, sessions, telemetry; or poisson, diurnal, bursty.",
+        ),
+    ],
     model: Annotated[str, typer.Option("--model", help="As for plan.")] = "smollm2-135m",
     device: Annotated[str | None, typer.Option("--device", help=f"{DeviceHelp}. Absent: local.")] = None,
     cluster: Annotated[
@@ -61,21 +69,47 @@ def simulate(
     kv_policy: Annotated[
         str, typer.Option("--kv-policy", help="What stays in the KV cache, by name.")
     ] = "keep-all",
+    kv_eviction: Annotated[
+        str, typer.Option("--kv-eviction", help="Which cached texts stay over pauses, by name.")
+    ] = "announced",
     limit: Annotated[int, number("--limit", "First requests of the trace to take.", least=1)] = 100,
     rate_scale: Annotated[float, number("--rate-scale", "How many times as fast they come.", above=0)] = 1.0,
-    rate_per_s: Annotated[float, number("--rate-per-s", "Of poisson arrivals.", above=0)] = 1.0,
+    rate_per_s: Annotated[float, number("--rate-per-s", "Mean of made-up arrivals.", above=0)] = 1.0,
+    period_s: Annotated[float, number("--period-s", "Of a diurnal load's day.", above=0)] = 3600.0,
     rates: Annotated[
         str | None, typer.Option("--rates", help="Requests/s, with commas: goodput at each, and the knee.")
     ] = None,
     share: Annotated[
         float, number("--share", "Of requests that must meet the objective, for --rates.", above=0, most=1)
     ] = 0.9,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--compare",
+            metavar="FAMILY=NAMES",
+            help="The load under each: scheduler, kv_eviction, offload, scaler or strategy; repeatable.",
+        ),
+    ] = None,
+    outage: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--outage",
+            metavar="DEVICE:at_s=T",
+            help="Of a cluster: it fails; for_s=, notice_s= for spot leases; repeatable.",
+        ),
+    ] = None,
+    plot: Annotated[
+        pathlib.Path | None, typer.Option("--plot", metavar="FILE", help="Of --compare, as SVG.")
+    ] = None,
     max_sequences: Annotated[int, number("--max-sequences", "Sequences at once.", least=1)] = 32,
     kept_fraction: Annotated[
         float, number("--kept-fraction", "KV kept over the pauses of runs.", least=0, most=1)
     ] = 0.5,
     max_batch_tokens: Annotated[int, number("--max-batch-tokens", "Per step.", least=1)] = 512,
     kv_blocks: Annotated[int | None, number("--kv-blocks", "Absent: what memory leaves.", least=1)] = None,
+    kv_store_blocks: Annotated[
+        int, number("--kv-store-blocks", "On disk, for the KV of runs that go on.", least=0)
+    ] = 0,
     too_long: Annotated[
         str, typer.Option("--too-long", help="refuse, or clip over-long requests.")
     ] = "refuse",
@@ -91,7 +125,7 @@ def simulate(
 
     With --cluster: many engines on one clock, each given requests by the policy of --offload.
     """
-    from pentad.application.cli import planning, simulation_output, simulation_replay
+    from pentad.application.cli import planning, simulation_compare, simulation_output, simulation_replay
     from pentad.choice import Choice, build
     from pentad.execution.scheduling import EngineLimits
     from pentad.resource import simulator
@@ -104,6 +138,8 @@ def simulate(
         raise InvalidRequest(
             "--cluster names the devices", hint="leave --device or --cluster out", param="cluster"
         )
+    if plot and not compare:
+        raise InvalidRequest("--plot draws what --compare compares", hint="add --compare", param="plot")
     settings = settings_of(flags, config, quiet=True)
     objective = Objective(ttft_s=ttft_s, inter_token_s=inter_token_s, deadline_s=deadline_s)
     described = planning.describe(model, settings)
@@ -116,32 +152,55 @@ def simulate(
         ),
         kv_blocks=kv_blocks,
         kv_policy=build("kv_policy", Choice.of(kv_policy)),
+        kv_eviction=build("kv_eviction", Choice.of(kv_eviction)),
+        kv_store_blocks=kv_store_blocks,
         too_long="clip" if too_long == "clip" else "refuse",
         cold_start_s=cold_start_s,
         seed=seed,
     )
     steps = None if rates is None else _rates(rates, objective)
-    items = _load(trace, limit, rate_per_s=rate_per_s, rate_scale=rate_scale, seed=seed)
+    outages = [_outage(text) for text in outage or ()]
+    if outages and not cluster:
+        raise InvalidRequest("--outage needs several engines", hint="add --cluster FILE", param="outage")
+    items = made_or_read(
+        trace, limit, rate_per_s=rate_per_s, period_s=period_s, rate_scale=rate_scale, seed=seed
+    )
     ask = simulation_replay.Ask(
         model=described, objective=objective, options=options, weight_bits=weight_bits, kv_bits=kv_bits
     )
-    replay: simulation_replay.Replay
+    chosen = {"scheduler": scheduler, "offload": offload, "scaler": scaler, "strategy": strategy}
     if cluster:
-        replay = simulation_replay.fleet_replay(
-            ask,
-            read_cluster(cluster),
-            items,
-            placement=strategy,
-            policies=simulator.Policies.of(scheduler=scheduler, offload=offload, scaler=scaler),
-            origin=origin,
-        )
+        machines = read_cluster(cluster)
+
+        def replay_of(row: simulation_compare.Row) -> simulation_replay.Replay:
+            return simulation_replay.fleet_replay(
+                ask.under(row.policies),
+                machines,
+                items,
+                {**chosen, **row.policies},
+                origin=origin,
+                outages=outages,
+            )
     else:
         found = planning.device_of(device or "local", settings)
-        replay = simulation_replay.device_replay(ask, found, scheduler)
+
+        def replay_of(row: simulation_compare.Row) -> simulation_replay.Replay:
+            own = row.policies.get("scheduler", scheduler)
+            return simulation_replay.device_replay(ask.under(row.policies), found, own)
+
+    if compare:
+        rows = simulation_compare.rows_of(compare, cluster=cluster is not None)
+        with working("simulate") as say:
+            compared = simulation_compare.compare(rows, replay_of, items, rates=steps, share=share, tell=say)
+        simulation_compare.show(rows, compared, as_json=json, plot=plot)
+        return
+    replay = replay_of(simulation_compare.Row({}))
     if steps is not None:
         with working("simulate") as say:
             say(f"{len(items)} requests at {len(steps)} rates, and between them")
-            sweep = simulator.sweep(items, steps, lambda load: _total(replay(load, None)), share=share)
+            sweep = simulator.sweep(
+                items, steps, lambda load: simulation_compare.total_of(replay(load, None)), share=share
+            )
         simulation_output.show_sweep(sweep, as_json=json)
         return
     with progress_bar("simulate") as bar:
@@ -149,23 +208,43 @@ def simulate(
     simulation_output.show(report, as_json=json)
 
 
-def _load(
-    trace: str, limit: int, *, rate_per_s: float, rate_scale: float, seed: int
+def made_or_read(
+    trace: str,
+    limit: int,
+    *,
+    rate_per_s: float = 1.0,
+    period_s: float = 3600.0,
+    rate_scale: float = 1.0,
+    seed: int = 0,
 ) -> tuple[TraceItem, ...]:
     """A made-up load, or one of a file."""
     from pentad.resource import simulator
 
-    if trace != "poisson":
+    made: dict[str, Callable[..., tuple[TraceItem, ...]]] = {
+        "poisson": simulator.poisson,
+        "diurnal": partial(simulator.diurnal, period_s=period_s),
+        "bursty": simulator.bursty,
+    }
+    if trace not in made:
         return simulator.read_trace(trace, limit=limit, rate_scale=rate_scale)
-    lengths = {"prompt_tokens": (64, 1024), "output_tokens": (16, 256)}
-    items = simulator.poisson(limit, rate_per_s=rate_per_s, seed=seed, **lengths)
+    items = made[trace](
+        limit, rate_per_s=rate_per_s, prompt_tokens=(64, 1024), output_tokens=(16, 256), seed=seed
+    )
     return simulator.rescaled(items, rate_scale)
 
 
-def _total(report: SimulationReport | FleetReport) -> SimulationReport:
-    from pentad.resource.simulator import SimulationReport
+def _outage(text: str) -> Outage:
+    from pentad.choice import Choice
+    from pentad.resource.simulator import Outage
 
-    return report if isinstance(report, SimulationReport) else report.total
+    choice = Choice.of(text)
+    known = {"at_s", "for_s", "notice_s"}
+    wrong = {k for k, v in choice.options.items() if isinstance(v, bool) or not isinstance(v, int | float)}
+    if "at_s" not in choice.options or choice.options.keys() - known or wrong:
+        raise InvalidRequest(
+            f"--outage is {text!r}", hint="write the device and when it goes: gpu-1:at_s=30", param="outage"
+        )
+    return Outage(device=choice.name, **choice.options)
 
 
 def _rates(text: str, objective: Objective) -> list[float]:

@@ -71,6 +71,11 @@ def report_lines(report: SimulationReport) -> list[str]:
         f"throughput           {report.throughput_tokens_per_s:.1f} tokens/s",
         f"preemptions          {data['preemptions']}",
     ]
+    if data["moved_requests"]:
+        lines.append(
+            f"moved                {data['moved_requests']} requests of lost engines, "
+            f"{data['recomputed_tokens']} tokens computed again"
+        )
     if report.objective != Objective():
         lines.append(f"within objective     {report.attainment:.1%}, {report.goodput_per_s:.3f} requests/s")
     for reason, count in data["refused"].items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pentad.application.cli.planning import Described, form_for
 from pentad.choice import Choice, build
@@ -12,6 +12,7 @@ from pentad.resource.placement.base import PlacementProblem, Workload
 from pentad.resource.simulator import (
     Fleet,
     FleetReport,
+    Outage,
     Policies,
     SimulationOptions,
     SimulationReport,
@@ -35,6 +36,14 @@ class Ask:
     weight_bits: float | None
     kv_bits: float | None
 
+    def under(self, policies: Mapping[str, str]) -> Ask:
+        """The same with the policies inside an engine that are named here. Raises UnknownName."""
+        name = policies.get("kv_eviction")
+        if name is None:
+            return self
+        options = dataclasses.replace(self.options, kv_eviction=build("kv_eviction", Choice.of(name)))
+        return dataclasses.replace(self, options=options)
+
     def options_on(self, device: DeviceProfile) -> SimulationOptions:
         """The options with the model in the form that it has on such a device."""
         form = form_for(self.model, device, self.weight_bits, self.kv_bits)
@@ -57,16 +66,20 @@ def fleet_replay(
     ask: Ask,
     cluster: Cluster,
     load: Sequence[TraceItem],
+    chosen: Mapping[str, str],
     *,
-    placement: str,
-    policies: Policies,
     origin: str | None,
+    outages: Sequence[Outage] = (),
 ) -> Replay:
     """Replays on the engines of a plan that is made for the mean request of a load.
+
+    Args:
+        chosen: names of `strategy` (the placement), `scheduler`, `offload` and `scaler`.
 
     Raises Infeasible where there is no plan, UnknownName for no such placement or origin.
     """
     options = ask.options_on(cluster.devices[0])
+    policies = Policies.of(scheduler=chosen["scheduler"], offload=chosen["offload"], scaler=chosen["scaler"])
     workload = Workload(
         prompt_tokens=round(sum(item.prompt_tokens for item in load) / len(load)),
         new_tokens=round(sum(item.output_tokens for item in load) / len(load)),
@@ -79,12 +92,13 @@ def fleet_replay(
     fleet = Fleet(
         spec=ask.model.spec,
         cluster=cluster,
-        plan=build("placement", Choice.of(placement)).plan(problem),
+        plan=build("placement", Choice.of(chosen["strategy"])).plan(problem),
         origin=origin,
         context=RunContext(objective=ask.objective),
+        quality=ask.model.quality,
     )
 
     def replay(items: Sequence[TraceItem], tell: Tell | None) -> FleetReport:
-        return simulate_fleet(items, fleet, policies, options=options, tell=tell)
+        return simulate_fleet(items, fleet, policies, options=options, outages=outages, tell=tell)
 
     return replay

@@ -17,7 +17,7 @@ from pentad.application.cli.settings import JsonOption
 
 def register(app: typer.Typer) -> None:
     """Adds the verb."""
-    app.command()(strategies)
+    app.command(rich_help_panel="This program")(strategies)
 
 
 def strategies(

@@ -54,6 +54,8 @@ def line_of(record: Record) -> str | None:
             text = f"recall  {len(e.items)} memories"
         case Compacted() as e:
             text = f"compact {e.reason}: {e.before_tokens} to {e.after_tokens} tokens"
+            if e.left is not None and e.left.turns:
+                text += f", {e.left.turns[0].id} to {e.left.turns[-1].id} left"
         case Planned() as e:
             goals = [
                 f"  {i}. {task}" + (f" [{tool}]" if tool else "") + _after(e, i - 1)
@@ -243,7 +245,10 @@ def decision_line(decision: Decision) -> str:
     others = ", ".join(name if score is None else f"{name} {score:g}" for name, score in decision.candidates)
     bound = f"; bound by {decision.constraint}" if decision.constraint else ""
     of = f" of {others}" if others else ""
-    return plain(f"{decision.layer}/{decision.policy}: {decision.subject} = {decision.chosen}{of}{bound}")
+    parts = "".join(f"; {name}: {found}" for name, found in decision.parts)
+    return plain(
+        f"{decision.layer}/{decision.policy}: {decision.subject} = {decision.chosen}{of}{bound}{parts}"
+    )
 
 
 def _arguments(text: str) -> str:

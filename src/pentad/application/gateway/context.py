@@ -15,9 +15,10 @@ from pentad.application.gateway.schemas.common import (
     PentadOptions,
     PromptDetails,
     Slo,
+    WireEnergy,
     WireUsage,
 )
-from pentad.types import Budget, Hints, Objective, RunContext, Span, Usage
+from pentad.types import Budget, Energy, Hints, Objective, RunContext, Span, Usage
 
 _SILENT = PentadOptions()
 _NOTHING = RunContext()
@@ -59,6 +60,24 @@ def wire_usage(usage: Usage) -> WireUsage:
         prompt_tokens_details=PromptDetails(cached_tokens=usage.cached_tokens),
         completion_tokens_details=CompletionDetails(reasoning_tokens=usage.reasoning_tokens),
         notices=notices(usage),
+        energy=wire_energy(usage),
+    )
+
+
+def wire_energy(usage: Usage) -> WireEnergy | UnsetType:
+    """Energy for the usage of any dialect; absent where nobody asked or nobody meters it."""
+    return energy_on_wire(usage.energy, usage.completion_tokens)
+
+
+def energy_on_wire(energy: Energy | None, tokens: int) -> WireEnergy | UnsetType:
+    """Energy and what that is per generated token; absent where it is not known."""
+    if energy is None:
+        return UNSET
+    return WireEnergy(
+        joules=energy.joules,
+        joules_per_token=energy.per_token(tokens),
+        source=energy.source,
+        basis=energy.basis,
     )
 
 
@@ -98,6 +117,7 @@ def explanation(usage: Usage, own: tuple[Span, ...], request_id: str) -> dict[st
                 "chosen": decision.chosen,
                 "candidates": [list(candidate) for candidate in decision.candidates],
                 "constraint": decision.constraint,
+                **({"parts": [list(part) for part in decision.parts]} if decision.parts else {}),
             }
             for decision in usage.decisions
         ],

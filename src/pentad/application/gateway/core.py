@@ -49,6 +49,11 @@ class Gateway:
         self.load = Load(settings, services.clock)
         self._policies = {name: settings.policy_of(name) for name in settings.tenant_names()}
         self.metrics = Metrics(services.models.stats, compat=settings.metrics_compat)
+        self.traced = None
+        """What makes spans of requests; None where no traces are exported."""
+        if services.telemetry is not None:
+            self.traced = services.telemetry.requests
+            self.metrics.count_spans(services.telemetry.sender)
         self.memory = Memory()
         self.management = ModelManagement(services, settings)
         self.pulse = Pulse()
@@ -160,18 +165,23 @@ class Gateway:
         priority = self.priority_within(request.tenant, request.priority)
         if priority != request.priority:
             request = replace(request, priority=priority)
+        asked = request.model
         request = self.routed(request)
         exchange.model = request.model
         objective = request.context.objective
         if objective.ttft_s is not None or objective.inter_token_s is not None:
             self.metrics.objectives[request.model] = objective
+        deltas = _noticed(self.services.models.stream(request), exchange)
+        if self.traced is not None:
+            deltas = self.traced.generation(deltas, request, exchange.trace, asked)
         return metered(
-            _noticed(self.services.models.stream(request), exchange),
+            deltas,
             objective,
             request.model,
             metrics=self.metrics,
             pulse=self.pulse,
             clock=self.services.clock,
+            tell_energy=exchange.energy,
         )
 
     def translated(self, exchange: Exchange) -> Span:

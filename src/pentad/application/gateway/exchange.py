@@ -11,6 +11,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.types import Scope
 
 from pentad.application.gateway.errors import Dialect
+from pentad.tracing.context import TraceContext
 
 SCOPE_KEY = "pentad.exchange"
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9_.:/-]{1,512}$")
@@ -32,6 +33,10 @@ class Exchange:
     """Names of request fields that nobody here reads."""
     notices: list[str] = field(default_factory=list)
     """What was done otherwise than asked."""
+    trace: TraceContext | None = None
+    """Where the caller stands in a trace; None where it does not say, or none are exported."""
+    energy: bool = False
+    """Whether its answer shall tell the energy that it took."""
 
     @classmethod
     def of(cls, scope: Scope, arrived_s: float) -> Exchange:

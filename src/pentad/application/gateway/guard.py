@@ -19,6 +19,7 @@ from pentad.application.gateway.intake import Intake
 from pentad.application.gateway.memory import LARGE_BYTES
 from pentad.application.gateway.target import to_origin_form
 from pentad.errors import Overloaded, PentadError, Unauthorized, Unavailable
+from pentad.tracing.context import TRACEPARENT
 
 logger = logging.getLogger("pentad.gateway")
 
@@ -60,6 +61,8 @@ class Guard:
         clock = self._gateway.services.clock
         exchange = Exchange.of(scope, clock())
         scope[SCOPE_KEY] = exchange
+        if (traced := self._gateway.traced) is not None:
+            exchange.trace = traced.enter(Headers(scope=scope).get(TRACEPARENT))
         answer = _Answer(send, scope, exchange, self._gateway)
         try:
             await self._admit(scope, receive, answer, exchange)

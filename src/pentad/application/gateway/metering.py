@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pentad.application.gateway.metrics import Metrics
 from pentad.execution.backend import ChoiceDone, Delta, NoticeDelta, PromptDelta, StreamDone
@@ -44,6 +44,9 @@ class Attainment:
             found["deadline"] = ended is not None and not cut and ended[1] <= aim.deadline_s
         if aim.max_cost is not None:
             found["cost"] = ended is not None and not cut and ended[0].cost <= aim.max_cost
+        energy = None if ended is None else ended[0].energy
+        if aim.max_energy_j is not None and energy is not None:
+            found["energy"] = not cut and energy.joules <= aim.max_energy_j
         return found
 
 
@@ -62,8 +65,12 @@ async def metered(
     metrics: Metrics,
     pulse: Pulse,
     clock: Clock,
+    tell_energy: bool = False,
 ) -> AsyncGenerator[Delta, None]:
-    """The same deltas. Times run from the first call, on one clock; objectives are met or missed by them."""
+    """The same deltas, but that energy is told only where it is asked for.
+
+    Times run from the first call, on one clock; objectives are met or missed by them.
+    """
     started_s = clock()
     meter = metrics.generation(model)
     before: dict[int, float] = {}
@@ -76,6 +83,8 @@ async def metered(
                 if isinstance(delta, StreamDone):
                     meter.usage(delta.usage)
                     attainment.ended(delta.usage, now - started_s)
+                    if delta.usage.energy is not None and not tell_energy:
+                        delta = StreamDone(usage=replace(delta.usage, energy=None))
                 elif not isinstance(delta, (NoticeDelta, PromptDelta)):
                     pulse.last_s[model] = now
                     if not before:

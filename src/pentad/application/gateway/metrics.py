@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from pentad.application.gateway.metrics_vllm import VllmAliases
+from pentad.application.telemetry.sender import SpanSender
 from pentad.types import Objective, Usage
 
 Stats = Callable[[], Mapping[str, Mapping[str, float]]]
@@ -65,6 +66,12 @@ class Metrics:
             "pentad_cached_tokens", "Prompt tokens taken from the prefix cache.", model, registry=add
         )
         self.completion_tokens = Counter("pentad_completion_tokens", "Generated tokens.", model, registry=add)
+        self.energy = Counter(
+            "pentad_energy_joules",
+            "Energy of this machine that requests used.",
+            [*model, "source"],
+            registry=add,
+        )
         self.phase = Histogram(
             "pentad_phase_seconds",
             "Parts of a request's way: queue, prefill, decode and what surrounds them.",
@@ -105,6 +112,10 @@ class Metrics:
             meter = self._meters[model] = Meter(self, model)
         return meter
 
+    def count_spans(self, sender: SpanSender) -> None:
+        """Tells of spans that were sent to a collector, and of those that were not."""
+        self.registry.register(_SpanCounts(sender))
+
     def text(self) -> bytes:
         """The exposition in Prometheus' text format."""
         return generate_latest(self.registry)
@@ -127,6 +138,8 @@ class Meter:
         metrics.completion_tokens.labels(model).inc(usage.completion_tokens)
         metrics.request_prompt_tokens.labels(model).observe(usage.prompt_tokens)
         metrics.request_completion_tokens.labels(model).observe(usage.completion_tokens)
+        if usage.energy is not None:
+            metrics.energy.labels(model, usage.energy.source).inc(usage.energy.joules)
         for span in usage.spans:
             metrics.phase.labels(model, span.layer, span.name).observe(span.end_s - span.start_s)
 
@@ -139,6 +152,23 @@ class Meter:
         """Counts one ended request."""
         self._metrics.requests.labels(self._model, outcome).inc()
         self._metrics.request.labels(self._model).observe(seconds)
+
+
+class _SpanCounts(Collector):
+    """What became of the spans of traces."""
+
+    def __init__(self, sender: SpanSender) -> None:
+        self._sender = sender
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        name = "pentad_telemetry_spans"
+        family = CounterMetricFamily(name, "Spans by what became of them.", labels=["outcome"])
+        family.add_metric(["sent"], self._sender.sent)
+        family.add_metric(["dropped"], self._sender.dropped)
+        yield family
 
 
 class _ModelStats(Collector):

@@ -7,7 +7,7 @@ A misspelt name of ours is refused with the nearest: an objective that is silent
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from pentad.application.gateway.schemas.common import (
 )
 from pentad.errors import InvalidRequest
 from pentad.registry import near
+from pentad.resource.service_classes import ServiceClass, class_named, label_of
 from pentad.types import Request
 
 _HEADER = "x-pentad-"
@@ -50,11 +51,14 @@ class Wire(Protocol):
     def nvext(self) -> NvExtensions | None: ...
 
 
-def options_of(wire: Wire, headers: Headers, exchange: Exchange) -> PentadOptions:
+def options_of(
+    wire: Wire, headers: Headers, exchange: Exchange, classes: Sequence[ServiceClass]
+) -> PentadOptions:
     """The options of a request; each is taken from the first place that has it.
 
     In metadata and headers `graph`, `hints`, `slo` and `budget` are JSON objects, the others plain values.
-    Raises InvalidRequest naming the field at fault, with the nearest name where it is unknown.
+    What they leave open is as its service class, one of `classes`, says.
+    Raises InvalidRequest or UnknownName naming the field at fault, with the nearest name where it is unknown.
     """
     _refuse_unknown(exchange)
     options = wire.pentad
@@ -66,6 +70,9 @@ def options_of(wire: Wire, headers: Headers, exchange: Exchange) -> PentadOption
         if given is not None:
             options = given if options is None else _completed(options, given)
     options = options or PentadOptions()
+    exchange.energy = options.energy
+    if options.slo_class is not None:
+        options = _in_class(options, class_named(options.slo_class, classes))
     _check_graph(options)
     return options
 
@@ -75,6 +82,23 @@ def prioritized(request: Request, options: PentadOptions) -> Request:
     if options.priority is None or request.priority:
         return request
     return replace(request, priority=options.priority)
+
+
+def _in_class(options: PentadOptions, each: ServiceClass) -> PentadOptions:
+    """The options with the promises of their class where they say nothing themselves."""
+    own, promised = options.slo or Slo(), each.objective
+    open_fields = {
+        name: getattr(promised, name)
+        for name in _fields(Slo)
+        if getattr(own, name) is None and getattr(promised, name) is not None
+    }
+    return msgspec.structs.replace(
+        options,
+        priority=each.priority if options.priority is None else options.priority,
+        slo=msgspec.structs.replace(own, **open_fields),
+        quality=each.quality if options.quality is None else options.quality,
+        data_label=label_of(options.data_label, each),
+    )
 
 
 def _refuse_unknown(exchange: Exchange) -> None:

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 
 from pentad.errors import InvalidRequest
 from pentad.ranges import in_range
+from pentad.resource.service_classes import ServiceClass
 
 _HASHED = re.compile(r"^(?:(?P<name>[^:]+):)?sha256:(?P<digest>[0-9a-fA-F]{64})$")
 _NAMED = re.compile(r"^(?P<name>[A-Za-z0-9_.-]{1,64}):(?P<secret>.+)$")
@@ -99,6 +100,8 @@ class GatewaySettings:
     """Web origins besides our own that browsers may call from, e.g. `https://chat.example.com`."""
     tenants: tuple[TenantPolicy, ...] = ()
     """What each tenant may ask for; one that is not named here gets the defaults."""
+    service_classes: tuple[ServiceClass, ...] = ()
+    """Kinds of requests and what each is promised; a request names one as `slo_class`."""
     tenant_share: float = 0.5
     """Largest part of requests, bodies, followed runs, runs and stored responses that one tenant may
     hold while there are keys of several."""
@@ -171,6 +174,12 @@ class GatewaySettings:
                     f"tenants has {name!r} {trouble}",
                     hint=f"tenants with keys are: {', '.join(self.tenant_names())}",
                     param="tenants",
+                )
+        classes = [each.name for each in self.service_classes]
+        for name in classes:
+            if classes.count(name) > 1:
+                raise InvalidRequest(
+                    f"service_classes has {name!r} twice", hint="name each once", param="service_classes"
                 )
         keys = self.keys()
         if not keys and not is_loopback(self.host):

@@ -40,6 +40,7 @@ from pentad.agent.tool_events import ApprovalAsked, ToolIntended
 from pentad.agent.tools.schema import check_arguments
 from pentad.application.protocols.questions import form, question, reply
 from pentad.errors import Conflict, PentadError
+from pentad.tracing.context import TRACEPARENT
 
 GOAL = {
     "type": "object",
@@ -112,6 +113,7 @@ class AgentTools:
             known = ", ".join(specs) or "none"
             raise MCPError(INVALID_PARAMS, f"no agent {params.name[:100]!r}; agents are: {known}")
         arguments = params.arguments or {}
+        self._runtime.called_from((context.meta or {}).get(TRACEPARENT))
         try:
             check_arguments(params.name, GOAL, arguments)
             tenant = self._tenant_of(context)

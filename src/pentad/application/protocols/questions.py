@@ -8,6 +8,15 @@ from typing import Any
 
 from pentad.agent.tool_events import ApprovalAsked
 
+ACCEPT: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "approve": {"type": "boolean", "title": "Accept these tools", "default": False},
+        "note": {"type": "string", "title": "Why", "description": "Kept in the run's record."},
+    },
+    "required": ["approve"],
+}
+"""The form that asks whether changed tools of a server may be used."""
 MAY_CALL: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -32,6 +41,8 @@ def question(asked: ApprovalAsked) -> str:
     """What is asked, in one sentence for a person."""
     if asked.kind == "input":
         return asked.message or f"{asked.tool} asks for values"
+    if asked.kind == "tools":
+        return f"{asked.message}. Accept them? They say: {asked.arguments}"
     return f"May {asked.tool} be called with {asked.arguments}?"
 
 
@@ -39,6 +50,8 @@ def form(asked: ApprovalAsked) -> dict[str, Any]:
     """JSON Schema of the answer."""
     if asked.kind == "tool":
         return MAY_CALL
+    if asked.kind == "tools":
+        return ACCEPT
     return dict(asked.schema or {"type": "object", "properties": {}})
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable
 from collections.abc import Sequence as Sequence_
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from pentad.execution.kv.pool import BlockPool, Key
 from pentad.execution.kv.prefix import PrefixCache
-from pentad.execution.kv.retention import Retention
+from pentad.execution.kv.retention import Retention, goes_on
 from pentad.execution.kv.states import Save, StateRows
+from pentad.execution.kv.store import BlockStore
 from pentad.execution.request import TokenRequest
 
 if TYPE_CHECKING:
@@ -24,6 +26,12 @@ Copy = tuple[int, int]
 """Source and target of a copy: blocks before the step runs, slots behind it."""
 Lost: TypeAlias = "tuple[Sequence, Exception | None]"
 """A sequence to be computed again, or the reason why it cannot go on."""
+
+
+_SAVED_IDLE: Final = 64
+"""Blocks stored behind the last step: who comes next waits for no more."""
+_TOKENS_A_SAVE: Final = 32
+"""A step of so many tokens takes about twenty times as long as storing a block."""
 
 
 class KVCache:
@@ -40,9 +48,20 @@ class KVCache:
         max_tokens: the longest sequence, which sets the width of the tables.
         prefix_cache: whether full blocks are kept and found again.
         states: of models whose sequences have a state beside their blocks.
+        store: keeps blocks beside the pool; needs a prefix cache, and no states.
     """
 
-    __slots__ = ("_block_size", "_rows", "pool", "prefix", "retention", "states", "tables")
+    __slots__ = (
+        "_block_size",
+        "_rows",
+        "_unsaved",
+        "pool",
+        "prefix",
+        "retention",
+        "states",
+        "store",
+        "tables",
+    )
 
     def __init__(
         self,
@@ -53,10 +72,17 @@ class KVCache:
         max_tokens: int,
         prefix_cache: bool,
         states: StateRows | None = None,
+        store: BlockStore | None = None,
     ) -> None:
         self.pool = BlockPool(num_blocks)
         self.states = states
-        self.prefix = PrefixCache(self.pool, block_size) if prefix_cache else None
+        self.store = store
+        secret = None if store is None else store.secret
+        self.prefix = PrefixCache(self.pool, block_size, secret) if prefix_cache else None
+        self._unsaved: dict[Key, tuple[list[Key], int]] = {}
+        """Keys of blocks to store, the beginnings of texts first; with all keys of the text and the place."""
+        if store is not None:
+            self.pool.on_evict = self._demote
         self.retention: Retention | None = None
         """Keeps what runs will need again; needs a prefix cache."""
         width = -(-max_tokens // block_size)
@@ -68,7 +94,8 @@ class KVCache:
     @property
     def version(self) -> int:
         """Changes whenever `would_supply` may answer differently."""
-        return self.pool.version + (0 if self.states is None else self.states.version)
+        version = self.pool.version + (0 if self.states is None else self.states.version)
+        return version + (0 if self.store is None else self.store.version)
 
     @property
     def max_tokens(self) -> int:
@@ -98,7 +125,15 @@ class KVCache:
         """Tokens that need not be computed if the waiting sequence started now; never all of them."""
         if _shareable(seq.leader) and self.states is None:
             return seq.prompt_tokens - 1
-        return len(self._known(seq)) * self._block_size
+        known = len(self._known(seq))
+        return (known + len(self._stored(seq, known))) * self._block_size
+
+    def _stored(self, seq: Sequence, known: int) -> list[Key]:
+        """Keys of the blocks behind so many known ones that are stored."""
+        if self.store is None or seq.scores is not None:
+            return []
+        most = self._most_known(seq) // self._block_size
+        return list(itertools.takewhile(self.store.__contains__, seq.keys[known:most]))
 
     def _known(self, seq: Sequence) -> list[int]:
         if self.prefix is None or seq.scores is not None:  # what is scored is computed
@@ -138,8 +173,7 @@ class KVCache:
             seq.leader = None
             blocks = self._known(seq)
             supplied = len(blocks) * self._block_size
-        for block in blocks:
-            self.pool.share(block)
+        self.pool.share_all(blocks)
         seq.blocks = blocks
         seq.row = self._rows.pop()
         self.tables[seq.row, : len(blocks)] = blocks
@@ -152,6 +186,70 @@ class KVCache:
             self.prefix.count(seq.prompt_tokens, supplied)
             if self.retention is not None:
                 self.retention.started(seq)
+
+    def load(self, seq: Sequence) -> None:
+        """Loads the stored blocks behind those that a sequence has started with, and shares them.
+
+        What is not intact is computed again. All sequences of a step have started before any is loaded for.
+        """
+        known = len(seq.blocks)
+        keys = self._stored(seq, known) if known * self._block_size == seq.num_computed else []
+        if self.store is None or not keys:
+            return
+        for place, key in enumerate(keys, known):
+            (block,) = self._allocate(1, seq)
+            if not self.store.load(key, block):
+                self.pool.release((block,))
+                break
+            shared = self.pool.register(block, key, seq.keys[place - 1] if place else None)
+            if shared != block:
+                self.pool.share(shared)
+                self.pool.release((block,))
+            self.tables[seq.row, place] = shared
+            seq.blocks.append(shared)
+        loaded = len(seq.blocks) - known
+        seq.num_registered = len(seq.blocks)
+        seq.num_computed = seq.supplied_tokens = len(seq.blocks) * self._block_size
+        if self.prefix is not None and seq.scheduled_s is None:
+            self.prefix.hit_tokens += loaded * self._block_size
+
+    def ended(self, seq: Sequence) -> None:
+        """Notes that a sequence is complete, which still has its blocks."""
+        if self.retention is not None:
+            self.retention.ended(seq)
+        if self.store is not None:
+            self.store.touch(seq.keys[: seq.num_registered])
+
+    def save(self, tokens: int, *, idle: bool) -> None:
+        """Stores some of the blocks that are to be, behind a step of so many tokens: so few that it takes
+        little longer; more where nobody waits for the next one."""
+        if self.store is None or not self._unsaved:
+            return
+        most = _SAVED_IDLE if idle else 1 + tokens // _TOKENS_A_SAVE
+        ends: dict[int, tuple[list[Key], int]] = {}
+        for key in list(itertools.islice(self._unsaved, most)):
+            keys, place = self._unsaved.pop(key)
+            block = self.pool.find(key)
+            if block is None:
+                continue
+            if not self.store.save(key, block):
+                self._unsaved.clear()
+                break
+            ends[id(keys)] = keys, place
+        for keys, place in ends.values():
+            self.store.touch(keys[: place + 1])
+
+    def _demote(self, key: Key, block: int) -> None:
+        """Stores a block that the pool gives up before its turn to be stored has come."""
+        if self.store is not None and self._unsaved.pop(key, None) is not None:
+            self.store.save(key, block)
+
+    def close(self) -> None:
+        """Stores what is still to be, and gives the store back."""
+        if self.store is not None:
+            while self._unsaved:
+                self.save(0, idle=True)
+            self.store.close()
 
     def grow(self, work: Iterable[tuple[Sequence, int]]) -> list[Copy]:
         """Gives each running sequence the blocks for that many more tokens.
@@ -232,6 +330,10 @@ class KVCache:
                 self.pool.release((own,))
                 seq.blocks[i] = known
                 self.tables[seq.row, i] = known
+        if self.store is not None and goes_on(seq.context):
+            for i in range(seq.num_registered, full):
+                if seq.keys[i] not in self.store:
+                    self._unsaved[seq.keys[i]] = seq.keys, i
         seq.num_registered = full
 
     def release(self, seq: Sequence) -> None:
@@ -247,6 +349,8 @@ class KVCache:
         """Gauges and counters by name."""
         held, prefix = self.pool.held, self.prefix
         kept = {} if self.retention is None else self.retention.stats()
+        if self.store is not None:
+            kept |= self.store.stats()
         return kept | {
             "kv_blocks": self.pool.num_blocks,
             "kv_blocks_held": held,

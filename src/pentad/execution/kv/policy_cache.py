@@ -21,6 +21,7 @@ from pentad.execution.kv.head_tables import HeadTables, Moves
 from pentad.execution.kv.policy import Keep, KVPolicy, KVPolicyRun, KVView
 from pentad.execution.kv.policy_check import check_policy
 from pentad.execution.kv.states import StateRows, snapshot_rows
+from pentad.execution.kv.store import BlockStore
 from pentad.execution.runner import HeadRunner, Runner, StateRunner
 from pentad.types import Decision
 
@@ -263,6 +264,7 @@ def kv_cache(
     max_tokens: int,
     prefix_cache: bool,
     speculation: bool,
+    store: BlockStore | None = None,
 ) -> KVCache:
     """The cache of an engine; a policy that never drops anything costs nothing.
 
@@ -270,6 +272,14 @@ def kv_cache(
         Incompatible: a runner, model or feature that the policy cannot be combined with.
     """
     run = None if policy is None else policy.start(runner.spec)
+    states = _states(runner, max_sequences) if policy is None or run is None else None
+    if store is not None and (run is not None or states is not None or not prefix_cache):
+        what = "a state" if states is not None else "no prefix cache" if run is None else "a KV policy"
+        raise Incompatible(
+            f"KV blocks are not stored where sequences have {what}",
+            hint="leave kv_store_bytes out",
+            param="kv_store_bytes",
+        )
     if policy is None or run is None:
         return KVCache(
             runner.num_blocks,
@@ -277,7 +287,8 @@ def kv_cache(
             max_sequences=max_sequences,
             max_tokens=max_tokens,
             prefix_cache=prefix_cache,
-            states=_states(runner, max_sequences),
+            states=states,
+            store=store,
         )
     check_policy(runner, policy, speculation=speculation)
     assert isinstance(runner, HeadRunner)

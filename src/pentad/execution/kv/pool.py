@@ -13,7 +13,7 @@ A registered block is found by its key, and is never written again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 Key = bytes
 """Names the content of a block: its tokens and everything in front of them."""
@@ -38,6 +38,7 @@ class BlockPool:
         "_refs",
         "evictions",
         "num_blocks",
+        "on_evict",
         "touched",
         "version",
     )
@@ -58,6 +59,8 @@ class BlockPool:
         self.version = 0
         """Changes whenever a key appears or disappears, so that look-ups may be remembered."""
         self.evictions = 0
+        self.on_evict: Callable[[Key, int], None] | None = None
+        """Told of a block whose content is given up while that is still there."""
         self.touched = 0
         """Blocks that have ever been in use: whose memory the system has provided."""
 
@@ -113,18 +116,29 @@ class BlockPool:
     def _evict(self) -> int:
         block = next(iter(self._idle))
         del self._idle[block]
-        del self._blocks[self._keys.pop(block)[0]]
+        key = self._keys.pop(block)[0]
+        del self._blocks[key]
+        if self.on_evict is not None:
+            self.on_evict(key, block)
         self.version += 1
         self.evictions += 1
         return block
 
     def share(self, block: int) -> None:
         """Adds a holder to a block that is held or idle."""
-        if self._refs[block] == 0:
-            idle = self._kept if block in self._kept else self._idle
-            assert block in idle, f"KV block {block} is free and cannot be shared"
-            del idle[block]
-        self._refs[block] += 1
+        self.share_all((block,))
+
+    def share_all(self, blocks: Iterable[int]) -> None:
+        """Adds a holder to each block, in order."""
+        refs, idle, kept = self._refs, self._idle, self._kept
+        for block in blocks:
+            if not refs[block]:
+                if block in kept:
+                    del kept[block]
+                else:
+                    assert block in idle, f"KV block {block} is free and cannot be shared"
+                    del idle[block]
+            refs[block] += 1
 
     def release(self, blocks: Iterable[int]) -> None:
         """Removes one holder from each block.
@@ -152,6 +166,10 @@ class BlockPool:
                 del self._idle[block]
                 self._kept[block] = None
 
+    def keepers(self, block: int) -> int:
+        """How often it was asked to keep the block."""
+        return self._keepers.get(block, 0)
+
     def unkeep(self, blocks: Sequence[int]) -> None:
         """Takes one `keep` of the same blocks back; idle ones are then the most recently used."""
         for block in reversed(blocks):
@@ -165,6 +183,15 @@ class BlockPool:
     def find(self, key: Key) -> int | None:
         """The block registered under that key."""
         return self._blocks.get(key)
+
+    def find_all(self, keys: Sequence[Key]) -> list[int]:
+        """The blocks of the first keys, up to the first that is unknown."""
+        found: list[int] = []
+        for block in map(self._blocks.get, keys):
+            if block is None:
+                break
+            found.append(block)
+        return found
 
     def register(self, block: int, key: Key, parent: Key | None) -> int:
         """Makes a held block findable; returns the block that bears the key from now on.

@@ -70,24 +70,27 @@ class PrefixCache:
         embedded: Sequence[EmbeddedSpan] = (),
     ) -> None:
         """Appends the keys of the full blocks up to number `blocks` of `tokens`, with those inputs."""
-        size = self._block_size
+        size, first = self._block_size, len(keys)
+        if first >= blocks:
+            return
         previous = keys[-1] if keys else root
-        for i in range(len(keys), blocks):
-            content = array("q", tokens[i * size : (i + 1) * size]).tobytes()
-            if embedded:
-                content += _inputs(embedded, i * size, (i + 1) * size)
+        raw = array("q", tokens[first * size : blocks * size]).tobytes()
+        width = len(raw) // (blocks - first)
+        if not embedded:
+            for begin in range(0, len(raw), width):
+                content = raw[begin : begin + width]
+                previous = blake2b(previous + content, digest_size=_KEY_BYTES).digest()
+                keys.append(previous)
+            return
+        for i in range(first, blocks):
+            content = raw[(i - first) * width : (i - first + 1) * width]
+            content += _inputs(embedded, i * size, (i + 1) * size)
             previous = blake2b(previous + content, digest_size=_KEY_BYTES).digest()
             keys.append(previous)
 
     def find(self, keys: Sequence[Key], most: int) -> list[int]:
         """The registered blocks of the longest known beginning, at most `most` of them."""
-        blocks = []
-        for i in range(min(most, len(keys))):
-            block = self._pool.find(keys[i])
-            if block is None:
-                break
-            blocks.append(block)
-        return blocks
+        return self._pool.find_all(keys[:most])
 
     def count(self, query_tokens: int, hit_tokens: int) -> None:
         """Records the outcome of a sequence's first look-up."""

@@ -4,33 +4,32 @@
     the tool runs           ~ 3 s ~                others evict what is not kept, least recently used first
     the next request  [ prompt .... | answer . | result ]     finds them; they are kept no longer
 
-Kept blocks are still evictable, only last: the keep whose next use is farthest gives way first, so a plan
-that counts them as free can always be carried out.
+Kept blocks are still evictable, only last: the keep that is worth least gives way first, from its end, so a
+plan that counts them as free can always be carried out. What a keep is worth, a policy says (eviction.py).
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import math
+from collections import OrderedDict, deque
 from collections.abc import Sequence as Sequence_
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from pentad.execution.hints import remaining_steps
+from pentad.execution.kv.eviction import Announced, CachedText, KVEviction
 from pentad.execution.kv.pool import BlockPool
-from pentad.types import Clock, Decision, Hints, RunContext
+from pentad.execution.served import RunServices
+from pentad.types import Clock, Decision, RunContext
 
 if TYPE_CHECKING:
     from pentad.execution.sequence import Sequence
 
-_UNKNOWN_PAUSE_S: Final = 5.0
-"""Assumed until the next request of a run, where neither its sender nor earlier pauses tell."""
-_LEAST_GRACE_S: Final = 2.0
-"""A keep lasts this long beyond the expected use, or as long again as the pause, whichever is more."""
-_LONGEST_PAUSE_S: Final = 600.0
-"""What is needed later than that is not kept: others need the room sooner."""
 _MOST_KEEPS: Final = 1024
 _WEIGHT: Final = 0.3
 """Of the latest pause among those of the same tool."""
+_SAMPLES: Final = 64
+"""Pauses of one tool that are remembered."""
 _MOST_TOOLS: Final = 512
 _SHOWN: Final = 8
 """Candidates that a decision lists."""
@@ -49,11 +48,25 @@ class Keep:
     """What its pause is learnt under: tenant, and tool or kind of what follows."""
     blocks: tuple[int, ...]
     """In the order of its text."""
+    tokens: int
+    """Of the text that they hold."""
+    hinted_s: float | None
     ended_s: float
-    due_s: float
-    """When the next use is expected."""
-    until_s: float
     uses_left: int
+    waiting: set[str] = field(default_factory=set)
+    """Ids of sequences that go on from it and have not started."""
+    cut: bool = False
+    """Whether it has given up blocks."""
+
+
+@dataclass(slots=True)
+class _Pauses:
+    """What pauses behind one tool took."""
+
+    mean_s: float
+    latest: deque[float]
+    ordered: tuple[float, ...]
+    """The latest ones, the shortest first."""
 
 
 class Retention:
@@ -65,22 +78,29 @@ class Retention:
         pool: of the blocks.
         kept_fraction: of the pool, what may be kept at most; 0 to 1.
         clock: tells when keeps end.
-
-    Source: keeping a program's cache over its tool calls for a time to live, as Continuum (2025) and
-    InferCept (Abhyankar et al., ICML'24). Our difference: nothing is pinned; keeps only order eviction, by
-    expected time to the next use, within a share of the pool, and the tenant that keeps most gives way first.
+        policy: which keeps are worth their blocks; of the tenant that keeps most, the least worth gives way.
+        services: what runs have had of the engine.
     """
 
-    __slots__ = ("_clock", "_keeps", "_most", "_pauses", "_pool", "dropped")
+    __slots__ = ("_clock", "_keeps", "_most", "_pauses", "_policy", "_pool", "_services", "dropped")
 
-    def __init__(self, pool: BlockPool, kept_fraction: float, clock: Clock) -> None:
+    def __init__(
+        self,
+        pool: BlockPool,
+        kept_fraction: float,
+        clock: Clock,
+        policy: KVEviction | None = None,
+        services: RunServices | None = None,
+    ) -> None:
+        self._services = services or RunServices()
         self._pool = pool
+        self._policy = policy or Announced()
         self._most = int(kept_fraction * pool.num_blocks)
         self._clock = clock
         self._keeps: dict[str, Keep] = {}
-        self._pauses: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._pauses: OrderedDict[tuple[str, str], _Pauses] = OrderedDict()
         self.dropped = 0
-        """Keeps that ended before the request came that they were for."""
+        """Keeps that lost blocks before the request came that they were for."""
 
     def ended(self, seq: Sequence) -> None:
         """Keeps the full blocks of a sequence that ends now and still holds them, if more is to follow."""
@@ -88,47 +108,60 @@ class Retention:
         hints = context.hints
         if context.run_id is not None and hints.next == "end":
             self._drop_run(seq.tenant, context.run_id)
-        if not _goes_on(context) or not seq.num_registered or not self._most:
+        if not goes_on(context) or not seq.num_registered or not self._most:
             return
         now_s = self._clock()
-        key = (seq.tenant, hints.tool or hints.next or "")
-        pause_s = self._pause_s(key, hints)
         keep = Keep(
             id=seq.id,
             request_id=seq.id.rpartition("/")[0] or seq.id,
             run_id=context.run_id,
             tenant=seq.tenant,
-            pause=key,
+            pause=(seq.tenant, hints.tool or hints.next or ""),
             blocks=tuple(seq.blocks[: seq.num_registered]),
+            tokens=seq.num_computed,
+            hinted_s=hints.tool_s,
             ended_s=now_s,
-            due_s=now_s + pause_s,
-            until_s=now_s + pause_s + max(_LEAST_GRACE_S, pause_s),
             uses_left=hints.fan_out or 1,
         )
         self._drop_expired(now_s)
-        if pause_s > _LONGEST_PAUSE_S:
+        if self._expected_s(keep, now_s) is None:
             seq.note(self._decision("keep", "not kept", (keep,), now_s, constraint="pause"))
             return
         self._pool.keep(keep.blocks)
         self._keeps[keep.id] = keep
         while self._pool.kept > self._most or len(self._keeps) > _MOST_KEEPS:
-            self._drop(self._farthest())
+            excess = self._pool.kept - self._most
+            self._cut(self._least_worth(now_s), excess if excess > 0 else len(keep.blocks))
         kept = keep.id in self._keeps
-        constraint = None if kept else "kept_fraction"
-        seq.note(
-            self._decision("keep", "kept" if kept else "not kept", (keep,), now_s, constraint=constraint)
-        )
+        outcome = "not kept" if not kept else "kept in part" if keep.cut else "kept"
+        constraint = None if outcome == "kept" else "kept_fraction"
+        seq.note(self._decision("keep", outcome, (keep,), now_s, constraint=constraint))
+
+    def arrived(self, seq: Sequence) -> None:
+        """Notes that a sequence waits which goes on from what is kept: its pause is over."""
+        if not self._keeps:
+            return
+        now_s = self._clock()
+        for keep in self._followed(seq):
+            if not keep.waiting:
+                self._learn(keep.pause, now_s - keep.ended_s)
+            keep.waiting.add(seq.id)
+
+    def left(self, seq: Sequence) -> None:
+        """Notes that a sequence has ended that had not started."""
+        for keep in self._followed(seq):
+            keep.waiting.discard(seq.id)
 
     def started(self, seq: Sequence) -> None:
         """Counts a sequence that starts as a use of what was kept for it, whose blocks it now shares."""
-        if not self._keeps:
-            return
-        context, now_s = seq.context, self._clock()
-        for keep in [keep for keep in self._keeps.values() if _follows(seq.tenant, context, keep)]:
-            self._learn(keep.pause, now_s - keep.ended_s)
+        for keep in self._followed(seq):
+            keep.waiting.discard(seq.id)
             keep.uses_left -= 1
             if not keep.uses_left:
                 self._release(keep)
+
+    def _followed(self, seq: Sequence) -> list[Keep]:
+        return [keep for keep in self._keeps.values() if _follows(seq.tenant, seq.context, keep)]
 
     def make_room(self, missing: int, seq: Sequence) -> None:
         """Gives up keeps until so many blocks can be allocated; the decision is told to who needs them."""
@@ -136,10 +169,10 @@ class Retention:
         self._drop_expired(now_s)
         while self._keeps and self._pool.evictable < missing:
             before = tuple(self._keeps.values())
-            victim = self._farthest()
-            self._drop(victim)
+            victim = self._least_worth(now_s)
             chosen = _shown(victim, seq.tenant)
             seq.note(self._decision("evict", chosen, before, now_s, seq.tenant, constraint="free_blocks"))
+            self._cut(victim, missing - self._pool.evictable)
 
     def stats(self) -> dict[str, float]:
         """Gauges and counters by name."""
@@ -153,38 +186,70 @@ class Retention:
         """Raises AssertionError unless the pool keeps exactly what the keeps name."""
         self._pool.check_kept([keep.blocks for keep in self._keeps.values()])
 
-    def _pause_s(self, key: tuple[str, str], hints: Hints) -> float:
-        if hints.tool_s is not None:
-            return hints.tool_s
-        return self._pauses.get(key, _UNKNOWN_PAUSE_S)
+    def _expected_s(self, keep: Keep, now_s: float) -> float | None:
+        return self._policy.expected_s(self._text(keep, now_s))
+
+    def _text(self, keep: Keep, now_s: float) -> CachedText:
+        known = self._pauses.get(keep.pause)
+        return CachedText(
+            tokens=keep.tokens,
+            blocks=len(keep.blocks),
+            idle_s=now_s - keep.ended_s,
+            waiting=bool(keep.waiting),
+            whole=not keep.cut,
+            service_s=self._services.seconds(keep.tenant, keep.run_id),
+            hinted_s=keep.hinted_s,
+            mean_s=None if known is None else known.mean_s,
+            pauses=() if known is None else known.ordered,
+        )
 
     def _learn(self, key: tuple[str, str], pause_s: float) -> None:
         known = self._pauses.get(key)
-        self._pauses[key] = pause_s if known is None else known + _WEIGHT * (pause_s - known)
+        if known is None:
+            known = self._pauses[key] = _Pauses(pause_s, deque(maxlen=_SAMPLES), ())
+        known.mean_s += _WEIGHT * (pause_s - known.mean_s)
+        known.latest.append(pause_s)
+        known.ordered = tuple(sorted(known.latest))
         self._pauses.move_to_end(key)
         if len(self._pauses) > _MOST_TOOLS:
             self._pauses.popitem(last=False)
 
-    def _farthest(self) -> Keep:
-        """The keep that gives way next: of the tenant that keeps most, the one that is used last."""
+    def _least_worth(self, now_s: float) -> Keep:
+        """The keep that gives way next: of the tenant that keeps most, the one of least value."""
         counts: dict[str, int] = {}
         for keep in self._keeps.values():
             counts[keep.tenant] = counts.get(keep.tenant, 0) + len(keep.blocks)
         most = max(counts, key=counts.__getitem__)
-        return max((k for k in self._keeps.values() if k.tenant == most), key=lambda k: k.due_s)
+        return min((k for k in self._keeps.values() if k.tenant == most), key=lambda k: self._value(k, now_s))
+
+    def _value(self, keep: Keep, now_s: float) -> float:
+        text = self._text(keep, now_s)
+        expected_s = self._policy.expected_s(text)
+        return -math.inf if expected_s is None else self._policy.keep_value(text, expected_s)
+
+    def _cut(self, keep: Keep, blocks: int) -> None:
+        """Gives up so many blocks from the end of a keep, those that others keep as well not counted."""
+        self.dropped += not keep.cut
+        keep.cut = True
+        end = len(keep.blocks)
+        while end and blocks > 0:
+            end -= 1
+            blocks -= self._pool.keepers(keep.blocks[end]) == 1
+        if not end:
+            self._release(keep)
+            return
+        self._pool.unkeep(keep.blocks[end:])
+        keep.blocks = keep.blocks[:end]
 
     def _drop_run(self, tenant: str, run_id: str) -> None:
         for keep in [k for k in self._keeps.values() if (k.tenant, k.run_id) == (tenant, run_id)]:
             self._release(keep)
 
     def _drop_expired(self, now_s: float) -> None:
-        for keep in [keep for keep in self._keeps.values() if keep.until_s < now_s]:
+        for keep in [keep for keep in self._keeps.values() if self._expected_s(keep, now_s) is None]:
             self._learn(keep.pause, now_s - keep.ended_s)  # it takes longer than that
-            self._drop(keep)
-
-    def _drop(self, keep: Keep) -> None:
-        self.dropped += 1
-        self._release(keep)
+            self.dropped += not keep.cut
+            self._release(keep)
 
     def _release(self, keep: Keep) -> None:
         del self._keeps[keep.id]
@@ -207,13 +272,13 @@ class Retention:
             policy="retention",
             subject=subject,
             chosen=chosen,
-            candidates=tuple((name, round(keep.due_s - now_s, 3)) for name, keep in names),
+            candidates=tuple((name, round(self._expected_s(k, now_s) or 0.0, 3)) for name, k in names),
             constraint=constraint,
             at_s=now_s,
         )
 
 
-def _goes_on(context: RunContext) -> bool:
+def goes_on(context: RunContext) -> bool:
     """Whether another request is announced that begins with this one's text."""
     hints = context.hints
     if hints.next == "end":

@@ -11,8 +11,9 @@ from pentad.errors import Incompatible, UnknownName
 from pentad.execution.layers import Experts
 from pentad.execution.mixers import LatentAttention, Recurrent, ShortConvolution
 from pentad.execution.native.forms import FORMS
+from pentad.execution.native.latent import latent_limits
 from pentad.execution.native.library import NEEDS, usable
-from pentad.execution.native.structs import ACTIVATIONS, EXPERT_SCORES
+from pentad.execution.native.structs import ACTIVATIONS
 from pentad.execution.positions import ProjectedDistances
 from pentad.execution.spec import Attention, Block, FeedForward, ModelSpec, Rope
 from pentad.execution.support import first_unsupported, unsupported_parts
@@ -69,7 +70,7 @@ def _mixer_limits(spec: ModelSpec) -> Iterator[str]:
     mixers = {block.mixer: f"layer {i}" for i, block in reversed(tuple(enumerate(spec.blocks)))}
     for mixer, where in reversed(mixers.items()):
         if isinstance(mixer, LatentAttention):
-            yield f"{where} has latent attention"
+            yield from (f"{where} {what}" for what in latent_limits(mixer))
         elif isinstance(mixer, Recurrent | ShortConvolution):
             yield from (f"{where} {what}" for what in _state_limits(mixer))
         elif isinstance(mixer, Attention) and isinstance(mixer.positions, ProjectedDistances):
@@ -82,8 +83,8 @@ def _mixer_limits(spec: ModelSpec) -> Iterator[str]:
         yield "one of its layers attends without a norm"
     if any(block.entry_norm for block in spec.blocks):
         yield "one of its layers norms the stream in front of it"
-    shapes = {(m.heads, m.kv_heads, m.head_dim) for m in mixers if isinstance(m, Attention)}
-    if len(shapes) > 1:
+    attending = [m for m in mixers if isinstance(m, Attention | LatentAttention)]
+    if len({(m.heads, m.cache_row) for m in attending}) > 1:
         yield "its layers differ in heads"
 
 
@@ -120,16 +121,8 @@ def _attention_limits(mixer: Attention) -> Iterator[str]:
     rope = mixer.positions
     if isinstance(rope, Rope) and (rope.dim % 2 or not 0 < rope.dim <= mixer.head_dim):
         yield f"it turns {rope.dim} of {mixer.head_dim} elements of a head"
-    if isinstance(rope, Rope) and rope.dual is not None:
-        yield "its positions are remapped by chunks"
-    if mixer.qk_norm == "each" or mixer.qk_norm_kind != "rms" or mixer.qk_norm_last:
-        yield "it normalises queries and keys by scales of each head, layer norms or behind the rotation"
-    if mixer.qkv_clip is not None:
-        yield "it cuts queries, keys and values"
-    if mixer.chunk is not None:
-        yield "it attends within chunks"
-    if mixer.growth is not None:
-        yield "its queries grow with their position"
+    if mixer.qk_norm == "all" and (mixer.qk_norm_kind != "rms" or mixer.qk_norm_last):
+        yield "it normalises all heads together by layer norms or behind the rotation"
 
 
 def _inner_limits(part: str, inner: FeedForward) -> Iterator[str]:
@@ -140,8 +133,6 @@ def _inner_limits(part: str, inner: FeedForward) -> Iterator[str]:
 
 
 def _expert_limits(experts: Experts) -> Iterator[str]:
-    if experts.scores not in EXPERT_SCORES:
-        yield "it chooses experts one by one"
     yield from _inner_limits("expert", experts.expert)
     if experts.shared is not None and replace(experts.shared, width=1) != replace(experts.expert, width=1):
         yield "its shared experts are of another kind than the routed ones"

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pentad.errors import Incompatible
+from pentad.execution.mixers import LatentAttention
 from pentad.execution.native.library import KernelLibrary
 from pentad.execution.spec import Attention, ModelSpec
 
@@ -40,7 +41,18 @@ def kv_bits(kv_dtype: str) -> int:
 
 
 def kv_element_bytes(spec: ModelSpec, kv_dtype: str, attention_scores: bool = False) -> float:
-    """Bytes of a cached number; its share of what is kept once per token and head included."""
+    """Bytes of a cached number; its share of what is kept once per token and head included.
+
+    Raises:
+        Incompatible: codes of 8 bits for what latent attention keeps.
+    """
+    latent = any(isinstance(block.mixer, LatentAttention) for block in spec.blocks)
+    if latent and kv_bits(kv_dtype) != 16:
+        raise Incompatible(
+            f"{spec.name!r} keeps one vector for all heads, on the native kernels not in {kv_dtype!r}",
+            hint="set kv_dtype to auto",
+            param="kv_dtype",
+        )
     scores = _SCORE_BYTES / (2 * spec.head_dim) if attention_scores else 0
     attends = any(isinstance(block.mixer, Attention) for block in spec.blocks)
     if kv_bits(kv_dtype) == 16 or not attends:
@@ -95,6 +107,8 @@ def cached_block(
     Raises:
         ValueError: there is none of that number.
     """
+    if not spec.by_head:
+        raise ValueError(f"the layers of {spec.name!r} do not all keep keys and values of equal heads")
     dim = spec.head_dim
     page = np.empty(2 * BLOCK_SIZE * dim, np.uint16)
     if library.functions.pentad_read_block(model, layer, head, block, place, page.ctypes.data):

@@ -100,6 +100,8 @@ _SIGNATURES: Final[Mapping[str, tuple[Any, tuple[Any, ...]]]] = MappingProxyType
         "pentad_step_draw": (_i32, (_pointer, ctypes.POINTER(Batch), ctypes.POINTER(Draws))),
         "pentad_draw": (_i32, (_pointer, _i32, ctypes.POINTER(Draws))),
         "pentad_copy_block": (_i32, (_pointer, _i32, _i32)),
+        "pentad_block_data": (_pointer, (_pointer, _i32)),
+        "pentad_kv_block_bytes": (_size, (_pointer,)),
         "pentad_copy_slots": (_i32, (_pointer, _pointer, _i32)),
         "pentad_copy_state": (_i32, (_pointer, _i32, _i32)),
         "pentad_move_entries": (_i32, (_pointer, _pointer, _i32)),

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pentad.errors import BadModelFile
-from pentad.execution.mixers import Shape
+from pentad.execution.mixers import LatentAttention, Shape
 from pentad.execution.native.forms import FORMS, GROUP_ROWS, given_rows
+from pentad.execution.native.latent import ABSORBED, absorbed, packed_format
 from pentad.execution.native.library import KernelLibrary
 from pentad.execution.native.packed import PackedCache, forget_pages, mapped_file
 from pentad.execution.native.structs import TENSORS
@@ -135,8 +136,13 @@ class NativeLoader:
         offset = 0
         for name, layer, shape in _matrix_shapes(self._spec):
             stored = self._reader.stored(_canonical(name, layer), shape)
-            rows = math.prod(shape[:-1])
-            nbytes = self._functions.pentad_packed_bytes(FORMS[stored.format].code, rows, shape[-1])
+            if name == ABSORBED:
+                mixer = self._spec.blocks[layer].mixer
+                assert isinstance(mixer, LatentAttention)
+                stored = absorbed(stored, mixer.heads)
+            *rows, columns = stored.shape
+            code = FORMS[stored.format].code
+            nbytes = self._functions.pentad_packed_bytes(code, math.prod(rows), columns)
             paired = self._paired(name, layer)
             yield _Matrix(name=name, layer=layer, stored=stored, paired=paired, offset=offset, nbytes=nbytes)
             offset += -(-nbytes // _ALIGNMENT) * _ALIGNMENT
@@ -224,7 +230,8 @@ def packed_bytes(spec: ModelSpec, weights: WeightSource) -> int:
     total = 0.0
     for canonical, shape in spec.tensors().items():
         name = canonical.split(".", 2)[2] if canonical.startswith("layers.") else canonical
-        bits = FORMS[weights.tensor(canonical).format].bits if is_matrix(name, shape) else _VECTOR_BITS
+        stored = packed_format(name, weights.tensor(canonical).format)
+        bits = FORMS[stored].bits if is_matrix(name, shape) else _VECTOR_BITS
         total += math.prod(shape) * bits / 8
     return int(total)
 

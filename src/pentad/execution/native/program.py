@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 
 from pentad.execution.layers import Experts, FeedForward
-from pentad.execution.mixers import Attention, Mixer, Recurrent, ShortConvolution
+from pentad.execution.mixers import Attention, LatentAttention, Mixer, Recurrent, ShortConvolution
 from pentad.execution.native.structs import (
     ACTIVATIONS,
     COLLECTIVES,
@@ -55,6 +55,7 @@ def expert_choices(spec: ModelSpec) -> Iterator[tuple[int, ExpertChoice]]:
                     chosen_groups=routed.chosen_groups,
                     weigh_inputs=int(routed.weigh_inputs),
                     weight_scale=routed.weight_scale,
+                    rivals_within=routed.rivals_within,
                 ),
             )
 
@@ -71,6 +72,19 @@ def _numbers(mixer: Mixer | None) -> MixerNumbers:
         size = mixer.head_dim
         sizes = {"heads": mixer.heads, "groups": mixer.kv_heads, "key_dim": size, "value_dim": size}
         return MixerNumbers(kind=MIXERS["attention"], **sizes)
+    if isinstance(mixer, LatentAttention):
+        row = mixer.cache_row
+        return MixerNumbers(
+            kind=MIXERS["latent"],
+            heads=mixer.heads,
+            groups=row.heads,
+            key_dim=row.key_dim,
+            value_dim=row.value_dim,
+            eps=mixer.norm_eps,
+            plain_dim=mixer.nope_dim,
+            out_dim=mixer.value_dim,
+            query_rank=mixer.q_rank or 0,
+        )
     if isinstance(mixer, ShortConvolution):
         return MixerNumbers(kind=MIXERS["convolution"], conv=mixer.conv, channels=mixer.channels)
     assert isinstance(mixer, Recurrent)
@@ -91,7 +105,7 @@ def _numbers(mixer: Mixer | None) -> MixerNumbers:
 
 
 def packed_rotations(spec: ModelSpec) -> ctypes.Array[Rotation]:
-    """The rotations that `qkv` ops name, with the memory that they point to."""
+    """The rotations that ops name, with the memory that they point to."""
     kept = []
     ropes = rotations(spec)
     packed = (Rotation * len(ropes))()
@@ -101,12 +115,14 @@ def packed_rotations(spec: ModelSpec) -> ctypes.Array[Rotation]:
         place.dim = rope.dim
         place.magnitude = rope.scaling.magnitude if rope.scaling is not None else 1.0
         place.inverse_frequencies = frequencies.ctypes.data
+        if rope.dual is not None:
+            place.length, place.reach = rope.dual.length, rope.dual.reach
     packed.kept = kept  # type: ignore[attr-defined]
     return packed
 
 
 def _packed(op: Op) -> ProgramOp:
-    norm = op.norm
+    norm, growth = op.norm, op.growth
     return ProgramOp(
         kind=OPS[op.kind],
         layer=op.layer,
@@ -117,9 +133,17 @@ def _packed(op: Op) -> ProgramOp:
         rotation=-1 if op.rotation is None else op.rotation,
         window=op.window or 0,
         apart=int(op.apart),
-        offset=op.offset,
+        offset=op.offset if growth is None else growth.offset,
         gated=int(op.gated),
+        chunk=op.chunk or 0,
+        each=int(op.each),
+        norm_last=int(op.norm_last),
+        period=0 if growth is None else growth.period,
+        smooth=int(growth is not None and not growth.steps),
+        interleaved=int(op.interleaved),
         eps=0.0 if norm is None else norm.eps,
         scale=op.scale,
         cap=op.cap or 0.0,
+        clip=op.clip or 0.0,
+        growth=0.0 if growth is None else growth.weight,
     )

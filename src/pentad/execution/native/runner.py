@@ -33,6 +33,7 @@ from pentad.execution.native.kv_format import (
     kv_bits,
     kv_element_bytes,
 )
+from pentad.execution.native.latent import packed_format
 from pentad.execution.native.library import KernelLibrary, built, cpu_flags, open_library
 from pentad.execution.native.loading import NativeLoader, is_matrix
 from pentad.execution.native.packed import PackedCache
@@ -72,6 +73,7 @@ _WRONG: Final = (
 """What pentad_step finds wrong with a batch."""
 _NO_MEMORY: Final = 6
 _FILE_CUT: Final = 8
+_ATTENDS: Final = (MIXERS["attention"], MIXERS["latent"])
 _NO_HEADS: Final = MixerNumbers(heads=1, groups=1, key_dim=32)
 """Of models in which no layer attends."""
 MOST_THREADS: Final = 1024
@@ -296,6 +298,18 @@ class NativeRunner:
                 raise ValueError(f"block {block} is not one of {self._num_blocks}")
         self._functions.pentad_copy_block(self._open(), source, target)
 
+    def read_block(self, block: int) -> memoryview:
+        """A block's keys and values over all layers, in place (execution/kv/store.py)."""
+        size = int(self._functions.pentad_kv_block_bytes(self._open()))
+        place = self._functions.pentad_block_data(self._open(), block)
+        if not place:
+            raise ValueError(f"block {block} is not one of {self._num_blocks}, or holds nothing")
+        return memoryview((ctypes.c_uint8 * size).from_address(place)).cast("B")
+
+    def write_block(self, block: int, data: memoryview) -> None:
+        """Puts what `read_block` gave into a block."""
+        self.read_block(block)[:] = data
+
     def copy_slots(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copies single KV slots over all layers (accepted branches of a tree)."""
         numbers = np.array(pairs, np.int32)
@@ -312,7 +326,11 @@ class NativeRunner:
             raise MemoryError("no memory for one more state")
 
     def cached_block(self, *, layer: int, head: int, block: int, place: int) -> CachedBlock:
-        """What one block holds, as attention reads it where it is block `place` of a text."""
+        """What one block holds, as attention reads it where it is block `place` of a text.
+
+        Raises:
+            ValueError: there is none of that number, or layers do not all keep equal heads.
+        """
         return cached_block(
             self.library, self._open(), self._spec, layer=layer, head=head, block=block, place=place
         )
@@ -400,7 +418,8 @@ def packed_form(spec: ModelSpec, weights: WeightSource, kv_dtype: str) -> ModelF
             if is_matrix(name, shape):
                 count = math.prod(shape)
                 elements += count
-                bits += count * FORMS[weights.tensor(f"layers.{i}.{name}").format].bits
+                stored = packed_format(name, weights.tensor(f"layers.{i}.{name}").format)
+                bits += count * FORMS[stored].bits
     head = weights.tensor("embed" if spec.tied_head else "head")
     return ModelForm(
         weight_bits=bits / elements,
@@ -445,7 +464,7 @@ def _create(
 ) -> int:
     """An empty model with its KV cache. Raises Infeasible when memory does not suffice."""
     program, rotations, mixers = packed_program(spec), packed_rotations(spec), packed_mixers(spec)
-    heads = next((m for m in mixers if m.kind == MIXERS["attention"]), _NO_HEADS)
+    heads = next((m for m in mixers if m.kind in _ATTENDS), _NO_HEADS)
     places = [] if spec.learned is None else [spec.learned.max_positions]
     config = Config(
         layers=spec.layers,
@@ -460,6 +479,7 @@ def _create(
         num_blocks=blocks,
         max_context=min(spec.context_length, blocks * BLOCK_SIZE, *places),
         kv_bits=kv_bits,
+        shared_values=heads.value_dim if heads.kind == MIXERS["latent"] else 0,
         **flags,
         rotations=ctypes.addressof(rotations),
         mixers=ctypes.addressof(mixers),

@@ -6,7 +6,7 @@ import ctypes
 from types import MappingProxyType
 from typing import Final
 
-INTERFACE: Final = 13
+INTERFACE: Final = 16
 """PENTAD_INTERFACE of native.h. A library built from another one is refused."""
 
 _i32, _u64, _f64, _address = ctypes.c_int32, ctypes.c_uint64, ctypes.c_double, ctypes.c_void_p
@@ -15,7 +15,13 @@ _i32, _u64, _f64, _address = ctypes.c_int32, ctypes.c_uint64, ctypes.c_double, c
 class Rotation(ctypes.Structure):
     """pentad_rotation"""
 
-    _fields_ = (("dim", _i32), ("magnitude", ctypes.c_float), ("inverse_frequencies", _address))
+    _fields_ = (
+        ("dim", _i32),
+        ("magnitude", ctypes.c_float),
+        ("inverse_frequencies", _address),
+        ("length", _i32),
+        ("reach", _i32),
+    )
 
 
 class MixerNumbers(ctypes.Structure):
@@ -33,6 +39,9 @@ class MixerNumbers(ctypes.Structure):
         ("eps", ctypes.c_float),
         ("least_step", ctypes.c_float),
         ("most_step", ctypes.c_float),
+        ("plain_dim", _i32),
+        ("out_dim", _i32),
+        ("query_rank", _i32),
     )
 
 
@@ -55,7 +64,7 @@ class Config(ctypes.Structure):
         ("kv_bits", _i32),
         ("attention_scores", _i32),
         ("key_centres", _i32),
-        ("reserved", _i32),
+        ("shared_values", _i32),
         ("rotations", _address),
         ("mixers", _address),
     )
@@ -186,9 +195,17 @@ class ProgramOp(ctypes.Structure):
         ("apart", _i32),
         ("offset", _i32),
         ("gated", _i32),
+        ("chunk", _i32),
+        ("each", _i32),
+        ("norm_last", _i32),
+        ("period", _i32),
+        ("smooth", _i32),
+        ("interleaved", _i32),
         ("eps", ctypes.c_float),
         ("scale", ctypes.c_float),
         ("cap", ctypes.c_float),
+        ("clip", ctypes.c_float),
+        ("growth", ctypes.c_float),
     )
 
 
@@ -207,6 +224,7 @@ class ExpertChoice(ctypes.Structure):
         ("chosen_groups", _i32),
         ("weigh_inputs", _i32),
         ("weight_scale", ctypes.c_float),
+        ("rivals_within", ctypes.c_float),
     )
 
 
@@ -223,7 +241,7 @@ OPS: Final = MappingProxyType(
             (
                 *("embed", "norm", "qkv", "attend", "out", "gate_up", "down", "head"),
                 *("positions", "renorm", "add", "up", "attn_gate", "route", "experts_in", "experts_out"),
-                *("convolve", "recur", "gate_out"),
+                *("convolve", "recur", "gate_out", "latent", "latent_out"),
             )
         )
     }
@@ -239,11 +257,14 @@ ACTIVATIONS: Final = MappingProxyType(
 """Activation to pentad_activation."""
 
 MIXERS: Final = MappingProxyType(
-    {name: code for code, name in enumerate(("none", "attention", "gated_delta", "mamba2", "convolution"))}
+    {
+        name: code
+        for code, name in enumerate(("none", "attention", "gated_delta", "mamba2", "convolution", "latent"))
+    }
 )
 """Kind of a mixer to pentad_mixer_kind."""
 
-EXPERT_SCORES: Final = MappingProxyType({"softmax": 0, "sigmoid": 1, "softmax_chosen": 2})
+EXPERT_SCORES: Final = MappingProxyType({"softmax": 0, "sigmoid": 1, "softmax_chosen": 2, "one_by_one": 3})
 """How scores of experts become weights, to pentad_expert_scores."""
 
 ENCODER_TENSORS: Final = MappingProxyType(
@@ -291,7 +312,7 @@ _TENSORS: Final = MappingProxyType(
                 *("router", "router.bias", "shared_gate", "experts.gate", "experts.up", "experts.down"),
                 *("experts.gate.bias", "experts.up.bias", "experts.down.bias"),
                 *("z", "conv", "conv.bias", "step", "step.bias", "rate", "decay", "skip", "inner_norm"),
-                *("in", "in.bias"),
+                *("in", "in.bias", "q_down", "kv_down", "kv_norm", "k_up", "v_up"),
             )
         )
     }

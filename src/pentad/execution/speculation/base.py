@@ -40,6 +40,8 @@ class Ask:
     reference: Sequence[int]
     """Text that the answer may repeat in parts."""
     plan: DraftPlan
+    forced: Callable[[], Sequence[int]] = tuple
+    """Tokens of what the output format leaves no choice about."""
     row: Callable[[tuple[int, ...]], SampleRow | None]
     """How the target draws behind these further tokens; None where nothing may follow them."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pentad.execution.batch import Drawn, SampleRow
 from pentad.execution.kv.cache import Copy, KVCache
+from pentad.execution.request import ForcingConstraint
 from pentad.execution.sampling import Undrawable, faulty
 from pentad.execution.scheduling import EngineLimits
 from pentad.execution.speculation.base import Ask, DraftPlan, Speculator, Verdict
@@ -221,5 +222,6 @@ def _ask(seq: Sequence, plan: DraftPlan, ahead: Lookahead) -> Ask:
         tokens=seq.tokens,
         reference=request.reference,
         plan=plan,
+        forced=request.constraint.forced if isinstance(request.constraint, ForcingConstraint) else tuple,
         row=ahead.row,
     )

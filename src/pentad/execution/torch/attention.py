@@ -201,6 +201,22 @@ class TextAttention:
         )
 
 
+class PaddedAttention(TextAttention):
+    """Attention within texts that lie in a rectangle [B, T], each followed by padding that none attends to.
+
+    Bidirectional, without windows, rules and cache; what comes out at padding means nothing.
+    """
+
+    def __init__(self, spec: ModelSpec, lengths: Sequence[int], device: torch.device) -> None:
+        width = max(lengths)
+        super().__init__(spec, [width] * len(lengths))
+        ends = torch.tensor(lengths, device=device)
+        self._seen = (torch.arange(width, device=device) < ends[:, None])[:, None, None]  # [B, 1, 1, T]
+
+    def _mask(self, layer: int, length: int, like: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        return self._seen
+
+
 def sights(spec: ModelSpec) -> tuple[Sight, ...]:
     """How far back each layer sees."""
     mixers = (block.mixer for block in spec.blocks)

@@ -14,7 +14,7 @@ from pentad.execution.classifier import Pooling
 from pentad.execution.spec import ModelSpec
 from pentad.execution.support import check_supported
 from pentad.execution.texts import check_texts, encode_in_batches, text_batches
-from pentad.execution.torch.attention import TextAttention
+from pentad.execution.torch.attention import PaddedAttention, TextAttention, sights
 from pentad.execution.torch.classifier import pooled
 from pentad.execution.torch.devices import Precision, resolve_device, resolve_dtype
 from pentad.execution.torch.linear import packing_available
@@ -33,8 +33,22 @@ class TextProgram:
     rounding. May be used from several threads.
     """
 
-    def __init__(self, spec: ModelSpec, weights: WeightSource, *, dtype: Precision, device: str) -> None:
-        """Loads the weights; see `TorchRunner.load` for the arguments and errors."""
+    def __init__(
+        self,
+        spec: ModelSpec,
+        weights: WeightSource,
+        *,
+        dtype: Precision,
+        device: str,
+        padded: bool = False,
+    ) -> None:
+        """Loads the weights; see `TorchRunner.load` for the other arguments and errors.
+
+        Args:
+            padded: whether texts are filled up to the longest of a batch, so that attention is one call a
+                layer and not one for each length. Models whose attention has rules or windows are never
+                padded.
+        """
         check_supported(spec)
         self._device = resolve_device(device)
         precision = resolve_dtype(dtype, self._device)
@@ -43,6 +57,8 @@ class TextProgram:
             self.weights = WeightLoader(spec, weights, dtype=precision, device=self._device, pack=pack).load()
         self._program = Program(spec, self.weights)
         self.spec = spec
+        plain = not spec.causal and self._program.rules is None
+        self.padded = padded and plain and not any(sight.limited for sight in sights(spec))
         learned = spec.context_length if spec.learned is None else spec.learned.max_positions
         self.max_tokens = min(spec.context_length, learned)
 
@@ -55,6 +71,8 @@ class TextProgram:
             types: of each text's tokens; None, or in a model that tells none apart: all are of the first.
         """
         lengths = [len(text) for text in texts]
+        if self.padded and len(set(lengths)) > 1:
+            return self._padded(texts, lengths, types)
         positions = np.concatenate([np.arange(n, dtype=np.int32) for n in lengths])
         hidden = self._program.hidden(
             self._row(texts),
@@ -64,6 +82,30 @@ class TextProgram:
         )
         found: Sequence[torch.Tensor] = hidden.split(lengths)
         return found
+
+    def _padded(
+        self,
+        texts: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+        types: Sequence[Sequence[int]] | None,
+    ) -> Sequence[torch.Tensor]:
+        """The same, computed as a rectangle [B, T] whose padding no text attends to."""
+        count, width = len(texts), max(lengths)
+
+        def filled(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+            table = np.zeros((count, width), np.int32)
+            for i, row in enumerate(rows):
+                table[i, : len(row)] = row
+            return torch.from_numpy(table.ravel()).to(self._device)
+
+        hidden = self._program.hidden(
+            filled(texts),
+            torch.arange(width, dtype=torch.int32, device=self._device).repeat(count),
+            PaddedAttention(self.spec, lengths, self._device),
+            types=None if types is None or self.spec.token_types < 2 else filled(types),
+        )
+        rows = hidden.unflatten(0, (count, width))
+        return [rows[i, :length] for i, length in enumerate(lengths)]
 
     def _row(self, numbers: Sequence[Sequence[int]]) -> torch.Tensor:
         flat = np.fromiter((n for text in numbers for n in text), np.int32, sum(map(len, numbers)))
@@ -81,11 +123,12 @@ class TorchEncoder:
         pooling: Pooling = "mean",
         dtype: Precision = "float32",
         device: str = "cpu",
+        padded: bool = False,
     ) -> None:
-        """Loads the weights; see `TorchRunner.load` for the errors."""
+        """Loads the weights; see `TextProgram` for `padded`, `TorchRunner.load` for the errors."""
         if spec.head is not None:
             raise Incompatible(f"model {spec.name!r} generates text; embeddings need an encoder")
-        self._texts = TextProgram(spec, weights, dtype=dtype, device=device)
+        self._texts = TextProgram(spec, weights, dtype=dtype, device=device, padded=padded)
         self._pooling = pooling
         self.spec = spec
         self.weight_bytes = self._texts.weights.nbytes

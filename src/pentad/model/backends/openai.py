@@ -18,6 +18,7 @@ from pentad.model.backends.openai_requests import request_fields
 from pentad.model.backends.openai_stream import StreamReader
 from pentad.model.backends.openai_transport import client_of
 from pentad.resource.offloading.base import LOCAL_LABEL
+from pentad.tracing.context import outgoing
 from pentad.types import Clock, Request, Span
 
 if TYPE_CHECKING:
@@ -193,7 +194,12 @@ class OpenAIBackend:
             self._client = client_of(self.endpoint, self._transport)
         stream_class = importlib.import_module("openai").AsyncStream
         return await self._client.post(
-            path, body=fields, cast_to=object, stream=True, stream_cls=stream_class[object]
+            path,
+            body=fields,
+            options={"headers": outgoing()},
+            cast_to=object,
+            stream=True,
+            stream_cls=stream_class[object],
         )
 
     def _note_failure(self, trouble: str) -> None:

@@ -40,7 +40,8 @@ class ByOffloading:
     def __post_init__(self) -> None:
         in_range("answer_tokens", self.answer_tokens, least=1)
         in_range("fresh_s", self.fresh_s, above=0)
-        choice.build("offload", Choice.of(self.policy))
+        policy: OffloadPolicy = choice.build("offload", Choice.of(self.policy))
+        policy.start()  # one that must be trained first says so here, not with the first request
 
     def route(self, state: RouterInput) -> tuple[str, Decision]:
         """The choice. Raises Infeasible where no model is good enough, or cheap enough for `max_cost`."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from pentad.errors import Forbidden, Infeasible, Unavailable
+from pentad.resource.offloading.radio import SharedBand
 from pentad.types import Decision, RunContext
 
 LOCAL_LABEL = "local"
@@ -29,12 +30,18 @@ class Site:
     """Of the link to it; None: nothing needs to be sent."""
     latency_s: float = 0.0
     """Of the link, one way."""
+    link_wait_s: float = 0.0
+    """Until the transfers that the link is busy with are over."""
     slots: int = 1
     """Requests that it computes at once."""
     running: int = 0
     waiting: int = 0
     queued_tokens: int = 0
     """Prompt tokens of the requests there that are not computed yet."""
+    kv_tokens: int | None = None
+    """Tokens that its KV cache holds; None: nobody says."""
+    committed_tokens: int = 0
+    """Of prompts and answers of the requests there, at their full length."""
     prompt_token_s: float = 0.0
     """Seconds per prompt token."""
     token_s: float = 0.0
@@ -47,6 +54,24 @@ class Site:
     """Share of the requests that a plan gives it, relative to the others."""
     served: int = 0
     """Requests that it has been given so far."""
+    machine: str = ""
+    """The machine that it is a way of using (`variants.py`); empty: it is the whole of one."""
+    share: float = 1.0
+    """Of that machine's speed."""
+    layers_here: float = 0.0
+    """Share of the model's layers that the device computes at which the request arose."""
+    ready_s: float = 0.0
+    """Until it can begin, beside what its queue says: a model that it must load, cores that are taken."""
+    sent_bytes: float | None = None
+    """Sent in place of the prompt: the activations of a split model; None: the prompt."""
+    send_w: float = 0.0
+    """Power of the sender's radio. Energy is that of the device at which the request arose."""
+    energy_per_prompt_token_j: float = 0.0
+    energy_per_token_j: float = 0.0
+    band: SharedBand | None = None
+    """Radio that the answer comes back over, where another receiver shares it; None: no such."""
+    band_bits_per_s: float = 0.0
+    """What that other receiver must have of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +95,8 @@ class OffloadInput:
     sites: tuple[Site, ...]
     """At least one, in the cluster's order."""
     now_s: float
+    battery_j: float | None = None
+    """What the device at which the request arose has left; None: it is on the mains."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +119,8 @@ class Estimate:
     prompt_s: float
     answer_s: float
     cost: float
+    energy_j: float = 0.0
+    """Of the device at which the request arose."""
 
     @property
     def completion_s(self) -> float:
@@ -135,17 +164,30 @@ def estimate(task: OffloadTask, site: Site) -> Estimate:
     share, taken to be like this one.
     """
     sends = site.bytes_per_s is not None
-    send_s = 2 * site.latency_s + (task.prompt_bytes / site.bytes_per_s if site.bytes_per_s else 0.0)
+    send_s = 2 * site.latency_s + site.link_wait_s
+    size = task.prompt_bytes if site.sent_bytes is None else site.sent_bytes
+    on_air_s = size / site.bytes_per_s if site.bytes_per_s else 0.0
+    send_s += on_air_s
     prompt_s = task.prompt_tokens * site.prompt_token_s
     answer_s = task.answer_tokens * site.token_s
-    wait_s = site.queued_tokens * site.prompt_token_s + site.waiting / site.slots * answer_s
+    wait_s = site.ready_s + site.queued_tokens * site.prompt_token_s + site.waiting / site.slots * answer_s
     money = (
         (prompt_s + answer_s / max(1, min(site.running + 1, site.slots))) * site.price_per_s
         + task.prompt_tokens * site.price_per_prompt_token
         + task.answer_tokens * site.price_per_token
     )
+    energy_j = (
+        on_air_s * site.send_w
+        + task.prompt_tokens * site.energy_per_prompt_token_j
+        + task.answer_tokens * site.energy_per_token_j
+    )
     return Estimate(
-        send_s=send_s if sends else 0.0, wait_s=wait_s, prompt_s=prompt_s, answer_s=answer_s, cost=money
+        send_s=send_s if sends else 0.0,
+        wait_s=wait_s,
+        prompt_s=prompt_s,
+        answer_s=answer_s,
+        cost=money,
+        energy_j=energy_j,
     )
 
 
@@ -155,7 +197,7 @@ def permitted(state: OffloadInput) -> tuple[tuple[Site, ...], str | None]:
     Raises:
         Unavailable: there is no site at all.
         Forbidden: all are remote and the label keeps the request on machines of ours.
-        Infeasible: each would cost more than is allowed.
+        Infeasible: each would cost more than is allowed, or more energy than the battery has.
     """
     context = state.task.context
     if not state.sites:
@@ -184,7 +226,40 @@ def permitted(state: OffloadInput) -> tuple[tuple[Site, ...], str | None]:
             )
         bound = "max_cost" if len(cheap) < len(sites) else bound
         sites = cheap
+    if state.battery_j is not None:
+        sites, bound = _affordable(state.task, sites, state.battery_j, bound)
     return sites, bound
+
+
+def _affordable(
+    task: OffloadTask, sites: tuple[Site, ...], battery_j: float, bound: str | None
+) -> tuple[tuple[Site, ...], str | None]:
+    """The sites whose energy the battery has, and what bound."""
+    energies = {site.name: estimate(task, site).energy_j for site in sites}
+    kept = tuple(site for site in sites if energies[site.name] <= battery_j)
+    if not kept:
+        raise Infeasible(
+            f"the battery has {battery_j:.3g} J, and the least that this request takes is "
+            f"{min(energies.values()):.3g} J",
+            hint="wait until it has been charged, or ask for a shorter answer",
+            param="battery_j",
+        )
+    return kept, "battery" if len(kept) < len(sites) else bound
+
+
+def at_site(
+    state: OffloadInput, chosen: str, scores: Mapping[str, float], *, policy: str, constraint: str | None
+) -> tuple[str, Decision]:
+    """A choice with its decision: what each site scored, None for those that are not permitted."""
+    return chosen, Decision(
+        layer="resource",
+        policy=policy,
+        subject="site",
+        chosen=chosen,
+        candidates=tuple((site.name, scores.get(site.name)) for site in state.sites),
+        constraint=constraint,
+        at_s=state.now_s,
+    )
 
 
 class ScoredOffload:
@@ -219,15 +294,7 @@ class _Scored:
         sites, bound = permitted(state)
         scores: Mapping[str, float] = {site.name: self._policy.score(state.task, site) for site in sites}
         chosen = min(scores, key=scores.__getitem__)
-        return chosen, Decision(
-            layer="resource",
-            policy=self._policy.name,
-            subject="site",
-            chosen=chosen,
-            candidates=tuple((site.name, scores.get(site.name)) for site in state.sites),
-            constraint=bound,
-            at_s=state.now_s,
-        )
+        return at_site(state, chosen, scores, policy=self._policy.name, constraint=bound)
 
     def learn(self, outcome: OffloadOutcome) -> None:
         """Has nothing to learn."""

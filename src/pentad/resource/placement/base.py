@@ -8,10 +8,12 @@ from typing import Protocol
 
 from pentad.errors import Infeasible
 from pentad.execution.device import Cluster, DeviceProfile
-from pentad.execution.spec import Block, ModelSpec
+from pentad.execution.spec import Block, ModelSpec, counted
 from pentad.ranges import in_range
 from pentad.resource.cost import ModelForm, StepCost, feed_forward_columns, projected_elements
-from pentad.resource.matrices import main_memory
+from pentad.resource.matrices import usable_bytes
+from pentad.resource.operators import able_devices
+from pentad.resource.placement.costs import CostBook
 from pentad.resource.placement.plan import Plan, Role, Stage
 from pentad.types import Objective
 
@@ -52,11 +54,22 @@ class PlacementProblem:
     form: ModelForm = field(default_factory=ModelForm)
     memory_fraction: float = 0.9
     """Share of a device's main memory that a plan may use."""
+    costs: CostBook = field(default_factory=CostBook, compare=False, repr=False)
+    """What was computed of its stages so far."""
+    left_out: tuple[tuple[str, str], ...] = ()
+    """Devices that cannot run the model and why; the cluster is what remains without them."""
 
     def __post_init__(self) -> None:
         in_range("memory_fraction", self.memory_fraction, above=0, most=1)
         if not self.cluster.devices:
             raise Infeasible("the cluster has no devices", hint="measure this machine with pentad profile")
+        whole = self.cluster
+        able, left_out, *_ = self.costs.keep(
+            ("able", id(whole), id(self.spec)), lambda: (*able_devices(whole, self.spec), whole, self.spec)
+        )
+        if left_out:
+            object.__setattr__(self, "cluster", able)
+            object.__setattr__(self, "left_out", (*self.left_out, *left_out))
 
 
 Layout = Callable[[PlacementProblem], Sequence[Stage]]
@@ -97,11 +110,20 @@ def stage_on(problem: PlacementProblem, device: DeviceProfile, first_layer: int,
     The first stage holds the embedding, the last the final norm and the head; where these are tied
     and the stages differ, both hold the table.
     """
+    book, spec = problem.costs, problem.spec
+    key = (
+        *("stage", book.kind(device), problem.workload, problem.form, problem.memory_fraction),
+        book.layers_key(spec, first_layer, end_layer),
+    )
+    found = book.keep(key, lambda: _sized(problem, device, first_layer, end_layer))
+    return replace(found, device=device.name, first_layer=first_layer, end_layer=end_layer)
+
+
+def _sized(problem: PlacementProblem, device: DeviceProfile, first_layer: int, end_layer: int) -> Stage:
     spec, form, load = problem.spec, problem.form, problem.workload
     layers = range(first_layer, end_layer)
     first, last = first_layer == 0, end_layer == spec.layers
-    outside = spec.parameters - spec.layer_parameters()
-    head = spec.vocab_size * spec.width if spec.head is not None else 0
+    outside, head = problem.costs.keep(("outside", id(spec)), lambda: _outside(spec))
     parameters = spec.layer_parameters(first_layer, end_layer)
     if first and last:
         parameters += outside
@@ -117,14 +139,20 @@ def stage_on(problem: PlacementProblem, device: DeviceProfile, first_layer: int,
         weight_bytes=round(form.weight_bytes(parameters)),
         kv_bytes=round(form.kv_bytes(spec, slots, layers)),
         activation_bytes=_activation_bytes(spec, load, layers),
-        usable_bytes=int(main_memory(device).capacity_bytes * problem.memory_fraction),
+        usable_bytes=usable_bytes(device, problem.memory_fraction),
     )
+
+
+def _outside(spec: ModelSpec) -> tuple[int, int]:
+    """Parameters that belong to no layer, and those of the head among them."""
+    head = spec.vocab_size * spec.width if spec.head is not None else 0
+    return spec.parameters - spec.layer_parameters(), head
 
 
 def _activation_bytes(spec: ModelSpec, load: Workload, layers: range) -> int:
     """The largest set of values alive at once: one block's, or the logits of every sequence."""
-    blocks = dict.fromkeys(spec.blocks[layers.start : layers.stop])
-    inside = 2 * spec.width + max(_inner_elements(block, spec.width) for block in blocks)
+    blocks = counted(spec.blocks[layers.start : layers.stop])
+    inside = 2 * spec.width + max(_inner_elements(block, spec.width) for block, _ in blocks)
     block = min(load.max_batch_tokens, load.prompt_tokens + load.concurrency) * inside
     logits = load.concurrency * spec.vocab_size if layers.stop == spec.layers else 0
     return FP32_BYTES * max(block, logits)

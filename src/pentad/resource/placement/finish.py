@@ -7,25 +7,35 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pentad.errors import Infeasible
-from pentad.execution.device import DeviceProfile
+from pentad.execution.device import SOURCES, DeviceProfile
+from pentad.resource.backends import backend_for
+from pentad.resource.operators import LEFT_OUT
 from pentad.resource.placement.base import PlacementProblem, replica_load
 from pentad.resource.placement.groups import check_shared_memory, check_shares, group_on
 from pentad.resource.placement.plan import Handoff, Plan, Replica, handoffs_of
 from pentad.resource.placement.predict import Prediction, predict_all
 from pentad.types import Decision
 
-_SOURCES = ("measured", "published", "assumed")
-"""From the strongest evidence to the weakest."""
+Predictor = Callable[
+    [PlacementProblem, Sequence[Replica], Sequence[Handoff]], tuple[list[Prediction], Prediction]
+]
+"""Each replica by itself and all together, each with its share of the requests."""
+
 _NEEDED = {"max_cost": "price_per_hour", "max_energy_j": "power_w"}
 
 
 def finish(
-    strategy: str, problem: PlacementProblem, *replicas: Replica, handoffs: Sequence[Handoff] = ()
+    strategy: str,
+    problem: PlacementProblem,
+    *replicas: Replica,
+    handoffs: Sequence[Handoff] = (),
+    predictor: Predictor = predict_all,
 ) -> Plan:
     """The plan of replicas whose stages fit by themselves, once all its parts and limits were checked.
 
     Args:
         handoffs: from prefill to decode replicas; none: each prefill replica's to all decode replicas alike.
+        predictor: of what each replica and all together do, also under the changes that a remedy tries.
 
     Raises:
         Infeasible: a link is missing, a shared device is too small, a share is no whole number of heads, or
@@ -35,12 +45,15 @@ def finish(
     flow = handoffs_of(replicas, handoffs)
     check_shares(problem, replicas)
     check_shared_memory(replicas)
-    judged = _judge(problem, replicas, flow)
+    judged = _judge(problem, replicas, flow, predictor)
     _refuse_excess(problem, replicas, judged)
     prediction = judged.prediction
     stages = [stage for replica in replicas for stage in replica.stages]
-    profiles = [problem.cluster.device(stage.device) for stage in stages]
+    parts = [part for stage in stages for part in stage.attention]
+    used = [stage.device for stage in stages] + [part.device for part in parts]
+    profiles = [problem.cluster.device(name) for name in used]
     pressures = {f"memory of {stage.device!r}": stage.total_bytes / stage.usable_bytes for stage in stages}
+    pressures |= {f"memory of {part.device!r}": part.kv_bytes / part.usable_bytes for part in parts}
     pressures |= {limit.name: limit.predicted / limit.allowed for limit in judged.limits if limit.allowed}
     nearest = max(pressures, key=pressures.__getitem__)
     return Plan(
@@ -52,11 +65,11 @@ def finish(
         inter_token_s=prediction.inter_token_s,
         throughput_tokens_per_s=prediction.throughput_tokens_per_s,
         binding=nearest
-        if len(pressures) > len(stages) or pressures[nearest] > 0.8
+        if len(pressures) > len(stages) + len(parts) or pressures[nearest] > 0.8
         else prediction.binding_term,
         cost_per_request=judged.cost,
         energy_j_per_request=judged.energy_j,
-        source=max((profile.source for profile in profiles), key=_SOURCES.index),
+        source=max((profile.weakest_source for profile in profiles), key=SOURCES.index),
         decisions=(
             Decision(
                 layer="resource",
@@ -66,8 +79,22 @@ def finish(
                 candidates=tuple((name, round(value, 4)) for name, value in pressures.items()),
                 constraint=nearest,
             ),
+            *_left_out(strategy, problem),
+            *(
+                backend_for(profile)
+                for profile in {one.name: one for one in profiles}.values()
+                if profile.apis
+            ),
         ),
     )
+
+
+def _left_out(strategy: str, problem: PlacementProblem) -> Iterator[Decision]:
+    """One decision for each device that cannot run the model."""
+    for name, reason in problem.left_out:
+        yield Decision(
+            layer="resource", policy=strategy, subject=LEFT_OUT, chosen=f"without {name!r}", constraint=reason
+        )
 
 
 def _written(replica: Replica, count: int) -> str:
@@ -99,12 +126,15 @@ class _Judged:
     energy_j: float | None
     limits: tuple[_Limit, ...]
     flow: tuple[Handoff, ...]
+    predictor: Predictor
 
 
-def _judge(problem: PlacementProblem, replicas: Sequence[Replica], flow: Sequence[Handoff]) -> _Judged:
+def _judge(
+    problem: PlacementProblem, replicas: Sequence[Replica], flow: Sequence[Handoff], predictor: Predictor
+) -> _Judged:
     """The prediction beside every limit that was asked for. Raises Infeasible where one can't be checked."""
     wishes = problem.objective
-    found, prediction = predict_all(problem, replicas, flow)
+    found, prediction = predictor(problem, replicas, flow)
     cost = _per_request(problem, replicas, found, lambda device: device.price_per_hour, 1 / 3600)
     energy_j = _per_request(problem, replicas, found, lambda device: device.power_w, 1.0)
     asked = (
@@ -127,7 +157,12 @@ def _judge(problem: PlacementProblem, replicas: Sequence[Replica], flow: Sequenc
             )
         limits.append(_Limit(name=name, predicted=predicted, allowed=allowed))
     return _Judged(
-        prediction=prediction, cost=cost, energy_j=energy_j, limits=tuple(limits), flow=tuple(flow)
+        prediction=prediction,
+        cost=cost,
+        energy_j=energy_j,
+        limits=tuple(limits),
+        flow=tuple(flow),
+        predictor=predictor,
     )
 
 
@@ -147,9 +182,12 @@ def _remedy(problem: PlacementProblem, replicas: Sequence[Replica], judged: _Jud
     """The mildest change under which the same stages keep every limit; each was tried."""
     exceeded = [limit for limit in judged.limits if limit.exceeded]
     for words, changed in _milder(problem):
+        if any(stage.attention for replica in replicas for stage in replica.stages):
+            break  # what they hold elsewhere would have to be laid out anew
         moved = [_under(changed, replica) for replica in replicas]
         fits = all(stage.total_bytes <= stage.usable_bytes for replica in moved for stage in replica.stages)
-        if fits and not any(limit.exceeded for limit in _judge(changed, moved, judged.flow).limits):
+        again = _judge(changed, moved, judged.flow, judged.predictor) if fits else None
+        if again is not None and not any(limit.exceeded for limit in again.limits):
             return f"set {words}"
     relaxed = " and ".join(f"{limit.name} to {_up(limit.predicted)}" for limit in exceeded)
     return f"relax {relaxed}, or choose another device"
@@ -194,7 +232,7 @@ def _up(value: float) -> str:
 
 
 def _names(replicas: Sequence[Replica]) -> str:
-    return ", ".join(repr(stage.device) for replica in replicas for stage in replica.stages)
+    return ", ".join(repr(name) for replica in replicas for name in replica.devices)
 
 
 def _per_request(
@@ -210,8 +248,8 @@ def _per_request(
     """
     total = 0.0
     for replica, prediction in zip(replicas, found, strict=True):
-        for stage in replica.stages:
-            value = rate(problem.cluster.device(stage.device))
+        for name in replica.devices:
+            value = rate(problem.cluster.device(name))
             if value is None:
                 return None
             total += replica.weight * value * scale * prediction.device_s

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from pentad.errors import Infeasible
 from pentad.execution.device import DeviceProfile
+from pentad.resource.backends import collectives, share_layers
 from pentad.resource.placement.base import FP32_BYTES, GIB, PlacementProblem, stage_on
 from pentad.resource.placement.plan import Replica, Split, Stage
 
@@ -62,6 +63,17 @@ def check_shares(problem: PlacementProblem, replicas: Sequence[Replica]) -> None
                 f"device {stage.device!r} would run {held:g} of {heads} heads of model {problem.spec.name!r}",
                 hint=f"choose shares that are multiples of 1/{heads}",
                 param="share",
+            )
+    for group in (group for replica in replicas for group in replica.groups):
+        devices = [problem.cluster.device(stage.device) for stage in group]
+        if not share_layers(devices):
+            names = ", ".join(
+                f"{one.name!r} ({'/'.join(sorted(collectives(one))) or 'any'})" for one in devices
+            )
+            raise Infeasible(
+                f"devices {names} have no collective library in common, so they cannot share layers",
+                hint="give them different layers, or share layers between devices of one vendor",
+                param="devices",
             )
     for replica in replicas:
         if replica.stages[-1].end_layer != problem.spec.layers:

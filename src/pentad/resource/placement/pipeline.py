@@ -5,19 +5,35 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from pentad.errors import Infeasible
 from pentad.execution.device import Cluster, Link
 from pentad.execution.form import ModelForm
 from pentad.execution.spec import ModelSpec
 from pentad.resource.cost import StepCost
+from pentad.resource.placement.costs import LayerCost
 from pentad.resource.placement.plan import Split
+from pentad.resource.step_series import each_step
 from pentad.resource.step_shape import StepShape
 
 ACTIVATION_BYTES = 2
 """Of one number sent between devices: bf16."""
+_FEW_STEPS = 16
+"""Of several devices, whose times are asked for step by step."""
 COLLECTIVES = 2
 """Per layer of a group: behind attention and behind the feed-forward part."""
+
+
+class StageCost(Protocol):
+    """Step times of one stage of a pipeline."""
+
+    def seconds(self, shape: StepShape) -> float: ...
+
+    def binding(self, shape: StepShape) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +49,7 @@ class GroupCost:
     overlap); the ring's time after Thakur et al. (2005).
     """
 
-    members: tuple[StepCost, ...]
+    members: tuple[LayerCost, ...]
     shares: tuple[float, ...] = (1.0,)
     split: Split = "none"
     ring: tuple[Link, ...] = ()
@@ -46,7 +62,7 @@ class GroupCost:
         times = [self._member_s(c, s, shape) for c, s in zip(self.members, self.shares, strict=True)]
         return max(times) + self.sync_s(shape)
 
-    def _member_s(self, cost: StepCost, share: float, shape: StepShape) -> float:
+    def _member_s(self, cost: LayerCost, share: float, shape: StepShape) -> float:
         matrices, attention, elementwise, overhead = cost.terms(shape)
         rest = elementwise * (share if self.split == "sequence" else 1.0)
         return share * (matrices + attention) + rest + overhead
@@ -74,7 +90,7 @@ class PipelineCost:
 
     spec: ModelSpec
     form: ModelForm
-    stages: tuple[GroupCost, ...]
+    stages: tuple[StageCost, ...]
     links: tuple[Link, ...]
     """From each stage to the next."""
 
@@ -97,6 +113,19 @@ class PipelineCost:
         groups = min(len(self.stages), shape.sequences)
         times = self.times(shape.part(groups))
         return max(sum(times), groups * max(times))
+
+    def decode_seconds(self, contexts: Sequence[int], steps: int) -> npt.NDArray[np.float64]:
+        """[at most steps] what `seconds` gives for steps that each compute one token of the same sequences.
+
+        Args:
+            contexts: slots of each sequence in the first of them.
+        """
+        stage = self.stages[0]
+        if len(self.stages) == 1 and isinstance(stage, GroupCost) and len(stage.members) == 1:
+            first = stage.members[0]
+            if isinstance(first, StepCost):
+                return first.decode_seconds(contexts, steps)
+        return each_step(self.seconds, contexts, min(steps, _FEW_STEPS))
 
 
 def pipeline_links(cluster: Cluster, devices: Sequence[str]) -> tuple[Link, ...]:

@@ -26,6 +26,16 @@ _CLOSE = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionPart:
+    """A device that holds a share of a stage's keys and values and attends to them."""
+
+    device: str
+    share: float
+    kv_bytes: int
+    usable_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """A device and the layers it runs, with what they take of its memory.
 
@@ -43,12 +53,20 @@ class Stage:
     share: float = 1.0
     """Of the heads and feed-forward columns of its layers; those of a group add up to 1."""
     split: Split = "none"
+    attention: tuple[AttentionPart, ...] = ()
+    """Where its keys and values lie and are attended to; empty: on its own device."""
+    batches: int = 1
+    """How many take turns between its device and those of attention."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.first_layer < self.end_layer:
             raise ValueError(f"a stage of layers {self.first_layer} to {self.end_layer} runs nothing")
         if not 0 < self.share <= 1 or (self.share < 1) != (self.split != "none"):
             raise ValueError(f"a share of {self.share:g} with split {self.split!r} is no part of a stage")
+        if self.attention and (self.kv_bytes or self.share < 1):
+            raise ValueError(f"device {self.device!r} leaves attention to others, and holds keys and values")
+        if self.attention and abs(sum(part.share for part in self.attention) - 1) > _CLOSE:
+            raise ValueError(f"the shares of attention of device {self.device!r} do not add up to 1")
 
     @property
     def total_bytes(self) -> int:
@@ -94,8 +112,14 @@ class Replica:
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """Each once, in the order of the stages."""
-        return tuple(dict.fromkeys(stage.device for stage in self.stages))
+        """Each once, in the order of the stages; those of attention behind theirs."""
+        return tuple(
+            dict.fromkeys(
+                name
+                for stage in self.stages
+                for name in (stage.device, *(part.device for part in stage.attention))
+            )
+        )
 
     @property
     def leaders(self) -> tuple[str, ...]:
@@ -113,6 +137,9 @@ class Handoff:
     """Place of the decode replica."""
     weight: float
     """Share of all requests."""
+    by_layer: bool = False
+    """Whether keys and values are sent layer by layer while later layers are computed (Splitwise), and not
+    all behind the prompt (DistServe)."""
 
 
 def handoffs_of(replicas: Sequence[Replica], given: Sequence[Handoff] = ()) -> tuple[Handoff, ...]:
@@ -143,6 +170,20 @@ def handoffs_of(replicas: Sequence[Replica], given: Sequence[Handoff] = ()) -> t
     return found
 
 
+ScaleDown = Literal["proactive", "reactive"]
+"""When keys and values come to the instances that go on with a prompt's answer: while it is computed, as they
+pass there anyway, or behind it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elastic:
+    """The plan's replicas are instances that compute one batch together, some or all of them (LoongServe)."""
+
+    degree: int | None = None
+    """How many, in fixed groups; None: chosen for each iteration."""
+    scale_down: ScaleDown = "proactive"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Where a model runs and what is predicted to come of it."""
@@ -165,6 +206,10 @@ class Plan:
     """Of all devices for a request's share of the time; None where a device has no price."""
     energy_j_per_request: float | None
     """At the devices' rated power; None where a device has none."""
+    rebalance_s: float | None = None
+    """How often replicas of one phase may be given to the other as lengths change; None: never."""
+    elastic: Elastic | None = None
+    """How its replicas work on the tokens of a step together; None: each by itself."""
     source: str
     """Where the rates came from: measured, published or assumed; the weakest of all devices."""
     decisions: tuple[Decision, ...] = ()

@@ -1,8 +1,7 @@
-"""Profiles in files: JSON, checked when read; and the catalogue of published devices."""
+"""Profiles in files: JSON, checked when read."""
 
 from __future__ import annotations
 
-import importlib.resources
 import math
 import os
 import pathlib
@@ -10,7 +9,7 @@ import tempfile
 
 import msgspec
 
-from pentad.errors import InvalidRequest, UnknownName
+from pentad.errors import InvalidRequest
 from pentad.execution.device import DeviceProfile
 
 MAX_BYTES = 16 << 20
@@ -84,6 +83,16 @@ def check(profile: DeviceProfile) -> None:
     sizes = [size for size, _ in profile.bandwidth_by_working_set]
     if sizes != sorted(set(sizes)) or not all(_rate(rate) for _, rate in profile.bandwidth_by_working_set):
         _refuse(profile, "bandwidth_by_working_set does not ascend or has a rate that is not above 0")
+    if not all(map(_rate, profile.ports.values())):
+        _refuse(profile, "a port has a rate that is not above 0")
+    if not 0 < profile.sustained_fraction <= 1:
+        _refuse(profile, "sustained_fraction is not above 0 and at most 1")
+    if not 0 <= profile.reserved_bytes < max(tier.capacity_bytes for tier in profile.memory):
+        _refuse(profile, "reserved_bytes leaves no memory")
+    if not all(
+        value is None or _rate(value) for value in (profile.power_w, profile.idle_w, profile.battery_j)
+    ):
+        _refuse(profile, "power_w, idle_w or battery_j is not above 0")
     if not all(0 <= value < math.inf for value in profile.extra.values()):
         _refuse(profile, "a value in extra is below 0")
 
@@ -96,26 +105,3 @@ def _refuse(profile: DeviceProfile, why: str) -> None:
     raise InvalidRequest(
         f"device profile {profile.name!r} is not usable: {why}", hint="run pentad profile again"
     )
-
-
-def published() -> tuple[DeviceProfile, ...]:
-    """The catalogue: devices as their makers publish them. Peak rates, not what programs reach."""
-    data = (importlib.resources.files(__package__) / "published.json").read_bytes()
-    return msgspec.json.decode(data, type=tuple[DeviceProfile, ...])
-
-
-def find(name: str) -> DeviceProfile:
-    """A device by name: of the catalogue, or `local` for this machine's own profile.
-
-    Raises:
-        UnknownName: no such device; lists the known ones.
-        InvalidRequest: `local`, and this machine has not been measured.
-    """
-    if name == "local":
-        return load()
-    devices = {device.name: device for device in published()}
-    if name not in devices:
-        raise UnknownName(
-            f"unknown device {name!r}", hint=f"known: local, {', '.join(devices)}", param="device"
-        )
-    return devices[name]

@@ -11,16 +11,26 @@ from pentad.resource.scaling.base import ScalerInput, Scaling, ScalingPlan, join
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FixedReplicas:
-    """Keeps a fixed number of replicas of each model up, or all that there is a place for."""
+    """Keeps a fixed number of replicas of each model up, or all that there is a place for.
+
+    With `together`, replicas of different models are up on one device at once, with a part of its memory
+    each, and take turns on it step by step.
+    """
 
     replicas: int | None = None
     """Of each model; None means one in every place."""
+    together: bool = False
+    """Whether different models may share a device."""
 
     name: ClassVar[str] = "fixed"
     interval_s: ClassVar[float] = 60.0
 
     def __post_init__(self) -> None:
         in_range("replicas", self.replicas, least=0)
+
+    @property
+    def colocates(self) -> bool:
+        return self.together
 
     @property
     def least_replicas(self) -> int:

@@ -25,12 +25,20 @@ class LiveFleet:
         scaler: the one that the simulator runs too.
         slots: requests that each engine computes at once.
         clock: of the decisions.
+        qualities: of models, 0 to 1, where somebody says.
 
     Raises:
         Incompatible: the scaler keeps more replicas of a model up than one machine runs.
     """
 
-    def __init__(self, scaler: FleetScaler, *, slots: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        scaler: FleetScaler,
+        *,
+        slots: int,
+        clock: Clock,
+        qualities: Mapping[str, float] | None = None,
+    ) -> None:
         if scaler.least_replicas > 1:
             raise Incompatible(
                 f"scaler {scaler.name!r} keeps {scaler.least_replicas} replicas of each model up, "
@@ -45,6 +53,7 @@ class LiveFleet:
         self._scaler = scaler
         self._slots = slots
         self._clock = clock
+        self._qualities = dict(qualities or {})
         self._scaling = scaler.start()
         self._wanted = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -98,11 +107,11 @@ class LiveFleet:
         return {name: self._pool(name, engine) for name, engine in self.engines.items()}
 
     def _pool(self, name: str, engine: ScaledEngine) -> Pool:
-        state = engine.state
+        state, quality = engine.state, self._qualities.get(name)
         if state == "spare":
-            place = Place(name=name, slots=self._slots, cold_start_s=engine.load_s)
+            place = Place(name=name, slots=self._slots, cold_start_s=engine.load_s, quality=quality)
             return Pool(places=(place,), waiting=engine.waiting, arrived=engine.arrived)
-        member = Member(name=name, state=state, running=engine.running, slots=self._slots)
+        member = Member(name=name, state=state, running=engine.running, slots=self._slots, quality=quality)
         return Pool(members=(member,), waiting=engine.waiting, arrived=engine.arrived)
 
     def _begin(self, change: Coroutine[None, None, None]) -> None:

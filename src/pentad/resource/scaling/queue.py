@@ -35,6 +35,7 @@ class QueueScaler:
     """Seconds between decisions."""
 
     name: ClassVar[str] = "queue"
+    colocates: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         in_range("target", self.target, above=0, most=1)

@@ -14,11 +14,15 @@ from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from pentad.execution.scheduling import SchedulerInput, SequenceView, StepPlan
+from pentad.execution.scheduling import Refusal, SchedulerInput, SequenceView, StepPlan
 from pentad.types import Decision
 
 if TYPE_CHECKING:
     from pentad.resource.scheduling.tenant_shares import TenantShares
+
+
+Urgency = tuple[float, ...]
+"""Sort key of sequences; smaller comes first."""
 
 
 def todo_tokens(seq: SequenceView) -> int:
@@ -44,6 +48,7 @@ class StepBuilder:
         token_budget: tokens that the step may compute.
         order: the running sequences, most urgent first; room is made from its end.
         shares: of the step, between tenants; None where one alone has work.
+        urgency: sort key of the sequences of one tenant; None: arrival.
     """
 
     __slots__ = (
@@ -62,6 +67,7 @@ class StepBuilder:
         "reserved_blocks",
         "shares",
         "tokens",
+        "urgency",
     )
 
     def __init__(
@@ -71,9 +77,11 @@ class StepBuilder:
         token_budget: int,
         order: Iterable[SequenceView],
         shares: TenantShares | None = None,
+        urgency: Callable[[SequenceView], Urgency] | None = None,
     ) -> None:
         self._policy = policy
         self.shares = shares
+        self.urgency = urgency or (lambda seq: (seq.arrived_s,))
         self._decisions: list[Decision] = []
         self.now_s = state.now_s
         self.block_size = state.block_size
@@ -156,6 +164,10 @@ class StepBuilder:
                 self.free_blocks -= need
                 self._spend(seq, 1)
 
+    def key(self, seq: SequenceView) -> Urgency:
+        """Sort key of the step's order among all sequences, smaller comes first."""
+        return self.urgency(seq) if self.shares is None else self.shares.key(seq)
+
     def room(self, seq: SequenceView, most: int) -> int:
         """Tokens that the step has for the sequence, at most `most`."""
         most = min(most, self.tokens)
@@ -226,11 +238,13 @@ class StepBuilder:
         if self.shares is not None:
             self.shares.take(seq.tenant, tokens)
 
-    def plan(self) -> StepPlan:
+    def plan(self, *, refuse: tuple[Refusal, ...] = (), keep: object = None) -> StepPlan:
         """The finished plan: decodes first, then prompts in the order they were given room."""
         drafts = self.drafts
         return StepPlan(
             work=(*((seq, 1 + drafts.get(seq.id, 0)) for seq, _ in self.decodes.values()), *self.prefills),
             preempt=tuple(self.preempted.values()),
             decisions=tuple(self._decisions),
+            refuse=refuse,
+            keep=keep,
         )

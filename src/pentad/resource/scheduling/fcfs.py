@@ -46,6 +46,10 @@ class Fcfs:
         draft.add_drafts()
         return draft.plan()
 
+    def steady(self, state: SchedulerInput) -> bool:
+        """While nobody waits, or all places are taken by sequences that decode."""
+        return not state.waiting or len(state.running) >= state.limits.max_sequences
+
     def _admit(self, draft: StepBuilder, state: SchedulerInput) -> None:
         """Starts whole prompts in arrival order until tokens, slots or blocks run out."""
         for seq in state.waiting:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from operator import attrgetter
+from typing import ClassVar
 
+from pentad.execution.hints import TurnHints
 from pentad.execution.scheduling import SchedulerInput, SequenceView, StepPlan
-from pentad.resource.scheduling.base import StepBuilder, growth_blocks, todo_tokens
+from pentad.resource.scheduling.base import StepBuilder, Urgency, growth_blocks, todo_tokens
 from pentad.resource.scheduling.hinted_order import PATIENCE_S, lead_s, note_order, prompt_tokens
 from pentad.resource.scheduling.short_requests import chunk_tokens, is_short, pauses
-from pentad.resource.scheduling.tenant_shares import TenantShares, Urgency
+from pentad.resource.scheduling.tenant_shares import TenantShares
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,9 @@ class Sarathi:
     """Within how long requests that say nothing want their turn: those with less slack come before them.
     None means that deadlines, remaining steps and wishes between tokens change nothing."""
 
+    _by_arrival: ClassVar[bool] = True
+    """Whether sequences of one priority and without hints stand in the order of their arrival."""
+
     def __post_init__(self) -> None:
         if self.patience_s is not None and self.patience_s <= 0:
             raise ValueError(f"patience_s is {self.patience_s}, must be above 0, or None to ignore hints")
@@ -71,24 +77,63 @@ class Sarathi:
         return "sarathi"
 
     def plan(self, state: SchedulerInput) -> StepPlan:
-        budget = state.limits.max_batch_tokens
-        if self.token_budget is not None:
-            budget = min(budget, self.token_budget)
+        budget = self._budget(state)
+        if not state.served and self._by_arrival and self._plans_as_sarathi:
+            ordinary = self._ordinary(state, budget)
+            if ordinary is not None:
+                return ordinary
+        urgency = self._order(state)
         if state.served and self.tenant_slowdown is not None:
-            shares = TenantShares(state, self._urgency, budget, self.tenant_slowdown)
-            plan = self._plan(state, budget, shares)
+            shares = TenantShares(state, urgency, budget, self.tenant_slowdown)
+            plan = self._plan(state, budget, urgency, shares)
             if plan.work:
                 return plan  # else the work of those whose turn it is waits for blocks of the others
         elif not state.waiting:
-            plain = _only_decodes(state, budget)
+            plain = self._plain(state, budget)
             if plain is not None:
                 return plain
-        return self._plan(state, budget, None)
+        return self._plan(state, budget, urgency, None)
 
-    def _plan(self, state: SchedulerInput, budget: int, shares: TenantShares | None) -> StepPlan:
+    def steady(self, state: SchedulerInput) -> bool:
+        """While one tenant has all sequences, and nobody waits who could have a place.
+
+        A strategy that plans its steps in another way says for itself when that is so.
+        """
+        if not self._plans_as_sarathi or state.served:
+            return False
+        budget = state.limits.max_batch_tokens
+        if self.token_budget is not None:
+            budget = min(budget, self.token_budget)
+        if len(state.running) > budget:
+            return False
+        if not state.waiting:
+            return True
+        if type(self)._rank is not Sarathi._rank:
+            return False
+        least = max(seq.priority for seq in state.running)
+        placeless = all(seq.priority >= least for seq in state.waiting)
+        wishes = any(hints is not None and hints.inter_token_s is not None for hints in _hints(state))
+        return len(state.running) >= state.limits.max_sequences and placeless and not wishes
+
+    @property
+    def _plans_as_sarathi(self) -> bool:
+        own = type(self)
+        alike = _ALIKE.get(own)
+        if alike is None:
+            alike = all(getattr(own, name) is getattr(Sarathi, name) for name in _PLANNING)
+            _ALIKE[own] = alike
+        return alike
+
+    def _plan(
+        self,
+        state: SchedulerInput,
+        budget: int,
+        urgency: Callable[[SequenceView], Urgency],
+        shares: TenantShares | None,
+    ) -> StepPlan:
         """The plan of a step that is not the ordinary one."""
-        order = sorted(state.running, key=self._urgency if shares is None else shares.key)
-        draft = StepBuilder(self.name, state, budget, order, shares)
+        order = sorted(state.running, key=urgency if shares is None else shares.key)
+        draft = StepBuilder(self.name, state, budget, order, shares, urgency)
         decodes: list[SequenceView] = []
         started: list[SequenceView] = []
         for seq in order:
@@ -104,9 +149,91 @@ class Sarathi:
         draft.add_drafts()
         return draft.plan()
 
-    def _key(self, draft: StepBuilder, seq: SequenceView) -> Urgency:
-        """Sort key of the step's order, smaller comes first."""
-        return self._urgency(seq) if draft.shares is None else draft.shares.key(seq)
+    def _plain(self, state: SchedulerInput, budget: int) -> StepPlan | None:
+        """The plan of a step in which everyone decodes and nobody waits; None where it is not one."""
+        return _only_decodes(state, budget)
+
+    def _ordinary(self, state: SchedulerInput, budget: int) -> StepPlan | None:
+        """The plan of a step in which all are alike, everyone who decodes can, and one prompt at most could
+        be computed: what `_plan` would find, in a fraction of its time. None where it is not one."""
+        running, waiting, size = state.running, state.waiting, state.block_size
+        if not running and not waiting:
+            return None
+        free = state.free_blocks
+        decodes: list[SequenceView] = []
+        prompt: SequenceView | None = None
+        priority = (running or waiting)[0].priority
+        latest_s, sorted_already = -math.inf, True
+        for seq in running:
+            if seq.priority != priority or seq.turn_hints is not None or seq.num_draft:
+                return None
+            computed = seq.num_computed
+            if seq.num_tokens - (computed or seq.num_cached) == 1:
+                if computed >= seq.num_blocks * size:
+                    free -= growth_blocks(seq, 1, size)
+                decodes.append(seq)
+                arrived_s = seq.arrived_s
+                if arrived_s < latest_s:
+                    sorted_already = False
+                latest_s = arrived_s
+            elif prompt is None:
+                prompt = seq
+            else:
+                return None
+        if free < 0 or len(decodes) >= budget:
+            return None
+        if waiting:
+            if len(running) >= state.limits.max_sequences:
+                if type(self)._rank is not Sarathi._rank or min(seq.priority for seq in waiting) < priority:
+                    return None
+            elif prompt is not None or len(waiting) > 1 or waiting[0].priority != priority:
+                return None
+            else:
+                prompt = waiting[0]
+        if not sorted_already:
+            decodes.sort(key=attrgetter("arrived_s"))
+        work: list[tuple[SequenceView, int]] = [(seq, 1) for seq in decodes]
+        if prompt is not None:
+            tokens = self._prompt_tokens(prompt, decodes, state, budget, free)
+            if tokens:
+                work.append((prompt, tokens))
+            elif tokens is None or not work:
+                return None
+        return StepPlan(work=tuple(work))
+
+    def _prompt_tokens(
+        self,
+        prompt: SequenceView,
+        decodes: list[SequenceView],
+        state: SchedulerInput,
+        budget: int,
+        free_blocks: int,
+    ) -> int | None:
+        """Tokens of the only prompt in an ordinary step; None where that takes more thought."""
+        if prompt.turn_hints is not None:
+            return None
+        most = budget - len(decodes)
+        if self.short_slowdown is not None and not is_short(prompt):
+            most = min(most, chunk_tokens(state.pace, budget, self.short_slowdown))
+            if any(map(is_short, decodes)) and pauses((prompt,), state.now_s, self.short_slowdown):
+                return 0
+        todo = todo_tokens(prompt)
+        if state.waiting and len(state.running) < state.limits.max_sequences:  # it would be admitted
+            headroom = self.headroom_blocks * len(state.running)
+            fits = -(-prompt.num_tokens // state.block_size) + headroom <= free_blocks
+            return min(todo, most) if fits else None
+        held_slots = (prompt.num_blocks + free_blocks) * state.block_size
+        tokens = min(todo, most, held_slots - prompt.num_slots)
+        return tokens if tokens > 0 else None
+
+    def _budget(self, state: SchedulerInput) -> int:
+        """Tokens of a step."""
+        most = state.limits.max_batch_tokens
+        return most if self.token_budget is None else min(most, self.token_budget)
+
+    def _order(self, state: SchedulerInput) -> Callable[[SequenceView], Urgency]:  # noqa: ARG002
+        """What a step's sequences are sorted by."""
+        return self._urgency
 
     def _urgency(self, seq: SequenceView) -> Urgency:
         """Sort key, smaller is more urgent. It does not change with time, so no order ever flips."""
@@ -128,14 +255,14 @@ class Sarathi:
         budget = draft.budget
         if len(decodes) < budget or not decodes:
             return budget
-        last = self._key(draft, decodes[-1])
-        if any(self._key(draft, seq) < last for seq in (*started, *state.waiting)):
+        last = draft.key(decodes[-1])
+        if any(draft.key(seq) < last for seq in (*started, *state.waiting)):
             return max(1, budget - 1)
         return budget
 
     def _add_prompts(self, draft: StepBuilder, started: list[SequenceView], state: SchedulerInput) -> None:
         """Chunks for prompts in progress and admissions, in one order of urgency, but for the short."""
-        prompts = list(heapq.merge(started, self._admissible(draft, state), key=partial(self._key, draft)))
+        prompts = list(heapq.merge(started, self._admissible(draft, state), key=draft.key))
         waiting = {seq.id for seq in prompts} - {seq.id for seq in started}
         first_long = len(prompts)
         if self.short_slowdown is not None:
@@ -219,17 +346,17 @@ class Sarathi:
         """The waiting sequences that have any prospect of starting, most urgent first."""
         waiting = state.waiting
         if len(draft.alive) >= draft.max_sequences:
-            least = max(seq.priority for seq in draft.alive)
+            least = max(self._rank(draft, seq) for seq in draft.alive)
             if draft.shares is not None:
                 waiting = [
                     seq for seq in waiting if any(self._may_displace(draft, seq, o) for o in draft.alive)
                 ]
             else:
-                waiting = [seq for seq in waiting if seq.priority < least]
+                waiting = [seq for seq in waiting if self._rank(draft, seq) < least]
         alike = draft.shares is None and len({seq.priority for seq in waiting}) == 1
-        if alike and not any(map(attrgetter("turn_hints"), waiting)):
+        if self._by_arrival and alike and not any(map(attrgetter("turn_hints"), waiting)):
             return sorted(waiting, key=attrgetter("arrived_s"))
-        return sorted(waiting, key=partial(self._key, draft))
+        return sorted(waiting, key=draft.key)
 
     def _has_room(self, draft: StepBuilder, seq: SequenceView) -> bool:
         """Whether `seq` can start now, if need be in the place of less urgent running sequences."""
@@ -251,7 +378,12 @@ class Sarathi:
     ) -> bool:
         if draft.shares is not None and seq.tenant != other.tenant:
             return draft.shares.may_displace(seq, other, lost)
-        return other.priority > seq.priority and self._urgency(other) > self._urgency(seq)
+        displaced = self._rank(draft, other) > self._rank(draft, seq)
+        return displaced and draft.urgency(other) > draft.urgency(seq)
+
+    def _rank(self, draft: StepBuilder, seq: SequenceView) -> float:  # noqa: ARG002
+        """What must be lower for a waiting sequence to take the place of a running one."""
+        return seq.priority
 
     def _victims(self, draft: StepBuilder, seq: SequenceView, slots: int) -> list[SequenceView]:
         """The fewest less urgent sequences, last first, whose places are enough; none if all are not."""
@@ -274,6 +406,15 @@ class Sarathi:
             if slots > 0 and room >= need:
                 return victims
         return []
+
+
+_ALIKE: dict[type[Sarathi], bool] = {}
+"""Which of its kinds plan as it does, once asked."""
+_PLANNING = ("plan", "_plan", "_most_decodes", "_add_prompts", "_admissible", "_may_displace")
+
+
+def _hints(state: SchedulerInput) -> Iterable[TurnHints | None]:
+    return (seq.turn_hints for seq in state.running)
 
 
 def _only_decodes(state: SchedulerInput, budget: int) -> StepPlan | None:

@@ -14,9 +14,7 @@ from collections.abc import Callable, Mapping
 
 from pentad.execution.pace import Pace
 from pentad.execution.scheduling import SchedulerInput, SequenceView
-from pentad.resource.scheduling.base import todo_tokens
-
-Urgency = tuple[float, ...]
+from pentad.resource.scheduling.base import Urgency, todo_tokens
 
 
 class TenantShares:

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
 from typing import Literal
 
 from pentad.choice import Choice, build
 from pentad.errors import Infeasible, InvalidRequest
+from pentad.execution.checks import max_sequence_tokens
 from pentad.execution.device import DeviceProfile
 from pentad.execution.engine import Engine
+from pentad.execution.kv.eviction import KVEviction
 from pentad.execution.kv.policy import KVPolicy
 from pentad.execution.scheduling import BatchScheduler, EngineLimits
 from pentad.execution.spec import ModelSpec
 from pentad.ranges import in_range
 from pentad.resource.cost import ModelForm, StepCost
-from pentad.resource.matrices import main_memory
+from pentad.resource.matrices import usable_bytes
 from pentad.resource.simulator.clock import VirtualClock
 from pentad.resource.simulator.engines import SimulatedEngine
 from pentad.resource.simulator.events import enter
-from pentad.resource.simulator.report import SimulationReport
+from pentad.resource.simulator.lone_engine import LoneEngine
+from pentad.resource.simulator.report import RequestRecord, SimulationReport
 from pentad.resource.simulator.runner import SimulatedRunner
-from pentad.resource.simulator.trace import TraceItem
+from pentad.resource.simulator.store import SimulatedStore
+from pentad.resource.simulator.trace import TraceItem, stand_alone
 from pentad.resource.simulator.world import World
 from pentad.types import Objective
 
 GIB = 1024**3
 MEMORY_FRACTION = 0.9
 """Share of the main memory that weights and KV blocks may take when their number is not given."""
+
+STORE_BYTES_PER_S = 5e8
+"""Of copies to a mapped file and back: BLAKE2b of a block and a copy of it, on one slow core."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +49,12 @@ class SimulationOptions:
     prefix_cache: bool = True
     kv_policy: KVPolicy | None = None
     """What stays in the KV cache; None keeps all. One that needs attention scores is refused."""
+    kv_eviction: KVEviction | None = None
+    """Which texts stay cached over the pauses of their runs; None: those announced."""
+    kv_store_blocks: int = 0
+    """Blocks that a store beside the pool holds of runs that go on; 0: there is none."""
+    kv_store_bytes_per_s: float = STORE_BYTES_PER_S
+    """Rate at which blocks are copied to the store and back, their checksums included."""
     too_long: Literal["refuse", "clip"] = "refuse"
     """What becomes of a request that exceeds the context or the KV cache. Clipping cuts the prompt,
     then the output; the report counts both."""
@@ -49,11 +63,15 @@ class SimulationOptions:
     """Of an engine of a fleet; None: its weights at the rate of its device's disk, 1 GB/s without one."""
     seed: int = 0
     """Of the prompts' tokens."""
+    each_step: bool = False
+    """Whether steps are taken one by one also where nothing happens between them: the same, but slower."""
 
     def __post_init__(self) -> None:
         in_range("kv_blocks", self.kv_blocks, least=1)
         in_range("block_size", self.block_size, least=1)
         in_range("cold_start_s", self.cold_start_s, least=0)
+        in_range("kv_store_blocks", self.kv_store_blocks, least=0)
+        in_range("kv_store_bytes_per_s", self.kv_store_bytes_per_s, above=0)
         in_range("seed", self.seed, least=0)
 
 
@@ -95,6 +113,9 @@ def simulate(
     clock = VirtualClock()
     blocks = _default_blocks(cost, options) if options.kv_blocks is None else options.kv_blocks
     runner = SimulatedRunner(cost, clock, num_blocks=blocks, block_size=options.block_size)
+    if _counts_suffice(trace, spec, options):
+        replayed = _lone(trace, runner, policy, options, profile.name, tell)
+        return _report(replayed, trace, runner, policy, profile, objective)
     engine = Engine(
         runner,
         policy,
@@ -102,25 +123,86 @@ def simulate(
         clock=clock,
         prefix_cache=options.prefix_cache,
         kv_policy=options.kv_policy,
+        kv_eviction=options.kv_eviction,
+        kv_store=store_of(options, runner, clock),
     )
     items: list[TraceItem] = list(trace)
     clipped: dict[str, int] = {}
     if options.too_long == "clip":
         items, clipped = clip(items, engine.max_sequence_tokens)
     simulated = SimulatedEngine(name=profile.name, engine=engine, runner=runner)
-    world = World([simulated], clock, clipped=clipped, seed=options.seed)
+    world = World([simulated], clock, clipped=clipped, seed=options.seed, each_step=options.each_step)
     enter(world, items)
     world.run(tell)
     world.check_integrity()
+    return _report(world.records, trace, runner, policy, profile, objective)
+
+
+def _counts_suffice(trace: Sequence[TraceItem], spec: ModelSpec, options: SimulationOptions) -> bool:
+    """Whether a load can be replayed without texts and named blocks, to the same end."""
+    if options.each_step or options.kv_store_blocks or spec.encoder is not None or spec.state_bytes():
+        return False
+    keeps_all = options.kv_policy is None or options.kv_policy.start(spec) is None
+    return keeps_all and stand_alone(trace)
+
+
+def _lone(
+    trace: Sequence[TraceItem],
+    runner: SimulatedRunner,
+    policy: BatchScheduler,
+    options: SimulationOptions,
+    name: str,
+    tell: Callable[[int], None] | None,
+) -> Mapping[str, RequestRecord]:
+    """The records of requests that have nothing in common."""
+    items: list[TraceItem] = list(trace)
+    clipped: dict[str, int] = {}
+    if options.too_long == "clip":
+        items, clipped = clip(items, max_sequence_tokens(runner))
+    engine = LoneEngine(
+        runner,
+        policy,
+        limits=options.limits,
+        name=name,
+        prefix_cache=options.prefix_cache,
+        seed=options.seed,
+        clipped=clipped,
+    )
+    engine.run(items, tell)
+    return engine.records
+
+
+def _report(
+    records: Mapping[str, RequestRecord],
+    trace: Sequence[TraceItem],
+    runner: SimulatedRunner,
+    policy: BatchScheduler,
+    profile: DeviceProfile,
+    objective: Objective | None,
+) -> SimulationReport:
     return SimulationReport(
         scheduler=policy.name,
         device=profile.name,
-        model=spec.name,
+        model=runner.spec.name,
         objective=objective or Objective(),
-        records=tuple(world.records[item.id] for item in items),
+        records=tuple(records[item.id] for item in trace),
         busy_s=runner.busy_s,
         steps=runner.steps,
         computed_tokens=runner.tokens,
+    )
+
+
+def store_of(
+    options: SimulationOptions, runner: SimulatedRunner, clock: VirtualClock
+) -> SimulatedStore | None:
+    """The store beside an engine's pool, where one is asked for."""
+    if not options.kv_store_blocks:
+        return None
+    return SimulatedStore(
+        clock,
+        block_bytes=runner.block_bytes,
+        most_blocks=options.kv_store_blocks,
+        bytes_per_s=options.kv_store_bytes_per_s,
     )
 
 
@@ -131,25 +213,24 @@ def check_trace(trace: Sequence[TraceItem]) -> None:
     ids = {item.id for item in trace}
     if len(ids) < len(trace):
         raise InvalidRequest("two items of the trace have the same id", hint="give each its own id")
-    parents = {item.id: item.after for item in trace}
-    reached: set[str] = set()
-    for item in trace:
-        path: list[str] = []
-        at: str | None = item.id
-        while at is not None and at not in reached:
-            if at not in ids:
-                raise InvalidRequest(f"trace item {path[-1]!r} waits for {at!r}, which is not in the trace")
-            if at in path:
-                raise InvalidRequest(f"trace items wait for each other in a circle: {' -> '.join(path)}")
-            path.append(at)
-            at = parents[at]
-        reached.update(path)
+    waits = {item.id: item.waits_for for item in trace}
+    for name, others in waits.items():
+        for other in others:
+            if other not in ids:
+                raise InvalidRequest(f"trace item {name!r} waits for {other!r}, which is not in the trace")
+    try:
+        TopologicalSorter(waits).prepare()
+    except CycleError as error:
+        circle: list[str] = error.args[1][:-1]
+        first = circle.index(min(circle))
+        names = " -> ".join((*circle[first:], *circle[: first + 1]))
+        raise InvalidRequest(f"trace items wait for each other in a circle: {names}") from None
 
 
 def _default_blocks(cost: StepCost, options: SimulationOptions) -> int:
     """KV blocks for what the weights leave; at least one, or the model does not fit."""
     spec, form = cost.spec, cost.form
-    memory = main_memory(cost.profile).capacity_bytes * MEMORY_FRACTION
+    memory = usable_bytes(cost.profile, MEMORY_FRACTION)
 
     def left(form: ModelForm) -> int:
         free = memory - form.weight_bytes(spec.parameters)

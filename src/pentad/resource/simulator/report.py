@@ -10,14 +10,17 @@ The same records and formulas serve live replays, so live and simulated numbers 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from pentad.resource.simulator.trace import TraceItem
 from pentad.types import Decision, Objective
+
+NO_OBJECTIVE: Final = Objective()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,10 +43,26 @@ class RequestRecord:
     """Which model of a simulated world answers it."""
     engine: str = ""
     """Which engine of a simulated world it was given to."""
+    prefilled_by: str = ""
+    """Which engine computed its prompt, where another one answers."""
     back_s: float = 0.0
     """What each token takes from there to who asked."""
+    cost: float = 0.0
+    """Money, where engines have prices."""
+    run_began_s: float | None = None
+    """When its run's first request arrived."""
     decisions: tuple[Decision, ...] = ()
     """Of the policies that chose the engine."""
+    prompt_waits: bool = False
+    """Whether its engine has still to compute its prompt."""
+    held_s: float | None = None
+    """Since when it waits for any engine of its model to be up."""
+    cold_wait_s: float = 0.0
+    """How long it has waited for that."""
+    moves: int = 0
+    """How often its engine was lost and another took it."""
+    recomputed_tokens: int = 0
+    """Of prompt and answer that were computed on engines that were lost."""
 
     @property
     def completed(self) -> bool:
@@ -64,14 +83,19 @@ class RequestRecord:
         return [later - earlier for earlier, later in itertools.pairwise(self.token_times_s)]
 
     def meets(self, objective: Objective) -> bool:
-        """Whether it completed within every latency asked for; inter-token as the request's mean."""
+        """Whether it completed within every latency asked for, inter-token as the request's mean, and the
+        cost. Its own objective counts before the one given here."""
+        objective = self.item.objective or objective
         if not self.completed:
             return False
-        gaps = self.gaps_s
+        if objective == NO_OBJECTIVE:
+            return True
+        gaps = () if objective.inter_token_s is None else self.gaps_s
         checks = (
             (self.ttft_s, objective.ttft_s),
             (sum(gaps) / len(gaps) if gaps else 0.0, objective.inter_token_s),
             (self.completion_s, objective.deadline_s),
+            (self.cost, objective.max_cost),
         )
         return all(limit is None or value <= limit for value, limit in checks)
 
@@ -87,8 +111,8 @@ class Distribution:
     largest: float = 0.0
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Distribution:
-        if not values:
+    def of(cls, values: Sequence[float] | npt.NDArray[np.float64]) -> Distribution:
+        if not len(values):
             return cls()
         p50, p95, p99 = np.quantile(values, (0.5, 0.95, 0.99))
         return cls(
@@ -96,11 +120,25 @@ class Distribution:
             p95=float(p95),
             p99=float(p99),
             mean=float(np.mean(values)),
-            largest=float(max(values)),
+            largest=float(np.max(values)),
         )
 
     def to_dict(self) -> dict[str, float]:
         return {name: getattr(self, name) for name in ("p50", "p95", "p99", "mean", "largest")}
+
+
+def run_seconds(records: Iterable[RequestRecord]) -> dict[str, float]:
+    """Seconds that each run took, sub-agents included; runs with a step that failed are not there."""
+    steps: dict[str, list[RequestRecord]] = {}
+    for record in records:
+        name = record.item.root or record.item.run
+        if name is not None:
+            steps.setdefault(name, []).append(record)
+    return {
+        name: max(one.arrived_s + one.completion_s for one in own) - min(one.arrived_s for one in own)
+        for name, own in steps.items()
+        if all(one.completed for one in own)
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,11 +173,27 @@ class SimulationReport:
     @property
     def inter_token(self) -> Distribution:
         """Over all gaps of all requests, so a stall counts once per sequence that felt it."""
-        return Distribution.of([gap for record in self.completed for gap in record.gaps_s])
+        times = [np.array(record.token_times_s) for record in self.completed]
+        return Distribution.of(np.concatenate([np.diff(own) for own in times]) if times else ())
 
     @property
     def completion(self) -> Distribution:
         return Distribution.of([record.completion_s for record in self.completed])
+
+    @property
+    def run_seconds(self) -> dict[str, float]:
+        """Per agent run whose steps all completed, sub-agents included: from its first arrival to its last
+        token."""
+        return run_seconds(self.records)
+
+    @property
+    def run_completion(self) -> Distribution:
+        return Distribution.of(list(self.run_seconds.values()))
+
+    @property
+    def missed_tokens(self) -> int:
+        """Prompt tokens that the cache did not supply."""
+        return sum(record.item.prompt_tokens - record.cached_tokens for record in self.completed)
 
     @property
     def generated_tokens(self) -> int:
@@ -161,6 +215,15 @@ class SimulationReport:
         """Share of all requests, refused ones included, that met the objective."""
         met = sum(record.meets(self.objective) for record in self.records)
         return met / len(self.records) if self.records else 0.0
+
+    @property
+    def classes(self) -> dict[str, float]:
+        """Per class of requests that the trace names, the share that met its own objective."""
+        met: dict[str, list[bool]] = {}
+        for record in self.records:
+            if record.item.slo_class:
+                met.setdefault(record.item.slo_class, []).append(record.meets(self.objective))
+        return {name: sum(each) / len(each) for name, each in sorted(met.items())}
 
     @property
     def utilisation(self) -> float:
@@ -186,13 +249,18 @@ class SimulationReport:
             "ttft_s": self.ttft.to_dict(),
             "inter_token_s": self.inter_token.to_dict(),
             "completion_s": self.completion.to_dict(),
+            "run_completion_s": self.run_completion.to_dict(),
             "generated_tokens": self.generated_tokens,
             "throughput_tokens_per_s": self.throughput_tokens_per_s,
             "goodput_per_s": self.goodput_per_s,
             "attainment": self.attainment,
+            "classes": self.classes,
             "utilisation": self.utilisation,
             "steps": self.steps,
             "computed_tokens": self.computed_tokens,
+            "missed_tokens": self.missed_tokens,
             "cached_tokens": sum(record.cached_tokens for record in self.records),
             "preemptions": sum(record.preemptions for record in self.records),
+            "moved_requests": sum(record.moves > 0 for record in self.records),
+            "recomputed_tokens": sum(record.recomputed_tokens for record in self.records),
         }

@@ -18,13 +18,21 @@ IDLE_DECISIONS = 1000
 
 def begin(world: World, control: FleetControl) -> None:
     """Puts a scaler into a world. What its first decision starts is warm: the load meets a fleet at work."""
-    world.holds = True
+    world.holds, world.calls = True, []
     for engine in world.engines.values():
         engine.state = "spare"
     for engine in control.decide(world):
         engine.state = "ready"
     control.starts = 0
     world.schedule(control.scaler.interval_s, Tick(control))
+
+
+def decide_now(world: World, control: FleetControl) -> Following:
+    """A decision of the scaler at this instant; the ends of the cold starts that it begins."""
+    now_s = world.clock()
+    return [
+        (now_s + control.start_s(engine, world), Ready(engine, now_s)) for engine in control.decide(world)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +44,7 @@ class Tick:
 
     def fire(self, world: World) -> Iterable[tuple[float, Event]]:
         now_s = world.clock()
-        following: Following = [
-            (now_s + engine.cold_start_s, Ready(engine, now_s)) for engine in self.control.decide(world)
-        ]
+        following = decide_now(world, self.control)
         if self.control.idle_decisions >= IDLE_DECISIONS:
             following += _refuse_held(world)
         elif world.held and world.ready:  # a draining engine is kept after all

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import pathlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import functools
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
-from pentad.errors import InvalidRequest
 from pentad.ranges import in_range
+from pentad.types import Hints, Objective
 
-AZURE_COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
-MOONCAKE_BLOCK_TOKENS = 512
-"""Tokens that one of a Mooncake trace's hash ids stands for."""
 MAX_TOKENS = 10**7
 """Of one prompt or answer; what is longer is a slip."""
-_FORMATS = "give an Azure LLM trace (.csv) or a Mooncake trace (.jsonl)"
+_WORD = 1 << 64
+_FEW_SEGMENTS: Final = 64
+"""Of prompts that are put together from texts that are remembered; with more, one sum is faster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,73 +34,150 @@ class TraceItem:
     segments: tuple[tuple[int, int], ...] = ()
     """(content id, tokens) from the front of the prompt; equal ids in front are equal tokens, so
     they meet in the prefix cache. What they leave of the prompt is the item's own."""
+    blocks: tuple[tuple[int, int], ...] = ()
+    """Content ids from the front of the prompt as inclusive ranges, each of `block_tokens` tokens; in the
+    place of `segments` where there are many."""
+    block_tokens: float = 1.0
     after: str | None = None
     """The item that must have finished before this one arrives (the next step of an agent run)."""
+    joins: tuple[str, ...] = ()
+    """Others that must have finished as well: the last steps of sub-agents."""
     pause_s: float = 0.0
-    """Time between that finish and this arrival: a tool call."""
+    """Time between the last of these finishes and this arrival: a tool call, or a person's."""
+    run: str | None = None
+    """The agent run, or sub-agent's, that it is a step of."""
+    root: str | None = None
+    """The run that started the sub-agent; None where it is no sub-agent's."""
+    hints: Hints | None = None
+    """What its sender expects to follow; None announces what the trace itself knows, pauses included."""
     priority: int = 0
     tenant: str = "default"
+    model: str = ""
+    """Which of several simulated models answers it; empty: the first."""
+    objective: Objective | None = None
+    """What it wishes; None: what the whole trace is judged by, which its engine is not told."""
+    run_deadline_s: float | None = None
+    """Seconds from its run's first arrival within which its run must be done; what is left of them is its own
+    deadline when it arrives."""
+    data_label: str | None = None
+    """Of its data; `local` keeps it away from remote sites."""
+    slo_class: str = ""
+    """Name under which the report counts it beside others of its kind."""
 
     def __post_init__(self) -> None:
         in_range("arrival_s", self.arrival_s)
         in_range("prompt_tokens", self.prompt_tokens, least=1, most=MAX_TOKENS)
         in_range("output_tokens", self.output_tokens, least=1, most=MAX_TOKENS)
         in_range("pause_s", self.pause_s, least=0)
+        in_range("run_deadline_s", self.run_deadline_s, least=0)
+        in_range("block_tokens", self.block_tokens, above=0)
+        assert not (self.blocks and self.segments), "the contents of a prompt are given twice"
+
+    @property
+    def waits_for(self) -> tuple[str, ...]:
+        """All items that must have finished before this one arrives."""
+        return self.joins if self.after is None else (self.after, *self.joins)
 
 
 def prompt_of(item: TraceItem, vocab_size: int, *, seed: int = 0) -> tuple[int, ...]:
-    """Token ids for an item: the same item and seed always give the same prompt."""
-    parts: list[int] = []
-    for content, count in item.segments:
-        parts += _tokens(("shared", content), min(count, item.prompt_tokens - len(parts)), vocab_size, seed)
-    parts += _tokens(("own", item.id), item.prompt_tokens - len(parts), vocab_size, seed)
-    return tuple(parts)
+    """Token ids for an item: the same item and seed always give the same prompt.
 
-
-def _tokens(name: tuple[str, object], count: int, vocab_size: int, seed: int) -> list[int]:
-    if count <= 0:
-        return []
-    key = list(f"{seed}/{name[0]}/{name[1]}".encode())
-    drawn: list[int] = np.random.Generator(np.random.PCG64(key)).integers(0, vocab_size, count).tolist()
-    return drawn
-
-
-def read_trace(
-    path: str | pathlib.Path, *, limit: int | None = None, rate_scale: float = 1.0
-) -> tuple[TraceItem, ...]:
-    """A trace file in one of the published formats.
-
-    `.csv` is the Azure LLM inference trace (TIMESTAMP, ContextTokens, GeneratedTokens); `.jsonl`
-    is Mooncake's (timestamp in ms, input_length, output_length, hash_ids of 512-token blocks).
-
-    Args:
-        path: the file.
-        limit: how many of its first items to take; None takes all.
-        rate_scale: arrivals come this many times as fast.
-
-    Raises:
-        InvalidRequest: no such file or not such a format; names the line.
+    A token is a hash of its content's id and of its place in that.
     """
-    path = pathlib.Path(path)
-    in_range("rate_scale", rate_scale, above=0, hint="set --rate-scale above 0")
-    in_range("limit", limit, least=1, hint="set --limit to at least 1")
-    readers = {".csv": _azure, ".jsonl": _mooncake}
-    reader = readers.get(path.suffix)
-    if reader is None:
-        raise InvalidRequest(
-            f"trace {path.name!r} is of no known format",
-            hint=_FORMATS,
-        )
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            items = list(_first(reader(lines, path.name), limit))
-    except OSError as error:
-        raise InvalidRequest(f"cannot read trace {str(path)!r}: {error.strerror}", hint=_FORMATS) from error
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(f"trace {path.name!r} is not UTF-8 text", hint=_FORMATS) from error
-    if not items:
-        raise InvalidRequest(f"trace {path.name!r} has no requests", hint=_FORMATS)
-    return rescaled(items, rate_scale)
+    if item.segments and len(item.segments) <= _FEW_SEGMENTS:
+        return _joined(item, vocab_size, seed)
+    contents, places = _contents(item)
+    mixed = _mixed(_mixed(contents + np.uint64(_word(f"seed/{seed}"))) + places.astype(np.uint64))
+    return tuple((mixed % np.uint64(vocab_size)).tolist())
+
+
+def _joined(item: TraceItem, vocab_size: int, seed: int) -> tuple[int, ...]:
+    """The prompt of an item of few segments: those of the steps before it in its run are made already."""
+    left = item.prompt_tokens
+    parts = []
+    for id, tokens in item.segments:
+        if left <= 0:
+            break
+        text = _text_of(id if 0 <= id < _WORD else _word(f"shared/{id}"), tokens, vocab_size, seed)
+        parts.append(text if tokens <= left else text[:left])
+        left -= tokens
+    if left > 0:
+        parts.append(_text(_word(f"own/{item.id}"), left, vocab_size, seed))
+    return tuple(itertools.chain.from_iterable(parts))
+
+
+def _text(content: int, tokens: int, vocab_size: int, seed: int) -> tuple[int, ...]:
+    """The first tokens of a content."""
+    start = np.uint64(_mixed_word(content + _word(f"seed/{seed}")))
+    mixed = _mixed(start + np.arange(tokens, dtype=np.uint64))
+    return tuple((mixed % np.uint64(vocab_size)).tolist())
+
+
+_text_of = functools.lru_cache(maxsize=1024)(_text)
+
+
+def stand_alone(items: Iterable[TraceItem]) -> bool:
+    """Whether no item has anything to do with another: no shared contents, no run, nothing announced."""
+    return not any(
+        item.segments or item.blocks or item.run or item.after or item.joins or item.hints for item in items
+    )
+
+
+def last_token_of(item: TraceItem, vocab_size: int, *, seed: int = 0) -> int:
+    """The last token of the prompt of an item without contents that others have, as in `prompt_of`."""
+    assert not item.segments, f"item {item.id!r} has contents that others may have"
+    assert not item.blocks, f"item {item.id!r} has contents that others may have"
+    content = _mixed_word(_word(f"own/{item.id}") + _word(f"seed/{seed}"))
+    return _mixed_word(content + item.prompt_tokens - 1) % vocab_size
+
+
+_Contents = tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]
+
+
+def _contents(item: TraceItem) -> _Contents:
+    """[prompt tokens] the content id of each token, and its place in that content."""
+    count = item.prompt_tokens
+    if item.blocks:
+        ids = np.concatenate([np.arange(first, last + 1, dtype=np.uint64) for first, last in item.blocks])
+        at = np.arange(min(count, int(len(ids) * item.block_tokens)))
+        block = np.minimum((at / item.block_tokens).astype(np.int64), len(ids) - 1)
+        known = ids[block], at - np.ceil(block * item.block_tokens).astype(np.int64)
+    else:
+        lengths = np.array([tokens for _, tokens in item.segments], np.int64)
+        lengths = np.diff(np.minimum(np.cumsum(lengths), count), prepend=0)
+        words = [id if 0 <= id < _WORD else _word(f"shared/{id}") for id, _ in item.segments]
+        known = np.repeat(np.array(words, np.uint64), lengths), _places(lengths)
+    own = count - len(known[0])
+    if not own:
+        return known
+    ids = np.full(own, _word(f"own/{item.id}"), np.uint64)
+    return np.concatenate((known[0], ids)), np.concatenate((known[1], np.arange(own)))
+
+
+def _places(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """0 1 2 ... within each of the lengths."""
+    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+
+
+def _word(name: str) -> int:
+    """A number of 64 bits for a name."""
+    return int.from_bytes(blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def _mixed_word(word: int) -> int:
+    """What `_mixed` makes of one word."""
+    word = (word + 0x9E3779B97F4A7C15) % _WORD
+    word = (word ^ (word >> 30)) * 0xBF58476D1CE4E5B9 % _WORD
+    word = (word ^ (word >> 27)) * 0x94D049BB133111EB % _WORD
+    return word ^ (word >> 31)
+
+
+def _mixed(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Words whose bits all depend on all of each one's (the finalizer of splitmix64)."""
+    words = words + np.uint64(0x9E3779B97F4A7C15)
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
 
 
 def rescaled(items: Iterable[TraceItem], rate_scale: float) -> tuple[TraceItem, ...]:
@@ -110,60 +186,6 @@ def rescaled(items: Iterable[TraceItem], rate_scale: float) -> tuple[TraceItem, 
     ordered = sorted(items, key=lambda item: item.arrival_s)
     start_s = ordered[0].arrival_s
     return tuple(replace(item, arrival_s=(item.arrival_s - start_s) / rate_scale) for item in ordered)
-
-
-def _first(items: Iterator[TraceItem], limit: int | None) -> Iterator[TraceItem]:
-    for i, item in enumerate(items):
-        if i == limit:
-            return
-        yield item
-
-
-def _azure(lines: Iterable[str], name: str) -> Iterator[TraceItem]:
-    rows = csv.DictReader(lines)
-    missing = [column for column in AZURE_COLUMNS if column not in (rows.fieldnames or ())]
-    if missing:
-        raise InvalidRequest(
-            f"trace {name!r} lacks the column {missing[0]!r}", hint=f"its columns must be {AZURE_COLUMNS}"
-        )
-    for i, row in enumerate(rows):
-        with _in_line(rows.line_num, name):
-            at = datetime.fromisoformat(row["TIMESTAMP"])
-            item = TraceItem(
-                id=f"r{i}",
-                arrival_s=(at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp(),
-                prompt_tokens=int(row["ContextTokens"]),
-                output_tokens=int(row["GeneratedTokens"]),
-            )
-        yield item
-
-
-def _mooncake(lines: Iterable[str], name: str) -> Iterator[TraceItem]:
-    for i, line in enumerate(lines):
-        if not line.strip():
-            continue
-        with _in_line(i + 1, name):
-            row = json.loads(line)
-            item = TraceItem(
-                id=f"r{i}",
-                arrival_s=float(row["timestamp"]) / 1000,
-                prompt_tokens=int(row["input_length"]),
-                output_tokens=int(row["output_length"]),
-                segments=tuple((int(hash_id), MOONCAKE_BLOCK_TOKENS) for hash_id in row.get("hash_ids", ())),
-            )
-        yield item
-
-
-@contextmanager
-def _in_line(number: int, name: str) -> Iterator[None]:
-    """Names the line of whatever is wrong in it."""
-    where = f"line {number} of trace {name!r}"
-    try:
-        yield
-    except InvalidRequest as error:
-        raise InvalidRequest(f"{where}: {error.message}", hint="mend or remove that line") from None
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-        raise InvalidRequest(f"{where} is malformed", hint=_FORMATS) from error
 
 
 def poisson(
@@ -210,6 +232,7 @@ def agent_run(
             segments=tuple((_content_id(run, j), added if j else first_prompt) for j in range(i + 1)),
             after=f"{run}/{i - 1}" if i else None,
             pause_s=pause_s if i else 0.0,
+            run=run,
         )
         for i in range(steps)
     )

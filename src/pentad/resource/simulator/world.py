@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, Protocol
 
+from pentad.resource.scaling.next_stages import Call
 from pentad.resource.simulator.clock import VirtualClock
 from pentad.resource.simulator.engines import SimulatedEngine
+from pentad.resource.simulator.handovers import Target
 from pentad.resource.simulator.placing import Placing
 from pentad.resource.simulator.report import RequestRecord
 from pentad.resource.simulator.trace import TraceItem
 
+KEPT_LENGTHS = 256
+"""Latest requests of a model whose lengths a scaler sees."""
 TELL_EVERY = 256
 """Events between two words on progress."""
 
@@ -37,6 +41,7 @@ class World:
         placing: chooses the engine of a request; None takes the first.
         clipped: per item id, the tokens that were cut off it.
         seed: of the prompts' tokens.
+        each_step: whether steps are taken one by one also where nothing happens between them.
     """
 
     def __init__(
@@ -47,6 +52,7 @@ class World:
         placing: Placing | None = None,
         clipped: dict[str, int] | None = None,
         seed: int = 0,
+        each_step: bool = False,
     ) -> None:
         self.engines = {engine.name: engine for engine in engines}
         self.clock = clock
@@ -57,10 +63,17 @@ class World:
         """Engines by model."""
         for engine in engines:
             self.pools[engine.spec.name].append(engine)
+        sharing = Counter(device for engine in engines for device in engine.devices)
+        for engine in engines:  # engines on one device take turns, step by step
+            engine.apart = each_step or any(sharing[device] > 1 for device in engine.devices)
         self.expected = 0
         """Requests of the trace."""
         self.arrived: Counter[str] = Counter()
         """Requests so far, by model."""
+        self.recent: defaultdict[str, deque[tuple[int, int]]] = defaultdict(
+            lambda: deque(maxlen=KEPT_LENGTHS)
+        )
+        """Prompt and answer tokens of the latest requests that ended, by model."""
         self.ended = 0
         """Requests that are done with."""
         self.holds = False
@@ -69,7 +82,15 @@ class World:
         """Those that do."""
         self.records: dict[str, RequestRecord] = {}
         self.followers: dict[str, list[TraceItem]] = defaultdict(list)
-        """Items that arrive once the item of this id has ended."""
+        """Items that wait for the item of this id."""
+        self.awaited: dict[str, int] = {}
+        """Per waiting item, how many it still waits for."""
+        self.calls: list[Call] | None = None
+        """Calls of runs that a scaler has not been shown yet; None: nobody is to see them."""
+        self.run_began_s: dict[str, float] = {}
+        """Per run, when its first request arrived."""
+        self.targets: dict[str, tuple[Target, ...]] = {}
+        """Per engine that computes prompts alone, those that may answer."""
         self.free_s: dict[str, float] = {}
         """Per device of several engines, when the step under way on it ends."""
         self._queue: list[tuple[float, int, int, Event]] = []

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar, Literal
 
+from pentad.agent.chained_calls import filled
 from pentad.agent.environment.base import Score
 from pentad.agent.environment.simulated import Act
 from pentad.agent.evaluation.base import Case, CaseSource, Setting, Turn
@@ -51,7 +52,8 @@ class Nestful:
         made = []
         for exchange in state.exchanges:
             for place, result in sorted(exchange.results.items()):
-                call = exchange.calls[place]
+                # As it was made: a planner may have written `$1` for the result of another call.
+                call = filled(exchange.calls[place], None, exchange.results)
                 if result.status == "ok" and call.name in FUNCTIONS:
                     arguments = parse_json(call.arguments or "{}")
                     made.append((Nest(name=call.name, arguments=arguments), computed(call.name, arguments)))

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import importlib.util
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 from pentad.agent.tools.base import InDoubt, Tool, ToolContext, ToolServices
+from pentad.agent.tools.endpoint import Endpoint
 from pentad.agent.tools.schema import harmless
 from pentad.errors import InvalidRequest, ToolFailed
+from pentad.tracing.context import outgoing
 
 _TASK = {
     "type": "object",
@@ -48,35 +49,30 @@ def build(
 
     Raises InvalidRequest without a URL, or without the variable.
     """
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise InvalidRequest(
-            f"the url of the agent is {url[:200]!r}",
-            hint="give tool_options.a2a.url, http or https",
-            param="tools",
-        )
-    if key_env is not None and key_env not in os.environ:
-        raise InvalidRequest(
-            f"the environment variable {key_env!r} is not set", param="tool_options.a2a.key_env"
-        )
+    agent = Endpoint.of("a2a", "agent", url=url, key_env=key_env, timeout_s=timeout_s)
     if importlib.util.find_spec("a2a") is None:
         raise InvalidRequest(
             "the tool a2a needs the extra a2a", hint='pip install "pentad[a2a]"', param="tools"
         )
-    headers = {"authorization": f"Bearer {os.environ[key_env]}"} if key_env else {}
 
     async def call(arguments: Mapping[str, Any], context: ToolContext) -> str:
-        return await _Errand(url, headers, context).run(arguments["task"])
+        return await _Errand(agent, context).run(arguments["task"])
 
     return Tool(
-        name=name, description=about, parameters=_TASK, call=call, effects="keyed", timeout_s=timeout_s
+        name=name,
+        description=about,
+        parameters=_TASK,
+        call=call,
+        effects="keyed",
+        timeout_s=agent.timeout_s,
     )
 
 
 class _Errand:
     """One task under way at another agent."""
 
-    def __init__(self, url: str, headers: Mapping[str, str], context: ToolContext) -> None:
-        self._url, self._headers, self._context = url.rstrip("/"), headers, context
+    def __init__(self, agent: Endpoint, context: ToolContext) -> None:
+        self._url, self._headers, self._context = agent.url, agent.headers, context
         self._message = f"msg_{hashlib.sha256(context.key.encode()).hexdigest()[:32]}"
         self._task_id = ""
 
@@ -84,7 +80,7 @@ class _Errand:
         import httpx
         from a2a.utils.errors import A2AError
 
-        async with httpx.AsyncClient(headers=dict(self._headers), timeout=None) as http:
+        async with httpx.AsyncClient(headers={**self._headers, **outgoing()}, timeout=None) as http:
             client = await self._connected(http)
             try:
                 return await self._carried_out(client, task)

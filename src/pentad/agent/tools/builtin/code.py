@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from pentad.agent.tools.base import Example, Tool, ToolContext, ToolServices, Truncated
 from pentad.agent.tools.sandbox.base import Finished, Language, Sandbox, Snippet, check
+from pentad.choice import Choice
 from pentad.choice import build as build_choice
 from pentad.errors import InvalidRequest, ToolFailed
 from pentad.ranges import in_range
@@ -78,6 +79,27 @@ class _Options:
         self.timeout_s, self.max_result_bytes = timeout_s, max_result_bytes
 
 
+def runner_in(chosen: Choice, usual: Snippet) -> Callable[[str, ToolContext], Awaitable[Truncated | str]]:
+    """Runs texts in a sandbox, each as `usual` but for its text and key; what is told of it comes back.
+
+    Raises InvalidRequest where the sandbox cannot run such snippets; a call raises ToolFailed where it
+    cannot run on this machine.
+    """
+    sandbox: Sandbox = build_choice("sandbox", chosen)
+    check(sandbox, usual)
+    missing: str | None = None
+
+    async def run(text: str, context: ToolContext) -> Truncated | str:
+        nonlocal missing
+        if missing is None:
+            missing = await sandbox.missing()
+        if missing:
+            raise ToolFailed(f"sandbox {sandbox.name!r} cannot run here: {missing}")
+        return told(await sandbox.run(replace(usual, text=text, key=context.key)))
+
+    return run
+
+
 def _tool(
     language: Language,
     about: str,
@@ -86,7 +108,6 @@ def _tool(
     options: _Options,
     example: Example,
 ) -> Tool:
-    sandbox: Sandbox = build_choice("sandbox", services.sandbox)
     usual = Snippet(
         language=language,
         text="",
@@ -95,16 +116,10 @@ def _tool(
         network=options.network,
         output_bytes=options.max_result_bytes,
     )
-    check(sandbox, usual)
-    missing: str | None = None
+    run = runner_in(services.sandbox, usual)
 
     async def call(arguments: Mapping[str, Any], context: ToolContext) -> Truncated | str:
-        nonlocal missing
-        if missing is None:
-            missing = await sandbox.missing()
-        if missing:
-            raise ToolFailed(f"sandbox {sandbox.name!r} cannot run here: {missing}")
-        return _told(await sandbox.run(replace(usual, text=arguments["code"], key=context.key)))
+        return await run(arguments["code"], context)
 
     return Tool(
         name=language,
@@ -124,7 +139,7 @@ def _tool(
     )
 
 
-def _told(finished: Finished) -> Truncated | str:
+def told(finished: Finished) -> Truncated | str:
     """What the program printed. Raises ToolFailed, with the end of what it said, where it failed."""
     said = finished.errors.data.decode("utf-8", "replace").strip()
     if finished.code:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pentad.agent.tools.base import Example, Tool, ToolContext, ToolServices
+from pentad.agent.tools.base import Call, Example, Tool, ToolContext, ToolServices
 from pentad.agent.tools.documents import Documents, folder_option
 from pentad.errors import ToolFailed
 
@@ -34,8 +34,13 @@ def build(services: ToolServices, *, folder: str = "", k: int = 3, max_tokens: i
         sources = ", ".join(dict.fromkeys(p.source for p in found))
         return f"{answer} (from {sources})"
 
+    return question_tool("question_answering", call)
+
+
+def question_tool(name: str, call: Call) -> Tool:
+    """A tool that answers the argument `question` out of documents."""
     return Tool(
-        name="question_answering",
+        name=name,
         description="Answers a factual question from the documents.",
         parameters={
             "type": "object",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pentad.agent.state import RunState
 from pentad.agent.tools.base import Tool
@@ -35,7 +37,7 @@ class Retrieve:
     always: tuple[str, ...] = ()
     """Patterns of names (`files__*`) that are always offered."""
 
-    name = "retrieve"
+    name: ClassVar[str] = "retrieve"
 
     def __post_init__(self) -> None:
         in_range("k", self.k, least=1)
@@ -46,7 +48,7 @@ class Retrieve:
         if len(names) <= self.k:
             return Offer(tools=tuple(names))
         texts = [tool_text(tool) for tool in seen.tools]
-        found = await relevance.scores(cues(seen.state), texts)
+        found = await self.scored(cues(seen.state), texts, relevance)
         scores = {name: round(score, 4) for name, score in zip(names, found, strict=True)}
         ranked = sorted(names, key=lambda name: -scores[name])
         staying = self._staying(seen.state)
@@ -59,10 +61,20 @@ class Retrieve:
         ]
         return Offer(
             tools=tuple(chosen),
-            why=f"not among the {self.k} nearest to the goal by {relevance.method}",
+            why=f"not among the {self.k} nearest to the goal by {self.method(relevance)}",
             scores=scores,
             constraint=f"k {self.k}",
         )
+
+    async def scored(
+        self, looked_for: Sequence[str], texts: Sequence[str], relevance: Relevance
+    ) -> list[float]:
+        """How near each tool's text is to what is looked for, 0 to 1."""
+        return await relevance.scores(looked_for, texts)
+
+    def method(self, relevance: Relevance) -> str:
+        """What scores come of, for the record."""
+        return relevance.method
 
     def _staying(self, state: RunState) -> set[str]:
         used = {call.name for exchange in state.exchanges for call in exchange.calls}

@@ -21,11 +21,7 @@ function card(runId, asked, answered) {
   const form = make(
     "form",
     { class: "card approval", "data-key": `approval ${asked.id}`, "aria-label": `Approval of ${visible(asked.tool)}` },
-    make(
-      "h2",
-      "",
-      asked.kind === "input" ? `${visible(asked.tool)} asks you` : `May ${visible(asked.tool)} be called?`,
-    ),
+    make("h2", "", title(asked)),
     asked.message ? make("p", "plain", visible(asked.message)) : null,
     block(pretty(asked.arguments), `Arguments of ${visible(asked.tool)}`),
     fields.map((field) => field.label),
@@ -52,6 +48,12 @@ function card(runId, asked, answered) {
   });
   no.addEventListener("click", () => send(false));
   return form;
+}
+
+function title(asked) {
+  const name = visible(asked.tool);
+  if (asked.kind === "tools") return `Accept the changed tools of ${name}?`;
+  return asked.kind === "input" ? `${name} asks you` : `May ${name} be called?`;
 }
 
 function deadline(asked) {

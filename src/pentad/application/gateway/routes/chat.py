@@ -30,7 +30,7 @@ def routes(gateway: Gateway) -> list[Route]:
     async def chat(http: HttpRequest) -> Response:
         exchange = exchange_of(http)
         wire = await body.read(http, gateway.settings)
-        options = options_of(wire, http.headers, exchange)
+        options = options_of(wire, http.headers, exchange, gateway.settings.service_classes)
         answer_id = new_id("chatcmpl")
         made = partial(
             chat_request,

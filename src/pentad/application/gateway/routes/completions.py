@@ -46,7 +46,7 @@ def routes(gateway: Gateway) -> list[Route]:
     async def completions(http: HttpRequest) -> Response:
         exchange = exchange_of(http)
         wire = await completion_body.read(http, gateway.settings)
-        options = options_of(wire, http.headers, exchange)
+        options = options_of(wire, http.headers, exchange, gateway.settings.service_classes)
         answer_id, created = new_id("cmpl"), int(time.time())
         asked = completion_requests(
             wire, request_id=answer_id, tenant=exchange.tenant, context=run_context(options)

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from pentad.application.gateway.answers import json_response
 from pentad.application.gateway.body import Body
 from pentad.application.gateway.core import Gateway
+from pentad.application.gateway.exchange import exchange_of
 from pentad.application.gateway.schemas.embeddings import (
     EmbeddingAnswer,
     EmbeddingItem,
@@ -34,10 +35,16 @@ def routes(gateway: Gateway) -> list[Route]:
         wire = await body.read(http, gateway.settings)
         texts = _texts(wire.input)
         card = _embedder(gateway, wire.model)
+        clock = gateway.services.clock
+        began_s = clock()
         vectors = gateway.services.models.embed(
             card.name, texts, prompt=wire.prompt_name, dimensions=wire.dimensions
         )
         made = await gateway.plain(http, vectors)
+        if gateway.traced is not None:
+            width = len(made.vectors[0]) if made.vectors else 0
+            caller = exchange_of(http).trace
+            gateway.traced.embedded(card.name, made.usage, caller, clock() - began_s, width)
         encode = _base64 if wire.encoding_format == "base64" else list
         tokens = made.usage.prompt_tokens
         return json_response(

@@ -35,7 +35,7 @@ def routes(gateway: Gateway) -> list[Route]:
     async def messages(http: HttpRequest) -> Response:
         exchange = exchange_of(http)
         wire = await messages_body.read(http, gateway.settings)
-        options = options_of(wire, http.headers, exchange)
+        options = options_of(wire, http.headers, exchange, gateway.settings.service_classes)
         answer_id = new_id("msg")
         made = partial(
             messages_request,

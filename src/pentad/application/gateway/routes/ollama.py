@@ -63,7 +63,7 @@ def routes(gateway: Gateway) -> list[Route]:
         lines = OllamaLines(model=wire.model, chat=chat, arrived_s=exchange.arrived_s, clock=clock)
         if empty:
             return json_response(await only_loaded(exchange, wire, lines))
-        options = options_of(wire, http.headers, exchange)
+        options = options_of(wire, http.headers, exchange, gateway.settings.service_classes)
         made = partial(
             translate,
             wire,

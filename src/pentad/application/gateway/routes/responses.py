@@ -70,7 +70,7 @@ class Responses:
         if wire.background and wire.store is False:
             raise InvalidRequest("background needs store", hint="leave store out", param="store")
         wire = self._complete(wire, exchange.tenant)
-        options = options_of(wire, http.headers, exchange)
+        options = options_of(wire, http.headers, exchange, self._gateway.settings.service_classes)
         before = self._before(exchange.tenant, wire.previous_response_id)
         reading = partial(input_messages, wire, self._gateway.media_reader(exchange.tenant))
         new = await self._gateway.translating(exchange, reading)

@@ -17,7 +17,7 @@ from pentad.agent.loading import agent_from
 from pentad.agent.rows import check_status
 from pentad.agent.runtime import AgentRuntime
 from pentad.agent.spec import AgentSpec
-from pentad.agent.tools.files import is_reference
+from pentad.agent.tools.files import names_file
 from pentad.application.gateway.answers import json_response
 from pentad.application.gateway.body import Body, check_free_form
 from pentad.application.gateway.context import run_context
@@ -86,7 +86,7 @@ class Runs:
         """Starts a run and answers at once; follow its events."""
         exchange = exchange_of(http)
         wire = await self._body.read(http, self._gateway.settings)
-        options = options_of(wire, http.headers, exchange)
+        options = options_of(wire, http.headers, exchange, self._gateway.settings.service_classes)
         context = run_context(options)
         if context.run_id is not None or context.parent is not None:
             exchange.notices.append("run_id and parent are of the run itself, which chooses them")
@@ -233,7 +233,7 @@ def _check_sent(spec: AgentSpec, where: str) -> None:
             hint="declare the agent in a file on the server (agents, --agents) and start it by name",
             param=f"{where}.{name}",
         )
-    files = [tool for tool in spec.tools if is_reference(tool)]
+    files = [tool for tool in spec.tools if names_file(tool)]
     if files:
         raise Forbidden(
             f"an agent sent over HTTP may not bring the Python file of {files[0][:200]!r}",

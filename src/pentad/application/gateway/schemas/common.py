@@ -98,6 +98,8 @@ class PentadOptions(Struct, kw_only=True):
     hints: FollowUp | None = None
     priority: Priority | None = None
     """Lower comes first; for dialects that have no such field of their own."""
+    slo_class: Name | None = None
+    """Service class of the settings whose promises hold for it; what is said beside it counts first."""
     slo: Slo | None = None
     budget: BudgetLimits | None = None
     quality: Fraction | None = None
@@ -106,6 +108,8 @@ class PentadOptions(Struct, kw_only=True):
     """Sensitivity of the data; `local` forbids any remote model."""
     explain: bool = False
     """Answer with the time per layer and the decisions that were made."""
+    energy: bool = False
+    """Tell in the usage what the answer took of this machine's energy."""
 
 
 class StreamOptions(Struct, kw_only=True):
@@ -130,6 +134,17 @@ class CompletionDetails(Struct, kw_only=True):
     reasoning_tokens: int
 
 
+class WireEnergy(Struct, kw_only=True):
+    """What an answer took of the energy of the machine that computed it."""
+
+    joules: float
+    joules_per_token: float | None
+    """Per generated token; null where none was."""
+    source: Literal["measured", "modelled"]
+    basis: str
+    """What the joules rest on, in words."""
+
+
 class WireUsage(Struct, kw_only=True):
     """Tokens of one request, as OpenAI counts them."""
 
@@ -140,6 +155,7 @@ class WireUsage(Struct, kw_only=True):
     completion_tokens_details: CompletionDetails
     notices: list[str] | UnsetType = UNSET
     """What was done otherwise than asked, in sentences."""
+    energy: WireEnergy | UnsetType = UNSET
 
 
 class Card(Struct, kw_only=True):

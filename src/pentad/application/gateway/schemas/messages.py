@@ -15,6 +15,7 @@ from pentad.application.gateway.schemas.common import (
     Short,
     StopList,
     TopP,
+    WireEnergy,
 )
 
 
@@ -154,6 +155,7 @@ class MessagesUsage(Struct, kw_only=True):
     cache_read_input_tokens: int = 0
     notices: list[str] | UnsetType = UNSET
     """What was done otherwise than asked, in sentences."""
+    energy: WireEnergy | UnsetType = UNSET
 
 
 class AnswerBlock(Struct, kw_only=True, omit_defaults=True):

@@ -16,6 +16,7 @@ from pentad.application.gateway.schemas.common import (
     Temperature,
     Tokens,
     TopP,
+    WireEnergy,
 )
 
 
@@ -134,6 +135,7 @@ class ResponseUsage(Struct, kw_only=True):
     output_tokens_details: OutputDetails
     notices: list[str] | UnsetType = UNSET
     """What was done otherwise than asked, in sentences."""
+    energy: WireEnergy | UnsetType = UNSET
 
 
 class ResponseFailure(Struct, kw_only=True):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from pentad.application.gateway.schemas.chat import ContentPart
-from pentad.application.gateway.schemas.common import Name, NvExtensions, PentadOptions
+from pentad.application.gateway.schemas.common import Name, NvExtensions, PentadOptions, WireEnergy
 
 Goal = Annotated[str, Meta(min_length=1, max_length=262_144)]
 
@@ -53,17 +53,18 @@ class Approval(Struct, kw_only=True):
     id: str
     step: int
     index: int
-    """Which call of the step."""
+    """Which call of the step; -1 for a question that is about none."""
     tool: str
     arguments: str
-    """JSON, exactly as the tool would get it."""
+    """JSON, exactly as the tool would get it; of `tools` what the server says of each changed one."""
     run_id: str
     """The run that asks: this one or a sub-run; answer at either."""
     asked_at: float
     expires_at: float | None
     """Then the agent's `ask_expired` holds; null waits for ever."""
-    kind: Literal["tool", "input"] = "tool"
-    """`input`: the tool is at work and wants values, of the form `schema`; answer with `input`."""
+    kind: Literal["tool", "input", "tools"] = "tool"
+    """`input`: the tool is at work and wants values, of the form `schema`; answer with `input`. `tools`: the
+    MCP server `tool` lists tools that are new or changed; they are blocked unless this is approved."""
     message: str = ""
     """What it wants to know; foreign text."""
     schema: dict[str, Any] | None = None
@@ -119,6 +120,8 @@ class RunUsage(Struct, kw_only=True):
     total_tokens: int
     model_calls: int
     cost: float
+    energy: WireEnergy | UnsetType = UNSET
+    """Of the calls whose models this machine computes."""
 
 
 class RunLine(Struct, kw_only=True):

@@ -13,7 +13,7 @@ from pentad.application.gateway.translate.formats import structured
 from pentad.application.gateway.translate.options import given, sampling
 from pentad.errors import InvalidRequest
 from pentad.execution.backend import Delta, NoticeDelta, StreamDone
-from pentad.types import OutputFormat, Request, RunContext, Usage
+from pentad.types import OutputFormat, Request, RunContext, Usage, together
 
 MAX_CHOICES = 128
 """Prompts times n of one request."""
@@ -131,6 +131,7 @@ def _total(usages: Sequence[Usage]) -> Usage:
         completion_tokens=sum(u.completion_tokens for u in usages),
         reasoning_tokens=sum(u.reasoning_tokens for u in usages),
         cost=sum(u.cost for u in usages),
+        energy=together(u.energy for u in usages),
         spans=tuple(span for u in usages for span in u.spans),
         decisions=tuple(decision for u in usages for decision in u.decisions),
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from pentad.application.gateway.context import notices
+from pentad.application.gateway.context import notices, wire_energy
 from pentad.application.gateway.schemas.messages import AnswerBlock, MessagesAnswer, MessagesUsage
 from pentad.application.gateway.translate.chat_answer import Explain
 from pentad.application.gateway.translate.frames import encode, event_frame, finish_reason
@@ -43,6 +43,7 @@ def messages_usage(usage: Usage) -> MessagesUsage:
         output_tokens=usage.completion_tokens,
         cache_read_input_tokens=usage.cached_tokens,
         notices=notices(usage),
+        energy=wire_energy(usage),
     )
 
 

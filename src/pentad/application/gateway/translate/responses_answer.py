@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from pentad.application.gateway.context import notices
+from pentad.application.gateway.context import notices, wire_energy
 from pentad.application.gateway.exchange import new_id
 from pentad.application.gateway.schemas.chat import ContentLogprob
 from pentad.application.gateway.schemas.responses import (
@@ -39,6 +39,7 @@ def response_usage(usage: Usage) -> ResponseUsage:
         input_tokens_details=InputDetails(cached_tokens=usage.cached_tokens),
         output_tokens_details=OutputDetails(reasoning_tokens=usage.reasoning_tokens),
         notices=notices(usage),
+        energy=wire_energy(usage),
     )
 
 

@@ -18,6 +18,7 @@ from pentad.agent.state import RunState
 from pentad.agent.sub_run_events import Parent
 from pentad.agent.sub_run_state import SubRun
 from pentad.agent.tool_events import ApprovalAsked
+from pentad.application.gateway.context import energy_on_wire
 from pentad.application.gateway.schemas.runs import (
     AgentCard,
     Approval,
@@ -110,6 +111,7 @@ def run_object(state: RunState, pending: Sequence[tuple[str, ApprovalAsked]]) ->
             total_tokens=totals.prompt_tokens + totals.completion_tokens,
             model_calls=totals.model_calls,
             cost=totals.cost,
+            energy=energy_on_wire(totals.energy, totals.completion_tokens),
         ),
         budget=asdict(state.ledger.budget),
         budget_left=asdict(state.budget_left),

@@ -31,7 +31,7 @@ from pentad.agent.state import RunState
 from pentad.agent.sub_run_events import SubRunChanged
 from pentad.agent.tool_events import ApprovalAsked
 from pentad.application.protocols.acp.editor_tools import READ, WRITE, Place, editor_tools
-from pentad.application.protocols.acp.updates import OPTIONS, ending, permission, stop_reason, update_of
+from pentad.application.protocols.acp.updates import ending, options, permission, stop_reason, update_of
 from pentad.application.protocols.task_tables import Known, TaskTables
 from pentad.errors import Conflict, PentadError
 from pentad.types import Message
@@ -167,9 +167,9 @@ class EditorAgent:
         """Puts what is pending to the person at the editor."""
         for _, asked in self._runtime.pending(run_id):
             approved, note = False, "the editor cannot ask for values"
-            if asked.kind == "tool":
+            if asked.kind != "input":
                 answer = await self._client.request_permission(
-                    session_id=session.id, tool_call=permission(asked), options=OPTIONS
+                    session_id=session.id, tool_call=permission(asked), options=options(asked)
                 )
                 chosen = getattr(answer.outcome, "option_id", "")
                 approved, note = chosen == "allow", ""

@@ -20,10 +20,6 @@ from pentad.agent.events import Planned
 from pentad.agent.state import RunState
 from pentad.agent.tool_events import ApprovalAsked, ToolIntended, ToolReturned
 
-OPTIONS = [
-    PermissionOption(option_id="allow", name="Allow this call", kind="allow_once"),
-    PermissionOption(option_id="deny", name="Deny this call", kind="reject_once"),
-]
 _ENDS = {
     "answered": "end_turn",
     "refused": "refusal",
@@ -60,11 +56,20 @@ def update_of(event: object) -> Any:
             return None
 
 
+def options(asked: ApprovalAsked) -> list[PermissionOption]:
+    """What a person may say to it."""
+    what = "these tools" if asked.kind == "tools" else "this call"
+    return [
+        PermissionOption(option_id="allow", name=f"Allow {what}", kind="allow_once"),
+        PermissionOption(option_id="deny", name=f"Deny {what}", kind="reject_once"),
+    ]
+
+
 def permission(asked: ApprovalAsked) -> ToolCallUpdate:
     """The call that a person is asked about."""
     return ToolCallUpdate(
         tool_call_id=call_id(asked),
-        title=asked.tool,
+        title=asked.message if asked.kind == "tools" else asked.tool,
         kind=kind_of(asked.tool),
         status="pending",
         raw_input=_object(asked.arguments),

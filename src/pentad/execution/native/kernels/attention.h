@@ -2,6 +2,7 @@
 // time into bf16 pages that stay in the first cache; the arithmetic is the same for both.
 #pragma once
 #include <algorithm>
+#include <utility>
 
 #include "activations.h"
 #include "attention_dots.h"
@@ -28,8 +29,29 @@ struct Reader {
 
 constexpr int kTileRows = 16;  // that are attended to at once on tiles
 constexpr int kPlainSpan = 16;  // blocks of a pass where they are read in place
-constexpr int kCodedSpan = 4;   // ... and where they are unpacked
+constexpr int kCodedSpan = 4;   // ... and where they are unpacked, or values are made of keys
 constexpr int kSpanBlocks = 16;  // ... and on tiles
+
+constexpr int kRowsAtOnce = 64;  // rows of attention that a thread gathers
+constexpr int kSections = 3;     // of what a row sees, where chunks are dual: the own chunk, the one before, all others
+
+// The rows of a thread that are attended to at once, or what one section of the slots gives them.
+struct Gathered {
+  Row rows[kRowsAtOnce];
+  std::pair<int, int> places[kRowsAtOnce];  // token, head
+  int of[kRowsAtOnce];                      // number among the rows of the first section
+  Reader readers[kTileRows];
+  int count = 0, readers_count = 0;
+  bool continued = false;  // whether the next row reads what the last reader does
+
+  // Takes a row, whose slots are those of `pages`.
+  void take(const Pages& pages, const Row& row, int token, int head, int number) {
+    if (!continued) readers[readers_count++] = {pages, count, count};
+    continued = true;
+    rows[count] = row, places[count] = {token, head}, of[count] = number;
+    readers[readers_count - 1].end = ++count;
+  }
+};
 
 // The first blocks that will be read behind the present ones.
 struct Upcoming {
@@ -41,7 +63,7 @@ struct Upcoming {
 struct Workspace {
   float* scores;   // [kRowsTogether][stride]
   int stride;      // a multiple of 16
-  uint16_t* room;  // for pages of codes, [D * 16] each: kCodedSpan, kSpanBlocks on tiles
+  uint16_t* room;  // for pages of codes or made values, [D * 16] each: kCodedSpan, kSpanBlocks on tiles
 };
 
 // Turns the scores of slots [from, to) into the weights e^(score - top) in bf16, two bytes each from
@@ -62,8 +84,13 @@ inline float soften(const Row& row, float* scores, int from, int to) {
     store_as(reinterpret_cast<uint16_t*>(scores) + i, to_bf16(e));
   }
   const float sunk = row.sink == -INFINITY ? 0.0f : std::exp(row.sink - m);
-  return 1.0f / (hsum(sum) + sunk);
+  const float all = hsum(sum) + sunk;
+  if (row.mass) *row.mass = m + std::log(all);
+  return 1.0f / all;
 }
+
+// How blocks are read: where they lie; from codes; or where they lie, with values that are made of the keys.
+enum Reading { kInPlace, kFromCodes, kFromKeys };
 
 // use(kN, first row) for groups of at most four rows.
 template <typename Use>
@@ -105,7 +132,7 @@ inline void count_weights(const Row* rows, int count, const float* inverse, cons
 
 // At most kRowsTogether rows that read the same pages, which are read, and unpacked, once for all. The keys
 // are followed by the first values, and those by the keys of `after`.
-template <bool kCoded>
+template <Reading kReading>
 inline void attend(const Row* rows, int count, const Pages& pages, const Scoring& scoring, const Workspace& w,
                    const Upcoming& after) {
   const float scale = scoring.scale;
@@ -115,7 +142,9 @@ inline void attend(const Row* rows, int count, const Pages& pages, const Scoring
     limit = std::max(limit, rows[n].limit);
   }
   const int begin = first / kPage, end = (limit + kPage - 1) / kPage;
-  constexpr int kSpan = kCoded ? kCodedSpan : kPlainSpan;
+  constexpr bool kCoded = kReading == kFromCodes, kMade = kReading == kFromKeys;
+  constexpr int kSpan = kReading == kInPlace ? kPlainSpan : kCodedSpan;
+  const int values_dim = kMade ? pages.shared : pages.dim;
   const uint16_t* found[kSpan + kAheadBlocks];
   auto part = [&](int b, bool of_values) {
     if (b < end) return pages.part(b, of_values);
@@ -123,6 +152,14 @@ inline void attend(const Row* rows, int count, const Pages& pages, const Scoring
     return b - end < after.count ? after.keys[b - end] : pages.part(end - 1, true);
   };
   auto find = [&](int b, int n, bool of_values) {
+    if constexpr (kMade) {
+      for (int i = 0; of_values && i < n; i++) {
+        uint16_t* room = w.room + i * pages.dim * kPage;
+        pages.unpack(b + i, true, room);
+        found[i] = room;
+      }
+      if (of_values) return;
+    }
     for (int i = 0; i < n + (kCoded ? 0 : kAheadBlocks); i++) {
       if constexpr (kCoded) {
         uint16_t* room = w.room + i * pages.dim * kPage;
@@ -164,20 +201,21 @@ inline void attend(const Row* rows, int count, const Pages& pages, const Scoring
     const int n = std::min(kSpan, end - b);
     find(b, n, true);
     by_fours(count, [&](auto kN, int r) PENTAD_LAMBDA {
-      sum_values<decltype(kN)::value, !kCoded>(rows + r, found, n, b, pages.dim, b == begin,
+      sum_values<decltype(kN)::value, kReading == kInPlace>(rows + r, found, n, b, values_dim, b == begin,
                                                w.scores + static_cast<size_t>(r) * w.stride, w.stride);
     });
   }
   for (int r = 0; r < count; r++)
-    for (int d = 0; d < pages.dim; d += 16) store(rows[r].out + d, load(rows[r].out + d) * inverse[r]);
+    for (int d = 0; d < values_dim; d += 16) store(rows[r].out + d, load(rows[r].out + d) * inverse[r]);
 }
 
 inline void attend_rows(const Row* rows, int count, const Pages& pages, const Scoring& scoring, const Workspace& w,
                         const Upcoming& after) {
   for (int r = 0; r < count; r += kRowsTogether) {
     const int together = std::min(kRowsTogether, count - r);
-    if (pages.coded) attend<true>(rows + r, together, pages, scoring, w, after);
-    else attend<false>(rows + r, together, pages, scoring, w, after);
+    if (pages.coded) attend<kFromCodes>(rows + r, together, pages, scoring, w, after);
+    else if (pages.shared) attend<kFromKeys>(rows + r, together, pages, scoring, w, after);
+    else attend<kInPlace>(rows + r, together, pages, scoring, w, after);
   }
 }
 

@@ -40,12 +40,13 @@ struct Row {
   bool counted = true;    // in tallies, where they are kept
   float slope = 0.0f;     // taken from scores for every slot of distance
   float sink = -INFINITY;  // a score that takes weight and gives nothing
+  float* mass = nullptr;   // takes the logarithm of the sum of e^score, unless null
 
   bool bent(const Scoring& scoring) const { return scoring.cap != 0.0f || slope != 0.0f; }
 };
 
 constexpr int kRowsTogether = 8;  // that are attended to at once where there are no tiles
-constexpr int kMostPairs = 128;   // of a head
+constexpr int kMostPairs = kMostDim / 2;  // of a head
 // Sums that kN rows keep at once: as many as leave registers for what they are made of.
 #if defined(__AVX512F__)
 template <int kN>

@@ -25,7 +25,7 @@ class AttentionPlan {
   AttentionPlan(const pentad_config& c, const Products& products, const KvCache& cache)
       : c_(c), products_(products), cache_(cache) {}
 
-  // Whether any layer has a window.
+  // Whether any layer has a window or chunks.
   void set_windowed(bool windowed) { windowed_ = windowed; }
   // Lists the attention of the step head by head, so that what a thread has read of one serves all that see it,
   // and cuts the list into equal costs, mid-item if need be.

@@ -13,8 +13,8 @@ constexpr int kSpan = kSpanBlocks * kPage;  // slots per pass; as many as a page
 struct TileScratch {
   alignas(64) float scores[kTileRows * kSpan];
   alignas(64) uint16_t weights[kTileRows * kSpan];
-  alignas(64) uint16_t query[kTileRows * 256];
-  alignas(64) float sums[kTileRows * 256];
+  alignas(64) uint16_t query[kTileRows * kMostDim];
+  alignas(64) float sums[kTileRows * kMostDim];
   alignas(64) float lacking[kTileRows * kPage];
   // What a span reads, in this order: the keys of all parts, their values, the first keys of the span behind.
   const uint8_t* reads[2 * kTileRows * kSpanBlocks + kAheadBlocks];
@@ -28,11 +28,12 @@ struct SpanPart {
 
 class TileAttention {
  public:
-  // `room` holds kSpanBlocks pages for blocks of codes. The first `common` blocks are the same for all readers.
+  // `room` holds kSpanBlocks pages for blocks of codes and for values that are made of keys. The first `common` blocks are the same for all readers.
   TileAttention(const Row* rows, int count, const Reader* readers, int readers_count, int common, const Scoring& scoring,
                 TileShape& shape, TileScratch& scratch, uint16_t* room)
       : rows_(rows), count_(count), readers_(readers), readers_count_(readers_count), common_(common),
-        dim_(readers[0].pages.dim), coded_(readers[0].pages.coded), scoring_(scoring),
+        dim_(readers[0].pages.dim), values_dim_(readers[0].pages.values_dim()), coded_(readers[0].pages.coded),
+        shared_(readers[0].pages.shared), scoring_(scoring),
         bent_(std::any_of(rows, rows + count, [&](const Row& row) { return row.bent(scoring); })),
         scale_(bent_ ? 1.0f : scoring.scale), shape_(shape), s_(scratch),
         room_(room) {}
@@ -45,7 +46,7 @@ class TileAttention {
       std::memcpy(s_.query + i * dim_, rows_[i].query, sizeof(uint16_t) * static_cast<size_t>(dim_));
       top_[i] = rows_[i].sink, total_[i] = rows_[i].sink == -INFINITY ? 0.0f : 1.0f;
     }
-    std::memset(s_.sums, 0, sizeof(float) * static_cast<size_t>(count_ * dim_));
+    std::memset(s_.sums, 0, sizeof(float) * static_cast<size_t>(count_ * values_dim_));
     first_block_ = first / kPage;
     const int begin = first / kSpan * kSpan;
     for (int from = begin; from < limit_; from += kSpan) {
@@ -62,7 +63,8 @@ class TileAttention {
     }
     for (int i = 0; i < count_; i++) {
       const float inverse = 1.0f / total_[i];
-      for (int d = 0; d < dim_; d += 16) store(rows_[i].out + d, load(s_.sums + i * dim_ + d) * inverse);
+      if (rows_[i].mass) *rows_[i].mass = top_[i] + std::log(total_[i]);
+      for (int d = 0; d < values_dim_; d += 16) store(rows_[i].out + d, load(s_.sums + i * values_dim_ + d) * inverse);
     }
   }
 
@@ -102,8 +104,9 @@ class TileAttention {
     const uint8_t *found = s_.reads[read], *ahead = s_.reads[read + kAheadBlocks];
     const int bytes = dim_ * kPage * (coded_ ? 1 : 2);
     for (int line = 0; line < bytes; line += 64) __builtin_prefetch(ahead + line, 0, 2);
-    if (!coded_) return reinterpret_cast<const uint16_t*>(found);
-    if (of_values) unpack_values(found - bytes, dim_, room);
+    if (!coded_ && !(shared_ && of_values)) return reinterpret_cast<const uint16_t*>(found);
+    if (shared_) values_of_keys(found, values_dim_, room);
+    else if (of_values) unpack_values(found - bytes, dim_, room);
     else unpack_keys(found, dim_, room);
     settle_memory();
     return room;
@@ -198,7 +201,8 @@ class TileAttention {
     total_[row] = total_[row] * keep + hsum(sum);
     top_[row] = top;
     if (keep != 1.0f)
-      for (int d = 0; d < dim_; d += 16) store(s_.sums + row * dim_ + d, load(s_.sums + row * dim_ + d) * keep);
+      for (int d = 0; d < values_dim_; d += 16)
+        store(s_.sums + row * values_dim_ + d, load(s_.sums + row * values_dim_ + d) * keep);
   }
   PENTAD_INLINE f32x16 weight(const float* scores, float top) const {
     const f32x16 x = load(scores);
@@ -227,36 +231,36 @@ class TileAttention {
       shape_.attention(part.rows);
       const uint16_t* weights = s_.weights + part.row * kSpan + (part.from * kPage - from);
       const int blocks = part.to - part.from;
-      for (int d = 0; d < dim_; d += 64) {
-        const int lanes = std::min(4, (dim_ - d) / 16);
-        float* sums = s_.sums + part.row * dim_ + d;
-        _tile_loadd(0, sums, dim_ * 4);
-        if (lanes > 1) _tile_loadd(1, sums + 16, dim_ * 4);
-        if (lanes > 2) _tile_loadd(2, sums + 32, dim_ * 4);
-        if (lanes > 3) _tile_loadd(3, sums + 48, dim_ * 4);
+      for (int d = 0; d < values_dim_; d += 64) {
+        const int lanes = std::min(4, (values_dim_ - d) / 16);
+        float* sums = s_.sums + part.row * values_dim_ + d;
+        _tile_loadd(0, sums, values_dim_ * 4);
+        if (lanes > 1) _tile_loadd(1, sums + 16, values_dim_ * 4);
+        if (lanes > 2) _tile_loadd(2, sums + 32, values_dim_ * 4);
+        if (lanes > 3) _tile_loadd(3, sums + 48, values_dim_ * 4);
         for (int b = 0; b < blocks; b++) {
-          if (!d) values[b] = page(read + b, true, room_ + static_cast<size_t>(b * dim_ * kPage));
+          if (!d) values[b] = page(read + b, true, room_ + static_cast<size_t>(b * values_dim_ * kPage));
           const uint16_t* v = values[b] + d * 2;
           _tile_loadd(5, weights + b * kPage, kSpan * 2);
-          _tile_loadd(7, v, dim_ * 4);
+          _tile_loadd(7, v, values_dim_ * 4);
           _tile_dpbf16ps(0, 5, 7);
           if (lanes > 1) {
-            _tile_loadd(7, v + 32, dim_ * 4);
+            _tile_loadd(7, v + 32, values_dim_ * 4);
             _tile_dpbf16ps(1, 5, 7);
           }
           if (lanes > 2) {
-            _tile_loadd(7, v + 64, dim_ * 4);
+            _tile_loadd(7, v + 64, values_dim_ * 4);
             _tile_dpbf16ps(2, 5, 7);
           }
           if (lanes > 3) {
-            _tile_loadd(7, v + 96, dim_ * 4);
+            _tile_loadd(7, v + 96, values_dim_ * 4);
             _tile_dpbf16ps(3, 5, 7);
           }
         }
-        _tile_stored(0, sums, dim_ * 4);
-        if (lanes > 1) _tile_stored(1, sums + 16, dim_ * 4);
-        if (lanes > 2) _tile_stored(2, sums + 32, dim_ * 4);
-        if (lanes > 3) _tile_stored(3, sums + 48, dim_ * 4);
+        _tile_stored(0, sums, values_dim_ * 4);
+        if (lanes > 1) _tile_stored(1, sums + 16, values_dim_ * 4);
+        if (lanes > 2) _tile_stored(2, sums + 32, values_dim_ * 4);
+        if (lanes > 3) _tile_stored(3, sums + 48, values_dim_ * 4);
       }
       read += blocks;
     }
@@ -266,8 +270,8 @@ class TileAttention {
   const Row* rows_;
   const int count_;
   const Reader* readers_;
-  const int readers_count_, common_, dim_;
-  const bool coded_;
+  const int readers_count_, common_, dim_, values_dim_;
+  const bool coded_, shared_;
   const Scoring scoring_;
   const bool bent_;
   const float scale_;  // that the scores lack

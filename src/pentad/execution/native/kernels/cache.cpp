@@ -9,7 +9,7 @@ namespace pentad {
 
 std::vector<int> KvCache::places(const pentad_config& c) {
   std::vector<int> found{0};
-  for (int layer = 0; layer < c.layers; layer++) found.push_back(found.back() + (c.mixers[layer].kind == PENTAD_ATTENTION));
+  for (int layer = 0; layer < c.layers; layer++) found.push_back(found.back() + attends(c.mixers[layer].kind));
   return found;
 }
 
@@ -17,7 +17,7 @@ Pages KvCache::pages_of(const int32_t* table, int layer, int head) const {
   return {.table = table, .base = this->head(layer, head, 0), .stride = kv_block_bytes(), .dim = c_.head_dim,
           .coded = coded(), .centres = centres_at(layer, head), .centres_stride = centres_stride(),
           .tallies = tallies_of_block() ? tallies(number(layer, head), 0) : nullptr,
-          .tallies_stride = tallies_of_block()};
+          .tallies_stride = tallies_of_block(), .shared = c_.shared_values};
 }
 
 Pages KvCache::pages_by_head(const int32_t* table) const {
@@ -85,6 +85,11 @@ int KvCache::copy_block(int source, int target) {
   return 0;
 }
 
+uint8_t* KvCache::block_data(int block) {
+  if (block < 0 || block >= c_.num_blocks || !kv_block_bytes()) return nullptr;
+  return kv_.data() + kv_block_bytes() * static_cast<size_t>(block);
+}
+
 int KvCache::page_scores(const int32_t* pages, int count, double* out) const {
   if (!tallies_of_block() || std::any_of(pages, pages + count, [&](int page) { return page < 0 || page >= this->pages(); }))
     return -1;
@@ -104,13 +109,13 @@ int KvCache::move_entries(const int64_t* pairs, int count) {
     auto [begin, end] = share_of(count, rank, team_.active());
     for (int k = begin; k < end; k++) {
       const int64_t from = pairs[2 * k];
-      copy_slot(page(from / kPage), static_cast<int>(from % kPage), place(k), k % kPage, c_.head_dim, coded());
+      copy_slot(page(from / kPage), static_cast<int>(from % kPage), place(k), k % kPage, c_.head_dim, coded(), c_.shared_values);
       if (!scores.empty()) scores[static_cast<size_t>(k)] = page_tally(from / kPage)->slot[from % kPage];
     }
     team_.barrier();
     for (int k = begin; k < end; k++) {
       const int64_t to = pairs[2 * k + 1];
-      copy_slot(place(k), k % kPage, page(to / kPage), static_cast<int>(to % kPage), c_.head_dim, coded());
+      copy_slot(place(k), k % kPage, page(to / kPage), static_cast<int>(to % kPage), c_.head_dim, coded(), c_.shared_values);
       if (!scores.empty()) page_tally(to / kPage)->slot[to % kPage] = scores[static_cast<size_t>(k)];
     }
   });
@@ -128,7 +133,7 @@ int KvCache::copy_slots(const int32_t* pairs, int count) {
     for (int i = begin; i < end; i++)
       for (int k = 0; k < count; k++) {
         const int from = pairs[2 * k], to = pairs[2 * k + 1];
-        copy_slot(place(i, from), from % kPage, place(i, to), to % kPage, c_.head_dim, coded());
+        copy_slot(place(i, from), from % kPage, place(i, to), to % kPage, c_.head_dim, coded(), c_.shared_values);
         if (tallies_of_block())
           tallies(i, to / kPage)->slot[to % kPage] = tallies(i, from / kPage)->slot[from % kPage];
       }
@@ -137,6 +142,7 @@ int KvCache::copy_slots(const int32_t* pairs, int count) {
 }
 
 int KvCache::read_block(int layer, int head, int block, int place, uint16_t* out) {
+  if (c_.shared_values) return -1;
   if (layer < 0 || layer >= c_.layers || number(layer, 0) == number(layer + 1, 0) || head < 0 || head >= c_.kv_heads || block < 0 || block >= c_.num_blocks) return -1;
   if (place < 0 || place >= (c_.max_context + kPage - 1) / kPage) return -1;
   grow((place + 1) * kPage);
@@ -146,7 +152,7 @@ int KvCache::read_block(int layer, int head, int block, int place, uint16_t* out
   else std::memcpy(out, pages.block(place), head_size());
   const KeyCentre centre = centre_of(layer, head);
   if (!centre.bias) return 0;
-  float middle[256];
+  float middle[kMostDim];
   centre.at(place, middle);
   for (int d = 0; d < c_.head_dim; d++)
     for (int i = 0; i < kPage; i++) {

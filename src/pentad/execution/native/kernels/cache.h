@@ -7,6 +7,7 @@
 #include "native.h"
 #include "pages.h"
 #include "rotation.h"
+#include "states.h"
 #include "threads.h"
 #include "weights.h"
 
@@ -24,7 +25,7 @@ class KvCache {
         centres_(static_cast<size_t>(c.layers)) {}
 
   bool coded() const { return c_.kv_bits == 8; }
-  size_t head_size() const { return head_bytes(c_.head_dim, coded()); }
+  size_t head_size() const { return head_bytes(c_.head_dim, coded(), c_.shared_values); }
   // Heads of all layers that keep keys and values.
   int heads() const { return (places_.empty() ? 0 : places_.back()) * c_.kv_heads; }
   // The number of one of them.
@@ -62,6 +63,8 @@ class KvCache {
   void centre(int layer, const LayerWeights& weights, int rotation);
 
   int copy_block(int source, int target);
+  // Where a block's keys and values lie, of all layers; null for one out of range.
+  uint8_t* block_data(int block);
   int copy_slots(const int32_t* pairs, int count);
   int move_entries(const int64_t* pairs, int count);
   int page_scores(const int32_t* pages, int count, double* out) const;

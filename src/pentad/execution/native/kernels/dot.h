@@ -44,10 +44,10 @@ PENTAD_INLINE int32_t four(const int8_t* p) {
   return v;
 }
 
-// The lines of one block, unpacked to one unsigned byte a code, and their dot products.
+// The lines of one block, unpacked to one unsigned byte a code, and their dot products with so many tokens.
 #if defined(__AVX512VNNI__)
 
-template <int kBits>
+template <int kBits, int kTokens = 2>
 struct Lines {
   static constexpr int kLess = 0;  // what dot() takes off every code by itself
   __m512i line[8];
@@ -87,19 +87,25 @@ constexpr int kTokenTile = 8;
 
 #elif defined(__AVX2__)
 
-template <int kBits>
+template <int kBits, int kTokens = 2>
 struct Lines {
 #if defined(__AVXVNNI__)
   static constexpr int kLess = 0;
 #else
+  // Codes of 8 bits are taken less 128: the size of each times the activation with its sign, since 255 * 127 twice
+  // would not fit 16 bits. Sizes are made once for all tokens.
   static constexpr int kLess = kBits == 8 ? 128 : 0;
 #endif
-  __m256i line[8][2];
+  static constexpr bool kSizes = kLess != 0 && kTokens > 1;
+  __m256i line[8][2], size[kSizes ? 8 : 1][2];
   PENTAD_INLINE explicit Lines(const uint8_t* p) {
     for (int h = 0; h < 2; h++) {
       if constexpr (kBits == 8) {
-        for (int g = 0; g < 8; g++)
+        for (int g = 0; g < 8; g++) {
           line[g][h] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + g * 64 + h * 32));
+          if constexpr (kLess != 0) line[g][h] = _mm256_xor_si256(line[g][h], _mm256_set1_epi8(static_cast<char>(128)));
+          if constexpr (kSizes) size[g][h] = _mm256_abs_epi8(line[g][h]);
+        }
       } else {
         const __m256i low = _mm256_set1_epi8(15);
         for (int g = 0; g < 4; g++) {
@@ -143,15 +149,11 @@ struct Lines {
           acc[h] = _mm256_add_epi32(acc[h], _mm256_madd_epi16(narrow, ones));
         }
       } else {
-        // Codes less 128: the size of each times the activation with its sign, since 255 * 127 twice would
-        // not fit 16 bits.
-        const __m256i less = _mm256_set1_epi8(static_cast<char>(128));
         acc[h] = _mm256_set1_epi32(start);
         for (int g = kFrom; g < kTo; g++) {
-          const __m256i code = _mm256_xor_si256(line[g][h], less);
-          const __m256i signed_a = _mm256_sign_epi8(_mm256_set1_epi32(four(a + g * 4)), code);
-          const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(code), signed_a);
-          acc[h] = _mm256_add_epi32(acc[h], _mm256_madd_epi16(pairs, ones));
+          const __m256i signed_a = _mm256_sign_epi8(_mm256_set1_epi32(four(a + g * 4)), line[g][h]);
+          const __m256i sizes = kSizes ? size[kSizes ? g : 0][h] : _mm256_abs_epi8(line[g][h]);
+          acc[h] = _mm256_add_epi32(acc[h], _mm256_madd_epi16(_mm256_maddubs_epi16(sizes, signed_a), ones));
         }
       }
 #endif
@@ -165,7 +167,7 @@ constexpr int kTokenTile = 8;
 
 #elif defined(__ARM_FEATURE_DOTPROD)
 
-template <int kBits>
+template <int kBits, int kTokens = 2>
 struct Lines {
   static constexpr int kLess = kBits == 8 ? 128 : 0;
   int8x16_t line[8][4];
@@ -211,7 +213,7 @@ constexpr int kTokenTile = 4;
 
 #elif !defined(__SSE2__)
 
-template <int kBits>
+template <int kBits, int kTokens = 2>
 struct Lines {
   static constexpr int kLess = 0;
   const uint8_t* p;

@@ -7,7 +7,7 @@
 
 namespace pentad {
 
-template <int kBits>
+template <int kBits, int kTokens = 2>
 struct Lines {
   static constexpr int kLess = 0;
   const uint8_t* p;

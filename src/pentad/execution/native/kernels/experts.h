@@ -17,7 +17,7 @@ constexpr int kRowsRouted = 4;  // rows that go through the router together; up 
 // Whether such a choice can be made.
 inline bool possible(const pentad_experts& e) {
   return e.count > 0 && e.per_token > 0 && e.per_token <= e.count && e.width > 0 && e.shared_width >= 0 &&
-         e.scores >= PENTAD_SOFTMAX && e.scores <= PENTAD_SOFTMAX_CHOSEN && e.groups > 0 && e.count % e.groups == 0 &&
+         e.scores >= PENTAD_SOFTMAX && e.scores <= PENTAD_ONE_BY_ONE && e.groups > 0 && e.count % e.groups == 0 &&
          e.chosen_groups > 0 && e.chosen_groups <= e.groups && e.per_token <= e.chosen_groups * (e.count / e.groups);
 }
 

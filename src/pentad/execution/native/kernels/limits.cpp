@@ -40,7 +40,7 @@ constexpr int kChains = 12;         // more than the latency of any of them
 // Multiplies and additions of int8 that one call does; 0 where no instruction does them.
 #if defined(__AVX512VNNI__)
 constexpr double kInt8Operations = 128.0 * kProducts * kChains;
-void multiply_int8() {
+void int8_products() {
   __m512i sums[kChains], a = _mm512_set1_epi8(3), b = _mm512_set1_epi8(5);
   for (auto& sum : sums) sum = _mm512_setzero_si512();
   for (int i = 0; i < kProducts; i++) {
@@ -51,7 +51,7 @@ void multiply_int8() {
 }
 #elif defined(__AVX2__)
 constexpr double kInt8Operations = 64.0 * kProducts * kChains;
-void multiply_int8() {
+void int8_products() {
   __m256i sums[kChains], a = _mm256_set1_epi8(3), b = _mm256_set1_epi8(5);
   for (auto& sum : sums) sum = _mm256_setzero_si256();
 #if !defined(__AVXVNNI__)
@@ -73,7 +73,7 @@ void multiply_int8() {
 }
 #elif defined(__ARM_FEATURE_DOTPROD)
 constexpr double kInt8Operations = 32.0 * kProducts * kChains;
-void multiply_int8() {
+void int8_products() {
   int32x4_t sums[kChains];
   int8x16_t a = vdupq_n_s8(3), b = vdupq_n_s8(5);
   for (auto& sum : sums) sum = vdupq_n_s32(0);
@@ -85,13 +85,13 @@ void multiply_int8() {
 }
 #else
 constexpr double kInt8Operations = 0;
-void multiply_int8() {}
+void int8_products() {}
 #endif
 
 // The same of bf16 on tiles.
 #if defined(__AMX_BF16__)
 constexpr double kTileOperations = 4.0 * 16 * 16 * 32 * 2 * (kProducts / 16);
-void multiply_tiles() {
+void tile_products() {
   struct alignas(64) {
     uint8_t palette = 1, start_row = 0, reserved[14] = {};
     uint16_t bytes[16] = {};
@@ -118,7 +118,7 @@ void multiply_tiles() {
 }
 #else
 constexpr double kTileOperations = 0;
-void multiply_tiles() {}
+void tile_products() {}
 #endif
 
 }  // namespace
@@ -150,7 +150,7 @@ int32_t pentad_probe_products(int32_t threads, int32_t tiles, int32_t passes, do
     const double each = tiles ? pentad::kTileOperations : pentad::kInt8Operations;
     for (int i = 0; i < passes; i++)
       operations_per_s[i] = each == 0 ? 0 : each * team.size() / pentad::seconds_of([&] {
-        team.run([&](int) { tiles ? pentad::multiply_tiles() : pentad::multiply_int8(); });
+        team.run([&](int) { tiles ? pentad::tile_products() : pentad::int8_products(); });
       });
     return 0;
   });

@@ -48,9 +48,12 @@ class Model {
     if (program_.empty()) return -1;
     for (const Op& op : program_) {
       if (!complete(c_, weights_, op)) return -1;
+      // Of what is kept, all behind the vector is turned.
+      if (op.kind == PENTAD_OP_LATENT &&
+          (op.rotation < 0 || cache_.rotation(op.rotation)->dim() != op.weights->mixer.key_dim - op.weights->mixer.value_dim))
+        return -1;
       if (op.kind == PENTAD_OP_QKV) cache_.centre(op.layer, *op.weights, op.rotation);
     }
-    products_.reserve(step_.wide);
     return 0;
   }
 
@@ -169,6 +172,8 @@ int pentad_adapt(pentad_model* m, const pentad_adapter* const* adapters, int32_t
   return pentad::guarded(-1, [&] { return m->model.adapt(adapters, count); });
 }
 int pentad_copy_block(pentad_model* m, int32_t s, int32_t t) { return m->model.cache().copy_block(s, t); }
+void* pentad_block_data(pentad_model* m, int32_t block) { return m->model.cache().block_data(block); }
+size_t pentad_kv_block_bytes(const pentad_model* m) { return m->model.cache().kv_block_bytes(); }
 int pentad_copy_state(pentad_model* m, int32_t s, int32_t t) {
   return pentad::guarded(-2, [&] { return m->model.states().copy(s, t); });
 }

@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define PENTAD_INTERFACE 13  // raise it with every change of this file; structs.py holds the same number
+#define PENTAD_INTERFACE 16  // raise it with every change of this file; structs.py holds the same number
 
 typedef struct pentad_model pentad_model;
 
@@ -20,24 +20,30 @@ typedef struct {
   int32_t dim;                       // elements of a head that are turned
   float magnitude;                   // factor of what is turned
   const float* inverse_frequencies;  // [dim / 2], copied
+  int32_t length, reach;             // of dual chunks: tokens of a chunk, and positions that there are; 0: positions
+                                     // are not remapped (execution/positions.py, DualChunks)
 } pentad_rotation;
 
 // How a layer mixes tokens; execution/mixers.py and recurrences.py say what each number means. Attention keeps keys and
-// values of every token, the others but NO_MIXER a state of each sequence.
-enum pentad_mixer_kind { PENTAD_NO_MIXER = 0, PENTAD_ATTENTION, PENTAD_GATED_DELTA, PENTAD_MAMBA2, PENTAD_CONVOLUTION };
+// values of every token, LATENT one key, the others but NO_MIXER a state of each sequence.
+enum pentad_mixer_kind {
+  PENTAD_NO_MIXER = 0, PENTAD_ATTENTION, PENTAD_GATED_DELTA, PENTAD_MAMBA2, PENTAD_CONVOLUTION, PENTAD_LATENT
+};
 typedef struct {
   int32_t kind;
   int32_t heads, groups;       // heads of values, and those of keys and queries
-  int32_t key_dim, value_dim;  // of a head
+  int32_t key_dim, value_dim;  // of a head; of LATENT: of what is kept of a token, and of the vector that it begins with
   int32_t conv, channels;      // tokens that a convolution sees; what it takes of each
   int32_t norm_groups;         // of MAMBA2: parts in which what is given is normed
-  float eps;                   // of that norm; of GATED_DELTA it is one of each head
+  float eps;                   // of that norm; of GATED_DELTA it is one of each head, of LATENT those of both vectors
   float least_step, most_step; // of MAMBA2: between these steps are cut
+  int32_t plain_dim, out_dim;  // of LATENT: of a head, numbers of a query that are not turned, and those it gives
+  int32_t query_rank;          // ... of the vector that queries are made of; 0: they are made of the hidden state
 } pentad_mixer;
 
 typedef struct {
   int32_t layers, width;
-  int32_t heads, kv_heads, head_dim;  // of the layers that attend, which are alike
+  int32_t heads, kv_heads, head_dim;  // of the layers that attend, which are alike; of LATENT a head is what is kept
   int32_t ffn_width;         // of the widest layer
   int32_t vocab;
   int32_t rotation_count;
@@ -49,7 +55,7 @@ typedef struct {
   int32_t attention_scores;  // 1: count what every slot is attended to with; see pentad_page_scores
   int32_t key_centres;       // 1: keys are kept less what a bias gives them all, by position; 0: whole, so that they
                              // may lie anywhere, as head_pages asks
-  int32_t reserved;
+  int32_t shared_values;     // values are the first so many numbers of keys (LATENT); 0: they are kept beside them
   const pentad_rotation* rotations;  // [rotation_count], copied
   const pentad_mixer* mixers;        // [layers], copied
 } pentad_config;
@@ -60,7 +66,7 @@ enum pentad_tensor {
   PENTAD_ATTN_NORM, PENTAD_Q, PENTAD_K, PENTAD_V, PENTAD_O,
   PENTAD_FFN_NORM, PENTAD_GATE, PENTAD_UP, PENTAD_DOWN,
   PENTAD_Q_BIAS, PENTAD_K_BIAS, PENTAD_V_BIAS,
-  PENTAD_Q_NORM, PENTAD_K_NORM,  // before RoPE: [head_dim] for every head, or [heads * head_dim] over all of them
+  PENTAD_Q_NORM, PENTAD_K_NORM,  // [head_dim] for every head, or [heads * head_dim] over all of them or for each
   PENTAD_O_BIAS, PENTAD_GATE_BIAS, PENTAD_UP_BIAS, PENTAD_DOWN_BIAS, PENTAD_HEAD_BIAS,
   PENTAD_FINAL_NORM_BIAS, PENTAD_ATTN_NORM_BIAS, PENTAD_FFN_NORM_BIAS,
   PENTAD_ATTN_OUT_NORM, PENTAD_ATTN_OUT_NORM_BIAS, PENTAD_FFN_OUT_NORM, PENTAD_FFN_OUT_NORM_BIAS,
@@ -78,11 +84,14 @@ enum pentad_tensor {
   // and its bias, that tells the step; logarithms of the heads' decay; MAMBA2's factors of what goes by the state; a norm.
   PENTAD_Z, PENTAD_CONV, PENTAD_CONV_BIAS, PENTAD_STEP, PENTAD_STEP_BIAS, PENTAD_RATE, PENTAD_DECAY, PENTAD_SKIP,
   PENTAD_INNER_NORM,
-  PENTAD_CONV_IN, PENTAD_CONV_IN_BIAS  // of a short convolution: b, c and x, one below the other
+  PENTAD_CONV_IN, PENTAD_CONV_IN_BIAS,  // of a short convolution: b, c and x, one below the other
+  // Of latent attention, beside Q and Q_NORM: what makes both vectors, the rotated key below the second; its norm; and
+  // of each head, one below the other, the transposed matrix of keys and that of values.
+  PENTAD_Q_DOWN, PENTAD_KV_DOWN, PENTAD_KV_NORM, PENTAD_K_UP, PENTAD_V_UP
 };
 
 // How the tokens of a layer go to experts; execution/layers.py, Experts, says what each number means.
-enum pentad_expert_scores { PENTAD_SOFTMAX = 0, PENTAD_SIGMOID, PENTAD_SOFTMAX_CHOSEN };
+enum pentad_expert_scores { PENTAD_SOFTMAX = 0, PENTAD_SIGMOID, PENTAD_SOFTMAX_CHOSEN, PENTAD_ONE_BY_ONE };
 typedef struct {
   int32_t count, per_token;
   int32_t width;         // inner columns of an expert
@@ -93,6 +102,7 @@ typedef struct {
   int32_t groups, chosen_groups;
   int32_t weigh_inputs;
   float weight_scale;
+  float rivals_within;   // of ONE_BY_ONE
 } pentad_experts;
 
 // CLAMPED: gate * sigmoid(1.702 gate) * (up + 1), both cut at 7 (gpt-oss).
@@ -103,7 +113,7 @@ enum pentad_op_kind {
   PENTAD_OP_EMBED = 0, PENTAD_OP_NORM, PENTAD_OP_QKV, PENTAD_OP_ATTEND, PENTAD_OP_OUT, PENTAD_OP_GATE_UP,
   PENTAD_OP_DOWN, PENTAD_OP_HEAD, PENTAD_OP_POSITIONS, PENTAD_OP_RENORM, PENTAD_OP_ADD, PENTAD_OP_UP,
   PENTAD_OP_ATTN_GATE, PENTAD_OP_ROUTE, PENTAD_OP_EXPERTS_IN, PENTAD_OP_EXPERTS_OUT, PENTAD_OP_CONVOLVE, PENTAD_OP_RECUR,
-  PENTAD_OP_GATE_OUT
+  PENTAD_OP_GATE_OUT, PENTAD_OP_LATENT, PENTAD_OP_LATENT_OUT
 };
 typedef struct {
   int32_t kind;
@@ -111,16 +121,25 @@ typedef struct {
   int32_t tensor;      // whose weights a norm has, the head's own included; 0: it is none
   int32_t collective;  // where the ranks of a group meet behind it: 0 nowhere, 1 to add up, 2 to put their parts
                        // together; one process has one rank
-  int32_t centred;     // of a norm: 1 takes the mean off first (layer norm), 0 does not (RMS norm)
+  int32_t centred;     // of a norm and of the norms of heads: 1 takes the mean off first (layer norm), 0 does not (RMS
+                       // norm)
   int32_t activation;  // of gate_up and up
-  int32_t rotation;    // of qkv: which of the model's; -1: none
+  int32_t rotation;    // of qkv and latent: which of the model's; of attend: the same where it has dual chunks; -1: none
   int32_t window;      // of attend: tokens that are seen; 0: all
   int32_t apart;       // of out and down: 1 leaves the result for an add, 0 adds it to the residual stream
-  int32_t offset;      // of positions: the row of position 0
+  int32_t offset;      // of positions: the row of position 0; of qkv: what is added to a position for `growth`
   int32_t gated;       // of attend: 1 multiplies what it gives by what attn_gate has left
+  int32_t chunk;       // of attend: tokens of the chunks of a text, none of which sees another; 0: there are none
+  int32_t each;        // of qkv: 1 norms each head by scales of its own, 0 all heads together where there are so many
+  int32_t norm_last;   // of qkv: 1 norms heads behind their rotation
+  int32_t period;      // of qkv: tokens after which queries have grown; 0: they do not
+  int32_t smooth;      // ... 1 between them as well
+  int32_t interleaved; // of latent: 1 turns neighbours, 0 numbers that are half of `dim` apart
   float eps;           // of a norm; of qkv: of the norms of heads
   float scale;         // factor of what embed and head give, of what out, down and add bring to the stream, of scores
   float cap;           // of head and attend: logits or scores z become cap * tanh(z / cap); 0: they do not
+  float clip;          // of qkv: what products give is cut at plus and minus this; 0: it is not
+  float growth;        // of qkv: how much queries grow; execution/positions.py, Growth, has the formula
 } pentad_op;
 
 typedef struct {
@@ -234,6 +253,9 @@ int pentad_step_draw(pentad_model*, const pentad_batch*, const pentad_draws*);
 int32_t pentad_draw(const float* logits, int32_t vocab, const pentad_draws*);
 // 0, or -1: a block or slot out of range.
 int pentad_copy_block(pentad_model*, int32_t source, int32_t target);
+// Where a block lies, pentad_kv_block_bytes of it over all layers; null: a block out of range, or blocks hold nothing.
+void* pentad_block_data(pentad_model*, int32_t block);
+size_t pentad_kv_block_bytes(const pentad_model*);
 int pentad_copy_slots(pentad_model*, const int32_t* pairs /* [count][source, target] */, int32_t count);
 // The same for single heads: page * 16 + place in it. All are read before any is written. -2: memory ran out.
 int pentad_move_entries(pentad_model*, const int64_t* pairs /* [count][source, target] */, int32_t count);

@@ -23,19 +23,18 @@ inline void scale_row(int size, float factor, const float* x, const float* scale
 }
 
 // RMS norm of a row; `out` may be the row itself.
-inline void rms_row(int size, float eps, const float* x, const std::vector<float>& scale, float* out) {
-  scale_row(size, rms_factor(sum_of_squares(size, x), size, eps), x, scale.data(), out);
+inline void rms_row(int size, float eps, const float* x, const float* scale, float* out) {
+  scale_row(size, rms_factor(sum_of_squares(size, x), size, eps), x, scale, out);
 }
 
-// Layer norm of a row; `out` may be the row itself.
-inline void layer_row(int size, float eps, const float* x, const NormWeights& norm, float* out) {
+// Layer norm of a row, without a shift where that is null; `out` may be the row itself.
+inline void layer_row(int size, float eps, const float* x, const float* scale, const float* shift, float* out) {
   f32x16 sum = splat(0.0f);
   for (int i = 0; i < size; i += 16) sum += load(x + i);
   const float mean = hsum(sum) / static_cast<float>(size);
   const float factor = rms_factor(sum_of_squares(size, x, mean), size, eps);
-  const float* shift = norm.shift.empty() ? nullptr : norm.shift.data();
   for (int i = 0; i < size; i += 16) {
-    const f32x16 y = (load(x + i) - mean) * factor * load(norm.scale.data() + i);
+    const f32x16 y = (load(x + i) - mean) * factor * load(scale + i);
     store(out + i, shift ? y + load(shift + i) : y);
   }
 }

@@ -6,14 +6,6 @@ namespace pentad {
 
 namespace {
 
-// The rows of a thread that are attended to at once.
-struct Gathered {
-  Row rows[kRowsAtOnce];
-  std::pair<int, int> places[kRowsAtOnce];  // token, head
-  Reader readers[kTileRows];
-  int count = 0, readers_count = 0;
-};
-
 // Whether the token behind `t` is of a tree.
 bool next_path(const pentad_batch& b, int t) { return t + 1 < b.tokens && b.tree_masks[t + 1]; }
 
@@ -27,14 +19,20 @@ const Pages& plain_pages(const Step& s, const Pages& pages, int sequence, int he
   return u.pages;
 }
 
+// The first slot that is seen from the last of `limit`.
+int first_seen(const Op& op, int limit) {
+  if (op.chunk) return (limit - 1) / op.chunk * op.chunk;
+  return op.window && limit > op.window ? limit - op.window : 0;
+}
+
 // Where the reading of an item begins, if its rows are read alone.
-Upcoming upcoming(const Step& s, const Item& item, int layer, int window) {
+Upcoming upcoming(const Step& s, const Item& item, const Op& op) {
   Upcoming found;
   const int member_rows = (item.end - item.begin) * s.plan.group();
   const int sequence = s.plan.member(item, item.rows_begin / member_rows);
-  const Pages pages = s.plan.pages_of(sequence, layer, item.head);
-  const int context = s.plan.context_of(sequence, layer, item.head), blocks = (context + kPage - 1) / kPage;
-  const int first = window && context > window ? (context - window) / kPage : 0;
+  const Pages pages = s.plan.pages_of(sequence, op.layer, item.head);
+  const int context = s.plan.context_of(sequence, op.layer, item.head), blocks = (context + kPage - 1) / kPage;
+  const int first = first_seen(op, context) / kPage;
   for (; found.count < kAheadBlocks && first + found.count < blocks; found.count++)
     found.keys[found.count] = pages.block(first + found.count);
   return found;
@@ -46,26 +44,76 @@ void gate(const Step& s, int token, int head, float* x) {
   for (int d = 0; d < s.c.head_dim; d += 16) store(x + d, load(x + d) * load(open + d));
 }
 
-void compute(Step& s, const Op& op, Gathered& g, [[maybe_unused]] const Item& item, const Upcoming& after, int rank) {
+void read_rows(Step& s, const Op& op, const Gathered& g, [[maybe_unused]] const Item& item, const Upcoming& after, int rank) {
   const Scoring scoring{op.scale, op.cap};
   Scratch& own = s.own(rank);
   const Workspace workspace{own.scores.data(), s.score_stride, own.room.data()};
 #if PENTAD_TILES
   if (s.products.tiles())
-    TileAttention(g.rows, g.count, g.readers, g.readers_count, item.common, scoring, s.products.shape(rank), own.tiles,
-                  workspace.room)
+    return TileAttention(g.rows, g.count, g.readers, g.readers_count, item.common, scoring, s.products.shape(rank), own.tiles,
+                         workspace.room)
         .run(after);
-  else
 #endif
-    attend_rows(g.rows, g.count, g.readers[0].pages, scoring, workspace, after);
-  const Input next = s.input(s.q_dim);
+  attend_rows(g.rows, g.count, g.readers[0].pages, scoring, workspace, after);
+}
+
+// Brings what two sections of its slots give a row together, by their shares in the softmax over both.
+void merge(const Row& part, const Row& row, int dim) {
+  const float top = std::max(*part.mass, *row.mass);
+  const float a = std::exp(*row.mass - top), b = std::exp(*part.mass - top), once = 1.0f / (a + b);
+  for (int d = 0; d < dim; d += 16) store(row.out + d, load(row.out + d) * (a * once) + load(part.out + d) * (b * once));
+  *row.mass = top + std::log(a + b);
+}
+
+// Hands what attention gives for a head of a token on.
+void hand_on(Step& s, const Op& op, float* x, int token, int head) {
+  if (const int rank = s.c.shared_values)
+    return quantize(x, s.latent.vectors.codes(rank, 1, head * s.batch->tokens), token, 0, rank / kBlock);
   const int per_head = s.c.head_dim / kBlock;
-  for (int i = 0; i < g.count; i++) {
-    const auto [token, head] = g.places[i];
-    if (op.gated) gate(s, token, head, g.rows[i].out);
-    next.put(g.rows[i].out, token, head * per_head, per_head);
+  if (op.gated) gate(s, token, head, x);
+  s.input(s.q_dim).put(x, token, head * per_head, per_head);
+}
+
+void compute(Step& s, const Op& op, Gathered* sections, int count, const Item& item, const Upcoming& after, int rank) {
+  Gathered& g = sections[0];
+  for (int i = 0; i < count; i++)
+    if (sections[i].count) read_rows(s, op, sections[i], item, after, rank);
+  for (int i = 1; i < count; i++)
+    for (int k = 0; k < sections[i].count; k++) merge(sections[i].rows[k], g.rows[sections[i].of[k]], s.c.head_dim);
+  for (int i = 0; i < g.count; i++) hand_on(s, op, g.rows[i].out, g.places[i].first, g.places[i].second);
+  for (int i = 0; i < count; i++) sections[i].count = sections[i].readers_count = 0, sections[i].continued = false;
+}
+
+// Gathers a row: its query, and the slots that it sees. Of dual chunks, those of its own chunk, of the one before and
+// of all earlier ones are sections, each asked by the query turned on to there.
+void gather(Step& s, const Op& op, Gathered* sections, const Pages& pages, int limit, int token, int head, bool counted, int rank) {
+  const int dim = s.c.head_dim, first = first_seen(op, limit), number = sections[0].count;
+  const std::vector<float>&slopes = op.weights->slopes, &sinks = op.weights->sinks;
+  const Rotation* dual = s.cache.rotation(op.rotation);
+  Scratch& own = s.own(rank);
+  float* query = s.head_row(head, token);
+  const int chunk = dual ? dual->length() : 0, begin = chunk ? (limit - 1) / chunk * chunk : first;
+  const int bounds[kSections + 1] = {limit, begin, std::max(0, begin - chunk), 0};
+  for (int i = 0; i < (chunk ? kSections : 1) && (!i || bounds[i]); i++) {
+    Gathered& g = sections[i];
+    const size_t at = static_cast<size_t>(i) * kRowsAtOnce + static_cast<size_t>(g.count);
+    uint32_t* pairs = own.queries.data() + at * static_cast<size_t>(dim / 2);
+    float turned[kMostDim];
+    const float* asking = query;
+    if (chunk) {
+      std::copy_n(query, dim, turned);
+      if (i) dual->turn_on(limit - 1, i > 1, turned);
+      if (s.cache.coded()) rotate(turned, dim);
+      asking = turned;
+    }
+    write_query(pairs, asking, dim);
+    Row row{pairs, bounds[i + 1], bounds[i], s.given(token, head), counted,
+            slopes.empty() ? 0.0f : slopes[static_cast<size_t>(head)],
+            sinks.empty() || i ? -INFINITY : sinks[static_cast<size_t>(head)]};
+    if (i) row.out = own.parts.data() + (at - kRowsAtOnce) * static_cast<size_t>(dim);
+    if (chunk) row.mass = own.masses.data() + at;
+    g.take(pages, row, token, head, number);
   }
-  g.count = g.readers_count = 0;
 }
 
 }  // namespace
@@ -74,16 +122,17 @@ void attend(Step& s, const Op& op, int rank) {
   const int layer = op.layer;
   const pentad_batch& b = *s.batch;
   const AttentionPlan& plan = s.plan;
-  const int dim = s.c.head_dim, group = plan.group();
-  const std::vector<float>&slopes = op.weights->slopes, &sinks = op.weights->sinks;
-  const int window = op.window, most = s.products.tiles() ? kTileRows : kRowsAtOnce;
+  const int group = plan.group(), most = s.products.tiles() ? kTileRows : kRowsAtOnce;
+  const int count = op.rotation >= 0 ? kSections : 1;
   Scratch& own = s.own(rank);
   own.unpacked.sequence = -1;
   const std::vector<Item>& items = plan.of(rank);
-  Gathered g;
+  Gathered* sections = own.sections.data();
+  const Gathered& g = sections[0];
+  Pages pages{};
   for (size_t number = 0; number < items.size(); number++) {
     const Item& item = items[number];
-    const Upcoming after = number + 1 < items.size() ? upcoming(s, items[number + 1], layer, window) : Upcoming{};
+    const Upcoming after = number + 1 < items.size() ? upcoming(s, items[number + 1], op) : Upcoming{};
     const int member_rows = (item.end - item.begin) * group;
     for (int r = item.rows_begin; r < item.rows_end; r++) {
       const int sequence = plan.member(item, r / member_rows), tokens = plan.tokens_of(sequence);
@@ -93,26 +142,19 @@ void attend(Step& s, const Op& op, int rank) {
       const int tree = b.tree_slots ? b.context_lens[sequence] - b.tree_slots[sequence] : 0;
       const int limit = path ? tree + std::popcount(path) : before + token + 1;
       if (!g.count || r % member_rows == 0) {
-        Pages pages = plan.pages_of(sequence, layer, item.head);
+        pages = plan.pages_of(sequence, layer, item.head);
         if (path) pages = along_path(pages, tree, path, own.tail.data());
         else if (plan.unpacks(sequence))
-          pages = plain_pages(s, pages, sequence, item.head, window ? std::max(0, before + 1 - window) : 0, own.unpacked);
-        g.readers[g.readers_count++] = {pages, g.count, g.count};
+          pages = plain_pages(s, pages, sequence, item.head, first_seen(op, before + 1), own.unpacked);
+        for (int i = 0; i < count; i++) sections[i].continued = false;
       }
-      uint32_t* query = own.queries.data() + static_cast<size_t>(g.count) * (dim / 2);
-      write_query(query, s.head_row(head, t), dim);
       const bool drafted = b.drafted && token >= tokens - b.drafted[sequence];
-      g.rows[g.count] = {query, window && limit > window ? limit - window : 0, limit,
-                         s.attended.data() + static_cast<size_t>(t) * s.q_dim + head * dim, !path && !drafted,
-                         slopes.empty() ? 0.0f : slopes[static_cast<size_t>(head)],
-                         sinks.empty() ? -INFINITY : sinks[static_cast<size_t>(head)]};
-      g.places[g.count++] = {t, head};
-      g.readers[g.readers_count - 1].end = g.count;
+      gather(s, op, sections, pages, limit, t, head, !path && !drafted, rank);
       // A token of a tree has pages of its own, so the rows in front of its next head wait for nothing.
       const bool alone = b.tree_slots && (r + 1) % group == 0 && (path || next_path(b, t));
       // The rows of a member stay together where they fit.
       const int next = (r + 1) % member_rows ? 1 : std::min(member_rows, most);
-      if (r + 1 == item.rows_end || alone || g.count + next > most) compute(s, op, g, item, after, rank);
+      if (r + 1 == item.rows_end || alone || g.count + next > most) compute(s, op, sections, count, item, after, rank);
     }
   }
   s.team.barrier();

@@ -6,7 +6,7 @@ namespace pentad {
 namespace {
 
 // A matrix, the bias of its rows, and where its groups of 16 rows go.
-struct Part {
+struct Projected {
   const Matrix& matrix;
   const float* bias;
   Aligned<float>& to;
@@ -52,11 +52,11 @@ void convolution(Step& s, const Op& op, int from, int to, Taken&& taken, Given&&
 
 // Groups [begin, end) of all parts, counted through.
 template <typename Use>
-void multiply(Step& s, const Part* parts, int count, int begin, int end, int rank, Use&& behind) {
+void multiply(Step& s, const Projected* parts, int count, int begin, int end, int rank, Use&& behind) {
   const Input in = s.normed(rank);
   const int tokens = s.batch->tokens;
   for (int i = 0, before = 0; i < count; i++) {
-    const Part& part = parts[i];
+    const Projected& part = parts[i];
     const int groups = part.matrix.rows / kRows;
     const int from = std::max(begin - before, 0), to = std::min(end - before, groups);
     before += groups;
@@ -91,10 +91,10 @@ void convolve_short(Step& s, const Op& op, int rank) {
   const LayerWeights& l = *op.weights;
   Recurrence& r = s.recurrence;
   const int tokens = s.batch->tokens, groups = l.mixer.channels / 16;
-  const Part all{l.conv_in.matrix, l.conv_in_bias.empty() ? nullptr : l.conv_in_bias.data(), r.mixed, 0, false};
+  const Projected all{l.conv_in.matrix, l.conv_in_bias.empty() ? nullptr : l.conv_in_bias.data(), r.mixed, 0, false};
   auto [from, to] = s.share(groups, rank);
   for (int part = 0; part < 3; part++)
-    multiply(s, &all, 1, part * groups + from, part * groups + to, rank, [](const Part&, int, int) {});
+    multiply(s, &all, 1, part * groups + from, part * groups + to, rank, [](const Projected&, int, int) {});
   convolution(
       s, op, from, to,
       [&](int group, int t) { return load(line(r.mixed, tokens, group, t)) * load(line(r.mixed, tokens, 2 * groups + group, t)); },
@@ -115,7 +115,7 @@ void convolve(Step& s, const Op& op, int rank) {
   }
   const int tokens = s.batch->tokens, keys = m.groups * m.key_dim / 16, inner = m.heads * m.value_dim / 16;
   const bool delta = m.kind == PENTAD_GATED_DELTA;
-  const Part parts[] = {{l.z.matrix, nullptr, r.gates, 0, false},
+  const Projected parts[] = {{l.z.matrix, nullptr, r.gates, 0, false},
                         {l.q.matrix, nullptr, r.mixed, delta ? 0 : inner + keys, true},
                         {l.k.matrix, nullptr, r.mixed, delta ? keys : inner, true},
                         {l.v.matrix, nullptr, r.mixed, delta ? 2 * keys : 0, true},
@@ -125,7 +125,7 @@ void convolve(Step& s, const Op& op, int rank) {
   int groups = 0;
   for (int i = 0; i < count; i++) groups += parts[i].matrix.rows / kRows;
   auto [begin, end] = s.share(groups, rank);
-  multiply(s, parts, count, begin, end, rank, [&](const Part& part, int from, int to) {
+  multiply(s, parts, count, begin, end, rank, [&](const Projected& part, int from, int to) {
     if (part.convolved)
       convolution(
           s, op, part.first + from, part.first + to,

@@ -60,8 +60,6 @@ Quantized inputs_of(Step& s, const pentad_experts& e, const ExpertRows& part, in
   return to;
 }
 
-PENTAD_INLINE f32x16 shifted(f32x16 v, const float* bias, int group) { return bias ? v + load(bias + group * kRows) : v; }
-
 // What a block of an expert's columns costs: its weights, and each row. A row takes about a fourth of what
 // reading the weights takes.
 int64_t cost_of(const ExpertRows& part) { return 4 + part.count; }

@@ -7,8 +7,6 @@ namespace {
 
 const float* data_or_null(const std::vector<float>& v) { return v.empty() ? nullptr : v.data(); }
 
-PENTAD_INLINE f32x16 shifted(f32x16 v, const float* bias, int group) { return bias ? v + load(bias + group * kRows) : v; }
-
 // A thread owns whole blocks of 32 hidden columns and quantizes them at once.
 template <typename Rest>
 void feed_forward(Step& s, const Op& op, const HiddenWeights& w, int rank, Rest&& in_bf16) {
@@ -30,10 +28,9 @@ void gate_up(Step& s, const Op& op, int rank) {
   const HiddenWeights w{l.gate.matrix, l.up.matrix, data_or_null(l.gate_bias), data_or_null(l.up_bias), op.layer};
   const int kind = op.activation;
   feed_forward(s, op, w, rank, [&](const Input& in, Wide out, int from, int to) {
-    for (int group = from; group < to; group++)
-      s.products.multiply_wide(w.gate, w.up, in, group, rank, [&](int i, f32x16 g, f32x16 u) {
-        out.put(activate(shifted(g, w.gate_bias, group), kind) * gated(shifted(u, w.up_bias, group), kind), i, group);
-      });
+    s.products.multiply_wide(w.gate, w.up, in, from, to, rank, [&](int group, int i, f32x16 g, f32x16 u) PENTAD_LAMBDA {
+      out.put(activate(shifted(g, w.gate_bias, group), kind) * gated(shifted(u, w.up_bias, group), kind), i, group);
+    });
   });
 }
 

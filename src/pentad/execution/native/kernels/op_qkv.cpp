@@ -4,20 +4,6 @@ namespace pentad {
 
 namespace {
 
-void rotate_pairs(int half, const float* turn, float* x) {
-  int i = 0;
-  for (; i + 16 <= half; i += 16) {
-    const f32x16 a = load(x + i), b = load(x + i + half), cosine = load(turn + i), sine = load(turn + half + i);
-    store(x + i, a * cosine - b * sine);
-    store(x + i + half, a * sine + b * cosine);
-  }
-  for (; i < half; i++) {
-    const float a = x[i], b = x[i + half];
-    x[i] = a * turn[i] - b * turn[half + i];
-    x[i + half] = a * turn[half + i] + b * turn[i];
-  }
-}
-
 // Where the heads of a thread begin, queries in front of keys and values. Those are written to their slots as
 // well, which for many tokens takes another quarter of their time.
 int first_head(const Step& s, int rank) {
@@ -74,13 +60,23 @@ struct Part {
   int from = 0, to = 0;  // those of this thread
 };
 
-// Whether one norm goes over all heads of a token.
-bool over_all(const Step& s, const Part& part) { return part.norm.size() > static_cast<size_t>(s.c.head_dim); }
+// Whether scales stand for every head, and whether one norm goes over all heads of a token.
+bool has_scales_of_all(const Step& s, const Part& part) { return part.norm.size() > static_cast<size_t>(s.c.head_dim); }
+bool over_all(const Step& s, const Op& op, const Part& part) { return !op.each && has_scales_of_all(s, part); }
 
 float* squares_of(Step& s, int row) { return s.squares.data() + static_cast<size_t>(row) * static_cast<size_t>(s.batch->tokens); }
 
-void multiply(Step& s, int layer, const Part& part, const Input& in, int rank) {
-  const int per_head = s.c.head_dim / kRows;
+// Cuts the heads of this thread.
+void clip(Step& s, float most, const Part& part) {
+  for (int h = part.from; h < part.to; h++)
+    for (int t = 0; t < s.batch->tokens; t++) {
+      float* x = s.head_row(part.first + h, t);
+      for (int d = 0; d < s.c.head_dim; d += 16) store(x + d, vmax(vmin(load(x + d), splat(most)), splat(-most)));
+    }
+}
+
+void multiply(Step& s, const Op& op, const Part& part, const Input& in, int rank) {
+  const int per_head = s.c.head_dim / kRows, layer = op.layer;
   s.products.multiply(part.w.matrix, in, part.from * per_head, part.to * per_head, rank, [&](int group, int t, f32x16 v) {
     if (!part.bias.empty()) v += load(part.bias.data() + group * kRows);
     store(s.head_row(part.first + group / per_head, t) + group % per_head * kRows, v);
@@ -90,15 +86,26 @@ void multiply(Step& s, int layer, const Part& part, const Input& in, int rank) {
     float* p = s.head_row(part.first + group / per_head, t) + group % per_head * kRows;
     store(p, load(p) + v);
   });
+  if (op.clip != 0.0f) clip(s, op.clip, part);
 }
 
 // Norms a head of a token. What a norm over all heads divides by is made of the squares of each.
 void normalise(Step& s, const Op& op, const Part& part, int head, int token, float* x) {
   const int dim = s.c.head_dim;
-  if (!over_all(s, part)) return rms_row(dim, op.eps, x, part.norm, x);
-  float sum = 0.0f;
-  for (int h = 0; h < part.count; h++) sum += squares_of(s, part.first + h)[token];
-  scale_row(dim, rms_factor(sum, part.count * dim, op.eps), x, part.norm.data() + head * dim, x);
+  const float* scale = part.norm.data() + (has_scales_of_all(s, part) ? head * dim : 0);
+  if (over_all(s, op, part)) {
+    float sum = 0.0f;
+    for (int h = 0; h < part.count; h++) sum += squares_of(s, part.first + h)[token];
+    return scale_row(dim, rms_factor(sum, part.count * dim, op.eps), x, scale, x);
+  }
+  if (op.centred) layer_row(dim, op.eps, x, scale, nullptr, x);
+  else rms_row(dim, op.eps, x, scale, x);
+}
+
+// The factor of queries at a position.
+float grown(const Op& op, int position) {
+  const float periods = static_cast<float>(position + op.offset) / static_cast<float>(op.period);
+  return 1.0f + op.growth * (op.smooth ? std::log(std::max(periods, 1.0f)) : std::log1p(std::floor(periods)));
 }
 
 // Norms, turns and writes the heads of this thread.
@@ -108,9 +115,17 @@ void finish(Step& s, const Op& op, const Part& part) {
   for (int h = part.from; h < part.to; h++) {
     for (int t = 0; t < s.batch->tokens; t++) {
       float* x = s.head_row(part.first + h, t);
-      if (!part.norm.empty()) normalise(s, op, part, h, t, x);
-      if (!value && rotation) rotate_pairs(rotation->dim() / 2, rotation->at(s.batch->positions[t]), x);
-      if (!value && s.cache.coded()) rotate(x, s.c.head_dim);
+      const int position = s.batch->positions[t];
+      if (!part.norm.empty() && !op.norm_last) normalise(s, op, part, h, t, x);
+      if (!value && rotation) rotate_pairs(rotation->dim() / 2, rotation->at(position), x);
+      if (!part.norm.empty() && op.norm_last) normalise(s, op, part, h, t, x);
+      if (!key && !value && op.period) {
+        const float factor = grown(op, position);
+        for (int d = 0; d < s.c.head_dim; d += 16) store(x + d, load(x + d) * factor);
+      }
+      // Queries of dual chunks are turned on before they are spread.
+      const bool turns_on = !key && rotation && rotation->length();
+      if (!value && s.cache.coded() && !turns_on) rotate(x, s.c.head_dim);
     }
     if (key || value) write_head(s, op.layer, h, key, part.first + h);
   }
@@ -127,13 +142,13 @@ void qkv(Step& s, const Op& op, int rank) {
   Part parts[3] = {{PENTAD_Q, l.q, l.q_bias, l.q_norm, 0, s.c.heads},
                    {PENTAD_K, l.k, l.k_bias, l.k_norm, s.c.heads, s.c.kv_heads},
                    {PENTAD_V, l.v, l.v_bias, no_norm, s.c.heads + s.c.kv_heads, s.c.kv_heads}};
-  const bool all = over_all(s, parts[0]);
+  const bool all = over_all(s, op, parts[0]);
   adapt(s, op.layer, {PENTAD_Q, PENTAD_K, PENTAD_V}, in, rank);
   for (Part& part : parts) {
     part.from = std::max(begin, part.first) - part.first;
     part.to = std::max(part.from, std::min(end, part.first + part.count) - part.first);
     if (part.from >= part.to) continue;
-    multiply(s, op.layer, part, in, rank);
+    multiply(s, op, part, in, rank);
     if (!all) finish(s, op, part);
     for (int h = part.from; all && !part.norm.empty() && h < part.to; h++)
       for (int t = 0; t < s.batch->tokens; t++)

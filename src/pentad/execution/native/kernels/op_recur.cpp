@@ -11,9 +11,9 @@ namespace pentad {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int kSlices = 2;  // of 16 columns that are computed together: as many as registers hold
+constexpr int kColumnSlices = 2;  // of 16 columns that are computed together: as many as registers hold
 #else
-constexpr int kSlices = 1;
+constexpr int kColumnSlices = 1;
 #endif
 
 // Tokens of a sequence and one head, ready to be written.
@@ -105,7 +105,7 @@ PENTAD_INLINE void mamba_tokens(const Slices& at, const Prepared& p, int t) {
 
 template <int kWide>
 void mamba2(const Slices& at, const Prepared& p) {
-  constexpr int kTokens = kSlices == 2 ? 4 : 2;
+  constexpr int kTokens = kColumnSlices == 2 ? 4 : 2;
   int t = 0;
   for (; t + kTokens <= p.count; t += kTokens) mamba_tokens<kWide, kTokens>(at, p, t);
   for (; t < p.count; t++) mamba_tokens<kWide, 1>(at, p, t);
@@ -152,10 +152,10 @@ void advance(Step& s, const Op& op, int head, int from, int to, int begin, int e
       const int place = head * slices + slice;
       const Slices at{state + static_cast<size_t>(place) * size, line(s.recurrence.mixed, tokens, values + place, t),
                       line(s.recurrence.given, tokens, place, t), size, static_cast<size_t>(tokens) * 16};
-      const bool whole = slice + kSlices <= to;
-      if (delta) whole ? delta_rule<kSlices>(at, p) : delta_rule<1>(at, p);
-      else whole ? mamba2<kSlices>(at, p) : mamba2<1>(at, p);
-      slice += whole ? kSlices : 1;
+      const bool whole = slice + kColumnSlices <= to;
+      if (delta) whole ? delta_rule<kColumnSlices>(at, p) : delta_rule<1>(at, p);
+      else whole ? mamba2<kColumnSlices>(at, p) : mamba2<1>(at, p);
+      slice += whole ? kColumnSlices : 1;
     }
   }
 }

@@ -64,12 +64,29 @@ void keep_groups(const pentad_experts& e, float* ranked, float* marks) {
     if (marks[group] != -INFINITY) std::fill_n(ranked + group * size, size, -INFINITY);
 }
 
+// The best expert, whose weight is its share in a softmax over those whose scores nearly equal its own, then the same
+// without it.
+void choose_one_by_one(const pentad_experts& e, const float* scores, float* ranked, int32_t* chosen, float* weight) {
+  std::copy_n(scores, e.count, ranked);
+  for (int k = 0; k < e.per_token; k++) {
+    const int best = best_of(ranked, e.count);
+    const float top = ranked[best];
+    float sum = 0;
+    for (int i = 0; i < e.count; i++)
+      if (!((top - scores[i]) / std::max(std::abs(scores[i]), top) > e.rivals_within)) sum += std::exp(ranked[i] - top);
+    chosen[k] = best;
+    weight[k] = e.weight_scale / sum;
+    ranked[best] = -INFINITY;
+  }
+}
+
 // A token's experts and weights; `scores` are used up.
 void choose(const LayerWeights& l, float* scores, float* ranked, float* marks, int32_t* chosen, float* weight) {
   const pentad_experts& e = l.experts;
   const float* bias = l.router_bias.empty() ? nullptr : l.router_bias.data();
   if (bias && !e.choice_bias)
     for (int i = 0; i < e.count; i++) scores[i] += bias[i];
+  if (e.scores == PENTAD_ONE_BY_ONE) return choose_one_by_one(e, scores, ranked, chosen, weight);
   if (e.scores == PENTAD_SOFTMAX) softmax(scores, e.count);
   if (e.scores == PENTAD_SIGMOID)
     for (int i = 0; i < e.count; i++) scores[i] = sigmoid(scores[i]);

@@ -9,6 +9,8 @@
 //   bf16   [keys][values]
 //   codes  [keys][values][16 steps of keys][16 steps of values]
 //
+// Of latent attention, whose values are the first numbers of the keys, a block has keys alone, in bf16.
+//
 // A key is kept less the centre of its block: the part that all tokens there share (KeyCentre), which would
 // take most of the digits where keys have a large bias. A value is its code times its step; keys are coded
 // after rotate(), which spreads a large channel over all. So what is kept of a token depends on it alone,
@@ -24,11 +26,12 @@
 namespace pentad {
 
 constexpr int kPage = 16;       // tokens of a KV block
+constexpr int kMostDim = 640;   // numbers of a key at most: a vector of 512 and a rotated key, of latent attention
 constexpr int kTailBlocks = 5;  // a begun block and a path of 64 tokens behind it
 constexpr int kAheadBlocks = 4;  // fetched in front of their use
 
-inline size_t head_bytes(int dim, bool coded) {
-  const size_t elements = static_cast<size_t>(dim) * kPage * 2;
+inline size_t head_bytes(int dim, bool coded, bool shared = false) {
+  const size_t elements = static_cast<size_t>(dim) * kPage * (shared ? 1 : 2);
   return coded ? elements + 2 * kPage * sizeof(uint16_t) : elements * sizeof(uint16_t);
 }
 
@@ -69,12 +72,12 @@ inline void set_step(uint8_t* block, int dim, int line, int offset, uint16_t ste
   std::memcpy(block + dim * kPage * 2 + (line * kPage + offset) * 2, &step, 2);
 }
 inline void code_key(uint8_t* block, int dim, int offset, const float* k) {
-  int8_t codes[256];
+  int8_t codes[kMostDim];
   set_step(block, dim, 0, offset, code_row(k, dim, codes));
   for (int j = 0; j < dim / 2; j++) std::memcpy(block + (j * kPage + offset) * 2, codes + 2 * j, 2);
 }
 inline void code_value(uint8_t* block, int dim, int offset, const float* v) {
-  int8_t codes[256];
+  int8_t codes[kMostDim];
   set_step(block, dim, 1, offset, code_row(v, dim, codes));
   uint8_t* line = block + dim * kPage + (offset / 2) * dim * 2 + offset % 2;
   for (int d = 0; d < dim; d++) line[d * 2] = static_cast<uint8_t>(codes[d]);
@@ -82,7 +85,11 @@ inline void code_value(uint8_t* block, int dim, int offset, const float* v) {
 
 // Zeros for the values that a block has yet to get: their weight is 0, but what another sequence has left there may
 // be NaN, which 0 times is NaN still. Scores with keys that are not there are never used.
-inline void clear_values(uint8_t* block, int dim, bool coded) {
+inline void clear_values(uint8_t* block, int dim, bool coded, bool shared = false) {
+  if (shared) {
+    std::memset(block, 0, head_bytes(dim, false, true));
+    return;
+  }
   const size_t size = static_cast<size_t>(dim) * kPage * (coded ? 1 : 2);
   std::memset(block + size, 0, size);
   if (coded) std::memset(block + 2 * size + kPage * sizeof(uint16_t), 0, kPage * sizeof(uint16_t));
@@ -136,7 +143,7 @@ struct KeyCentre {
 // Centres of 16 blocks as two pages of keys, whose sum is exact to 16 bits: a query's scores with them are
 // what the scores with the keys of these blocks lack.
 inline void write_centres(const KeyCentre& centre, int first_block, uint16_t* out) {
-  float middle[256], rest[256];
+  float middle[kMostDim], rest[kMostDim];
   for (int i = 0; i < kPage; i++) {
     centre.at(first_block + i, middle);
     for (int d = 0; d < centre.dim; d += 16) store(rest + d, load(middle + d) - bf16_to_float(to_bf16(load(middle + d))));
@@ -204,6 +211,17 @@ struct Tally {
   double at(int i) const { return static_cast<double>(slot[i]) * 0x1p-32; }
 };
 
+// The values [8][count][2] that are the first `count` numbers of the keys of a block.
+inline void values_of_keys(const uint8_t* block, int count, uint16_t* out) {
+  for (int pair = 0; pair < kPage / 2; pair++, out += count * 2)
+    for (int d = 0; d < count; d += 2) {
+      uint64_t both;  // two tokens' two numbers
+      std::memcpy(&both, block + (d / 2 * kPage + pair * 2) * 4, 8);
+      both = (both & 0xffff00000000ffffull) | (both & 0x0000ffff00000000ull) >> 16 | (both & 0x00000000ffff0000ull) << 16;
+      std::memcpy(out + d * 2, &both, 8);
+    }
+}
+
 // Where the blocks of one sequence and head lie.
 struct Pages {
   const int32_t* table;
@@ -215,11 +233,12 @@ struct Pages {
   size_t centres_stride = 0;          // numbers between two of them
   Tally* tallies = nullptr;       // of this layer and head, null: none are kept
   size_t tallies_stride = 0;      // between blocks
+  int shared = 0;                 // values are the first so many numbers of the keys; 0: they stand behind them
   int tail_from = INT32_MAX;      // blocks from here on lie at `tail`, one behind the other
   const uint8_t* tail = nullptr;
 
   const uint8_t* block(int b) const {
-    if (b >= tail_from) return tail + static_cast<size_t>(b - tail_from) * head_bytes(dim, coded);
+    if (b >= tail_from) return tail + static_cast<size_t>(b - tail_from) * head_bytes(dim, coded, shared);
     return base + stride * static_cast<size_t>(table[b]);
   }
   Tally& tally(int b) const { return tallies[tallies_stride * static_cast<size_t>(table[b])]; }
@@ -227,13 +246,15 @@ struct Pages {
   const uint16_t* keys(int b) const { return reinterpret_cast<const uint16_t*>(block(b)); }
   const uint16_t* values(int b) const { return keys(b) + static_cast<size_t>(dim) * kPage; }
 
+  int values_dim() const { return shared ? shared : dim; }
   // The keys of a block, or its values, as they lie in memory.
   const uint8_t* part(int b, bool of_values) const {
-    return block(b) + (of_values ? static_cast<size_t>(dim) * kPage * (coded ? 1 : 2) : 0);
+    return block(b) + (of_values && !shared ? static_cast<size_t>(dim) * kPage * (coded ? 1 : 2) : 0);
   }
-  // The same as a page [D * 16] of bf16, of a block of codes.
+  // The same as a page [D * 16] of bf16, of a block of codes, or its values where these are numbers of the keys.
   void unpack(int b, bool of_values, uint16_t* out) const {
-    if (of_values) unpack_values(block(b), dim, out);
+    if (shared) values_of_keys(block(b), shared, out);
+    else if (of_values) unpack_values(block(b), dim, out);
     else unpack_keys(block(b), dim, out);
   }
   // Blocks of codes in bf16, unpacked to `room`, [count][keys, values].
@@ -259,7 +280,9 @@ inline void copy_elements(const T* from, int offset, T* to, int place, int dim) 
   T* line = to + dim * kPage + (place / 2) * dim * 2 + place % 2;
   for (int d = 0; d < dim; d++) line[d * 2] = values[d * 2];
 }
-inline void copy_slot(const uint8_t* from, int offset, uint8_t* to, int place, int dim, bool coded) {
+inline void copy_slot(const uint8_t* from, int offset, uint8_t* to, int place, int dim, bool coded, bool shared = false) {
+  for (int j = 0; shared && j < dim / 2; j++) std::memcpy(to + (j * kPage + place) * 4, from + (j * kPage + offset) * 4, 4);
+  if (shared) return;
   if (!coded) {
     copy_elements(reinterpret_cast<const uint16_t*>(from), offset, reinterpret_cast<uint16_t*>(to), place, dim);
     return;
@@ -279,14 +302,15 @@ inline Pages along_path(const Pages& pages, int first, uint64_t path, uint8_t* t
   Pages seen = pages;
   seen.tail_from = first / kPage;
   seen.tail = tail;
-  const size_t bytes = head_bytes(pages.dim, pages.coded);
+  const size_t bytes = head_bytes(pages.dim, pages.coded, pages.shared);
   int place = first % kPage;
-  clear_values(tail + bytes * static_cast<size_t>((place + std::popcount(path) - 1) / kPage), pages.dim, pages.coded);
+  clear_values(tail + bytes * static_cast<size_t>((place + std::popcount(path) - 1) / kPage), pages.dim, pages.coded,
+               pages.shared);
   if (place) std::memcpy(tail, pages.block(first / kPage), bytes);
   for (; path; path &= path - 1, place++) {
     const int slot = first + std::countr_zero(path);
     copy_slot(pages.block(slot / kPage), slot % kPage, tail + bytes * static_cast<size_t>(place / kPage),
-              place % kPage, pages.dim, pages.coded);
+              place % kPage, pages.dim, pages.coded, pages.shared);
   }
   return seen;
 }

@@ -50,7 +50,7 @@ class ProductTimer {
     out_.resize(static_cast<size_t>(tokens) * matrix_.rows);
     codes_.resize(n), scale_.resize(n / 32), total_.resize(n / 32), sum_.resize(n / 16);
     values_.resize(products_.tiles() ? n : 0);
-    products_.reserve(cols);
+    products_.reserve(cols, tokens);
     split_.clear();
     split_.add(products_.wide(tokens), tokens);
     for (int t = 0; t < tokens; t++) input().put(x.data(), t, 0, cols / kBlock);

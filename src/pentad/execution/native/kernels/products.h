@@ -52,17 +52,17 @@ class Products {
 #if PENTAD_TILES
     tiles_ = syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
     work_ = std::vector<TileWork>(static_cast<size_t>(threads));
-    pairs_ = std::vector<WidePair>(static_cast<size_t>(threads));
+    pairs_ = std::vector<WidePairs>(static_cast<size_t>(threads));
 #endif
   }
   bool tiles() const { return tiles_; }
-  // Takes the memory that products with up to so many columns are computed in.
-  void reserve(int cols) {
+  // Takes the memory that products of up to so many tokens and columns are computed in.
+  void reserve(int cols, [[maybe_unused]] int tokens) {
     for (Aligned<uint8_t>& room : rooms_)
       if (room.size() < pair_bytes(cols)) room.resize(pair_bytes(cols));
 #if PENTAD_TILES
     for (TileWork& work : work_) work.group.reserve(cols);
-    for (WidePair& pair : pairs_) pair.reserve(cols);
+    for (WidePairs& pairs : pairs_) pairs.reserve(cols, tokens);
 #endif
   }
   // Whether tokens that come so many at once are better computed in bf16.
@@ -96,16 +96,18 @@ class Products {
                      [[maybe_unused]] int end, [[maybe_unused]] int rank, [[maybe_unused]] Epilogue&& epilogue) {
 #if PENTAD_TILES
     if (x.split->wide.empty()) return;
-    WidePair& pair = widened(rank);
-    for (int group = begin; group < end; group += 2) {
-      const bool two = group + 1 < end;
-      pair.fill(0, m, group);
-      if (two) pair.fill(1, m, group + 1);
-      pair.multiply(x.wide, static_cast<int>(x.split->wide.size()), [&](int i, f32x16 a, f32x16 b) PENTAD_LAMBDA {
-        epilogue(group, i, a);
-        if (two) epilogue(group + 1, i, b);
-      });
-    }
+    WidePairs& pairs = widened(rank);
+    const auto at = [&](int i) { return begin + 2 * i; };
+    pairs.multiply(
+        x.wide, static_cast<int>(x.split->wide.size()), (end - begin + 1) / 2,
+        [&](int i, auto&& to_widen) {
+          to_widen(0, m, at(i));
+          if (at(i) + 1 < end) to_widen(1, m, at(i) + 1);
+        },
+        [&](int i, int token, f32x16 a, f32x16 b) PENTAD_LAMBDA {
+          epilogue(at(i), token, a);
+          if (at(i) + 1 < end) epilogue(at(i) + 1, token, b);
+        });
 #endif
   }
   // The 8-bit ones of the tokens alone.
@@ -116,15 +118,20 @@ class Products {
     multiply(m, x.codes, static_cast<int>(tokens.size()), begin, end, rank,
              [&](int group, int i, f32x16 v) PENTAD_LAMBDA { epilogue(group, tokens[static_cast<size_t>(i)], v); });
   }
-  // The others, with the same group of two matrices: epilogue(index among them, values of a, values of b).
+  // The others, with the same groups of two matrices: epilogue(group, index among them, values of a, values of b).
   template <typename Epilogue>
   void multiply_wide([[maybe_unused]] const Matrix& a, [[maybe_unused]] const Matrix& b, [[maybe_unused]] const Input& x,
-                     [[maybe_unused]] int group, [[maybe_unused]] int rank, [[maybe_unused]] Epilogue&& epilogue) {
+                     [[maybe_unused]] int begin, [[maybe_unused]] int end, [[maybe_unused]] int rank,
+                     [[maybe_unused]] Epilogue&& epilogue) {
 #if PENTAD_TILES
-    WidePair& pair = widened(rank);
-    pair.fill(0, a, group);
-    pair.fill(1, b, group);
-    pair.multiply(x.wide, static_cast<int>(x.split->wide.size()), epilogue);
+    WidePairs& pairs = widened(rank);
+    pairs.multiply(
+        x.wide, static_cast<int>(x.split->wide.size()), end - begin,
+        [&](int i, auto&& to_widen) {
+          to_widen(0, a, begin + i);
+          to_widen(1, b, begin + i);
+        },
+        [&](int i, int token, f32x16 of_a, f32x16 of_b) PENTAD_LAMBDA { epilogue(begin + i, token, of_a, of_b); });
 #endif
   }
 #if PENTAD_TILES
@@ -143,12 +150,12 @@ class Products {
   bool tiles_ = false;
   std::vector<Aligned<uint8_t>> rooms_;  // of each thread, where groups are widened
 #if PENTAD_TILES
-  WidePair& widened(int rank) {
+  WidePairs& widened(int rank) {
     shape(rank).wide();
     return pairs_[static_cast<size_t>(rank)];
   }
   std::vector<TileWork> work_;
-  std::vector<WidePair> pairs_;
+  std::vector<WidePairs> pairs_;
 #endif
 };
 

@@ -20,9 +20,10 @@ constexpr OpKind kOps[] = {{embed, kEmbed, false}, {norm, kPhases, true},       
                            {renorm, kPhases, true}, {add, kPhases, true},       {up, kGateUp, true},
                            {attn_gate, kQkv, true}, {route, kPhases, true},
                            {experts_in, kGateUp, true}, {experts_out, kDown, true},
-                           {convolve, kQkv, true}, {recur, kAttention, true}, {gate_out, kAttention, true}};
+                           {convolve, kQkv, true}, {recur, kAttention, true}, {gate_out, kAttention, true},
+                           {latent, kQkv, true},   {latent_out, kAttention, true}};
 constexpr int kKinds = static_cast<int>(std::size(kOps));
-static_assert(kKinds == PENTAD_OP_GATE_OUT + 1);
+static_assert(kKinds == PENTAD_OP_LATENT_OUT + 1);
 
 bool fits(const Weights& w, int rows, int cols) {
   return w.matrix.data && w.matrix.rows == pad(rows, kRows) && w.matrix.cols == cols;
@@ -35,7 +36,9 @@ bool fits_or_none(const std::vector<float>& v, int size) { return v.empty() || f
 // Whether an op is one of a layer that mixes tokens so.
 bool suits(int op, int mixer) {
   switch (op) {
-    case PENTAD_OP_QKV: case PENTAD_OP_ATTN_GATE: case PENTAD_OP_ATTEND: return mixer == PENTAD_ATTENTION;
+    case PENTAD_OP_QKV: case PENTAD_OP_ATTN_GATE: return mixer == PENTAD_ATTENTION;
+    case PENTAD_OP_ATTEND: return attends(mixer);
+    case PENTAD_OP_LATENT: case PENTAD_OP_LATENT_OUT: return mixer == PENTAD_LATENT;
     case PENTAD_OP_CONVOLVE: case PENTAD_OP_GATE_OUT: return keeps_state(mixer);
     case PENTAD_OP_RECUR: return mixer == PENTAD_GATED_DELTA || mixer == PENTAD_MAMBA2;
     case PENTAD_OP_OUT: return mixer != PENTAD_NO_MIXER;
@@ -69,6 +72,21 @@ bool complete_state(const pentad_config& c, const LayerWeights& l) {
   return fits(l.z, inner, c.width) && fits(l.v, inner, c.width) && fits(l.q, keys, c.width) && fits(l.k, keys, c.width) &&
          fits(l.step, m.heads, c.width) && fits(l.step_bias, heads) && fits(l.decay, heads) &&
          fits(l.inner_norm, delta ? m.value_dim : inner);
+}
+
+// Heads ask of a token by what is kept of it, so that is the size of all heads.
+bool complete_latent(const pentad_config& c, const LayerWeights& l) {
+  const pentad_mixer& m = l.mixer;
+  const int turned = m.key_dim - m.value_dim;
+  if (m.heads != c.heads || c.kv_heads != 1 || m.key_dim != c.head_dim || m.value_dim != c.shared_values || c.kv_bits != 16)
+    return false;
+  if (turned <= 0 || m.plain_dim > m.key_dim || m.out_dim > m.key_dim || m.key_dim > kMostDim) return false;
+  for (int size : {m.key_dim, m.value_dim, m.plain_dim, m.out_dim, m.query_rank})
+    if (size % kBlock) return false;
+  if (m.query_rank && !(fits(l.q_down, m.query_rank, c.width) && fits(l.q_norm, m.query_rank))) return false;
+  return fits(l.q, m.heads * (m.plain_dim + turned), m.query_rank ? m.query_rank : c.width) &&
+         fits(l.kv_down, m.key_dim, c.width) && fits(l.kv_norm, m.value_dim) &&
+         fits(l.k_up, m.heads * m.value_dim, m.plain_dim) && fits(l.v_up, m.heads * m.out_dim, m.value_dim);
 }
 
 bool complete_inner(const pentad_config& c, const LayerWeights& l, bool gated) {
@@ -105,7 +123,7 @@ std::vector<Op> bind_program(const pentad_config& c, const ModelWeights& weights
     const NormWeights* norm = op.tensor ? weights.norm(op.tensor, op.layer) : nullptr;
     if ((op.tensor && !norm) || (op.kind == PENTAD_OP_RENORM && !norm)) throw std::invalid_argument("norm");
     if (of_layer && !suits(op.kind, weights.layers[static_cast<size_t>(op.layer)].mixer.kind)) throw std::invalid_argument("mixer");
-    if (op.rotation < -1 || op.rotation >= c.rotation_count || op.window < 0) throw std::invalid_argument("rotation or window");
+    if (op.rotation < -1 || op.rotation >= c.rotation_count || op.window < 0 || op.chunk < 0 || op.period < 0) throw std::invalid_argument("rotation, window, chunk or period");
     if (op.activation < 0 || op.activation > PENTAD_RELU_SQUARED || op.offset < 0) throw std::invalid_argument("activation or offset");
     program.push_back({op, kind.run, kind.phase, of_layer ? &weights.layers[static_cast<size_t>(op.layer)] : nullptr, norm});
   }
@@ -121,6 +139,8 @@ bool complete(const pentad_config& c, const ModelWeights& weights, const Op& op)
       return m.data && m.cols == c.width && m.rows >= c.max_context + op.offset;
     }
     case PENTAD_OP_QKV: return complete_qkv(c, *op.weights);
+    case PENTAD_OP_LATENT:
+      return complete_latent(c, *op.weights);
     case PENTAD_OP_ATTN_GATE: return fits(op.weights->attn_gate, c.heads * c.head_dim, c.width);
     case PENTAD_OP_ATTEND:
       return fits_padded_or_none(op.weights->slopes, c.heads) && fits_padded_or_none(op.weights->sinks, c.heads);

@@ -16,7 +16,7 @@ typedef double f64x8u __attribute__((vector_size(64), aligned(8), may_alias));
 typedef int64_t i64x8 __attribute__((vector_size(64)));
 typedef float f32x8u __attribute__((vector_size(32), aligned(4), may_alias));
 
-constexpr int kSpan = 64;            // scores that share one peak, weights that share one sum
+constexpr int kPeakSpan = 64;            // scores that share one peak, weights that share one sum
 constexpr int kNucleusGuess = 256;   // most probable tokens looked at first for top-p
 constexpr float kNone = -std::numeric_limits<float>::infinity();
 
@@ -127,14 +127,14 @@ const float* Sampler::adjusted(const float* logits, int vocab, const pentad_draw
 
 // The largest score of each span and of all; false where the scores hold NaN or infinity.
 bool Sampler::find_peaks(const float* scores, int vocab, float& top) {
-  const int spans = (vocab + kSpan - 1) / kSpan;
+  const int spans = (vocab + kPeakSpan - 1) / kPeakSpan;
   peaks_.resize(static_cast<size_t>(spans));
   i32x16 broken = splat_i(0);
   bool odd = false;
   top = kNone;
   for (int span = 0; span < spans; span++) {
-    const float* s = scores + span * kSpan;
-    const int count = std::min(kSpan, vocab - span * kSpan);
+    const float* s = scores + span * kPeakSpan;
+    const int count = std::min(kPeakSpan, vocab - span * kPeakSpan);
     f32x16 peak = splat(kNone);
     int i = 0;
     for (; i + 16 <= count; i += 16) {
@@ -157,7 +157,7 @@ bool Sampler::find_peaks(const float* scores, int vocab, float& top) {
 int Sampler::first_at(const float* scores, int vocab, float value) const {
   int span = 0;
   while (peaks_[static_cast<size_t>(span)] != value) span++;
-  const float* from = scores + span * kSpan;
+  const float* from = scores + span * kPeakSpan;
   return static_cast<int>(std::find(from, scores + vocab, value) - scores);
 }
 
@@ -172,9 +172,9 @@ void Sampler::take_top(const float* scores, int vocab, int count) {
     threshold = order_[static_cast<size_t>(count - 1)];
   }
   found_.clear();
-  for (int span = 0; span * kSpan < vocab; span++) {
+  for (int span = 0; span * kPeakSpan < vocab; span++) {
     if (peaks_[static_cast<size_t>(span)] < threshold) continue;
-    for (int i = span * kSpan; i < std::min(vocab, (span + 1) * kSpan); i++)
+    for (int i = span * kPeakSpan; i < std::min(vocab, (span + 1) * kPeakSpan); i++)
       if (scores[i] >= threshold) found_.push_back({scores[i], i, 0.0});
   }
   const auto before = [](const Candidate& a, const Candidate& b) {
@@ -189,23 +189,23 @@ void Sampler::take_top(const float* scores, int vocab, int count) {
 
 // weights_ = e^((score - top) / temperature), 0 below min-p; sums_ per span. Returns the sum.
 double Sampler::weigh_all(const float* scores, int vocab, float top, const pentad_draw_row& row) {
-  const int spans = (vocab + kSpan - 1) / kSpan;
-  weights_.resize(static_cast<size_t>(spans) * kSpan);
+  const int spans = (vocab + kPeakSpan - 1) / kPeakSpan;
+  weights_.resize(static_cast<size_t>(spans) * kPeakSpan);
   sums_.resize(static_cast<size_t>(spans));
   const double wide_top = top, inverse = 1.0 / row.temperature;
   const f64x8 least = all(row.min_p);
   double total = 0;
   for (int span = 0; span < spans; span++) {
-    const int at = span * kSpan, count = std::min(kSpan, vocab - at);
-    float padded[kSpan];
+    const int at = span * kPeakSpan, count = std::min(kPeakSpan, vocab - at);
+    float padded[kPeakSpan];
     const float* s = scores + at;
-    if (count < kSpan) {
-      std::fill(padded, padded + kSpan, kNone);
+    if (count < kPeakSpan) {
+      std::fill(padded, padded + kPeakSpan, kNone);
       std::copy(s, s + count, padded);
       s = padded;
     }
     f64x8 sum = all(0.0);
-    for (int i = 0; i < kSpan; i += 8) {
+    for (int i = 0; i < kPeakSpan; i += 8) {
       f64x8 w = exp_wide((widened(s + i) - wide_top) * inverse);
       if (row.min_p > 0) w = (f64x8)((i64x8)w & (w >= least));
       *reinterpret_cast<f64x8u*>(weights_.data() + at + i) = w;
@@ -261,8 +261,8 @@ int Sampler::draw_all(int vocab, double chance) {
       mass += sums_[span];
       continue;
     }
-    const int end = std::min(vocab, static_cast<int>(span + 1) * kSpan);
-    for (int i = static_cast<int>(span) * kSpan; i < end; i++) {
+    const int end = std::min(vocab, static_cast<int>(span + 1) * kPeakSpan);
+    for (int i = static_cast<int>(span) * kPeakSpan; i < end; i++) {
       mass += weights_[static_cast<size_t>(i)];
       if (mass > goal) return i;
     }

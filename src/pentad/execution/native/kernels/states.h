@@ -12,11 +12,17 @@ namespace pentad {
 
 constexpr int kMostTaps = 16;  // tokens that a convolution sees
 
-inline bool keeps_state(int mixer) { return mixer > PENTAD_ATTENTION; }
+inline bool attends(int mixer) { return mixer == PENTAD_ATTENTION || mixer == PENTAD_LATENT; }
+inline bool keeps_state(int mixer) { return mixer != PENTAD_NO_MIXER && !attends(mixer); }
 
 // Columns of what a mixer gives its last matrix.
 inline int mixed_columns(const pentad_mixer& m) {
-  return m.kind == PENTAD_NO_MIXER ? 0 : m.kind == PENTAD_CONVOLUTION ? m.channels : m.heads * m.value_dim;
+  switch (m.kind) {
+    case PENTAD_NO_MIXER: return 0;
+    case PENTAD_CONVOLUTION: return m.channels;
+    case PENTAD_LATENT: return m.heads * m.out_dim;
+    default: return m.heads * m.value_dim;
+  }
 }
 
 class States {

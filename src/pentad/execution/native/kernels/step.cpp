@@ -19,7 +19,7 @@ Step::Step(const pentad_config& c, Team& team, Products& products, const ModelWe
       states(states),
       q_dim(c.heads * c.head_dim),
       kv_dim(c.kv_heads * c.head_dim),
-      wide(std::max({c.width, c.heads * c.head_dim, pad(c.ffn_width, 32), pad(widest_mixer(weights), 32)})),
+      wide(std::max({c.width, c.shared_values ? 0 : c.heads * c.head_dim, pad(c.ffn_width, 32), pad(widest_mixer(weights), 32)})),
       score_stride(pad(c.max_context, 16) + 16),
       plan(c, products, cache),
       scratch(static_cast<size_t>(team.size())) {
@@ -27,8 +27,7 @@ Step::Step(const pentad_config& c, Team& team, Products& products, const ModelWe
   for (Scratch& own : scratch) {
     if (!products.tiles()) own.scores.resize(static_cast<size_t>(kRowsTogether) * score_stride);
     own.tail.resize(static_cast<size_t>(kTailBlocks) * cache.head_size());
-    if (cache.coded()) own.room.resize(static_cast<size_t>(products.tiles() ? kSpanBlocks : kCodedSpan) * kPage * dim);
-    own.queries.resize(static_cast<size_t>(kRowsAtOnce) * dim / 2);
+    if (cache.coded() || c.shared_values) own.room.resize(static_cast<size_t>(products.tiles() ? kSpanBlocks : kCodedSpan) * kPage * dim);
     own.normed.resize(static_cast<size_t>(c.width));
   }
 }
@@ -36,10 +35,19 @@ Step::Step(const pentad_config& c, Team& team, Products& products, const ModelWe
 void Step::take(const std::vector<Op>& program) {
   parts = std::any_of(program.begin(), program.end(), [](const Op& op) { return op.apart != 0; });
   gated = std::any_of(program.begin(), program.end(), [](const Op& op) { return op.kind == PENTAD_OP_ATTN_GATE; });
-  plan.set_windowed(std::any_of(program.begin(), program.end(), [](const Op& op) { return op.window != 0; }));
+  plan.set_windowed(std::any_of(program.begin(), program.end(), [](const Op& op) { return op.window || op.chunk || (op.kind == PENTAD_OP_ATTEND && op.rotation >= 0); }));
+  dual = std::any_of(program.begin(), program.end(), [](const Op& op) { return op.kind == PENTAD_OP_ATTEND && op.rotation >= 0; });
   for (const Op& op : program)
     if (op.kind == PENTAD_OP_ROUTE) routing.take(op.weights->experts);
     else if (op.kind == PENTAD_OP_CONVOLVE) recurrence.take(op.weights->mixer);
+    else if (op.kind == PENTAD_OP_LATENT) latent.take(op.weights->mixer);
+  const size_t rows = kRowsAtOnce, sections = dual ? kSections : 1, dim = static_cast<size_t>(c.head_dim);
+  for (Scratch& own : scratch) {
+    own.queries.resize(sections * rows * dim / 2);
+    own.sections.resize(sections);
+    own.masses.resize(dual ? sections * rows : 0);
+    own.parts.resize((sections - 1) * rows * dim);
+  }
   capacity = 0;
   reserve(c.max_tokens);
 }
@@ -55,11 +63,13 @@ void Step::reserve(int tokens) {
   squares.resize(n * static_cast<size_t>(c.heads + c.kv_heads));
   qkv.resize(n * (q_dim + 2 * kv_dim));
   attended.resize(n * q_dim);
+  products.reserve(wide, rows);
   inputs.reserve(n, wide, products.tiles());
   hidden.reserve(n, pad(c.ffn_width, 32), products.tiles());
   for (Scratch& own : scratch) own.hidden.resize(n * kBlock * 2);
   routing.reserve(n, c.width, team.size());
   recurrence.reserve(n, team.size());
+  latent.reserve(n, products.tiles());
   capacity = rows;  // last: what could not be had must be asked for again
 }
 

@@ -15,6 +15,7 @@
 #include "attention_tiles.h"
 #include "cache.h"
 #include "experts.h"
+#include "latent.h"
 #include "native.h"
 #include "norms.h"
 #include "products.h"
@@ -32,8 +33,6 @@ struct Unpacked {  // what a thread has unpacked last in this layer
   Aligned<uint16_t> room;
 };
 
-constexpr int kRowsAtOnce = 64;  // rows of attention that a thread gathers
-
 // What one thread needs for itself.
 struct Scratch {
   std::vector<float> normed;      // [width]
@@ -41,7 +40,10 @@ struct Scratch {
   std::vector<float> scores;      // of attention, without tiles
   std::vector<uint8_t> tail;      // a path of a tree, as pages
   Aligned<uint16_t> room;         // blocks of codes, unpacked
-  std::vector<uint32_t> queries;  // [kRowsAtOnce][head_dim / 2]
+  std::vector<uint32_t> queries;  // [sections][kRowsAtOnce][head_dim / 2]
+  std::vector<Gathered> sections;
+  std::vector<float> masses;      // [sections][kRowsAtOnce] logarithms of sums of e^score; of dual chunks only
+  std::vector<float> parts;       // [sections - 1][kRowsAtOnce][head_dim] what the sections behind the first give
   Unpacked unpacked;
   Sampler sampler;
 #if PENTAD_TILES
@@ -76,7 +78,7 @@ struct Step {
   Aligned<float> x;                // [tokens][width], the residual stream
   Aligned<float> part;             // likewise, what is yet to be added to it; only where an op leaves it apart
   Aligned<float> gates;            // [tokens][heads * head_dim], of what attention gives; only where an op makes them
-  bool parts = false, gated = false;  // whether the program has such ops
+  bool parts = false, gated = false, dual = false;  // whether the program has such ops, and dual chunks
   std::vector<float> squares;      // [heads and key/value heads][tokens] sums of squares, for norms over all heads
   Aligned<float> qkv;              // [heads and key/value heads twice][tokens][head_dim]
   Aligned<float> attended;         // [tokens][heads * head_dim]
@@ -85,6 +87,7 @@ struct Step {
   Adapting adapting;               // who has which adapter
   Routing routing;                 // of the layer with experts that is computed
   Recurrence recurrence;           // of the layer with a state that is computed
+  Latent latent;                   // of the layer with latent attention that is computed
   std::vector<Scratch> scratch;    // [threads]
   std::vector<float> kept;         // [draws][vocab], logits to draw from
   std::vector<Best> best;          // [threads][rows]
@@ -104,6 +107,10 @@ struct Step {
   // A token's part of a head: queries first, then keys, then values.
   float* head_row(int head, int token) {
     return qkv.data() + (static_cast<size_t>(head) * static_cast<size_t>(batch->tokens) + static_cast<size_t>(token)) * c.head_dim;
+  }
+  // What attention gives for a head of a token.
+  float* given(int token, int head) {
+    return attended.data() + static_cast<size_t>(token) * static_cast<size_t>(q_dim) + head * c.head_dim;
   }
   // The input of a product, of every token.
   Input input(int cols, int copy = 0) {
@@ -137,8 +144,10 @@ struct Op : pentad_op {
 // The row `x`, normalised in `out`, or as it is where the op has no norm; `out` may be the row itself.
 inline const float* normalised(const Op& op, int size, const float* x, float* out) {
   if (!op.norm) return x;
-  if (op.centred) layer_row(size, op.eps, x, *op.norm, out);
-  else rms_row(size, op.eps, x, op.norm->scale, out);
+  const float* scale = op.norm->scale.data();
+  const float* shift = op.norm->shift.empty() ? nullptr : op.norm->shift.data();
+  if (op.centred) layer_row(size, op.eps, x, scale, shift, out);
+  else rms_row(size, op.eps, x, scale, out);
   return out;
 }
 
@@ -157,7 +166,11 @@ void norm(Step& s, const Op& op, int rank);
 void qkv(Step& s, const Op& op, int rank);
 // Normalised inputs to the gates of what attention gives.
 void attn_gate(Step& s, const Op& op, int rank);
-// Queries with the slots that they see, into the inputs.
+// Normalised inputs to what latent attention keeps of tokens, written to their slots, and to what its heads ask of it.
+void latent(Step& s, const Op& op, int rank);
+// What latent attention has found, through the matrices of the heads' values, into the inputs.
+void latent_out(Step& s, const Op& op, int rank);
+// Queries with the slots that they see, into the inputs; of latent attention, into those of latent_out.
 void attend(Step& s, const Op& op, int rank);
 // The residual stream, normalised where it stands.
 void renorm(Step& s, const Op& op, int rank);

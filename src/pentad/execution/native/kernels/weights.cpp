@@ -15,7 +15,9 @@ constexpr Named<Weights> kMatrices[] = {
     {PENTAD_DOWN, &LayerWeights::down}, {PENTAD_ATTN_GATE, &LayerWeights::attn_gate},
     {PENTAD_EXPERTS_GATE, &LayerWeights::experts_gate}, {PENTAD_EXPERTS_UP, &LayerWeights::experts_up},
     {PENTAD_EXPERTS_DOWN, &LayerWeights::experts_down}, {PENTAD_Z, &LayerWeights::z},
-    {PENTAD_STEP, &LayerWeights::step}, {PENTAD_RATE, &LayerWeights::rate}, {PENTAD_CONV_IN, &LayerWeights::conv_in}};
+    {PENTAD_STEP, &LayerWeights::step}, {PENTAD_RATE, &LayerWeights::rate}, {PENTAD_CONV_IN, &LayerWeights::conv_in},
+    {PENTAD_Q_DOWN, &LayerWeights::q_down},       {PENTAD_KV_DOWN, &LayerWeights::kv_down},
+    {PENTAD_K_UP, &LayerWeights::k_up},           {PENTAD_V_UP, &LayerWeights::v_up}};
 constexpr Named<std::vector<float>> kVectors[] = {
     {PENTAD_Q_BIAS, &LayerWeights::q_bias},       {PENTAD_K_BIAS, &LayerWeights::k_bias},
     {PENTAD_V_BIAS, &LayerWeights::v_bias},       {PENTAD_O_BIAS, &LayerWeights::o_bias},
@@ -30,7 +32,7 @@ constexpr Named<std::vector<float>> kVectors[] = {
     {PENTAD_CONV, &LayerWeights::conv},           {PENTAD_CONV_BIAS, &LayerWeights::conv_bias},
     {PENTAD_STEP_BIAS, &LayerWeights::step_bias}, {PENTAD_DECAY, &LayerWeights::decay},
     {PENTAD_SKIP, &LayerWeights::skip},           {PENTAD_INNER_NORM, &LayerWeights::inner_norm},
-    {PENTAD_CONV_IN_BIAS, &LayerWeights::conv_in_bias}};
+    {PENTAD_CONV_IN_BIAS, &LayerWeights::conv_in_bias}, {PENTAD_KV_NORM, &LayerWeights::kv_norm}};
 // A norm of a layer, and the tensor that is its shift.
 struct NamedNorm {
   int tensor, shift;

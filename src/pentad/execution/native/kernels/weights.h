@@ -30,11 +30,14 @@ struct LayerWeights {
   Weights experts_gate, experts_up, experts_down;
   pentad_mixer mixer{};
   Weights z, step, rate, conv_in;
+  Weights q_down, kv_down, k_up, v_up;
+  std::vector<float> kv_norm;
   std::vector<float> conv, conv_bias, step_bias, decay, skip, inner_norm, conv_in_bias;
   std::vector<float> router, router_bias, shared_gate, experts_gate_bias, experts_up_bias, experts_down_bias;
 
-  std::array<const Weights*, 15> matrices() const {
-    return {&q, &k, &v, &o, &gate, &up, &down, &attn_gate, &experts_gate, &experts_up, &experts_down, &z, &step, &rate, &conv_in};
+  std::array<const Weights*, 19> matrices() const {
+    return {&q, &k, &v, &o, &gate, &up, &down, &attn_gate, &experts_gate, &experts_up, &experts_down, &z, &step, &rate, &conv_in,
+            &q_down, &kv_down, &k_up, &v_up};
   }
 };
 

@@ -39,100 +39,78 @@ struct Wide {
 namespace pentad {
 
 // 16 rows as tiles: for each block of 32 columns, 16 lines of [row][2 columns].
-template <int kBits, bool kMinima, bool kHalves>
-void widen(const uint8_t* p, const Layout& layout, int blocks, uint16_t* out) {
-  constexpr int code_bytes = kRows * kBlock * kBits / 8;
-  // Takes 16 values of one column and 16 of the next to 16 pairs.
-  alignas(64) uint16_t order[32];
-  for (int i = 0; i < 16; i++) order[2 * i] = static_cast<uint16_t>(i), order[2 * i + 1] = static_cast<uint16_t>(i + 16);
-  const __m512i pairs = _mm512_load_si512(order), byte = _mm512_set1_epi32(255);
-  const float offset = static_cast<float>(layout.offset);
-  for (int b = 0; b < blocks; b++, p += layout.block_bytes(), out += 512) {
-    for (int i = 0; i < static_cast<int>(layout.block_bytes()); i += 64) __builtin_prefetch(p + kAhead + i, 0, 2);
-    const uint16_t* tail = reinterpret_cast<const uint16_t*>(p + code_bytes);
-    const f32x16 low = load_half(tail), high = kHalves ? load_half(tail + kRows) : low;
-    const f32x16 minima = kMinima ? load_half(tail + kRows * (1 + kHalves)) : splat(0.0f);
-    const Lines<kBits> codes(p);
-    each<8>([&](auto g) PENTAD_LAMBDA {
-      const f32x16 scale = g < 4 ? low : high, base = minima - scale * offset;
-      const __m512i line = codes.line[g];
-      const __m512i columns[4] = {_mm512_and_si512(line, byte), _mm512_and_si512(_mm512_srli_epi32(line, 8), byte),
-                                  _mm512_and_si512(_mm512_srli_epi32(line, 16), byte), _mm512_srli_epi32(line, 24)};
-      each<2>([&](auto i) PENTAD_LAMBDA {
-        const f32x16 x = muladd(to_float((i32x16)columns[2 * i]), scale, base);
-        const f32x16 y = muladd(to_float((i32x16)columns[2 * i + 1]), scale, base);
-        const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)y, (__m512)x);
-        _mm512_store_si512(out + g * 64 + i * 32, _mm512_permutexvar_epi16(pairs, both));
-      });
-    });
-  }
-}
+void widen(const uint8_t* group, const Layout& layout, int blocks, uint16_t* out);
 
-// Two widened groups, and the sums of two tiles of tokens with both.
-class WidePair {
+// Pairs of groups that share what is fetched of the activations: these come from the last cache, or from memory, where
+// the second one does not hold them beside the rest.
+constexpr int kPairsAtOnce = 8;
+// Blocks of columns that are widened of so many pairs at once. They stay in half of a second cache of 1 MB; where the
+// sums of a part of the columns have to stay too, half as many do.
+constexpr int kWholeBlocks = 32, kPartBlocks = 16;
+
+// Widened groups, two and two, and their sums.
+class WidePairs {
  public:
-  void reserve(int cols) {
-    const size_t elements = static_cast<size_t>(kRows) * cols;
-    if (elements <= elements_) return;
-    memory_.resize(2 * elements);
-    elements_ = elements;
+  void reserve(int cols, int tokens) {
+    const size_t elements = kPairsAtOnce * pair_elements(cols / kBlock), sums = kPairsAtOnce * tiles(tokens) * kTileSums;
+    if (elements > memory_.size()) memory_.resize(elements);
+    if (parts(cols / kBlock) > 1 && sums > kept_.size()) kept_.resize(sums);
   }
-  void fill(int which, const Matrix& m, int group) {
-    const uint8_t* p = m.data + m.group_bytes() * static_cast<size_t>(group);
-    with_layout(m.layout, [&]<int kBits, bool kMinima, bool kHalves>() {
-      widen<kBits, kMinima, kHalves>(p, m.layout, m.cols / kBlock, weights(which));
-    });
-  }
-  // use(token, 16 sums of the first group, 16 of the second) for every token.
-  template <typename Use>
-  void multiply(const Wide& x, int tokens, Use&& use) {
-    const int blocks = x.cols / kBlock;
-    const uint16_t *w0 = weights(0), *w1 = weights(1);
-    settle_memory();
-    for (int t = 0; t < tokens; t += 32) {
-      const uint16_t *a0 = x.at(t, 0), *a1 = x.at(t + 16, 0);
-      const bool two = t + 16 < tokens;
-      _tile_zero(0);
-      _tile_zero(1);
-      if (two) {
-        _tile_zero(2);
-        _tile_zero(3);
-        for (int b = 0; b < blocks; b++) {
-          _tile_loadd(4, a0 + b * 512, 64);
-          _tile_loadd(6, w0 + b * 512, 64);
-          _tile_dpbf16ps(0, 4, 6);
-          _tile_loadd(7, w1 + b * 512, 64);
-          _tile_dpbf16ps(1, 4, 7);
-          _tile_loadd(5, a1 + b * 512, 64);
-          _tile_dpbf16ps(2, 5, 6);
-          _tile_dpbf16ps(3, 5, 7);
-        }
-        _tile_stored(2, sums_[1][0], 64);
-        _tile_stored(3, sums_[1][1], 64);
-      } else {
-        for (int b = 0; b < blocks; b++) {
-          _tile_loadd(4, a0 + b * 512, 64);
-          _tile_loadd(6, w0 + b * 512, 64);
-          _tile_dpbf16ps(0, 4, 6);
-          _tile_loadd(7, w1 + b * 512, 64);
-          _tile_dpbf16ps(1, 4, 7);
-        }
-      }
-      _tile_stored(0, sums_[0][0], 64);
-      _tile_stored(1, sums_[0][1], 64);
-      settle_memory();
-      for (int tile = 0; tile < 1 + two; tile++) {
-        const int first = t + tile * 16, count = tokens - first < 16 ? tokens - first : 16;
-        for (int i = 0; i < count; i++) use(first + i, load(sums_[tile][0][i]), load(sums_[tile][1][i]));
+  // fill(pair, to_widen) calls to_widen(0 or 1, matrix, group); use(pair, token, 16 sums of the first group, 16 of the
+  // second) takes the sums of every pair and token.
+  template <typename Fill, typename Use>
+  void multiply(const Wide& x, int tokens, int pairs, Fill&& fill, Use&& use) {
+    const int blocks = x.cols / kBlock, part = part_blocks(blocks);
+    for (int first = 0; first < pairs; first += kPairsAtOnce) {
+      const int count = std::min(pairs - first, kPairsAtOnce);
+      for (int from = 0; from < blocks; from += part) {
+        const Part of{from, std::min(blocks, from + part), blocks};
+        for (int i = 0; i < count; i++)
+          fill(first + i, [&](int which, const Matrix& m, int group) {
+            const uint8_t* p = m.data + m.group_bytes() * static_cast<size_t>(group);
+            p += m.layout.block_bytes() * static_cast<size_t>(from);
+            widen(p, m.layout, of.to - from, weights(i, which, part));
+          });
+        settle_memory();
+        for (int t = 0; t < tokens; t += 32)
+          for (int i = 0; i < count; i++) {
+            const size_t tile = static_cast<size_t>(i) * tiles(tokens) + static_cast<size_t>(t / 32);
+            float* sums = part < blocks ? kept_.data() + tile * kTileSums : sums_;
+            pass(x, t, tokens, of, weights(i, 0, part), weights(i, 1, part), i, sums);
+            for (int j = 0; of.to == blocks && j < std::min(32, tokens - t); j++) {
+              const float* row = sums + j / 16 * 512 + j % 16 * kRows;
+              use(first + i, t + j, load(row), load(row + 256));
+            }
+          }
       }
     }
   }
 
  private:
-  uint16_t* weights(int which) { return memory_.data() + static_cast<size_t>(which) * elements_; }
-  size_t elements_ = 0;
+  struct Part {
+    int from, to, blocks;
+  };
+  static constexpr size_t kTileSums = 4 * 16 * kRows;  // of two tiles of tokens with two groups
+
+  static size_t tiles(int tokens) { return static_cast<size_t>(tokens + 31) / 32; }
+  static int parts(int blocks) { return blocks <= kWholeBlocks ? 1 : (blocks + kPartBlocks - 1) / kPartBlocks; }
+  static int part_blocks(int blocks) { return (blocks + parts(blocks) - 1) / parts(blocks); }
+  // Enough also for products of fewer columns, whose parts may be wider.
+  static size_t pair_elements(int blocks) {
+    return 2 * static_cast<size_t>(kRows) * kBlock * static_cast<size_t>(std::min(blocks, kWholeBlocks));
+  }
+
+  // Adds to the sums what the part of the columns gives for 32 tokens. Meanwhile pair `turn` of the pairs fetches its
+  // share of the next 32.
+  static void pass(const Wide& x, int t, int tokens, const Part& of, const uint16_t* w0, const uint16_t* w1, int turn,
+                   float* sums);
+
+  uint16_t* weights(int pair, int which, int part) {
+    return memory_.data() + static_cast<size_t>(2 * pair + which) * kRows * kBlock * static_cast<size_t>(part);
+  }
   Aligned<uint16_t> memory_;
-  alignas(64) float sums_[2][2][16][kRows];
+  Aligned<float> kept_;
+  alignas(64) float sums_[kTileSums];
 };
 
 }  // namespace pentad

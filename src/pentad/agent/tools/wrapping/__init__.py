@@ -1,0 +1,1 @@
+"""Tool wrappers: what stands between an agent and each call of a tool."""

@@ -1,0 +1,1 @@
+"""Which inputs of different types and lengths are computed together."""

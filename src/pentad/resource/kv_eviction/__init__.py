@@ -1,0 +1,1 @@
+"""Eviction of cached KV blocks: which texts stay cached over the pauses of their runs."""
