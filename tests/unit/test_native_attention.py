@@ -165,7 +165,7 @@ def test_memory_grows_with_the_length_and_not_with_its_square(way: tuple[KernelL
         used.append(nbytes)
     if way[1]:
         assert len(set(used)) == 1
-        assert used[0] < 64 << 10
+        assert used[0] < 96 << 10  # rows of up to 640 values, in bfloat16 and in float32
     else:
         rows = 8
         assert used == [rows * (4 * (length + PAGE) + 2 * dim) for length in (256, 512, 1024, 2048)]
