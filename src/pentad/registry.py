@@ -479,6 +479,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "round-to-nearest": "pentad.model.transforms.round_to_nearest:RoundToNearest",
         "magnitude": "pentad.model.transforms.magnitude:Magnitude",
         "wanda": "pentad.model.transforms.wanda:Wanda",
+        "sparsegpt": "pentad.model.transforms.sparsegpt:SparseGPT",
         "kv-pooling": "pentad.model.transforms.kv_pooling:KVPooling",
     },
     "speculator": {
