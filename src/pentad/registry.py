@@ -480,6 +480,8 @@ _TABLE: dict[str, dict[str, str]] = {
         "magnitude": "pentad.model.transforms.magnitude:Magnitude",
         "wanda": "pentad.model.transforms.wanda:Wanda",
         "sparsegpt": "pentad.model.transforms.sparsegpt:SparseGPT",
+        "gblm": "pentad.model.transforms.gblm:GBLM",
+        "mixed-sparsity": "pentad.model.transforms.mixed_sparsity:MixedSparsity",
         "kv-pooling": "pentad.model.transforms.kv_pooling:KVPooling",
     },
     "speculator": {

@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from pentad.choice import Choice
+from pentad.execution.torch import gradients
 from pentad.execution.torch.runner import TorchRunner
 from pentad.execution.torch.taps import LayerWalk
 from pentad.model.compression import CalibrationText, compress
@@ -71,8 +72,46 @@ def test_every_matrix_is_tapped_as_the_reference_feeds_it(folder: pathlib.Path) 
         walk.advance(layer, files.spec, files.weights)
 
 
+@pytest.mark.row("prune-gblm", "mechanism")
+def test_gradients_are_those_of_the_reference_window_by_window(
+    folder: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradients, "_STATE_BYTES", 1)  # one window at a time
+    files = open_model(folder)
+    texts = [np.random.default_rng(i).integers(0, 512, size).tolist() for i, size in enumerate((40, 17))]
+    walk = LayerWalk(files.spec, files.weights, texts)
+    found = walk.gradients(tmp_path / "gradients")
+    reference = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    totals: dict[str, np.ndarray] = {}
+    squares: dict[str, np.ndarray] = {}
+    for text in texts:
+        reference.zero_grad()
+        tokens = torch.tensor([text])
+        reference(tokens, labels=tokens).loss.backward()
+        for name, parameter in reference.named_parameters():
+            slope = parameter.grad.double().numpy()
+            totals[name] = totals.get(name, 0) + slope
+            squares[name] = squares.get(name, 0) + slope**2
+    for layer in range(3):
+        layers = found.of(layer)
+        assert {name.rpartition(".")[2] for name in layers} == {"q", "k", "v", "o", "gate", "up", "down"}
+        for part, theirs in PARTS.items():
+            gradient, name = layers[f"layers.{layer}.{part}"], f"model.layers.{layer}.{theirs}.weight"
+            assert gradient.windows == 2
+            np.testing.assert_allclose(gradient.total, totals[name], rtol=2e-3, atol=1e-6)
+            np.testing.assert_allclose(gradient.square_sum, squares[name], rtol=4e-3, atol=1e-9)
+    assert walk.gradients(tmp_path / "gradients").of(0).keys() == found.of(0).keys(), "found again"
+
+
 @pytest.mark.parametrize(
-    "method", ["wanda:format=F32", "kv-pooling:kv_heads=1", "round-to-nearest:format=F16"]
+    "method",
+    [
+        "wanda:format=F32",
+        "kv-pooling:kv_heads=1",
+        "round-to-nearest:format=F16",
+        "gblm:format=F32",
+        "mixed-sparsity:format=F32",
+    ],
 )
 def test_a_compressed_folder_computes_the_same_in_the_reference_and_here(
     folder: pathlib.Path, tmp_path: pathlib.Path, method: str

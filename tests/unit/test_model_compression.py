@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import pathlib
 
@@ -13,7 +14,7 @@ from pentad import registry
 from pentad.choice import Choice, build
 from pentad.errors import BadModelFile, Incompatible, InvalidRequest, UnknownName
 from pentad.execution.quant import dequantize
-from pentad.execution.taps import Tap
+from pentad.execution.taps import Gradient, Tap
 from pentad.model import compression, derivation
 from pentad.model.artefact import Artefact, read_artefact
 from pentad.model.compression import CalibrationText, compress
@@ -206,8 +207,10 @@ TRANSFORMS = [build("transform", Choice(name=name)) for name in registry.known("
 class TestEveryTransform:
     def source(self) -> Unit:
         rng = np.random.default_rng(3)
-        columns = rng.uniform(0.1, 2, 32)
-        return unit(rng.normal(size=(8, 32)).astype(np.float32), {"layers.0.q": tap(columns)})
+        values, slopes = rng.normal(size=(2, 8, 32)).astype(np.float32)
+        gradient = Gradient(windows=2, total=slopes, square_sum=np.square(slopes))
+        tapped = dataclasses.replace(tap(rng.uniform(0.1, 2, 32)), gradient=gradient)
+        return unit(values, {"layers.0.q": tapped})
 
     def test_equal_units_give_equal_bytes_and_the_source_stays(self, transform: ModelTransform) -> None:
         source = self.source()
@@ -223,7 +226,7 @@ class TestEveryTransform:
 
     def test_says_how_exact_it_is_and_what_it_needs(self, transform: ModelTransform) -> None:
         assert transform.exactness in ("lossless", "bounded", "lossy")
-        assert transform.needs <= {"calibration", "second-moments"}
+        assert transform.needs <= {"calibration", "second-moments", "gradients"}
 
     def test_without_calibration_it_applies_as_it_is_read_or_says_what_it_needs(
         self, transform: ModelTransform

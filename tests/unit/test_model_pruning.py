@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pentad.errors import Incompatible, InvalidRequest
-from pentad.execution.taps import Tap
-from pentad.model.transforms.hessian import inverse_factor, output_error
+from pentad.execution.taps import Gradient, Tap
+from pentad.model.transforms.gblm import GBLM
+from pentad.model.transforms.hessian import damped, inverse_factor, output_error
 from pentad.model.transforms.magnitude import Magnitude
+from pentad.model.transforms.mixed_sparsity import MixedSparsity, spread_shares
 from pentad.model.transforms.sparsegpt import SparseGPT
 from pentad.model.transforms.wanda import Wanda
 
@@ -71,6 +77,51 @@ def test_compensation_loses_less_of_the_output_than_scores_alone(pattern: str) -
         else:
             assert (found == 0).sum() == pytest.approx(values.size / 2, abs=len(values))
     assert lost["sparsegpt"] < lost["wanda"] < lost["magnitude"]
+
+
+def with_gradient(tap: Tap, square_sum: np.ndarray, windows: int = 4) -> Tap:
+    return replace(tap, gradient=Gradient(windows=windows, total=square_sum, square_sum=square_sum))
+
+
+@pytest.mark.row("prune-gblm", "mechanism")
+def test_gradients_count_beside_activations_or_alone() -> None:
+    values = np.ones((2, 4), np.float32)
+    x = np.array([[3, 2, 1, 4]], np.float32)
+    slopes = np.array([[1, 9, 25, 4], [0, 0, 0, 0]], np.float32) * 4  # norms 1, 3, 5, 2 a window
+    tap = with_gradient(tap_of(x), slopes)
+    both, alone = GBLM(scale=1).matrix(values, tap), GBLM(scale=1, activations=False).matrix(values, tap)
+    assert (both[0] == 0).tolist() == [True, True, False, False], "scores 4, 5, 6, 6"
+    assert (alone[0] == 0).tolist() == [True, False, False, True], "scores 1, 3, 5, 2"
+    plain = Wanda().matrix(matrix(2, 4), tap)
+    np.testing.assert_array_equal(GBLM(scale=0).matrix(matrix(2, 4), tap), plain)
+
+
+@pytest.mark.row("prune-shao-mixed", "mechanism")
+@given(
+    sizes=st.lists(st.integers(1, 10_000), min_size=1, max_size=30),
+    sparsity=st.floats(0, 0.9),
+    spread=st.floats(0, 0.49),
+)
+def test_shares_fall_with_sensitivity_and_the_total_is_kept(
+    sizes: list[int], sparsity: float, spread: float
+) -> None:
+    found = spread_shares(sizes, sparsity, spread)
+    assert found == sorted(found, reverse=True)
+    assert all(0 <= share < 1 for share in found)
+    gone = sum(share * size for share, size in zip(found, sizes, strict=True))
+    assert gone / sum(sizes) == pytest.approx(sparsity, abs=1e-5)
+
+
+@pytest.mark.row("prune-shao-mixed", "mechanism")
+def test_a_weight_that_costs_without_compensation_counts_as_well() -> None:
+    x, values = entered(), matrix()
+    gram, method = x.T @ x, MixedSparsity()
+    factor = inverse_factor(gram, 0.01)
+    obs, obd = SparseGPT().importance(gram, factor), np.diag(damped(gram, 0.01))
+    np.testing.assert_allclose(method.importance(gram, factor), obs + obd, rtol=1e-5)
+    assert (method.matrix(values, tap_of(x)) == 0).sum() == values.size // 2
+    with pytest.raises(Incompatible, match="a pattern of 2:4 leaves no sparsity to mix; choose sparsegpt"):
+        MixedSparsity(pattern="2:4")
 
 
 def test_columns_that_nothing_enters_go_first() -> None:

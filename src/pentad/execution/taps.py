@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,6 +17,17 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gradient:
+    """What the loss of the calibration windows says of a matrix, each window's mean over its tokens."""
+
+    windows: int
+    total: Floats
+    """Sum of the windows' gradients: [out, in]."""
+    square_sum: Floats
+    """Sum of their squares: [out, in]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tap:
     """Sums over the rows, one per token, that entered a matrix."""
 
@@ -26,6 +38,16 @@ class Tap:
     """Per input column: [in]."""
     gram: Floats | None = None
     """x^T x: [in, in]; None unless it was asked for."""
+    gradient: Gradient | None = None
+    """Of the model as it was before anything changed; None unless it was asked for."""
+
+
+class Gradients(Protocol):
+    """The loss's gradients, kept on disk, of which a layer is read at a time."""
+
+    def of(self, layer: int) -> Mapping[str, Gradient]:
+        """Those of the layer's matrices, by canonical name."""
+        ...
 
 
 class Walk(Protocol):
@@ -37,4 +59,19 @@ class Walk(Protocol):
 
     def advance(self, layer: int, spec: ModelSpec, source: WeightSource) -> None:
         """Goes on through the layer in the form that it has now."""
+        ...
+
+    def hidden(self) -> Floats:
+        """The states in front of the next layer: [tokens, E]."""
+        ...
+
+    def again(self) -> Walk:
+        """The same text in front of the first layer."""
+        ...
+
+    def gradients(self, folder: pathlib.Path) -> Gradients:
+        """Those of the whole model as it was; taken from `folder` where an earlier call left them there.
+
+        Memory: one layer with its gradients, and the states of some windows at every layer.
+        """
         ...

@@ -81,11 +81,13 @@ def compress(
     text = calibration.read() if needs and calibration is not None else None
     files = open_model(stored.path, name=stored.name)
     try:
-        artefact = _artefact(store, stored, files, methods, transforms, calibration, text)
-        key = job_key(artefact.source_sha256, artefact.transforms, repr(artefact.calibration))
+        asked = _artefact(store, stored, files, methods, transforms, calibration, text)
+        key = job_key(asked.source_sha256, asked.transforms, repr(asked.calibration))
         with store.folders.workspace(key) as work, disk_full_is_infeasible(store.root):
             walk = None if text is None or calibration is None else _walk(files, text, calibration)
-            made = Derivation(files=files, transforms=transforms, work=work, walk=walk).run(tell)
+            job = Derivation(files=files, transforms=transforms, work=work, walk=walk).planned()
+            artefact = _artefact(store, stored, files, methods, job.transforms, calibration, text)
+            made = job.run(tell)
             write_artefact(work / FILE_NAME, artefact)
             made[FILE_NAME] = work / FILE_NAME
             ref = f"{DERIVED}:{stored.name}:{key}"

@@ -1,5 +1,6 @@
 """Deriving a model from another: transforms applied unit by unit, resumable, in the memory of a layer.
 
+    work/gradients/                            of the loss, where a transform needs them
     work/unit-outside.gguf, unit-0.gguf ...    finished units, each whole under its name
     work/model.gguf, or work/model.safetensors with its configuration
 
@@ -12,11 +13,11 @@ from __future__ import annotations
 import hashlib
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pentad.errors import Incompatible
 from pentad.execution.spec import ModelSpec
-from pentad.execution.taps import Tap, Walk
+from pentad.execution.taps import Gradients, Walk
 from pentad.execution.weights import StoredTensor, WeightSource
 from pentad.model.assembly import assemble
 from pentad.model.files.gguf import GgufFile
@@ -24,6 +25,7 @@ from pentad.model.files.gguf_writer import GgufWriter, TensorHead
 from pentad.model.files.safetensors_writer import PLAIN
 from pentad.model.loading import ModelFiles
 from pentad.model.transforms.base import ModelTransform, Unit
+from pentad.model.transforms.survey import Planned, Survey, gradients_of, tapped
 
 Tell = Callable[[int, int], None]
 """Told units done and in total."""
@@ -60,6 +62,34 @@ class Derivation:
     work: pathlib.Path
     walk: Walk | None = None
 
+    def planned(self) -> Derivation:
+        """The same job, with the choices made that depend on all layers together.
+
+        Raises Incompatible where a transform does not apply.
+        """
+        _ = self.target  # refused before any work
+        made: list[ModelTransform] = []
+        for transform in self.transforms:
+            if isinstance(transform, Planned):
+                survey = Survey(
+                    spec=self.files.spec,
+                    source=self.files.weights,
+                    walk=self.walk,
+                    needs=transform.needs,
+                    gradients=self._gradients(),
+                )
+                made.append(transform.plan(survey))
+            else:
+                made.append(transform)
+        return replace(self, transforms=tuple(made))
+
+    @property
+    def _needs(self) -> frozenset[str]:
+        return frozenset[str]().union(*(transform.needs for transform in self.transforms))
+
+    def _gradients(self) -> Gradients | None:
+        return gradients_of(self.walk, self._needs, self.work)
+
     @property
     def target(self) -> ModelSpec:
         """The spec of the result. Raises Incompatible where a transform does not apply."""
@@ -71,7 +101,8 @@ class Derivation:
     def run(self, tell: Tell) -> dict[str, pathlib.Path]:
         """The files of the new model in `work`, by their names in the model.
 
-        Cost: one pass over the weights, and with calibration two passes of the text through each layer.
+        Cost: one pass over the weights, and with calibration two passes of the text through each layer;
+        with gradients a forward and a backward pass of the text before.
         Raises Incompatible where a transform does not apply or the result cannot be written.
         """
         target = self.target  # refused before any work
@@ -98,10 +129,8 @@ class Derivation:
         return self._read(layer)
 
     def _rewritten(self, layer: int | None) -> Mapping[str, StoredTensor]:
-        needs = frozenset[str]().union(*(transform.needs for transform in self.transforms))
-        taps: Mapping[str, Tap] = {}
-        if self.walk is not None and layer is not None:
-            taps = self.walk.taps(layer, self.files.weights, second_moments="second-moments" in needs)
+        walk = None if layer is None else self.walk
+        taps = tapped(walk, layer or 0, self.files.weights, self._needs, self._gradients())
         spec, new = self.files.spec, dict[str, StoredTensor]()
         for transform in self.transforms:
             unit = Unit(spec=spec, layer=layer, source=Overlay(self.files.weights, new), taps=taps)

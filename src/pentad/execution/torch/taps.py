@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -12,9 +13,10 @@ import torch
 from pentad.errors import Incompatible
 from pentad.execution.layers import Activation
 from pentad.execution.spec import ModelSpec
-from pentad.execution.taps import Tap
+from pentad.execution.taps import Gradients, Tap
 from pentad.execution.torch.attention import TextAttention
 from pentad.execution.torch.feed_forward import DenseWeights
+from pentad.execution.torch.gradients import loss_gradients
 from pentad.execution.torch.linear import Linear
 from pentad.execution.torch.loading import AttentionWeights, LayerWeights, WeightLoader
 from pentad.execution.torch.program import Program
@@ -91,7 +93,22 @@ class LayerWalk:
             self._positions = torch.cat([torch.arange(len(text)) for text in texts])
             self._hidden = Program(spec, self._outside).embedded(tokens, self._positions)
         self._spec = spec
+        self._source = source
+        self._texts = texts
         self._lengths = [len(text) for text in texts]
+
+    def again(self) -> LayerWalk:
+        """The same texts in front of the first layer."""
+        return LayerWalk(self._spec, self._source, self._texts)
+
+    def hidden(self) -> npt.NDArray[np.float32]:
+        """The states in front of the next layer: [tokens, E]."""
+        found: npt.NDArray[np.float32] = self._hidden.numpy()
+        return found
+
+    def gradients(self, folder: pathlib.Path) -> Gradients:
+        """Those of the loss, of the model as it was; see gradients.py."""
+        return loss_gradients(self._spec, self._source, self._texts, folder)
 
     def taps(self, layer: int, source: WeightSource, *, second_moments: bool = False) -> dict[str, Tap]:
         """What enters each matrix of the layer, by canonical name; nothing moves on."""

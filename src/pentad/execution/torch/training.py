@@ -43,7 +43,7 @@ _CHECKPOINT_PAUSE_S = 300.0
 Tensors = Mapping[str, torch.Tensor]
 
 
-class _Assembly(WeightLoader):
+class Assembly(WeightLoader):
     """Puts a program's weights together out of canonical tensors, so that gradients reach these."""
 
     def __init__(self, spec: ModelSpec, source: WeightSource, tensors: Tensors) -> None:
@@ -137,7 +137,7 @@ class Student:
         return program.logits(kept)
 
     def _assembled(self, tensors: Tensors) -> Weights:
-        return _Assembly(self.spec, self._source, tensors).load()
+        return Assembly(self.spec, self._source, tensors).load()
 
 
 def train(

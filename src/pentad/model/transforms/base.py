@@ -66,7 +66,7 @@ class ModelTransform(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What must be at hand beside the model: `calibration`, and `second-moments` of it."""
+        """What must be at hand beside the model: `calibration`, and of it `second-moments` or `gradients`."""
         ...
 
     def target(self, spec: ModelSpec) -> ModelSpec:

@@ -40,34 +40,38 @@ class SparseGPT(Pruning):
                 f"damping is {self.damping}, must be above 0 to 1", hint="0.01 is usual", param="damping"
             )
 
+    def importance(self, gram: Floats, factor: Floats) -> Floats:
+        """What the square of a weight of each column counts when weights are chosen: [in]."""
+        del gram
+        return np.asarray(1 / np.square(np.diagonal(factor)), np.float32)
+
     def matrix(self, values: Floats, tap: Tap | None) -> Floats:
         assert tap is not None, "its needs are declared"
         assert tap.gram is not None, "its needs are declared"
         factor = inverse_factor(tap.gram, self.damping)
+        importance = self.importance(tap.gram, factor)
         left, columns = values.copy(), values.shape[1]
         for start in range(0, columns, _BLOCK):
-            stop = min(start + _BLOCK, columns)
-            errors = self._block(left[:, start:stop], factor[start:stop, start:stop], columns)
-            left[:, stop:] -= errors @ factor[start:stop, stop:]
+            part = slice(start, min(start + _BLOCK, columns))
+            errors = self._block(left[:, part], factor[part, part], importance[part], self.group(columns))
+            left[:, part.stop :] -= errors @ factor[part, part.stop :]
         return left
 
-    def _block(self, block: Floats, factor: Floats, columns: int) -> Floats:
+    def _block(self, block: Floats, factor: Floats, importance: Floats, pattern: tuple[int, int]) -> Floats:
         """Prunes the columns [out, B] of a block in place; what later columns are to make up for [out, B]."""
         errors = np.empty_like(block)
-        group, count = self.group(columns)
-        doomed = np.zeros(block.shape, np.bool_) if group else self._chosen(block, factor, None)
+        group, count = pattern
+        doomed = np.zeros(block.shape, np.bool_) if group else self._chosen(block, importance)
         for i in range(block.shape[1]):
             if group and i % group == 0:  # chosen when reached, for the weights as they then are
                 part = slice(i, i + group)
-                doomed[:, part] = self._chosen(block[:, part], factor[part, part], count)
+                doomed[:, part] = lowest(np.square(block[:, part]) * importance[part], count)
             errors[:, i] = np.where(doomed[:, i], block[:, i], np.float32(0)) / factor[i, i]
             block[:, i + 1 :] -= np.outer(errors[:, i], factor[i, i + 1 :])
             block[doomed[:, i], i] = 0
         return errors
 
-    def _chosen(self, block: Floats, factor: Floats, count: int | None) -> Mask:
-        """Those that cost least: `count` of each row, or `sparsity` of the whole block."""
-        costs = np.square(block / np.diagonal(factor))
-        if count is not None:
-            return lowest(costs, count)
-        return lowest(costs.reshape(1, -1), int(self.sparsity * costs.size)).reshape(costs.shape)
+    def _chosen(self, block: Floats, importance: Floats) -> Mask:
+        """Those of a whole block that cost least."""
+        costs = (np.square(block) * importance).reshape(1, -1)
+        return lowest(costs, int(self.sparsity * costs.size)).reshape(block.shape)
