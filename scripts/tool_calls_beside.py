@@ -23,12 +23,12 @@ from typing import Any
 
 from pentad.agent.evaluation.base import CaseSource
 from pentad.agent.evaluation.results import CaseResult, Contender, Key, ResultFile
-from pentad.agent.evaluation.statistics import bootstrap, wilson
 from pentad.application.bench import facts
 from pentad.application.bench.servers import llama_server
 from pentad.application.cli.agents import serving_only
 from pentad.application.config import RemoteBackend, Settings
 from pentad.application.evaluation import Order, evaluate
+from pentad.model.intervals import bootstrap, wilson
 from pentad.model.store import ModelStore
 
 SUITES = ("bfcl-simple", "bfcl-multiple")

@@ -146,6 +146,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             chosen_by=("compress --method",),
             about="how a model is made smaller or otherwise another form of itself",
         ),
+        "metric": Family(
+            layer="model",
+            interface="pentad.model.certification.base:Metric",
+            baseline="kl",
+            chosen_by=("certify --metric",),
+            about="what a certificate tells of a model beside the one that it was made from",
+        ),
         "kernel": Family(
             layer="execution",
             interface="pentad.execution.kernels.base:Kernel",
@@ -484,6 +491,20 @@ _TABLE: dict[str, dict[str, str]] = {
         "mixed-sparsity": "pentad.model.transforms.mixed_sparsity:MixedSparsity",
         "kv-pooling": "pentad.model.transforms.kv_pooling:KVPooling",
     },
+    "metric": {
+        "perplexity": "pentad.model.certification.perplexity:Perplexity",
+        "perplexity-ratio": "pentad.model.certification.perplexity:PerplexityRatio",
+        "kl": "pentad.model.certification.divergence:Divergence",
+        "top1": "pentad.model.certification.divergence:Agreement",
+        "recall": "pentad.model.certification.recall:Recall",
+        "gsm8k": "pentad.model.certification.tasks:Gsm8kScore",
+        "bfcl": "pentad.model.certification.tasks:BfclScore",
+        "tool-calls": "pentad.model.certification.tasks:ToolCallValidity",
+        "size": "pentad.model.certification.size:Size",
+        "prefill-speed": "pentad.model.certification.speed:PrefillSpeed",
+        "decode-speed": "pentad.model.certification.speed:DecodeSpeed",
+        "joules": "pentad.model.certification.speed:Energy",
+    },
     "speculator": {
         "ngram": "pentad.model.speculation.ngram:NGram",
         "forced": "pentad.model.speculation.forced:Forced",
@@ -591,6 +612,7 @@ _TABLE: dict[str, dict[str, str]] = {
     },
     "suite": {
         "bfcl-simple": "pentad.agent.evaluation.suites.bfcl_simple:BfclSimple",
+        "bfcl-validity": "pentad.agent.evaluation.suites.bfcl_validity:BfclValidity",
         "bfcl-multiple": "pentad.agent.evaluation.suites.bfcl_multiple:BfclMultiple",
         "gsm8k": "pentad.agent.evaluation.suites.gsm8k:Gsm8k",
         "household": "pentad.agent.evaluation.suites.household:HouseholdSuite",

@@ -15,11 +15,11 @@ from evaluation_data import evaluated, write_data
 from pentad.agent.evaluation.base import CaseSource
 from pentad.agent.evaluation.call_match import mismatch
 from pentad.agent.evaluation.results import CaseResult, ResultFile
-from pentad.agent.evaluation.statistics import bootstrap, wilson
 from pentad.agent.evaluation.suites.gsm8k import number_in
 from pentad.agent.evaluation.summary import summarize
 from pentad.choice import Choice, build
 from pentad.errors import InvalidRequest
+from pentad.model.intervals import bootstrap, wilson
 from pentad.resource.energy import PackageEnergy
 
 pytestmark = pytest.mark.thorough

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from pentad.errors import BadModelFile, Infeasible, InvalidRequest, ModelNotFound
 from pentad.model.catalogue import CATALOGUE, CatalogueEntry, entry_of, unknown_model
+from pentad.model.certification.certificate import remove_certificates
 from pentad.model.in_place import in_place
 from pentad.model.loading import ModelFiles, open_model
 from pentad.model.sources.base import (
@@ -170,6 +171,8 @@ class ModelStore:
             self._manifest(name).unlink()
             shutil.rmtree(self.folders.folder("views") / name, ignore_errors=True)
             self._sweep(stored)
+            if stored.sha256 is not None and all(model.sha256 != stored.sha256 for model in self._all()):
+                remove_certificates(self.folders, stored.sha256)
             return stored
 
     def _sweep(self, former: StoredModel) -> None:

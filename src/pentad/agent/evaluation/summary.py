@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pentad.agent.evaluation.results import CaseResult
-from pentad.agent.evaluation.statistics import Interval, bootstrap, wilson
+from pentad.model.intervals import Interval, bootstrap, wilson
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,7 +39,7 @@ def commit(folder: pathlib.Path | None = None) -> str | None:
 def machine() -> dict[str, Any]:
     """This machine: processor, cores that this process may use, memory, instruction sets, load."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "architecture": platform.machine(),
         "cores": hardware.cores(),
         "memory_bytes": hardware.memory_bytes(),
@@ -49,7 +49,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Its name, as the system tells it."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

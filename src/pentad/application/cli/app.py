@@ -20,6 +20,7 @@ MODULES = (
     "serving",
     "models",
     "compress",
+    "certify",
     "train",
     "train_policy",
     "agents",
