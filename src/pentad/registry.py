@@ -528,6 +528,12 @@ _TABLE: dict[str, dict[str, str]] = {
         "cheapest": "pentad.model.routing.cheapest:Cheapest",
         "objective": "pentad.model.routing.objective:ByObjective",
         "offload": "pentad.model.routing.offloaded:ByOffloading",
+        "predicted": "pentad.model.routing.predicted:Predicted",
+    },
+    # model layer: who learns from recorded outcomes how probable a right answer is
+    "success": {
+        "knn": "pentad.model.routing.neighbours:Neighbours",
+        "kernel": "pentad.model.routing.kernel:KernelRegression",
     },
     "tool_format": {
         "kimi_k2": "pentad.model.toolcalls.kimi_k2:KimiK2",

@@ -38,11 +38,13 @@ from pentad.model.energy import metered_energy
 from pentad.model.objectives import fitted, marked, needs_count, refuse_unenforced, time_limit, within
 from pentad.model.prices import FREE, Price
 from pentad.model.routing import estimates
+from pentad.model.routing.automatic import Automatic
 from pentad.model.routing.base import Candidate, ModelRouter, RouterInput
 from pentad.model.routing.speed import Speed
 from pentad.model.sampling_defaults import taken_defaults, with_defaults
 from pentad.model.served import ServedModels
 from pentad.model.standby import Standby, Watch
+from pentad.model.text_vectors import TextVectors
 from pentad.model.tokenizer_facts import TokenizerFacts
 from pentad.model.vectors import Texts, embedded
 from pentad.model.workers import in_thread
@@ -99,7 +101,8 @@ class ModelService:
         )
         self.default = self.served.default
         self._backends = self.served.backends
-        self._router = router
+        self._router = Automatic(router=router)
+        self._vectors = TextVectors(self.served.embedders)
         self.enforces = router.enforces
         """Fields of an objective that the router keeps."""
         self._turns = dict(turns or {})
@@ -143,7 +146,7 @@ class ModelService:
         """The answer of the model that the router chooses, with what is told of it."""
         started_s = self._clock()
         request, backend, decision = self._route(request)
-        refuse_unenforced(request.context.objective, self.enforces)
+        refuse_unenforced(request.context.objective, self._router.enforced(decision))
         taken = taken_defaults(request.sampling, backend.capabilities.sampling, started_s)
         span = Span(layer="model", name="route", start_s=started_s, end_s=self._clock())
         key = None if self._answers is None else self._answers.key(request)
@@ -245,7 +248,13 @@ class ModelService:
             )
             for name, backend in self._backends.items()
         }
-        state = RouterInput(request=request, candidates=candidates, default=self.default, now_s=self._clock())
+        state = RouterInput(
+            request=request,
+            candidates=candidates,
+            default=self.default,
+            now_s=self._clock(),
+            vector=self._vectors.of,
+        )
         name, decision = self._router.route(state)
         advised = self._backends[name].capabilities.sampling
         return replace(

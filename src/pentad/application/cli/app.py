@@ -25,6 +25,7 @@ MODULES = (
     "train_policy",
     "agents",
     "train_retriever",
+    "train_router",
     "runs",
     "evaluation",
     "train_tools",

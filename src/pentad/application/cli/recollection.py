@@ -68,7 +68,7 @@ def relevance_alone(settings: Settings) -> Relevance:
 
     Raises InvalidRequest without one, ModelNotFound when it is not in the store.
     """
-    embedder = _embedder(settings, "training a retriever needs an embedding model")
+    embedder = embedder_alone(settings, "training a retriever needs an embedding model")
     embed = functools.partial(embed_beginnings, cast(Any, EmbeddingAlone(embedder)), embedder.name)
     return Relevance(embed, encoder=embedder.name)
 
@@ -76,7 +76,7 @@ def relevance_alone(settings: Settings) -> Relevance:
 @contextlib.contextmanager
 def _opened(settings: Settings) -> Iterator[LongTerm]:
     """Raises InvalidRequest without an embedding model, ModelNotFound when it is not in the store."""
-    embedder = _embedder(settings, "memory is searched with an embedding model")
+    embedder = embedder_alone(settings, "memory is searched with an embedding model")
     memory = LongTerm(settings.memory_path, cast(Any, EmbeddingAlone(embedder)), embedder=embedder.name)
     try:
         yield memory
@@ -84,7 +84,8 @@ def _opened(settings: Settings) -> Iterator[LongTerm]:
         memory.close()
 
 
-def _embedder(settings: Settings, why: str) -> LocalEmbedder:
+def embedder_alone(settings: Settings, why: str) -> LocalEmbedder:
+    """The embedding model of the settings. Raises InvalidRequest without one, ModelNotFound."""
     if settings.embedding_model is None:
         raise InvalidRequest(why, hint="set --embedding-model")
     stored = ModelStore(use_home(settings)).resolve(settings.embedding_model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -29,6 +29,11 @@ class Candidate:
     """As its requests met it; None before any has ended."""
 
 
+def nobody_embeds(_encoder: str, _text: str) -> tuple[float, ...] | None:
+    """No vector."""
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouterInput:
     """The state that one routing choice is made from.
@@ -41,6 +46,8 @@ class RouterInput:
     """By the name under which each model is served, the default first."""
     default: str
     now_s: float
+    vector: Callable[[str, str], tuple[float, ...] | None] = nobody_embeds
+    """Of an encoder's name and a text: the text's unit vector, or None where that encoder is not loaded."""
 
 
 class ModelRouter(Protocol):
