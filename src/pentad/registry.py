@@ -533,6 +533,7 @@ _TABLE: dict[str, dict[str, str]] = {
     # model layer: who learns from recorded outcomes how probable a right answer is
     "success": {
         "knn": "pentad.model.routing.neighbours:Neighbours",
+        "mixed": "pentad.model.routing.mixed:Mixed",
         "kernel": "pentad.model.routing.kernel:KernelRegression",
     },
     "tool_format": {

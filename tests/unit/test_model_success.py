@@ -90,8 +90,8 @@ class TestEveryEstimator:
         )
         (found,) = estimate.chances([Question(text="proof", vector=vector_of("proof"))])
         assert found["small"].probability < 0.45 < found["large"].probability
-        (blind,) = estimate.chances([Question(text="proof")])
-        assert blind["small"].probability == pytest.approx(0.55, abs=0.12)
+        (blind,) = estimate.chances([Question(text="quite another thing")])
+        assert blind["small"].probability == pytest.approx(0.55, abs=0.2)
 
     def test_is_calibrated_on_questions_that_it_has_not_seen(self, name: str) -> None:
         estimate, fresh = self.learner(name).fit(lessons(600)), lessons(600, seed=2)

@@ -27,8 +27,8 @@ def train_router(
     ],
     out: Annotated[pathlib.Path, typer.Option("--out", metavar="FILE", help="Estimate to write, .npz.")],
     estimator: Annotated[
-        str, typer.Option("--estimator", metavar="NAME", help="kernel or knn, with options.")
-    ] = "kernel",
+        str, typer.Option("--estimator", metavar="NAME", help="mixed, kernel or knn, with options.")
+    ] = "mixed",
     json: JsonOption = False,
 ) -> None:
     """Learn which models answer which questions right, for --router predicted:estimate=FILE.

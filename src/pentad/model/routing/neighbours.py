@@ -49,7 +49,7 @@ class Neighbours:
             np.fill_diagonal(near, -np.inf)
             order = np.argsort(-near, axis=1, kind="stable")[:, : max(_SIZES)]
             errors = {
-                size: float(np.nanmean((_shares(lessons.right, order[:, :size])[0] - lessons.right) ** 2))
+                size: float(np.nanmean((shares(lessons.right, order[:, :size])[0] - lessons.right) ** 2))
                 for size in _SIZES
             }
             k = min(errors, key=lambda size: errors[size])
@@ -75,10 +75,10 @@ class NearOutcomes:
             if question.vector is not None:
                 near = self.vectors @ np.asarray(question.vector)
                 places = np.argsort(-near, kind="stable")[: self.k]
-            shares, counts = _shares(self.right, places[None])
+            found_right, counts = shares(self.right, places[None])
             found.append(
                 {
-                    name: Chance.of(float(shares[0, i]), float(counts[0, i]))
+                    name: Chance.of(float(found_right[0, i]), float(counts[0, i]))
                     for i, name in enumerate(self.models)
                 }
             )
@@ -116,7 +116,7 @@ def vectors_of(lessons: Lessons) -> Array:
     return np.array(rows, dtype=np.float64)
 
 
-def _shares(right: Array, places: npt.NDArray[np.intp]) -> tuple[Array, Array]:
+def shares(right: Array, places: npt.NDArray[np.intp]) -> tuple[Array, Array]:
     """[B, M] shares of what was right at the places [B, k], with one success and one failure added, which
     keep few neighbours from being sure; and how many outcomes there were."""
     chosen = right[places]
