@@ -195,6 +195,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             chosen_by=("engine.transport",),
             about="how messages and bytes travel between the server and the processes of its engines",
         ),
+        "codec": Family(
+            layer="execution",
+            interface="pentad.execution.codecs.base:Codec",
+            baseline="plain",
+            chosen_by=("engine.parallel_codec",),
+            about="how hidden states are written between the processes that compute one model together",
+        ),
         "offload": Family(
             layer="resource",
             interface="pentad.resource.offloading.base:OffloadPolicy",
@@ -320,6 +327,10 @@ _TABLE: dict[str, dict[str, str]] = {
         "in-process": "pentad.execution.transport.in_process:InProcess",
         "shared-memory": "pentad.execution.transport.shared_memory:SharedMemory",
         "tcp": "pentad.execution.transport.tcp:Tcp",
+    },
+    # execution layer: how numbers travel between the ranks of a model
+    "codec": {
+        "plain": "pentad.execution.codecs.plain:Plain",
     },
     # execution layer: who runs a step
     "runner": {

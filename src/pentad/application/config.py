@@ -107,6 +107,11 @@ class EngineSettings(_Section):
     """How models mark their reasoning: a name, or none. auto: as a chat template tells."""
     backend: Literal["engine", "llamacpp"] = "engine"
     """What computes local models: Pentad's own engine, or llama.cpp (extra `llamacpp`)."""
+    parallel: str | None = Field(default=None, min_length=4)
+    """How several processes compute a model together: pp=2,tp=2, or a plan that `plan --json` wrote. Absent:
+    one does it alone."""
+    parallel_codec: Strategy = Choice(name="plain")
+    """How they write what they hand to each other: a name, or name and options."""
     transport: Strategy = Choice(name="shared-memory")
     """How `serve` reaches its engines: in-process, or what leads to a supervised process for each."""
 

@@ -210,6 +210,7 @@ def _validated(values: dict[str, Any], sources: Mapping[str, str], path: pathlib
         ("kv_policy", settings.engine.kv_policy, "engine.kv_policy"),
         ("kv_eviction", settings.engine.kv_eviction, "engine.kv_eviction"),
         ("transport", settings.engine.transport, "engine.transport"),
+        ("codec", settings.engine.parallel_codec, "engine.parallel_codec"),
         ("router", settings.router, "router"),
         ("eviction", settings.eviction, "eviction"),
     ):

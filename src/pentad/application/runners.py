@@ -7,11 +7,12 @@ import hashlib
 import logging
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from pentad import registry
 from pentad.application.config import EngineSettings
+from pentad.application.parallel import ranked_runner
 from pentad.application.speculation import NONE, make_speculation
 from pentad.choice import Choice, build
 from pentad.errors import Incompatible
@@ -47,8 +48,9 @@ def choose(files: ModelFiles, settings: EngineSettings) -> RunnerChoice:
     """
     # All native kernels have the same ops; which of them the CPU runs is chosen below.
     unsupported = build("kernel", Choice(name="portable")).unsupported(files.spec, files.weights)
+    parallel = settings.parallel is not None and settings.kernels == "auto"
     choice = choose_runner(
-        settings.kernels,
+        "torch" if parallel else settings.kernels,
         unsupported,
         model=files.name,
         dtype=settings.weight_dtype,
@@ -70,21 +72,24 @@ def load_engine(
     *,
     packed_folder: pathlib.Path | None = None,
     clock: Clock = time.monotonic,
+    rank_lost: Callable[[], None] | None = None,
 ) -> Engine:
     """The model in an engine with the scheduler, the limits and the speculation that were set.
 
-    `drafts` are closed when they are loaded. Raises like `load_runner` and `make_speculation`.
+    `drafts` are closed when they are loaded. `rank_lost` is told when one of several processes that compute
+    the model is gone. Raises like `load_runner` and `make_speculation`.
     """
     limits = engine_limits(settings)
     policy: KVPolicy = build("kv_policy", settings.kv_policy)
     if policy.start(files.spec) is not None:  # told before the model is loaded
         check_combination(policy, files.spec, speculation=settings.speculation.name != NONE)
+    alone = settings.model_copy(update={"parallel": None})
     load = partial(load_runner, limits=limits, packed_folder=packed_folder)
-    runner = load(files, settings)
+    runner = load(files, settings, rank_lost=rank_lost)
     if (room := adapters_of(runner)) is not None:
         for name, path in settings.adapters.items():
             room.put(open_adapter(path, name=name, base=files))
-    speculation = make_speculation(settings, files, runner, drafts, load, kv_element_bytes)
+    speculation = make_speculation(alone, files, runner, drafts, load, kv_element_bytes)
     return Engine(
         runner,
         build("scheduler", settings.scheduler),
@@ -171,10 +176,12 @@ def load_runner(
     limits: EngineLimits,
     *,
     packed_folder: pathlib.Path | None = None,
+    rank_lost: Callable[[], None] | None = None,
 ) -> Runner:
     """The model in its runner, with a KV cache of the size asked for or fitting this machine.
 
     Args:
+        rank_lost: see `load_engine`.
         packed_folder: where the native runner keeps packed weights between starts; None: nowhere.
 
     Raises:
@@ -199,6 +206,8 @@ def load_runner(
         f" (bound by {sizing.constraint})" if sizing.constraint else "",
         settings.kv_dtype,
     )
+    if settings.parallel is not None:
+        return ranked_runner(files, settings, kv_bytes, choice.device, rank_lost)
     reason = choice.decision.constraint
     where = choice.decision.chosen if choice.device == "cpu" else f"{choice.decision.chosen}, {choice.device}"
     _log.info("%s runs on %s%s", files.name, where, f" ({reason})" if reason else "")

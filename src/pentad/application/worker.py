@@ -104,6 +104,8 @@ def _serve(config: dict[str, Any], link: Link) -> None:
             EngineSettings.model_validate(config["settings"]),
             drafts,
             packed_folder=None if folder is None else pathlib.Path(folder),
+            # Who started this has all tokens that came out, and goes on with them on new ranks.
+            rank_lost=partial(os._exit, 1),
         )
         files.close()
     except Exception as error:

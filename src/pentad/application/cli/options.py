@@ -93,6 +93,12 @@ ENGINE = (
     ),
     Flag(name="adapters", help='Low-rank adapters: {"BASE:NAME": "PATH"}.', metavar="JSON"),
     Flag(
+        name="parallel",
+        help="Processes that share a model: pp=2,tp=2, or a plan's file.",
+        metavar="LAYOUT",
+    ),
+    Flag(name="parallel_codec", help="How they write hidden states to each other.", metavar="NAME"),
+    Flag(
         name="transport",
         help="serve: in-process, or shared-memory or tcp for processes of their own.",
         metavar="NAME",

@@ -134,7 +134,7 @@ class Program:
     ) -> torch.Tensor:
         """What enters the first layer: [N, E]."""
         weights = self.weights
-        x = F.embedding(tokens, weights.embed)
+        x = self.token_rows(tokens)
         if self.spec.embedding_scale != 1:  # rounded as the embeddings are
             x = x * torch.tensor(self.spec.embedding_scale, dtype=x.dtype, device=x.device)
         if inputs is not None:
@@ -146,6 +146,10 @@ class Program:
         if weights.token_types is not None:
             x = x + (weights.token_types[0] if types is None else F.embedding(types, weights.token_types))
         return x if weights.embed_norm is None else normed(x, weights.embed_norm)
+
+    def token_rows(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Rows [N, E] of the embedding table, as they are stored."""
+        return F.embedding(tokens, self.weights.embed)
 
     def _pre_norm_block(
         self,
@@ -274,7 +278,9 @@ def _norm_heads(heads: torch.Tensor, mixer: Attention, weights: AttentionWeights
     queries, keys = heads[:, : mixer.heads], heads[:, mixer.heads : mixer.heads + mixer.kv_heads]
     for part, scale in ((queries, weights.q_norm), (keys, weights.k_norm)):
         size = len(scale) if mixer.qk_norm == "all" else mixer.head_dim
-        rows = part.reshape(len(part), -1, size)  # a head each, or all of them as one
+        rows = part.reshape(
+            len(part), part.shape[1] * part.shape[2] // size, size
+        )  # a head each, or all as one
         one, own = (scale, None) if len(scale) == size else (None, scale.view(-1, size))
         if mixer.qk_norm_kind == "rms":
             rows = F.rms_norm(rows, (size,), one, eps)
