@@ -6,6 +6,8 @@ import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from pentad.agent.codec import Malformed, dumps, encode, fit
 from pentad.agent.events import Record, RunEnded, RunResumed, RunStarted, from_json
 from pentad.agent.journal_store.base import Db
@@ -69,10 +71,22 @@ Row = tuple[int, float, float, str, str, str, bytes]
 
 def to_row(record: Record, tail: bytes, seal: Seal) -> Row:
     """The values of EVENT_COLUMNS. `tail` is the digest of the run's row before, b"" for the first."""
-    payload, spans = dumps(encode(record.event)), dumps(encode(record.spans))
+    payload, spans = _json(record.event), _json(record.spans)
     head = row_head(record.run_id, record.sequence, record.at_s, record.clock_s, record.kind)
     digest = seal.row(tail, head, payload, spans)
     return record.sequence, record.at_s, record.clock_s, record.kind, payload, spans, digest
+
+
+def _json(value: object) -> str:
+    """Canonical JSON of an event or of spans; by the fast encoder where that writes just what ours means."""
+    if not isinstance(value, RunStarted):  # of its media some fields are kept apart
+        try:
+            fast = msgspec.json.encode(value, order="sorted")
+        except (TypeError, ValueError):  # a lone surrogate, or what it does not know
+            fast = b"null"
+        if b"null" not in fast:  # None, or a number that is none, which ours refuses
+            return fast.decode()
+    return dumps(encode(value))
 
 
 def from_row(run_id: str, number: int, row: Sequence[object], tail: bytes, seal: Seal) -> Record:
