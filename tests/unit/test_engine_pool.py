@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pentad.execution.kv import prefix
 from pentad.execution.kv.pool import BlockPool
 from pentad.execution.kv.prefix import PrefixCache
 
@@ -171,3 +172,18 @@ def test_find_stops_at_the_first_unknown_block() -> None:
     pool.register(blocks[1], names[1], names[0])
     assert cache.find(names, 3) == blocks
     assert cache.find(names, 2) == blocks[:2]
+
+
+def test_names_are_the_same_whether_or_not_the_text_was_named_lately(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefix, "_MOST_STRETCHES", 4)
+    turns = [list(range(blocks * 2)) for blocks in (7, 16, 40, 41, 90)]
+    turns += [[9, *turns[-1][1:]], turns[2]]  # another beginning; one whose names were let go meanwhile
+    cache = PrefixCache(BlockPool(1), 2, secret=b"s")
+    for tokens in turns:
+        fresh = PrefixCache(BlockPool(1), 2, secret=b"s")
+        one_by_one: list[bytes] = []
+        for blocks in range(1, len(tokens) // 2 + 1):
+            fresh.extend(one_by_one, fresh.root("t", ""), tokens, blocks)
+        assert keys(cache, tokens, len(tokens) // 2) == one_by_one
+        assert keys(cache, tokens, len(tokens) // 2, tenant="other")[-1] != one_by_one[-1]
+        assert len(cache._stretches) <= 4

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CachedText:
-    """The cached blocks of a request that has ended and whose run has announced another one."""
+class CachedText(NamedTuple):
+    """The cached blocks of a request that has ended and whose run has announced another one.
+
+    One is made of each text that is kept whenever a request ends: a tuple takes a fifth of the time.
+    """
 
     tokens: int
     """Of its text, as far as it is cached."""

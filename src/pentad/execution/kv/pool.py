@@ -12,8 +12,10 @@ A registered block is found by its key, and is never written again.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import cast
 
 Key = bytes
 """Names the content of a block: its tokens and everything in front of them."""
@@ -186,12 +188,9 @@ class BlockPool:
 
     def find_all(self, keys: Sequence[Key]) -> list[int]:
         """The blocks of the first keys, up to the first that is unknown."""
-        found: list[int] = []
-        for block in map(self._blocks.get, keys):
-            if block is None:
-                break
-            found.append(block)
-        return found
+        found = list(map(self._blocks.get, keys))
+        known = found.index(None) if None in found else len(found)
+        return cast(list[int], found[:known])
 
     def register(self, block: int, key: Key, parent: Key | None) -> int:
         """Makes a held block findable; returns the block that bears the key from now on.
@@ -217,10 +216,16 @@ class BlockPool:
         """
         free = set(self._free)
         assert len(free) == len(self._free), "a KV block is free twice"
-        for block, refs in enumerate(self._refs):
-            states = (block in free) + (block in self._idle) + (block in self._kept) + (refs > 0)
-            assert states == 1, f"KV block {block} is in {states} states at once"
-            assert block not in free or block not in self._keys, f"free KV block {block} is registered"
+        held = {block for block, refs in enumerate(self._refs) if refs}
+        assert min(self._refs) >= 0, "a KV block has fewer holders than none"
+        parts = (free, self._idle.keys(), self._kept.keys(), held)
+        every = free.union(*parts)
+        if sum(map(len, parts)) != self.num_blocks or len(every) != self.num_blocks:
+            states = Counter(itertools.chain(*parts))
+            block = next(b for b in range(self.num_blocks) if states[b] != 1)
+            raise AssertionError(f"KV block {block} is in {states[block]} states at once")
+        for block in free & self._keys.keys():
+            raise AssertionError(f"free KV block {block} is registered")
         assert self._idle.keys() | self._kept.keys() <= self._keys.keys(), (
             "an idle KV block is not registered"
         )

@@ -15,19 +15,24 @@ from __future__ import annotations
 
 import secrets
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 
 from pentad.execution.kv.pool import BlockPool, Key
 from pentad.execution.request import EmbeddedSpan
 
 _KEY_BYTES = 16
+_STRETCH = 16
+"""Blocks whose names are remembered together."""
+_MOST_STRETCHES = 2048
+"""Of which each takes its tokens' eight bytes and the names: some 3 KiB with blocks of 16 tokens."""
 
 
 class PrefixCache:
     """Names blocks and finds them again. References and eviction are the pool's.
 
-    Cost: one hash per full block of a sequence, once; one dictionary look-up per block found.
+    Cost: one hash per full block of a sequence, once; one dictionary look-up per block found. A text that
+    goes on from one that was named lately, as the next step of a run does, is named by stretches of blocks.
 
     Args:
         pool: where the blocks are registered.
@@ -38,12 +43,14 @@ class PrefixCache:
     and keyed, and equal blocks computed side by side are merged when they are registered.
     """
 
-    __slots__ = ("_block_size", "_pool", "_secret", "hit_tokens", "query_tokens")
+    __slots__ = ("_block_size", "_pool", "_secret", "_stretches", "hit_tokens", "query_tokens")
 
     def __init__(self, pool: BlockPool, block_size: int, secret: bytes | None = None) -> None:
         self._pool = pool
         self._block_size = block_size
         self._secret = secrets.token_bytes(32) if secret is None else secret
+        self._stretches: dict[bytes, tuple[Key, ...]] = {}
+        """Names of the blocks of a stretch, by the name in front of it and its tokens; the oldest first."""
         self.query_tokens = 0
         """Prompt tokens looked up, once per sequence."""
         self.hit_tokens = 0
@@ -77,16 +84,28 @@ class PrefixCache:
         raw = array("q", tokens[first * size : blocks * size]).tobytes()
         width = len(raw) // (blocks - first)
         if not embedded:
-            for begin in range(0, len(raw), width):
-                content = raw[begin : begin + width]
-                previous = blake2b(previous + content, digest_size=_KEY_BYTES).digest()
-                keys.append(previous)
+            stretch = _STRETCH * width
+            whole = len(raw) // stretch * stretch
+            for begin in range(0, whole, stretch):
+                keys += self._named(previous, raw[begin : begin + stretch], width)
+                previous = keys[-1]
+            keys += _chain(previous, raw[whole:], width)
             return
         for i in range(first, blocks):
             content = raw[(i - first) * width : (i - first + 1) * width]
             content += _inputs(embedded, i * size, (i + 1) * size)
             previous = blake2b(previous + content, digest_size=_KEY_BYTES).digest()
             keys.append(previous)
+
+    def _named(self, previous: Key, raw: bytes, width: int) -> tuple[Key, ...]:
+        """The names of a stretch, made once while it is remembered."""
+        place = previous + raw
+        names = self._stretches.get(place)
+        if names is None:
+            names = self._stretches[place] = tuple(_chain(previous, raw, width))
+            if len(self._stretches) > _MOST_STRETCHES:
+                del self._stretches[next(iter(self._stretches))]
+        return names
 
     def find(self, keys: Sequence[Key], most: int) -> list[int]:
         """The registered blocks of the longest known beginning, at most `most` of them."""
@@ -96,6 +115,13 @@ class PrefixCache:
         """Records the outcome of a sequence's first look-up."""
         self.query_tokens += query_tokens
         self.hit_tokens += hit_tokens
+
+
+def _chain(previous: Key, raw: bytes, width: int) -> Iterator[Key]:
+    """The names of blocks of so many bytes behind the name in front of them."""
+    for begin in range(0, len(raw), width):
+        previous = blake2b(previous + raw[begin : begin + width], digest_size=_KEY_BYTES).digest()
+        yield previous
 
 
 def _inputs(spans: Iterable[EmbeddedSpan], begin: int, end: int) -> bytes:
