@@ -500,6 +500,9 @@ _TABLE: dict[str, dict[str, str]] = {
         "sparsegpt": "pentad.model.transforms.sparsegpt:SparseGPT",
         "gblm": "pentad.model.transforms.gblm:GBLM",
         "mixed-sparsity": "pentad.model.transforms.mixed_sparsity:MixedSparsity",
+        "flap": "pentad.model.transforms.flap:FLAP",
+        "llm-pruner": "pentad.model.transforms.llm_pruner:LLMPruner",
+        "drop-layers": "pentad.model.transforms.drop_layers:DropLayers",
         "kv-pooling": "pentad.model.transforms.kv_pooling:KVPooling",
     },
     "metric": {

@@ -36,6 +36,8 @@ class Tap:
     """Per input column: [in]."""
     absolute_sum: Floats
     """Per input column: [in]."""
+    signed_sum: Floats | None = None
+    """Per input column, the mean times `rows`: [in]; None in taps that nobody counted so."""
     gram: Floats | None = None
     """x^T x: [in, in]; None unless it was asked for."""
     gradient: Gradient | None = None

@@ -12,6 +12,8 @@ import msgspec
 
 from pentad.errors import BadModelFile
 
+Size = int | tuple[int, ...]
+"""One number, or one for each layer where they differ."""
 FILE_NAME: Final = "artefact.json"
 """Beside the weights of every derived model."""
 _MAX_BYTES: Final = 1 << 20
@@ -59,7 +61,7 @@ class Artefact:
     """The weakest of the transforms'."""
     calibration: Calibration | None = None
     training: Training | None = None
-    changed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    changed: Mapping[str, tuple[Size, Size]] = field(default_factory=dict)
     """Sizes of the geometry that differ: before and after."""
     version: str = ""
     """Of Pentad."""

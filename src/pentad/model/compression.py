@@ -13,7 +13,7 @@ from pentad.choice import Choice
 from pentad.errors import Incompatible, InvalidRequest
 from pentad.execution.taps import Walk
 from pentad.model.artefact import FILE_NAME, Artefact, Calibration, write_artefact
-from pentad.model.assembly import SIZES
+from pentad.model.assembly import sizes_of
 from pentad.model.catalogue import DERIVED
 from pentad.model.derivation import Derivation, Tell, job_key
 from pentad.model.derived import check_free, read_text, written_out
@@ -108,7 +108,7 @@ def _artefact(
     target = files.spec
     for transform in transforms:
         target = transform.target(target)
-    sizes = {n: (getattr(files.spec, n), getattr(target, n)) for n in SIZES}
+    before, after = sizes_of(files.spec), sizes_of(target)
     used = None
     if text is not None and calibration is not None:
         used = Calibration(
@@ -122,7 +122,7 @@ def _artefact(
         transforms=tuple(str(written_out(m, t)) for m, t in zip(methods, transforms, strict=True)),
         exactness=max((t.exactness for t in transforms), key=_WEAKER.index),
         calibration=used,
-        changed={name: pair for name, pair in sizes.items() if pair[0] != pair[1]},
+        changed={name: (before[name], after[name]) for name in before if before[name] != after[name]},
         version=__version__,
     )
 

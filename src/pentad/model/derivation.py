@@ -25,7 +25,7 @@ from pentad.model.files.gguf_writer import GgufWriter, TensorHead
 from pentad.model.files.safetensors_writer import PLAIN
 from pentad.model.loading import ModelFiles
 from pentad.model.transforms.base import ModelTransform, Unit
-from pentad.model.transforms.survey import Planned, Survey, gradients_of, tapped
+from pentad.model.transforms.survey import Dropping, Planned, Survey, gradients_of, tapped
 
 Tell = Callable[[int, int], None]
 """Told units done and in total."""
@@ -39,7 +39,8 @@ class Overlay:
     new: Mapping[str, StoredTensor]
 
     def names(self) -> Iterable[str]:
-        return self.source.names()
+        """The source's, then those that are new."""
+        return dict.fromkeys((*self.source.names(), *self.new))
 
     def tensor(self, name: str) -> StoredTensor:
         """The new form where there is one. Raises KeyError when absent."""
@@ -93,10 +94,26 @@ class Derivation:
     @property
     def target(self) -> ModelSpec:
         """The spec of the result. Raises Incompatible where a transform does not apply."""
+        spec, blocks = self._sized, self._kept
+        return replace(spec, stack=replace(spec.stack, blocks=tuple(spec.blocks[i] for i in blocks)))
+
+    @property
+    def _sized(self) -> ModelSpec:
+        """The result's spec, were no layer left out: what units are numbered by."""
         spec = self.files.spec
         for transform in self.transforms:
-            spec = transform.target(spec)
+            spec = spec if isinstance(transform, Dropping) else transform.target(spec)
         return spec
+
+    @property
+    def _kept(self) -> tuple[int, ...]:
+        """The source's layers that stay."""
+        spec, kept = self.files.spec, tuple(range(self.files.spec.layers))
+        for transform in self.transforms:
+            if isinstance(transform, Dropping):
+                kept = tuple(kept[i] for i in transform.kept(spec))
+                spec = transform.target(spec)
+        return kept
 
     def run(self, tell: Tell) -> dict[str, pathlib.Path]:
         """The files of the new model in `work`, by their names in the model.
@@ -105,14 +122,15 @@ class Derivation:
         with gradients a forward and a backward pass of the text before.
         Raises Incompatible where a transform does not apply or the result cannot be written.
         """
-        target = self.target  # refused before any work
-        layers: list[int | None] = [None, *range(self.files.spec.layers)]
+        target, sized = self.target, self._sized  # refused before any work
+        layers: list[int | None] = [None, *self._kept]
         for done, layer in enumerate(layers):
             tell(done, len(layers))
             new = self._unit(layer)
             if self.walk is not None and layer is not None:
-                self.walk.advance(layer, target, Overlay(self.files.weights, new))
-        found = assemble(self.files, target, _Units(self.files.weights, self._read), self.work)
+                self.walk.advance(layer, sized, Overlay(self.files.weights, new))
+        units = _Units(self.files.weights, self._read)
+        found = assemble(self.files, target, units, self.work, sized=sized, kept=self._kept)
         tell(len(layers), len(layers))
         return found
 
@@ -135,7 +153,7 @@ class Derivation:
         for transform in self.transforms:
             unit = Unit(spec=spec, layer=layer, source=Overlay(self.files.weights, new), taps=taps)
             new |= transform.rewrite(unit)
-            spec = transform.target(spec)
+            spec = spec if isinstance(transform, Dropping) else transform.target(spec)
         return new
 
     def _check_formats(self, new: Mapping[str, StoredTensor]) -> None:

@@ -18,9 +18,10 @@ from pentad.model.families import family_of
 from pentad.model.families.base import Family, bind, places, spec_of_config, spec_of_gguf
 from pentad.model.families.nearest import unlike_config, unlike_gguf
 from pentad.model.families.nested import language_part, tied_as_stored
-from pentad.model.files.fields import Fields
+from pentad.model.files.fields import MAX_LAYERS, Fields
 from pentad.model.files.folder_files import read_json, read_text, read_value
 from pentad.model.files.formats import Container
+from pentad.model.files.gguf import GgufArray, GgufFile
 from pentad.model.files.gguf_parts import open_gguf
 from pentad.model.files.quantized.container import opened
 from pentad.model.files.safetensors import INDEX_NAME, SafetensorsFolder
@@ -133,7 +134,7 @@ def _open_gguf(path: pathlib.Path, name: str) -> ModelFiles:
     try:
         fields = Fields(source=str(path), values=file.metadata)
         architecture = fields.text("general.architecture")
-        own = fields.under(architecture + ".")
+        own = _by_layer(file, fields.under(architecture + "."))
         family = family_of(architecture, fields.source, lambda: unlike_gguf(own, file))
         recipe = embedding_recipe.from_gguf(own)
         spec = _as_used(spec_of_gguf(family, own, file), recipe)
@@ -162,6 +163,15 @@ def _open_gguf(path: pathlib.Path, name: str) -> ModelFiles:
     except BaseException:
         file.close()
         raise
+
+
+def _by_layer(file: GgufFile, fields: Fields) -> Fields:
+    """The fields with arrays that tell one number for each layer decoded."""
+    values = {
+        key: file.values(value) if isinstance(value, GgufArray) and value.count <= MAX_LAYERS else value
+        for key, value in fields.values.items()
+    }
+    return Fields(source=fields.source, values=values)
 
 
 def _end_tokens(tokenizer: Tokenizer, named: Iterable[int | None]) -> frozenset[int]:

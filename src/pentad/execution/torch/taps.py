@@ -33,21 +33,29 @@ class InputStatistics:
     rows: int = 0
     square_sum: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     absolute_sum: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    signed_sum: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     gram: npt.NDArray[np.float32] | None = None
 
     def add(self, x: torch.Tensor) -> None:
         """Counts rows [N, in]."""
         self.rows += len(x)
-        square, absolute = x.square().sum(0).numpy(), x.abs().sum(0).numpy()
+        square, absolute, signed = x.square().sum(0).numpy(), x.abs().sum(0).numpy(), x.sum(0).numpy()
         self.square_sum = square if not self.square_sum.size else self.square_sum + square
         self.absolute_sum = absolute if not self.absolute_sum.size else self.absolute_sum + absolute
+        self.signed_sum = signed if not self.signed_sum.size else self.signed_sum + signed
         if self.second_moments:
             gram = (x.t() @ x).numpy()
             self.gram = gram if self.gram is None else self.gram + gram
 
     def tap(self) -> Tap:
         """What was counted."""
-        return Tap(rows=self.rows, square_sum=self.square_sum, absolute_sum=self.absolute_sum, gram=self.gram)
+        return Tap(
+            rows=self.rows,
+            square_sum=self.square_sum,
+            absolute_sum=self.absolute_sum,
+            signed_sum=self.signed_sum,
+            gram=self.gram,
+        )
 
 
 class _Tapped:

@@ -101,14 +101,16 @@ def gguf_decoder(
     head_dim = fields.integer("attention.key_length", max(1, width // heads), low=1)
     if fields.integer("attention.value_length", head_dim) != head_dim:
         fields.fail("attention.value_length", f"is not the size of keys, {head_dim}")
+    layers = fields.integer("block_count", low=1, high=MAX_LAYERS)
+    widths = fields.integers("feed_forward_length", layers, low=1)
     sizes = {
         "vocab_size": embed.shape[0],
-        "layers": fields.integer("block_count", low=1, high=MAX_LAYERS),
+        "layers": layers,
         "width": width,
         "heads": heads,
         "kv_heads": fields.integer("attention.head_count_kv", heads, low=1),
         "head_dim": head_dim,
-        "ffn_width": fields.integer("feed_forward_length", low=1),
+        "ffn_width": widths[0],
         "context_length": fields.integer("context_length", low=1, high=MAX_CONTEXT),
     }
     shifted = bool(parts.pop("norm_bias", True))
@@ -117,7 +119,21 @@ def gguf_decoder(
         "norm": Norm(kind="rms" if norm == "rms" else "layer", eps=fields.number(key, eps), bias=shifted),
         "tied_head": "output.weight" not in container.tensors,
     }
-    return _decoder(fields, family, sizes, made | parts)
+    spec = _decoder(fields, family, sizes, made | parts)
+    return spec if "ffn_width" in parts else with_widths(spec, widths)
+
+
+def with_widths(spec: ModelSpec, widths: Sequence[int]) -> ModelSpec:
+    """The spec whose layers have these dense feed-forwards; as it is where all are alike."""
+    if len(set(widths)) == 1:
+        return spec
+    made: dict[tuple[Block, int], Block] = {}
+    for block, width in zip(spec.blocks, widths, strict=True):
+        if (block, width) not in made:
+            inner = replace(block.feed_forward, width=width)  # type: ignore[type-var]
+            made[block, width] = replace(block, feed_forward=inner)
+    blocks = tuple(made[pair] for pair in zip(spec.blocks, widths, strict=True))
+    return replace(spec, stack=replace(spec.stack, blocks=blocks))
 
 
 def _decoder(fields: Fields, family: str, sizes: dict[str, int], parts: dict[str, Any]) -> ModelSpec:

@@ -60,6 +60,16 @@ class Fields:
             self.fail(key, f"must be a list of {count} positive numbers")
         return tuple(float(n) for n in found)
 
+    def integers(self, key: str, count: int, *, low: int = 0, high: int = LIMIT) -> tuple[int, ...]:
+        """One for each of so many layers: a list of them, or a number that all have."""
+        found = self.value(key, None)
+        if not isinstance(found, list | tuple):
+            return (self.integer(key, low=low, high=high),) * count
+        right = len(found) == count and all(type(n) is int and low <= n <= high for n in found)
+        if not right:
+            self.fail(key, f"must be a list of {count} integers from {low} to {high}")
+        return tuple(found)
+
     def integer(self, key: str, default: int | None = None, *, low: int = 0, high: int = LIMIT) -> int:
         value = self._value(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:

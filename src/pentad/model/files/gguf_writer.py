@@ -16,7 +16,7 @@ from pentad.model.files.gguf import MAGIC
 
 ALIGNMENT: Final = 32
 _VERSION: Final = 3
-_UINT32, _FLOAT32, _BOOL, _STRING = 4, 6, 7, 8
+_UINT32, _FLOAT32, _BOOL, _STRING, _ARRAY = 4, 6, 7, 8, 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,10 @@ class GgufWriter:
 
 
 def encode_value(value: Any) -> bytes:
-    """Type and value of a metadata entry: text, truth value, number of 32 bits. Raises TypeError."""
+    """Type and value of a metadata entry: text, truth value, number of 32 bits, or a tuple of integers.
+
+    Raises TypeError for anything else.
+    """
     match value:
         case bool():
             return struct.pack("<I?", _BOOL, value)
@@ -91,6 +94,8 @@ def encode_value(value: Any) -> bytes:
             return struct.pack("<If", _FLOAT32, value)
         case str():
             return struct.pack("<I", _STRING) + _text(value)
+        case tuple():
+            return struct.pack(f"<IIQ{len(value)}I", _ARRAY, _UINT32, len(value), *value)
         case _:
             raise TypeError(f"{type(value).__name__} is not written to GGUF metadata")
 

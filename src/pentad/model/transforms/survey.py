@@ -67,6 +67,15 @@ class Planned(Protocol):
         ...
 
 
+@runtime_checkable
+class Dropping(Protocol):
+    """A transform that leaves out whole layers; what it rewrites are none."""
+
+    def kept(self, spec: ModelSpec) -> tuple[int, ...]:
+        """The layers that stay, in order."""
+        ...
+
+
 GRADIENTS = "gradients"
 """Folder of a job in which they lie."""
 
