@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from model_fixtures import tiny_llama_gguf, write_llama_folder
+from model_fixtures import tiny_llama, tiny_llama_gguf, write_llama_folder
 from pentad import registry
 from pentad.choice import Choice, build
 from pentad.errors import BadModelFile, Incompatible, InvalidRequest, UnknownName
@@ -180,7 +180,7 @@ def unit(values: np.ndarray, taps: dict[str, Tap]) -> Unit:
 
 def tap(columns: np.ndarray) -> Tap:
     sums = columns.astype(np.float32)
-    return Tap(rows=4, square_sum=sums, absolute_sum=sums, gram=np.diag(sums))
+    return Tap(rows=4, square_sum=sums, absolute_sum=sums, signed_sum=sums / 2, gram=np.diag(sums))
 
 
 @pytest.mark.parametrize(("pattern", "zeros"), [("", 16), ("2:4", 16), ("4:8", 16)])
@@ -206,11 +206,17 @@ TRANSFORMS = [build("transform", Choice(name=name)) for name in registry.known("
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda t: t.name)
 class TestEveryTransform:
     def source(self) -> Unit:
-        rng = np.random.default_rng(3)
-        values, slopes = rng.normal(size=(2, 8, 32)).astype(np.float32)
-        gradient = Gradient(windows=2, total=slopes, square_sum=np.square(slopes))
-        tapped = dataclasses.replace(tap(rng.uniform(0.1, 2, 32)), gradient=gradient)
-        return unit(values, {"layers.0.q": tapped})
+        """Layer 0 of the tiny model, whole."""
+        from test_transforms import Arrays
+
+        rng, arrays, taps = np.random.default_rng(3), {}, {}
+        for name, shape in tiny_llama().tensors().items():
+            arrays[name] = rng.normal(size=shape).astype(np.float32)
+            if name.startswith("layers.0.") and len(shape) == 2:
+                slopes = rng.normal(size=shape).astype(np.float32)
+                gradient = Gradient(windows=2, total=slopes, square_sum=np.square(slopes))
+                taps[name] = dataclasses.replace(tap(rng.uniform(0.1, 2, shape[1])), gradient=gradient)
+        return Unit(spec=tiny_llama(), layer=0, source=Arrays(arrays), taps=taps)
 
     def test_equal_units_give_equal_bytes_and_the_source_stays(self, transform: ModelTransform) -> None:
         source = self.source()
@@ -221,8 +227,12 @@ class TestEveryTransform:
             assert tensor.data.tobytes() == two[name].data.tobytes()
         np.testing.assert_array_equal(source.values("layers.0.q"), before)
 
-    def test_writes_only_tensors_that_the_unit_has(self, transform: ModelTransform) -> None:
-        assert set(transform.rewrite(self.source())) <= {"layers.0.q"}
+    def test_writes_only_tensors_of_its_target_in_their_shapes(self, transform: ModelTransform) -> None:
+        source = self.source()
+        shapes = transform.target(source.spec).tensors()
+        for name, tensor in transform.rewrite(source).items():
+            assert name.startswith("layers.0.")
+            assert tensor.shape == shapes[name]
 
     def test_says_how_exact_it_is_and_what_it_needs(self, transform: ModelTransform) -> None:
         assert transform.exactness in ("lossless", "bounded", "lossy")
@@ -241,7 +251,7 @@ class TestEveryTransform:
         else:
             target, found = apply(transform, spec, source.source)
             assert target == transform.target(spec)
-            assert found.tensor("layers.0.q").shape == (8, 32)
+            assert found.tensor("layers.0.q").shape == target.tensors()["layers.0.q"]
 
 
 def test_the_key_of_a_job_tells_all_that_decides_its_bytes() -> None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from model_fixtures import tiny_llama, tiny_llama_gguf, write_llama_folder
+from native_support import HERE, ROW_BY_ROW, divergence, random_weights
 from pentad.choice import Choice, build
 from pentad.errors import Incompatible, InvalidRequest
+from pentad.execution.native.runner import NativeRunner
 from pentad.execution.quant import dequantize
-from pentad.execution.spec import ModelSpec
+from pentad.execution.spec import ModelSpec, Rope
 from pentad.execution.torch.runner import TorchRunner
+from pentad.execution.uniform import uniform_spec
 from pentad.model.artefact import Artefact
 from pentad.model.compression import CalibrationText, compress
+from pentad.model.families.describe import with_widths
 from pentad.model.loading import open_model
 from pentad.model.store import ModelStore
 from pentad.model.stored import StoredModel
@@ -181,3 +186,27 @@ def test_what_cannot_go_is_refused_before_any_work(method: str, message: str) ->
 def test_a_ratio_that_takes_all_is_refused() -> None:
     with pytest.raises(InvalidRequest, match=r"ratio is 1\.0, must be above 0 and below 1"):
         build("transform", Choice.of("flap:ratio=1"))
+
+
+@pytest.mark.skipif(not HERE, reason="no native kernels are built")
+@pytest.mark.row("prune-flap", "mechanism")
+@pytest.mark.parametrize("biases", [frozenset(), frozenset({"ffn", "out", "qkv"})], ids=["plain", "biased"])
+def test_layers_of_unequal_width_compute_the_same_on_the_native_kernels(biases: Any) -> None:
+    sizes: dict[str, Any] = {"heads": 2, "kv_heads": 1, "head_dim": 32, "ffn_width": 96, "biases": biases}
+    spec = uniform_spec(
+        name="m",
+        family="llama",
+        vocab_size=96,
+        layers=3,
+        width=64,
+        context_length=64,
+        positions=Rope(dim=32),
+        **sizes,
+    )
+    spec = with_widths(spec, (96, 32, 64))
+    weights = random_weights(spec, "Q8_0")
+    reference = TorchRunner.load(spec, weights, num_blocks=8, dtype="float32")
+    runner = NativeRunner.load(spec, weights, num_blocks=8, threads=1, kernels=ROW_BY_ROW)
+    assert divergence(reference.logits(whole(TOKENS)), runner.logits(whole(TOKENS))).max() < 0.01
+    runner.close()
+    reference.close()
