@@ -543,6 +543,8 @@ _TABLE: dict[str, dict[str, str]] = {
         "objective": "pentad.model.routing.objective:ByObjective",
         "offload": "pentad.model.routing.offloaded:ByOffloading",
         "predicted": "pentad.model.routing.predicted:Predicted",
+        "infaas": "pentad.model.routing.infaas:Infaas",
+        "agent-centric": "pentad.model.routing.agent_centric:AgentCentric",
     },
     # model layer: who learns from recorded outcomes how probable a right answer is
     "success": {

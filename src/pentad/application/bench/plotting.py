@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pentad.errors import Incompatible
@@ -44,6 +44,26 @@ def plot_rates(results: Sequence[dict[str, Any]], file: pathlib.Path) -> None:
         panel.set_xlabel("tokens/s", fontsize=8)
         panel.margins(x=0.2)
     figure.axes[0].invert_yaxis()
+    figure.savefig(file)
+
+
+def plot_curves(
+    curves: Mapping[str, Sequence[Sequence[float]]], best_single: float, file: pathlib.Path
+) -> None:
+    """Writes one line of quality over cost per router; the suffix of `file` chooses the format."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    panel = figure.subplots()
+    for name, points in curves.items():
+        costs, qualities = zip(*sorted((cost, quality) for cost, quality in points), strict=True)
+        panel.plot(costs, qualities, label=name)
+    panel.axhline(best_single, color="#b0b0b0", linestyle="--", label="best single")
+    panel.set_xlabel("cost of an answer")
+    panel.set_ylabel("share of right answers")
+    panel.legend(fontsize=8)
     figure.savefig(file)
 
 

@@ -1,4 +1,4 @@
-"""Verbs that measure: bench engine, serve, agents, peers."""
+"""Verbs that measure: bench engine, serve, agents, routing, sessions, peers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pentad.application.cli import bench_load as load_verbs
+from pentad.application.cli import bench_routing as routing_verbs
 from pentad.application.cli import bench_sessions as session_verbs
 from pentad.application.cli.bench_output import Json, Out, finish, numbers
 from pentad.application.cli.options import COMMON, ENGINE, number, settings_of, with_settings
@@ -28,6 +29,7 @@ def register(app: typer.Typer) -> None:
     bench.command("engine")(engine)
     bench.command("serve")(load_verbs.serve)
     bench.command("agents")(load_verbs.agents)
+    bench.command("routing")(routing_verbs.routing)
     bench.command("sessions")(session_verbs.sessions)
     bench.command("peers")(peers)
     app.add_typer(bench, name="bench", rich_help_panel="Machines")

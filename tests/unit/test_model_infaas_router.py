@@ -1,0 +1,132 @@
+"""The router infaas: the cheapest variant that is accurate and in time, and what it saves on a trace."""
+
+from __future__ import annotations
+
+import csv
+import heapq
+import itertools
+import pathlib
+import random
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import pytest
+from test_model_routing import candidate, state
+
+from evidence.plugin import Measure
+from pentad.errors import Infeasible
+from pentad.model.prices import Price
+from pentad.model.routing.base import Candidate, ModelRouter
+from pentad.model.routing.fixed import Fixed
+from pentad.model.routing.infaas import Infaas
+from pentad.model.routing.speed import Speed
+from pentad.types import Hints, Objective, RunContext
+
+AZURE = pathlib.Path(__file__).parents[3] / "shared" / "data" / "azure-llm-2023-conv.csv"
+
+
+def variant(quality: float, price: float, token_s: float, **load: float) -> Candidate:
+    speed = Speed(prompt_s=token_s * 20, prompt_tokens=1000, token_s=token_s, at_s=0.5)
+    return candidate(quality=quality, price=Price(prompt=price, completion=price), speed=speed, load=load)
+
+
+def wanting(quality: float, deadline_s: float, tokens: int = 100) -> RunContext:
+    return RunContext(
+        objective=Objective(min_quality=quality, deadline_s=deadline_s), hints=Hints(output_tokens=tokens)
+    )
+
+
+class TestChoice:
+    @pytest.mark.row("ms-infaas", "mechanism")
+    def test_accuracy_time_and_load_choose_the_variant(self) -> None:
+        idle = {"small": variant(0.5, 1, 0.01), "large": variant(0.9, 20, 0.05)}
+        assert Infaas().route(state(idle, context=wanting(0.4, 10)))[0] == "small"
+        assert Infaas().route(state(idle, context=wanting(0.8, 10)))[0] == "large"
+        busy = {"small": variant(0.5, 1, 0.01, running=1, waiting=9), "large": variant(0.9, 20, 0.05)}
+        chosen, decision = Infaas().route(state(busy, context=wanting(0.4, 6)))
+        assert (chosen, decision.constraint) == ("large", "slo.deadline_s")
+
+    @pytest.mark.row("ms-infaas", "mechanism")
+    def test_the_time_to_load_counts(self) -> None:
+        cold = {"small": variant(0.5, 1, 0.01, load_s=30), "large": variant(0.9, 20, 0.05)}
+        assert Infaas().route(state(cold, context=wanting(0.4, 10)))[0] == "large"
+        assert Infaas().route(state(cold, context=wanting(0.4, 60)))[0] == "small"
+
+    def test_where_none_is_in_time_the_least_late_serves(self) -> None:
+        slow = {"small": variant(0.5, 1, 0.5), "large": variant(0.9, 20, 0.2)}
+        chosen, decision = Infaas().route(state(slow, context=wanting(0.4, 1)))
+        assert (chosen, decision.constraint) == ("large", "no variant in time")
+        with pytest.raises(Infeasible):
+            Infaas().route(state(slow, context=wanting(0.95, 1)))
+
+
+@dataclass(kw_only=True)
+class Machine:
+    """One variant on a machine that answers so many at once, first come first served."""
+
+    candidate: Candidate
+    slots: int
+    busy: list[float] = field(default_factory=list)
+    """When each answer that runs or waits ends."""
+
+    def seen(self, now_s: float) -> Candidate:
+        while self.busy and self.busy[0] <= now_s:
+            heapq.heappop(self.busy)
+        there = len(self.busy)
+        load = {"running": float(min(there, self.slots)), "waiting": float(max(0, there - self.slots))}
+        return Candidate(
+            can=self.candidate.can,
+            price=self.candidate.price,
+            quality=self.candidate.quality,
+            speed=self.candidate.speed,
+            load=load,
+        )
+
+    def serve(self, now_s: float, prompt: int, tokens: int) -> float:
+        """When the answer ends."""
+        speed = self.candidate.speed
+        assert speed is not None
+        begins = (
+            now_s if len(self.busy) < self.slots else heapq.nsmallest(len(self.busy), self.busy)[-self.slots]
+        )
+        ends = max(now_s, begins) + speed.first_s(prompt) + tokens * speed.token_s
+        heapq.heappush(self.busy, ends)
+        return ends
+
+
+def replay(router: ModelRouter, model: str) -> tuple[float, float, float]:
+    """Money, share of requests that miss accuracy or deadline, and the longest decision."""
+    machines = {
+        "small": Machine(candidate=variant(0.5, 1, 0.01), slots=16),
+        "middle": Machine(candidate=variant(0.7, 5, 0.025), slots=16),
+        "large": Machine(candidate=variant(0.9, 20, 0.05), slots=16),
+    }
+    chance, money, missed, longest, count = random.Random(0), 0.0, 0, 0.0, 0
+    with AZURE.open(encoding="utf-8") as file:
+        for row in itertools.islice(csv.DictReader(file), 3000):
+            at_s = datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp()
+            prompt, tokens = int(row["ContextTokens"]), max(1, int(row["GeneratedTokens"]))
+            quality, per_token_s = chance.choice(((0.4, 0.1), (0.65, 0.1), (0.85, 0.2)))
+            wish = wanting(quality, 2.0 + per_token_s * tokens, tokens)
+            known = {name: machine.seen(at_s) for name, machine in machines.items()}
+            asked = state(known, model=model, messages=None, text="word " * (prompt * 4 // 5), context=wish)
+            began = time.perf_counter()
+            chosen, _ = router.route(asked)
+            longest = max(longest, time.perf_counter() - began)
+            ends = machines[chosen].serve(at_s, prompt, tokens)
+            late = ends - at_s > (wish.objective.deadline_s or 0)
+            missed += late or (known[chosen].quality or 0) < quality
+            money += known[chosen].price.at_most(prompt, tokens)
+            count += 1
+    return money, missed / count, longest
+
+
+@pytest.mark.row("ms-infaas", "effect", claims=(1, 2))
+@pytest.mark.skipif(not AZURE.exists(), reason=f"there is no {AZURE.name} in shared/data")
+def test_variants_cost_less_than_the_best_one_and_miss_no_more(measured: Measure) -> None:
+    best, best_missed, _ = replay(Fixed(), "large")
+    money, missed, longest = replay(Infaas(), "")
+    measured("cost of that of the best variant alone", money / best, at_most=0.7, unit="x")
+    measured("share of violations over the best variant's", missed - best_missed, at_most=0.0)
+    measured("longest decision", longest, at_most=0.05, unit="s")
