@@ -126,9 +126,12 @@ def test_a_fan_out_is_used_up_by_so_many_requests() -> None:
     world = World()
     world.ask("a", hints=Hints(fan_out=2))
     world.ask("one", 1, parent="a")
-    assert world.engine.stats()["kv_keeps"] == 1
+    stats = world.engine.stats()
+    assert stats["kv_keeps"] == 1
+    assert stats["kv_claimed_fraction"] == stats["kv_blocks_kept"] / stats["kv_blocks"] > 0
     world.ask("two", 1, parent="a")
     assert world.engine.stats()["kv_keeps"] == 0
+    assert world.engine.stats()["kv_claimed_fraction"] == 0
 
 
 def test_the_end_of_a_run_lets_all_that_it_kept_go() -> None:

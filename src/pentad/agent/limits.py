@@ -14,6 +14,10 @@ class RuntimeLimits:
 
     max_runs: int = 64
     """Runs at work at once; more are refused with Overloaded."""
+    hold_runs_above: float | None = None
+    """Share of a model's KV blocks that may be taken before new runs wait, see `RunHold`; None: none do."""
+    hold_runs_s: float = 30.0
+    """The longest that a new run waits for that."""
     tenants: int = 1
     """How many tenants there can be; with several, none may have more than `tenant_share` of the runs."""
     tenant_share: float = 0.5

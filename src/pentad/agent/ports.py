@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
 from pentad.errors import Incompatible
@@ -62,6 +62,10 @@ class ModelPort(Protocol):
     def models(self) -> Sequence[Card]: ...
 
     def price(self, model: str) -> Price: ...
+
+    def stats(self) -> Mapping[str, Mapping[str, float]]:
+        """Each backend's gauges and counters, by model name."""
+        ...
 
 
 def count_text(models: ModelPort, model: str, text: str) -> int:

@@ -27,6 +27,7 @@ from pentad.agent.reader import RunReader
 from pentad.agent.resumer import Resumer
 from pentad.agent.resumption import generators, resumable
 from pentad.agent.run import Surroundings
+from pentad.agent.run_hold import RunHold
 from pentad.agent.run_places import Tracing
 from pentad.agent.run_status import UNFINISHED
 from pentad.agent.run_tasks import RunTasks
@@ -105,7 +106,8 @@ class AgentRuntime(RunReader):
             files=self.agents.tool_files,
         )
         self._tasks = RunTasks()
-        self._worker = Worker(self._around, self._tools, memory, limits.deny_tools, self._tasks)
+        hold = RunHold(models, above=limits.hold_runs_above, most_s=limits.hold_runs_s, clock=clock)
+        self._worker = Worker(self._around, self._tools, memory, limits.deny_tools, self._tasks, hold)
         self._admission = Admission(models, self._tools, limits)
         self.agents.check = self._admission.agent
         self._resumer = Resumer(self._around, self._admission, self._worker, self._tasks)

@@ -16,8 +16,10 @@ from pentad.agent.journal_store.base import JournalUnavailable
 from pentad.agent.loop import Loop
 from pentad.agent.memories import Memories
 from pentad.agent.planning.base import Planner
+from pentad.agent.resumption import generators
 from pentad.agent.rows import JournalDamaged
 from pentad.agent.run import Run, Surroundings
+from pentad.agent.run_hold import RunHold
 from pentad.agent.run_tasks import RunTasks
 from pentad.agent.spec import AgentSpec
 from pentad.agent.state import RunState
@@ -38,6 +40,7 @@ class Worker:
         memory: what agents with long-term memory recall from; None where there is none.
         deny: patterns of tools that no agent may call, whatever its file says.
         tasks: where sub-runs are worked on.
+        hold: lets new runs begin.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Worker:
         memory: Memories | None,
         deny: Sequence[str],
         tasks: RunTasks,
+        hold: RunHold,
     ) -> None:
         self._around = around
         self._stalls = around.stalls
@@ -54,6 +58,7 @@ class Worker:
         self._toolset = toolset
         self._deny = tuple(deny)
         self._memory = memory
+        self._hold = hold
 
     def begin(self, state: RunState, place: ExitStack) -> None:
         """Has the run worked on; `place` is given back when that ends."""
@@ -94,7 +99,10 @@ class Worker:
                 tools = self._toolset.finder(run)
                 rules = ToolRules(deny=(*self._deny, *spec.deny))
                 team = coordinator_for(spec)
-                await Loop(run, planner_for(spec), team, rules, tools, self._memory, delegation).work()
+                loop = Loop(run, planner_for(spec), team, rules, tools, self._memory, delegation)
+                model = spec.model or next(iter(generators(self._around.models)), "")
+                async with self._hold.under_way(run, model):
+                    await loop.work()
         except TimeoutError:
             if not wall.expired():
                 raise

@@ -133,6 +133,8 @@ async def build(
             memory=memory,
             limits=RuntimeLimits(
                 max_runs=settings.server.max_runs,
+                hold_runs_above=settings.server.hold_runs_above,
+                hold_runs_s=settings.server.hold_runs_s,
                 tenants=len(settings.server.tenant_names()),
                 tenant_share=settings.server.tenant_share,
                 approvals_path=settings.approvals_path,

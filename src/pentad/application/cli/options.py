@@ -127,6 +127,7 @@ SERVER = (
     Flag(name="file_store_bytes", help="Room for uploaded files, e.g. 64MiB.", metavar="SIZE"),
     Flag(name="max_concurrent_requests", help="Requests at once; then 429.", kind=int),
     Flag(name="max_runs", help="Agent runs at once; then 429.", kind=int),
+    Flag(name="hold_runs_above", help="KV share beyond which new runs wait.", kind=float),
     Flag(name="max_followers", help="Streams of run events at once; then 429.", kind=int),
     Flag(name="drain_s", help="Seconds that requests may go on after SIGTERM.", kind=float),
     Flag(name="metrics_compat", help="none, or vllm for its metric names too.", metavar="NAMES"),

@@ -125,6 +125,11 @@ class GatewaySettings:
     """Beyond this many at once a request is answered 429 with Retry-After."""
     max_runs: int = 64
     """Agent runs at work at once; beyond it new ones are answered 429."""
+    hold_runs_above: float | None = None
+    """Share of a model's KV blocks that may be held, or kept for agent runs that go on, before new runs wait;
+    absent: none waits."""
+    hold_runs_s: float = 30.0
+    """The longest that a new run waits for that."""
     max_followers: int = 64
     """Event streams of agent runs at once; beyond it they are answered 429."""
     body_memory_bytes: int = 64 * 2**20
@@ -162,6 +167,8 @@ class GatewaySettings:
         for name in positive.split():
             in_range(name, getattr(self, name), above=0)
         in_range("drain_s", self.drain_s, least=0)
+        in_range("hold_runs_above", self.hold_runs_above, above=0, most=1)
+        in_range("hold_runs_s", self.hold_runs_s, least=0)
         in_range("response_store_bytes", self.response_store_bytes, least=0)
         in_range("file_store_bytes", self.file_store_bytes, least=0)
         in_range("port", self.port, least=0, most=65535)

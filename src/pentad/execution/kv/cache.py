@@ -357,6 +357,7 @@ class KVCache:
             "kv_blocks_cached": self.pool.registered,
             "kv_blocks_reusable": self.pool.idle,
             "kv_usage_fraction": held / self.pool.num_blocks,
+            "kv_claimed_fraction": 1 - self.pool.evictable / self.pool.num_blocks,
             "kv_evictions_total": self.pool.evictions,
             "prefix_query_tokens_total": 0 if prefix is None else prefix.query_tokens,
             "prefix_hit_tokens_total": 0 if prefix is None else prefix.hit_tokens,

@@ -18,7 +18,7 @@ from pentad.types import Request, Span
 T = TypeVar("T")
 LOAD_SPAN: Final = "load"
 """Of the time that a request waited for its model."""
-_GAUGES: Final = ("running", "waiting", "kv_blocks_held", "kv_usage_fraction")
+_GAUGES: Final = ("running", "waiting", "kv_blocks_held", "kv_usage_fraction", "kv_claimed_fraction")
 """Of a model that is not loaded: 0."""
 
 

@@ -11,7 +11,7 @@ from pentad.errors import Overloaded, PentadError, Unavailable
 from pentad.execution.loop import EngineDriver
 from pentad.execution.request import StepOutput, TokenRequest
 
-_GAUGES = ("running", "waiting", "kv_blocks_held", "kv_usage_fraction")
+_GAUGES = ("running", "waiting", "kv_blocks_held", "kv_usage_fraction", "kv_claimed_fraction")
 """Of an engine that is not loaded: 0."""
 
 
