@@ -1,4 +1,4 @@
-"""AnswerCache: whole answers to requests that come again word for word."""
+"""AnswerCache: whole answers to requests that come again, word for word or provably to the same effect."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from pentad.execution.backend import Delta, NoticeDelta, StreamDone
+from pentad.execution.backend import ChoiceDone, Delta, NoticeDelta, StreamDone
 from pentad.ranges import in_range
-from pentad.types import Clock, Decision, Request, Usage
+from pentad.types import Clock, Decision, Request, Sampling, Usage
 
 POLICY = "answer-cache"
 _ASKED = (
@@ -31,12 +31,35 @@ class KeptAnswer:
     deltas: tuple[Delta, ...]
     usage: Usage
     size_bytes: int
+    most_tokens: int | None
+    """The limit that it was asked with."""
+
+    def holds_for(self, most_tokens: int | None) -> bool:
+        """Whether the same answer comes with that limit: the same limit, or a lower one that this one, which
+        ended by itself, does not reach. A higher one may be refused where this was not."""
+        if most_tokens == self.most_tokens:
+            return True
+        if most_tokens is None or (self.most_tokens is not None and most_tokens > self.most_tokens):
+            return False
+        ends = [delta.reason for delta in self.deltas if isinstance(delta, ChoiceDone)]
+        # The token that ends an answer may not be among those that are counted.
+        return ends in (["stop"], ["tool_calls"]) and self.usage.completion_tokens + 1 < most_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What an answer depends on: all but its limit as a digest, and the limit."""
+
+    digest: bytes
+    most_tokens: int | None
 
 
 class AnswerCache:
     """Keeps the answers that would be the same again, those used last first, within a number of bytes.
 
-    An answer is the same again where nothing is drawn (temperature 0) or the draws are given by a seed. What
+    An answer is the same again where nothing is drawn (temperature 0) or the draws are given by a seed. Two
+    requests are the same where they are equal word for word, or where what differs provably changes nothing:
+    seed and cut-offs of draws that are not made, and a limit that the answer keeps anyway. What
     has a data label or parts beside text is not kept, nor is an answer that a limit has cut. Tenants never
     see each other's. An adapter that takes another's place under its name is another backend, which gives no
     answer of the old; a model's file that changes must be served under another name.
@@ -57,22 +80,24 @@ class AnswerCache:
         self.held_bytes = 0
         self.hits = self.misses = 0
 
-    def key(self, request: Request) -> bytes | None:
+    def key(self, request: Request) -> Asked | None:
         """What names the request's answer; None where that is not kept."""
         drawn = request.sampling.temperature > 0 and request.sampling.seed is None
         if drawn or request.context.data_label is not None or request.media:
             return None
-        asked = repr([getattr(request, name) for name in _ASKED])
-        return hashlib.blake2b(asked.encode("utf-8", "surrogatepass"), digest_size=32).digest()
+        alike = replace(request, sampling=_alike(request.sampling))
+        asked = repr([getattr(alike, name) for name in _ASKED])
+        digest = hashlib.blake2b(asked.encode("utf-8", "surrogatepass"), digest_size=32).digest()
+        return Asked(digest=digest, most_tokens=request.sampling.max_tokens)
 
-    def find(self, key: bytes, backend: object) -> tuple[Delta, ...] | None:
+    def find(self, key: Asked, backend: object) -> tuple[Delta, ...] | None:
         """That backend's answer once more, its usage saying that nothing was computed; None: not kept."""
-        kept = self._kept.get(key)
-        if kept is None or kept.by is not backend:
+        kept = self._kept.get(key.digest)
+        if kept is None or kept.by is not backend or not kept.holds_for(key.most_tokens):
             self.misses += 1
             return None
         self.hits += 1
-        self._kept.move_to_end(key)
+        self._kept.move_to_end(key.digest)
         decision = Decision(layer="model", policy=POLICY, subject="answer", chosen="kept", at_s=self._clock())
         usage = Usage(
             prompt_tokens=kept.usage.prompt_tokens,
@@ -84,7 +109,7 @@ class AnswerCache:
         return (*kept.deltas, StreamDone(usage=usage))
 
     async def noting(
-        self, key: bytes, backend: object, answer: AsyncGenerator[Delta, None]
+        self, key: Asked, backend: object, answer: AsyncGenerator[Delta, None]
     ) -> AsyncGenerator[Delta, None]:
         """The same deltas; an answer that comes to its end is kept as that backend's."""
         deltas: list[Delta] = []
@@ -94,8 +119,14 @@ class AnswerCache:
                 if isinstance(delta, StreamDone):
                     if not any(one.subject == "limit" for one in delta.usage.decisions):
                         self._put(
-                            key,
-                            KeptAnswer(by=backend, deltas=tuple(deltas), usage=delta.usage, size_bytes=size),
+                            key.digest,
+                            KeptAnswer(
+                                by=backend,
+                                deltas=tuple(deltas),
+                                usage=delta.usage,
+                                size_bytes=size,
+                                most_tokens=key.most_tokens,
+                            ),
                         )
                 elif not isinstance(delta, NoticeDelta):
                     deltas.append(delta)
@@ -112,3 +143,15 @@ class AnswerCache:
         while self.held_bytes > self._most:
             _, gone = self._kept.popitem(last=False)
             self.held_bytes -= gone.size_bytes
+
+
+def _alike(sampling: Sampling) -> Sampling:
+    """The same for all samplings that provably give one answer, but for its limit.
+
+    Without draws a seed means nothing, and no cut-off takes the most probable token away. Log probabilities
+    are told behind the cut-offs, so where they are asked for nothing is left out.
+    """
+    alike = replace(sampling, max_tokens=None)
+    if sampling.temperature > 0 or sampling.logprobs is not None or sampling.prompt_logprobs is not None:
+        return alike
+    return replace(alike, seed=None, top_p=1.0, top_k=0, min_p=0.0)
