@@ -34,16 +34,21 @@ class KeptAnswer:
     most_tokens: int | None
     """The limit that it was asked with."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether it is one choice that ended by itself."""
+        ends = [delta.reason for delta in self.deltas if isinstance(delta, ChoiceDone)]
+        return ends in (["stop"], ["tool_calls"])
+
     def holds_for(self, most_tokens: int | None) -> bool:
-        """Whether the same answer comes with that limit: the same limit, or a lower one that this one, which
-        ended by itself, does not reach. A higher one may be refused where this was not."""
+        """Whether the same answer comes with that limit: the same limit, or a lower one that a whole answer
+        does not reach. A higher one may be refused where this was not."""
         if most_tokens == self.most_tokens:
             return True
         if most_tokens is None or (self.most_tokens is not None and most_tokens > self.most_tokens):
             return False
-        ends = [delta.reason for delta in self.deltas if isinstance(delta, ChoiceDone)]
         # The token that ends an answer may not be among those that are counted.
-        return ends in (["stop"], ["tool_calls"]) and self.usage.completion_tokens + 1 < most_tokens
+        return self.whole and self.usage.completion_tokens + 1 < most_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +57,11 @@ class Asked:
 
     digest: bytes
     most_tokens: int | None
+
+    @property
+    def cut(self) -> bytes:
+        """What names the answer where the limit may cut it."""
+        return self.digest + repr(self.most_tokens).encode()
 
 
 class AnswerCache:
@@ -92,12 +102,15 @@ class AnswerCache:
 
     def find(self, key: Asked, backend: object) -> tuple[Delta, ...] | None:
         """That backend's answer once more, its usage saying that nothing was computed; None: not kept."""
-        kept = self._kept.get(key.digest)
-        if kept is None or kept.by is not backend or not kept.holds_for(key.most_tokens):
+        for name in (key.digest, key.cut):
+            kept = self._kept.get(name)
+            if kept is not None and kept.by is backend and kept.holds_for(key.most_tokens):
+                break
+        else:
             self.misses += 1
             return None
         self.hits += 1
-        self._kept.move_to_end(key.digest)
+        self._kept.move_to_end(name)
         decision = Decision(layer="model", policy=POLICY, subject="answer", chosen="kept", at_s=self._clock())
         usage = Usage(
             prompt_tokens=kept.usage.prompt_tokens,
@@ -118,16 +131,14 @@ class AnswerCache:
             async for delta in stream:
                 if isinstance(delta, StreamDone):
                     if not any(one.subject == "limit" for one in delta.usage.decisions):
-                        self._put(
-                            key.digest,
-                            KeptAnswer(
-                                by=backend,
-                                deltas=tuple(deltas),
-                                usage=delta.usage,
-                                size_bytes=size,
-                                most_tokens=key.most_tokens,
-                            ),
+                        answered = KeptAnswer(
+                            by=backend,
+                            deltas=tuple(deltas),
+                            usage=delta.usage,
+                            size_bytes=size,
+                            most_tokens=key.most_tokens,
                         )
+                        self._put(key.digest if answered.whole else key.cut, answered)
                 elif not isinstance(delta, NoticeDelta):
                     deltas.append(delta)
                     size += _DELTA_BYTES + len(repr(delta))
