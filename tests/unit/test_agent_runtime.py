@@ -414,6 +414,18 @@ def test_a_model_that_twice_says_nothing_has_refused(tmp_path: pathlib.Path) -> 
     run(scenario())
 
 
+def test_a_run_can_be_cancelled_before_it_has_done_anything(tmp_path: pathlib.Path) -> None:
+    async def scenario() -> None:
+        async with harness(tmp_path, [["never"]]) as h:
+            run_id = await h.runtime.start(spec(), "go")
+            await h.runtime.cancel(run_id)  # its task has not had its first turn
+            assert h.records(run_id)[-1].kind == "run_ended"
+            assert (await h.runtime.wait(run_id)).status == "cancelled"
+            assert h.backend.requests == []
+
+    run(scenario())
+
+
 def test_cancel_reaches_the_model_stream_and_the_tool(tmp_path: pathlib.Path) -> None:
     async def scenario() -> None:
         never, tool_began, tool_ended = asyncio.Event(), asyncio.Event(), asyncio.Event()

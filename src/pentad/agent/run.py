@@ -62,6 +62,8 @@ class Run:
     def __init__(self, surroundings: Surroundings, state: RunState, watcher: Watcher | None = None) -> None:
         self.around = surroundings
         self.state = state
+        self.begun = False
+        """Whether its task has done anything yet."""
         self.cancelled = False
         """Whether its task is cancelled to end it, and not only to stop the work."""
         self._watcher = watcher

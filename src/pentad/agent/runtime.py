@@ -294,8 +294,8 @@ class AgentRuntime(RunReader):
         row = self._own(run_id, tenant)
         if row.status not in UNFINISHED:
             raise Conflict(f"run {run_id!r} has already ended: {row.status}", hint="nothing to cancel")
-        task = self._tasks.task(run_id)
-        if task is None:
+        run, task = self._tasks.run(run_id), self._tasks.task(run_id)
+        if run is None or task is None:
             await cancel_unattended(self._journal, run_id)
             return
         self._tasks.cancel(run_id)
@@ -306,6 +306,8 @@ class AgentRuntime(RunReader):
                     f"run {run_id!r} is stopped, and is cancelled once the journal can be written",
                     hint="free space on the journal's disk",
                 )
+        if not run.begun:  # its task was cancelled before it could do anything
+            await cancel_unattended(self._journal, run_id)
 
     async def wait(self, run_id: str, *, tenant: str = "default") -> RunState:
         """The run's state once it has ended; its place is free then for the next one."""

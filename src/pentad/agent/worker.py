@@ -70,7 +70,7 @@ class Worker:
 
         Its sub-runs end before it, and are not worked on without it.
         """
-        run_id = run.state.run_id
+        run_id, run.begun = run.state.run_id, True
         self._stalls.begin(run_id)
         delegation = Delegation(run, self._tasks, self.work)
         try:
