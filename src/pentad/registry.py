@@ -331,6 +331,9 @@ _TABLE: dict[str, dict[str, str]] = {
     # execution layer: how numbers travel between the ranks of a model
     "codec": {
         "plain": "pentad.execution.codecs.plain:Plain",
+        "int8": "pentad.execution.codecs.int8:Int8",
+        "low-bit": "pentad.execution.codecs.low_bit:LowBit",
+        "sparse": "pentad.execution.codecs.sparse:Sparse",
     },
     # execution layer: who runs a step
     "runner": {

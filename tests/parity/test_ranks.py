@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from pentad.choice import Choice
+from pentad.errors import Incompatible, InvalidRequest
 from pentad.execution.batch import RaggedBatch
+from pentad.execution.ranks.layout import Layout
 from pentad.execution.ranks.pieces import bounds, cut
 from pentad.execution.ranks.runner import RankLost
 from pentad.execution.spec import ModelSpec
+from pentad.execution.torch import feed_forward
+from pentad.execution.torch.feed_forward import route
 from pentad.execution.torch.runner import TorchRunner
 from ragged_batches import ragged, whole
 from rank_support import random_weights, ranks, tiny_experts, tiny_spec
@@ -120,3 +127,69 @@ def test_pieces_of_a_step_compute_what_the_step_computes(count: int) -> None:
         pieced.logits(cut(batch, start, stop)) for start, stop in bounds(len(batch.token_ids), [1.0] * count)
     ]
     close(np.concatenate(found), one.logits(batch))
+
+
+@pytest.mark.row("par-ep", "mechanism", claims=(2,))
+def test_rows_travel_to_the_ranks_of_their_experts_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 0 sends each of its rows [E] once to every other rank that has one of its experts."""
+    spec = tiny_spec(experts=tiny_experts(8, per_token=3), layers=1)
+    routes = []
+
+    def seen(*arguments: Any) -> Any:
+        routes.append(route(*arguments)[0].numpy())
+        return route(*arguments)
+
+    monkeypatch.setattr(feed_forward, "route", seen)
+    single(spec).logits(whole(TEXT))
+    monkeypatch.undo()
+    own = routes[0][: round(len(TEXT) / 4)] // 2  # two experts to a rank, a quarter of the rows at each
+    pairs = sum(rank in chosen for chosen in own for rank in (1, 2, 3))
+    with ranks(spec, random_weights(spec), "ep=4") as many:
+        many.logits(whole(TEXT))
+        assert many.collectives["dispatch"] == 1
+        assert many.group.sent_bytes["dispatch"] == pairs * spec.width * 4
+
+
+@pytest.mark.row("mm-dllama", "mechanism")
+def test_eight_bits_between_ranks_change_little(expected: np.ndarray) -> None:
+    spec = tiny_spec(biased=True)
+    with ranks(spec, random_weights(spec), "tp=2", codec=Choice(name="int8")) as many:
+        found = many.logits(whole(TEXT))
+        few = many.group.sent_bytes["ffn"]
+    with ranks(spec, random_weights(spec), "tp=2") as many:
+        many.logits(whole(TEXT))
+        assert few < 0.3 * many.group.sent_bytes["ffn"]
+    off = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    assert 0 < off < 0.1
+
+
+@pytest.mark.parametrize("transport", ["tcp", "shared-memory"])
+def test_large_sums_pass_any_link(transport: str) -> None:
+    """More than a link takes unread, in both directions at once."""
+    spec = tiny_spec(width=256, heads=8, layers=1)
+    text = np.random.default_rng(2).integers(0, 160, 400).tolist()
+    with ranks(spec, random_weights(spec), "tp=3", transport=Choice(name=transport)) as many:
+        close(many.logits(whole(text, rows=range(5))), single(spec).logits(whole(text, rows=range(5))))
+
+
+def test_layouts_that_no_model_can_have_are_refused_with_a_remedy() -> None:
+    for text in ("pp=0", "pp=2+3", "tp=2,sp=2", "xp=2", "pp", "tp=a"):
+        with pytest.raises(InvalidRequest, match="--parallel"):
+            Layout.parse(text, 4)
+    with (
+        pytest.raises(Incompatible, match="cannot be shared by 9 ranks"),
+        ranks(tiny_spec(), random_weights(tiny_spec()), "tp=9"),
+    ):
+        pass
+
+
+def test_a_plan_is_a_layout() -> None:
+    stages = [
+        {"first_layer": 0, "end_layer": 3, "share": 1.0, "split": "none", "attention": []},
+        {"first_layer": 3, "end_layer": 4, "share": 0.75, "split": "tensor", "attention": []},
+        {"first_layer": 3, "end_layer": 4, "share": 0.25, "split": "tensor", "attention": []},
+    ]
+    found = Layout.of_plan({"replicas": [{"stages": stages}]})
+    assert [(s.first, s.end, s.shares) for s in found.stages] == [(0, 3, (1.0,)), (3, 4, (0.75, 0.25))]
+    with pytest.raises(InvalidRequest, match="no stages"):
+        Layout.of_plan({"stages": []})
