@@ -6,8 +6,7 @@ import asyncio
 import hashlib
 import pathlib
 import platform
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from pentad import registry
 from pentad.agent.evaluation.base import CaseSource, Suite
@@ -15,6 +14,7 @@ from pentad.agent.evaluation.results import ResultFile
 from pentad.application.bench.facts import processor
 from pentad.application.config import EngineSettings, Settings
 from pentad.application.evaluation import Order, evaluate
+from pentad.application.lossy_settings import LOSSY, lossy_settings
 from pentad.application.runners import kv_element_bytes, load_runner
 from pentad.choice import Choice, build
 from pentad.errors import Incompatible, InvalidRequest
@@ -26,16 +26,6 @@ from pentad.model.store import ModelStore
 from pentad.model.stored import StoredModel
 from pentad.resource.energy import EnergyMeter
 from pentad.resource.profile import hardware
-
-LOSSY: Mapping[str, Any] = {"kv_dtype": "auto", "kv_policy": Choice(name="keep-all"), "weight_dtype": "auto"}
-"""Settings of the engine that change answers, with their usual values."""
-
-
-def lossy_settings(engine: EngineSettings) -> dict[str, str]:
-    """Those of them that are not as usual, as a certificate names them."""
-    return {
-        name: str(getattr(engine, name)) for name, usual in LOSSY.items() if getattr(engine, name) != usual
-    }
 
 
 class LoadedSubject:
@@ -101,7 +91,7 @@ class EvaluatedTasks:
         self._seed = seed
         self._settings_for = settings_for
         self._folder = folder
-        self._scores: dict[tuple[str, int, str], list[float]] = {}
+        self._scores: dict[tuple[str, int, str, bool], list[float]] = {}
         self._files: list[pathlib.Path] = []
 
     def cases(self, suite: str, limit: int) -> int:
@@ -120,11 +110,13 @@ class EvaluatedTasks:
         listing = "".join(f"{sha256_of(self._data / name)}  {name}\n" for name in kind.files)
         return hashlib.sha256(listing.encode()).hexdigest()
 
-    def score(self, suite: str, place: int, limit: int, model: str) -> float:
+    def score(self, suite: str, place: int, limit: int, model: str, *, usual: bool) -> float:
         """See `Tasks.score`. The first call of a suite and model runs all of its cases."""
-        key = (suite, limit, model)
+        key = (suite, limit, model, usual)
         if key not in self._scores:
-            self._scores[key] = self._run(suite, limit, model)
+            settings = self._settings_for(model)
+            engine = settings.engine.model_copy(update=dict(LOSSY) if usual else {})
+            self._scores[key] = self._run(suite, limit, model, settings.model_copy(update={"engine": engine}))
         return self._scores[key][place]
 
     def done(self) -> None:
@@ -132,13 +124,16 @@ class EvaluatedTasks:
         for file in self._files:
             file.unlink(missing_ok=True)
 
-    def _run(self, suite: str, limit: int, model: str) -> list[float]:
+    def _run(self, suite: str, limit: int, model: str, settings: Settings) -> list[float]:
         order = self._order(suite, limit, model)
-        name = hashlib.sha256(f"{self.digest(suite)} {suite} {self._seed} {self._identity(model)}".encode())
+        # The bytes and settings behind a name, so that results of others are never taken for theirs.
+        store = ModelStore(settings.root)
+        told = f"{store.digest(store.resolve(model))} {sorted(lossy_settings(settings.engine).items())}"
+        name = hashlib.sha256(f"{self.digest(suite)} {suite} {self._seed} {told}".encode())
         file = self._folder / f"cases-{name.hexdigest()[:32]}.jsonl"
         self._files.append(file)
         results = ResultFile(file)
-        asyncio.run(evaluate(order, self._settings_for, results, lambda *_: None))
+        asyncio.run(evaluate(order, lambda _: settings, results, lambda *_: None))
         chosen: Suite = build("suite", Choice.of(suite))
         who = order.contenders(chosen)[0]
         keys = [
@@ -146,12 +141,6 @@ class EvaluatedTasks:
             for case in order.cases(chosen)
         ]
         return [float(result.success) for result in results.of(keys)]
-
-    def _identity(self, model: str) -> str:
-        """The bytes and settings behind a name, so that results of others are never taken for theirs."""
-        settings = self._settings_for(model)
-        store = ModelStore(settings.root)
-        return f"{store.digest(store.resolve(model))} {sorted(lossy_settings(settings.engine).items())}"
 
     def _order(self, suite: str, limit: int, model: str) -> Order:
         source = CaseSource(data=self._data, seed=self._seed, limit=limit)

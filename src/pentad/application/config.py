@@ -39,6 +39,18 @@ Strategy = Annotated[
 ]
 """A strategy by name, as `name:option=value,...`, or as `{name, options}`."""
 
+
+def _floor_of(value: Any) -> Any:
+    """A mapping, also written as METRIC=VALUE,...; names may have underscores for dashes."""
+    if isinstance(value, str):
+        parts = [part.partition("=") for part in value.split(",") if part.strip()]
+        value = {name.strip(): bound.strip() for name, _, bound in parts}
+    return {str(k).replace("_", "-"): v for k, v in value.items()} if isinstance(value, dict) else value
+
+
+Floor = Annotated[dict[str, float], BeforeValidator(_floor_of)]
+"""Least quality by metric."""
+
 DEFAULT_HOME = pathlib.Path("~/.cache/pentad")
 JOURNAL_FILE, MEMORY_FILE, APPROVALS_FILE = "journal.sqlite3", "memory.db", "mcp-approvals.json"
 LOGINS_FILE = "mcp-logins.json"
@@ -230,6 +242,9 @@ class Settings(_Section):
     memory_bytes: int | None = Field(default=None, ge=1 << 20)
     """Memory for this process and all local models, or with a unit: 3GB. Absent: nine tenths of what is
     free at the start, for the models."""
+    quality_floor: Floor = Field(default_factory=dict)
+    """What certificates of derived models, and of settings that change answers, have to say, or the model is
+    not loaded: metric to value, or kl=0.05,perplexity-ratio=1.02 in text. Absent: any is loaded."""
     eviction: Strategy = Choice(name="recent-cost")
     """Which loaded model leaves when another one needs its memory: a name, or name and options."""
     keep_loaded_s: float | None = Field(default=None, ge=0)

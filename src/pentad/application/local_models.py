@@ -16,6 +16,7 @@ from pentad.application.config import EngineSettings, Settings
 from pentad.application.heap import trim
 from pentad.application.local_backend import in_worker, local_backend
 from pentad.application.model_memory import encoder_need, engine_need, models_budget, scorer_need
+from pentad.application.quality_floor import check_floor
 from pentad.application.runners import engine_of
 from pentad.errors import Forbidden, ModelNotFound, PentadError
 from pentad.execution.backend import Backend, Capabilities, Embedder, Reranker
@@ -194,7 +195,7 @@ class LocalModels:
             keep_open: whether it is loaded next, so that its files need not be opened again.
 
         Raises:
-            BadModelFile, Infeasible, Incompatible: it cannot be loaded as asked.
+            BadModelFile, Infeasible, Incompatible: it cannot be loaded as asked, or `check_floor` refuses it.
         """
         files = self._store.open(stored)
         try:
@@ -212,6 +213,7 @@ class LocalModels:
     def _place(self, stored: StoredModel, files: ModelFiles) -> Pooled:
         """By what the model's files say that it does."""
         if files.spec.head is not None:
+            check_floor(self._store, stored, self._settings)
             return self._generator(stored, files)
         if files.spec.classifier is None:
             return self._embedder(stored, files)

@@ -11,15 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
-from pentad.application.certification import (
-    LOSSY,
-    EvaluatedTasks,
-    LoadedSubject,
-    lossy_settings,
-    machine_facts,
-)
+from pentad.application.certification import EvaluatedTasks, LoadedSubject, machine_facts
 from pentad.application.config import Settings
 from pentad.application.folders import use_home
+from pentad.application.lossy_settings import LOSSY, lossy_settings
 from pentad.application.runners import engine_of
 from pentad.choice import Choice, build
 from pentad.errors import Incompatible, InvalidRequest
@@ -80,7 +75,7 @@ def certificate_of(
 ) -> tuple[Certificate, pathlib.Path]:
     """Measures, and keeps the certificate beside the model. Raises what `certify` and `source_of` do."""
     store = ModelStore(use_home(settings, write=True))
-    found = _measured(store, settings, request, alone, tell)
+    found = measure(store, settings, request, alone, tell)
     return found, write_certificate(store.folders, found)
 
 
@@ -116,7 +111,7 @@ def check_certificate(
         metrics=tuple(found.measured),
         seed=found.seed,
     )
-    now = _measured(store, settings, again, alone, tell)
+    now = measure(store, settings, again, alone, tell)
     for name, digest in found.data.items():
         if now.data.get(name) != digest:
             raise InvalidRequest(
@@ -128,9 +123,14 @@ def check_certificate(
     return found, list(differences(found, now))
 
 
-def _measured(
-    store: ModelStore, settings: Settings, request: Request, alone: Alone, tell: Tell
+def measure(
+    store: ModelStore,
+    settings: Settings,
+    request: Request,
+    alone: Alone,
+    tell: Tell = lambda *_: None,
 ) -> Certificate:
+    """What a certificate would say, kept nowhere. Raises what `certify` and `source_of` do."""
     model = store.resolve(request.model)
     engine = engine_of(settings.engine, model.name)
     lossy = lossy_settings(engine)
@@ -183,6 +183,7 @@ def _bench(
 ) -> Iterator[tuple[Bench, EvaluatedTasks]]:
     """Both models side by side, the source under the usual settings."""
     plain = settings.engine.model_copy(update=dict(LOSSY))
+    free = settings.model_copy(update={"quality_floor": {}})  # what is measured need not be good
     opened: list[LoadedSubject] = []
     try:
         for stored, engine in zip(models, (plain, settings.engine), strict=True):
@@ -207,7 +208,7 @@ def _bench(
             )
             windows = cut.cut(derived.files, text)
         tasks = EvaluatedTasks(
-            request.data, request.seed, lambda name: alone(settings, name), store.folders.folder("partial")
+            request.data, request.seed, lambda name: alone(free, name), store.folders.folder("partial")
         )
         yield (
             Bench(

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from pentad.errors import BadModelFile
+from pentad.model.stored import StoredModel
 
 Size = int | tuple[int, ...]
 """One number, or one for each layer where they differ."""
@@ -70,6 +71,11 @@ class Artefact:
 def write_artefact(path: pathlib.Path, artefact: Artefact) -> None:
     """Writes it as JSON."""
     path.write_text(json.dumps(asdict(artefact), indent=1) + "\n", encoding="utf-8")
+
+
+def artefact_of(stored: StoredModel) -> Artefact | None:
+    """How a stored model was derived; None for one that was not. Raises like `read_artefact`."""
+    return read_artefact(stored.path if stored.path.is_dir() else stored.path.parent)
 
 
 def read_artefact(folder: pathlib.Path) -> Artefact | None:

@@ -1,4 +1,4 @@
-"""Bars of several engines' rates and of agents' successes, where matplotlib is installed (extra `bench`)."""
+"""Bars of rates, of agents' successes and of certificates, where matplotlib is installed (extra `bench`)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pentad.errors import Incompatible
 
 if TYPE_CHECKING:
     from pentad.agent.evaluation.summary import Summary
+    from pentad.application.comparison import Comparison
 
 
 def require_plotting() -> None:
@@ -85,4 +86,38 @@ def plot_successes(lines: Sequence[Summary], file: pathlib.Path) -> None:
     panel.set_xlabel("cases solved, %, with the 95% interval", fontsize=8)
     panel.set_title(lines[0].suite, fontsize=9)
     panel.invert_yaxis()
+    figure.savefig(file)
+
+
+def plot_comparison(found: Comparison, file: pathlib.Path) -> None:
+    """Writes one panel per metric with both values and their intervals; the suffix chooses the format."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(4, max(1, len(found.lines)))
+    rows = -(-len(found.lines) // columns) or 1
+    figure = Figure(figsize=(3 * columns, 1.7 * rows + 0.3), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for panel, line in zip(panels, found.lines, strict=False):
+        values = (line.first, line.second)
+        bounds = [
+            bound or (value, value)
+            for value, bound in zip(values, (line.first_interval, line.second_interval), strict=True)
+        ]
+        below = [max(0.0, value - low) for value, (low, _) in zip(values, bounds, strict=True)]
+        above = [max(0.0, high - value) for value, (_, high) in zip(values, bounds, strict=True)]
+        panel.barh(
+            (found.first, found.second),
+            values,
+            xerr=[below, above],
+            color=("#2166ac", "#b0b0b0"),
+            ecolor="#404040",
+            capsize=3,
+        )
+        panel.set_title(f"{line.metric}{f' ({line.unit})' if line.unit else ''}", fontsize=9)
+        panel.tick_params(labelsize=8)
+        panel.invert_yaxis()
+    for panel in list(figure.axes)[len(found.lines) :]:
+        panel.set_visible(False)
     figure.savefig(file)

@@ -21,6 +21,7 @@ MODULES = (
     "models",
     "compress",
     "certify",
+    "compare",
     "train",
     "train_policy",
     "agents",

@@ -73,15 +73,26 @@ def list_models(
     if available:
         _list_available(model_store(flags, config), as_json=json)
         return
-    models = [_card(model) for model in model_store(flags, config).list()]
+    from pentad.application.quality_floor import quality_summary
+
+    store = model_store(flags, config)
+    models = [_card(model) | {"certificate": quality_summary(store, model)} for model in store.list()]
     if json:
         print_json(models)
         return
     rows = [
-        (m["name"], m["kind"], m["format"], size(m["size_bytes"]), (m["sha256"] or "-")[:12], m["ref"])
+        (
+            m["name"],
+            m["kind"],
+            m["format"],
+            size(m["size_bytes"]),
+            (m["sha256"] or "-")[:12],
+            _quality(m["certificate"]),
+            m["ref"],
+        )
         for m in models
     ]
-    columns = ("name", "kind", "format", "size", "sha256", "from")
+    columns = ("name", "kind", "format", "size", "sha256", "certified", "from")
     print_table(columns, rows, empty="no models yet; pentad pull smollm2-135m brings one")
 
 
@@ -104,6 +115,7 @@ def show(
 def _details(model: str, flags: dict[str, Any], config: pathlib.Path | None) -> dict[str, Any]:
     from pentad.application.folders import use_home
     from pentad.application.model_summary import geometry_summary, model_summary
+    from pentad.application.quality_floor import quality_summary
     from pentad.model.geometries import GEOMETRIES
     from pentad.model.store import ModelStore
 
@@ -114,7 +126,8 @@ def _details(model: str, flags: dict[str, Any], config: pathlib.Path | None) -> 
     stored = store.resolve(model)
     files = store.open(stored)
     try:
-        return _card(stored) | model_summary(stored, files, settings)
+        certificate = {"certificate": quality_summary(store, stored)}
+        return _card(stored) | certificate | model_summary(stored, files, settings)
     finally:
         files.close()
 
@@ -178,6 +191,18 @@ def model_store(flags: dict[str, Any], config: pathlib.Path | None, *, write: bo
     from pentad.model.store import ModelStore
 
     return ModelStore(use_home(settings_of(flags, config, quiet=True), write=write))
+
+
+def _quality(certificate: dict[str, Any] | None) -> str:
+    """The certificate in a word or two: divergence and perplexity, as far as they are told."""
+    if certificate is None:
+        return ""
+    if "trouble" in certificate:
+        return "no" if certificate["trouble"] == "not certified" else "changed"
+    told = [
+        f"{name} {certificate[name].split()[0]}" for name in ("kl", "perplexity-ratio") if name in certificate
+    ]
+    return ", ".join(told) or "yes"
 
 
 def _card(model: StoredModel) -> dict[str, Any]:

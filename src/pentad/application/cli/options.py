@@ -151,6 +151,11 @@ MODELS = (
         option="--memory",
         metavar="SIZE",
     ),
+    Flag(
+        name="quality_floor",
+        help="What certificates have to say: kl=0.05,top1=0.9; `pentad strategies metric`.",
+        metavar="METRIC=VALUE,...",
+    ),
     Flag(name="eviction", help="Which model leaves; `pentad strategies eviction`.", metavar="NAME"),
     Flag(name="keep_loaded_s", help="Seconds that a model stays loaded unused.", kind=float),
     Flag(name="scaler", help="When models are loaded; `pentad strategies scaler`.", metavar="NAME"),

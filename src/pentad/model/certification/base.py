@@ -71,8 +71,12 @@ class Tasks(Protocol):
         """The SHA-256 of the suite's data files together."""
         ...
 
-    def score(self, suite: str, place: int, limit: int, model: str) -> float:
-        """1 where that case of the first `limit` is solved, else 0."""
+    def score(self, suite: str, place: int, limit: int, model: str, *, usual: bool) -> float:
+        """1 where that case of the first `limit` is solved, else 0.
+
+        Args:
+            usual: whether the model is served under the usual settings, as sources are.
+        """
         ...
 
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from pentad import __version__, choice
 from pentad.choice import Choice
-from pentad.errors import Incompatible, InvalidRequest
-from pentad.model.artefact import read_artefact
+from pentad.errors import Incompatible, ModelNotFound
+from pentad.model.artefact import Artefact, artefact_of
 from pentad.model.certification.base import Bench, Measured, Metric, Probe, Row
 from pentad.model.certification.certificate import Certificate, sealed
 from pentad.model.derivation import job_key
@@ -47,16 +47,13 @@ class Question:
 
 
 def source_of(store: ModelStore, model: StoredModel, *, settings: Mapping[str, str]) -> StoredModel:
-    """The model that a derived one was made from; with settings, a model that was not derived is its own.
+    """The model that a derived one was made from at first; any other one, under settings, is its own.
 
     Raises:
         Incompatible: it was not derived, and no settings are to be certified.
-        ModelNotFound: its source is not here.
-        InvalidRequest: what bears the source's name has other bytes.
+        ModelNotFound: what it was made from is not here with its bytes.
     """
-    folder = model.path if model.path.is_dir() else model.path.parent
-    artefact = read_artefact(folder)
-    if artefact is None:
+    if artefact_of(model) is None:
         if settings:
             return model
         raise Incompatible(
@@ -64,15 +61,42 @@ def source_of(store: ModelStore, model: StoredModel, *, settings: Mapping[str, s
             hint="give --source MODEL, or settings of the KV cache to certify, such as --kv-dtype int8",
             param="source",
         )
-    source = store.resolve(artefact.source)
-    if store.digest(source) != artefact.source_sha256:
-        raise InvalidRequest(
-            f"{model.name!r} was made from {artefact.source!r} with SHA-256 {artefact.source_sha256}, "
-            f"but what has that name now has other bytes",
-            hint="bring the source back, or give --source MODEL",
+    artefact, digest = _root(store, model)
+    found = _with_digest(store, digest)
+    if found is None and artefact is not None:  # its digest is only known once its files have been read
+        named = store.resolve(artefact.source)
+        found = named if store.digest(named) == digest else None
+    if found is None:
+        name = "another model" if artefact is None else repr(artefact.source)
+        raise ModelNotFound(
+            f"{model.name!r} was made from {name} with SHA-256 {digest}, which is not here",
+            hint="bring it back, or give --source MODEL",
             param="source",
         )
-    return source
+    return found
+
+
+def root_digest(store: ModelStore, model: StoredModel) -> str:
+    """The digest of what `source_of` finds, whether or not it is here."""
+    return _root(store, model)[1]
+
+
+def _root(store: ModelStore, model: StoredModel) -> tuple[Artefact | None, str]:
+    """The first derivation of a chain, and the digest of what it began with.
+
+    Losses add up along a chain, so a model is always measured beside the first that can be told.
+    """
+    last: Artefact | None = None
+    digest = store.digest(model)
+    stored: StoredModel | None = model
+    while stored is not None and (artefact := artefact_of(stored)) is not None:
+        last, digest = artefact, artefact.source_sha256
+        stored = _with_digest(store, digest)
+    return last, digest
+
+
+def _with_digest(store: ModelStore, digest: str) -> StoredModel | None:
+    return next((each for each in store.list() if each.sha256 == digest), None)
 
 
 def certify(store: ModelStore, question: Question, bench: Bench, *, tell: Tell) -> Certificate:

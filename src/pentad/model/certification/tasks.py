@@ -28,7 +28,9 @@ class TaskProbe:
     def measure(self, bench: Bench, unit: int) -> Row:
         row: dict[str, float] = {}
         for prefix, subject in (("source_", bench.source), ("", bench.derived)):
-            row[prefix + "solved"] = bench.tasks.score(self.suite, unit, self.cases, subject.stored.name)
+            row[prefix + "solved"] = bench.tasks.score(
+                self.suite, unit, self.cases, subject.stored.name, usual=subject is bench.source
+            )
         return row
 
     def data(self, bench: Bench) -> Mapping[str, str]:
