@@ -40,6 +40,7 @@ from pentad.model.prices import FREE, Price
 from pentad.model.routing import estimates
 from pentad.model.routing.automatic import Automatic
 from pentad.model.routing.base import Candidate, ModelRouter, RouterInput
+from pentad.model.routing.learning import Learner, noted
 from pentad.model.routing.speed import Speed
 from pentad.model.sampling_defaults import taken_defaults, with_defaults
 from pentad.model.served import ServedModels
@@ -166,6 +167,8 @@ class ModelService:
             answer = within(answer, limit, request, partial(self._count_partial, backend))
         if self._answers is not None and key is not None:
             answer = self._answers.noting(key, backend, answer)
+        if (learner := self._router.learner(request)) is not None:
+            answer = noted(answer, partial(self._note, learner, request))
         first_s: float | None = None
         async with aclosing(answer) as deltas:
             async for delta in deltas:
@@ -185,6 +188,9 @@ class ModelService:
                         )
                     )
                 yield delta
+
+    def _note(self, learner: Learner, request: Request, answer: Completion) -> None:
+        learner.note(request, answer, self._vectors.of)
 
     async def _admitted(self, backend: Backend, request: Request) -> AsyncGenerator[Delta, None]:
         """The backend's stream, begun when it is the tenant's turn, within the request's budgets."""

@@ -9,6 +9,7 @@ from typing import ClassVar, Final, Protocol, runtime_checkable
 from pentad.model.routing import estimates
 from pentad.model.routing.base import Candidate, ModelRouter, RouterInput
 from pentad.model.routing.fixed import Fixed
+from pentad.model.routing.learning import Learner
 from pentad.model.routing.objective import ByObjective
 from pentad.types import Decision, Request
 
@@ -70,6 +71,11 @@ class Automatic:
         """Fields of an objective that this choice keeps."""
         own = {self.name: frozenset({"min_quality"}), ByObjective.name: ByObjective.enforces}
         return self.router.enforces | own.get(decision.policy, frozenset())
+
+    def learner(self, request: Request) -> Learner | None:
+        """The router, where it wants to know the answer to this request."""
+        wants = isinstance(self.router, Learner) and self.router.learns_from(request)
+        return self.router if isinstance(self.router, Learner) and wants else None
 
     def route(self, state: RouterInput) -> tuple[str, Decision]:
         """The choice. Raises what the router raises; Infeasible where no model is good enough."""

@@ -29,6 +29,10 @@ class Candidate:
     """As its requests met it; None before any has ended."""
 
 
+VectorOf = Callable[[str, str], tuple[float, ...] | None]
+"""Of an encoder's name and a text."""
+
+
 def nobody_embeds(_encoder: str, _text: str) -> tuple[float, ...] | None:
     """No vector."""
     return None
@@ -46,7 +50,7 @@ class RouterInput:
     """By the name under which each model is served, the default first."""
     default: str
     now_s: float
-    vector: Callable[[str, str], tuple[float, ...] | None] = nobody_embeds
+    vector: VectorOf = nobody_embeds
     """Of an encoder's name and a text: the text's unit vector, or None where that encoder is not loaded."""
 
 

@@ -19,13 +19,15 @@ SUFFIX: Final = ".npz"
 _FORMAT: Final = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Kept:
     """An estimate as it was written."""
 
     estimate: StoredEstimate
     encoder: str
     """Model of the vectors that it was learned with; others mean something else to it."""
+    made: str
+    """Differs for each estimate."""
 
 
 def check_suffix(path: pathlib.Path) -> None:
@@ -57,7 +59,7 @@ def read_estimate(path: pathlib.Path) -> Kept:
 
 
 @functools.lru_cache(maxsize=4)
-def _read(path: pathlib.Path, _changed_ns: int) -> Kept:
+def _read(path: pathlib.Path, changed_ns: int) -> Kept:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -71,4 +73,4 @@ def _read(path: pathlib.Path, _changed_ns: int) -> Kept:
             hint="make it anew with pentad train-router",
             param="router.estimate",
         ) from None
-    return Kept(estimate=estimate, encoder=encoder)
+    return Kept(estimate=estimate, encoder=encoder, made=str(changed_ns))

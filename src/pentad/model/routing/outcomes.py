@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,10 @@ class Outcome:
     right: Mapping[str, float]
     vector: tuple[float, ...] | None = None
     """Of the prompt, where somebody keeps it in its place."""
+    said: Mapping[str, float] = field(default_factory=dict)
+    """The chances that an estimate gave, by model."""
+    estimate: str = ""
+    """Which estimate that was."""
 
 
 def read_outcomes(path: pathlib.Path) -> list[Outcome]:
@@ -52,7 +56,11 @@ def outcome_of(value: Any, place: str) -> Outcome:
         if isinstance(right, dict) and right and all(_is_share(one) for one in right.values()):
             numbers = None if vector is None else tuple(float(one) for one in vector)
             shares = {str(name): float(one) for name, one in right.items()}
-            return Outcome(prompt=value["prompt"], right=shares, vector=numbers)
+            said, estimate = value.get("said") or {}, str(value.get("estimate") or "")
+            if isinstance(said, dict) and all(_is_share(one) for one in said.values()):
+                return Outcome(
+                    prompt=value["prompt"], right=shares, vector=numbers, said=said, estimate=estimate
+                )
     raise InvalidRequest(f"{place} is no outcome", hint=_FORM, param="outcomes")
 
 

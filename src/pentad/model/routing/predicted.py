@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from pentad.execution.backend import Completion
 from pentad.model.routing import estimates
-from pentad.model.routing.base import Candidate, RouterInput
+from pentad.model.routing.base import Candidate, RouterInput, VectorOf
 from pentad.model.routing.estimate_file import Kept, read_estimate
-from pentad.model.routing.success import Question, text_of
+from pentad.model.routing.outcome_store import OutcomeStore
+from pentad.model.routing.outcomes import Outcome
+from pentad.model.routing.recalibrated import Recalibrated
+from pentad.model.routing.signals import has_form, signal_of
+from pentad.model.routing.success import Question, SuccessEstimate, text_of
 from pentad.ranges import in_range
-from pentad.types import Decision
+from pentad.types import Decision, Request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,11 +32,15 @@ class Predicted:
     predict. Cost: one embedding of the question, then what the estimator says.
 
     Source: RouteLLM (Ong et al. 2024) and RouterBench (Hu et al. 2024). Our difference: chances are
-    calibrated per model, so that `quality` is a floor of the chance, and any number of models compete.
+    calibrated per model, so that `quality` is a floor of the chance, and any number of models compete; with
+    `outcomes` answers whose form is wrong (JSON that was asked for, calls of tools) lower the chances of
+    that model for that tenant.
     """
 
     estimate: str = ""
     """File that `pentad train-router` has made; empty goes by stated qualities."""
+    outcomes: str = ""
+    """Folder in which each tenant's own outcomes are kept and correct its chances; empty keeps none."""
     worth: float = 0.1
     """Chance that one gives up to pay the cheapest model's price in place of the dearest's, 0 to 1."""
     answer_tokens: int = 256
@@ -44,6 +54,8 @@ class Predicted:
         in_range("answer_tokens", self.answer_tokens, least=1)
         if self.estimate:
             self._kept()  # a file that cannot be used ends the start and not some request
+        if self.outcomes:
+            self._store()
 
     def route(self, state: RouterInput) -> tuple[str, Decision]:
         """The choice. Raises Infeasible where no model that may serve is good enough."""
@@ -77,12 +89,61 @@ class Predicted:
         vector = state.vector(kept.encoder, text) if kept is not None and text else None
         if kept is None or vector is None:
             return state
-        (chances,) = kept.estimate.chances([Question(text=text, vector=vector)])
+        estimate: SuccessEstimate = kept.estimate
+        if self.outcomes:
+            store, tenant = self._store(), state.request.tenant
+            estimate = _corrected(store, tenant, kept, store.version(tenant))
+        (chances,) = estimate.chances([Question(text=text, vector=vector)])
         candidates: Mapping[str, Candidate] = {
             name: replace(one, quality=chances[name].probability) if name in chances else one
             for name, one in state.candidates.items()
         }
         return replace(state, candidates=candidates)
 
+    def learns_from(self, request: Request) -> bool:
+        """Whether the answer may tell how right it was. What has a data label is never kept."""
+        return (
+            bool(self.outcomes and self.estimate) and request.context.data_label is None and has_form(request)
+        )
+
+    def note(self, request: Request, answer: Completion, vector: VectorOf) -> None:
+        """Keeps what the answer's form tells of its model, as the tenant's own."""
+        signal, kept, text = signal_of(request, answer), self._kept(), text_of(request)
+        found = vector(kept.encoder, text) if kept is not None and text else None
+        if signal is None or kept is None or found is None:
+            return
+        (chances,) = kept.estimate.chances([Question(text=text, vector=found)])
+        if request.model in chances:
+            said = chances[request.model].probability
+            # A right form does not make an answer right: it leaves the chance as it was.
+            outcome = Outcome(
+                prompt=text,
+                right={request.model: signal * said},
+                said={request.model: said},
+                estimate=kept.made,
+            )
+            self._store().add(request.tenant, outcome)
+
+    def _store(self) -> OutcomeStore:
+        return _opened(pathlib.Path(self.outcomes).expanduser())
+
     def _kept(self) -> Kept | None:
         return read_estimate(pathlib.Path(self.estimate).expanduser()) if self.estimate else None
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(folder: pathlib.Path) -> OutcomeStore:
+    """One store per folder, so that its lock holds."""
+    return OutcomeStore(folder)
+
+
+@functools.lru_cache(maxsize=64)
+def _corrected(
+    store: OutcomeStore,
+    tenant: str,
+    kept: Kept,
+    _version: tuple[int, ...],
+) -> Recalibrated:
+    """The estimate as that tenant's outcomes correct it; made anew when there are more."""
+    own = [one for one in store.read(tenant) if one.estimate == kept.made]
+    return Recalibrated.by(kept.estimate, own)
