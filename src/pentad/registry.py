@@ -505,6 +505,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "mixed-sparsity": "pentad.model.transforms.mixed_sparsity:MixedSparsity",
         "flap": "pentad.model.transforms.flap:FLAP",
         "llm-pruner": "pentad.model.transforms.llm_pruner:LLMPruner",
+        "ziplm": "pentad.model.transforms.ziplm:ZipLM",
         "drop-layers": "pentad.model.transforms.drop_layers:DropLayers",
         "kv-pooling": "pentad.model.transforms.kv_pooling:KVPooling",
     },

@@ -16,6 +16,7 @@ from pentad.errors import Incompatible, InvalidRequest
 from pentad.execution.native.runner import NativeRunner
 from pentad.execution.quant import dequantize
 from pentad.execution.spec import ModelSpec, Rope
+from pentad.execution.taps import Tap
 from pentad.execution.torch.runner import TorchRunner
 from pentad.execution.uniform import uniform_spec
 from pentad.model.artefact import Artefact
@@ -26,6 +27,7 @@ from pentad.model.store import ModelStore
 from pentad.model.stored import StoredModel
 from pentad.model.transforms.drop_layers import influence
 from pentad.model.transforms.widths import STEP, common_width, shared_widths
+from pentad.model.transforms.ziplm import ZipLM, elimination
 from ragged_batches import whole
 
 Make = Callable[..., tuple[StoredModel, Artefact]]
@@ -79,7 +81,7 @@ def widths(spec: ModelSpec) -> list[int]:
 
 
 @pytest.mark.row("prune-llm-pruner", "mechanism")
-@pytest.mark.parametrize("method", ["llm-pruner", "flap"])
+@pytest.mark.parametrize("method", ["llm-pruner", "flap", "ziplm"])
 def test_columns_and_heads_go_from_every_matrix_that_they_stand_in(make: Make, method: str) -> None:
     made, artefact = make(f"{method}:ratio=0.33,kv_heads=1,even=true,format=F32")
     spec = spec_of(made)
@@ -157,6 +159,33 @@ def test_the_layer_that_turns_the_states_least_is_found(make: Make) -> None:
     moved = rng.normal(size=(50, 8)).astype(np.float32)
     assert influence(states, 3 * states) == pytest.approx(0, abs=1e-6)
     assert influence(states, states + moved / 9) < influence(states, states + moved)
+
+
+@pytest.mark.row("prune-ziplm", "mechanism")
+def test_what_columns_cost_together_is_what_the_outcome_loses_without_them() -> None:
+    rng = np.random.default_rng(5)
+    entered = rng.normal(size=(300, 24)) @ rng.normal(size=(24, 24))
+    matrix, moments = rng.normal(size=(8, 24)), entered.T @ entered
+    costs = elimination(matrix, moments, 6)
+    order = np.argsort(costs, kind="stable")
+    for gone in (6, 12, 18):
+        kept = np.sort(order[gone:])
+        best = np.linalg.lstsq(entered[:, kept], entered @ matrix.T, rcond=None)[0]
+        lost = np.square(entered @ matrix.T - entered[:, kept] @ best).sum()
+        assert np.sort(costs)[:gone].sum() == pytest.approx(lost, rel=1e-6)
+
+
+@pytest.mark.row("prune-ziplm", "mechanism")
+def test_what_stays_is_solved_for_the_same_outcome() -> None:
+    rng = np.random.default_rng(6)
+    entered = (rng.normal(size=(300, 64)) @ rng.normal(size=(64, 64))).astype(np.float32)
+    matrix, kept = rng.normal(size=(8, 64)).astype(np.float32), np.arange(0, 64, 2)
+    sums = np.square(entered).sum(0)
+    tap = Tap(rows=300, square_sum=sums, absolute_sum=sums, gram=entered.T @ entered)
+    found, shift = ZipLM(damping=1e-6).narrowed(matrix, kept, tap)
+    best = np.linalg.lstsq(entered[:, kept], entered @ matrix.T, rcond=None)[0]
+    assert shift is None
+    np.testing.assert_allclose(found, best.T, atol=1e-2)
 
 
 def test_columns_go_where_scores_are_lowest_over_all_layers() -> None:
