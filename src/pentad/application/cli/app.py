@@ -22,6 +22,7 @@ MODULES = (
     "compress",
     "certify",
     "compare",
+    "pruned",
     "train",
     "train_policy",
     "agents",

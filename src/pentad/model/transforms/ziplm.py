@@ -97,7 +97,7 @@ def elimination(matrix: Doubles, moments: Doubles, step: int) -> Doubles:
     return costs
 
 
-def _loss(matrix: Doubles, inverse: Doubles, gone: npt.NDArray[Any]) -> float:
+def _loss(matrix: Doubles, inverse: npt.NDArray[Any], gone: npt.NDArray[Any]) -> float:
     """What the outcome's square loses without some columns, the others making up for them."""
     part = matrix[:, gone]
     return float(np.einsum("ij,ji->", part, np.linalg.solve(inverse[np.ix_(gone, gone)], part.T)))
