@@ -495,6 +495,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "fine-tune": "pentad.model.training.fine_tune:FineTune",
         "distil": "pentad.model.training.distil:Distil",
         "low-rank": "pentad.model.training.low_rank:LowRank",
+        "distillspec": "pentad.model.training.distill_spec:DistillSpec",
     },
     "transform": {
         "round-to-nearest": "pentad.model.transforms.round_to_nearest:RoundToNearest",

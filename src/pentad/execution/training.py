@@ -63,6 +63,11 @@ class TrainRecipe(Protocol):
         """At its highest, behind the warm-up."""
         ...
 
+    @property
+    def sampled_share(self) -> float:
+        """Share of the steps, 0 to 1, whose windows the model goes on with itself behind their first half."""
+        ...
+
     def parameters(self, spec: ModelSpec, weights: Mapping[str, Tensor], draw: Draw) -> dict[str, Tensor]:
         """The numbers that learn, by a name of the recipe's own; float32, leaves.
 

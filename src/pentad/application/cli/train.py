@@ -43,6 +43,9 @@ def train(
         Literal["F32", "F16", "BF16", "Q8_0"],
         typer.Option("--format", help="Of the matrices that have learnt."),
     ] = "F16",
+    plot: Annotated[
+        pathlib.Path | None, typer.Option("--plot", metavar="FILE", help="Learning curve, as SVG.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Train a stored model on a text: `pentad strategies recipe` lists the recipes.
@@ -64,6 +67,13 @@ def train(
         )
     learnt = artefact.training
     assert learnt is not None, "it was trained"
+    if plot is not None:
+        from pentad.application.cli.line_chart import line_chart
+
+        stretch = learnt.steps / len(learnt.curve)
+        line = [((i + 1) * stretch, loss) for i, loss in enumerate(learnt.curve)]
+        title = f"{made.name}: {learnt.recipe}"
+        plot.write_text(line_chart(title, "steps", "loss", {"loss of the recipe": line}), "utf-8")
     if json:
         print_json(
             {

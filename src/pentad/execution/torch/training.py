@@ -126,6 +126,26 @@ class Student:
         Args:
             changed: weights that stand in place of the model's own, by canonical name.
         """
+        program, hidden = self._run(windows, changed)
+        return program.logits(hidden[:, :-1].reshape(-1, hidden.shape[-1]))
+
+    def continued(
+        self, windows: torch.Tensor, changed: Tensors, known: int, dice: torch.Generator
+    ) -> torch.Tensor:
+        """Windows [B, T] whose tokens behind the first `known` the model draws itself, without gradients.
+
+        Cost: a run of the texts so far for each token.
+        """
+        texts = windows[:, :known]
+        with torch.no_grad():
+            while texts.shape[1] < windows.shape[1]:
+                program, hidden = self._run(texts, changed)
+                chances = program.logits(hidden[:, -1]).softmax(-1)
+                texts = torch.cat((texts, torch.multinomial(chances, 1, generator=dice)), 1)
+        return texts
+
+    def _run(self, windows: torch.Tensor, changed: Tensors) -> tuple[Program, torch.Tensor]:
+        """The program, and the hidden states [B, T, E] of windows [B, T]."""
         texts, length = windows.shape
         program = Program(self.spec, self._assembled({**self.tensors, **changed}))
         hidden = program.hidden(
@@ -133,8 +153,7 @@ class Student:
             torch.arange(length).repeat(texts),
             TextAttention(self.spec, [length] * texts, program.rules),
         )
-        kept = hidden.view(texts, length, -1)[:, :-1].reshape(texts * (length - 1), -1)
-        return program.logits(kept)
+        return program, hidden.view(texts, length, -1)
 
     def _assembled(self, tensors: Tensors) -> Weights:
         return Assembly(self.spec, self._source, tensors).load()
@@ -177,10 +196,11 @@ def train(
             tell(step, schedule.steps)
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * _rate(step, schedule)
-            windows = _windows(seen, schedule, step)
+            changed = recipe.weights(student.tensors, learnt)
+            windows = _sampled(student, changed, recipe, _windows(seen, schedule, step), schedule, step)
             loss = recipe.loss(
                 TrainStep(
-                    logits=student.logits(windows, recipe.weights(student.tensors, learnt)),
+                    logits=student.logits(windows, changed),
                     targets=windows[:, 1:].reshape(-1),
                     teacher=_taught(master, windows),
                 )
@@ -230,6 +250,27 @@ def _windows(tokens: torch.Tensor, schedule: Schedule, step: int) -> torch.Tenso
     dice = np.random.default_rng((schedule.seed, step))
     starts = dice.integers(0, len(tokens) - schedule.window_tokens + 1, schedule.batch)
     return torch.stack([tokens[at : at + schedule.window_tokens] for at in starts])
+
+
+def _sampled(
+    student: Student,
+    changed: Tensors,
+    recipe: TrainRecipe,
+    windows: torch.Tensor,
+    schedule: Schedule,
+    step: int,
+) -> torch.Tensor:
+    """The windows of a step, gone on with by the student where the recipe wants that of this step.
+
+    What is drawn depends on the seed, the step and the weights alone, as the windows do.
+    """
+    if recipe.sampled_share == 0:
+        return windows
+    chance = np.random.default_rng((schedule.seed, step, 1))
+    if chance.random() >= recipe.sampled_share:
+        return windows
+    dice = torch.Generator().manual_seed(int(chance.integers(2**62)))
+    return student.continued(windows, changed, max(1, windows.shape[1] // 2), dice)
 
 
 def _rate(step: int, schedule: Schedule) -> float:

@@ -23,6 +23,11 @@ class WeightRecipe:
     exactness: ClassVar[Exactness] = "lossy"
     needs: ClassVar[frozenset[str]] = frozenset()
 
+    @property
+    def sampled_share(self) -> float:
+        """None: the text alone is learnt from."""
+        return 0.0
+
     def parameters(
         self,
         spec: ModelSpec,  # noqa: ARG002

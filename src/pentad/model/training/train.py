@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from pentad import __version__, choice, registry
 from pentad.choice import Choice
@@ -22,6 +24,9 @@ from pentad.model.sources.base import Fetched, disk_full_is_infeasible
 from pentad.model.store import ModelStore
 from pentad.model.stored import StoredModel, checked_name
 from pentad.model.transforms.base import written
+
+CURVE_POINTS: Final = 200
+"""Of a learning curve, at most."""
 
 
 def train(
@@ -167,4 +172,17 @@ def _stored(trained: Trained, format: TensorFormat) -> Mapping[str, StoredTensor
 
 
 def _with_losses(training: Training, trained: Trained) -> Training:
-    return replace(training, loss_before=trained.loss_before, loss_after=trained.loss_after)
+    return replace(
+        training,
+        loss_before=trained.loss_before,
+        loss_after=trained.loss_after,
+        curve=thinned(trained.losses),
+    )
+
+
+def thinned(losses: Sequence[float]) -> tuple[float, ...]:
+    """The losses, or where there are many the means of `CURVE_POINTS` stretches of them, in order."""
+    if len(losses) <= CURVE_POINTS:
+        return tuple(losses)
+    cuts = [i * len(losses) // CURVE_POINTS for i in range(CURVE_POINTS + 1)]
+    return tuple(sum(losses[a:b]) / (b - a) for a, b in itertools.pairwise(cuts))
