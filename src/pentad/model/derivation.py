@@ -24,27 +24,11 @@ from pentad.model.files.gguf import GgufFile
 from pentad.model.files.gguf_writer import GgufWriter, TensorHead
 from pentad.model.files.safetensors_writer import PLAIN
 from pentad.model.loading import ModelFiles
-from pentad.model.transforms.base import ModelTransform, Unit
+from pentad.model.transforms.base import ModelTransform, Overlay, Unit
 from pentad.model.transforms.survey import Dropping, Planned, Survey, gradients_of, tapped
 
 Tell = Callable[[int, int], None]
 """Told units done and in total."""
-
-
-@dataclass(frozen=True, slots=True)
-class Overlay:
-    """A source in which some tensors stand in another form."""
-
-    source: WeightSource
-    new: Mapping[str, StoredTensor]
-
-    def names(self) -> Iterable[str]:
-        """The source's, then those that are new."""
-        return dict.fromkeys((*self.source.names(), *self.new))
-
-    def tensor(self, name: str) -> StoredTensor:
-        """The new form where there is one. Raises KeyError when absent."""
-        return self.new.get(name) or self.source.tensor(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

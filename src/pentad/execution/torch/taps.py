@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import pathlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from pentad.errors import Incompatible
-from pentad.execution.layers import Activation
+from pentad.execution.input_rounding import InputRules
 from pentad.execution.spec import ModelSpec
-from pentad.execution.taps import Gradients, Tap
+from pentad.execution.taps import Comparison, Gradients, Tap
 from pentad.execution.torch.attention import TextAttention
-from pentad.execution.torch.feed_forward import DenseWeights
 from pentad.execution.torch.gradients import loss_gradients
-from pentad.execution.torch.linear import Linear
-from pentad.execution.torch.loading import AttentionWeights, LayerWeights, WeightLoader
-from pentad.execution.torch.program import Program
+from pentad.execution.torch.loading import LayerWeights, WeightLoader
+from pentad.execution.torch.program import Program, normed
+from pentad.execution.torch.walk_inputs import rounding, watched
 from pentad.execution.weights import WeightSource
 
 _CPU = torch.device("cpu")
+_ROWS = 128
+"""Whose probabilities are compared at once."""
 
 
 @dataclass(slots=True)
@@ -35,6 +37,8 @@ class InputStatistics:
     absolute_sum: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     signed_sum: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     gram: npt.NDArray[np.float32] | None = None
+    low: npt.NDArray[np.float32] | None = None
+    high: npt.NDArray[np.float32] | None = None
 
     def add(self, x: torch.Tensor) -> None:
         """Counts rows [N, in]."""
@@ -43,9 +47,17 @@ class InputStatistics:
         self.square_sum = square if not self.square_sum.size else self.square_sum + square
         self.absolute_sum = absolute if not self.absolute_sum.size else self.absolute_sum + absolute
         self.signed_sum = signed if not self.signed_sum.size else self.signed_sum + signed
+        low, high = x.amin(0).numpy(), x.amax(0).numpy()
+        self.low = low if self.low is None else np.minimum(self.low, low)
+        self.high = high if self.high is None else np.maximum(self.high, high)
         if self.second_moments:
             gram = (x.t() @ x).numpy()
             self.gram = gram if self.gram is None else self.gram + gram
+
+    def see(self, x: torch.Tensor) -> torch.Tensor:
+        """Counts rows and passes them on."""
+        self.add(x)
+        return x
 
     def tap(self) -> Tap:
         """What was counted."""
@@ -55,32 +67,9 @@ class InputStatistics:
             absolute_sum=self.absolute_sum,
             signed_sum=self.signed_sum,
             gram=self.gram,
+            low=self.low,
+            high=self.high,
         )
-
-
-class _Tapped:
-    """A matrix that counts what enters it."""
-
-    def __init__(self, inner: Linear, statistics: InputStatistics) -> None:
-        self._inner = inner
-        self._statistics = statistics
-        self.nbytes = inner.nbytes
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        self._statistics.add(x)
-        return self._inner(x)
-
-    def activated(self, x: torch.Tensor, activation: Activation) -> torch.Tensor:
-        self._statistics.add(x)
-        return self._inner.activated(x, activation)
-
-    def times(self, x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-        self._statistics.add(x)
-        return self._inner.times(x, factor)
-
-    def plus(self, x: torch.Tensor, term: torch.Tensor) -> torch.Tensor:
-        self._statistics.add(x)
-        return self._inner.plus(x, term)
 
 
 class LayerWalk:
@@ -98,16 +87,20 @@ class LayerWalk:
         with torch.inference_mode():
             self._outside = loader.outside()
             tokens = torch.tensor([token for text in texts for token in text])
+            self._tokens = tokens
             self._positions = torch.cat([torch.arange(len(text)) for text in texts])
             self._hidden = Program(spec, self._outside).embedded(tokens, self._positions)
         self._spec = spec
         self._source = source
         self._texts = texts
         self._lengths = [len(text) for text in texts]
+        self._last = torch.zeros(len(tokens), dtype=torch.bool)
+        self._last[torch.tensor(self._lengths).cumsum(0) - 1] = True
 
-    def again(self) -> LayerWalk:
-        """The same texts in front of the first layer."""
-        return LayerWalk(self._spec, self._source, self._texts)
+    def again(self, windows: int | None = None, window_tokens: int | None = None) -> LayerWalk:
+        """The same texts in front of the first layer, or the first of them and their beginnings."""
+        texts = [text[:window_tokens] for text in self._texts[:windows]]
+        return LayerWalk(self._spec, self._source, texts)
 
     def hidden(self) -> npt.NDArray[np.float32]:
         """The states in front of the next layer: [tokens, E]."""
@@ -122,31 +115,53 @@ class LayerWalk:
         """What enters each matrix of the layer, by canonical name; nothing moves on."""
         q, o, gate, down = (InputStatistics(second_moments) for _ in range(4))
         weights = self._load(self._spec, layer, source)
-        inner = weights.feed_forward
-        if not isinstance(inner, DenseWeights):
-            raise Incompatible(
-                f"layer {layer} of {self._spec.name!r} has routed experts, whose inputs are not counted",
-                hint="choose a method that needs no calibration",
-            )
-        mixer = weights.mixer
-        if not isinstance(mixer, AttentionWeights) or mixer.gate is not None:
-            raise Incompatible(
-                f"layer {layer} of model {self._spec.name!r} mixes tokens otherwise than by plain attention",
-                hint="choose a method that needs no calibration",
-            )
         # Keys and values see what queries see, the gate what the up projection sees.
-        tapped = replace(
-            weights,
-            feed_forward=replace(inner, up=_Tapped(inner.up, gate), down=_Tapped(inner.down, down)),
-            mixer=replace(mixer, qkv=_Tapped(mixer.qkv, q), o=_Tapped(mixer.o, o)),
-        )
+        seen = {"q": q.see, "o": o.see, "up": gate.see, "down": down.see}
+        tapped = watched(self._spec, layer, weights, seen)
         self._through(self._spec, layer, tapped)
         found = {"q": q, "k": q, "v": q, "o": o, "gate": gate, "up": gate, "down": down}
         return {f"layers.{layer}.{name}": statistics.tap() for name, statistics in found.items()}
 
-    def advance(self, layer: int, spec: ModelSpec, source: WeightSource) -> None:
-        """Goes through the layer as `spec` and `source` have it."""
-        self._hidden = self._through(spec, layer, self._load(spec, layer, source))
+    def advance(
+        self, layer: int, spec: ModelSpec, source: WeightSource, inputs: InputRules | None = None
+    ) -> None:
+        """Goes through the layer as `spec` and `source` have it, inputs of matrices rounded by rules."""
+        weights = self._load(spec, layer, source)
+        if inputs:
+            see = rounding(inputs, layer)
+            weights = watched(spec, layer, weights, see, gate=see["up"])
+        self._hidden = self._through(spec, layer, weights)
+
+    def fork(self) -> LayerWalk:
+        """Another one at the same place, which goes its own way."""
+        return copy.copy(self)  # hidden states are replaced, never written to
+
+    def compared(self, other: LayerWalk) -> Comparison:
+        """What the two say of each next token, `other` being right; both behind the last layer."""
+        wanted, losses, exact, gaps = self._tokens, [0.0], [0.0], [0.0]
+        with torch.inference_mode():
+            for at in range(0, len(wanted), _ROWS):
+                rows = torch.arange(at, min(at + _ROWS, len(wanted)))
+                rows = rows[~self._last[rows]]
+                mine, right = self._log_probabilities(rows), other._log_probabilities(rows)
+                next_one = wanted[rows + 1][:, None]
+                losses.append(-mine.gather(1, next_one).sum().item())
+                exact.append(-right.gather(1, next_one).sum().item())
+                gaps.append((right.exp() * (right - mine)).sum().item())
+        count = len(wanted) - len(self._lengths)
+        return Comparison(
+            tokens=count,
+            loss=math.fsum(losses) / count,
+            exact_loss=math.fsum(exact) / count,
+            divergence=math.fsum(gaps) / count,
+        )
+
+    def _log_probabilities(self, rows: torch.Tensor) -> torch.Tensor:
+        """[R, V] of what follows those rows."""
+        norm = self._outside.final_norm
+        hidden = self._hidden[rows]
+        program = Program(self._spec, self._outside)
+        return program.logits(hidden if norm is None else normed(hidden, norm)).log_softmax(-1)
 
     def _load(self, spec: ModelSpec, layer: int, source: WeightSource) -> LayerWeights:
         return WeightLoader(spec, source, dtype=torch.float32, device=_CPU).layer(layer)

@@ -17,13 +17,13 @@ from pentad.execution.weights import StoredTensor, TensorFormat
 from pentad.model.artefact import FILE_NAME, Artefact, Training, write_artefact
 from pentad.model.assembly import assemble
 from pentad.model.catalogue import DERIVED
-from pentad.model.derivation import Overlay, Tell, job_key
+from pentad.model.derivation import Tell, job_key
 from pentad.model.derived import check_free, read_text, written_out
 from pentad.model.loading import ModelFiles, open_model
 from pentad.model.sources.base import Fetched, disk_full_is_infeasible
 from pentad.model.store import ModelStore
 from pentad.model.stored import StoredModel, checked_name
-from pentad.model.transforms.base import written
+from pentad.model.transforms.base import Overlay, written
 
 CURVE_POINTS: Final = 200
 """Of a learning curve, at most."""

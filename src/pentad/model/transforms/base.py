@@ -26,6 +26,22 @@ MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
 """The matrices of a layer, by the last part of their canonical names."""
 
 
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """A source in which some tensors stand in another form."""
+
+    source: WeightSource
+    new: Mapping[str, StoredTensor]
+
+    def names(self) -> Iterable[str]:
+        """The source's, then those that are new."""
+        return dict.fromkeys((*self.source.names(), *self.new))
+
+    def tensor(self, name: str) -> StoredTensor:
+        """The new form where there is one. Raises KeyError when absent."""
+        return self.new.get(name) or self.source.tensor(name)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
     """One layer, or what lies outside the layers, as a transform sees it."""
@@ -53,6 +69,12 @@ class Unit:
     def values(self, name: str) -> Floats:
         """A tensor in float32."""
         return dequantize(self.source.tensor(name))
+
+    def changed(self, values: Mapping[str, Floats], taps: Mapping[str, Tap] | None = None) -> Unit:
+        """The unit where some tensors have other values, and some matrices other inputs."""
+        new = {name: encode(name, array, "F32") for name, array in values.items()}
+        source = Overlay(self.source, new)
+        return Unit(spec=self.spec, layer=self.layer, source=source, taps={**self.taps, **(taps or {})})
 
 
 class ModelTransform(Protocol):
