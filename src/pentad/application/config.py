@@ -124,6 +124,11 @@ class EngineSettings(_Section):
     one does it alone."""
     parallel_codec: Strategy = Choice(name="plain")
     """How they write what they hand to each other: a name, or name and options."""
+    parallel_transport: Strategy = Choice(name="shared-memory")
+    """How they reach each other: a name, or name and options; tcp between machines."""
+    parallel_key_file: str | None = None
+    """File with 64 hexadecimal digits that only they know. With one, people start all but the first of them,
+    wherever they want, with `pentad rank`. Absent: they are started here."""
     transport: Strategy = Choice(name="shared-memory")
     """How `serve` reaches its engines: in-process, or what leads to a supervised process for each."""
 

@@ -211,6 +211,7 @@ def _validated(values: dict[str, Any], sources: Mapping[str, str], path: pathlib
         ("kv_eviction", settings.engine.kv_eviction, "engine.kv_eviction"),
         ("transport", settings.engine.transport, "engine.transport"),
         ("codec", settings.engine.parallel_codec, "engine.parallel_codec"),
+        ("transport", settings.engine.parallel_transport, "engine.parallel_transport"),
         ("router", settings.router, "router"),
         ("eviction", settings.eviction, "eviction"),
     ):

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import pathlib
 from collections.abc import Callable
 
 from pentad.application.config import EngineSettings
 from pentad.errors import Incompatible, InvalidRequest
 from pentad.execution.ranks.layout import Layout
+from pentad.execution.ranks.processes import Meeting
 from pentad.execution.runner import Runner
+from pentad.execution.transport.base import KEY_BYTES
 from pentad.json_text import parse_json
 from pentad.model.loading import ModelFiles
 
+_log = logging.getLogger(__name__)
 _PLAN = ".json"
+_WAIT_S = 600.0
+"""For people to start ranks on other machines."""
+_KEY_HINT = "write one with: openssl rand -hex 32 > FILE"
 
 
 def ranked_runner(
@@ -50,8 +57,39 @@ def ranked_runner(
         device=device,
         threads=settings.threads,
         codec=settings.parallel_codec,
+        meeting=meeting(settings),
+        listening=_told,
         on_lost=rank_lost,
     )
+
+
+def meeting(settings: EngineSettings) -> Meeting:
+    """How the processes of a model find each other. Raises InvalidRequest for a key that is none."""
+    file = settings.parallel_key_file
+    if file is None:
+        return Meeting(transport=settings.parallel_transport)
+    return Meeting(transport=settings.parallel_transport, key=read_key(file), wait_s=_WAIT_S)
+
+
+def read_key(file: str) -> bytes:
+    """The key in a file. Raises InvalidRequest."""
+    try:
+        key = bytes.fromhex(pathlib.Path(file).read_text().strip())
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(
+            f"no key can be read from {file!r}: {error}", hint=_KEY_HINT, param="parallel_key_file"
+        ) from None
+    if len(key) != KEY_BYTES:
+        raise InvalidRequest(
+            f"the key in {file!r} has {len(key)} bytes, not {KEY_BYTES}",
+            hint=_KEY_HINT,
+            param="parallel_key_file",
+        )
+    return key
+
+
+def _told(address: str) -> None:
+    _log.info("processes that compute a part of the model connect to %s", address)
 
 
 def read_layout(text: str, layers: int) -> Layout:

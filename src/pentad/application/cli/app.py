@@ -33,6 +33,7 @@ MODULES = (
     "train_tools",
     "memories",
     "data",
+    "ranks",
     "machine",
     "simulation",
     "bench",

@@ -99,6 +99,16 @@ ENGINE = (
     ),
     Flag(name="parallel_codec", help="How they write hidden states to each other.", metavar="NAME"),
     Flag(
+        name="parallel_transport",
+        help="How they reach each other: tcp:host=ADDRESS between machines.",
+        metavar="NAME",
+    ),
+    Flag(
+        name="parallel_key_file",
+        help="Key of those that `pentad rank` starts elsewhere.",
+        metavar="FILE",
+    ),
+    Flag(
         name="transport",
         help="serve: in-process, or shared-memory or tcp for processes of their own.",
         metavar="NAME",
