@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pentad.execution.kv.policy import KVPolicy, KVView
+from pentad.execution.kv.policy import OBSERVED_TOKENS, KVNotes, KVPolicy, KVView
 from pentad.testing.runners import ToyRunner, attention, entry, joined, row_logits, toy_spec
 
 HEADS = 3
@@ -26,23 +26,26 @@ def greedy(policy: KVPolicy, prompt: Sequence[int], max_tokens: int) -> tuple[li
     tokens = list(prompt)
     heads: list[dict[int, list[int]]] = [{} for _ in range(HEADS)]  # position to entry and score
     total = 0
+    notes = KVNotes()
     for position in range(len(prompt) + max_tokens - 1):
         totals = []
         for held in heads:
-            before = sum(value for value, _ in held.values()) & _WORD
+            before = sum(value for value, _, _ in held.values()) & _WORD
             new = entry(tokens[position], position, before)
-            held[position] = [new, 0]
+            held[position] = [new, 0, 0]
             for own in held.values():
                 own[1] += attention(new, own[0])
+                own[2] += attention(new, own[0]) * (position >= len(prompt) - OBSERVED_TOKENS)
             totals.append((before + new) & _WORD)
         total = joined(totals)
         if run is not None and position + 1 >= len(prompt):
             slots = max(map(len, heads))
             positions = np.full((HEADS, slots), -1, np.int32)
-            scores = np.zeros((HEADS, slots))
+            scores, observed = np.zeros((2, HEADS, slots))
             for head, held in enumerate(heads):
                 positions[head, : len(held)] = list(held)
-                scores[head, : len(held)] = [score / 2.0**32 for _, score in held.values()]
+                scores[head, : len(held)] = [score / 2.0**32 for _, score, _ in held.values()]
+                observed[head, : len(held)] = [score / 2.0**32 for _, _, score in held.values()]
             view = KVView(
                 spec=spec,
                 tokens=tokens,
@@ -51,6 +54,8 @@ def greedy(policy: KVPolicy, prompt: Sequence[int], max_tokens: int) -> tuple[li
                 lens=np.array([len(held) for held in heads], np.int32),
                 positions=positions,
                 scores=lambda scores=scores: scores,
+                observed=lambda observed=observed: observed,
+                notes=notes,
             )
             keep = (run.after_prefill if position + 1 == len(prompt) else run.after_step)(view)
             if keep is not None:

@@ -548,6 +548,8 @@ _TABLE: dict[str, dict[str, str]] = {
         "keep-all": "pentad.model.kv_policies.keep_all:KeepAll",
         "sinks": "pentad.model.kv_policies.sinks:Sinks",
         "accumulated-attention": "pentad.model.kv_policies.accumulated_attention:AccumulatedAttention",
+        "head-profile": "pentad.model.kv_policies.head_profile:HeadProfile",
+        "retrieval-heads": "pentad.model.kv_policies.retrieval_heads:RetrievalHeads",
     },
     "reducer": {
         "none": "pentad.model.reduction.nothing:NoReduction",

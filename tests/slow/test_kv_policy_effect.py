@@ -1,28 +1,25 @@
-"""What KV policies cost in accuracy: WikiText-2 as if generated, against a full cache, with SmolLM2."""
+"""What KV policies cost in accuracy with SmolLM2, against a full cache."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import pathlib
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from evidence.plugin import Measure
+from kv_policy_effects import Outcome, forced_texts, needles, run_policy
 from native_support import HERE
-from pentad.choice import Choice, build
-from pentad.execution.engine import Engine
-from pentad.execution.kv.policy import KVPolicy
+from pentad.choice import Choice
+from pentad.execution.kv.policy import KVView
 from pentad.execution.native.runner import NativeRunner
-from pentad.execution.scheduling import EngineLimits
+from pentad.model.kv_policies.base import BudgetPolicy, Ranks
+from pentad.model.kv_policies.head_profile import KINDS, HeadProfile
+from pentad.model.kv_policies.retrieval_heads import RetrievalHeads
 from pentad.model.loading import ModelFiles, open_model
-from pentad.resource.scheduling.sarathi import Sarathi
-from pentad.testing.engines import token_request
-from pentad.types import Sampling
-from tokenizer_texts import wikitext
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not HERE, reason="no native kernels are built")]
 
@@ -39,73 +36,9 @@ def files(smollm2_path: pathlib.Path) -> Iterator[ModelFiles]:
     opened.close()
 
 
-@dataclasses.dataclass
-class Forced:
-    """A constraint that leaves no choice, so that a text is 'generated' token by token."""
-
-    tokens: list[int]
-    vocab_size: int
-    at: int = 0
-
-    def mask(self) -> npt.NDArray[np.uint32]:
-        words = np.zeros(-(-self.vocab_size // 32), np.uint32)
-        token = self.tokens[min(self.at, len(self.tokens) - 1)]
-        words[token // 32] = np.uint32(1 << token % 32)
-        return words
-
-    def accept(self, token: int) -> None:
-        assert token == self.tokens[self.at]
-        self.at += 1
-
-    def finished(self) -> bool:
-        return False
-
-    def fork(self) -> Forced:
-        return dataclasses.replace(self)
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    perplexity: float
-    most_blocks: int
-    """Held at the end of prompts, at most, for all texts."""
-
-
 def outcome(files: ModelFiles, choice: Choice) -> Outcome:
     """Of the second halves of the texts, with the policy at work in a real engine."""
-    policy: KVPolicy = build("kv_policy", choice)
-    drops = policy.start(files.spec) is not None
-    scored = "attention-scores" in policy.needs
-    blocks = TEXTS * CONTEXT // 16 + 8
-    runner = NativeRunner.load(
-        files.spec, files.weights, num_blocks=blocks, key_centres=not drops, attention_scores=scored
-    )
-    limits = EngineLimits(max_sequences=TEXTS)
-    engine = Engine(runner, Sarathi(), limits=limits, kv_policy=policy, prefix_cache=False)
-    tokens = files.tokenizer.encode("".join(wikitext()), special=False)
-    stride = len(tokens) // TEXTS
-    for i in range(TEXTS):
-        text = tokens[i * stride : i * stride + CONTEXT]
-        engine.add(
-            token_request(
-                f"t{i}",
-                text[:PROMPT],
-                CONTEXT - PROMPT,
-                sampling=Sampling(temperature=0, logprobs=0, ignore_eos=True),
-                constraint=Forced(text[PROMPT:], files.spec.vocab_size),
-            )
-        )
-    found: list[float] = []
-    most_blocks = 0
-    while engine.has_work:
-        for output in engine.step():
-            assert output.error is None, output.error
-            found += [drawn.logprob for drawn in output.drawn if drawn.logprob is not None]
-        if engine.stats()["generation_tokens_total"] > 2 * TEXTS:
-            most_blocks = max(most_blocks, int(engine.stats()["kv_blocks_held"]))
-    engine.close()
-    assert len(found) == TEXTS * (CONTEXT - PROMPT)
-    return Outcome(perplexity=math.exp(-float(np.mean(found))), most_blocks=most_blocks)
+    return run_policy(files, choice, forced_texts(files, TEXTS, PROMPT, CONTEXT))
 
 
 @pytest.fixture(scope="module")
@@ -123,13 +56,6 @@ def test_sinks_at_half_the_text(files: ModelFiles, full: Outcome, measured: Meas
     assert found.most_blocks <= TEXTS * (CONTEXT // 2 // 16 + 1)
 
 
-def test_a_window_without_sinks_is_worse(files: ModelFiles, full: Outcome, measured: Measure) -> None:
-    budget = CONTEXT // 8
-    with_sinks, without = outcome(files, sinks(budget)), outcome(files, sinks(budget, first=0))
-    measured("perplexity at 1/8, over full", with_sinks.perplexity / full.perplexity, at_most=1.2, unit="x")
-    measured("window over sinks", without.perplexity / with_sinks.perplexity, at_least=1.5, unit="x")
-
-
 def heavy(budget: int) -> Choice:
     return Choice(name="accumulated-attention", options={"heavy": budget // 2, "recent": budget // 2})
 
@@ -140,8 +66,78 @@ def test_heavy_hitters_at_half_the_text(files: ModelFiles, full: Outcome, measur
     assert found.most_blocks <= TEXTS * (CONTEXT // 2 // 16 + 1)
 
 
+@pytest.mark.row("kv-h2o", "effect", claims=(1,))
 def test_heavy_hitters_at_a_fifth_of_the_text(files: ModelFiles, full: Outcome, measured: Measure) -> None:
     budget = CONTEXT // 5 // 2 * 2
     found, window = outcome(files, heavy(budget)), outcome(files, sinks(budget, first=0))
     measured("perplexity at 20%, over full", found.perplexity / full.perplexity, at_most=1.1, unit="x")
     measured("window over heavy hitters", window.perplexity / found.perplexity, at_least=1.0, unit="x")
+
+
+@pytest.fixture(scope="module")
+def long_full(files: ModelFiles) -> Outcome:
+    return run_policy(files, FULL, forced_texts(files, 1, 256, 2048))
+
+
+@pytest.mark.row("kv-streaming", "effect", claims=(1,))
+def test_sinks_hold_over_eight_times_their_window(
+    files: ModelFiles, long_full: Outcome, measured: Measure
+) -> None:
+    found = run_policy(files, sinks(256), forced_texts(files, 1, 256, 2048))
+    ratio = found.perplexity / long_full.perplexity
+    measured("perplexity over 8 windows, over full", ratio, at_most=1.1, unit="x")
+
+
+@pytest.mark.row("kv-streaming", "effect", claims=(2,))
+def test_a_window_without_sinks_explodes(files: ModelFiles, long_full: Outcome, measured: Measure) -> None:
+    found = run_policy(files, sinks(256, first=0), forced_texts(files, 1, 256, 2048))
+    ratio = found.perplexity / long_full.perplexity
+    measured("perplexity of a window alone, over full", ratio, at_least=10, unit="x")
+
+
+@pytest.mark.row("kv-fastgen", "effect", claims=(1,))
+def test_profiled_heads_save_a_third(files: ModelFiles, full: Outcome, measured: Measure) -> None:
+    policy = HeadProfile(recovery=0.95).fitted(None, files.tokenizer)  # type: ignore[arg-type]
+    found = run_policy(files, policy, forced_texts(files, TEXTS, PROMPT, CONTEXT))
+    saved = [1 - text["head-profile"] / text["keep-all"] for text in found.shares]
+    measured("KV bytes saved at the prompt's end", float(np.mean(saved)), at_least=0.3)
+    measured("perplexity over full", found.perplexity / full.perplexity, at_most=1.03, unit="x")
+    for text in found.shares:
+        assert sum(text[f"heads: {kind}"] for kind in KINDS) == pytest.approx(1)
+
+
+@pytest.mark.row("kv-duo", "effect", claims=(1, 2))
+def test_half_the_heads_find_every_needle(files: ModelFiles, measured: Measure) -> None:
+    texts = needles(files, 20, 1000)
+    runner = NativeRunner.load(
+        files.spec, files.weights, num_blocks=24, key_centres=False, attention_scores=True
+    )
+    policy = RetrievalHeads(fraction=0.5).fitted(runner, files.tokenizer)
+    runner.close()
+    full, found = (run_policy(files, choice, texts.requests) for choice in (FULL, policy))
+    ratio = texts.found(files, found) / texts.found(files, full)
+    measured("needles found, over full", ratio, at_least=0.95, unit="x")
+    saved = [1 - text["retrieval-heads"] / text["keep-all"] for text in found.shares]
+    measured("KV bytes saved", min(saved), at_least=0.4)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnyOf(BudgetPolicy):
+    """Keeps a fixed number of entries, drawn by position."""
+
+    name: ClassVar[str] = "any"
+    budget: int = 256
+
+    def rank(self, view: KVView) -> Ranks:
+        drawn = np.random.default_rng(0).random((len(view.positions), 8192))
+        recent = view.positions >= view.computed - 16
+        return np.where(recent, 2.0, np.take_along_axis(drawn, np.maximum(view.positions, 0), axis=1))
+
+
+@pytest.mark.row("tr-attention-score", "effect", claims=(1,))
+def test_what_is_attended_to_beats_chance(files: ModelFiles, measured: Measure) -> None:
+    texts = needles(files, 20, 600)
+    ranked = Choice(name="accumulated-attention", options={"heavy": 284, "recent": 16})
+    found, any_of = (run_policy(files, one, texts.requests) for one in (ranked, AnyOf(budget=300)))
+    points = 100 * (texts.found(files, found) - texts.found(files, any_of))
+    measured("needles found at 50%, over random entries", points, at_least=5, unit="points")

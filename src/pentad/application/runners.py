@@ -31,6 +31,7 @@ from pentad.execution.runner import Runner
 from pentad.execution.scheduling import EngineLimits
 from pentad.model.adapters import open_adapter
 from pentad.model.files.gguf_parts import part_paths
+from pentad.model.kv_policies.base import FittedPolicy
 from pentad.model.loading import ModelFiles
 from pentad.model.stored import check_blobs
 from pentad.resource.sizing import kv_cache_bytes
@@ -86,6 +87,8 @@ def load_engine(
     alone = settings.model_copy(update={"parallel": None})
     load = partial(load_runner, limits=limits, packed_folder=packed_folder)
     runner = load(files, settings, rank_lost=rank_lost)
+    if isinstance(policy, FittedPolicy):
+        policy = policy.fitted(runner, files.tokenizer)
     if (room := adapters_of(runner)) is not None:
         for name, path in settings.adapters.items():
             room.put(open_adapter(path, name=name, base=files))

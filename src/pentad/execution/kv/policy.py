@@ -11,8 +11,8 @@ entries of tokens in any order; where a token stands in the text is its position
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,10 @@ from pentad.execution.batch import Int32
 from pentad.execution.spec import ModelSpec
 
 Exactness = Literal["lossless", "bounded", "lossy"]
-Need = Literal["attention-scores"]
-"""What a policy has to be given: how much each slot was attended to."""
+Need = Literal["attention-scores", "prompt-end-scores"]
+"""What a policy has to be given: how much each slot was attended to; and how much by the prompt's end."""
+OBSERVED_TOKENS: Final = 32
+"""Last tokens of a prompt whose attention is `prompt-end-scores`."""
 Feature = Literal["prefix-cache", "speculation"]
 """What a policy may not be combined with."""
 Keep = npt.NDArray[np.bool_]
@@ -37,6 +39,20 @@ class KVCost:
     """Of each head, at most, between two steps behind the prompt."""
     scored: bool
     """Whether every attended slot is counted, which takes 8 bytes per slot and head, and time."""
+
+
+@dataclass(slots=True)
+class KVNotes:
+    """What a policy has noted of one sequence: decided at its prompt's end, read in every later step."""
+
+    heads: npt.NDArray[np.int8] | None = None
+    """[heads] what was decided for each."""
+    shares: tuple[tuple[str, float], ...] = ()
+    """The decision in few words, for its record: which share of the heads got what."""
+
+
+def _unobserved() -> npt.NDArray[np.float64]:
+    raise ValueError("the attention of the prompt's end is known to `after_prefill` alone, if it is needed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +71,15 @@ class KVView:
     scores: Callable[[], npt.NDArray[np.float64]]
     """[heads, slots] attention that each slot has had since it was written, summed over queries and over
     the query heads that share it; only for policies that need it."""
+    observed: Callable[[], npt.NDArray[np.float64]] = _unobserved
+    """The same of the prompt's last `OBSERVED_TOKENS` queries alone; for policies that need it, at the end
+    of a prompt."""
+    notes: KVNotes = field(default_factory=KVNotes)
+    """Of this sequence; lost and made again where it is preempted."""
 
 
 class KVPolicyRun(Protocol):
-    """A policy at work in one engine. Equal views give equal answers.
+    """A policy at work in one engine. Equal views, notes included, give equal answers.
 
     Whatever is dropped is gone for this sequence. Positions stay with the keys: what a query sees of an
     entry is its distance in the text, whatever was dropped between them.

@@ -18,7 +18,7 @@ from pentad.errors import Incompatible
 from pentad.execution.batch import HeadSlots, Int32
 from pentad.execution.kv.cache import Copy, KVCache, Lost
 from pentad.execution.kv.head_tables import HeadTables, Moves
-from pentad.execution.kv.policy import Keep, KVPolicy, KVPolicyRun, KVView
+from pentad.execution.kv.policy import OBSERVED_TOKENS, Keep, KVNotes, KVPolicy, KVPolicyRun, KVView
 from pentad.execution.kv.policy_check import check_policy
 from pentad.execution.kv.states import StateRows, snapshot_rows
 from pentad.execution.kv.store import BlockStore
@@ -40,7 +40,7 @@ class PolicyCache(KVCache):
         max_sequences, max_tokens, prefix_cache: as for `KVCache`.
     """
 
-    __slots__ = ("_heads", "_policy", "_run", "_runner", "_tables", "dropped")
+    __slots__ = ("_early", "_heads", "_notes", "_policy", "_run", "_runner", "_tables", "dropped")
 
     def __init__(
         self,
@@ -64,6 +64,11 @@ class PolicyCache(KVCache):
         self._run = run
         self._heads = runner.spec.layers * runner.spec.kv_heads
         self._tables: dict[str, HeadTables] = {}
+        self._notes: dict[str, KVNotes] = {}
+        self._early: dict[str, npt.NDArray[np.float64]] | None = None
+        """Attention scores of prompts before their end was computed; None where nobody asks for it."""
+        if "prompt-end-scores" in policy.needs:
+            self._early = {}
         self.dropped = 0
         """Entries dropped so far, over all heads."""
 
@@ -85,8 +90,15 @@ class PolicyCache(KVCache):
 
     def paced(self, work: Work) -> Work:
         """The work in the steps that the policy needs, sequences with slots by head last."""
-        cut = [(seq, min(count, max(1, seq.prompt_tokens - seq.num_computed))) for seq, count in work]
+        cut = [(seq, min(count, max(1, self._stop(seq) - seq.num_computed))) for seq, count in work]
         return sorted(cut, key=lambda item: item[0].id in self._tables)
+
+    def _stop(self, seq: EngineSequence) -> int:
+        """Where the next chunk of a prompt ends at the latest."""
+        end = seq.prompt_tokens
+        if self._early is not None and seq.num_computed < end - OBSERVED_TOKENS:
+            return end - OBSERVED_TOKENS
+        return end
 
     def grow(self, work: Iterable[tuple[EngineSequence, int]]) -> list[Copy]:
         whole = []
@@ -119,6 +131,9 @@ class PolicyCache(KVCache):
     def release(self, seq: EngineSequence) -> None:
         if seq.running:
             self._tables.pop(seq.id, None)
+            self._notes.pop(seq.id, None)
+            if self._early is not None:
+                self._early.pop(seq.id, None)
         super().release(seq)
 
     def settle(self, work: Work, now_s: float) -> list[Lost]:
@@ -130,7 +145,12 @@ class PolicyCache(KVCache):
         moves: list[Moves] = []
         lost: list[Lost] = []
         for seq, _ in work:
-            if not seq.running or seq.num_computed < seq.prompt_tokens:
+            if not seq.running:
+                continue
+            if seq.num_computed < seq.prompt_tokens:
+                if self._early is not None and seq.num_computed == seq.prompt_tokens - OBSERVED_TOKENS:
+                    scores = self._scores(self._whole(seq).pages)
+                    self._early[seq.id] = scores[:, : seq.num_computed]
                 continue
             try:
                 keep = self._asked(seq)
@@ -165,9 +185,15 @@ class PolicyCache(KVCache):
             lens=lens,
             positions=positions,
             scores=lambda: self._scores((tables or self._whole(seq)).pages)[:, : positions.shape[1]],
+            observed=lambda: self._observed(seq),
+            notes=self._notes.setdefault(seq.id, KVNotes()),
         )
-        ask = self._run.after_prefill if seq.num_computed == seq.prompt_tokens else self._run.after_step
-        keep = ask(view)
+        if seq.num_computed == seq.prompt_tokens:
+            keep = self._run.after_prefill(view)
+            if self._early is not None:
+                self._early.pop(seq.id, None)
+        else:
+            keep = self._run.after_step(view)
         if keep is None:
             return None
         used = np.arange(positions.shape[1]) < lens[:, None]
@@ -180,6 +206,15 @@ class PolicyCache(KVCache):
     def _whole(self, seq: EngineSequence) -> HeadTables:
         """Ordinary blocks by head."""
         return HeadTables(seq.blocks, self._heads, self._block_size, seq.num_computed)
+
+    def _observed(self, seq: EngineSequence) -> npt.NDArray[np.float64]:
+        """[heads, slots] attention of the end of a prompt that has just been computed, none of it dropped."""
+        assert self._early is not None, "the policy has not said that it needs the attention of prompts' ends"
+        found = self._scores(self._whole(seq).pages)
+        early = self._early.get(seq.id)
+        if early is not None:
+            found[:, : early.shape[1]] -= early
+        return found[:, : seq.num_computed]
 
     def _scores(self, pages: Int32) -> npt.NDArray[np.float64]:
         """[heads, M * block_size] of pages [heads, M]; 0 where there is no page."""
@@ -225,6 +260,7 @@ class PolicyCache(KVCache):
                     candidates=(
                         ("keep-all", float(before * block_bytes)),
                         (self._policy.name, float(needed * block_bytes)),
+                        *self._notes[seq.id].shares,
                     ),
                     constraint="budget",
                     at_s=now_s,

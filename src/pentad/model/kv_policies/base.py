@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from pentad.execution.kv.policy import Exactness, Feature, Keep, KVCost, KVPolicyRun, KVView, Need
+from pentad.execution.kv.policy import Exactness, Feature, Keep, KVCost, KVPolicy, KVPolicyRun, KVView, Need
+from pentad.execution.runner import Runner
 from pentad.execution.spec import ModelSpec
+from pentad.model.tokenizer import Tokenizer
 
 Ranks = npt.NDArray[np.float64]
 """[heads, slots], higher is better."""
+
+
+@runtime_checkable
+class FittedPolicy(Protocol):
+    """A policy that has to know something of the model which its options do not tell."""
+
+    def fitted(self, runner: Runner, tokenizer: Tokenizer) -> KVPolicy:
+        """The policy for the runner's model; nobody else uses the runner meanwhile."""
+        ...
 
 
 class BudgetPolicy:
