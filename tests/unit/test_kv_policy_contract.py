@@ -23,7 +23,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "sinks": {"first": 2, "last": 7},
     "accumulated-attention": {"heavy": 5, "recent": 4},
     "head-profile": {"first": 1, "recovery": 0.6},
-    "retrieval-heads": {"heads": [1], "first": 1, "last": 5},
+    "retrieval-heads": {"heads": [0], "first": 1, "last": 5},
 }
 """Options of each strategy that make it drop most of a text of some ten tokens."""
 NAMES = registry.known("kv_policy")
