@@ -559,6 +559,7 @@ _TABLE: dict[str, dict[str, str]] = {
     },
     "router": {
         "fixed": "pentad.model.routing.fixed:Fixed",
+        "elastic": "pentad.model.routing.elastic:Elastic",
         "cheapest": "pentad.model.routing.cheapest:Cheapest",
         "objective": "pentad.model.routing.objective:ByObjective",
         "offload": "pentad.model.routing.offloaded:ByOffloading",
@@ -616,6 +617,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "reflect": "pentad.agent.planning.reflect:Reflect",
         "cot": "pentad.agent.planning.cot:ChainOfThought",
         "flexible": "pentad.agent.planning.flexible:Flexible",
+        "elastic": "pentad.agent.planning.elastic:Elastic",
         "recon": "pentad.agent.planning.recon:Recon",
         "pddl": "pentad.agent.planning.pddl:Pddl",
         "deps": "pentad.agent.planning.deps:Deps",

@@ -23,6 +23,9 @@ Exactness = Literal["lossless", "bounded", "lossy"]
 
 LAYERS: tuple[Layer, ...] = ("application", "agent", "model", "resource", "execution")
 
+Preference = Literal["latency", "quality", "cost", "energy"]
+"""What is to be as good as the limits allow."""
+
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "cancelled"]
 
@@ -150,6 +153,8 @@ class Objective:
     """Money."""
     max_energy_j: float | None = None
     """Joule."""
+    prefer: Preference | None = None
+    """What counts most among all that keeps the wishes; None: the least cost for about the best quality."""
 
     def __post_init__(self) -> None:
         for name in ("ttft_s", "inter_token_s", "deadline_s", "max_cost", "max_energy_j"):
@@ -220,6 +225,20 @@ class RunContext:
     budget: Budget = field(default_factory=Budget)
     data_label: str | None = None
     """Sensitivity of the data, as policies name it; `local` forbids any remote backend."""
+    task: str | None = None
+    """Kind of task, by which success is counted; None: it is told from the request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What a joint choice expects of a request."""
+
+    task: str
+    way: str = ""
+    """How it is asked, where there was a choice."""
+    seconds: float = 0.0
+    """Until its end; 0 where nothing is known."""
+    money: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,6 +276,8 @@ class Request:
     context: RunContext = field(default_factory=RunContext)
     routed: Decision | None = None
     """The router's choice, once it has been made: `model` is served, counted, billed and reported."""
+    forecast: Forecast | None = None
+    """What a router that decides jointly expects of it."""
 
     @property
     def media(self) -> tuple[Media, ...]:

@@ -18,10 +18,12 @@ from pentad.errors import PentadError
 from pentad.execution.backend import Capabilities
 from pentad.execution.hints import turn_hints
 from pentad.execution.pace import Pace
+from pentad.model.control.outcomes import Outcomes
 from pentad.model.objectives import fitted, refuse_unenforced
 from pentad.model.prices import Price
 from pentad.model.routing.base import fit
 from pentad.model.routing.cheapest import Cheapest
+from pentad.model.routing.elastic import Elastic
 from pentad.model.routing.objective import ByObjective
 from pentad.model.routing.speed import Speed
 from pentad.resource.scheduling.sarathi import Sarathi
@@ -168,6 +170,19 @@ def kept_objective(context: RunContext) -> object:
     return name, decision.constraint
 
 
+def joint_choice(context: RunContext) -> object:
+    """Which of a better dear and a worse cheap model the joint choice takes."""
+    known = Outcomes()
+    for right in (True,) * 20:
+        known.judged("sums", "large", "", right=right)
+        known.judged("sums", "small", "", right=not right)
+    models = {
+        "small": candidate(price=Price(prompt=1, completion=1), quality=0.6),
+        "large": candidate(price=Price(prompt=9, completion=9), quality=0.61),
+    }
+    return Elastic().route(dataclasses.replace(routing(models, context=context), outcomes=known))[0]
+
+
 NEARLY_LATE = RunContext(objective=Objective(deadline_s=LATER), node="a")
 CASES = {
     "run_id": Case(choice=evicted_after_this_one, changed="r", before=["other"], after=["kept"]),
@@ -211,6 +226,8 @@ CASES = {
     "objective.inter_token_s": Case(choice=prompt_chunk, changed=0.05, before=511, after=40),
     "objective.min_quality": Case(choice=cheapest_good, changed=0.5, before="small", after="large"),
     "objective.max_cost": Case(choice=answer_limit, changed=30.0, before=50, after=20),
+    "objective.prefer": Case(choice=joint_choice, changed="quality", before="small", after="large"),
+    "task": Case(choice=joint_choice, changed="sums", before="small", after="large"),
     "objective.max_energy_j": Case(choice=refused, changed=1.0, before=None, after="max_energy_j"),
     "hints.output_tokens": Case(
         choice=cheapest_for_its_length, changed=2000, before="prompts", after="answers"

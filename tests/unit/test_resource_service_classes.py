@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from test_resource_offloading import CLOUD, EDGE, HERE, TASK
 
 from evidence.plugin import Measure
 from gateway_app import CHAT, call, param_of, scripted_app
+from pentad.application.gateway.metering import Pulse, metered
+from pentad.application.gateway.metrics import Metrics
 from pentad.errors import InvalidRequest, UnknownName
-from pentad.execution.backend import Capabilities
+from pentad.execution.backend import Capabilities, ChoiceDone, Delta, StreamDone
 from pentad.execution.device import Cluster, DeviceProfile, LinkSpeed
 from pentad.execution.scheduling import EngineLimits
 from pentad.execution.spec import ModelSpec, Rope
@@ -26,7 +29,7 @@ from pentad.resource.offloading.objective import ForObjective
 from pentad.resource.placement.base import PlacementProblem
 from pentad.resource.placement.data_parallel import DataParallel
 from pentad.resource.placement.plan import Plan
-from pentad.resource.service_classes import ServiceClass, label_of
+from pentad.resource.service_classes import ServiceClass, class_of, label_of
 from pentad.resource.simulator import (
     Fleet,
     Policies,
@@ -36,7 +39,7 @@ from pentad.resource.simulator import (
     in_classes,
     simulate_fleet,
 )
-from pentad.types import Objective, Request, RunContext
+from pentad.types import Objective, Request, RunContext, Usage
 
 ROW = "het-app-slo"
 CLASSES = (
@@ -75,6 +78,52 @@ class TestRequest:
         assert answer.status_code == 400
         assert "leave data_label out" in answer.text
         assert not backend.requests
+
+    def test_who_names_no_class_has_that_of_agent_tenant_or_path(self) -> None:
+        classes = (
+            ServiceClass(name="of-path", routes=("/v1/chat/completions",), priority=7),
+            ServiceClass(name="of-tenant", tenants=("ada",), prefer="energy"),
+            ServiceClass(name="of-agent", agents=("clerk",)),
+        )
+        app, backend = scripted_app(service_classes=classes)
+        assert call(app, "POST", "/v1/chat/completions", body=CHAT).status_code == 200
+        assert backend.requests[0].priority == 7
+        path = "/v1/chat/completions"
+        found = class_of(classes, tenant="ada", route=path)
+        assert found is not None
+        assert (found.name, found.objective.prefer) == ("of-tenant", "energy")
+        found = class_of(classes, tenant="ada", agent="clerk", route=path)
+        assert found is not None
+        assert found.name == "of-agent"
+        assert class_of(classes[1:], tenant="other", route=path) is None
+
+    def test_metrics_tell_how_each_class_is_kept_and_what_is_left_of_its_error_budget(self) -> None:
+        strict = ServiceClass(name="strict", max_cost=0.0, target=0.5)
+        metrics = Metrics(dict, classes=(strict, CLASSES[0]))
+        for kept in (True, True, True, False):
+            metrics.classes.count("strict", kept=kept)
+        told = metrics.text().decode()
+        assert 'pentad_class_requests_total{outcome="kept",slo_class="strict"} 3.0' in told
+        assert 'pentad_class_requests_total{outcome="missed",slo_class="strict"} 1.0' in told
+        assert 'pentad_class_error_budget_left{slo_class="strict"} 0.5' in told
+        assert 'pentad_class_error_budget_left{slo_class="interactive"} 1.0' in told
+        assert [each.attainment for each in metrics.classes.report()] == [0.75, None]
+
+    def test_requests_are_counted_for_their_class(self) -> None:
+        async def deltas() -> AsyncGenerator[Delta, None]:
+            yield ChoiceDone(reason="stop")
+            yield StreamDone(usage=Usage(cost=0.02))
+
+        async def counted() -> Metrics:
+            metrics = Metrics(dict, classes=CLASSES)
+            aim = CLASSES[2].objective
+            made = metered(deltas(), aim, "m", metrics=metrics, pulse=Pulse(), clock=float, slo_class="cheap")
+            assert len([delta async for delta in made]) == 2
+            return metrics
+
+        found = {each.name: each for each in asyncio.run(counted()).classes.report()}
+        assert (found["cheap"].kept, found["cheap"].missed) == (0, 1)
+        assert found["accurate"].error_budget_left == 1.0
 
     def test_an_unknown_class_is_refused_with_the_nearest(self) -> None:
         app, _ = scripted_app(service_classes=CLASSES)

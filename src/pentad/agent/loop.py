@@ -16,10 +16,12 @@ from pentad.agent.model_calls import ModelCalls
 from pentad.agent.model_events import SampleSelected
 from pentad.agent.parallel import Branch, Turns, together
 from pentad.agent.planning.base import (
+    Alternatives,
     Answers,
     Decided,
     MadePlan,
     ModelCallDraft,
+    ParallelDraft,
     Planner,
     Reading,
     Refuses,
@@ -112,6 +114,7 @@ class Loop:
         with self._run.span("agent", "planner"):
             readings = [self._planner.read(self._alone(view, e), e) for e in answers]
         outcomes = await self._follow(readings, answers, tools, actions)
+        self._asker.judge({e.branch: o.outcome for e, o in zip(answers, outcomes, strict=True)})
         wanted = [reading for reading in readings if isinstance(reading, WantsTools)]
         explained = [r for r in readings if isinstance(r, WantsTools | Answers | Thought)]
         await self._run.note(
@@ -157,10 +160,10 @@ class Loop:
                 )
                 await self._run.append(decided)
             else:
-                await self._ask(before, (draft,) if isinstance(draft, ModelCallDraft) else draft.calls)
+                await self._ask(before, draft.calls if isinstance(draft, ParallelDraft) else (draft,))
         return self._run.state.open
 
-    async def _ask(self, view: View, drafts: Sequence[ModelCallDraft]) -> None:
+    async def _ask(self, view: View, drafts: Sequence[ModelCallDraft | Alternatives]) -> None:
         """Makes the calls that have no answer yet, at once; answers are journaled in their order."""
         there = self._run.state.open
         missing = [n for n in range(len(drafts)) if n >= len(there) or not there[n].selected]

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 
 from pentad.agent.budget import Amount, consumed
 from pentad.agent.context_builders.base import ContextBuilder, ContextInput
+from pentad.agent.events import StepOutcome
 from pentad.agent.expectations import Outlook, outlook
 from pentad.agent.inheritance import continued
 from pentad.agent.model_events import Candidate, ModelAnswered, ModelAsked, Purpose, TextStreamed
 from pentad.agent.model_failures import failed, pause_s
 from pentad.agent.off_loop import off_loop
 from pentad.agent.parallel import ALONE, Branch
-from pentad.agent.planning.base import MessageGroup, ModelCallDraft
+from pentad.agent.planning.base import Alternatives, MessageGroup, ModelCallDraft
 from pentad.agent.prompt_store import PromptText
 from pentad.agent.run import Run
 from pentad.agent.run_places import model_call
@@ -45,11 +46,14 @@ class ModelCalls:
         self._shown: tuple[Media, ...] | None = None
         self._latest: str | None = None
         """Id of the run's latest model call in this process, but for questions on the side."""
+        self._asked: dict[int, Request] = {}
+        """By branch, the calls of the step under way."""
 
-    async def ask(self, draft: ModelCallDraft, branch: Branch = ALONE) -> ModelAnswered:
+    async def ask(self, asked: ModelCallDraft | Alternatives, branch: Branch = ALONE) -> ModelAnswered:
         """The journaled answer to a draft, or answers where it asks for several samples.
 
         Args:
+            asked: one draft, or several of which the router takes one.
             branch: which of the parallel calls of the step it is.
 
         Raises:
@@ -59,12 +63,23 @@ class ModelCalls:
         """
         run = self._run
         around, state = run.around, run.state
-        draft = continued(_formed(draft, state.spec), state.inherited, state.spec.name)
+        ways = asked.ways if isinstance(asked, Alternatives) else (("", asked),)
         await around.tool_times.learn(around.journal, state.run_id, state.tenant)
         with run.span("agent", "context"):
-            expected = outlook(state, draft, around.tool_times, self._latest)
+            drafts = {
+                way: continued(_formed(one, state.spec), state.inherited, state.spec.name)
+                for way, one in ways
+            }
             media = await self._media()
-            request = self._request(draft, draft.max_tokens, expected, media)
+            way, request = around.models.chosen(
+                {
+                    way: self._request(
+                        one, one.max_tokens, outlook(state, one, around.tool_times, self._latest), media
+                    )
+                    for way, one in drafts.items()
+                }
+            )
+            draft = drafts[way]
             limit = self._prompt_limit(request)
             given = ContextInput(
                 draft=draft,
@@ -89,7 +104,15 @@ class ModelCalls:
             replace(branch, goal=draft.goal, label=draft.label),
         )
         self._latest = f"{request.id}.{answer.attempt}"
+        self._asked[branch.number] = request
         return answer
+
+    def judge(self, outcomes: Mapping[int, StepOutcome]) -> None:
+        """Tells the models' service how the step's calls went, by branch, where that tells of them."""
+        for number, outcome in outcomes.items():
+            request = self._asked.pop(number, None)
+            if request is not None and outcome in ("called_tools", "failed"):
+                self._run.around.models.judge(request, right=outcome == "called_tools")
 
     async def _media(self) -> tuple[Media, ...]:
         """What the goal shows, with data: of this process, or as they were kept.
@@ -187,7 +210,7 @@ class ModelCalls:
         # Nothing will begin with its text, and it is not what the latest call of the run waits for.
         state = self._run.state
         outlook = Outlook(parent=f"{state.run_id}.{state.step}")
-        request = self._request(draft, max_tokens, outlook, model=model)
+        request = self._run.around.models.routed(self._request(draft, max_tokens, outlook, model=model))
         messages = (Message(role="system", content=system), *turn.messages)
         request = replace(request, messages=messages)
         return await self._try_hard(request, self._count(request), purpose, ())
@@ -202,7 +225,7 @@ class ModelCalls:
     ) -> Request:
         state = self._run.state
         spec = state.spec
-        request = Request(
+        return Request(
             id=f"{state.run_id}.{state.step}",
             model=spec.model if model is None else model,
             # Their media stand elsewhere in the end; a router is to know of them.
@@ -226,7 +249,6 @@ class ModelCalls:
             priority=state.priority,
             context=self._run.context(expected),
         )
-        return self._run.around.models.routed(request)
 
     def _prompt_limit(self, request: Request) -> int:
         """Prompt tokens that the model's context leaves beside the answer."""

@@ -294,6 +294,7 @@ class Run:
             objective=state.objective,
             budget=replace(self.state.budget_left, wall_s=self.wall_left_s()),
             data_label=state.data_label,
+            task=state.spec.name,
         )
 
     def wall_left_s(self) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pentad.types import Usage
@@ -40,7 +41,8 @@ class Price:
             return -1
         if self.completion <= 0:
             return None
-        return int(left * _PER / self.completion)
+        paid = left * _PER / self.completion
+        return int(paid) if math.isfinite(paid) else None
 
 
 FREE = Price()

@@ -34,6 +34,7 @@ from pentad.model.backends.pooled import leased
 from pentad.model.backends.sizes import prompt_chars
 from pentad.model.cards import Embeddings, ModelCard, Scores
 from pentad.model.codecs import PromptRenderer, TokenCodec
+from pentad.model.control.outcomes import Outcomes
 from pentad.model.energy import metered_energy
 from pentad.model.objectives import fitted, marked, needs_count, refuse_unenforced, time_limit, within
 from pentad.model.prices import FREE, Price
@@ -110,6 +111,8 @@ class ModelService:
         self._prices = dict(prices or {})
         self._qualities = dict(qualities or {})
         self._speeds: dict[str, Speed] = {}
+        self.outcomes = Outcomes()
+        """What came of answers, for controllers."""
         self._answers = answers
         self._energy = energy
         self._watches = {name: Watch(standby, clock) for name, standby in (standbys or {}).items()}
@@ -170,7 +173,8 @@ class ModelService:
         if (learner := self._router.learner(request)) is not None:
             answer = noted(answer, partial(self._note, learner, request))
         first_s: float | None = None
-        async with aclosing(answer) as deltas:
+        self.outcomes.begun(request, started_s)
+        async with aclosing(self._followed(request, answer)) as deltas:
             async for delta in deltas:
                 if first_s is None and not isinstance(delta, NoticeDelta):
                     first_s = self._clock() - started_s
@@ -191,6 +195,21 @@ class ModelService:
 
     def _note(self, learner: Learner, request: Request, answer: Completion) -> None:
         learner.note(request, answer, self._vectors.of)
+
+    async def _followed(
+        self, request: Request, answer: AsyncGenerator[Delta, None]
+    ) -> AsyncGenerator[Delta, None]:
+        """The same deltas; what came of them is noted, however they end."""
+        usage: Usage | None = None
+        try:
+            async with aclosing(answer) as deltas:
+                async for delta in deltas:
+                    if isinstance(delta, StreamDone):
+                        usage = delta.usage
+                        usage = replace(usage, cost=usage.cost or self.price(request.model).cost(usage))
+                    yield delta
+        finally:
+            self.outcomes.ended(request.id, usage, self._clock())
 
     async def _admitted(self, backend: Backend, request: Request) -> AsyncGenerator[Delta, None]:
         """The backend's stream, begun when it is the tenant's turn, within the request's budgets."""
@@ -242,8 +261,18 @@ class ModelService:
         """
         if request.routed is not None:
             return request
-        if request.model:
-            request = replace(request, model=self.served.canonical(request.model))
+        return self.chosen({"": request})[1]
+
+    def chosen(self, ways: Mapping[str, Request]) -> tuple[str, Request]:
+        """One of several ways of asking the same, by name, and its request as `routed` gives it.
+
+        The first is taken unless the router is a controller. Raises as `routed` does.
+        """
+        named = {
+            way: replace(one, model=self.served.canonical(one.model)) if one.model else one
+            for way, one in ways.items()
+        }
+        first, request = next(iter(named.items()))
         candidates = {
             name: Candidate(
                 can=backend.capabilities,
@@ -260,12 +289,24 @@ class ModelService:
             default=self.default,
             now_s=self._clock(),
             vector=self._vectors.of,
+            ways=named,
+            outcomes=self.outcomes,
         )
-        name, decision = self._router.route(state)
-        advised = self._backends[name].capabilities.sampling
-        return replace(
-            request, model=name, routed=decision, sampling=with_defaults(request.sampling, advised)
-        )
+        controller = self._router.controller(state)
+        if controller is not None:
+            request = controller.control(state)
+            first = first if request.forecast is None else request.forecast.way
+        else:
+            name, decision = self._router.route(state)
+            request = replace(request, model=name, routed=decision)
+        advised = self._backends[request.model].capabilities.sampling
+        return first, replace(request, sampling=with_defaults(request.sampling, advised))
+
+    def judge(self, request: Request, *, right: bool) -> None:
+        """Counts how the answer to a routed request has gone, where the router goes by it."""
+        if request.forecast is not None:
+            forecast = request.forecast
+            self.outcomes.judged(forecast.task, request.model, forecast.way, right=right)
 
     async def complete(self, request: Request) -> Completion:
         """The whole answer: the fold of `stream`."""

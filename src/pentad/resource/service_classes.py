@@ -9,7 +9,7 @@ from typing import ClassVar
 from pentad.errors import InvalidRequest, UnknownName
 from pentad.ranges import in_range
 from pentad.registry import near
-from pentad.types import Objective
+from pentad.types import Objective, Preference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,18 @@ class ServiceClass:
     """Least quality of the model, 0 to 1, in the terms of the catalogue."""
     max_cost: float | None = None
     """Money for one request."""
+    max_energy_j: float | None = None
+    """Joules for one request, by what tokens took so far; needs the router `elastic`."""
+    prefer: Preference | None = None
+    """What counts most among all that keeps the promises; the router `elastic` reads it."""
+    target: float = 0.95
+    """Share of its requests, 0 to 1, that are to be kept their promises; the rest is the error budget."""
+    tenants: tuple[str, ...] = ()
+    """Requests of these are of the class where they name none."""
+    agents: tuple[str, ...] = ()
+    """Runs of these agents are of the class where they name none."""
+    routes: tuple[str, ...] = ()
+    """Requests to these paths are of the class where they name none: /v1/chat/completions."""
     data_label: str | None = None
     """`local` keeps its requests on machines of ours, whatever a request itself says."""
 
@@ -50,6 +62,8 @@ class ServiceClass:
             in_range(name, getattr(self, name), above=0)
         in_range("quality", self.quality, least=0, most=1)
         in_range("max_cost", self.max_cost, least=0)
+        in_range("max_energy_j", self.max_energy_j, above=0)
+        in_range("target", self.target, least=0, most=1)
         if not self.name:
             raise InvalidRequest("a service class has no name", hint="give it one", param="service_classes")
 
@@ -62,6 +76,8 @@ class ServiceClass:
             deadline_s=self.deadline_s,
             min_quality=self.quality,
             max_cost=self.max_cost,
+            max_energy_j=self.max_energy_j,
+            prefer=self.prefer,
         )
 
 
@@ -75,6 +91,18 @@ def class_named(name: str, classes: Iterable[ServiceClass]) -> ServiceClass:
             param="slo_class",
         )
     return found[name]
+
+
+def class_of(
+    classes: Iterable[ServiceClass], *, tenant: str, agent: str | None = None, route: str | None = None
+) -> ServiceClass | None:
+    """The class of requests that name none: by agent first, then by tenant, then by path; None: of none."""
+    found = tuple(classes)
+    for field, value in (("agents", agent), ("tenants", tenant), ("routes", route)):
+        for each in found:
+            if value is not None and value in getattr(each, field):
+                return each
+    return None
 
 
 def label_of(own: str | None, each: ServiceClass) -> str | None:

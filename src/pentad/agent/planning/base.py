@@ -102,7 +102,20 @@ class Decided:
     label: str = ""
 
 
-Draft = ModelCallDraft | ParallelDraft | Decided
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternatives:
+    """Several ways of asking, of which the router takes one together with the model; else the first."""
+
+    ways: tuple[tuple[str, ModelCallDraft], ...]
+    """By name, best label them so that an answer tells which way it was."""
+
+    def __post_init__(self) -> None:
+        names = [name for name, _ in self.ways]
+        if len(names) < 2 or len(set(names)) != len(names):
+            raise ValueError(f"alternatives are two or more, each with a name of its own: {names}")
+
+
+Draft = ModelCallDraft | ParallelDraft | Alternatives | Decided
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from pentad.agent.exchange import Exchange
 from pentad.agent.planning import progress
 from pentad.agent.planning.allowance import bounded
 from pentad.agent.planning.base import (
+    Alternatives,
     Answers,
     Decided,
     Draft,
@@ -77,7 +78,7 @@ class Reflect(React):
         text = f"Lessons from earlier tries; heed them:\n{lines}" if lines else ""
         if isinstance(draft, ParallelDraft):
             return replace(draft, calls=tuple(told(call, text) for call in draft.calls))
-        if isinstance(draft, Decided):
+        if isinstance(draft, Decided | Alternatives):
             return draft
         judged = draft.purpose != "plan" and self._judges(view)
         return replace(told(draft, text), label=_TRIED if judged else "")

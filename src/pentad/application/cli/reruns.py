@@ -53,16 +53,30 @@ def runs_replay(
     config: pathlib.Path | None,
     run: RunId,
     model: Annotated[str | None, typer.Option("--model", help="Model to think with.")] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option("--policy", help="Router to decide anew by, from the record alone.", metavar="NAME"),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Run an agent again in the record of a run: its tools answer as they did, and nothing is done."""
+    """Run an agent again in the record of a run: its tools answer as they did, and nothing is done.
+
+    With --policy no model is asked: each recorded decision is made once more by that router, written
+    NAME or NAME:OPTION=VALUE,..., and what it would have come to is estimated.
+    """
     import asyncio
 
     from pentad.agent.state import fold
     from pentad.application.cli.running import replay_run
 
     with journal_of(flags, config) as journal:
-        state = fold(journal.read(run))
+        records = journal.read(run)
+        state = fold(records)
+    if policy is not None:
+        from pentad.application.cli.policy_replay import show_replay
+
+        show_replay(records, policy, as_json=json)
+        return
     settings = serving_only(
         settings_of(flags, config, quiet=True), model or state.spec.model, *of_members(state.spec)
     )

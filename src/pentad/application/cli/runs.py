@@ -44,6 +44,7 @@ LOCAL = "http://127.0.0.1:8000"
 
 
 def register(app: typer.Typer) -> None:
+    from pentad.application.cli.billing import runs_audit, runs_bill
     from pentad.application.cli.reruns import runs_fork, runs_replay
 
     runs = typer.Typer(help="Look at agent runs, and take them up again or end them.", no_args_is_help=True)
@@ -56,6 +57,8 @@ def register(app: typer.Typer) -> None:
     runs.command("fork")(runs_fork)
     runs.command("replay")(runs_replay)
     runs.command("explain")(runs_explain)
+    runs.command("bill")(runs_bill)
+    runs.command("audit")(runs_audit)
     register_runs(runs)
     app.add_typer(runs, name="runs", rich_help_panel="Agents")
 

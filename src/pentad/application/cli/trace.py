@@ -35,6 +35,7 @@ from pentad.agent.tool_events import (
 )
 from pentad.application.cli.output import counted, duration, plain
 from pentad.json_text import parse_json
+from pentad.model.control.situation import PART
 from pentad.types import Decision
 
 _MOST_SHOWN = 500
@@ -245,7 +246,7 @@ def decision_line(decision: Decision) -> str:
     others = ", ".join(name if score is None else f"{name} {score:g}" for name, score in decision.candidates)
     bound = f"; bound by {decision.constraint}" if decision.constraint else ""
     of = f" of {others}" if others else ""
-    parts = "".join(f"; {name}: {found}" for name, found in decision.parts)
+    parts = "".join(f"; {name}: {found}" for name, found in decision.parts if name != PART)
     return plain(
         f"{decision.layer}/{decision.policy}: {decision.subject} = {decision.chosen}{of}{bound}{parts}"
     )

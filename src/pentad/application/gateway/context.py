@@ -43,11 +43,13 @@ def run_context(options: PentadOptions) -> RunContext:
             min_quality=options.quality,
             max_cost=slo.max_cost,
             max_energy_j=slo.max_energy_j,
+            prefer=slo.prefer,
         ),
         budget=Budget(
             tokens=limits.tokens, cost=limits.cost, wall_s=limits.wall_s, tool_calls=limits.tool_calls
         ),
         data_label=options.data_label,
+        task=options.task,
     )
 
 

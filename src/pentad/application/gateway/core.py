@@ -48,7 +48,9 @@ class Gateway:
         self.access = Access(settings)
         self.load = Load(settings, services.clock)
         self._policies = {name: settings.policy_of(name) for name in settings.tenant_names()}
-        self.metrics = Metrics(services.models.stats, compat=settings.metrics_compat)
+        self.metrics = Metrics(
+            services.models.stats, compat=settings.metrics_compat, classes=settings.service_classes
+        )
         self.traced = None
         """What makes spans of requests; None where no traces are exported."""
         if services.telemetry is not None:
@@ -182,6 +184,7 @@ class Gateway:
             pulse=self.pulse,
             clock=self.services.clock,
             tell_energy=exchange.energy,
+            slo_class=exchange.slo_class,
         )
 
     def translated(self, exchange: Exchange) -> Span:

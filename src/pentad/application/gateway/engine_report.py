@@ -27,6 +27,7 @@ def engine_report(gateway: Gateway, tenant: str) -> EngineReport:
         agents=services.agents is not None,
         memory_bytes=None if local is None else local.pool.budget_bytes,
         memory_booked_bytes=None if local is None else local.pool.booked_bytes,
+        classes=metrics.classes.report(),
         models=[
             EngineModel(
                 name=card.name,

@@ -25,6 +25,9 @@ class Exchange:
     arrived_s: float
     tenant: str = "default"
     dialect: Dialect = "openai"
+    path: str = ""
+    slo_class: str | None = None
+    """Service class of the request; None: of none."""
     model: str = ""
     """That answers it, once it is chosen."""
     body_bytes: int = 0
@@ -49,7 +52,7 @@ class Exchange:
         dialect: Dialect = "anthropic" if shared or path.startswith("/v1/messages") else "openai"
         if path.startswith("/api/"):
             dialect = "ollama"
-        return cls(request_id=request_id, arrived_s=arrived_s, dialect=dialect)
+        return cls(request_id=request_id, arrived_s=arrived_s, dialect=dialect, path=path)
 
     def ignored_header(self) -> str:
         """The ignored fields as a header value: plain characters only, at most 32 names."""

@@ -66,6 +66,7 @@ async def metered(
     pulse: Pulse,
     clock: Clock,
     tell_energy: bool = False,
+    slo_class: str | None = None,
 ) -> AsyncGenerator[Delta, None]:
     """The same deltas, but that energy is told only where it is asked for.
 
@@ -107,4 +108,7 @@ async def metered(
     finally:
         meter.done(outcome, clock() - started_s)
         if outcome != "cancelled":
-            meter.attained(attainment.met())
+            met = attainment.met()
+            meter.attained(met)
+            if slo_class is not None and met:
+                metrics.classes.count(slo_class, kept=all(met.values()))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from pentad.application.gateway.metrics_classes import ClassAttainment
 from pentad.application.gateway.metrics_vllm import VllmAliases
 from pentad.application.telemetry.sender import SpanSender
+from pentad.resource.service_classes import ServiceClass
 from pentad.types import Objective, Usage
 
 Stats = Callable[[], Mapping[str, Mapping[str, float]]]
@@ -26,7 +28,7 @@ _COUNTS = (1, 8, 32, 128, 512, 2048, 8192, 32768)
 class Metrics:
     """All of one server's metrics; `text` is what /metrics answers."""
 
-    def __init__(self, stats: Stats, *, compat: str = "none") -> None:
+    def __init__(self, stats: Stats, *, compat: str = "none", classes: Sequence[ServiceClass] = ()) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         add = self.registry
         model = ["model_name"]
@@ -98,6 +100,7 @@ class Metrics:
             buckets=_OVERHEAD_S,
             registry=add,
         )
+        self.classes = ClassAttainment(add, classes)
         self._meters: dict[str, Meter] = {}
         self.objectives: dict[str, Objective] = {}
         """By model, the last objective with a latency that a request declared."""

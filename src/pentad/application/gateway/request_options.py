@@ -27,7 +27,7 @@ from pentad.application.gateway.schemas.common import (
 )
 from pentad.errors import InvalidRequest
 from pentad.registry import near
-from pentad.resource.service_classes import ServiceClass, class_named, label_of
+from pentad.resource.service_classes import ServiceClass, class_named, class_of, label_of
 from pentad.types import Request
 
 _HEADER = "x-pentad-"
@@ -52,12 +52,18 @@ class Wire(Protocol):
 
 
 def options_of(
-    wire: Wire, headers: Headers, exchange: Exchange, classes: Sequence[ServiceClass]
+    wire: Wire,
+    headers: Headers,
+    exchange: Exchange,
+    classes: Sequence[ServiceClass],
+    *,
+    agent: str | None = None,
 ) -> PentadOptions:
     """The options of a request; each is taken from the first place that has it.
 
     In metadata and headers `graph`, `hints`, `slo` and `budget` are JSON objects, the others plain values.
-    What they leave open is as its service class, one of `classes`, says.
+    What they leave open is as its service class, one of `classes`, says: the one it names, or else that of
+    its agent, tenant or path.
     Raises InvalidRequest or UnknownName naming the field at fault, with the nearest name where it is unknown.
     """
     _refuse_unknown(exchange)
@@ -71,8 +77,11 @@ def options_of(
             options = given if options is None else _completed(options, given)
     options = options or PentadOptions()
     exchange.energy = options.energy
-    if options.slo_class is not None:
-        options = _in_class(options, class_named(options.slo_class, classes))
+    own = class_of(classes, tenant=exchange.tenant, agent=agent, route=exchange.path)
+    named = own if options.slo_class is None else class_named(options.slo_class, classes)
+    if named is not None:
+        exchange.slo_class = named.name
+        options = _in_class(options, named)
     _check_graph(options)
     return options
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pentad.content import Media
 from pentad.errors import Forbidden, Incompatible, PentadError
@@ -13,6 +13,9 @@ from pentad.model.prices import FREE, Price
 from pentad.model.routing.speed import Speed
 from pentad.resource.offloading.base import LOCAL_LABEL
 from pentad.types import Decision, Request
+
+if TYPE_CHECKING:
+    from pentad.model.control.outcomes import Outcomes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,10 @@ class RouterInput:
     now_s: float
     vector: VectorOf = nobody_embeds
     """Of an encoder's name and a text: the text's unit vector, or None where that encoder is not loaded."""
+    ways: Mapping[str, Request] = field(default_factory=dict)
+    """Other ways of asking the same, by name, where an agent leaves the choice; the first is `request`."""
+    outcomes: Outcomes | None = None
+    """What came of answers so far; None: nobody keeps it."""
 
 
 class ModelRouter(Protocol):
@@ -70,6 +77,15 @@ class ModelRouter(Protocol):
 
         Raises ModelNotFound, Incompatible or Forbidden when no candidate may serve the request.
         """
+        ...
+
+
+@runtime_checkable
+class Controller(ModelRouter, Protocol):
+    """A router that chooses more than the model: how it is asked, how long and how urgent the answer is."""
+
+    def control(self, state: RouterInput) -> Request:
+        """The request as it is to be sent, `routed` and with its forecast. Raises as `route` does."""
         ...
 
 

@@ -12,9 +12,10 @@ const kept = new Map();
 export function open(view) {
   document.title = "Engine · Pentad";
   const trouble = make("p", { class: "trouble", role: "alert", hidden: true });
+  const classes = make("div", { class: "classes", hidden: true });
   const models = make("div", "models", make("p", "soft", "Waiting for the first reading."));
-  const page = { trouble, models, shown: new Map(), before: null, closed: false };
-  view.replaceChildren(make("div", "engine", make("h1", "hidden", "Engine"), trouble, models));
+  const page = { trouble, classes, models, shown: new Map(), before: null, closed: false };
+  view.replaceChildren(make("div", "engine", make("h1", "hidden", "Engine"), trouble, classes, models));
   const timer = setInterval(() => read(page), EVERY_MS);
   read(page);
   return () => {
@@ -35,6 +36,7 @@ async function read(page) {
   }
   if (page.closed) return;
   say(page, report.trouble);
+  showClasses(page, report.classes ?? []);
   for (const model of report.models) {
     if (!page.shown.has(model.name)) page.shown.set(model.name, section(model));
   }
@@ -47,6 +49,23 @@ async function read(page) {
 function say(page, text) {
   page.trouble.hidden = !text;
   if (page.trouble.textContent !== (text ?? "")) page.trouble.textContent = visible(text ?? "");
+}
+
+/** How each service class is kept, and what is left of its error budget. */
+function showClasses(page, classes) {
+  page.classes.hidden = classes.length === 0;
+  const percent = (share) => (share === null ? "no request yet" : `${(100 * share).toFixed(1)}%`);
+  const lines = classes.map((each) =>
+    make(
+      "p",
+      each.error_budget_left < 0 ? "trouble" : "soft",
+      visible(
+        `${each.name}: ${percent(each.attainment)} kept of ${percent(each.target)} aimed at, ` +
+          `${percent(each.error_budget_left)} of the error budget left`,
+      ),
+    ),
+  );
+  page.classes.replaceChildren(...lines);
 }
 
 /** Adds the present numbers of a model to those kept, and gives those of the window. */

@@ -86,7 +86,9 @@ class Runs:
         """Starts a run and answers at once; follow its events."""
         exchange = exchange_of(http)
         wire = await self._body.read(http, self._gateway.settings)
-        options = options_of(wire, http.headers, exchange, self._gateway.settings.service_classes)
+        named = wire.agent if isinstance(wire.agent, str) else wire.agent.get("name")
+        classes = self._gateway.settings.service_classes
+        options = options_of(wire, http.headers, exchange, classes, agent=named)
         context = run_context(options)
         if context.run_id is not None or context.parent is not None:
             exchange.notices.append("run_id and parent are of the run itself, which chooses them")

@@ -37,6 +37,7 @@ class Slo(Struct, kw_only=True):
     deadline_s: Positive | None = None
     max_cost: Annotated[float, Meta(ge=0)] | None = None
     max_energy_j: Positive | None = None
+    prefer: Literal["latency", "quality", "cost", "energy"] | None = None
 
 
 class BudgetLimits(Struct, kw_only=True):
@@ -106,6 +107,8 @@ class PentadOptions(Struct, kw_only=True):
     """Minimum quality, 0 to 1, in the terms of the model catalogue."""
     data_label: Name | None = None
     """Sensitivity of the data; `local` forbids any remote model."""
+    task: Name | None = None
+    """Kind of task, by which the router `elastic` counts success."""
     explain: bool = False
     """Answer with the time per layer and the decisions that were made."""
     energy: bool = False

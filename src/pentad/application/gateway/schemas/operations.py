@@ -81,6 +81,20 @@ class EngineModel(Struct, kw_only=True):
     targets: Targets
 
 
+class ClassReport(Struct, kw_only=True):
+    """How a service class is kept, since the start."""
+
+    name: str
+    target: float
+    """Share of requests that are to be kept all promises."""
+    kept: int
+    missed: int
+    attainment: float | None
+    """Share of requests that were; null before any has ended."""
+    error_budget_left: float
+    """1 while none has missed, 0 when as many have as may, and below 0 after that."""
+
+
 class EngineReport(Struct, kw_only=True):
     """What the console's engine page draws and `pentad ps` lists."""
 
@@ -99,6 +113,8 @@ class EngineReport(Struct, kw_only=True):
     """Memory for all local models together; null where nobody counts it."""
     memory_booked_bytes: int | None
     """Of it, what is taken."""
+    classes: list[ClassReport]
+    """The service classes of the settings."""
     models: list[EngineModel]
 
 
