@@ -72,8 +72,9 @@ def test_mixed_sparsity_is_below_uniform_sparsity_at_the_same_total(bench: Bench
     measured("sparsity, off by", abs(zeros / weights - 0.5), at_most=0.001)
 
 
-@pytest.mark.row("prune-flap", "effect", claims=(1,))
-def test_biases_win_back_a_tenth_of_the_perplexity(bench: Bench, measured: Measure) -> None:
+@pytest.mark.row("prune-flap", "effect", claims=(1,), negative=True)
+def test_biases_win_back_less_than_a_tenth_of_the_perplexity(bench: Bench, measured: Measure) -> None:
+    """83.4 against 90.4 on 8 windows, calibrated on 8: 7.7% where the row asks for 10%."""
     plain = bench.perplexity("flap:ratio=0.2,format=F16,bias=false")
     share = 1 - bench.perplexity("flap:ratio=0.2,format=F16") / plain
-    measured("share of the perplexity that biases take away", share, at_least=0.1)
+    measured("share of the perplexity that biases take away", share, at_most=0.1)
