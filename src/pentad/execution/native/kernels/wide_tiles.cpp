@@ -61,21 +61,22 @@ void WidePairs::pass(const Wide& x, int t, int tokens, const Part& of, const uin
   if (two) {
     for (int b = 0; b < blocks; b++) {
       for (int i = 0; i < 4; i++) __builtin_prefetch(next + b * 512 + i * 32, 0, 2);
+      // Activations serve all pairs and stay in the first cache, out of which weights would only push them.
+      _tile_stream_loadd(6, w0 + b * 512, 64);
+      _tile_stream_loadd(7, w1 + b * 512, 64);
       _tile_loadd(4, a0 + b * 512, 64);
-      _tile_loadd(6, w0 + b * 512, 64);
-      _tile_dpbf16ps(0, 4, 6);
-      _tile_loadd(7, w1 + b * 512, 64);
-      _tile_dpbf16ps(1, 4, 7);
       _tile_loadd(5, a1 + b * 512, 64);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_dpbf16ps(1, 4, 7);
       _tile_dpbf16ps(2, 5, 6);
       _tile_dpbf16ps(3, 5, 7);
     }
   } else {
     for (int b = 0; b < blocks; b++) {
+      _tile_stream_loadd(6, w0 + b * 512, 64);
+      _tile_stream_loadd(7, w1 + b * 512, 64);
       _tile_loadd(4, a0 + b * 512, 64);
-      _tile_loadd(6, w0 + b * 512, 64);
       _tile_dpbf16ps(0, 4, 6);
-      _tile_loadd(7, w1 + b * 512, 64);
       _tile_dpbf16ps(1, 4, 7);
     }
   }
