@@ -95,13 +95,14 @@ def test_a_window_without_sinks_explodes(files: ModelFiles, long_full: Outcome, 
     measured("perplexity of a window alone, over full", ratio, at_least=10, unit="x")
 
 
-@pytest.mark.row("kv-fastgen", "effect", claims=(1,))
+@pytest.mark.row("kv-fastgen", "effect", negative=True)
 def test_profiled_heads_save_a_third(files: ModelFiles, full: Outcome, measured: Measure) -> None:
     policy = HeadProfile(recovery=0.95).fitted(None, files.tokenizer)  # type: ignore[arg-type]
     found = run_policy(files, policy, forced_texts(files, TEXTS, PROMPT, CONTEXT))
     saved = [1 - text["head-profile"] / text["keep-all"] for text in found.shares]
     measured("KV bytes saved at the prompt's end", float(np.mean(saved)), at_least=0.3)
-    measured("perplexity over full", found.perplexity / full.perplexity, at_most=1.03, unit="x")
+    # The row's bound is 1.03. On SmolLM2 it was 1.034.
+    measured("perplexity over full", found.perplexity / full.perplexity, at_least=1.03, unit="x")
     for text in found.shares:
         assert sum(text[f"heads: {kind}"] for kind in KINDS) == pytest.approx(1)
 
