@@ -92,15 +92,15 @@ class Runs:
         """The call ends, breaks and is tried again, or the process dies with it."""
         draw, option = self._draw, self._option[key]
         fate = draw.random()
+        if key not in ledger.held:  # the process died with it
+            return ledger
         if fate < 0.05:
             return ledger.forfeit()
         if fate < 0.15:  # broken after some tokens: what was held counts, and the call is made again
-            held = ledger.held.get(key, Amount())
+            held = ledger.held[key]
             ledger = ledger.settle(key, held)
             ledger.check(held)
             ledger = ledger.hold(key, held)
-        if key not in ledger.held:
-            return ledger
         completion = sum(draw.randint(1, option.max_tokens) for _ in range(option.way.samples))
         return ledger.settle(
             key,

@@ -21,18 +21,26 @@ class Hint:
 def every_hint() -> list[Hint]:
     """All hints of the package: keyword arguments `hint`, and what the functions and names in them say."""
     trees = {path: ast.parse(path.read_text("utf-8")) for path in sorted(SOURCE.rglob("*.py"))}
-    constants: dict[str, ast.expr] = {}
-    for node in (node for tree in trees.values() for node in tree.body):
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
-            constants |= {target.id: node.value for target in targets if isinstance(target, ast.Name)}
+    own = {path: _constants(tree) for path, tree in trees.items()}
+    shared = {name: value for constants in own.values() for name, value in constants.items()}
     found = []
     for path, tree in trees.items():
+        constants = shared | own[path]
         functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
         for node in ast.walk(tree):
             for value in _hints_of(node):
                 where = f"{path.relative_to(SOURCE)}:{value.lineno}"
                 found += [Hint(where=where, text=text) for text in _texts(value, constants, functions)]
+    return found
+
+
+def _constants(tree: ast.Module) -> dict[str, ast.expr]:
+    """The values of the module's names."""
+    found: dict[str, ast.expr] = {}
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            found |= {target.id: node.value for target in targets if isinstance(target, ast.Name)}
     return found
 
 

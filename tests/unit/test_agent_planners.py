@@ -16,6 +16,7 @@ from pentad.agent.exchange import Exchange
 from pentad.agent.planning.base import (
     MAX_PARALLEL,
     MAX_SAMPLES,
+    Alternatives,
     Decided,
     MadePlan,
     ModelCallDraft,
@@ -60,6 +61,8 @@ class TestEveryPlanner:
             assert isinstance(planner.read(seen, taken), Thought), "nothing is known yet that could be done"
             after = replace(state, exchanges=(*state.exchanges, replace(taken, outcome="thought")))
             return self.calls(name, replace(seen, state=after))
+        if isinstance(draft, Alternatives):
+            return tuple(each for _, each in draft.ways)
         return draft.calls if isinstance(draft, ParallelDraft) else (draft,)
 
     def test_asks_the_same_of_the_same_view(self, name: str) -> None:

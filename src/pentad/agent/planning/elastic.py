@@ -80,7 +80,8 @@ class Elastic:
     def select(self, view: View, candidates: Sequence[Exchange]) -> Selection:
         """What the planner at work takes."""
         way = _way(candidates[0]) or self.among[0]
-        return _built(way).select(_inner(view, way), [_bare(each) for each in candidates])
+        taken = _built(way).select(_inner(view, way), [_bare(each) for each in candidates])
+        return replace(taken, decision=replace(taken.decision, policy=self.name))
 
     def read(self, view: View, answer: Exchange) -> Reading:
         """As the planner that asked reads it."""

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pentad.application.cli import options
 from pentad.application.cli.output import note
 from pentad.choice import Choice, build
 
@@ -16,8 +17,8 @@ def register(app: typer.Typer) -> None:
 
 def rank(
     address: Annotated[str, typer.Argument(metavar="ADDRESS", help="HOST:PORT, as the first one says.")],
-    number: Annotated[int, typer.Option("--rank", help="Which part: 1, 2 ...", min=1)],
-    ranks: Annotated[int, typer.Option("--ranks", help="All parts together, the first included.", min=2)],
+    number: Annotated[int, options.number("--rank", "Which part: 1, 2 ...", least=1)],
+    ranks: Annotated[int, options.number("--ranks", "All parts together, the first included.", least=2)],
     key_file: Annotated[str, typer.Option("--key-file", metavar="FILE", help="The key that all have.")],
     transport: Annotated[
         str, typer.Option("--transport", metavar="NAME", help="As the first one has; host is this machine's.")

@@ -105,14 +105,15 @@ def decide(situation: Situation, weighing: Weighing) -> JointChoice | None:
     if not good:
         return None
     first = [_weighed(situation, option, weighing, margin) for option in good]
-    best = _undominated(first)
-    kept = [one for one in first if one in best or _stays(situation, weighing, one)]
+    best = {id(one) for one in _undominated(first)}
+    kept = [one for one in first if id(one) in best or _stays(situation, weighing, one)]
     wider = [
         _weighed(situation, option, weighing, margin)
         for one in kept
         for option in _wider(situation, one.option, weighing)
     ]
-    every = sorted(wider, key=lambda one: _rank(situation, wider, weighing, one))
+    best_success = max((one.prediction.success for one in wider if not one.missed), default=0.0)
+    every = sorted(wider, key=lambda one: _rank(situation, best_success - weighing.slack, one))
     held = _held(situation, every, weighing)
     chosen, why = (held, "held: nothing is enough better") if held else (every[0], _reason(situation))
     tried = _tried(every, chosen)
@@ -145,16 +146,15 @@ def _weighed(situation: Situation, option: Option, weighing: Weighing, margin: f
 def _undominated(weighed: Sequence[Weighed]) -> list[Weighed]:
     """Those that no other one beats in something and loses to in nothing."""
 
-    def beaten(one: Weighed) -> bool:
-        mine = (len(one.missed), *one.prediction.dear)
-        for other in weighed:
-            theirs = (len(other.missed), *other.prediction.dear)
-            if theirs != mine and all(a <= b for a, b in zip(theirs, mine, strict=True)):
-                return True
-        return False
+    dear = [(len(one.missed), *one.prediction.dear) for one in weighed]
+
+    def beaten(mine: tuple[float, ...]) -> bool:
+        return any(
+            theirs != mine and all(a <= b for a, b in zip(theirs, mine, strict=True)) for theirs in dear
+        )
 
     # What breaks a limit at full length may keep it at a shorter one, so it stays.
-    return [one for one in weighed if one.missed or not beaten(one)]
+    return [one for one, mine in zip(weighed, dear, strict=True) if one.missed or not beaten(mine)]
 
 
 def _stays(situation: Situation, weighing: Weighing, one: Weighed) -> bool:
@@ -215,19 +215,15 @@ def _affordable(situation: Situation, option: Option, weighing: Weighing) -> int
     return int(least) if 1 <= least < option.max_tokens else None
 
 
-def _rank(
-    situation: Situation, every: Sequence[Weighed], weighing: Weighing, one: Weighed
-) -> tuple[object, ...]:
+def _rank(situation: Situation, enough: float, one: Weighed) -> tuple[object, ...]:
     """Smaller is better: limits first, then what the objective prefers."""
     broken = (sum(name in _HARD for name in one.missed), len(one.missed))
     # Where limits are broken in any case, the fastest breaks them least.
     lost_s = one.prediction.total_s if one.missed else 0.0
-    return (*broken, lost_s, *_preference(situation, every, weighing, one))
+    return (*broken, lost_s, *_preference(situation, enough, one))
 
 
-def _preference(
-    situation: Situation, every: Sequence[Weighed], weighing: Weighing, one: Weighed
-) -> tuple[object, ...]:
+def _preference(situation: Situation, enough: float, one: Weighed) -> tuple[object, ...]:
     found, option = one.prediction, one.option
     price = (found.money, found.joules, found.tokens)
     # Among equals a longer answer is not cut.
@@ -241,9 +237,7 @@ def _preference(
             return (found.joules, found.tokens, found.money, found.total_s, *rest)
         case "quality":
             return (-found.success, *price, found.total_s, *rest)
-    kept = [each.prediction.success for each in every if not each.missed] or [found.success]
-    short = max(0.0, max(kept) - weighing.slack - found.success)
-    return (short, *price, found.total_s, *rest)
+    return (max(0.0, enough - found.success), *price, found.total_s, *rest)
 
 
 def _held(situation: Situation, every: Sequence[Weighed], weighing: Weighing) -> Weighed | None:

@@ -26,13 +26,12 @@ class Elastic:
     """Chooses way of asking, model, length and urgency of each model call at once, by objective and budget.
 
     Success is predicted from the model's stated quality, or its chance by `estimate`, and from answers that
-    were judged, by kind of task;
-    seconds from measured speed, the queue and what the model's cache likely holds of the run; money from
-    prices; joules from what tokens took. Of the combinations that break no limit, the one is taken that the
-    objective prefers; one at work stays unless another is better by more than `hold`. A named model is
-    served, and the rest is chosen for it. While answers take much longer or cost much more than predicted,
-    nothing is tried, and seconds are counted half as much again. Its decision holds all that it was made
-    from, so `pentad runs replay` can make it once more.
+    were judged, by kind of task; seconds from measured speed, the queue and what the model's cache likely
+    holds of the run; money from prices; joules from what tokens took. Of the combinations that break no
+    limit, the one is taken that the objective prefers; one at work stays unless another is better by more
+    than `hold`. A named model is served, and the rest is chosen for it. While answers take much longer or
+    cost much more than predicted, nothing is tried, and seconds are counted half as much again. Its decision
+    holds all that it was made from, so `pentad runs replay` can make it once more.
     Exactness: lossy where it changes the model or the way; the metric is the success that is counted.
     Cost: some microseconds per model and way; under 5 ms for 16 models with 5 ways.
 
