@@ -66,11 +66,12 @@ def test_heavy_hitters_at_half_the_text(files: ModelFiles, full: Outcome, measur
     assert found.most_blocks <= TEXTS * (CONTEXT // 2 // 16 + 1)
 
 
-@pytest.mark.row("kv-h2o", "effect", claims=(1,))
+@pytest.mark.row("kv-h2o", "effect", negative=True)
 def test_heavy_hitters_at_a_fifth_of_the_text(files: ModelFiles, full: Outcome, measured: Measure) -> None:
     budget = CONTEXT // 5 // 2 * 2
     found, window = outcome(files, heavy(budget)), outcome(files, sinks(budget, first=0))
-    measured("perplexity at 20%, over full", found.perplexity / full.perplexity, at_most=1.1, unit="x")
+    # The row's bound is 1.1. On SmolLM2 it was 1.154.
+    measured("perplexity at 20%, over full", found.perplexity / full.perplexity, at_least=1.1, unit="x")
     measured("window over heavy hitters", window.perplexity / found.perplexity, at_least=1.0, unit="x")
 
 
