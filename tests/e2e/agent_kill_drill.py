@@ -29,7 +29,6 @@ from typing import Any, Protocol, TypeVar
 
 import jsonschema  # noqa: F401  (imported before the forks, as pentad imports it on use)
 
-from pentad.agent import run
 from pentad.agent.events import Record
 from pentad.agent.journal import Journal
 from pentad.agent.journal_store.base import JournalUnavailable
@@ -301,16 +300,7 @@ def patiently(ask: Callable[[], T]) -> T:
             time.sleep(0.05)
 
 
-def commit_alike() -> None:
-    """From now on every pass has the same commits: a result waits for its company however busy the machine.
-
-    That it is committed by itself after 10 ms is left to kills at random instants.
-    """
-    run._COMPANY_S = 60.0
-
-
 def main(root: pathlib.Path) -> None:
-    commit_alike()
     whole = root / "whole"
     whole.mkdir()
     commits = child(whole, 0, "before", fresh=True)

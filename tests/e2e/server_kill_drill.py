@@ -113,7 +113,6 @@ def case(folder: pathlib.Path, kill_at: int, when: str) -> dict[str, object]:
 
 
 def main(root: pathlib.Path) -> None:
-    agent_kill_drill.commit_alike()
     whole = case(root / "whole", 0, "before")
     print(json.dumps(whole), flush=True)
     for number in range(1, int(str(whole["commits"])) + 1):

@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from agent_kill_drill import child, commit_alike, ledger, tools
+from agent_kill_drill import child, ledger, tools
 
 from pentad import registry
 from pentad.agent.coordination.base import MEMBERS, coordinator_for
@@ -112,7 +112,6 @@ def outcome(folder: pathlib.Path) -> dict[str, object]:
 
 def main(root: pathlib.Path) -> None:
     """For each coordinator the run without a kill, and with one at a third and two thirds of it."""
-    commit_alike()
     for name in registry.known("coordinator"):
         strategy = build("coordinator", Choice(name=name))
         if not isinstance(strategy, Leaderless) or MEMBERS not in strategy.needs:

@@ -242,7 +242,7 @@ class Record:
         }
 
 
-def is_durable(event: Event | TextStreamed) -> bool:
+def is_durable(event: Event) -> bool:
     """Whether the event acknowledges an effect and must survive a power cut, not only a crash."""
     return bool(getattr(type(event), "durable", False))
 

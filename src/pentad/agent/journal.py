@@ -301,7 +301,7 @@ class Journal(JournalView):
             self._expire(db, record.at_s)
 
         try:
-            self._transact(db, insert, durable=any(is_durable(r.event) for r in records))
+            self._transact(db, insert, durable=is_durable(item.event))
         except JournalUnavailable as error:
             if error.passing:
                 self._doubts[item.run_id] = records, digest

@@ -79,7 +79,6 @@ class Loop:
         while not self._run.state.ended:
             ending = self._ending()
             if ending is not None:
-                await self._run.settle()  # a memory outlives the run
                 await self._run.append(await self._remembering.keep(ending))
             else:
                 await self.step()

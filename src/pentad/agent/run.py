@@ -12,7 +12,7 @@ from typing import TypeVar, cast
 
 from pentad.agent.approval import ApprovalDesk
 from pentad.agent.budget import Amount
-from pentad.agent.events import Event, Record, StepEnded, is_durable
+from pentad.agent.events import Event, Record, StepEnded
 from pentad.agent.expectations import Outlook, ToolTimes
 from pentad.agent.journal import Journal, RunLost
 from pentad.agent.journal_store.base import JournalUnavailable
@@ -24,7 +24,7 @@ from pentad.agent.stalls import Stalls
 from pentad.agent.state import RunState
 from pentad.agent.stopwatch import Stopwatch
 from pentad.agent.sub_run_events import SubRunStarted
-from pentad.agent.tool_events import ToolIntended, ToolReturned
+from pentad.agent.tool_events import ToolIntended
 from pentad.agent.tool_places import ToolPlaces
 from pentad.model.relevance import Relevance
 from pentad.types import Clock, Layer, Request, RunContext, Span
@@ -32,8 +32,6 @@ from pentad.types import Clock, Layer, Request, RunContext, Span
 T = TypeVar("T")
 Publish = Callable[[Record], None]
 Watcher = Callable[[RunState], Awaitable[None]]
-_COMPANY_S = 0.01
-"""How long what acknowledges an effect waits for the event that follows it, to be committed with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +68,6 @@ class Run:
         """Is told of each change of `status`: the run that this is a sub-run of."""
         self._spans: list[Span] = []
         self._noted: list[Record] = []
-        self._alone: asyncio.TimerHandle | None = None
-        """When it fires, what was noted is written without company."""
-        self._settling: asyncio.Task[None] | None = None
         self._writing = 0
         self._reserving = asyncio.Lock()
         self._attempts = state.attempt
@@ -93,7 +88,6 @@ class Run:
 
         While the disk is full or broken it waits; that time is not of the run's budget.
         """
-        await self._settled()
         spans, self._spans = self._spans, []
         kept = None
         if prompt is not None and self.around.journal.retention.keeps(self.state.data_label):
@@ -108,13 +102,12 @@ class Run:
         if self._watcher is not None and self.state.status != before.status:
             await asyncio.shield(asyncio.ensure_future(self._watcher(self.state)))
 
-    async def note(self, event: ModelAnswered | ToolReturned | StepEnded) -> None:
+    async def note(self, event: ModelAnswered | StepEnded) -> None:
         """Lets an event change the state, and journals it with the run's next one, in one transaction.
 
         For what nothing outside follows from before that: a crash between loses both, as one before would.
-        What acknowledges an effect is written alone when nothing follows soon.
         """
-        if self._writing or self._settling is not None:  # who writes now numbers the next record
+        if self._writing:  # who writes now numbers the next record
             await self.append(event)
             return
         spans, self._spans = self._spans, []
@@ -128,61 +121,19 @@ class Run:
         )
         self._noted.append(record)
         self.state = self.state.apply(record)
-        if self._alone is None and is_durable(event):
-            self._alone = asyncio.get_running_loop().call_later(_COMPANY_S, self._settle)
-
-    async def settle(self) -> None:
-        """Has every effect that was acknowledged written, before something outside follows from it."""
-        if self._alone is not None:
-            self._settle()
-        await self._settled()
-
-    def _settle(self) -> None:
-        noted = self._take_noted()
-        if noted:
-            self._settling = asyncio.ensure_future(self.insist(partial(self._write_noted, noted)))
-            self._settling.add_done_callback(lambda task: task.cancelled() or task.exception())
-
-    async def _settled(self) -> None:
-        """Waits until no noted records are being written. Raises what prevents it for good."""
-        settling = self._settling
-        if settling is not None:
-            await asyncio.shield(settling)
-            if self._settling is settling:
-                self._settling = None
-
-    async def _write_noted(self, noted: Sequence[Record]) -> None:
-        *before, last = noted
-        event = cast(Event, last.event)
-        written = self.around.journal.queue(self.state.run_id, event, last.spans, before=tuple(before))
-        try:
-            await asyncio.shield(written)
-        except asyncio.CancelledError:
-            with contextlib.suppress(JournalUnavailable):
-                await written
-            raise
-
-    def _take_noted(self) -> tuple[Record, ...]:
-        """What was noted and is written now."""
-        if self._alone is not None:
-            self._alone.cancel()
-            self._alone = None
-        noted, self._noted = tuple(self._noted), []
-        return noted
 
     async def flush(self) -> None:
         """Journals what was noted, when nothing more comes of the run in this process."""
-        with contextlib.suppress(JournalUnavailable, RunLost, asyncio.CancelledError):
-            if self._settling is not None:
-                self._settling.cancel()  # it stops to insist, not to write
-                await self._settling
-        noted = self._take_noted()
-        if noted and not self.state.ended:
+        if self._noted and not self.state.ended:
+            *before, last = self._noted
+            self._noted = []
             with contextlib.suppress(JournalUnavailable, RunLost):
-                await self._write_noted(noted)
+                journal, run_id = self.around.journal, self.state.run_id
+                event = cast(Event, last.event)
+                await asyncio.shield(journal.queue(run_id, event, last.spans, before=tuple(before)))
 
     async def _written(self, event: Event, spans: Sequence[Span], prompt: PromptText | None) -> Record:
-        before = self._take_noted()
+        before, self._noted = tuple(self._noted), []
 
         async def write() -> Record:
             journal, run_id = self.around.journal, self.state.run_id

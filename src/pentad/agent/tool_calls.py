@@ -228,10 +228,7 @@ class ToolCalls:
             if item.tool.name in actions or (parallel and item.tool.effects != "unkeyed")
         )
 
-        under_way = len(ready)
-
         async def one(item: _Ready) -> None:
-            nonlocal under_way
             tool = item.tool
             if (place := self._run.place) is not None:
                 CURRENT.set(place.at(tool_call(self._run.state.run_id, item.exchange.step, item.number)))
@@ -258,10 +255,7 @@ class ToolCalls:
                     around.tool_times.add(self._run.state.tenant, tool.name, around.clock() - begun_s)
             self._delegation.check()
             async with turns.of(item.number):
-                under_way -= 1
-                # The last result of a step is written with what it leads to; one before it would wait.
-                last = not under_way and tool.name not in actions
-                await self._returned(item.exchange, item.place, outcome, cost=tool.cost, last=last)
+                await self._returned(item.exchange, item.place, outcome, cost=tool.cost)
 
         await together(one(item) for item in ready)
 
@@ -309,24 +303,23 @@ class ToolCalls:
     def _key(self, step: int, index: int) -> str:
         return f"{self._run.state.run_id}:{step}:{index}"
 
-    async def _returned(
-        self, exchange: Exchange, place: int, outcome: Outcome, cost: float = 0.0, *, last: bool = False
-    ) -> None:
+    async def _returned(self, exchange: Exchange, place: int, outcome: Outcome, cost: float = 0.0) -> None:
         wanted = exchange.calls[place]
-        event = ToolReturned(
-            step=exchange.step,
-            index=exchange.first + place,
-            call_id=wanted.id,
-            tool=wanted.name,
-            status=outcome.status,
-            content=outcome.content,
-            cut_bytes=outcome.cut_bytes,
-            limit=outcome.limit,
-            cost=cost,
-            source=outcome.source,
-            decisions=outcome.decisions,
+        await self._run.append(
+            ToolReturned(
+                step=exchange.step,
+                index=exchange.first + place,
+                call_id=wanted.id,
+                tool=wanted.name,
+                status=outcome.status,
+                content=outcome.content,
+                cut_bytes=outcome.cut_bytes,
+                limit=outcome.limit,
+                cost=cost,
+                source=outcome.source,
+                decisions=outcome.decisions,
+            )
         )
-        await (self._run.note(event) if last else self._run.append(event))
 
 
 def _refusal(tool: str, answer: ApprovalAnswered) -> Outcome:

@@ -97,11 +97,8 @@ def serve_rank(transport: Transport, address: str, member: Member, *, wait_s: fl
 
 
 def _compute(group: RankGroup, setup: Setup, parcel: Parcel) -> None:
-    import torch
-
     from pentad.execution.torch.rank import TorchRank
 
-    torch.set_num_threads(setup.threads)
     rank = TorchRank(
         of_plain(setup.spec),
         of_plain(setup.layout),
@@ -111,6 +108,7 @@ def _compute(group: RankGroup, setup: Setup, parcel: Parcel) -> None:
         block_size=setup.block_size,
         dtype=setup.dtype,  # type: ignore[arg-type]
         device=setup.device,
+        threads=setup.threads,
     )
     parcel.tensors.clear()
     driver = group.links[0]

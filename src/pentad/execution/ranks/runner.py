@@ -73,8 +73,6 @@ class RankedRunner:
         listening: Callable[[str], None] | None = None,
     ) -> None:
         """Raises Incompatible for a model that cannot be shared so, BackendFailed where ranks do not come."""
-        import torch
-
         from pentad.execution.torch.devices import resolve_device, resolve_dtype
         from pentad.execution.torch.rank import TorchRank
 
@@ -90,7 +88,6 @@ class RankedRunner:
         codec = codec or Choice(name="plain")
         made: Codec = build("codec", codec)
         each = threads or max(1, len(os.sched_getaffinity(0)) // layout.size)
-        torch.set_num_threads(each)
         self._company = Company(meeting or Meeting(), layout.size, listening=listening)
         setup = Setup(
             spec=to_plain(spec),
@@ -114,6 +111,7 @@ class RankedRunner:
                 block_size=block_size,
                 dtype=dtype,
                 device=device,
+                threads=each,
             )
             ready = self._ready()
         except BaseException:

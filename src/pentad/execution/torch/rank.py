@@ -40,7 +40,9 @@ class TorchRank:
         block_size: int,
         dtype: Precision = "auto",
         device: str = "cpu",
+        threads: int,
     ) -> None:
+        torch.set_num_threads(threads)
         self.shard = Shard(spec, layout, group.rank)
         self.group = group
         self._device = resolve_device(device)
