@@ -6,7 +6,7 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pentad.application.bench import facts
@@ -27,8 +27,17 @@ def play(
         BackendFailed: the client failed, or no request was answered.
     """
     plan = server.plan(runs, concurrency=concurrency, deadline_s=deadline_s)
+    return play_plan("client", server, plan)
+
+
+def play_plan(client: str, server: Server, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What a client program of this folder met when it played a plan, in a process of its own.
+
+    Raises:
+        BackendFailed: the client failed, or no request was answered.
+    """
     done = subprocess.run(
-        [sys.executable, "-m", "pentad.application.bench.client"],
+        [sys.executable, "-m", f"pentad.application.bench.{client}"],
         input=json.dumps(plan),
         capture_output=True,
         text=True,
@@ -37,11 +46,11 @@ def play(
     if done.returncode:
         words = done.stderr.strip().splitlines() or ["no message"]
         raise BackendFailed(f"the load on {server.name!r} failed: {words[-1][:300]}")
-    played: dict[str, Any] = json.loads(done.stdout)
-    failed = [answer for answer in played["answers"] if "error" in answer]
-    if failed and len(failed) == len(played["answers"]):
+    found: dict[str, Any] = json.loads(done.stdout)
+    failed = [answer for answer in found["answers"] if "error" in answer]
+    if failed and len(failed) == len(found["answers"]):
         raise BackendFailed(f"{server.name!r} answered no request: {failed[0]['error'][-200:]!r}")
-    return played
+    return found
 
 
 def measure(

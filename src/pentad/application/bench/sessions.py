@@ -11,20 +11,17 @@ servers that take them, a request also says which run it is of, what it follows 
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import httpx2
 
 from pentad.application.bench.servers import Server
+from pentad.application.bench.serving import play_plan
 from pentad.application.config import EngineSettings, Settings
 from pentad.application.runners import engine_limits, load_runner
 from pentad.choice import build
-from pentad.errors import BackendFailed
 from pentad.execution.device import DeviceProfile
 from pentad.execution.native.runner import NativeRunner
 from pentad.execution.spec import ModelSpec
@@ -86,21 +83,7 @@ def play(server: Server, requests: Sequence[Mapping[str, Any]], *, deadline_s: f
     plan = server.plan((), concurrency=1, deadline_s=deadline_s)
     plan["path"] = plan["path"].replace("/chat/completions", "/completions")
     plan["requests"] = list(requests)
-    done = subprocess.run(
-        [sys.executable, "-m", "pentad.application.bench.graph_client"],
-        input=json.dumps(plan),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        words = done.stderr.strip().splitlines() or ["no message"]
-        raise BackendFailed(f"the load on {server.name!r} failed: {words[-1][:300]}")
-    played: dict[str, Any] = json.loads(done.stdout)
-    failed = [answer for answer in played["answers"] if "error" in answer]
-    if len(failed) == len(played["answers"]):
-        raise BackendFailed(f"{server.name!r} answered no request: {failed[0]['error'][-200:]!r}")
-    return played
+    return play_plan("graph_client", server, plan)
 
 
 def records_of(items: Iterable[TraceItem], answers: Iterable[Mapping[str, Any]]) -> list[RequestRecord]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from pentad.errors import InvalidRequest
 from pentad.model.routing.calibration import Platt
 from pentad.model.routing.neighbours import vectors_of
 from pentad.model.routing.success import Array, Chance, Lessons, Question
@@ -75,15 +74,7 @@ class KernelRegression:
 
     def fit(self, lessons: Lessons) -> Regressed:
         """The estimate. Raises InvalidRequest with fewer than 20 outcomes of a model."""
-        latest = slice(max(0, len(lessons.questions) - self.most), None)
-        lessons = replace(lessons, questions=lessons.questions[latest], right=lessons.right[latest])
-        for name, column in zip(lessons.models, lessons.right.T, strict=True):
-            if (told := int((~np.isnan(column)).sum())) < _LEAST:
-                raise InvalidRequest(
-                    f"{told} outcomes of model {name!r} are too few to learn from",
-                    hint=f"record at least {_LEAST} of each model, or choose the estimator knn",
-                    param="outcomes",
-                )
+        lessons = lessons.latest(self.most, least=_LEAST)
         texts = [question.text for question in lessons.questions]
         counts = count_rows(texts)
         middle, spread = counts.mean(axis=0), np.maximum(counts.std(axis=0), 1e-6)

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from pentad.errors import InvalidRequest
 from pentad.model.routing.calibration import Platt, logit
 from pentad.model.routing.neighbours import shares, vectors_of
 from pentad.model.routing.success import Array, Chance, Lessons, Question
@@ -52,15 +51,7 @@ class Mixed:
 
     def fit(self, lessons: Lessons) -> MixedOutcomes:
         """The estimate. Raises InvalidRequest with fewer than 20 outcomes of a model."""
-        latest = slice(max(0, len(lessons.questions) - self.most), None)
-        lessons = replace(lessons, questions=lessons.questions[latest], right=lessons.right[latest])
-        for name, column in zip(lessons.models, lessons.right.T, strict=True):
-            if (told := int((~np.isnan(column)).sum())) < _LEAST:
-                raise InvalidRequest(
-                    f"{told} outcomes of model {name!r} are too few to learn from",
-                    hint=f"record at least {_LEAST} of each model, or choose the estimator knn",
-                    param="outcomes",
-                )
+        lessons = lessons.latest(self.most, least=_LEAST)
         texts = [question.text for question in lessons.questions]
         words, counts = word_rows(texts), count_rows(texts)
         rarity = np.log((1 + len(texts)) / (1 + (words > 0).sum(axis=0)))

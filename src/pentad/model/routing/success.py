@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Final, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from pentad.errors import InvalidRequest
 from pentad.types import Request
 
 Array = npt.NDArray[np.float64]
@@ -60,6 +61,19 @@ class Lessons:
     questions: Sequence[Question]
     right: Array
     """[N, M]; NaN where that model was not asked."""
+
+    def latest(self, most: int, *, least: int) -> Lessons:
+        """Those of the latest `most` questions. Raises InvalidRequest with fewer than `least` of a model."""
+        kept = slice(max(0, len(self.questions) - most), None)
+        found = replace(self, questions=self.questions[kept], right=self.right[kept])
+        for name, column in zip(found.models, found.right.T, strict=True):
+            if (told := int((~np.isnan(column)).sum())) < least:
+                raise InvalidRequest(
+                    f"{told} outcomes of model {name!r} are too few to learn from",
+                    hint=f"record at least {least} of each model, or choose the estimator knn",
+                    param="outcomes",
+                )
+        return found
 
 
 class SuccessEstimate(Protocol):
