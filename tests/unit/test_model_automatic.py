@@ -98,3 +98,13 @@ def test_every_dialect_takes_the_name(name: str, path: str, body: dict[str, obje
     assert f"by {served}" in answer.text
     # Ollama's clients get back the name that they sent.
     assert answer.json()["model"] == (name if path.startswith("/api") else served)
+
+
+def test_the_names_are_listed_where_there_is_a_choice() -> None:
+    app = create_app(Services(models=service()), GatewaySettings())
+    listed = [card["id"] for card in call(app, "GET", "/v1/models").json()["data"]]
+    assert listed == ["first", "second", *AUTO]
+    assert call(app, "GET", "/v1/models/auto:best").json()["id"] == "auto:best"
+    alone = ModelService({"first": ScriptedBackend([["x"]], repeat=True)}, router=Fixed())
+    cards = call(create_app(Services(models=alone), GatewaySettings()), "GET", "/v1/models").json()["data"]
+    assert [card["id"] for card in cards] == ["first"]

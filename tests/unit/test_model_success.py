@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import pathlib
+import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from test_model_routing import candidate, state
 
+from gateway_app import call
 from pentad import registry
+from pentad.application.gateway.app import create_app
+from pentad.application.gateway.settings import GatewaySettings
+from pentad.application.services import Services
 from pentad.choice import Choice, build
 from pentad.errors import Infeasible, InvalidRequest
 from pentad.model.prices import Price
 from pentad.model.routing.calibration import Isotonic, Platt, calibration_error, conformal_threshold
+from pentad.model.routing.elastic import Elastic
 from pentad.model.routing.estimate_file import read_estimate, write_estimate
 from pentad.model.routing.outcomes import Outcome, lessons_of, read_outcomes
 from pentad.model.routing.predicted import Predicted
 from pentad.model.routing.success import Chance, Estimator, Lessons, Question, text_of
+from pentad.model.service import ModelService
+from pentad.testing.backends import ScriptedBackend
 from pentad.types import Message, Objective, RunContext
 
 TOPICS = {"sum": (0.95, 0.95), "proof": (0.2, 0.9), "poem": (0.5, 0.5)}
@@ -176,8 +186,6 @@ def estimate(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def asking(text: str, **changes: object) -> object:
-    from dataclasses import replace
-
     made = state(MODELS, messages=(Message(role="user", content=text),), **changes)
     return replace(made, vector=lambda encoder, asked: vector_of(asked) if encoder == "minilm" else None)
 
@@ -189,6 +197,42 @@ def test_the_question_decides_who_is_worth_its_price(estimate: str) -> None:
     assert chosen == "large"
     assert dict(decision.candidates)["large"] > dict(decision.candidates)["small"]  # type: ignore[operator]
     assert Predicted(estimate=estimate, worth=1.0).route(asking("proof of it"))[0] == "small"  # type: ignore[arg-type]
+
+
+class Embedding:
+    """An encoder that tells in which thread it was asked."""
+
+    dimensions = 12
+
+    def __init__(self) -> None:
+        self.threads: list[str] = []
+
+    def embed_counted(self, texts: list[str]) -> tuple[list[list[float]], int]:
+        self.threads.append(threading.current_thread().name)
+        return [list(vector_of(text)) for text in texts], len(texts)
+
+
+@pytest.mark.parametrize("router", [Predicted, Elastic])
+def test_the_event_loop_never_embeds_a_question(
+    estimate: str, router: type[Predicted] | type[Elastic]
+) -> None:
+    encoder = Embedding()
+    models = ModelService(
+        {name: ScriptedBackend([["yes"]], repeat=True) for name in ("large", "small")},
+        embedders={"minilm": encoder},
+        router=router(estimate=estimate),
+    )
+    asked = replace(state(MODELS).request, messages=(Message(role="user", content="proof of it"),))
+    for _ in range(2):
+        done = asyncio.run(models.complete(asked))
+        assert done.usage.decisions[0].chosen == "large"
+    app = create_app(Services(models=models), GatewaySettings())
+    turns = [{"role": "user", "content": "sum of two"}]
+    for path in ("/v1/chat/completions", "/v1/messages", "/api/chat"):
+        body = {"model": "auto", "messages": turns, "max_tokens": 5, "stream": False}
+        assert call(app, "POST", path, body=body).status_code == 200
+    assert len(encoder.threads) == 2, "each question is embedded once"
+    assert threading.main_thread().name not in encoder.threads
 
 
 def test_quality_is_a_floor_of_the_chance(estimate: str) -> None:

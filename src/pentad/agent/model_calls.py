@@ -71,14 +71,14 @@ class ModelCalls:
                 for way, one in ways
             }
             media = await self._media()
-            way, request = around.models.chosen(
-                {
-                    way: self._request(
-                        one, one.max_tokens, outlook(state, one, around.tool_times, self._latest), media
-                    )
-                    for way, one in drafts.items()
-                }
-            )
+            asking = {
+                way: self._request(
+                    one, one.max_tokens, outlook(state, one, around.tool_times, self._latest), media
+                )
+                for way, one in drafts.items()
+            }
+            await around.models.prepare(*asking.values())
+            way, request = around.models.chosen(asking)
             draft = drafts[way]
             limit = self._prompt_limit(request)
             given = ContextInput(
@@ -164,6 +164,7 @@ class ModelCalls:
             priority=state.priority,
             context=self._run.context(Outlook(parent=f"{state.run_id}.{state.step}")),
         )
+        await self._run.around.models.prepare(request)
         request = self._run.around.models.routed(request)
         seen: list[Completion] = []
         tokens = self._run.around.models.count_tokens(request)
@@ -210,7 +211,9 @@ class ModelCalls:
         # Nothing will begin with its text, and it is not what the latest call of the run waits for.
         state = self._run.state
         outlook = Outlook(parent=f"{state.run_id}.{state.step}")
-        request = self._run.around.models.routed(self._request(draft, max_tokens, outlook, model=model))
+        request = self._request(draft, max_tokens, outlook, model=model)
+        await self._run.around.models.prepare(request)
+        request = self._run.around.models.routed(request)
         messages = (Message(role="system", content=system), *turn.messages)
         request = replace(request, messages=messages)
         return await self._try_hard(request, self._count(request), purpose, ())

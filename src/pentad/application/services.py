@@ -41,6 +41,13 @@ class Services:
             for name in self.transcribers
         ]
 
+    def listed(self) -> list[ModelCard]:
+        """The cards, and one for each name that stands for a choice, where there is one to make."""
+        cards = self.cards()
+        choices = self.models.served.choices()
+        at = sum(card.kind == "generate" for card in cards)
+        return [*cards[:at], *choices, *cards[at:]]
+
     async def trouble(self) -> str | None:
         """Why agents cannot work now; None when they can, or when there are none."""
         return None if self.agents is None else await self.agents.trouble()

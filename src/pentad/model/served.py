@@ -10,6 +10,7 @@ from pentad.execution.backend import Backend, Embedder, Reranker
 from pentad.model.backends.pooled import slot_of
 from pentad.model.cards import ModelCard
 from pentad.model.embedding_recipe import recipe_of
+from pentad.model.routing.automatic import AUTO
 from pentad.resource.model_slot import ModelSlot
 
 LATEST = ":latest"
@@ -193,6 +194,17 @@ class ServedModels:
             for name, reranker in self.rerankers.items()
         ]
         return cards
+
+    def choices(self) -> list[ModelCard]:
+        """A card per name that stands for a choice; none where one model would always be chosen."""
+        if len(self.backends) < 2:
+            return []
+        longest = max(backend.capabilities.context_length for backend in self.backends.values())
+        return [
+            ModelCard(name=name, created_s=self._created_s, kind="generate", context_length=longest)
+            for name in AUTO
+            if name not in self and name not in self.aliases
+        ]
 
     def _aliases_of(self, name: str) -> tuple[str, ...]:
         return tuple(alias for alias, of in self.aliases.items() if of == name)

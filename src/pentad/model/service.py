@@ -34,19 +34,16 @@ from pentad.model.backends.pooled import leased
 from pentad.model.backends.sizes import prompt_chars
 from pentad.model.cards import Embeddings, ModelCard, Scores
 from pentad.model.codecs import PromptRenderer, TokenCodec
-from pentad.model.control.outcomes import Outcomes
 from pentad.model.energy import metered_energy
 from pentad.model.objectives import fitted, marked, needs_count, refuse_unenforced, time_limit, within
-from pentad.model.prices import FREE, Price
+from pentad.model.prices import Price
+from pentad.model.routes import Routes
 from pentad.model.routing import estimates
-from pentad.model.routing.automatic import Automatic
-from pentad.model.routing.base import Candidate, ModelRouter, RouterInput
+from pentad.model.routing.base import ModelRouter
 from pentad.model.routing.learning import Learner, noted
-from pentad.model.routing.speed import Speed
 from pentad.model.sampling_defaults import taken_defaults, with_defaults
 from pentad.model.served import ServedModels
 from pentad.model.standby import Standby, Watch
-from pentad.model.text_vectors import TextVectors
 from pentad.model.tokenizer_facts import TokenizerFacts
 from pentad.model.vectors import Texts, embedded
 from pentad.model.workers import in_thread
@@ -103,15 +100,13 @@ class ModelService:
         )
         self.default = self.served.default
         self._backends = self.served.backends
-        self._router = Automatic(router=router)
-        self._vectors = TextVectors(self.served.embedders)
+        self._routes = Routes(
+            self.served, router, prices=prices or {}, qualities=qualities or {}, clock=clock
+        )
         self.enforces = router.enforces
         """Fields of an objective that the router keeps."""
         self._turns = dict(turns or {})
-        self._prices = dict(prices or {})
-        self._qualities = dict(qualities or {})
-        self._speeds: dict[str, Speed] = {}
-        self.outcomes = Outcomes()
+        self.outcomes = self._routes.outcomes
         """What came of answers, for controllers."""
         self._answers = answers
         self._energy = energy
@@ -133,6 +128,7 @@ class ModelService:
 
     async def _watched(self, request: Request) -> AsyncGenerator[Delta, None]:
         """The answer of the model, or of its standby."""
+        await self.prepare(request)
         asked, request = request, self.routed(request)
         watch = self._watches.get(request.model)
         if watch is None:
@@ -149,8 +145,9 @@ class ModelService:
     async def _answer(self, request: Request) -> AsyncGenerator[Delta, None]:
         """The answer of the model that the router chooses, with what is told of it."""
         started_s = self._clock()
+        await self.prepare(request)
         request, backend, decision = self._route(request)
-        refuse_unenforced(request.context.objective, self._router.enforced(decision))
+        refuse_unenforced(request.context.objective, self._routes.router.enforced(decision))
         taken = taken_defaults(request.sampling, backend.capabilities.sampling, started_s)
         span = Span(layer="model", name="route", start_s=started_s, end_s=self._clock())
         key = None if self._answers is None else self._answers.key(request)
@@ -170,7 +167,7 @@ class ModelService:
             answer = within(answer, limit, request, partial(self._count_partial, backend))
         if self._answers is not None and key is not None:
             answer = self._answers.noting(key, backend, answer)
-        if (learner := self._router.learner(request)) is not None:
+        if (learner := self._routes.router.learner(request)) is not None:
             answer = noted(answer, partial(self._note, learner, request))
         first_s: float | None = None
         self.outcomes.begun(request, started_s)
@@ -180,9 +177,9 @@ class ModelService:
                     first_s = self._clock() - started_s
                 if isinstance(delta, StreamDone):
                     usage = delta.usage
-                    known, now_s = self._speeds.get(request.model, Speed()), self._clock()
+                    now_s = self._clock()
                     total_s = now_s - started_s
-                    self._speeds[request.model] = known.after(usage, first_s or total_s, total_s, now_s)
+                    self._routes.met(request.model, usage, first_s or total_s, total_s, now_s)
                     delta = StreamDone(
                         usage=replace(
                             usage,
@@ -194,7 +191,7 @@ class ModelService:
                 yield delta
 
     def _note(self, learner: Learner, request: Request, answer: Completion) -> None:
-        learner.note(request, answer, self._vectors.of)
+        learner.note(request, answer, self._routes.vectors.of)
 
     async def _followed(
         self, request: Request, answer: AsyncGenerator[Delta, None]
@@ -268,39 +265,11 @@ class ModelService:
 
         The first is taken unless the router is a controller. Raises as `routed` does.
         """
-        named = {
-            way: replace(one, model=self.served.canonical(one.model)) if one.model else one
-            for way, one in ways.items()
-        }
-        first, request = next(iter(named.items()))
-        candidates = {
-            name: Candidate(
-                can=backend.capabilities,
-                price=self._prices.get(name, FREE),
-                quality=self._qualities.get(name),
-                load=backend.stats(),
-                speed=self._speeds.get(name),
-            )
-            for name, backend in self._backends.items()
-        }
-        state = RouterInput(
-            request=request,
-            candidates=candidates,
-            default=self.default,
-            now_s=self._clock(),
-            vector=self._vectors.of,
-            ways=named,
-            outcomes=self.outcomes,
-        )
-        controller = self._router.controller(state)
-        if controller is not None:
-            request = controller.control(state)
-            first = first if request.forecast is None else request.forecast.way
-        else:
-            name, decision = self._router.route(state)
-            request = replace(request, model=name, routed=decision)
-        advised = self._backends[request.model].capabilities.sampling
-        return first, replace(request, sampling=with_defaults(request.sampling, advised))
+        return self._routes.chosen(ways)
+
+    async def prepare(self, *requests: Request) -> None:
+        """Has what the router will want of these requests, and what takes time, made off the event loop."""
+        await self._routes.prepare(*requests)
 
     def judge(self, request: Request, *, right: bool) -> None:
         """Counts how the answer to a routed request has gone, where the router goes by it."""
@@ -380,7 +349,7 @@ class ModelService:
 
     def price(self, model: str) -> Price:
         """What a served model costs; an empty name means the default."""
-        return self._prices.get(model or self.default, FREE)
+        return self._routes.price(model or self.default)
 
     def stats(self) -> dict[str, dict[str, float]]:
         """Each backend's gauges and counters, by model name."""

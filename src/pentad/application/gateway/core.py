@@ -140,8 +140,12 @@ class Gateway:
         )
         return MediaReader(limits, files=partial(self.files.get, tenant), fetcher=self.fetcher)
 
-    def routed(self, request: Request) -> Request:
+    async def routed(self, request: Request) -> Request:
         """The request with its model chosen, once: it serves, counts, is billed and is reported."""
+        await self.services.models.prepare(request)
+        return self._routed(request)
+
+    def _routed(self, request: Request) -> Request:
         try:
             return self.services.models.routed(request)
         except PentadError:
@@ -168,7 +172,7 @@ class Gateway:
         if priority != request.priority:
             request = replace(request, priority=priority)
         asked = request.model
-        request = self.routed(request)
+        request = self._routed(request)
         exchange.model = request.model
         objective = request.context.objective
         if objective.ttft_s is not None or objective.inter_token_s is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Final, Protocol, runtime_checkable
 
 from pentad.model.routing import estimates
-from pentad.model.routing.base import Candidate, Controller, ModelRouter, RouterInput
+from pentad.model.routing.base import Candidate, Controller, ModelRouter, Questioner, RouterInput
 from pentad.model.routing.fixed import Fixed
 from pentad.model.routing.learning import Learner
 from pentad.model.routing.objective import ByObjective
@@ -76,6 +76,10 @@ class Automatic:
         """The router, where it wants to know the answer to this request."""
         wants = isinstance(self.router, Learner) and self.router.learns_from(request)
         return self.router if isinstance(self.router, Learner) and wants else None
+
+    def question(self, request: Request) -> tuple[str, str] | None:
+        """Encoder and text of the vector that the router will want; None: it wants none."""
+        return self.router.question(request) if isinstance(self.router, Questioner) else None
 
     def controller(self, state: RouterInput) -> Controller | None:
         """Who decides the request jointly, if its router does; the names with a wish are only ranked."""

@@ -81,6 +81,15 @@ class ModelRouter(Protocol):
 
 
 @runtime_checkable
+class Questioner(ModelRouter, Protocol):
+    """A router that goes by a text's vector, which is made before it is asked, off the event loop."""
+
+    def question(self, request: Request) -> tuple[str, str] | None:
+        """Encoder and text of the vector that `route` will want of this request; None: it wants none."""
+        ...
+
+
+@runtime_checkable
 class Controller(ModelRouter, Protocol):
     """A router that chooses more than the model: how it is asked, how long and how urgent the answer is."""
 

@@ -92,6 +92,10 @@ class Elastic:
             ),
         )
 
+    def question(self, request: Request) -> tuple[str, str] | None:
+        """As `Predicted` says it."""
+        return self._judge.question(request)
+
     def again(self, situation: Situation) -> Decision:
         """The decision that this policy makes in a situation that was written down."""
         choice = decide(situation, self._weighing)

@@ -82,13 +82,18 @@ class Predicted:
             at_s=state.now_s,
         )
 
+    def question(self, request: Request) -> tuple[str, str] | None:
+        """Encoder and text of the vector that the chances are told from; None without an estimate."""
+        kept, text = self._kept(), text_of(request)
+        return (kept.encoder, text) if kept is not None and text else None
+
     def judged(self, state: RouterInput) -> RouterInput:
         """The same with each known model's chance in the place of its stated quality."""
-        kept = self._kept()
-        text = text_of(state.request)
-        vector = state.vector(kept.encoder, text) if kept is not None and text else None
-        if kept is None or vector is None:
+        kept, asked = self._kept(), self.question(state.request)
+        vector = None if asked is None else state.vector(*asked)
+        if kept is None or asked is None or vector is None:
             return state
+        _, text = asked
         estimate: SuccessEstimate = kept.estimate
         if self.outcomes:
             store, tenant = self._store(), state.request.tenant

@@ -41,7 +41,7 @@ def routes(gateway: Gateway) -> list[Route]:
             media=gateway.media_reader(exchange.tenant),
         )
         asked = await gateway.translating(exchange, made)
-        request = gateway.routed(prioritized(asked, options))
+        request = await gateway.routed(prioritized(asked, options))
         span = gateway.translated(exchange)
         explain = gateway.explain(exchange, span, options.explain)
         deltas = gateway.generate(request, exchange)

@@ -51,7 +51,7 @@ def routes(gateway: Gateway) -> list[Route]:
         asked = completion_requests(
             wire, request_id=answer_id, tenant=exchange.tenant, context=run_context(options)
         )
-        requests = [gateway.routed(prioritized(request, options)) for request in asked]
+        requests = [await gateway.routed(prioritized(request, options)) for request in asked]
         model = requests[0].model
         echo = Echo()
         if wire.echo:

@@ -46,7 +46,7 @@ def routes(gateway: Gateway) -> list[Route]:
             media=gateway.media_reader(exchange.tenant),
         )
         asked = await gateway.translating(exchange, made)
-        request = gateway.routed(prioritized(asked, options))
+        request = await gateway.routed(prioritized(asked, options))
         explain = gateway.explain(exchange, gateway.translated(exchange), options.explain)
         deltas = gateway.generate(request, exchange)
         if wire.stream:

@@ -21,14 +21,14 @@ def routes(gateway: Gateway) -> list[Route]:
     """The list and each of its models."""
 
     async def models(http: HttpRequest) -> Response:
-        cards = gateway.services.cards()
+        cards = gateway.services.listed()
         if exchange_of(http).dialect == "openai":
             return json_response(CardList(data=[_card(card) for card in cards]))
         return json_response(_page([_info(card) for card in cards if card.kind == "generate"], http))
 
     async def model(http: HttpRequest) -> Response:
         name = http.path_params["name"]
-        cards = gateway.services.cards()
+        cards = gateway.services.listed()
         for card in cards:
             if card.name == name:
                 return json_response(_card(card) if exchange_of(http).dialect == "openai" else _info(card))

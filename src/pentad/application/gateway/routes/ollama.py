@@ -73,7 +73,7 @@ def routes(gateway: Gateway) -> list[Route]:
             media=gateway.media_reader(exchange.tenant),
         )
         asked = await gateway.translating(exchange, made)
-        request = gateway.routed(prioritized(asked, options))
+        request = await gateway.routed(prioritized(asked, options))
         gateway.translated(exchange)
         keep(request.model, wire.keep_alive)
         deltas = gateway.generate(request, exchange)

@@ -86,7 +86,7 @@ class Responses:
             new=new,
             ignored=exchange.ignored,
         )
-        request = self._gateway.routed(prioritized(asked, options))
+        request = await self._gateway.routed(prioritized(asked, options))
         explain = self._gateway.explain(exchange, self._gateway.translated(exchange), options.explain)
         history = (*before, *new)
 
