@@ -45,6 +45,10 @@ class ModelPort(Protocol):
         """Fields of an objective that the choice of the model keeps."""
         ...
 
+    async def prepare(self, *requests: Request) -> None:
+        """Has what the choice of their model takes time for made off the event loop; asked before it."""
+        ...
+
     def routed(self, request: Request) -> Request:
         """The request with its model chosen; asked once, before anything is counted or reserved for it."""
         ...
