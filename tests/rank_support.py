@@ -14,12 +14,12 @@ from pentad.errors import PentadError
 from pentad.execution.layers import Block, Experts, FeedForward
 from pentad.execution.mixers import Attention, Norm
 from pentad.execution.positions import Rope
+from pentad.execution.ranks.company import Meeting
 from pentad.execution.ranks.host import serve_rank
 from pentad.execution.ranks.layout import Layout
-from pentad.execution.ranks.processes import Meeting
 from pentad.execution.ranks.runner import RankedRunner
 from pentad.execution.spec import Head, ModelSpec, Stack
-from pentad.execution.transport.base import Member
+from pentad.execution.transport.base import Member, Transport
 from pentad.execution.weights import WeightSource
 from torch_reference import ArrayWeights
 
@@ -88,22 +88,25 @@ def ranks(
     codec: Choice | None = None,
     pieces: int = 4,
     num_blocks: int = 64,
+    back_s: float = 5.0,
+    over: Transport | None = None,
 ) -> Iterator[RankedRunner]:
-    """The model on a group of ranks, in float32."""
+    """The model on a group of ranks, in float32; `over` is the transport as ranks but 0 see it."""
     shape = Layout.parse(layout, spec.layers)
     threads: list[threading.Thread] = []
+    reached: Transport = over or build("transport", transport)
 
     def start(address: str) -> None:
         for rank in range(1, shape.size):
             member = Member(group="pentad", rank=rank, size=shape.size, key=KEY)
-            threads.append(threading.Thread(target=_serve, args=(transport, address, member), daemon=True))
+            threads.append(threading.Thread(target=_serve, args=(reached, address, member), daemon=True))
             threads[-1].start()
 
     made = RankedRunner(
         spec,
         weights,
         shape,
-        meeting=Meeting() if processes else Meeting(transport=transport, key=KEY),
+        meeting=Meeting() if processes else Meeting(transport=transport, key=KEY, back_s=back_s),
         num_blocks=num_blocks,
         dtype="float32",
         threads=1,
@@ -120,6 +123,6 @@ def ranks(
             assert not thread.is_alive()
 
 
-def _serve(transport: Choice, address: str, member: Member) -> None:
+def _serve(transport: Transport, address: str, member: Member) -> None:
     with contextlib.suppress(PentadError):  # the other ranks are told by the end of their links
-        serve_rank(build("transport", transport), address, member)
+        serve_rank(transport, address, member, back_s=5.0)

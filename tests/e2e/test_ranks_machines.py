@@ -15,9 +15,9 @@ import pytest
 
 from pentad.choice import Choice
 from pentad.errors import Unauthorized
+from pentad.execution.ranks.company import Meeting
 from pentad.execution.ranks.layout import Layout
 from pentad.execution.ranks.messages import WIRE
-from pentad.execution.ranks.processes import Meeting
 from pentad.execution.ranks.runner import RankedRunner
 from pentad.execution.torch.runner import TorchRunner
 from pentad.execution.transport.base import Member

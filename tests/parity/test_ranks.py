@@ -12,7 +12,6 @@ from pentad.errors import Incompatible, InvalidRequest
 from pentad.execution.batch import RaggedBatch
 from pentad.execution.ranks.layout import Layout
 from pentad.execution.ranks.pieces import bounds, cut
-from pentad.execution.ranks.runner import RankLost
 from pentad.execution.spec import ModelSpec
 from pentad.execution.torch import feed_forward
 from pentad.execution.torch.feed_forward import route
@@ -104,16 +103,6 @@ def test_generation_is_the_same_through_the_engine() -> None:
     alone = generate(engine(single(spec), max_batch_tokens=48), texts, 12)
     with ranks(spec, random_weights(spec), "pp=1+3,tp=2", pieces=2) as many:
         assert generate(engine(many, max_batch_tokens=48), texts, 12).tokens == alone.tokens
-
-
-def test_a_lost_rank_is_told_once_and_ends_the_group() -> None:
-    spec = tiny_spec(layers=2)
-    with ranks(spec, random_weights(spec), "pp=2", processes=True) as many:
-        many.logits(whole(TEXT))
-        many._company.processes[0].kill()
-        for _ in range(2):
-            with pytest.raises(RankLost, match="tiny"):
-                many.logits(whole(TEXT))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])

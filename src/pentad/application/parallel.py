@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 
 from pentad.application.config import EngineSettings
 from pentad.errors import Incompatible, InvalidRequest
+from pentad.execution.ranks.company import Meeting
 from pentad.execution.ranks.layout import Layout
-from pentad.execution.ranks.processes import Meeting
 from pentad.execution.runner import Runner
 from pentad.execution.transport.base import KEY_BYTES
+from pentad.execution.weights import WeightSource
 from pentad.json_text import parse_json
-from pentad.model.loading import ModelFiles
+from pentad.model.loading import ModelFiles, open_model
 
 _log = logging.getLogger(__name__)
 _PLAN = ".json"
@@ -60,7 +63,14 @@ def ranked_runner(
         meeting=meeting(settings),
         listening=_told,
         on_lost=rank_lost,
+        sources=partial(_weights_again, files.path, files.name),
     )
+
+
+@contextmanager
+def _weights_again(path: pathlib.Path, name: str) -> Iterator[WeightSource]:
+    with closing(open_model(path, name=name)) as files:
+        yield files.weights
 
 
 def meeting(settings: EngineSettings) -> Meeting:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 
 from pentad.errors import Conflict, PentadError
 from pentad.execution.batch import Drawn, SampleRow
@@ -29,7 +30,7 @@ from pentad.execution.kv.retention import Retention
 from pentad.execution.kv.store import BlockStore
 from pentad.execution.memory import FreeMemory
 from pentad.execution.request import StepOutput, TokenRequest
-from pentad.execution.runner import Runner, SteadyRunner
+from pentad.execution.runner import CacheLost, Runner, SteadyRunner
 from pentad.execution.scheduling import (
     BatchScheduler,
     EngineLimits,
@@ -208,6 +209,8 @@ class Engine:
         try:
             drawn = self._computing.run(work, rows, copies)
             taken = self._computing.verify(work, drawn)
+        except CacheLost as error:
+            self._begin_again(error)
         except Exception as error:
             self._fail(work, error)
         else:
@@ -355,6 +358,13 @@ class Engine:
         self.failures_in_a_row += 1
         for seq, _ in work:
             self._end(seq, error=runner_failure(seq, error))
+
+    def _begin_again(self, lost: CacheLost) -> None:
+        """Has all running sequences computed again, and finds nothing that was cached before."""
+        for seq in tuple(self._running):
+            seq.note(replace(lost.decision, at_s=self.clock()))
+            self._lose(seq)
+        self._kv.forget()
 
     def _commit(self, work: Work, taken: Taken, started_s: float) -> None:
         """Advances every sequence of the step and hands out what it got."""

@@ -8,8 +8,22 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from pentad.errors import BackendFailed
 from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
 from pentad.execution.spec import ModelSpec
+from pentad.types import Decision
+
+
+class CacheLost(BackendFailed):
+    """The step failed, and with it went all that the KV cache and the states held; the next one succeeds.
+
+    Args:
+        decision: what the runner did to go on.
+    """
+
+    def __init__(self, message: str, decision: Decision) -> None:
+        super().__init__(message, hint="try again")
+        self.decision = decision
 
 
 class Runner(Protocol):
@@ -38,7 +52,8 @@ class Runner(Protocol):
     def step(self, batch: RaggedBatch, rows: Sequence[SampleRow]) -> list[Drawn]:
         """Computes the batch, writes its keys and values, draws one token per logit row.
 
-        A row that no token can be drawn from says so in its `Drawn`. What raises fails the whole step.
+        A row that no token can be drawn from says so in its `Drawn`. What raises fails the whole step;
+        after CacheLost all sequences are computed again.
         """
         ...
 

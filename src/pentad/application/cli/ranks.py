@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from pentad.application.cli import options
 from pentad.application.cli.output import note
 from pentad.choice import Choice, build
+
+_WAIT_S: Final = 600.0
+"""For the machine that serves the model to be there, or there again."""
 
 
 def register(app: typer.Typer) -> None:
@@ -34,4 +37,4 @@ def rank(
 
     member = Member(group="pentad", rank=number, size=ranks, key=read_key(key_file))
     note(f"rank {number} of {ranks} goes to {address}")
-    serve_rank(build("transport", Choice.of(transport)), address, member, wait_s=600.0)
+    serve_rank(build("transport", Choice.of(transport)), address, member, wait_s=_WAIT_S, back_s=_WAIT_S)

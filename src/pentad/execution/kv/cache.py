@@ -345,6 +345,15 @@ class KVCache:
         self._rows.append(seq.row)
         seq.lose_blocks()
 
+    def forget(self) -> None:
+        """Gives up all that is cached, since the runner has lost it. No sequence is running."""
+        self._unsaved.clear()
+        if self.retention is not None:
+            self.retention.forget()
+        if self.states is not None:
+            self.states.forget()
+        self.pool.forget()
+
     def stats(self) -> dict[str, float]:
         """Gauges and counters by name."""
         held, prefix = self.pool.held, self.prefix

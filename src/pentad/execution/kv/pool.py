@@ -182,6 +182,16 @@ class BlockPool:
                     del self._kept[block]
                     self._idle[block] = None
 
+    def forget(self) -> None:
+        """Gives up the content of all blocks, which nobody holds or keeps: what they held is lost."""
+        assert not self.held, "a KV block that is lost is still held"
+        assert not self._keepers, "a KV block that is lost is still kept"
+        self._free += self._idle
+        self._idle.clear()
+        self._keys.clear()
+        self._blocks.clear()
+        self.version += 1
+
     def find(self, key: Key) -> int | None:
         """The block registered under that key."""
         return self._blocks.get(key)

@@ -174,6 +174,11 @@ class Retention:
             seq.note(self._decision("evict", chosen, before, now_s, seq.tenant, constraint="free_blocks"))
             self._cut(victim, missing - self._pool.evictable)
 
+    def forget(self) -> None:
+        """Keeps nothing any more: what the blocks held is lost."""
+        for keep in list(self._keeps.values()):
+            self._release(keep)
+
     def stats(self) -> dict[str, float]:
         """Gauges and counters by name."""
         return {

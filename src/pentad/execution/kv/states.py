@@ -103,6 +103,12 @@ class StateRows:
         """The sequence runs no more; its last snapshot stays, for what goes on from there."""
         self._tails.pop(seq.id, None)
 
+    def forget(self) -> None:
+        """Gives up all snapshots: what they held is lost."""
+        for key in list(self._rows):
+            self._forget(key)
+        self._copies.clear()
+
     def _forget(self, key: Key) -> None:
         self._free.append(self._rows.pop(key))
         self.version += 1

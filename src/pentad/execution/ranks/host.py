@@ -7,6 +7,7 @@ open as long as the one that started it lives.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -14,15 +15,11 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
-from typing import Final, cast
-
-import numpy as np
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from pentad.choice import Choice, build
 from pentad.errors import PentadError
-from pentad.execution.codecs.base import Codec
-from pentad.execution.quant import stored_bytes
 from pentad.execution.ranks.group import RankGroup
 from pentad.execution.ranks.messages import (
     WIRE,
@@ -36,70 +33,90 @@ from pentad.execution.ranks.messages import (
     Weight,
     batch_of,
 )
+from pentad.execution.ranks.parcels import Parcel
 from pentad.execution.ranks.records import of_plain
 from pentad.execution.ranks.shards import HeldSource
-from pentad.execution.transport.base import BadFrame, Link, Listener, Member, PeerLost, Received, Transport
-from pentad.execution.weights import StoredTensor, TensorFormat
+from pentad.execution.transport.base import BadFrame, Link, Listener, Member, PeerLost, Transport
+
+if TYPE_CHECKING:
+    from pentad.execution.torch.rank import TorchRank
 
 _log = logging.getLogger(__name__)
 MEET_S: Final = 60.0
 """From the start of the ranks until all of them have met: interpreters, imports, weights on their way."""
+_COMPUTES: Final = "pentad.execution.torch.rank"
+BACK_S: Final = 60.0
+"""For rank 0 to be there again after a link broke."""
 
 
-@dataclass(slots=True)
-class Parcel:
-    """The tensors that came, whole ones and those on their way."""
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A part of a model, which stays loaded while the group is formed anew."""
 
-    tensors: dict[str, StoredTensor] = field(default_factory=dict)
-    extras: set[str] = field(default_factory=set)
-    _coming: bytearray = field(default_factory=bytearray)
-
-    def take(self, received: Received) -> None:
-        """A part of a tensor. Raises BadFrame for more or less than its shape says."""
-        message: Weight = received.message
-        self._coming += received.buffers[0]
-        size = stored_bytes(cast("TensorFormat", message.format), message.shape)
-        if len(self._coming) > size or (message.last and len(self._coming) != size):
-            raise BadFrame(f"tensor {message.name!r} has {size} bytes, {len(self._coming)} came")
-        if not message.last:
-            return
-        self.tensors[message.name] = StoredTensor(
-            name=message.name,
-            format=cast("TensorFormat", message.format),
-            shape=message.shape,
-            data=np.frombuffer(bytes(self._coming), np.uint8),
-        )
-        self._coming.clear()
-        if message.extra:
-            self.extras.add(message.name)
+    part: bytes
+    rank: TorchRank
 
 
-def serve_rank(transport: Transport, address: str, member: Member, *, wait_s: float = MEET_S) -> None:
+def serve_rank(
+    transport: Transport,
+    address: str,
+    member: Member,
+    *,
+    wait_s: float = MEET_S,
+    back_s: float = BACK_S,
+) -> None:
     """Joins the group whose rank 0 listens at `address` and computes until it ends.
 
-    Raises PeerLost when another rank is gone, and what loading a model raises.
+    Comes again, with what it has loaded, when a link breaks.
+
+    Args:
+        member: its rank is this process's seat; which part it computes, rank 0 says.
+        wait_s: for rank 0 to be there the first time.
+        back_s: and for it to be there again.
+
+    Raises PeerLost when rank 0 is gone, and what loading a model raises.
     """
+    loaded: list[_Loaded] = []
     until_s = time.monotonic() + wait_s
-    driver = _connected(transport, address, member, until_s)
+    while True:
+        driver = _connected(transport, address, member, until_s)
+        try:
+            _work(transport, driver, member, loaded)
+        except PeerLost as lost:
+            _log.warning("seat %d comes again: %s", member.rank, lost)
+            until_s = time.monotonic() + back_s
+        else:
+            return
+        finally:
+            driver.close()
+
+
+def _work(transport: Transport, driver: Link, member: Member, loaded: list[_Loaded]) -> None:
+    """One life of the group, from hello to the end that rank 0 says. Raises PeerLost when a link breaks."""
     listener = transport.listen(member, WIRE)
+    links: dict[int, Link] = {}
     try:
-        driver.send(Hello(address=listener.address))
+        driver.send(Hello(address=listener.address, holds=loaded[0].part if loaded else b""))
         setup, parcel, peers = _told(driver)
-        links = {0: driver} | _met(transport, listener, member, peers, until_s)
+        links = _met(transport, listener, member, setup.rank, peers)
+        group = RankGroup(setup.rank, {0: driver} | links, build("codec", Choice.of(setup.codec)))
+        if loaded and loaded[0].part == setup.part and not parcel.tensors:
+            loaded[0].rank.group = group
+        else:
+            loaded.clear()
+            loaded.append(_Loaded(setup.part, _load(group, setup, parcel)))
+        parcel.tensors.clear()
+        _compute(loaded[0].rank, driver)
     finally:
         listener.close()
-    codec: Codec = build("codec", Choice.of(setup.codec))
-    group = RankGroup(member.rank, links, codec)
-    try:
-        _compute(group, setup, parcel)
-    finally:
-        group.close()
+        for link in links.values():
+            link.close()
 
 
-def _compute(group: RankGroup, setup: Setup, parcel: Parcel) -> None:
+def _load(group: RankGroup, setup: Setup, parcel: Parcel) -> TorchRank:
     from pentad.execution.torch.rank import TorchRank
 
-    rank = TorchRank(
+    return TorchRank(
         of_plain(setup.spec),
         of_plain(setup.layout),
         group,
@@ -110,8 +127,9 @@ def _compute(group: RankGroup, setup: Setup, parcel: Parcel) -> None:
         device=setup.device,
         threads=setup.threads,
     )
-    parcel.tensors.clear()
-    driver = group.links[0]
+
+
+def _compute(rank: TorchRank, driver: Link) -> None:
     driver.send(Ready(weight_bytes=rank.weight_bytes, kv_block_bytes=rank.kv_block_bytes))
     while (received := driver.receive()) is not None:
         match received.message:
@@ -154,17 +172,19 @@ def _told(driver: Link) -> tuple[Setup, Parcel, Peers]:
 
 
 def _met(
-    transport: Transport, listener: Listener, member: Member, peers: Peers, until_s: float
+    transport: Transport, listener: Listener, member: Member, rank: int, peers: Peers
 ) -> dict[int, Link]:
     """Links to the other ranks but 0: to those in front it connects, the others come."""
+    until_s = time.monotonic() + MEET_S
     links = {
-        rank: _connected(transport, peers.addresses[rank], member, until_s) for rank in range(1, member.rank)
+        other: _connected(transport, peers.addresses[other], member, until_s) for other in range(1, rank)
     }
-    while len(links) < member.size - 2:
+    ranks = {seat: other for other, seat in enumerate(peers.seats)}
+    while len(links) < len(peers.seats) - 2:
         link = listener.accept(max(until_s - time.monotonic(), 0.1))
-        if link is None:
+        if link is None or link.peer not in ranks:
             raise PeerLost("not all ranks have come")
-        links[link.peer] = link
+        links[ranks[link.peer]] = link
     return links
 
 
@@ -180,6 +200,8 @@ def main() -> None:
         group=config["group"], rank=config["rank"], size=config["size"], key=bytes.fromhex(config["key"])
     )
     transport: Transport = build("transport", Choice.of(config["transport"]))
+    # Beside the weights, which take their time too.
+    threading.Thread(target=importlib.import_module, args=(_COMPUTES,), daemon=True).start()
     try:
         serve_rank(transport, config["address"], member)
     except PentadError as error:

@@ -7,8 +7,8 @@ pp=20+10,tp=2      rank 0: layers 0 to 19, half of the heads     rank 1: the oth
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from pentad.errors import Incompatible, InvalidRequest
@@ -132,6 +132,23 @@ class Layout:
         """The ranks of a stage."""
         first = sum(len(earlier.shares) for earlier in self.stages[:stage])
         return range(first, first + len(self.stages[stage].shares))
+
+    def without(self, lost: Collection[int]) -> Layout | None:
+        """The layout of the other ranks, in their order: shares of a stage's layers go to its others,
+        layers of a stage that is gone to all stages, in proportion. None where nobody is left."""
+        kept = [
+            (stage, shares)
+            for i, stage in enumerate(self.stages)
+            if (shares := [s for r, s in zip(self.ranks(i), stage.shares, strict=True) if r not in lost])
+        ]
+        if not kept:
+            return None
+        stages, end = [], 0
+        weights = [float(stage.end - stage.first) for stage, _ in kept]
+        for (stage, shares), span in zip(kept, spans(self.stages[-1].end, weights, "layers"), strict=True):
+            first, end = end, end + len(span)
+            stages.append(replace(stage, first=first, end=end, shares=tuple(shares)))
+        return Layout(stages=tuple(stages))
 
     def __str__(self) -> str:
         return " | ".join(

@@ -1,15 +1,19 @@
 """What the ranks of a group say to each other.
 
 rank 0                              another rank
-                                 <- | Hello: where it listens
+                                 <- | Hello: where it listens, what it has loaded
 Setup, Weight ..., Peers         -> |
                                  <- | Ready
 Step, Copy, Stop                 -> |
 Rows                            <-> | of any two ranks: hidden states, keys and values, logits
+
+Processes have a number for good, their seat. When one is lost the others come again, with what they have
+loaded, and the group is formed anew: a rank is a place in the layout, which may be another one then.
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Final
 
 import msgspec
@@ -43,11 +47,14 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """A rank is there, and others of the group reach it at `address`."""
 
     address: str
+    holds: bytes = b""
+    """Which part of which model it has loaded (`Setup.part`); empty: none."""
 
 
 class Setup(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """What the group computes, and how."""
+    """What a rank computes, and how."""
 
+    rank: int
     spec: Any
     layout: Any
     num_blocks: int
@@ -56,6 +63,11 @@ class Setup(msgspec.Struct, frozen=True, array_like=True, tag=2):
     device: str
     threads: int
     codec: str
+
+    @property
+    def part(self) -> bytes:
+        """Names the part of the model: who has it loaded needs no weights for this."""
+        return hashlib.sha256(msgspec.msgpack.encode(self)).digest()
 
 
 class Weight(msgspec.Struct, frozen=True, array_like=True, tag=3):
@@ -72,6 +84,8 @@ class Peers(msgspec.Struct, frozen=True, array_like=True, tag=4):
     """All weights were sent; where each rank listens. Each connects to those in front of it."""
 
     addresses: tuple[str, ...]
+    seats: tuple[int, ...]
+    """Of each rank."""
 
 
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag=5):
@@ -108,7 +122,7 @@ class Rows(msgspec.Struct, frozen=True, array_like=True, tag=9):
     plain: bool
 
 
-WIRE: Final = Wire("pentad-ranks", 1, Hello | Setup | Weight | Peers | Ready | Step | Copy | Stop | Rows)
+WIRE: Final = Wire("pentad-ranks", 2, Hello | Setup | Weight | Peers | Ready | Step | Copy | Stop | Rows)
 
 
 def step_of(batch: RaggedBatch, pieces: int) -> tuple[Step, list[Buffer]]:

@@ -4,52 +4,68 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Final, Literal, TypeVar
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import structs
 
 from pentad.choice import Choice, build
-from pentad.errors import BackendFailed
+from pentad.errors import BackendFailed, Incompatible, PentadError
 from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
 from pentad.execution.codecs.base import Codec
 from pentad.execution.form import ModelForm
 from pentad.execution.kv.sizing import block_count
+from pentad.execution.ranks.company import Company, Meeting
 from pentad.execution.ranks.group import RankGroup
 from pentad.execution.ranks.layout import Layout
 from pentad.execution.ranks.messages import Copy, Peers, Ready, Setup, Stop, step_of
+from pentad.execution.ranks.parcels import send_weights
 from pentad.execution.ranks.pieces import cuttable
-from pentad.execution.ranks.processes import Company, Meeting, send_weights
 from pentad.execution.ranks.records import to_plain
 from pentad.execution.ranks.shards import Shard, ShardSource, check_shareable
+from pentad.execution.runner import CacheLost
 from pentad.execution.sampling import draw_batch
 from pentad.execution.spec import ModelSpec
 from pentad.execution.transport.base import BadFrame, PeerLost
 from pentad.execution.weights import WeightSource
+from pentad.types import Decision
+
+if TYPE_CHECKING:
+    from pentad.execution.torch.rank import TorchRank
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
+_TRIES: Final = 3
+"""Of forming a group from which others are lost meanwhile."""
 _PIECE_TOKENS: Final = 64
 """A step goes through a pipeline in parts of at least so many tokens: smaller ones read weights too often."""
 
 
 class RankLost(BackendFailed):
-    """A process that computes a part of the model is gone, and with it its keys and values."""
+    """A process that computes a part of the model is gone, and the others could not go on without it."""
 
 
 class RankedRunner:
     """Rank 0 of a group: computes its own part and has the others compute theirs (execution/runner.py).
 
-    Weights are read here alone, and sent to the ranks that need them. Whatever is drawn is drawn here. Once a
-    rank is lost no step succeeds any more; `on_lost` is told first.
+    Weights are read here alone, and sent to the ranks that need them. Whatever is drawn is drawn here.
+
+    When a rank is lost, the step raises CacheLost, and the next one finds a group again: with a new process,
+    with the old one once it can be reached, or, where neither comes in time, with a layout for those that are
+    there. Who stays keeps its weights. One that comes back later is let in between two steps, with CacheLost
+    too. Where no group can be formed, `on_lost` is told and no step succeeds any more: RankLost.
 
     Cost: a collective of two processes takes some 0.1 ms; see docs/execution.md.
 
     Args:
         layout: who computes what.
         pieces: parts in which a long step goes through a pipeline; 1: whole.
+        sources: gives the weights again, after the construction; None: `weights` stay readable.
     """
 
     takes_embeddings = True
@@ -71,10 +87,10 @@ class RankedRunner:
         pieces: int = 4,
         on_lost: Callable[[], None] | None = None,
         listening: Callable[[str], None] | None = None,
+        sources: Callable[[], AbstractContextManager[WeightSource]] | None = None,
     ) -> None:
         """Raises Incompatible for a model that cannot be shared so, BackendFailed where ranks do not come."""
         from pentad.execution.torch.devices import resolve_device, resolve_dtype
-        from pentad.execution.torch.rank import TorchRank
 
         check_shareable(spec, layout)
         self.spec = spec
@@ -85,56 +101,71 @@ class RankedRunner:
         self._pieces = pieces if len(layout.stages) > 1 else 1
         self._on_lost = on_lost
         self._lost = False
-        codec = codec or Choice(name="plain")
-        made: Codec = build("codec", codec)
-        each = threads or max(1, len(os.sched_getaffinity(0)) // layout.size)
-        self._company = Company(meeting or Meeting(), layout.size, listening=listening)
-        setup = Setup(
+        self._sources = sources or (lambda: nullcontext(weights))
+        self._codec: Codec = build("codec", codec or Choice(name="plain"))
+        self._wanted = layout
+        self._setup = Setup(
+            rank=0,
             spec=to_plain(spec),
-            layout=to_plain(layout),
+            layout=None,
             num_blocks=self.num_blocks,
             block_size=block_size,
             dtype=dtype,
             device=device,
-            threads=each,
-            codec=str(codec),
+            threads=threads or max(1, len(os.sched_getaffinity(0)) // layout.size),
+            codec=str(codec or Choice(name="plain")),
         )
+        self._company = Company(meeting or Meeting(), layout.size, listening=listening)
+        self._rank: TorchRank | None = None
         try:
-            self.rank_weight_bytes = self._tell(setup, weights)
-            self.group = RankGroup(0, self._company.links, made)
-            self._rank = TorchRank(
-                spec,
-                layout,
-                self.group,
-                ShardSource(Shard(spec, layout, 0), weights),
-                num_blocks=self.num_blocks,
-                block_size=block_size,
-                dtype=dtype,
-                device=device,
-                threads=each,
-            )
-            ready = self._ready()
+            self._company.meet()
+            self._form(layout, range(1, layout.size), weights)
         except BaseException:
             self._company.close()
             raise
+
+    def _form(self, layout: Layout, seats: Sequence[int], weights: WeightSource) -> None:
+        """Has the processes of these seats compute the parts, rank by rank in the order of seats."""
+        guests = [self._company.guests[seat] for seat in seats]
+        peers = Peers(addresses=("", *(g.address for g in guests)), seats=(0, *seats))
+        setup = structs.replace(self._setup, layout=to_plain(layout))
+        for rank, guest in enumerate(guests, 1):
+            own = structs.replace(setup, rank=rank)
+            guest.link.send(own)
+            if guest.holds != own.part:
+                send_weights(guest.link, ShardSource(Shard(self.spec, layout, rank), weights))
+            guest.link.send(peers)
+        self.group = RankGroup(0, {rank: guest.link for rank, guest in enumerate(guests, 1)}, self._codec)
+        if self._rank is None or layout != self.layout:
+            self._rank = self._loaded(layout, weights)
+        self._rank.group = self.group
+        self.layout = layout
+        ready = self._ready()
         self.rank_weight_bytes = (self._rank.weight_bytes, *(each.weight_bytes for each in ready))
         """Bytes of weights at each rank, as they are computed with."""
         self.weight_bytes = sum(self.rank_weight_bytes)
         self.block_bytes = self._rank.kv_block_bytes + sum(each.kv_block_bytes for each in ready)
-        _log.info("%s is computed by %d ranks: %s", spec.name, layout.size, layout)
+        _log.info("%s is computed by %d ranks: %s", self.spec.name, layout.size, layout)
 
-    def _tell(self, setup: Setup, weights: WeightSource) -> tuple[int, ...]:
-        """Setup and weights to all ranks; the bytes that each got."""
-        sent = [0]
-        for rank, link in sorted(self._company.links.items()):
-            link.send(setup)
-            sent.append(send_weights(link, ShardSource(Shard(self.spec, self.layout, rank), weights)))
-            link.send(Peers(addresses=self._company.addresses))
-        return tuple(sent)
+    def _loaded(self, layout: Layout, weights: WeightSource) -> TorchRank:
+        from pentad.execution.torch.rank import TorchRank
+
+        self._rank = None
+        return TorchRank(
+            self.spec,
+            layout,
+            self.group,
+            ShardSource(Shard(self.spec, layout, 0), weights),
+            num_blocks=self.num_blocks,
+            block_size=self.block_size,
+            dtype=self._setup.dtype,  # type: ignore[arg-type]
+            device=self._setup.device,
+            threads=self._setup.threads,
+        )
 
     def _ready(self) -> list[Ready]:
         found = []
-        for rank, link in sorted(self._company.links.items()):
+        for rank, link in sorted(self.group.links.items()):
             received = link.receive()
             if received is None or not isinstance(received.message, Ready):
                 raise BackendFailed(f"rank {rank} did not load its part of {self.spec.name!r}")
@@ -152,8 +183,9 @@ class RankedRunner:
         message, buffers = step_of(batch, pieces)
 
         def compute() -> npt.NDArray[np.float32]:
-            for link in self._company.links.values():
+            for link in self.group.links.values():
                 link.send(message, *buffers)
+            assert self._rank is not None
             found = self._rank.step(batch, pieces)
             assert found is not None
             return found
@@ -181,29 +213,80 @@ class RankedRunner:
         message = Copy(what=what, pairs=tuple(pairs))
 
         def copied() -> None:
-            for link in self._company.links.values():
+            for link in self.group.links.values():
                 link.send(message)
+            assert self._rank is not None
             self._rank.copy(what, pairs)
 
         self._kept_together(copied)
 
     def _kept_together(self, work: Callable[[], T]) -> T:
-        """What the work gives; a rank that is gone is told once, and ends the others."""
+        """What the work gives. Raises CacheLost where the group was formed anew instead, RankLost."""
         try:
             if self._lost:
                 raise PeerLost("a rank was lost before")
+            if back := self._company.back():
+                raise self._formed_anew(f"seat {back[0]} is back")
             return work()
         except (PeerLost, BadFrame) as error:
             if not self._lost:
-                self._lost = True
                 _log.error("a rank of %s is lost: %s", self.spec.name, error)
-                if self._on_lost is not None:
-                    self._on_lost()
-                self._company.close()
-            raise RankLost(
-                f"a process that computes a part of {self.spec.name!r} is gone",
-                hint="load the model again",
-            ) from error
+                raise self._formed_anew(f"a rank was lost: {error}") from error
+            raise self._given_up() from error
+
+    def _formed_anew(self, why: str) -> CacheLost:
+        """The group once more, as near to the layout as those who come allow. Raises RankLost."""
+        before, begun_s = self.layout, time.monotonic()
+        candidates: list[tuple[str, float | None]] = []
+        for _ in range(_TRIES):
+            away = self._company.meet_again()
+            seats = [seat for seat in self._company.seats if seat not in away]
+            candidates = [(str(self._wanted), None)]
+            try:
+                layout = self._layout_of(away)
+                candidates += [(str(layout), None)] if layout != self._wanted else []
+                with self._sources() as weights:
+                    self._form(layout, seats, weights)
+                break
+            except (PeerLost, BadFrame) as error:
+                _log.warning("another rank of %s is lost: %s", self.spec.name, error)
+            except (PentadError, OSError) as error:
+                raise self._given_up() from error
+        else:
+            raise self._given_up()
+        spent_s = time.monotonic() - begun_s
+        reasons = "; ".join([why, *(f"seat {seat} {reason}" for seat, reason in sorted(away.items()))])
+        _log.warning("%s goes on after %.1f s: %s (%s)", self.spec.name, spent_s, layout, reasons)
+        decision = Decision(
+            layer="execution",
+            policy="ranks",
+            subject="layout",
+            chosen=str(layout),
+            candidates=tuple(candidates),
+            constraint=f"{reasons}; {spent_s:.1f} s; before: {before}",
+        )
+        return CacheLost(f"a process that computes a part of {self.spec.name!r} was lost", decision)
+
+    def _layout_of(self, away: Collection[int]) -> Layout:
+        """The layout for those who are there: the one asked for less the others, else a pipeline."""
+        layout = self._wanted.without(away)
+        assert layout is not None, "rank 0 is always there"
+        try:
+            check_shareable(self.spec, layout)
+        except Incompatible:
+            layout = Layout.parse(f"pp={layout.size}", self.spec.layers)
+            check_shareable(self.spec, layout)
+        return layout
+
+    def _given_up(self) -> RankLost:
+        if not self._lost:
+            self._lost = True
+            if self._on_lost is not None:
+                self._on_lost()
+            self._company.close()
+        return RankLost(
+            f"a process that computes a part of {self.spec.name!r} is gone", hint="load the model again"
+        )
 
     @property
     def collectives(self) -> Counter[str]:
@@ -213,12 +296,12 @@ class RankedRunner:
     @property
     def process_ids(self) -> tuple[int, ...]:
         """Of the other ranks that were started here."""
-        return tuple(process.pid for process in self._company.processes)
+        return tuple(process.pid for process in self._company.processes.values())
 
     def close(self) -> None:
         """See Runner."""
         if not self._lost:
-            for link in self._company.links.values():
+            for link in self.group.links.values():
                 try:
                     link.send(Stop())
                 except PeerLost:
