@@ -481,6 +481,13 @@ _TABLE: dict[str, dict[str, str]] = {
         "openai": "pentad.model.backends.openai:OpenAIBackend",
         "llamacpp": "pentad.model.backends.llamacpp:LlamaCppBackend",
     },
+    # how remote servers are spoken to; which one an engine takes: model/backends/engines.py
+    "wire": {
+        "openai": "pentad.model.backends.wires.openai:OpenAIWire",
+        "triton": "pentad.model.backends.wires.triton:TritonWire",
+        "tfserving": "pentad.model.backends.wires.tfserving:TfServingWire",
+        "mii": "pentad.model.backends.wires.mii:MiiWire",
+    },
     # execution layer: what carries a calibration text through a model, and what trains one
     "walk": {
         "torch": "pentad.execution.torch.taps:LayerWalk",

@@ -13,7 +13,8 @@ import pytest
 from gateway_support import Live, eventually, scripted
 from pentad.errors import BackendFailed, ContextLengthExceeded, Overloaded, PentadError, Unavailable
 from pentad.execution.backend import Completion, TextDelta, ToolCallDelta, collect
-from pentad.model.backends.openai import Endpoint, OpenAIBackend
+from pentad.model.backends.endpoint import Endpoint
+from pentad.model.backends.openai import OpenAIBackend
 from pentad.testing.backends import ScriptedBackend, Turn
 from pentad.types import Message, OutputFormat, Request, Sampling, ToolCall, ToolSpec, Usage
 

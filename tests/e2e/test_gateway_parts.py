@@ -17,7 +17,8 @@ from gateway_support import Live, live
 from pentad.application.services import Services
 from pentad.content import Media
 from pentad.execution.backend import Capabilities
-from pentad.model.backends.openai import Endpoint, OpenAIBackend
+from pentad.model.backends.endpoint import Endpoint
+from pentad.model.backends.openai import OpenAIBackend
 from pentad.model.routing.fixed import Fixed
 from pentad.model.service import ModelService
 from pentad.testing.backends import ScriptedBackend

@@ -30,7 +30,8 @@ from pentad.application.services import Services
 from pentad.application.telemetry.telemetry import Telemetry, telemetry_of
 from pentad.errors import InvalidRequest, MissingExtra
 from pentad.execution.backend import Backend, Delta
-from pentad.model.backends.openai import Endpoint, OpenAIBackend
+from pentad.model.backends.endpoint import Endpoint
+from pentad.model.backends.openai import OpenAIBackend
 from pentad.testing.backends import ScriptedBackend
 from pentad.tracing.context import outgoing
 from pentad.types import Request, Usage

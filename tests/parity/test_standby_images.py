@@ -17,7 +17,8 @@ from pentad.application.config import EngineSettings
 from pentad.application.local_backend import local_backend
 from pentad.content import joined, media
 from pentad.execution.backend import NoticeDelta, StreamDone, TextDelta
-from pentad.model.backends.openai import Endpoint, OpenAIBackend
+from pentad.model.backends.endpoint import Endpoint
+from pentad.model.backends.openai import OpenAIBackend
 from pentad.model.loading import open_model
 from pentad.model.routing.fixed import Fixed
 from pentad.model.service import ModelService

@@ -23,7 +23,8 @@ from pentad.errors import (
     Unavailable,
 )
 from pentad.execution.backend import Completion, TextDelta, collect
-from pentad.model.backends.openai import Endpoint, OpenAIBackend
+from pentad.model.backends.endpoint import Endpoint
+from pentad.model.backends.openai import OpenAIBackend
 from pentad.model.backends.openai_usage import media_tokens
 from pentad.model.prices import Price
 from pentad.model.routing.fixed import Fixed

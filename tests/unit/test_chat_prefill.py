@@ -11,7 +11,7 @@ from chat_support import ScriptRunner, answered, ask, engine_backend, tiny_files
 from pentad.errors import ContextLengthExceeded, Incompatible, InvalidRequest
 from pentad.execution.backend import NoticeDelta
 from pentad.model.backends.completion_limit import MIN_FITTED_TOKENS
-from pentad.model.backends.openai import Endpoint
+from pentad.model.backends.endpoint import Endpoint
 from pentad.model.backends.openai_requests import request_fields
 from pentad.model.template import ChatTemplate, default_template
 from pentad.types import Message, OutputFormat, Request, Sampling, ToolSpec

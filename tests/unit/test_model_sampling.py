@@ -14,7 +14,8 @@ import model_fixtures as make
 from gateway_app import call, chat, scripted_app
 from pentad.application.cli.talk import Talk
 from pentad.execution.backend import Capabilities, collect
-from pentad.model.backends.openai import Endpoint, OpenAIBackend
+from pentad.model.backends.endpoint import Endpoint
+from pentad.model.backends.openai import OpenAIBackend
 from pentad.model.catalogue import CATALOGUE, entry_of
 from pentad.model.loading import open_model
 from pentad.model.sampling_defaults import OPEN

@@ -134,12 +134,24 @@ class EngineSettings(_Section):
 
 
 class RemoteBackend(_Section):
-    """An OpenAI-compatible endpoint that serves one more model."""
+    """A remote server with one more model: an OpenAI-compatible one, unless `engine` says otherwise."""
 
     name: str
     """The model's name here."""
     url: str = Field(pattern=r"^https?://")
-    """Base URL up to and including /v1."""
+    """Base URL up to and including /v1; of triton, tfserving and mii what stands before /v2, /v1 and /mii."""
+    engine: str = "openai"
+    """What serves it, which settles what it can be asked for and how: openai, vllm, sglang, mlc, mnn,
+    fastchat, deepspeed, openvino, mllm, tensorrt-llm, triton, tfserving, mii."""
+    version: str | None = None
+    """The model's version on triton and tfserving, or a label of tfserving's. Absent: the server's choice."""
+    chat_template: str | None = None
+    """How conversations are written for triton, tfserving and mii, which take plain text: chatml, or the path
+    of a Jinja file. Absent: they take prompts only."""
+    register_model: bool = False
+    """Whether triton is told to load the model from its repository before the first request."""
+    metrics_url: str | None = Field(default=None, pattern=r"^https?://")
+    """Page of the server's own metrics in Prometheus' form, told among ours as server_..."""
     model: str | None = None
     """The model's name there. Absent: the same."""
     api_key_env: str | None = None
@@ -150,8 +162,9 @@ class RemoteBackend(_Section):
     """How good its answers are, 0 to 1, on the scale of the catalogue; for routers that go by it."""
     remote: bool = True
     """Whether prompts leave this machine; false only for a server on this machine."""
-    vllm_fields: bool = False
-    """Whether the endpoint takes vLLM's further fields: top_k, min_p, regex, thinking, priority and more."""
+    vllm_fields: bool | None = None
+    """Whether the endpoint takes vLLM's further fields: top_k, min_p, regex, thinking, priority and more.
+    Absent: as its engine does."""
     media: tuple[MediaKind, ...] = ()
     """Parts beside text that the model takes: image, audio, file. They are sent in OpenAI's form."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"

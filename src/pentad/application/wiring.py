@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,21 +17,20 @@ from pentad.agent.memories import Memories
 from pentad.agent.memory.base import MemoryServices
 from pentad.agent.prompt_store import PromptRetention
 from pentad.agent.runtime import AgentRuntime
-from pentad.application.config import ModelPrice, RemoteBackend, Settings
+from pentad.application.config import ModelPrice, Settings
 from pentad.application.folders import use_data_home, use_home
 from pentad.application.journals import journal_store
 from pentad.application.local_models import LocalModels, found_models
+from pentad.application.remote_backend import remote_backend
 from pentad.application.runners import load_engine
 from pentad.application.services import Services
 from pentad.application.telemetry.telemetry import telemetry_of
 from pentad.errors import Incompatible, InvalidRequest
-from pentad.execution.backend import Backend
 from pentad.execution.loop import EngineDriver, EngineLoop
 from pentad.execution.worker.interpreters import Interpreters
 from pentad.model.answer_cache import AnswerCache
 from pentad.model.audio.transcript import Transcriber
 from pentad.model.audio.whisper import WhisperTranscriber
-from pentad.model.backends.openai import Endpoint
 from pentad.model.loading import open_model
 from pentad.model.prices import Price
 from pentad.model.service import ModelService
@@ -87,7 +85,7 @@ async def build(
                 backends[one.stored.name] = await asyncio.to_thread(local.load, one.stored, scaled=scaled)
                 undo.push_async_callback(backends[one.stored.name].close)
         for remote in settings.backends:
-            backends[remote.name] = _remote_backend(remote)
+            backends[remote.name] = remote_backend(remote)
             undo.push_async_callback(backends[remote.name].close)
         models = ModelService(
             backends,
@@ -293,27 +291,3 @@ def _check_adapters(settings: Settings, local: Sequence[str]) -> None:
 
 def _price(setting: ModelPrice) -> Price:
     return Price(prompt=setting.prompt, completion=setting.completion, cached=setting.cached)
-
-
-def _remote_backend(remote: RemoteBackend) -> Backend:
-    key = os.environ.get(remote.api_key_env) if remote.api_key_env else None
-    if remote.api_key_env and not key:
-        raise InvalidRequest(
-            f"backend {remote.name!r} takes its key from the environment variable {remote.api_key_env!r}, "
-            "which is not set",
-            hint=f"export {remote.api_key_env}=... or take api_key_env out",
-        )
-    endpoint = Endpoint(
-        base_url=remote.url,
-        model=remote.model or remote.name,
-        api_key=key or "none",
-        context_length=remote.context_length,
-        remote=remote.remote,
-        vllm_fields=remote.vllm_fields,
-        media=frozenset(remote.media),
-        max_tokens_field=remote.max_tokens_field,
-        timeout_s=remote.timeout_s,
-        extra_body=remote.extra_body,
-    )
-    backend: Backend = registry.load("backend", "openai")(endpoint, name=remote.name)
-    return backend

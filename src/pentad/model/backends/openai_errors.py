@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import httpx2
+
 from pentad.errors import (
     BackendFailed,
     ContextLengthExceeded,
@@ -16,10 +18,21 @@ from pentad.errors import (
 from pentad.model.backends.openai_text import cleaned
 
 if TYPE_CHECKING:
-    from pentad.model.backends.openai import Endpoint
+    from pentad.model.backends.endpoint import Endpoint
 
 MAX_TEXT_CHARS = 300
 MAX_RETRY_AFTER_S = 3600.0
+
+
+class RefusedCall(Exception):
+    """An answer with a status that is no success, of a wire without a client that has such errors."""
+
+    def __init__(self, status_code: int, body: Any, response: httpx2.Response) -> None:
+        super().__init__(f"status {status_code}")
+        self.status_code = status_code
+        self.message = f"status {status_code}"
+        self.body = body
+        self.response = response
 
 
 def translated(error: Exception, endpoint: Endpoint) -> PentadError:
@@ -28,12 +41,12 @@ def translated(error: Exception, endpoint: Endpoint) -> PentadError:
         return error
     where = f"the endpoint at {host(endpoint)}"
     name = type(error).__name__
-    if name == "APITimeoutError":
+    if name == "APITimeoutError" or isinstance(error, httpx2.TimeoutException):
         return Unavailable(
             f"{where} gave no answer within {endpoint.timeout_s:g} s",
             hint="raise timeout_s or try again later",
         )
-    if name == "APIConnectionError":
+    if name == "APIConnectionError" or isinstance(error, httpx2.TransportError):
         return Unavailable(
             f"{where} cannot be reached",
             hint="check its `url` in `backends` of the settings file, and whether the server runs",
@@ -98,6 +111,8 @@ def _message(error: Any) -> str:
         inner = body.get("error", body)
         if isinstance(inner, dict) and isinstance(inner.get("message"), str):
             return str(inner["message"])
+        if isinstance(inner, str):
+            return inner
     return str(getattr(error, "message", error))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pentad.content import Part
@@ -13,7 +13,8 @@ from pentad.model.toolcalls.base import described
 from pentad.types import Decision, Message, OutputFormat, Request, Sampling, ToolChoice
 
 if TYPE_CHECKING:
-    from pentad.model.backends.openai import Endpoint
+    from pentad.model.backends.endpoint import Endpoint
+    from pentad.model.backends.engines import Engine
 
 
 def request_fields(request: Request, endpoint: Endpoint) -> tuple[dict[str, Any], tuple[Decision, ...]]:
@@ -50,10 +51,10 @@ def request_fields(request: Request, endpoint: Endpoint) -> tuple[dict[str, Any]
         )
     further = _further(request)
     notes: tuple[Decision, ...] = ()
-    if not endpoint.vllm_fields:
+    if not endpoint.further_fields:
         notes = _unsaid(further)
         further.pop("priority", None)  # It has acted in our own queue.
-    if further and not endpoint.vllm_fields:
+    if further and not endpoint.further_fields:
         raise Incompatible(
             f"the endpoint of {endpoint.model!r} takes no {', '.join(sorted(further))}",
             hint="leave that out, or set vllm_fields: true for this model in `backends` of the settings file",
@@ -62,8 +63,9 @@ def request_fields(request: Request, endpoint: Endpoint) -> tuple[dict[str, Any]
     fields: dict[str, Any] = {
         "model": endpoint.model,
         "stream": True,
-        "stream_options": {"include_usage": True},
     }
+    if endpoint.engine.stream_usage:
+        fields["stream_options"] = {"include_usage": True}
     # What the caller left open is the endpoint's to choose: it may know what its model needs.
     fields |= {
         name: getattr(sampling, name) for name in ("temperature", "top_p") if name not in sampling.left_open
@@ -76,21 +78,39 @@ def request_fields(request: Request, endpoint: Endpoint) -> tuple[dict[str, Any]
     else:
         fields["messages"] = [message_field(message) for message in request.messages or ()]
         for field, message in zip(fields["messages"], request.messages or (), strict=True):
-            if message.reasoning and endpoint.vllm_fields:
+            if message.reasoning and endpoint.further_fields:
                 field["reasoning_content"] = message.reasoning
         if sampling.logprobs is not None:
             fields["logprobs"] = True
             if sampling.logprobs:
                 fields["top_logprobs"] = sampling.logprobs
         fields |= _tools(request)
-    fields |= _format(request.format)
+    fields |= _format(request.format, endpoint.engine.schema_as)
+    notes += ignored_note(endpoint.engine.ignored & fields.keys(), endpoint.engine)
     if request.messages is not None and "reasoning_effort" in request.template_options:
         fields["reasoning_effort"] = request.template_options["reasoning_effort"]
-    if request.continues and endpoint.vllm_fields:
+    if request.continues and endpoint.further_fields:
         further |= {"continue_final_message": True, "add_generation_prompt": False}
     elif request.continues:
         notes = (*notes, _sent_as_it_is())
     return {**fields, **endpoint.extra_body, **further}, notes
+
+
+def ignored_note(fields: Collection[str], engine: Engine) -> tuple[Decision, ...]:
+    """What is said of fields that have no effect, since the engine knows nothing of the kind."""
+    if not fields:
+        return ()
+    chosen = f"no effect of {', '.join(sorted(fields))}"
+    return (
+        Decision(
+            layer="model",
+            policy="endpoint",
+            subject="sampling",
+            chosen=chosen,
+            constraint=f"engine {engine.name}",
+            notice=f"{chosen}: the server, {engine.name}, cannot be told",
+        ),
+    )
 
 
 def _sent_as_it_is() -> Decision:
@@ -232,12 +252,14 @@ def _tool_choice(choice: ToolChoice) -> str | dict[str, Any]:
     return choice.mode
 
 
-def _format(format: OutputFormat) -> dict[str, Any]:
+def _format(format: OutputFormat, schema_as: str) -> dict[str, Any]:
     if format.kind == "json_object":
         return {"response_format": {"type": "json_object"}}
     if format.kind == "json_schema":
         value = format.value if isinstance(format.value, Mapping) else {}
         schema = json.loads(json.dumps(value, default=dict))
+        if schema_as == "json_object":
+            return {"response_format": {"type": "json_object", "schema": json.dumps(schema)}}
         named: dict[str, Any] = {"name": "answer", "schema": schema}
         if format.strict is not None:
             named["strict"] = format.strict

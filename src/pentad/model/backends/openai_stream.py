@@ -15,7 +15,7 @@ from pentad.model.backends.openai_usage import MAX_BYTES_PER_TOKEN, prompt_bytes
 from pentad.types import Decision, FinishReason, Request, Usage
 
 if TYPE_CHECKING:
-    from pentad.model.backends.openai import Endpoint
+    from pentad.model.backends.endpoint import Endpoint
 
 REASONS: dict[str, FinishReason] = {
     "stop": "stop",

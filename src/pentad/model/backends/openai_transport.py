@@ -12,7 +12,7 @@ import httpx2
 from pentad.errors import BackendFailed
 
 if TYPE_CHECKING:
-    from pentad.model.backends.openai import Endpoint
+    from pentad.model.backends.endpoint import Endpoint
 
 MAX_EVENT_BYTES = 1 << 20
 """One event of a stream, or a whole answer that is no stream."""
@@ -28,17 +28,24 @@ def client_of(endpoint: Endpoint, transport: httpx2.AsyncBaseTransport | None = 
     Args:
         transport: for tests; None makes connections.
     """
+    return importlib.import_module("openai").AsyncOpenAI(
+        base_url=endpoint.base_url,
+        api_key=endpoint.api_key,
+        max_retries=0,
+        http_client=connections(endpoint, transport),
+    )
+
+
+def connections(endpoint: Endpoint, transport: httpx2.AsyncBaseTransport | None = None) -> httpx2.AsyncClient:
+    """A client that follows no redirect and reads no answer that is larger than the model's can be."""
     most = MAX_EVENT_BYTES + endpoint.context_length * TOKEN_BYTES
-    http = httpx2.AsyncClient(
+    return httpx2.AsyncClient(
         transport=transport,
         timeout=endpoint.timeout_s,
         follow_redirects=False,
         # Compressed, a small answer could unfold into one that fills the memory.
         headers={"accept-encoding": "identity"},
         event_hooks={"response": [partial(_bound, most_bytes=most)]},
-    )
-    return importlib.import_module("openai").AsyncOpenAI(
-        base_url=endpoint.base_url, api_key=endpoint.api_key, max_retries=0, http_client=http
     )
 
 

@@ -1,0 +1,1 @@
+"""How remote servers are spoken to: one file a protocol, one way to read what comes back."""
