@@ -578,7 +578,6 @@ _TABLE: dict[str, dict[str, str]] = {
     "success": {
         "knn": "pentad.model.routing.neighbours:Neighbours",
         "mixed": "pentad.model.routing.mixed:Mixed",
-        "kernel": "pentad.model.routing.kernel:KernelRegression",
     },
     "tool_format": {
         "kimi_k2": "pentad.model.toolcalls.kimi_k2:KimiK2",

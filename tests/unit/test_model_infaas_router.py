@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import heapq
 import itertools
@@ -13,15 +14,22 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import pytest
-from test_model_routing import candidate, state
+from test_model_routing import candidate, request, state
 
 from evidence.plugin import Measure
 from pentad.errors import Infeasible
+from pentad.execution.backend import Backend
+from pentad.model.backends.pooled import PooledBackend
 from pentad.model.prices import Price
 from pentad.model.routing.base import Candidate, ModelRouter
 from pentad.model.routing.fixed import Fixed
 from pentad.model.routing.infaas import Infaas
 from pentad.model.routing.speed import Speed
+from pentad.model.service import ModelService
+from pentad.resource.eviction.least_recent import LeastRecent
+from pentad.resource.model_pool import ModelPool
+from pentad.resource.model_slot import MemoryNeed
+from pentad.testing.backends import ScriptedBackend
 from pentad.types import Hints, Objective, RunContext
 
 AZURE = pathlib.Path(__file__).parents[3] / "shared" / "data" / "azure-llm-2023-conv.csv"
@@ -60,6 +68,32 @@ class TestChoice:
         assert (chosen, decision.constraint) == ("large", "no variant in time")
         with pytest.raises(Infeasible):
             Infaas().route(state(slow, context=wanting(0.95, 1)))
+
+
+@pytest.mark.row("ms-infaas", "mechanism")
+def test_a_model_of_the_pool_tells_what_its_load_takes_and_infaas_counts_it() -> None:
+    async def run() -> list[str]:
+        pool = ModelPool(budget_bytes=10**10, policy=LeastRecent(), clock=time.monotonic)
+        served = ScriptedBackend(["small"], repeat=True)
+
+        async def unload(backend: Backend) -> None:
+            del backend
+
+        need = MemoryNeed(weights_bytes=5 * 10**9)
+        slot = pool.add("small", need=need, load=lambda: served, unload=unload)
+        cold = PooledBackend(slot, served.capabilities)
+        prices = {"small": Price(prompt=1, completion=1), "large": Price(prompt=20, completion=20)}
+        service = ModelService(
+            {"large": ScriptedBackend(["large"], repeat=True), "small": cold}, router=Infaas(), prices=prices
+        )
+        wish = request(context=RunContext(objective=Objective(deadline_s=10)))
+        assert cold.stats()["load_s"] > 10
+        before = service.routed(wish).model
+        async with slot.lease():
+            assert cold.stats()["load_s"] == 0
+            return [before, service.routed(wish).model]
+
+    assert asyncio.run(run()) == ["large", "small"]
 
 
 @dataclass(kw_only=True)

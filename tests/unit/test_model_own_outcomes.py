@@ -103,7 +103,7 @@ def test_form_tells_what_it_can(request_: Request, answer: Completion, signal: f
 
 
 def test_outcomes_move_the_chances_of_a_model_that_became_worse() -> None:
-    estimate, chance = build("success", Choice(name="kernel")).fit(lessons(400)), np.random.default_rng(4)
+    estimate, chance = build("success", Choice(name="mixed")).fit(lessons(400)), np.random.default_rng(4)
     fresh = lessons(600, seed=5)
     said = [row["small"].probability for row in estimate.chances(fresh.questions)]
     now = [float(chance.random() < p * 0.5) for p in said]

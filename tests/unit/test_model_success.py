@@ -112,10 +112,10 @@ class TestEveryEstimator:
 
 def test_too_little_is_refused_with_what_is_needed() -> None:
     with pytest.raises(InvalidRequest, match="6 outcomes of model 'small' are too few"):
-        build("success", Choice(name="kernel")).fit(lessons(6))
+        build("success", Choice(name="mixed")).fit(lessons(6))
     without = lessons_of([Outcome(prompt="sum", right={"small": 1.0})] * 30, None)
     with pytest.raises(InvalidRequest, match="without vectors"):
-        build("success", Choice(name="kernel")).fit(without)
+        build("success", Choice(name="mixed")).fit(without)
 
 
 def test_outcomes_come_as_lines_and_as_tables(tmp_path: pathlib.Path) -> None:
@@ -181,7 +181,7 @@ MODELS = {
 @pytest.fixture(scope="module")
 def estimate(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("estimate") / "e.npz"
-    write_estimate(path, build("success", Choice(name="kernel")).fit(lessons()), encoder="minilm")
+    write_estimate(path, build("success", Choice(name="mixed")).fit(lessons()), encoder="minilm")
     return str(path)
 
 

@@ -27,7 +27,7 @@ def train_router(
     ],
     out: Annotated[pathlib.Path, typer.Option("--out", metavar="FILE", help="Estimate to write, .npz.")],
     estimator: Annotated[
-        str, typer.Option("--estimator", metavar="NAME", help="mixed, kernel or knn, with options.")
+        str, typer.Option("--estimator", metavar="NAME", help="mixed or knn, with options.")
     ] = "mixed",
     json: JsonOption = False,
 ) -> None:

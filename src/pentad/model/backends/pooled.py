@@ -98,13 +98,14 @@ class PooledBackend:
         return self.reader()
 
     def stats(self) -> dict[str, float]:
-        """See Backend; requests that wait for a load count as waiting."""
+        """See Backend; requests that wait for a load count as waiting; `load_s` is what a load takes."""
         if self.slot.value is not None:
             self._last = self.slot.value.stats()
             found = dict(self._last)
         else:
             found = self._last | {name: 0.0 for name in _GAUGES if name in self._last}
-        return found | {"waiting": found.get("waiting", 0.0) + self.slot.waiting}
+        load_s = 0.0 if self.slot.state == "loaded" else self.slot.load_s
+        return found | {"waiting": found.get("waiting", 0.0) + self.slot.waiting, "load_s": load_s}
 
     def check(self) -> str | None:
         """See Backend. A model that is not loaded is healthy: others live on where its load failed."""

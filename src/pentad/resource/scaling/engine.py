@@ -151,9 +151,10 @@ class ScaledEngine:
         return None if self._failure is None else f"the model cannot be loaded: {self._failure.message}"
 
     def stats(self) -> dict[str, float]:
-        """See EngineDriver; what waits for a load counts as waiting."""
+        """See EngineDriver; what waits for a load counts as waiting; `load_s` is what a load takes."""
         found = dict(self._last) if self._driver is None else self._driver.stats()
-        return found | {"waiting": found.get("waiting", 0.0) + self.waiting}
+        load_s = 0.0 if self.state == "ready" else self.load_s
+        return found | {"waiting": found.get("waiting", 0.0) + self.waiting, "load_s": load_s}
 
     async def close(self, drain_s: float) -> None:
         """See EngineDriver."""
