@@ -167,6 +167,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             chosen_by=("engine.residency",),
             about="which weights lie where: in memory of the process or in a mapped file",
         ),
+        "expert_cache": Family(
+            layer="execution",
+            interface="pentad.execution.expert_cache.base:ExpertPolicy",
+            baseline="recent",
+            chosen_by=("engine.expert_memory",),
+            about="which experts of a mixture stay in a bounded memory, and which are brought ahead",
+        ),
         "recipe": Family(
             layer="model",
             interface="pentad.execution.training:TrainRecipe",
@@ -359,6 +366,13 @@ _TABLE: dict[str, dict[str, str]] = {
     "residency": {
         "mapped": "pentad.execution.residency.mapped:Mapped",
         "resident": "pentad.execution.residency.resident:Resident",
+    },
+    "expert_cache": {
+        "recent": "pentad.execution.expert_cache.recent:Recent",
+        "arbitrary": "pentad.execution.expert_cache.arbitrary:Arbitrary",
+        "popular": "pentad.execution.expert_cache.popular:Popular",
+        "traced": "pentad.execution.expert_cache.traced:Traced",
+        "chained": "pentad.execution.expert_cache.chained:Chained",
     },
     "encoder": {
         "native": "pentad.execution.native.encoder:NativeEncoder",

@@ -89,6 +89,9 @@ class EngineSettings(_Section):
     """Requests queued before new ones are answered 429."""
     residency: Strategy | None = None
     """Where weights lie: a name, or name and options. Absent: mapped by the native kernels, resident else."""
+    expert_memory: str | None = Field(default=None, min_length=1)
+    """Memory for the routed experts of a model, and who stays in it: 2GiB, or 2GiB:NAME with options of the
+    family `expert_cache`. Absent: all that the system has room for."""
     prefix_cache: bool = True
     """Whether requests of one tenant share the cached blocks of equal prompt beginnings."""
     kept_fraction: float = Field(default=0.5, ge=0, le=1)

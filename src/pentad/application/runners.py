@@ -12,6 +12,7 @@ from functools import partial
 
 from pentad import registry
 from pentad.application.config import EngineSettings
+from pentad.application.expert_memory import read_expert_memory
 from pentad.application.parallel import ranked_runner
 from pentad.application.speculation import NONE, make_speculation
 from pentad.choice import Choice, build
@@ -191,6 +192,7 @@ def load_runner(
         BadModelFile, Infeasible, Incompatible: it cannot be loaded as asked.
     """
     choice = choose(files, settings)
+    expert_memory = read_expert_memory(settings.expert_memory, choice.runner)
     residency = None if settings.residency is None else build("residency", settings.residency)
     if residency is not None and PACKED_FILE in residency.needs:
         _check_packed_file(residency.name, choice.runner, packed_folder)
@@ -226,6 +228,7 @@ def load_runner(
             check=partial(check_blobs, files.path),
         )
         options |= {"cache": cache, "residency": residency}
+        options["expert_memory"] = expert_memory
     else:
         options["device"] = choice.device
         options["adapters"] = bool(settings.adapters)

@@ -30,7 +30,7 @@ from pentad.execution.kv.retention import Retention
 from pentad.execution.kv.store import BlockStore
 from pentad.execution.memory import FreeMemory
 from pentad.execution.request import StepOutput, TokenRequest
-from pentad.execution.runner import CacheLost, Runner, SteadyRunner
+from pentad.execution.runner import CacheLost, CountingRunner, Runner, SteadyRunner
 from pentad.execution.scheduling import (
     BatchScheduler,
     EngineLimits,
@@ -431,7 +431,8 @@ class Engine:
         """Gauges and counters by name; sums since the start, times in seconds of the engine's clock."""
         queues = {"running": len(self._running), "waiting": len(self._waiting)}
         drafts = {} if self._speculation is None else self._speculation.stats()
-        return queues | self._kv.stats() | self._counters.as_dict() | drafts
+        own = self.runner.stats() if isinstance(self.runner, CountingRunner) else {}
+        return queues | self._kv.stats() | self._counters.as_dict() | drafts | own
 
     def check_integrity(self) -> None:
         """Raises AssertionError unless the books agree: queues, references, tables and blocks."""

@@ -122,6 +122,15 @@ class PhasedRunner(Protocol):
         ...
 
 
+@runtime_checkable
+class CountingRunner(Protocol):
+    """A runner with gauges and counters of its own."""
+
+    def stats(self) -> dict[str, float]:
+        """By name; what only grows ends in `_total`. Any thread may ask."""
+        ...
+
+
 class WorkView(Protocol):
     """A sequence of a step, as far as a runner needs it that computes nothing."""
 

@@ -55,6 +55,7 @@ ENGINE = (
     Flag(name="tenant_sequences", help="Of one tenant, while others are active.", kind=int),
     Flag(name="max_waiting", help="Requests queued before 429.", kind=int),
     Flag(name="residency", help="Where weights lie: mapped or resident.", metavar="NAME"),
+    Flag(name="expert_memory", help="Memory for routed experts, SIZE or SIZE:NAME.", metavar="SIZE"),
     Flag(name="prefix_cache", help="Share blocks of equal prompt beginnings.", kind=bool),
     Flag(name="kept_fraction", help="KV kept over the pauses of runs, 0 to 1.", kind=float),
     Flag(

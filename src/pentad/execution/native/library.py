@@ -13,6 +13,7 @@ from typing import Any, Final
 from pentad.errors import Incompatible
 from pentad.execution.native.structs import (
     INTERFACE,
+    PAGER,
     STRUCTS,
     Batch,
     Config,
@@ -86,6 +87,8 @@ _SIGNATURES: Final[Mapping[str, tuple[Any, tuple[Any, ...]]]] = MappingProxyType
         "pentad_checksum": (ctypes.c_uint64, (_pointer, _size)),
         "pentad_set_experts": (_i32, (_pointer, _i32, ctypes.POINTER(ExpertChoice))),
         "pentad_expert_bytes": (ctypes.c_uint64, (_pointer,)),
+        "pentad_set_pager": (_i32, (_pointer, PAGER, _pointer)),
+        "pentad_guess_experts": (_i32, (_pointer, _i32, _pointer, _i32)),
         "pentad_set_program": (_i32, (_pointer, _pointer, _i32)),
         "pentad_watch_weights": (_i32, (_pointer, _pointer, _size)),
         "pentad_watch_file": (_pointer, (_pointer, _size)),

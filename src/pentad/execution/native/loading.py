@@ -17,6 +17,7 @@ from pentad.execution.native.forms import FORMS, GROUP_ROWS, given_rows
 from pentad.execution.native.latent import ABSORBED, absorbed, packed_format
 from pentad.execution.native.library import KernelLibrary
 from pentad.execution.native.packed import PackedCache, forget_pages, mapped_file
+from pentad.execution.native.pages import Places
 from pentad.execution.native.structs import TENSORS
 from pentad.execution.positions import Alibi, alibi_slopes
 from pentad.execution.quant import dequantize
@@ -81,6 +82,8 @@ class NativeLoader:
         self._model = model
         self._spec = spec
         self._reader = WeightReader(spec, source)
+        self.places: Places = {}
+        """Where each matrix lies in what `load` gave."""
 
     def load(self, cache: PackedCache | None, residency: WeightResidency) -> HeldWeights:
         """The packed weights, which must outlive the model, where the residency puts them.
@@ -116,6 +119,7 @@ class NativeLoader:
             name, description = self._spec.name, self._description(matrices)
             return None if cache is None else cache.file(name, description, nbytes, fill, self._checksum)
 
+        self.places = {(m.layer, m.name): (m.offset, m.offset + m.nbytes) for m in matrices}
         held = residency.hold(_Packing(model=self._spec.name, nbytes=nbytes, fill=fill, mapped=mapped))
         memory = held.memory
         for matrix in matrices:

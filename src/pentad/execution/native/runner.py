@@ -37,6 +37,8 @@ from pentad.execution.native.latent import packed_format
 from pentad.execution.native.library import KernelLibrary, built, cpu_flags, open_library
 from pentad.execution.native.loading import NativeLoader, is_matrix
 from pentad.execution.native.packed import PackedCache
+from pentad.execution.native.pager import Pager
+from pentad.execution.native.paging import ExpertMemory, paging_hook
 from pentad.execution.native.program import (
     dense_width,
     expert_choices,
@@ -114,6 +116,8 @@ class NativeRunner:
         self._threads = threads
         self._inputs = BatchInputs(spec.width)
         self._draws = DrawPlan(spec.vocab_size)
+        self.pager: Pager | None = None
+        """Tells a hook what steps read, where not all weights are kept in memory."""
         self.adapters = None if unadaptable(spec) else NativeAdapters(spec, library, model)
         self.library = library
         self.form = form
@@ -146,6 +150,7 @@ class NativeRunner:
         kernels: str = "auto",
         cache: PackedCache | None = None,
         residency: WeightResidency | None = None,
+        expert_memory: ExpertMemory | None = None,
         attention_scores: bool = False,
         key_centres: bool = True,
     ) -> NativeRunner:
@@ -164,6 +169,7 @@ class NativeRunner:
             kernels: the instruction set by name; `auto` takes the fastest that this CPU has.
             cache: where packed weights are kept between starts; None packs into memory.
             residency: where the weights lie; None maps the packed file.
+            expert_memory: bound of the memory that experts take, and which of them stay; None: all do.
             attention_scores: whether to count what each KV slot is attended to with, for
                 `page_scores`. Takes 8 bytes per slot, layer and head, and time in every step.
             key_centres: whether keys with a bias are kept less what it gives them all, by position. False
@@ -189,7 +195,9 @@ class NativeRunner:
             _log.warning("the system started %d of %d threads for model %r", started, most, spec.name)
             most = started
         try:
-            held = NativeLoader(library, model, spec, weights).load(cache, residency or Mapped())
+            loader = NativeLoader(library, model, spec, weights)
+            held = loader.load(cache, residency or Mapped())
+            hook = paging_hook(spec, held, loader.places, expert_memory)
         except BaseException:
             library.functions.pentad_destroy(model)
             raise
@@ -206,6 +214,8 @@ class NativeRunner:
         runner = cls(spec, library, model, blocks, held.memory, choice, packed_form(spec, weights, kv_dtype))
         runner.weights_found, runner.weights_decision = held.found, held.decision
         runner.keeps_scores = attention_scores
+        if hook is not None:
+            runner.pager = Pager(library, model, spec, hook)
         looked_up = ["embed"] * (not spec.tied_head) + ["positions"] * (spec.learned is not None)
         for table in map(weights.tensor, looked_up):
             packed = library.functions.pentad_packed_bytes(FORMS[table.format].code, *table.shape)
@@ -263,6 +273,10 @@ class NativeRunner:
         self._draws.set(rows)
         self._run(len(batch.token_ids), self._draws)
         return self._draws.results(inputs.greedy())
+
+    def stats(self) -> dict[str, float]:
+        """Of weights that are not all in memory: what was found, read and waited for."""
+        return {} if self.pager is None else self.pager.hook.stats()
 
     def set_timed(self, timed: bool) -> None:
         """Whether the steps that follow add to `phase_seconds`. Costs some microseconds a step."""
@@ -375,12 +389,17 @@ class NativeRunner:
 
     def close(self) -> None:
         """Gives weights and cache back; the runner is not used again."""
+        if self.pager is not None:
+            self.pager.close()
+            self.pager = None
         if self._model is not None:
             self._functions.pentad_destroy(self._model)
         self._model = self._weights = None
 
     def _set(self, batch: RaggedBatch, logits: npt.NDArray[np.float32] | None = None) -> None:
         self._inputs.set(batch, logits)
+        if self.pager is not None:
+            self.pager.begin(len(batch.token_ids), started=not batch.positions.all())
         if self.adapters is not None:
             self.adapters.begin(batch)
 
@@ -398,6 +417,8 @@ class NativeRunner:
                 wrong = self._functions.pentad_step(model, batch)
             else:
                 wrong = self._functions.pentad_step_draw(model, batch, ctypes.byref(draws.struct))
+        if self.pager is not None:
+            self.pager.check()
         if wrong == _NO_MEMORY:
             raise MemoryError(f"no memory for a step of {tokens} tokens")
         if wrong == _FILE_CUT:

@@ -6,10 +6,14 @@ import ctypes
 from types import MappingProxyType
 from typing import Final
 
-INTERFACE: Final = 16
+INTERFACE: Final = 17
 """PENTAD_INTERFACE of native.h. A library built from another one is refused."""
 
 _i32, _u64, _f64, _address = ctypes.c_int32, ctypes.c_uint64, ctypes.c_double, ctypes.c_void_p
+
+
+PAGER: Final = ctypes.CFUNCTYPE(None, _address, _i32, ctypes.POINTER(_i32), ctypes.POINTER(_i32), _i32)
+"""pentad_pager"""
 
 
 class Rotation(ctypes.Structure):
@@ -100,6 +104,7 @@ class Batch(ctypes.Structure):
         ("save_count", _i32),
         ("state_rows", _address),
         ("state_saves", _address),
+        ("hidden", _address),
     )
 
 

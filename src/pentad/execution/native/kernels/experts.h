@@ -30,6 +30,7 @@ struct ExpertRows {
   int count;
   int first;               // its first row among the hidden ones
   bool shared;
+  int32_t expert;          // its number; -1: shared
 };
 
 // What a thread knows of the choice, and where it works on it.

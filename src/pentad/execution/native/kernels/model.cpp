@@ -1,4 +1,5 @@
 // A decoder behind the C interface: its weights, its cache, and the program of ops that a step runs.
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <stdexcept>
@@ -33,6 +34,25 @@ class Model {
   int adapt(const pentad_adapter* const* adapters, int count) {
     step_.adapting.give(adapters, count);
     return 0;
+  }
+  int set_pager(pentad_pager call, void* context) {
+    int most = 0;
+    for (const LayerWeights& l : weights_.layers) most = std::max(most, l.experts.count);
+    step_.pager.experts.reserve(static_cast<size_t>(most));
+    step_.pager.rows.reserve(static_cast<size_t>(most));
+    step_.pager.call = call;
+    step_.pager.context = context;
+    return 0;
+  }
+  int guess_experts(int layer, int32_t* experts, int most) {
+    for (const Op& op : program_)
+      if (op.kind == PENTAD_OP_ROUTE && op.layer == layer) {
+        const int count = step_.batch->tokens * op.weights->experts.per_token;
+        if (count > most) return -1;
+        guess(step_, op, experts);
+        return count;
+      }
+    return -1;
   }
   int watch(const void* begin, size_t bytes) {
     watch_ = std::make_unique<FileWatch>(begin, bytes);
@@ -83,6 +103,9 @@ class Model {
   }
 
  private:
+  // As pagers are told.
+  int place_of(const Op& op) const { return op.kind == PENTAD_OP_HEAD ? c_.layers : op.layer; }
+
   void work(int rank) {
     const bool timed = timed_ && rank == 0;
     auto mark = timed ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point{};
@@ -92,11 +115,21 @@ class Model {
       times_[phase] += std::chrono::duration<double>(now - mark).count();
       mark = now;
     };
+    int layer = -1;
     for (const Op& op : program_) {
+      if (step_.pager.call && layer != place_of(op)) {
+        layer = place_of(op);
+        if (!rank) step_.pager.call(step_.pager.context, layer, nullptr, nullptr, 0);
+        team_.barrier();
+      }
       op.run(step_, op, rank);
       if (op.phase != kPhases) lap(op.phase);
     }
     products_.release(rank);
+    if (float* out = step_.batch->hidden) {
+      auto [begin, end] = step_.share(step_.batch->tokens, rank);
+      if (begin < end) std::copy(step_.row(begin), step_.row(end), out + static_cast<size_t>(begin) * c_.width);
+    }
   }
 
   const pentad_config c_;
@@ -150,6 +183,12 @@ int pentad_set_experts(pentad_model* m, int32_t layer, const pentad_experts* e) 
   return pentad::guarded(-1, [&] { return m->model.set_experts(layer, *e); });
 }
 uint64_t pentad_expert_bytes(const pentad_model* m) { return m->model.expert_bytes(); }
+int pentad_set_pager(pentad_model* m, pentad_pager call, void* context) {
+  return pentad::guarded(-1, [&] { return m->model.set_pager(call, context); });
+}
+int32_t pentad_guess_experts(pentad_model* m, int32_t layer, int32_t* experts, int32_t most) {
+  return pentad::guarded(-1, [&] { return m->model.guess_experts(layer, experts, most); });
+}
 int pentad_set_program(pentad_model* m, const pentad_op* ops, int32_t count) {
   return pentad::guarded(-1, [&] { return m->model.set_program(ops, count); });
 }

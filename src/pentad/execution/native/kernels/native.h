@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define PENTAD_INTERFACE 16  // raise it with every change of this file; structs.py holds the same number
+#define PENTAD_INTERFACE 17  // raise it with every change of this file; structs.py holds the same number
 
 typedef struct pentad_model pentad_model;
 
@@ -168,6 +168,7 @@ typedef struct {
   int32_t save_count;
   const int32_t* state_rows;                      // [sequences]
   const int32_t* state_saves;                     // [save_count][sequence, tokens of it, row], in order
+  float* hidden;                                  // [tokens][width] takes the residual stream behind the last layer; or null
 } pentad_batch;
 
 // How to draw one token; execution/batch.py, SampleRow, says what each number means. Lists lie in
@@ -234,6 +235,15 @@ int pentad_watch_weights(pentad_model*, const void* begin, size_t bytes);
 int pentad_set_experts(pentad_model*, int32_t layer, const pentad_experts*);
 // Bytes of experts' matrices that all steps so far have read, shared ones included.
 uint64_t pentad_expert_bytes(const pentad_model*);
+// Told by the thread that called a step, while the others wait: in front of the first op of a layer, with `experts` null
+// and `layers` for the head; and where rows are about to go through the routed experts of a layer, which ones, in order,
+// and how many rows each. May not throw.
+typedef void (*pentad_pager)(void* context, int32_t layer, const int32_t* experts, const int32_t* rows, int32_t count);
+// From the next step on; null: nobody is told.
+int pentad_set_pager(pentad_model*, pentad_pager, void* context);
+// From within a pager: the experts that the residual stream, as it is now, would choose in another layer,
+// [tokens][per_token], best first. Returns how many numbers that is, or -1: no such layer, or `most` is less.
+int32_t pentad_guess_experts(pentad_model*, int32_t layer, int32_t* experts, int32_t most);
 // The ops of every step, copied. Returns 0, or -1 for one that the kernels don't have or of no such layer, norm or
 // rotation.
 int pentad_set_program(pentad_model*, const pentad_op*, int32_t count);

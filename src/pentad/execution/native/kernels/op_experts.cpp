@@ -30,12 +30,28 @@ void gather_parts(Step& s, const LayerWeights& l, int rank) {
       own.parts.push_back({{part_of(l.experts_gate.matrix, x, e.width), part_of(l.experts_up.matrix, x, e.width),
                             bias_of(l.experts_gate_bias, x, e.width), bias_of(l.experts_up_bias, x, e.width)},
                            part_of(l.experts_down.matrix, x, width), bias_of(l.experts_down_bias, x, width),
-                           own.order.data() + first, count, first, false});
+                           own.order.data() + first, count, first, false, x});
   }
   for (int a = 0; a < all; a++) own.order[static_cast<size_t>(own.starts[static_cast<size_t>(chosen[a])]++)] = a;
   if (e.shared_width)
     own.parts.push_back({{l.gate.matrix, l.up.matrix, bias_of(l.gate_bias, 0, 0), bias_of(l.up_bias, 0, 0)},
-                         l.down.matrix, bias_of(l.down_bias, 0, 0), nullptr, tokens, all, true});
+                         l.down.matrix, bias_of(l.down_bias, 0, 0), nullptr, tokens, all, true, -1});
+}
+
+// Waits until the experts of this step are where they are to be read.
+void page_in(Step& s, const Op& op, int rank) {
+  Pager& p = s.pager;
+  if (!rank) {
+    p.experts.clear();
+    p.rows.clear();
+    for (const ExpertRows& part : s.routing.own(rank).parts)
+      if (!part.shared) {
+        p.experts.push_back(part.expert);
+        p.rows.push_back(part.count);
+      }
+    p.call(p.context, op.layer, p.experts.data(), p.rows.data(), static_cast<int32_t>(p.experts.size()));
+  }
+  s.team.barrier();
 }
 
 void copy_row(const Quantized& from, int row, const Quantized& to, int at, float factor) {
@@ -70,6 +86,7 @@ int64_t cost_of(const ExpertRows& part) { return 4 + part.count; }
 void experts_in(Step& s, const Op& op, int rank) {
   const LayerWeights& l = *op.weights;
   gather_parts(s, l, rank);
+  if (s.pager.call) page_in(s, op, rank);
   const std::vector<ExpertRows>& parts = s.routing.own(rank).parts;
   int64_t all = 0;
   for (const ExpertRows& part : parts) {

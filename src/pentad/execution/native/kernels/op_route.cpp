@@ -114,6 +114,17 @@ float share_of_row(const LayerWeights& l, const float* row, int width) {
 
 }  // namespace
 
+void guess(Step& s, const Op& op, int32_t* chosen) {
+  const LayerWeights& l = *op.weights;
+  const size_t count = static_cast<size_t>(l.experts.count), width = static_cast<size_t>(s.c.width);
+  std::vector<float> row(width), scores(count), ranked(count), marks(count), weight(count);
+  for (int t = 0; t < s.batch->tokens; t++) {
+    const float* normed = normalised(op, s.c.width, s.row(t), row.data());
+    score(normed, 1, s.c.width, l.router.data(), 0, l.experts.count, scores.data(), l.experts.count);
+    choose(l, scores.data(), ranked.data(), marks.data(), chosen + static_cast<size_t>(t) * l.experts.per_token, weight.data());
+  }
+}
+
 void route(Step& s, const Op& op, int rank) {
   const LayerWeights& l = *op.weights;
   const pentad_experts& e = l.experts;

@@ -58,6 +58,13 @@ struct Best {
 
 struct Op;
 
+// Who is told what a step is about to read; native.h.
+struct Pager {
+  pentad_pager call = nullptr;
+  void* context = nullptr;
+  std::vector<int32_t> experts, rows;  // of the layer that is told
+};
+
 struct Step {
   Step(const pentad_config& c, Team& team, Products& products, const ModelWeights& weights, KvCache& cache, States& states);
 
@@ -91,6 +98,7 @@ struct Step {
   std::vector<Scratch> scratch;    // [threads]
   std::vector<float> kept;         // [draws][vocab], logits to draw from
   std::vector<Best> best;          // [threads][rows]
+  Pager pager;
 
   // Takes what is to be known of the program, and the memory that it asks for.
   void take(const std::vector<Op>& program);
@@ -193,6 +201,8 @@ void down(Step& s, const Op& op, int rank);
 // The experts of every token and their weights, of the residual stream, normalised where the op has a norm; and
 // that as the experts' inputs.
 void route(Step& s, const Op& op, int rank);
+// The experts that the residual stream would choose in the layer of such an op, [tokens][per_token]; one thread.
+void guess(Step& s, const Op& route, int32_t* chosen);
 // Inputs to the hidden columns of the experts that they go to, and of the shared ones.
 void experts_in(Step& s, const Op& op, int rank);
 // These through their matrices, weighed, added to the residual stream.
