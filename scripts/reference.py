@@ -16,6 +16,7 @@ from typing import Any
 import typer
 from families_page import families_page
 from formats_page import formats_page
+from phases_page import phases_page
 
 from pentad import registry
 from pentad.agent.memory.window import Window
@@ -295,6 +296,7 @@ def main() -> int:
         "agent-file.md": agent_file_page(),
         "formats.md": formats_page(),
         "families.md": families_page(),
+        "phases.md": phases_page(),
     }
     files = {DOCS / name: text for name, text in pages.items()} | {overview.FILE: verbs_file()}
     old = [path for path, text in files.items() if not is_current(path, text)]

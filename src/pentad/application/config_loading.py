@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pentad.application.config import Settings, is_list, leaves
+from pentad.application.phases import check_phases
 from pentad.choice import Choice, build, check
 from pentad.errors import InvalidRequest
 from pentad.json_text import parse_json
@@ -218,6 +219,7 @@ def _validated(values: dict[str, Any], sources: Mapping[str, str], path: pathlib
         _check_choice(family, choice, sources[leaf])
     if settings.engine.speculation.name != "none":
         _check_choice("speculator", settings.engine.speculation, sources["engine.speculation"])
+    check_phases(settings.engine)
     return settings
 
 

@@ -21,6 +21,7 @@ from pentad.application.config import ModelPrice, Settings
 from pentad.application.folders import use_data_home, use_home
 from pentad.application.journals import journal_store
 from pentad.application.local_models import LocalModels, found_models
+from pentad.application.phases import check_phases
 from pentad.application.remote_backend import remote_backend
 from pentad.application.runners import load_engine
 from pentad.application.services import Services
@@ -65,6 +66,7 @@ async def build(
         BadModelFile, Infeasible, Incompatible: a model that cannot be loaded as asked.
         MissingExtra: traces are on without the extra `telemetry`.
     """
+    check_phases(settings.engine)
     telemetry = telemetry_of(settings.telemetry, clock=clock)
     store = ModelStore(use_home(settings))
     use_data_home(settings)

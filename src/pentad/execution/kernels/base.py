@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from pentad.execution.form import ModelForm
 from pentad.execution.runner import Runner
@@ -20,6 +20,19 @@ class KernelCost:
     kv_bytes_per_token: float
 
 
+PACKED_WEIGHTS: Final = "weights in a packed file"
+WEIGHT_FORMATS: Final = "weights in a format of choice"
+CODED_CACHE: Final = "KV cache of 8-bit codes"
+BLOCK_COPIES: Final = "KV blocks that can be copied out"
+PROCESSES: Final = "sharing of a model among processes"
+GPU: Final = "GPU"
+VERIFIED_DRAFTS: Final = "drafts verified in one step"
+DROPPED_ENTRIES: Final = "entries dropped from a KV cache"
+ADAPTERS: Final = "adapters beside their base"
+ENGINE: Final = frozenset({VERIFIED_DRAFTS, DROPPED_ENTRIES, ADAPTERS})
+"""What every kernel of our own engine gives."""
+
+
 class Kernel(Protocol):
     """The ops of a step (program.py) for one kind of machine (coverage.md, interface 16)."""
 
@@ -34,6 +47,11 @@ class Kernel(Protocol):
     @property
     def needs(self) -> frozenset[str]:
         """CPU flags, by their Linux names, or packages."""
+        ...
+
+    @property
+    def gives(self) -> frozenset[str]:
+        """What choices of other phases may need of it, of the names above."""
         ...
 
     @property

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pentad.execution.kernels.base import KernelCost, cost_of
+from pentad.execution.kernels.base import (
+    BLOCK_COPIES,
+    CODED_CACHE,
+    ENGINE,
+    PACKED_WEIGHTS,
+    KernelCost,
+    cost_of,
+)
 from pentad.execution.native.choice import unsupported_geometry, unsupported_storage
 from pentad.execution.native.library import NEEDS, built, cpu_flags
 from pentad.execution.runner import Runner
@@ -21,6 +28,7 @@ class _Native:
     name: ClassVar[str]
     exactness: ClassVar[Exactness] = "bounded"
     needs: ClassVar[frozenset[str]] = frozenset()
+    gives: ClassVar[frozenset[str]] = ENGINE | {PACKED_WEIGHTS, CODED_CACHE, BLOCK_COPIES}
     bound_nats: ClassVar[float] = 0.003
     """8-bit activations cost 0.0002 to 0.0012 on random models."""
 

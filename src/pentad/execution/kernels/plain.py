@@ -8,7 +8,14 @@ from typing import Any, ClassVar
 
 from pentad import registry
 from pentad.execution.form import ModelForm
-from pentad.execution.kernels.base import KernelCost, cost_of
+from pentad.execution.kernels.base import (
+    ENGINE,
+    GPU,
+    PROCESSES,
+    WEIGHT_FORMATS,
+    KernelCost,
+    cost_of,
+)
 from pentad.execution.runner import Runner
 from pentad.execution.spec import ModelSpec
 from pentad.execution.support import first_unsupported
@@ -25,6 +32,7 @@ class Torch:
     name: ClassVar[str] = "torch"
     exactness: ClassVar[Exactness] = "lossless"
     needs: ClassVar[frozenset[str]] = frozenset({"torch"})
+    gives: ClassVar[frozenset[str]] = ENGINE | {WEIGHT_FORMATS, PROCESSES, GPU}
     bound_nats: ClassVar[float] = 0.0
 
     def absent(self) -> str | None:
