@@ -48,8 +48,8 @@ def check_phases(settings: EngineSettings) -> None:
 
 
 def _refuse(found: Clash) -> None:
-    setting = found.parts[-1].setting
-    raise Incompatible(found.told, hint=found.remedy, param=setting)
+    setting, remedy = found.parts[-1].setting, found.remedy
+    raise Incompatible(found.told, hint=remedy, param=setting)
 
 
 def computing(settings: EngineSettings) -> Iterator[Part]:
