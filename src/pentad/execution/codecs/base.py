@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -74,9 +75,20 @@ def shape_of(rows: Floats) -> tuple[int, int]:
     return int(rows.shape[0]), int(rows.shape[1])
 
 
+def decoded(codec: Codec, buffers: Sequence[Buffer], shape: tuple[int, int]) -> Floats:
+    """What the codec makes of buffers that another process has sent. Raises BackendFailed for others than it
+    writes."""
+    try:
+        if min(shape) >= 0 and (found := codec.decode(buffers, shape)).shape == shape:
+            return found
+    except (ValueError, IndexError, TypeError, OverflowError, MemoryError):
+        pass
+    raise BackendFailed(f"{len(buffers)} buffers hold no rows {shape} in the codec {codec.name!r}")
+
+
 def array_of(buffer: Buffer, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[np.generic]:
     """The numbers in a buffer. Raises BackendFailed where it has another size."""
-    expected = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    expected = math.prod(shape) * np.dtype(dtype).itemsize
     if memoryview(buffer).nbytes != expected:
         raise BackendFailed(f"{memoryview(buffer).nbytes} bytes came for numbers of {expected}")
     return np.frombuffer(buffer, dtype).reshape(shape)

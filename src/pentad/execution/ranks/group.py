@@ -8,7 +8,8 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from pentad.execution.codecs.base import Codec, Floats, shape_of
+from pentad.errors import BackendFailed
+from pentad.execution.codecs.base import Codec, Floats, decoded, shape_of
 from pentad.execution.codecs.plain import Plain
 from pentad.execution.ranks.messages import Rows
 from pentad.execution.transport.base import BadFrame, Buffer, Link, PeerLost, Received
@@ -117,7 +118,10 @@ class RankGroup:
     def _decoded(self, received: Received) -> Floats:
         message: Rows = received.message
         codec = _PLAIN if message.plain else self.codec
-        return codec.decode(received.buffers, message.shape)
+        try:
+            return decoded(codec, received.buffers, message.shape)
+        except BackendFailed as error:
+            raise BadFrame(error.message) from None
 
     def _frame(self, source: int, what: str) -> Received:
         received = self.links[source].receive()

@@ -144,8 +144,11 @@ def batch_of(received: Received) -> RaggedBatch:
     """The batch of a Step. Raises BackendFailed for fields that no batch has."""
     step: Step = received.message
     values: dict[str, Any] = {}
-    for (name, dtype, shape), buffer in zip(step.fields, received.buffers, strict=True):
-        if name not in _FIELDS or dtype not in _DTYPES:
-            raise BackendFailed(f"a batch has no {name!r} of {dtype!r}")
-        values[name] = np.frombuffer(buffer, dtype).reshape(shape).copy()
-    return RaggedBatch(**values)
+    try:
+        for (name, dtype, shape), buffer in zip(step.fields, received.buffers, strict=True):
+            if name not in _FIELDS or dtype not in _DTYPES or min(shape, default=0) < 0:
+                raise BackendFailed(f"a batch has no {name!r} of {dtype!r} {shape}")
+            values[name] = np.frombuffer(buffer, dtype).reshape(shape).copy()
+        return RaggedBatch(**values)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise BackendFailed(f"what came is no batch: {error}") from None
