@@ -222,7 +222,7 @@ class TestDrift:
             known.begun(asked(number, 1.0), now_s)
             now_s += 2.0
             known.ended(str(number), Usage(completion_tokens=10), now_s)
-        assert "'small' takes 2.0 times" in known.alarm(now_s)
+        assert "'small'" in known.alarm(now_s)
         assert now_s - began_s <= 10.0
         assert known.slower("small") > 1.5
         assert known.alarm(now_s + 31.0) == ""
@@ -232,14 +232,14 @@ class TestDrift:
         for number in range(3):
             known.begun(asked(number, 1.0), 0.0)
         assert known.alarm(1.2) == ""
-        assert "3 answers of 'small' are overdue" in known.alarm(2.0)
+        assert "answers of 'small' that are under way are overdue" in known.alarm(2.0)
 
     def test_wrong_prices_raise_it_too(self) -> None:
         known = Outcomes()
         for number in range(3):
             known.begun(asked(number, 0.0), 0.0)
             known.ended(str(number), Usage(completion_tokens=10, cost=0.05), 1.0)
-        assert "costs more" in known.alarm(1.0)
+        assert "'small' costs 5.0 times" in known.alarm(1.0)
 
     def test_in_safe_mode_seconds_count_half_as_much_again_and_the_reason_is_told(self) -> None:
         state = wishing(deadline_s=2.0, prefer="quality")

@@ -34,6 +34,7 @@ from pentad.model.backends.pooled import leased
 from pentad.model.backends.sizes import prompt_chars
 from pentad.model.cards import Embeddings, ModelCard, Scores
 from pentad.model.codecs import PromptRenderer, TokenCodec
+from pentad.model.control.alarms import Doubt
 from pentad.model.energy import metered_energy
 from pentad.model.objectives import fitted, marked, needs_count, refuse_unenforced, time_limit, within
 from pentad.model.prices import Price
@@ -201,6 +202,8 @@ class ModelService:
         try:
             async with aclosing(answer) as deltas:
                 async for delta in deltas:
+                    if request.forecast is not None:
+                        self.outcomes.piece(request.id, self._clock())
                     if isinstance(delta, StreamDone):
                         usage = delta.usage
                         usage = replace(usage, cost=usage.cost or self.price(request.model).cost(usage))
@@ -354,6 +357,10 @@ class ModelService:
     def stats(self) -> dict[str, dict[str, float]]:
         """Each backend's gauges and counters, by model name."""
         return {name: backend.stats() for name, backend in self._backends.items()}
+
+    def doubts(self) -> tuple[Doubt, ...]:
+        """Why the router's predictions are not trusted now; empty while they are."""
+        return self.outcomes.doubts(self._clock())
 
     def check(self) -> str | None:
         """None while every backend is healthy; else the first trouble, with the model's name."""

@@ -51,6 +51,7 @@ class Gateway:
         self.metrics = Metrics(
             services.models.stats, compat=settings.metrics_compat, classes=settings.service_classes
         )
+        self.metrics.tell_doubts(services.models.doubts)
         self.traced = None
         """What makes spans of requests; None where no traces are exported."""
         if services.telemetry is not None:

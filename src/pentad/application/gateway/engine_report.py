@@ -24,6 +24,7 @@ def engine_report(gateway: Gateway, tenant: str) -> EngineReport:
         at_s=services.clock(),
         default=services.models.default,
         trouble=services.models.check(),
+        safe_mode=[doubt.why for doubt in services.models.doubts()],
         agents=services.agents is not None,
         memory_bytes=None if local is None else local.pool.budget_bytes,
         memory_booked_bytes=None if local is None else local.pool.booked_bytes,

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from pentad.application.gateway.metrics_classes import ClassAttainment
 from pentad.application.gateway.metrics_vllm import VllmAliases
 from pentad.application.telemetry.sender import SpanSender
+from pentad.model.control.alarms import Doubt
 from pentad.resource.service_classes import ServiceClass
 from pentad.types import Objective, Usage
 
@@ -115,6 +116,10 @@ class Metrics:
             meter = self._meters[model] = Meter(self, model)
         return meter
 
+    def tell_doubts(self, doubts: Callable[[], Sequence[Doubt]]) -> None:
+        """Tells which models' predictions the router does not trust."""
+        self.registry.register(_SafeMode(doubts))
+
     def count_spans(self, sender: SpanSender) -> None:
         """Tells of spans that were sent to a collector, and of those that were not."""
         self.registry.register(_SpanCounts(sender))
@@ -171,6 +176,23 @@ class _SpanCounts(Collector):
         family = CounterMetricFamily(name, "Spans by what became of them.", labels=["outcome"])
         family.add_metric(["sent"], self._sender.sent)
         family.add_metric(["dropped"], self._sender.dropped)
+        yield family
+
+
+class _SafeMode(Collector):
+    """Which models' predictions are not trusted now, read when someone scrapes."""
+
+    def __init__(self, doubts: Callable[[], Sequence[Doubt]]) -> None:
+        self._doubts = doubts
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        told = "1 while predictions of the model are not trusted, by cause; the router is in its safe mode."
+        family = GaugeMetricFamily("pentad_router_safe_mode", told, labels=["model_name", "cause"])
+        for doubt in self._doubts():
+            family.add_metric([doubt.model, doubt.cause], 1.0)
         yield family
 
 

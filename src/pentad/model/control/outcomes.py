@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
+from pentad.model.control.alarms import SURPRISES, Alarms, Cause, Doubt
 from pentad.model.control.situation import Record
 from pentad.types import Forecast, Objective, Request, Usage
 
@@ -15,16 +16,16 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 _MOST_RUNS: Final = 1024
 _MOST_KEYS: Final = 4096
-_RECENT: Final = 8
-"""Latest answers that say whether predictions hold."""
-_SURPRISES: Final = 3
-"""So many of them raise the alarm."""
 _OFF: Final = 1.5
 """How many times the prediction is a surprise."""
+_FAR_OFF: Final = 3.0
+"""How many times it counts for two."""
 _LEAST_S: Final = 0.05
 """Below so many seconds a difference is noise."""
-_CALM_S: Final = 30.0
-"""Without a surprise for so long, the alarm ends."""
+_PACE_S: Final = 2.0
+"""An answer under way that has been that long behind its model's pace is a surprise, and again each time."""
+_PIECES: Final = 8
+"""Fewer pieces tell no pace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,20 +38,31 @@ class _UnderWay:
 
 
 @dataclass(slots=True)
+class _Pieces:
+    """Of an answer under way."""
+
+    first_s: float
+    last_s: float
+    count: int = 1
+
+
+@dataclass(slots=True)
 class _Model:
     joules_per_token: float = 0.0
     slower: float = 1.0
-    surprises: deque[bool] = field(default_factory=lambda: deque(maxlen=_RECENT))
-    surprised_s: float = float("-inf")
-    why: str = ""
+    dearer: float = 1.0
+    piece_s: float = 0.0
+    """Between two pieces of its answers, as it was while they came as expected; 0 while none has ended."""
+    paced: int = 0
+    """Answers that it rests on."""
 
 
 class Outcomes:
     """Success, lengths, energy and surprises by model; of one process, bounded.
 
     An alarm stands for a model of whose latest answers several took far longer, or cost far more, than was
-    predicted; one under way that is overdue counts at once, so a model that slows down is noticed before its
-    answers end. It ends when there has been no surprise for a while.
+    predicted; one under way that is overdue, or comes at less than its model's pace, counts at once, so a
+    model that slows down is noticed before its answers end.
     """
 
     def __init__(self) -> None:
@@ -59,6 +71,8 @@ class Outcomes:
         self._runs: OrderedDict[str, tuple[str, int]] = OrderedDict()
         self._last: OrderedDict[tuple[str, Objective], tuple[str, str]] = OrderedDict()
         self._under_way: dict[str, _UnderWay] = {}
+        self._pieces: dict[str, _Pieces] = {}
+        self.alarms = Alarms()
 
     def records(self, task: str, model: str, ways: Mapping[str, object]) -> dict[str, Record]:
         """How each way of asking this model went for such tasks."""
@@ -82,21 +96,38 @@ class Outcomes:
         """How many times what was predicted its latest answers took; at least 1."""
         return self._model(model).slower
 
+    def dearer(self, model: str) -> float:
+        """How many times what was predicted its latest answers cost; at least 1."""
+        return self._model(model).dearer
+
+    def doubts(self, now_s: float) -> tuple[Doubt, ...]:
+        """Why predictions are not trusted now, those under way included; empty while they are."""
+        late: Counter[str] = Counter()
+        for id, call in self._under_way.items():
+            late[call.model] += self._late(call, now_s, self._pieces.get(id))
+        found = self.alarms.standing(now_s)
+        slow = {doubt.model for doubt in found if doubt.cause == "slow"}
+        for name, count in late.items():
+            if count >= SURPRISES and name not in slow:
+                why = f"answers of {name!r} that are under way are overdue"
+                self.alarms.tell(name, "slow", why, now_s)
+                found = (*found, Doubt(model=name, cause="slow", why=why))
+        return found
+
     def alarm(self, now_s: float) -> str:
-        """Why predictions are not trusted now; empty while they are."""
-        overdue: Counter[str] = Counter()
-        for call in self._under_way.values():
-            seconds = call.forecast.seconds
-            if seconds and now_s - call.at_s > max(_OFF * seconds, seconds + _LEAST_S):
-                overdue[call.model] += 1
-        for name in overdue:
-            self._model(name).surprised_s = now_s
-        for name, model in self._models.items():
-            if now_s - model.surprised_s > _CALM_S:
-                model.surprises.clear()
-            if sum(model.surprises) + overdue[name] >= _SURPRISES:
-                return model.why or f"{overdue[name]} answers of {name!r} are overdue"
-        return ""
+        """All of it in one line."""
+        return "; ".join(dict.fromkeys(doubt.why for doubt in self.doubts(now_s)))
+
+    def _late(self, call: _UnderWay, now_s: float, pieces: _Pieces | None) -> int:
+        """How many surprises an answer counts for, by its end or by how fast its pieces come."""
+        seconds = call.forecast.seconds
+        overdue = bool(seconds) and now_s - call.at_s > max(_OFF * seconds, seconds + _LEAST_S)
+        usual_s = self._model(call.model).piece_s
+        if pieces is None or not usual_s or pieces.count < _PIECES:
+            return int(overdue)
+        behind_s = now_s - pieces.first_s - _OFF * usual_s * (pieces.count - 1)
+        # What it is behind a pace that would do grows half as fast as the time that passes, at half the pace.
+        return max(int(overdue), round(4 * behind_s / _PACE_S))
 
     def begun(self, request: Request, now_s: float) -> None:
         """Notes a call that begins, and what is expected of it; one without a forecast is not followed."""
@@ -113,12 +144,24 @@ class Outcomes:
         key = (forecast.task, request.context.objective)
         _kept(self._last, key, (request.model, forecast.way), _MOST_KEYS)
 
+    def piece(self, request_id: str, now_s: float) -> None:
+        """Notes that a piece of an answer has come."""
+        pieces = self._pieces.get(request_id)
+        if pieces is not None:
+            pieces.last_s = now_s
+            pieces.count += 1
+        elif request_id in self._under_way:
+            self._pieces[request_id] = _Pieces(first_s=now_s, last_s=now_s)
+
     def ended(self, request_id: str, usage: Usage | None, now_s: float) -> None:
         """Notes what a call took; None: it broke or was given up, which tells nothing of time."""
-        call = self._under_way.pop(request_id, None)
+        call, pieces = self._under_way.pop(request_id, None), self._pieces.pop(request_id, None)
         if call is None or usage is None:
             return
-        self._compare(call, usage, now_s)
+        late = self._late(call, now_s, pieces)
+        self._compare(call, usage, late, now_s)
+        if pieces is not None and pieces.count >= _PIECES:
+            self._pace(call.model, (pieces.last_s - pieces.first_s) / (pieces.count - 1))
         tokens, model = usage.completion_tokens, self._model(call.model)
         if usage.energy is not None and tokens:
             each, known = usage.energy.joules / tokens, model.joules_per_token
@@ -129,21 +172,37 @@ class Outcomes:
         record = self._records.get(key, Record())
         _kept(self._records, key, _after(record, tokens / max(1, call.samples)), _MOST_KEYS)
 
-    def _compare(self, call: _UnderWay, usage: Usage, now_s: float) -> None:
-        """Sets what a call took against what was predicted."""
-        model, forecast = self._model(call.model), call.forecast
-        if forecast.money > 0 and usage.cost > _OFF * forecast.money:
-            self._surprise(call.model, now_s, f"{call.model!r} costs more than was predicted")
-        if forecast.seconds <= 0:
-            return
-        ratio = (now_s - call.at_s + _LEAST_S) / (forecast.seconds + _LEAST_S)
-        # Predictions carry the factor already, so it is what they are off by that is learnt.
-        model.slower = min(10.0, max(1.0, model.slower * ratio**0.3))
+    def _pace(self, name: str, each_s: float) -> None:
+        """Learns the usual pace; what is far from it changes it little, or slow would be usual soon."""
+        model = self._model(name)
+        model.paced += 1
+        usual = not model.piece_s or each_s <= _OFF * model.piece_s
+        weight = max(0.05, 1.0 / model.paced) if usual else 0.02
+        model.piece_s += weight * (each_s - model.piece_s)
+
+    def _compare(self, call: _UnderWay, usage: Usage, late: int, now_s: float) -> None:
+        """Sets what a call took against what was predicted.
+
+        Predictions carry the factors already, so it is what they are off by that is learnt.
+        """
+        name, forecast, model = call.model, call.forecast, self._model(call.model)
+        if forecast.money > 0:
+            dearer = usage.cost / forecast.money
+            model.dearer = min(100.0, max(1.0, model.dearer * max(dearer, 0.01) ** 0.3))
+            self._noted(name, "dear", dearer, "costs", "the money that was predicted", now_s)
+        if forecast.seconds > 0:
+            ratio = (now_s - call.at_s + _LEAST_S) / (forecast.seconds + _LEAST_S)
+            model.slower = min(10.0, max(1.0, model.slower * ratio**0.3))
+            self._noted(name, "slow", ratio, "takes", "the seconds that were predicted", now_s)
+        for _ in range(late):
+            self.alarms.surprise(name, "slow", f"{name!r} comes at less than its usual pace", now_s)
+
+    def _noted(self, name: str, cause: Cause, ratio: float, does: str, what: str, now_s: float) -> None:
         if ratio > _OFF:
-            what = f"takes {ratio:.1f} times the seconds that were predicted"
-            self._surprise(call.model, now_s, f"{call.model!r} {what}")
+            for _ in range(2 if ratio > _FAR_OFF else 1):
+                self.alarms.surprise(name, cause, f"{name!r} {does} {ratio:.1f} times {what}", now_s)
         else:
-            model.surprises.append(False)
+            self.alarms.calm(name, cause)
 
     def judged(self, task: str, model: str, way: str, *, right: bool) -> None:
         """Counts an answer that somebody judged."""
@@ -154,11 +213,6 @@ class Outcomes:
 
     def _model(self, name: str) -> _Model:
         return self._models.setdefault(name, _Model())
-
-    def _surprise(self, name: str, now_s: float, why: str) -> None:
-        model = self._model(name)
-        model.surprises.append(True)
-        model.surprised_s, model.why = now_s, why
 
 
 def task_of(request: Request) -> str:

@@ -110,10 +110,10 @@ def predict(option: Option, assumed: int, margin: float = 1.0) -> Prediction:
         first_s=first_s,
         inter_token_s=token_s,
         total_s=first_s + token_s * length,
-        money=fresh_price + cached_price + arm.price.at_most(0, math.ceil(answers)),
+        money=(fresh_price + cached_price + arm.price.at_most(0, math.ceil(answers))) * arm.dearer,
         joules=arm.joules_per_token * answers,
         tokens=way.prompt_tokens + answers,
-        most_money=arm.price.at_most(way.prompt_tokens, option.max_tokens * way.samples),
+        most_money=arm.price.at_most(way.prompt_tokens, option.max_tokens * way.samples) * arm.dearer,
         most_tokens=way.prompt_tokens + option.max_tokens * way.samples,
         most_joules=(arm.joules_per_token or math.inf) * option.max_tokens * way.samples,
     )

@@ -204,7 +204,7 @@ def _affordable(situation: Situation, option: Option, weighing: Weighing) -> int
     if objective.max_energy_j is not None and arm.joules_per_token:
         limits.append(objective.max_energy_j / arm.joules_per_token / way.samples)
     for money in (budget.cost, objective.max_cost):
-        paid = None if money is None else arm.price.affordable(money, way.prompt_tokens)
+        paid = None if money is None else arm.price.affordable(money / arm.dearer, way.prompt_tokens)
         limits += [] if paid is None else [paid / way.samples]
     for seconds in (budget.wall_s, objective.deadline_s):
         if seconds is not None and arm.speed is not None and arm.speed.token_s > 0:

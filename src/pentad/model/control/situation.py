@@ -66,6 +66,8 @@ class Arm:
     """Measured; 0 where nobody meters it."""
     slower: float = 1.0
     """How many times what was predicted its latest answers took."""
+    dearer: float = 1.0
+    """How many times what was predicted they cost."""
     cached_tokens: int = 0
     """Of the prompt, those that its cache likely holds: it served the run's last call."""
     records: Mapping[str, Record] = field(default_factory=dict)

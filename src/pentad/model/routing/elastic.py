@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from pentad.errors import Infeasible
 from pentad.execution.hints import remaining_steps
+from pentad.model.control.alarms import Doubt
 from pentad.model.control.outcomes import Outcomes, draw_of, task_of
 from pentad.model.control.prediction import PRIORITY
 from pentad.model.control.search import JointChoice, Weighed, Weighing, decide
@@ -30,7 +31,9 @@ class Elastic:
     holds of the run; money from prices; joules from what tokens took. Of the combinations that break no
     limit, the one is taken that the objective prefers; one at work stays unless another is better by more
     than `hold`. A named model is served, and the rest is chosen for it. While answers take much longer or
-    cost much more than predicted, nothing is tried, and seconds are counted half as much again. Its decision
+    cost much more than predicted, a speed that a deadline goes by is old, or a model that a floor is asked of
+    has no quality (the safe mode), nothing is tried, seconds are counted half as much again, and prices as
+    what answers really cost; the decision and `/metrics` say why. Its decision
     holds all that it was made from, so `pentad runs replay` can make it once more.
     Exactness: lossy where it changes the model or the way; the metric is the success that is counted.
     Cost: some microseconds per model and way; under 5 ms for 16 models with 5 ways.
@@ -48,7 +51,7 @@ class Elastic:
     answer_tokens: int = 256
     """Assumed of answers whose length nobody limits, expects or has met."""
     fresh_s: float = 300.0
-    """A speed that was measured longer ago is not believed."""
+    """A speed that was measured longer ago is doubted where time is limited."""
     estimate: str = ""
     """File that `pentad train-router` has made: each model's chance stands in for its stated quality."""
     _weighing: Weighing = field(init=False, repr=False, default_factory=Weighing)
@@ -113,6 +116,7 @@ class Elastic:
             self._arm(state, known, task, ways, name, candidate)
             for name, candidate in estimates.able(state).items()
         )
+        doubts = (*known.doubts(state.now_s), *self._own_doubts(state, arms))
         return Situation(
             task=task,
             ways=tuple(_way(name, asked) for name, asked in ways.items()),
@@ -124,9 +128,25 @@ class Elastic:
             data_label=context.data_label,
             last=known.last(task, context.objective),
             draw=draw_of(request),
-            alarm=known.alarm(state.now_s),
+            alarm="; ".join(dict.fromkeys(doubt.why for doubt in doubts)),
             now_s=state.now_s,
         )
+
+    def _own_doubts(self, state: RouterInput, arms: Sequence[Arm]) -> list[Doubt]:
+        """What the objective goes by and nobody knows, or knew long ago."""
+        objective, found = state.request.context.objective, []
+        timed = (objective.deadline_s, objective.ttft_s, objective.inter_token_s) != (None,) * 3
+        for arm in arms:
+            if timed and arm.speed is not None and (age_s := state.now_s - arm.speed.at_s) > self.fresh_s:
+                why = f"the speed of {arm.name!r} was measured {age_s:.0f} s ago"
+                found.append(Doubt(model=arm.name, cause="stale-speed", why=why))
+            if objective.min_quality and arm.quality is None:
+                why = f"{arm.name!r} has neither certificate nor stated quality"
+                found.append(Doubt(model=arm.name, cause="no-certificate", why=why))
+        if state.outcomes is not None:
+            for doubt in found:
+                state.outcomes.alarms.tell(doubt.model, doubt.cause, doubt.why, state.now_s)
+        return found
 
     def _arm(
         self,
@@ -137,19 +157,18 @@ class Elastic:
         name: str,
         candidate: Candidate,
     ) -> Arm:
-        speed = candidate.speed
-        fresh = speed is not None and state.now_s - speed.at_s <= self.fresh_s
         return Arm(
             name=name,
             context_length=candidate.can.context_length,
             remote=candidate.can.remote,
             price=candidate.price,
             quality=candidate.quality,
-            speed=speed if fresh else None,
+            speed=candidate.speed,
             waiting=candidate.load.get("waiting", 0.0),
             running=candidate.load.get("running", 0.0),
             joules_per_token=known.joules_per_token(name),
             slower=known.slower(name),
+            dearer=known.dearer(name),
             cached_tokens=known.cached_tokens(state.request.context.run_id, name),
             records=known.records(task, name, ways),
         )

@@ -12,10 +12,11 @@ const kept = new Map();
 export function open(view) {
   document.title = "Engine · Pentad";
   const trouble = make("p", { class: "trouble", role: "alert", hidden: true });
+  const safe = make("p", { class: "trouble", role: "status", hidden: true });
   const classes = make("div", { class: "classes", hidden: true });
   const models = make("div", "models", make("p", "soft", "Waiting for the first reading."));
-  const page = { trouble, classes, models, shown: new Map(), before: null, closed: false };
-  view.replaceChildren(make("div", "engine", make("h1", "hidden", "Engine"), trouble, classes, models));
+  const page = { trouble, safe, classes, models, shown: new Map(), before: null, closed: false };
+  view.replaceChildren(make("div", "engine", make("h1", "hidden", "Engine"), trouble, safe, classes, models));
   const timer = setInterval(() => read(page), EVERY_MS);
   read(page);
   return () => {
@@ -36,6 +37,7 @@ async function read(page) {
   }
   if (page.closed) return;
   say(page, report.trouble);
+  showSafeMode(page, report.safe_mode ?? []);
   showClasses(page, report.classes ?? []);
   for (const model of report.models) {
     if (!page.shown.has(model.name)) page.shown.set(model.name, section(model));
@@ -49,6 +51,13 @@ async function read(page) {
 function say(page, text) {
   page.trouble.hidden = !text;
   if (page.trouble.textContent !== (text ?? "")) page.trouble.textContent = visible(text ?? "");
+}
+
+/** Why the router does not trust its predictions now. */
+function showSafeMode(page, reasons) {
+  page.safe.hidden = reasons.length === 0;
+  const text = `The router is in its safe mode: ${reasons.join("; ")}`;
+  if (page.safe.textContent !== text) page.safe.textContent = visible(text);
 }
 
 /** How each service class is kept, and what is left of its error budget. */

@@ -107,6 +107,8 @@ class EngineReport(Struct, kw_only=True):
     """The model of requests that name none."""
     trouble: str | None
     """Why a model is not healthy, if one is not."""
+    safe_mode: list[str]
+    """Why the router's predictions are not trusted now; empty while they are."""
     agents: bool
     """Whether this server runs agents."""
     memory_bytes: int | None
