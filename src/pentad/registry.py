@@ -209,6 +209,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             chosen_by=("engine.parallel_codec",),
             about="how hidden states are written between the processes that compute one model together",
         ),
+        "launcher": Family(
+            layer="resource",
+            interface="pentad.resource.launching.base:Launcher",
+            baseline="none",
+            chosen_by=("plan --launch",),
+            about="the commands and settings by which another engine carries a plan out",
+        ),
         "offload": Family(
             layer="resource",
             interface="pentad.resource.offloading.base:OffloadPolicy",
@@ -285,6 +292,12 @@ _TABLE: dict[str, dict[str, str]] = {
         "fastdecode": "pentad.resource.placement.fastdecode:FastDecode",
         "complementary": "pentad.resource.placement.complementary:Complementary",
         "loongserve": "pentad.resource.placement.loongserve:LoongServe",
+    },
+    "launcher": {
+        "vllm": "pentad.resource.launching.vllm:Vllm",
+        "deepspeed": "pentad.resource.launching.deepspeed:DeepSpeed",
+        "colossal": "pentad.resource.launching.colossal:Colossal",
+        "tensorrt-llm": "pentad.resource.launching.tensorrt_llm:TensorrtLlm",
     },
     "offload": {
         "local": "pentad.resource.offloading.local:Local",
@@ -501,6 +514,11 @@ _TABLE: dict[str, dict[str, str]] = {
         "triton": "pentad.model.backends.wires.triton:TritonWire",
         "tfserving": "pentad.model.backends.wires.tfserving:TfServingWire",
         "mii": "pentad.model.backends.wires.mii:MiiWire",
+    },
+    "export": {
+        "mlc": "pentad.model.exports.mlc:read_mlc",
+        "mnn": "pentad.model.exports.mnn:read_mnn",
+        "mllm": "pentad.model.exports.mllm:read_mllm",
     },
     # execution layer: what carries a calibration text through a model, and what trains one
     "walk": {

@@ -155,6 +155,9 @@ class RemoteBackend(_Section):
     """Whether triton is told to load the model from its repository before the first request."""
     metrics_url: str | None = Field(default=None, pattern=r"^https?://")
     """Page of the server's own metrics in Prometheus' form, told among ours as server_..."""
+    exported: pathlib.Path | None = None
+    """The model's folder for mlc and mnn, its file for mllm, if it is on this machine: checked at the start;
+    context and media follow from it where they are not set."""
     model: str | None = None
     """The model's name there. Absent: the same."""
     api_key_env: str | None = None

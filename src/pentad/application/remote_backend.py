@@ -12,6 +12,7 @@ from pentad.execution.backend import Backend
 from pentad.model.backends.endpoint import Endpoint
 from pentad.model.backends.engines import engine_named
 from pentad.model.backends.wires.base import Wire
+from pentad.model.exports.base import Exported, ExportReader
 
 
 def remote_backend(remote: RemoteBackend) -> Backend:
@@ -29,11 +30,13 @@ def remote_backend(remote: RemoteBackend) -> Backend:
             "which is not set",
             hint=f"export {remote.api_key_env}=... or take api_key_env out",
         )
+    found = _exported(remote)
+    said = found.context_length if found and "context_length" not in remote.model_fields_set else None
     endpoint = Endpoint(
         base_url=remote.url,
         model=remote.model or remote.name,
         api_key=key or "none",
-        context_length=remote.context_length,
+        context_length=said or remote.context_length,
         remote=remote.remote,
         engine=engine,
         vllm_fields=remote.vllm_fields,
@@ -41,7 +44,7 @@ def remote_backend(remote: RemoteBackend) -> Backend:
         chat_template=_template_source(remote),
         register=remote.register_model,
         metrics_url=remote.metrics_url,
-        media=frozenset(remote.media),
+        media=frozenset(remote.media) | (found.media if found else frozenset()),
         max_tokens_field=remote.max_tokens_field,
         timeout_s=remote.timeout_s,
         extra_body=remote.extra_body,
@@ -49,6 +52,21 @@ def remote_backend(remote: RemoteBackend) -> Backend:
     wire: Wire = registry.load("wire", engine.wire)(endpoint)
     backend: Backend = registry.load("backend", "openai")(endpoint, name=remote.name, wire=wire)
     return backend
+
+
+def _exported(remote: RemoteBackend) -> Exported | None:
+    """What the model's files say. Raises BadModelFile; InvalidRequest for an engine whose are not read."""
+    if remote.exported is None:
+        return None
+    if remote.engine not in registry.known("export"):
+        raise InvalidRequest(
+            f"engine {remote.engine!r} has no form of models that is read here, but backend {remote.name!r} "
+            "names `exported`",
+            hint=f"take it out; forms of {', '.join(registry.known('export'))} are read",
+            param="backends",
+        )
+    read: ExportReader = registry.load("export", remote.engine)
+    return read(remote.exported.expanduser())
 
 
 def _template_source(remote: RemoteBackend) -> str | None:

@@ -132,6 +132,9 @@ def plan(
     compare: Annotated[
         str | None, typer.Option("--compare", help="Several strategies with commas: a row for each.")
     ] = None,
+    launch: Annotated[
+        str | None, typer.Option("--launch", metavar="ENGINE", help="Print how vllm, deepspeed ... run it.")
+    ] = None,
     load: Annotated[
         str | None,
         typer.Option("--load", metavar="TRACE", help="As for simulate: the highest load, what breaks first."),
@@ -159,7 +162,7 @@ def plan(
 
     With --models or --devices: every model on every device, each by itself.
     """
-    from pentad.application.cli import matrix, plan_compare, planning
+    from pentad.application.cli import matrix, plan_compare, plan_launch, planning
     from pentad.choice import Choice, build
     from pentad.resource.cluster_file import read_cluster
     from pentad.resource.placement.base import Workload
@@ -179,6 +182,12 @@ def plan(
             "--compare takes one model on one cluster",
             hint="leave --devices and --models out",
             param="compare",
+        )
+    if launch and (compare or devices or models or load):
+        raise InvalidRequest(
+            "--launch takes one plan",
+            hint="leave --compare, --devices, --models and --load out",
+            param="launch",
         )
     if load and (compare or devices):
         raise InvalidRequest(
@@ -222,6 +231,9 @@ def plan(
         found = plan_compare.compared(ask, plan_compare.choices(compare), described[named[0]], fleet)
         raise typer.Exit(plan_compare.show(found, as_json=json))
     result = ask.plan_on(described[named[0]], fleet)
+    if launch:
+        plan_launch.show(result, ask.workload, launch, named[0], as_json=json)
+        return
     if json:
         first = fleet.device(result.stages[0].device)
         print_json(result.to_dict() | {"bounds": planning.bounds(ask, described[named[0]], first)})

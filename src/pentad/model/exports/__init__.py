@@ -1,0 +1,1 @@
+"""Models in forms that only other engines run: read as far as it takes to know and check them."""

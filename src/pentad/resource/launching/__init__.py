@@ -1,0 +1,1 @@
+"""How a plan is carried out by engines that others have written."""
