@@ -107,11 +107,14 @@ def test_a_folder_of_mnn_is_whole_or_says_what_is_missing(tmp_path: pathlib.Path
 
 
 @pytest.mark.row("be-mnn", "mechanism", claims=(1,))
-def test_a_conversion_for_mnn_is_one_command() -> None:
+def test_a_folder_that_is_not_there_is_made_by_one_command(tmp_path: pathlib.Path) -> None:
     command = mnn_conversion("models/qwen", "out", bits=8, block=128)
     assert command[:5] == ("llmexport", "--path", "models/qwen", "--dst_path", "out")
     assert command[5:] == ("--export", "mnn", "--quant_bit", "8", "--quant_block", "128")
-    with pytest.raises(ValueError, match="bits is 9"):
+    with pytest.raises(BadModelFile, match="no folder") as caught:
+        read_mnn(tmp_path / "none")
+    assert f"llmexport --path MODEL --dst_path {tmp_path / 'none'}" in (caught.value.hint or "")
+    with pytest.raises(InvalidRequest, match="bits is 9"):
         mnn_conversion("a", "b", bits=9)
 
 

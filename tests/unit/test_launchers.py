@@ -28,7 +28,8 @@ MII = {
 }  # fmt: skip
 MII_MODEL = {
     "model_name_or_path": str, "tokenizer": str, "task": str, "tensor_parallel": int,
-    "quantization_mode": str, "inference_engine_config": dict, "torch_dist_port": int, "zmq_port_number": int, "replica_num": int,
+    "quantization_mode": str, "inference_engine_config": dict, "torch_dist_port": int,
+    "zmq_port_number": int, "replica_num": int,
     "replica_configs": list, "device_map": str, "max_length": int, "sync_debug": bool,
     "profile_model_time": bool, "all_rank_output": bool,
 }  # fmt: skip
@@ -132,9 +133,8 @@ def test_mii_takes_the_settings_and_the_command_carries_them(tmp_path: pathlib.P
     assert settings["model_config"] == {
         "model_name_or_path": "org/m7", "tensor_parallel": 4, "replica_num": 2, "max_length": 640,
     }  # fmt: skip
-    (tmp_path / "mii.py").write_text(
-        "def serve(mii_config):\n    print(json.dumps(mii_config))\nimport json\n"
-    )
+    double = "import json\n\ndef serve(mii_config):\n    print(json.dumps(mii_config))\n"
+    (tmp_path / "mii.py").write_text(double)
     python, *rest = found.commands[-1]
     assert python == "python"
     ran = subprocess.run([sys.executable, *rest], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -174,7 +174,7 @@ def test_flags_of_a_build_follow_from_plan_and_load() -> None:
 
 
 def test_a_plan_is_printed_as_the_engines_command(pentad_: Pentad) -> None:
-    asked = ("plan", "gpt3-6.7b", "--device", "nvidia-a100-80gb", "--launch")
+    asked = ("plan", "gpt3-6.7b", "--device", "a100-sxm-80gb", "--launch")
     assert "vllm serve gpt3-6.7b --tensor-parallel-size 1" in pentad_(*asked, "vllm").out
     found = json.loads(pentad_(*asked, "vllm", "--json").out)
     assert found["settings"]["max-model-len"] == 640

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import pathlib
+import shlex
 
 from pentad.content import MediaKind
+from pentad.errors import BadModelFile
 from pentad.model.exports.base import Exported, manifest, part
 from pentad.ranges import in_range
 
 
 def read_mnn(path: pathlib.Path) -> Exported:
     """Source: MNN, docs/transformers/llm: config.json, llm_config.json and the files that they name."""
+    if not path.is_dir():
+        command = shlex.join(mnn_conversion("MODEL", str(path)))
+        raise BadModelFile(f"{path} is no folder", hint=f"make it with: {command}")
     config, model = manifest(path, "config.json"), manifest(path, "llm_config.json")
     graph, weights = config.get("llm_model", "llm.mnn"), config.get("llm_weight", "llm.mnn.weight")
     size = part(path, graph) + part(path, weights)
