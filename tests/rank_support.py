@@ -90,8 +90,9 @@ def ranks(
     num_blocks: int = 64,
     back_s: float = 5.0,
     over: Transport | None = None,
+    kernels: str = "torch",
 ) -> Iterator[RankedRunner]:
-    """The model on a group of ranks, in float32; `over` is the transport as ranks but 0 see it."""
+    """The model on a group of ranks, PyTorch's in float32; `over` is the transport as ranks but 0 see it."""
     shape = Layout.parse(layout, spec.layers)
     threads: list[threading.Thread] = []
     reached: Transport = over or build("transport", transport)
@@ -108,8 +109,9 @@ def ranks(
         shape,
         meeting=Meeting() if processes else Meeting(transport=transport, key=KEY, back_s=back_s),
         num_blocks=num_blocks,
-        dtype="float32",
+        dtype="float32" if kernels == "torch" else "auto",
         threads=1,
+        kernels=kernels,
         codec=codec,
         pieces=pieces,
         listening=None if processes else start,

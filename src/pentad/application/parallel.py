@@ -10,6 +10,10 @@ from functools import partial
 
 from pentad.application.config import EngineSettings
 from pentad.errors import Incompatible, InvalidRequest
+from pentad.execution.native.library import built, cpu_flags, usable
+from pentad.execution.native.rank import check_pipeline
+from pentad.execution.native.runner import NativeRunner
+from pentad.execution.ranks.base import TORCH
 from pentad.execution.ranks.company import Meeting
 from pentad.execution.ranks.layout import Layout
 from pentad.execution.runner import Runner
@@ -38,11 +42,12 @@ def ranked_runner(
     """
     from pentad.execution.ranks.runner import RankedRunner
 
-    if settings.kernels not in ("auto", "torch"):
+    kernels = parallel_kernels(files, settings)
+    if kernels != TORCH and settings.kv_dtype == "int8":
         raise Incompatible(
-            f"kernels {settings.kernels!r} compute in one process, but parallel is {settings.parallel!r}",
-            hint="set kernels to auto, or leave --parallel out",
-            param="kernels",
+            "processes that compute a model together keep keys and values in bfloat16",
+            hint="set kv_dtype to auto, or leave --parallel out",
+            param="kv_dtype",
         )
     if settings.adapters:
         raise Incompatible(
@@ -60,11 +65,29 @@ def ranked_runner(
         device=device,
         threads=settings.threads,
         codec=settings.parallel_codec,
+        kernels=kernels,
         meeting=meeting(settings),
         listening=_told,
         on_lost=rank_lost,
         sources=partial(_weights_again, files.path, files.name),
     )
+
+
+def parallel_kernels(files: ModelFiles, settings: EngineSettings) -> str:
+    """What all processes compute with: native kernels for pipelines of models that they can do, else torch.
+
+    Raises Incompatible for native kernels by name and a layout that shares layers, InvalidRequest for none.
+    """
+    assert settings.parallel is not None
+    layout = read_layout(settings.parallel, files.spec.layers)
+    if settings.kernels != "auto":
+        if settings.kernels != TORCH:
+            check_pipeline(layout)
+        return settings.kernels
+    alone = all(len(stage.shares) == 1 for stage in layout.stages)
+    plain = settings.weight_dtype == "auto" and settings.device in ("auto", "cpu")
+    here = usable(cpu_flags(), built()) and NativeRunner.supports(files.spec, files.weights) is None
+    return "auto" if alone and plain and here else TORCH
 
 
 @contextmanager

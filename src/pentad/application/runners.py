@@ -13,7 +13,7 @@ from functools import partial
 from pentad import registry
 from pentad.application.config import EngineSettings
 from pentad.application.expert_memory import read_expert_memory
-from pentad.application.parallel import ranked_runner
+from pentad.application.parallel import parallel_kernels, ranked_runner
 from pentad.application.speculation import NONE, make_speculation
 from pentad.choice import Choice, build
 from pentad.errors import Incompatible
@@ -50,9 +50,8 @@ def choose(files: ModelFiles, settings: EngineSettings) -> RunnerChoice:
     """
     # All native kernels have the same ops; which of them the CPU runs is chosen below.
     unsupported = build("kernel", Choice(name="portable")).unsupported(files.spec, files.weights)
-    parallel = settings.parallel is not None and settings.kernels == "auto"
     choice = choose_runner(
-        "torch" if parallel else settings.kernels,
+        settings.kernels if settings.parallel is None else parallel_kernels(files, settings),
         unsupported,
         model=files.name,
         dtype=settings.weight_dtype,

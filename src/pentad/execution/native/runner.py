@@ -305,6 +305,17 @@ class NativeRunner:
         self._run(len(batch.token_ids))
         return found
 
+    def hidden(self, batch: RaggedBatch) -> npt.NDArray[np.float32]:
+        """The residual stream [N, E] behind the last layer; keys and values are written all the same."""
+        found = np.empty((len(batch.token_ids), self._spec.width), np.float32)
+        self._set(batch)
+        self._inputs.struct.hidden = found.ctypes.data
+        try:
+            self._run(len(batch.token_ids))
+        finally:
+            self._inputs.struct.hidden = None
+        return found
+
     def copy_block(self, source: int, target: int) -> None:
         """Copies one KV block over all layers (copy on write)."""
         for block in (source, target):

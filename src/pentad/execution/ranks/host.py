@@ -7,7 +7,6 @@ open as long as the one that started it lives.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import logging
 import os
@@ -16,10 +15,11 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pentad.choice import Choice, build
 from pentad.errors import PentadError
+from pentad.execution.ranks.base import Rank, import_rank, load_rank
 from pentad.execution.ranks.group import RankGroup
 from pentad.execution.ranks.messages import (
     WIRE,
@@ -38,13 +38,9 @@ from pentad.execution.ranks.records import of_plain
 from pentad.execution.ranks.shards import HeldSource
 from pentad.execution.transport.base import BadFrame, Link, Listener, Member, PeerLost, Transport
 
-if TYPE_CHECKING:
-    from pentad.execution.torch.rank import TorchRank
-
 _log = logging.getLogger(__name__)
 MEET_S: Final = 60.0
 """From the start of the ranks until all of them have met: interpreters, imports, weights on their way."""
-_COMPUTES: Final = "pentad.execution.torch.rank"
 BACK_S: Final = 60.0
 """For rank 0 to be there again after a link broke."""
 
@@ -54,7 +50,7 @@ class _Loaded:
     """A part of a model, which stays loaded while the group is formed anew."""
 
     part: bytes
-    rank: TorchRank
+    rank: Rank
 
 
 def serve_rank(
@@ -113,23 +109,12 @@ def _work(transport: Transport, driver: Link, member: Member, loaded: list[_Load
             link.close()
 
 
-def _load(group: RankGroup, setup: Setup, parcel: Parcel) -> TorchRank:
-    from pentad.execution.torch.rank import TorchRank
-
-    return TorchRank(
-        of_plain(setup.spec),
-        of_plain(setup.layout),
-        group,
-        HeldSource(parcel.tensors, parcel.extras),
-        num_blocks=setup.num_blocks,
-        block_size=setup.block_size,
-        dtype=setup.dtype,  # type: ignore[arg-type]
-        device=setup.device,
-        threads=setup.threads,
-    )
+def _load(group: RankGroup, setup: Setup, parcel: Parcel) -> Rank:
+    source = HeldSource(parcel.tensors, parcel.extras)
+    return load_rank(of_plain(setup.spec), of_plain(setup.layout), group, source, setup)
 
 
-def _compute(rank: TorchRank, driver: Link) -> None:
+def _compute(rank: Rank, driver: Link) -> None:
     driver.send(Ready(weight_bytes=rank.weight_bytes, kv_block_bytes=rank.kv_block_bytes))
     while (received := driver.receive()) is not None:
         match received.message:
@@ -162,6 +147,8 @@ def _told(driver: Link) -> tuple[Setup, Parcel, Peers]:
         match received.message:
             case Setup() as told:
                 setup = told
+                # Beside the weights, which take their time too.
+                threading.Thread(target=import_rank, args=(told,), daemon=True).start()
             case Weight() if len(received.buffers) == 1:
                 parcel.take(received)
             case Peers() as peers if setup is not None:
@@ -200,8 +187,6 @@ def main() -> None:
         group=config["group"], rank=config["rank"], size=config["size"], key=bytes.fromhex(config["key"])
     )
     transport: Transport = build("transport", Choice.of(config["transport"]))
-    # Beside the weights, which take their time too.
-    threading.Thread(target=importlib.import_module, args=(_COMPUTES,), daemon=True).start()
     try:
         serve_rank(transport, config["address"], member)
     except PentadError as error:

@@ -63,6 +63,8 @@ class Setup(msgspec.Struct, frozen=True, array_like=True, tag=2):
     device: str
     threads: int
     codec: str
+    kernels: str = "torch"
+    """What computes: torch, or what the setting `kernels` calls native ones."""
 
     @property
     def part(self) -> bytes:
@@ -122,7 +124,7 @@ class Rows(msgspec.Struct, frozen=True, array_like=True, tag=9):
     plain: bool
 
 
-WIRE: Final = Wire("pentad-ranks", 2, Hello | Setup | Weight | Peers | Ready | Step | Copy | Stop | Rows)
+WIRE: Final = Wire("pentad-ranks", 3, Hello | Setup | Weight | Peers | Ready | Step | Copy | Stop | Rows)
 
 
 def step_of(batch: RaggedBatch, pieces: int) -> tuple[Step, list[Buffer]]:

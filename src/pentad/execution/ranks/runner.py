@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
 from pentad.execution.codecs.base import Codec
 from pentad.execution.form import ModelForm
 from pentad.execution.kv.sizing import block_count
+from pentad.execution.ranks.base import TORCH, Rank, load_rank
 from pentad.execution.ranks.company import Company, Meeting
 from pentad.execution.ranks.group import RankGroup
 from pentad.execution.ranks.layout import Layout
@@ -35,11 +36,9 @@ from pentad.execution.transport.base import BadFrame, PeerLost
 from pentad.execution.weights import WeightSource
 from pentad.types import Decision
 
-if TYPE_CHECKING:
-    from pentad.execution.torch.rank import TorchRank
-
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
+Precision = Literal["auto", "float32", "bfloat16"]
 _TRIES: Final = 3
 """Of forming a group from which others are lost meanwhile."""
 _PIECE_TOKENS: Final = 64
@@ -64,6 +63,7 @@ class RankedRunner:
 
     Args:
         layout: who computes what.
+        kernels: torch, or native ones as `NativeRunner.load` takes them, which compute pipelines alone.
         pieces: parts in which a long step goes through a pipeline; 1: whole.
         sources: gives the weights again, after the construction; None: `weights` stay readable.
     """
@@ -79,24 +79,23 @@ class RankedRunner:
         meeting: Meeting | None = None,
         kv_bytes: int | None = None,
         num_blocks: int | None = None,
-        dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+        dtype: Precision = "auto",
         device: str = "cpu",
         block_size: int = 16,
         threads: int | None = None,
         codec: Choice | None = None,
+        kernels: str = TORCH,
         pieces: int = 4,
         on_lost: Callable[[], None] | None = None,
         listening: Callable[[str], None] | None = None,
         sources: Callable[[], AbstractContextManager[WeightSource]] | None = None,
     ) -> None:
         """Raises Incompatible for a model that cannot be shared so, BackendFailed where ranks do not come."""
-        from pentad.execution.torch.devices import resolve_device, resolve_dtype
-
         check_shareable(spec, layout)
         self.spec = spec
         self.layout = layout
         self.block_size = block_size
-        self.form = ModelForm(weight_bits=8 * resolve_dtype(dtype, resolve_device(device)).itemsize)
+        self.form = _form(spec, weights, kernels, dtype, device)
         self.num_blocks = block_count(spec, kv_bytes, num_blocks, block_size, self.form.kv_bits / 8)
         self._pieces = pieces if len(layout.stages) > 1 else 1
         self._on_lost = on_lost
@@ -114,9 +113,10 @@ class RankedRunner:
             device=device,
             threads=threads or max(1, len(os.sched_getaffinity(0)) // layout.size),
             codec=str(codec or Choice(name="plain")),
+            kernels=kernels,
         )
         self._company = Company(meeting or Meeting(), layout.size, listening=listening)
-        self._rank: TorchRank | None = None
+        self._rank: Rank | None = None
         try:
             self._company.meet()
             self._form(layout, range(1, layout.size), weights)
@@ -147,21 +147,10 @@ class RankedRunner:
         self.block_bytes = self._rank.kv_block_bytes + sum(each.kv_block_bytes for each in ready)
         _log.info("%s is computed by %d ranks: %s", self.spec.name, layout.size, layout)
 
-    def _loaded(self, layout: Layout, weights: WeightSource) -> TorchRank:
-        from pentad.execution.torch.rank import TorchRank
-
+    def _loaded(self, layout: Layout, weights: WeightSource) -> Rank:
         self._rank = None
-        return TorchRank(
-            self.spec,
-            layout,
-            self.group,
-            ShardSource(Shard(self.spec, layout, 0), weights),
-            num_blocks=self.num_blocks,
-            block_size=self.block_size,
-            dtype=self._setup.dtype,  # type: ignore[arg-type]
-            device=self._setup.device,
-            threads=self._setup.threads,
-        )
+        source = ShardSource(Shard(self.spec, layout, 0), weights)
+        return load_rank(self.spec, layout, self.group, source, self._setup)
 
     def _ready(self) -> list[Ready]:
         found = []
@@ -307,3 +296,14 @@ class RankedRunner:
                 except PeerLost:
                     continue
         self._company.close()
+
+
+def _form(spec: ModelSpec, weights: WeightSource, kernels: str, dtype: Precision, device: str) -> ModelForm:
+    """The precision of weights and cache at all ranks."""
+    if kernels != TORCH:
+        from pentad.execution.native.runner import packed_form
+
+        return packed_form(spec, weights, "auto")
+    from pentad.execution.torch.devices import resolve_device, resolve_dtype
+
+    return ModelForm(weight_bits=8 * resolve_dtype(dtype, resolve_device(device)).itemsize)

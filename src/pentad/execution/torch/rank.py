@@ -9,6 +9,7 @@ import torch
 
 from pentad.execution.batch import RaggedBatch
 from pentad.execution.codecs.base import Floats
+from pentad.execution.ranks.base import DRIVER, HANDED_ON, KEYS, LOGITS
 from pentad.execution.ranks.group import RankGroup
 from pentad.execution.ranks.layout import Layout, spans
 from pentad.execution.ranks.pieces import bounds, cut, pieces
@@ -20,10 +21,6 @@ from pentad.execution.torch.devices import Precision, resolve_device, resolve_dt
 from pentad.execution.torch.program import Inputs, normed
 from pentad.execution.torch.shard import RankExperts, load_shard
 from pentad.execution.torch.states import StateStore
-
-_DRIVER = 0
-HANDED_ON, LOGITS, KEYS = "hand-on", "logits", "keys"
-"""What rows are for: hidden states for the next stage, scores for rank 0, keys and values of all tokens."""
 
 
 class TorchRank:
@@ -69,7 +66,7 @@ class TorchRank:
             self._cache.clear_begun(batch.slots)
             parts = pieces(batch, count)
             own = [self._piece(part) for part in parts]
-            if self.group.rank != _DRIVER:
+            if self.group.rank != DRIVER:
                 return None
             found = [self._logits(part, scores) for part, scores in zip(parts, own, strict=True)]
             found = [scores for scores in found if len(scores)]
@@ -100,9 +97,9 @@ class TorchRank:
             if self._program.weights.final_norm is not None:
                 hidden = normed(hidden, self._program.weights.final_norm)
             scores = self._numbers(self._program.logits(hidden))
-            if group.rank == _DRIVER:
+            if group.rank == DRIVER:
                 return scores
-            group.send(_DRIVER, scores, LOGITS, plain=True)
+            group.send(DRIVER, scores, LOGITS, plain=True)
         return None
 
     def _logits(self, batch: RaggedBatch, own: Floats | None) -> Floats:
@@ -114,7 +111,7 @@ class TorchRank:
             counts = [int(each.sum()) for each in inside]
         found = []
         for rank, count in zip(self._sources, counts, strict=True):
-            if count and rank == _DRIVER:
+            if count and rank == DRIVER:
                 assert own is not None
                 found.append(own)
             elif count:
