@@ -605,6 +605,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "predicted": "pentad.model.routing.predicted:Predicted",
         "infaas": "pentad.model.routing.infaas:Infaas",
         "agent-centric": "pentad.model.routing.agent_centric:AgentCentric",
+        "tabi": "pentad.model.routing.tabi:Tabi",
     },
     # model layer: who learns from recorded outcomes how probable a right answer is
     "success": {

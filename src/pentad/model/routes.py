@@ -86,8 +86,12 @@ class Routes:
         else:
             name, decision = self.router.route(state)
             request = replace(request, model=name, routed=decision)
-        advised = self._served.backends[request.model].capabilities.sampling
-        return first, replace(request, sampling=with_defaults(request.sampling, advised))
+        return first, self.instead(request, request.model)
+
+    def instead(self, request: Request, name: str) -> Request:
+        """The same for the model of that name, drawn as it advises where the caller left that open."""
+        advised = self._served.backends[name].capabilities.sampling
+        return replace(request, model=name, sampling=with_defaults(request.sampling, advised))
 
     def _candidates(self) -> dict[str, Candidate]:
         return {

@@ -41,8 +41,9 @@ from pentad.model.prices import Price
 from pentad.model.routes import Routes
 from pentad.model.routing import estimates
 from pentad.model.routing.base import ModelRouter
+from pentad.model.routing.cascade import Cascade, cascaded
 from pentad.model.routing.learning import Learner, noted
-from pentad.model.sampling_defaults import taken_defaults, with_defaults
+from pentad.model.sampling_defaults import taken_defaults
 from pentad.model.served import ServedModels
 from pentad.model.standby import Standby, Watch
 from pentad.model.tokenizer_facts import TokenizerFacts
@@ -125,7 +126,24 @@ class ModelService:
                 ends with `length`, and a decision on the subject `limit` says where.
             InvalidRequest, Overloaded, BackendFailed: as the backend says.
         """
-        return self._watched(request) if self._watches else self._answer(request)
+        ask = self._watched if self._watches else self._answer
+        cascade = self._routes.router.cascade
+        return ask(request) if cascade is None else self._cascaded(cascade, request)
+
+    async def _cascaded(self, cascade: Cascade, request: Request) -> AsyncGenerator[Delta, None]:
+        """The answer of the first model that is sure enough."""
+        await self.prepare(request)
+        answer = cascaded(
+            cascade,
+            self.routed(request),
+            self._watched if self._watches else self._answer,
+            partial(self._routes.instead, request),
+            logprobs=lambda name: self._backends[name].capabilities.logprobs,
+            clock=self._clock,
+        )
+        async with aclosing(answer) as deltas:
+            async for delta in deltas:
+                yield delta
 
     async def _watched(self, request: Request) -> AsyncGenerator[Delta, None]:
         """The answer of the model, or of its standby."""
@@ -135,10 +153,7 @@ class ModelService:
         if watch is None:
             answer = self._answer(request)
         else:
-            name = watch.standby.model
-            advised = self._backends[name].capabilities.sampling
-            instead = replace(asked, model=name, sampling=with_defaults(asked.sampling, advised))
-            answer = watch.answer(request, instead, self._answer)
+            answer = watch.answer(request, self._routes.instead(asked, watch.standby.model), self._answer)
         async with aclosing(answer) as deltas:
             async for delta in deltas:
                 yield delta

@@ -8,6 +8,7 @@ from typing import ClassVar, Final, Protocol, runtime_checkable
 
 from pentad.model.routing import estimates
 from pentad.model.routing.base import Candidate, Controller, ModelRouter, Questioner, RouterInput
+from pentad.model.routing.cascade import Cascade
 from pentad.model.routing.fixed import Fixed
 from pentad.model.routing.learning import Learner
 from pentad.model.routing.objective import ByObjective
@@ -66,6 +67,11 @@ class Automatic:
     @property
     def enforces(self) -> frozenset[str]:
         return self.router.enforces
+
+    @property
+    def cascade(self) -> Cascade | None:
+        """The router, where it judges answers."""
+        return self.router if isinstance(self.router, Cascade) else None
 
     def enforced(self, decision: Decision) -> frozenset[str]:
         """Fields of an objective that this choice keeps."""
