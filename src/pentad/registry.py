@@ -719,6 +719,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "examples": "pentad.agent.context_builders.examples:Examples",
         "demonstrations": "pentad.agent.context_builders.demonstrations:Demonstrations",
         "tiered": "pentad.agent.context_builders.tiered:Tiered",
+        "elastic": "pentad.agent.context_builders.elastic:Elastic",
     },
     "coordinator": {
         "single": "pentad.agent.coordination.single:Single",

@@ -196,12 +196,15 @@ class Hints:
     """Requests of the run that are still to come, one after the other, behind this one."""
     output_tokens: int | None = None
     """Tokens that the answer will likely have; a guess, no limit."""
+    prompt_tokens: int | None = None
+    """Tokens that the prompt will have at most, once its context is reduced."""
 
     def __post_init__(self) -> None:
         in_range("tool_s", self.tool_s, least=0)
         in_range("fan_out", self.fan_out, least=1)
         in_range("remaining_steps", self.remaining_steps, least=0)
         in_range("output_tokens", self.output_tokens, least=1)
+        in_range("prompt_tokens", self.prompt_tokens, least=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

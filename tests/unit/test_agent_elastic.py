@@ -111,6 +111,59 @@ def test_objective_and_budget_choose_way_and_model_at_once(
     assert dict(joint.parts)["agent: way"] == way
 
 
+@tool(effects="none")
+def read_page(number: int) -> str:
+    """Reads a page."""
+    return f"page {number} says " + "much of no use, " * 80
+
+
+CONTEXT = Choice(name="elastic", options={"tokens": (512,)})
+
+
+@pytest.mark.parametrize(("prefer", "reduced"), [("cost", True), ("quality", False)])
+def test_the_context_is_reduced_where_the_objective_asks_for_it_and_the_record_says_so(
+    tmp_path: pathlib.Path, prefer: str, *, reduced: bool
+) -> None:
+    turns = iter([[call("read_page", number=n)] for n in range(3)] + [["It is done."]])
+    models = two_models(lambda _: next(turns))
+    state, decisions = worked(
+        tmp_path,
+        models,
+        [read_page],
+        planner=FREE,
+        tools=("read_page",),
+        context=CONTEXT,
+        objective=Objective(prefer=prefer),  # type: ignore[arg-type]
+    )
+    assert (state.status, state.answer) == ("answered", "It is done.")
+    joint = [dict(d.parts) for d in decisions if d.policy == "elastic" and d.layer == "model"]
+    contexts = [parts["agent: context"] for parts in joint]
+    assert any(told.startswith("reduced to 512") for told in contexts) == reduced
+    cuts = [d for d in decisions if d.subject == "prompt"]
+    assert bool(cuts) == reduced
+    if reduced:
+        assert cuts[0].constraint == "512 prompt tokens"
+
+
+def test_what_five_objectives_would_choose_differs_in_three_layers_and_more(
+    tmp_path: pathlib.Path, pentad_: Pentad
+) -> None:
+    state, _ = worked(tmp_path, taught(two_models()), objective=Objective(prefer="quality"))
+    replay = ("runs", "replay", state.run_id, "--data-home", str(tmp_path), "--objectives")
+    shown = json.loads(pentad_(*replay, "--json").out)
+    assert [one["objective"] for one in shown] == ["fastest", "best", "cheapest", "greenest", "local only"]
+    chosen = {one["objective"]: one["chosen"] for one in shown}
+    for lever in ("model", "agent: way", "resource: queue"):
+        assert len({one[lever] for one in chosen.values()}) > 1, lever
+    expected = {one["objective"]: one["expected"] for one in shown}
+    assert expected["best"]["success"] == max(one["success"] for one in expected.values())
+    assert expected["cheapest"]["money"] == min(one["money"] for one in expected.values())
+    assert "greenest" in pentad_(*replay).out
+    wrong = pentad_(*replay, "--policy", "cheapest")
+    assert wrong.status == 2
+    assert "set --policy elastic" in wrong.err
+
+
 def test_a_way_that_gives_up_is_followed_by_another_out_of_the_same_budget(tmp_path: pathlib.Path) -> None:
     def mute(request: Request) -> Sequence[Item]:
         return [""] if request.sampling.max_tokens == 24 else answering(request)

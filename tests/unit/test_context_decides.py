@@ -183,6 +183,16 @@ def joint_choice(context: RunContext) -> object:
     return Elastic().route(dataclasses.replace(routing(models, context=context), outcomes=known))[0]
 
 
+def affordable_model(context: RunContext) -> object:
+    """Which of a better dear and a worse cheap model is within the money for a long prompt."""
+    models = {
+        "small": candidate(price=Price(prompt=1, completion=0), quality=0.2),
+        "large": candidate(price=Price(prompt=1000, completion=0), quality=0.9),
+    }
+    context = dataclasses.replace(context, objective=Objective(max_cost=0.2, prefer="quality"))
+    return Elastic().route(routing(models, context=context, messages=None, text="word " * 400))[0]
+
+
 NEARLY_LATE = RunContext(objective=Objective(deadline_s=LATER), node="a")
 CASES = {
     "run_id": Case(choice=evicted_after_this_one, changed="r", before=["other"], after=["kept"]),
@@ -232,6 +242,7 @@ CASES = {
     "hints.output_tokens": Case(
         choice=cheapest_for_its_length, changed=2000, before="prompts", after="answers"
     ),
+    "hints.prompt_tokens": Case(choice=affordable_model, changed=100, before="small", after="large"),
     "hints.output_tokens (objective)": Case(
         choice=kept_objective,
         base=RunContext(objective=Objective(deadline_s=30.0)),

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from pentad.agent.budget import Amount, consumed
 from pentad.agent.context_builders.base import ContextBuilder, ContextInput
+from pentad.agent.context_builders.elastic import in_contexts
 from pentad.agent.events import StepOutcome
 from pentad.agent.expectations import Outlook, outlook
 from pentad.agent.inheritance import continued
@@ -30,7 +31,7 @@ from pentad.errors import BackendFailed, BudgetExceeded, Incompatible, NotFound,
 from pentad.execution.backend import Completion, Delta, TextDelta, TokenLogprob, fold
 from pentad.model.backends.openai_usage import media_tokens
 from pentad.tracing.context import CURRENT
-from pentad.types import Decision, Message, OutputFormat, Request, Sampling, Usage
+from pentad.types import Decision, Message, OutputFormat, Request, RunContext, Sampling, Usage
 
 MAX_TRIES = 3
 DEFAULT_CONTEXT = 8192
@@ -66,10 +67,14 @@ class ModelCalls:
         ways = asked.ways if isinstance(asked, Alternatives) else (("", asked),)
         await around.tool_times.learn(around.journal, state.run_id, state.tenant)
         with run.span("agent", "context"):
-            drafts = {
-                way: continued(_formed(one, state.spec), state.inherited, state.spec.name)
-                for way, one in ways
-            }
+            drafts = in_contexts(
+                self._context,
+                {
+                    way: continued(_formed(one, state.spec), state.inherited, state.spec.name)
+                    for way, one in ways
+                },
+                state.spec.memory.window,
+            )
             media = await self._media()
             asking = {
                 way: self._request(
@@ -250,7 +255,7 @@ class ModelCalls:
             ),
             tenant=state.tenant,
             priority=state.priority,
-            context=self._run.context(expected),
+            context=_reduced(self._run.context(expected), draft.context_tokens),
         )
 
     def _prompt_limit(self, request: Request) -> int:
@@ -445,3 +450,10 @@ def _formed(draft: ModelCallDraft, spec: AgentSpec) -> ModelCallDraft:
     if spec.answer_schema is None or not (draft.purpose == "answer" or (draft.purpose == "act" and free)):
         return draft
     return replace(draft, format=OutputFormat(kind="json_schema", value=spec.answer_schema))
+
+
+def _reduced(context: RunContext, context_tokens: int | None) -> RunContext:
+    """The same, told how long the prompt gets where its context is reduced."""
+    if context_tokens is None:
+        return context
+    return replace(context, hints=replace(context.hints, prompt_tokens=context_tokens))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pentad.agent.events import Record
 from pentad.agent.model_events import ModelAnswered, ModelAsked
 from pentad.errors import InvalidRequest
+from pentad.model.control.situation import Situation
 from pentad.model.control.what_if import Outcome, WhatIf, situation_of, what_if
 from pentad.model.routing.base import ModelRouter
 from pentad.types import Decision
@@ -80,12 +81,28 @@ def replay_policy(records: Sequence[Record], policy: ModelRouter) -> PolicyRepla
         found = what_if(decision, policy)
         calls.append(ReplayedCall(step=answer.step, attempt=answer.attempt, what_if=found, observed=observed))
     if not calls:
-        raise InvalidRequest(
-            f"none of the run's {unexplained} model calls says what its decision was made from",
-            hint="run with --router elastic, whose decisions do",
-            param="policy",
-        )
+        raise _unexplained(unexplained)
     return PolicyReplay(policy=policy.name, calls=tuple(calls), unexplained=unexplained)
+
+
+def first_situation(records: Sequence[Record]) -> Situation:
+    """What the run's first joint decision was made from. Raises InvalidRequest where there is none."""
+    answers = 0
+    for answer, _ in _answers(records):
+        answers += 1
+        decision = _joint(answer)
+        found = None if decision is None else situation_of(decision)
+        if found is not None:
+            return found
+    raise _unexplained(answers)
+
+
+def _unexplained(answers: int) -> InvalidRequest:
+    return InvalidRequest(
+        f"none of the run's {answers} model calls says what its decision was made from",
+        hint="run with --router elastic, whose decisions do",
+        param="policy",
+    )
 
 
 def total(outcomes: Iterable[Outcome]) -> Outcome:

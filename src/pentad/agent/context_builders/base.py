@@ -49,8 +49,9 @@ class ContextInput:
 
     @property
     def limit(self) -> int:
-        """The tokens that bind: the model's or the agent's."""
-        return min(self.limit_tokens, self.window.max_tokens or self.limit_tokens)
+        """The tokens that bind: the model's, the agent's or those of the way that was chosen."""
+        limits = (self.limit_tokens, self.window.max_tokens, self.draft.context_tokens)
+        return min(limit for limit in limits if limit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

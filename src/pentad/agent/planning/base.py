@@ -64,6 +64,8 @@ class ModelCallDraft:
     """Answers drawn from this one prompt; of more than one the planner's `select` takes one."""
     temperature: float | None = None
     """0 to 2; None takes the agent's."""
+    context_tokens: int | None = None
+    """Prompt tokens that its context is reduced to by the agent's context builder; None: as many as fit."""
     label: str = ""
     """What the planner calls this call; the exchange of its answer bears it."""
     goal: int | None = None
@@ -72,6 +74,7 @@ class ModelCallDraft:
     def __post_init__(self) -> None:
         in_range("samples", self.samples, least=1, most=MAX_SAMPLES)
         in_range("temperature", self.temperature, least=0, most=2)
+        in_range("context_tokens", self.context_tokens, least=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,13 @@ from typing import Any
 import typer
 
 from pentad.agent.events import Record
-from pentad.agent.policy_replay import BASIS, PolicyReplay, ReplayedCall, replay_policy
+from pentad.agent.policy_replay import BASIS, PolicyReplay, ReplayedCall, first_situation, replay_policy
 from pentad.application.cli.output import counted, note, print_json, print_table
+from pentad.errors import InvalidRequest
+from pentad.model.control.plans import LEVERS, Plan, plans
 from pentad.model.control.situation import PART
 from pentad.model.control.what_if import Outcome, policy_of
+from pentad.model.routing.elastic import Elastic
 from pentad.types import Decision
 
 
@@ -36,6 +39,38 @@ def show_replay(records: Sequence[Record], policy: str, *, as_json: bool) -> Non
     if found.unexplained:
         left_out = counted(found.unexplained, "call")
         note(f"{left_out} left out, whose decisions do not say what they were made from")
+
+
+def show_objectives(records: Sequence[Record], policy: str, *, as_json: bool) -> None:
+    """Prints what each objective would have chosen at the run's first joint decision, and what it would take.
+
+    Raises InvalidRequest for a policy that does not choose jointly, or a run without such a decision.
+    """
+    router = policy_of(policy)
+    if not isinstance(router, Elastic):
+        raise InvalidRequest(
+            f"policy {policy!r} chooses the model alone", hint="set --policy elastic", param="policy"
+        )
+    found = plans(first_situation(records), router)
+    if as_json:
+        print_json(
+            [
+                {"objective": plan.objective, "chosen": plan.levers, "expected": asdict(plan.expected)}
+                for plan in found
+            ]
+        )
+        return
+    levers = {name.rpartition(" ")[2]: name for name in ("model", *LEVERS)}
+    rows = [
+        (plan.objective, *(plan.levers.get(name, "") for name in levers.values()), *_plan_numbers(plan))
+        for plan in found
+    ]
+    print_table(("objective", *levers, "seconds", "money", "joules", "success"), rows, empty="")
+
+
+def _plan_numbers(plan: Plan) -> tuple[str, ...]:
+    seconds, money, _, success = _numbers(plan.expected)
+    return seconds, money, f"{plan.expected.joules:.3g}", success
 
 
 def _chosen(decision: Decision) -> str:

@@ -57,12 +57,17 @@ def runs_replay(
         str | None,
         typer.Option("--policy", help="Router to decide anew by, from the record alone.", metavar="NAME"),
     ] = None,
+    objectives: Annotated[
+        bool, typer.Option("--objectives", help="What five objectives would have chosen in each layer.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Run an agent again in the record of a run: its tools answer as they did, and nothing is done.
 
     With --policy no model is asked: each recorded decision is made once more by that router, written
-    NAME or NAME:OPTION=VALUE,..., and what it would have come to is estimated.
+    NAME or NAME:OPTION=VALUE,..., and what it would have come to is estimated. With --objectives its first
+    decision is made for the fastest, the best, the cheapest and the greenest answer, and for the best one
+    that stays on this machine.
     """
     import asyncio
 
@@ -72,6 +77,11 @@ def runs_replay(
     with journal_of(flags, config) as journal:
         records = journal.read(run)
         state = fold(records)
+    if objectives:
+        from pentad.application.cli.policy_replay import show_objectives
+
+        show_objectives(records, policy or "elastic", as_json=json)
+        return
     if policy is not None:
         from pentad.application.cli.policy_replay import show_replay
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from pentad.model.control.situation import Arm, Record, Situation, Way
@@ -14,6 +14,8 @@ _UNSTATED: Final = 0.5
 """Success assumed of a model of which nobody says anything."""
 _WEIGHT: Final = 2.0
 """Judged answers that a stated quality counts for."""
+LEARNT: Final = 20
+"""Answers after which lengths, and success in the place of a stated quality, are believed."""
 _DEVIATIONS: Final = 1.0
 """Standard deviations that the pessimistic success lies below the expected one."""
 
@@ -60,8 +62,11 @@ class Prediction:
 
 
 def record_of(option: Option) -> Record:
-    """How this way of asking this model went so far."""
-    return option.arm.records.get(option.way.name, Record())
+    """How this way of asking this model went so far; until then, lengths as with the whole context."""
+    found, way = option.arm.records.get(option.way.name), option.way
+    if found is None and way.reduced:
+        return replace(option.arm.records.get(way.whole, Record()), right=0.0, wrong=0.0)
+    return found or Record()
 
 
 def expected_tokens(way: Way, record: Record, assumed: int) -> float:
@@ -95,6 +100,9 @@ def predict(option: Option, assumed: int, margin: float = 1.0) -> Prediction:
     mean = right / judged
     deviation = math.sqrt(mean * (1.0 - mean) / (judged + 1.0))
     fits = whole(option.max_tokens, record)
+    low = max(0.0, mean - _DEVIATIONS * deviation)
+    if way.reduced and record.right + record.wrong < LEARNT:
+        mean = low  # what was left out may have been needed; nobody has seen yet that it was not
     length = min(expected_tokens(way, record, assumed), float(option.max_tokens))
     first_s, token_s = _times(arm, way, option.queue, length)
     first_s, token_s = first_s * margin * arm.slower, token_s * margin * arm.slower
@@ -105,7 +113,7 @@ def predict(option: Option, assumed: int, margin: float = 1.0) -> Prediction:
     cached_price = arm.price.at_most(cached, 0) if kept is None else cached * kept / 1e6
     return Prediction(
         success=mean * fits,
-        success_low=max(0.0, mean - _DEVIATIONS * deviation) * fits,
+        success_low=low * fits,
         judged=record.right + record.wrong,
         first_s=first_s,
         inter_token_s=token_s,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pentad.model.control.prediction import (
+    LEARNT,
     Option,
     Prediction,
     Queue,
@@ -24,8 +25,6 @@ from pentad.model.control.prediction import (
 from pentad.model.control.situation import Situation
 from pentad.ranges import in_range
 
-_LEARNT: Final = 20
-"""Answers after which lengths, and success in the place of a stated quality, are believed."""
 _HARD: Final = frozenset({"slo.max_cost", "budget.cost", "budget.tokens", "slo.max_energy_j"})
 """Limits at which an answer would be cut or refused."""
 _TIGHT: Final = 0.5
@@ -84,8 +83,10 @@ def good_enough(situation: Situation, option: Option) -> bool:
         return True
     record = record_of(option)
     judged = record.right + record.wrong
-    if judged >= _LEARNT:
+    if judged >= LEARNT:
         return record.right / judged >= floor
+    if option.way.reduced:
+        return False  # the certificate is of the whole
     return (option.arm.quality or 0.0) >= floor
 
 
@@ -159,7 +160,7 @@ def _undominated(weighed: Sequence[Weighed]) -> list[Weighed]:
 
 def _stays(situation: Situation, weighing: Weighing, one: Weighed) -> bool:
     """Whether it is looked at though it is dominated: it is at work, or little enough is known to try it."""
-    tried = weighing.trials > 0 and one.prediction.judged < _LEARNT
+    tried = weighing.trials > 0 and one.prediction.judged < LEARNT
     return tried or one.option.name == situation.last
 
 
@@ -167,7 +168,7 @@ def _wider(situation: Situation, option: Option, weighing: Weighing) -> list[Opt
     """The option with every output budget and queue class that could serve."""
     budgets = {option.max_tokens}
     record = record_of(option)
-    if record.answers >= _LEARNT:
+    if record.answers >= LEARNT:
         budgets.add(min(option.max_tokens, math.ceil(record.tokens + 4.0 * record.spread) + 1))
     if (limit := _affordable(situation, option, weighing)) is not None:
         budgets.add(limit)

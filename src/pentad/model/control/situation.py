@@ -19,6 +19,8 @@ from pentad.types import Budget, Hints, Objective, Request, RunContext, Sampling
 
 PART = "situation"
 """Name of the part of a decision that holds it."""
+CONTEXT = "context="
+"""In a way's name, in front of the tokens that its context is reduced to."""
 _CHARS = 4
 """Of a token, where the words themselves are not kept."""
 
@@ -34,6 +36,13 @@ class Way:
     expected_tokens: int | None = None
     """Of one answer, where its sender says so."""
     samples: int = 1
+    reduced: bool = False
+    """Whether its context is reduced, so that it may know less than was asked."""
+
+    @property
+    def whole(self) -> str:
+        """The name of the same way with its whole context."""
+        return self.name.partition(CONTEXT)[0].strip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,8 +94,8 @@ def what_if(recorded: Decision, policy: ModelRouter) -> WhatIf:
         recorded=recorded,
         chosen=chosen,
         same=_levers(chosen, situation) == _levers(recorded, situation),
-        expected=_expected(situation, chosen),
-        expected_recorded=_expected(situation, recorded),
+        expected=expected(situation, chosen),
+        expected_recorded=expected(situation, recorded),
         propensity=float(dict(recorded.parts).get("propensity", 1.0)),
     )
 
@@ -107,7 +107,7 @@ def _levers(decision: Decision, situation: Situation) -> tuple[str, str, str | N
     return decision.chosen, way, parts.get("model: answer tokens"), parts.get("resource: queue")
 
 
-def _expected(situation: Situation, decision: Decision) -> Outcome:
+def expected(situation: Situation, decision: Decision) -> Outcome:
     """What was known then of what the decision chooses."""
     parts = dict(decision.parts)
     arm = next(arm for arm in situation.arms if arm.name == decision.chosen)

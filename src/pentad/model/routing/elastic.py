@@ -185,6 +185,11 @@ def decision_of(situation: Situation, choice: JointChoice, policy: str) -> Decis
     others = [one for one in choice.weighed if one.option.name != option.name]
     parts = [
         ("agent: way", option.way.name or "as asked"),
+        ("agent: samples", str(option.way.samples)),
+        (
+            "agent: context",
+            f"{'reduced to' if option.way.reduced else 'whole, about'} {option.way.prompt_tokens} tokens",
+        ),
         ("model: answer tokens", str(option.max_tokens)),
         ("resource: queue", option.queue),
         ("execution: place", _place(option.arm)),
@@ -215,9 +220,11 @@ def decision_of(situation: Situation, choice: JointChoice, policy: str) -> Decis
 
 
 def _way(name: str, asked: Request) -> Way:
+    whole, left = estimates.prompt_tokens(asked), asked.context.hints.prompt_tokens
     return Way(
         name=name,
-        prompt_tokens=estimates.prompt_tokens(asked),
+        prompt_tokens=whole if left is None else min(whole, left),
+        reduced=left is not None and left < whole,
         max_tokens=asked.sampling.max_tokens,
         expected_tokens=asked.context.hints.output_tokens,
         samples=asked.sampling.n,
