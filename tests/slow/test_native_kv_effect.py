@@ -1,4 +1,4 @@
-"""What a KV cache in 8-bit codes costs in accuracy: teacher-forced on WikiText-2, against exact float32."""
+"""What a KV cache in codes of 8 and 4 bits costs: teacher-forced on WikiText-2, against exact float32."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from tokenizer_texts import wikitext
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.row("phase-kv-quant", "effect", claims=(1,)),
     pytest.mark.skipif(not HERE, reason="no native kernels are built"),
 ]
 
@@ -28,6 +27,7 @@ PERPLEXITY_FRACTION = 0.005
 KL_INCREASE = 0.002
 BLOCKS = 32
 CONTEXT = 16 * BLOCKS
+INT4_PERPLEXITY_FRACTION = 0.03
 SMALL_CHUNK = 4
 """Tokens at once that every instruction set attends to as it does to generated ones."""
 
@@ -79,6 +79,7 @@ def logits(runner: NativeRunner, tokens: list[int], chunk: int) -> np.ndarray:
     return np.concatenate([runner.logits(part) for part in parts])
 
 
+@pytest.mark.row("phase-kv-quant", "effect", claims=(1,))
 def test_codes_change_neither_perplexity_nor_distributions(files: ModelFiles, measured: Measure) -> None:
     texts = windows(files, 3)
     reference = TorchRunner.load(files.spec, files.weights, num_blocks=BLOCKS, dtype="float32")
@@ -102,3 +103,24 @@ def test_codes_change_neither_perplexity_nor_distributions(files: ModelFiles, me
         measured(f"{where}, perplexity changed", abs(harder), at_most=PERPLEXITY_FRACTION)
         assert coded.top1 > plain.top1 - 0.01
         assert fraction == 0.5 + 1 / files.spec.head_dim
+
+
+@pytest.mark.row("phase-kv-quant", "effect", claims=(2,))
+def test_codes_of_4_bits_cost_little_perplexity(files: ModelFiles, measured: Measure) -> None:
+    texts = windows(files, 3)
+    found: dict[str, Scores] = {}
+    exact: list[np.ndarray] = []
+    for kind in ("bfloat16", "int8-int4", "int4"):
+        runner = NativeRunner.load(files.spec, files.weights, num_blocks=BLOCKS, kv_dtype=kind)
+        logged = [logits(runner, text, CONTEXT) for text in texts]
+        exact = exact or logged
+        found[kind] = scores(exact, logged, texts)
+        print(
+            f"{files.spec.name} {runner.kernels}, {kind}: {found[kind]}, {runner.block_bytes} bytes a block"
+        )
+        runner.close()
+    for kind in ("int8-int4", "int4"):
+        harder = found[kind].perplexity / found["bfloat16"].perplexity - 1
+        measured(
+            f"{files.spec.name}, {kind}, perplexity changed", abs(harder), at_most=INT4_PERPLEXITY_FRACTION
+        )

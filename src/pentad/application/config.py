@@ -67,8 +67,9 @@ class EngineSettings(_Section):
     """Memory for the KV cache in bytes, or with a unit: 512MiB. Absent: chosen from free memory."""
     weight_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format that weights are kept in. Any but auto is computed by PyTorch."""
-    kv_dtype: Literal["auto", "bfloat16", "int8"] = "auto"
-    """Number format of the KV cache. int8 takes about half the memory and needs the native kernels."""
+    kv_dtype: Literal["auto", "bfloat16", "int8", "int8-int4", "int4"] = "auto"
+    """Number format of the KV cache. int8 takes about half the memory, int4 a third, int8-int4 (keys in 8
+    bits, values in 4) two fifths; native kernels only. `pentad certify` measures what they cost."""
     kernels: Literal[
         "auto", "amx", "avx512", "avx512vnni", "avxvnni", "avx2", "neon", "portable", "torch"
     ] = "auto"

@@ -23,6 +23,7 @@ from pentad.application.config import EngineSettings, Settings
 from pentad.application.runners import engine_limits, load_runner
 from pentad.choice import build
 from pentad.execution.device import DeviceProfile
+from pentad.execution.native.kv_format import kv_element_bytes
 from pentad.execution.native.runner import NativeRunner
 from pentad.execution.spec import ModelSpec
 from pentad.model.loading import open_model
@@ -166,7 +167,7 @@ def kv_blocks(server: Server) -> int | None:
 
 def kv_block_bytes(spec: ModelSpec, settings: EngineSettings) -> int:
     """Bytes of a KV block of the model in our server."""
-    return spec.kv_bytes_per_token(1 if settings.kv_dtype == "int8" else 2) * BLOCK_SIZE
+    return spec.kv_bytes_per_token(kv_element_bytes(spec, settings.kv_dtype)) * BLOCK_SIZE
 
 
 def judged(

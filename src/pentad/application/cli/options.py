@@ -45,7 +45,11 @@ ENGINE = (
     Flag(name="backend", help="engine or llamacpp: what computes local models.", metavar="NAME"),
     Flag(name="kv_bytes", help="Memory for the KV cache, e.g. 512MiB.", metavar="SIZE"),
     Flag(name="weight_dtype", help="auto, float32 or bfloat16.", metavar="TYPE"),
-    Flag(name="kv_dtype", help="KV cache: auto, bfloat16 or int8, about half as large.", metavar="TYPE"),
+    Flag(
+        name="kv_dtype",
+        help="KV cache: auto, bfloat16, int8 (half the bytes), int8-int4 or int4 (a third).",
+        metavar="TYPE",
+    ),
     Flag(name="kernels", help="auto, torch or an instruction set: amx, avx512, avx2 ...", metavar="NAME"),
     Flag(name="device", help="auto, cpu, cuda or cuda:N.", metavar="NAME"),
     Flag(name="threads", help="Compute threads; one per core when absent.", kind=int),

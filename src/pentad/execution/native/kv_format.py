@@ -15,18 +15,39 @@ from pentad.execution.spec import Attention, ModelSpec
 
 BLOCK_SIZE: Final = 16
 """Tokens of a KV block; the kernels know no other."""
-KV_DTYPES: Final = ("auto", "bfloat16", "int8")
-"""Values of the option `kv_dtype`; auto is bfloat16."""
+KV_DTYPES: Final = ("auto", "bfloat16", "int8", "int8-int4", "int4")
+"""Values of the option `kv_dtype`; auto is bfloat16, and int8-int4 keys in 8 bits with values in 4."""
 KV_ELEMENT_BYTES: Final = 2
 """Bytes of a cached number in bfloat16."""
 _SCORE_BYTES: Final = 8
 """Of one slot, layer and key/value head, where attention scores are kept."""
 _STEP_BYTES: Final = 2
-"""Behind the codes of a token's key in one head, and behind those of its value."""
+"""Of a step, or a least number, of codes."""
+_GROUP: Final = 32
+"""Numbers that share a step and a least one in 4 bits; in 8 bits, those of a token and head share a step."""
 
 
-def kv_bits(kv_dtype: str) -> int:
-    """Bits of a cached number without its share of a step.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KVBits:
+    """Bits of cached numbers without their share of a step."""
+
+    keys: int
+    values: int
+
+    @property
+    def coded(self) -> bool:
+        return self.keys != 16
+
+
+_BITS: Final = {
+    "int8": KVBits(keys=8, values=8),
+    "int8-int4": KVBits(keys=8, values=4),
+    "int4": KVBits(keys=4, values=4),
+}
+
+
+def kv_bits(kv_dtype: str) -> KVBits:
+    """In how many bits the kernels keep keys and values.
 
     Raises:
         Incompatible: a form that the kernels cannot keep.
@@ -37,17 +58,24 @@ def kv_bits(kv_dtype: str) -> int:
             hint=f"set kv_dtype to one of {', '.join(KV_DTYPES)}",
             param="kv_dtype",
         )
-    return 8 if kv_dtype == "int8" else 16
+    return _BITS.get(kv_dtype, KVBits(keys=16, values=16))
+
+
+def _element_bytes(bits: int, head_dim: int) -> float:
+    if bits == 4:
+        return 0.5 + 2 * _STEP_BYTES / _GROUP
+    return 1 + _STEP_BYTES / head_dim
 
 
 def kv_element_bytes(spec: ModelSpec, kv_dtype: str, attention_scores: bool = False) -> float:
-    """Bytes of a cached number; its share of what is kept once per token and head included.
+    """Bytes of a cached number on average; its share of what is kept of a token and head included.
 
     Raises:
-        Incompatible: codes of 8 bits for what latent attention keeps.
+        Incompatible: codes for what latent attention keeps.
     """
+    bits = kv_bits(kv_dtype)
     latent = any(isinstance(block.mixer, LatentAttention) for block in spec.blocks)
-    if latent and kv_bits(kv_dtype) != 16:
+    if latent and bits.coded:
         raise Incompatible(
             f"{spec.name!r} keeps one vector for all heads, on the native kernels not in {kv_dtype!r}",
             hint="set kv_dtype to auto",
@@ -55,9 +83,10 @@ def kv_element_bytes(spec: ModelSpec, kv_dtype: str, attention_scores: bool = Fa
         )
     scores = _SCORE_BYTES / (2 * spec.head_dim) if attention_scores else 0
     attends = any(isinstance(block.mixer, Attention) for block in spec.blocks)
-    if kv_bits(kv_dtype) == 16 or not attends:
+    if not bits.coded or not attends:
         return KV_ELEMENT_BYTES + scores
-    return 1 + _STEP_BYTES / spec.head_dim + scores
+    coded = (_element_bytes(each, spec.head_dim) for each in (bits.keys, bits.values))
+    return sum(coded) / 2 + scores
 
 
 def check_counted(spec: ModelSpec, *, attention_scores: bool) -> None:
@@ -73,7 +102,7 @@ def check_key_centres(spec: ModelSpec, kv_dtype: str, *, key_centres: bool) -> N
     """Raises Incompatible for keys with a bias in codes that would have to hold all of it."""
     mixers = (block.mixer for block in spec.blocks)
     biased = any(isinstance(m, Attention) and m.qkv_bias and m.key_bias for m in mixers)
-    if not key_centres and biased and kv_bits(kv_dtype) == 8:
+    if not key_centres and biased and kv_bits(kv_dtype).coded:
         raise Incompatible(
             f"keys of {spec.name!r} have a bias, too large for {kv_dtype} codes where a KV policy moves them",
             hint="set kv_dtype to auto, or --kv-policy keep-all",

@@ -27,6 +27,7 @@ from pentad.execution.native.inputs import BatchInputs
 from pentad.execution.native.kv_format import (
     BLOCK_SIZE,
     CachedBlock,
+    KVBits,
     cached_block,
     check_counted,
     check_key_centres,
@@ -491,7 +492,7 @@ def _create(
     spec: ModelSpec,
     blocks: int,
     threads: int,
-    kv_bits: int,
+    kept: KVBits,
     flags: Mapping[str, int],
 ) -> int:
     """An empty model with its KV cache. Raises Infeasible when memory does not suffice."""
@@ -510,7 +511,8 @@ def _create(
         threads=threads,
         num_blocks=blocks,
         max_context=min(spec.context_length, blocks * BLOCK_SIZE, *places),
-        kv_bits=kv_bits,
+        key_bits=kept.keys,
+        value_bits=kept.values,
         shared_values=heads.value_dim if heads.kind == MIXERS["latent"] else 0,
         **flags,
         rotations=ctypes.addressof(rotations),

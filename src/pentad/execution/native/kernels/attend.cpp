@@ -30,7 +30,7 @@ class Cache {
   }
   Pages pages() const {
     return {.table = table_.data(), .base = reinterpret_cast<const uint8_t*>(data_.data()),
-            .stride = head_bytes(dim_, false), .dim = dim_};
+            .stride = head_bytes(dim_, {}), .dim = dim_};
   }
 
  private:

@@ -213,7 +213,7 @@ inline void attend_rows(const Row* rows, int count, const Pages& pages, const Sc
                         const Upcoming& after) {
   for (int r = 0; r < count; r += kRowsTogether) {
     const int together = std::min(kRowsTogether, count - r);
-    if (pages.coded) attend<kFromCodes>(rows + r, together, pages, scoring, w, after);
+    if (pages.form.coded()) attend<kFromCodes>(rows + r, together, pages, scoring, w, after);
     else if (pages.shared) attend<kFromKeys>(rows + r, together, pages, scoring, w, after);
     else attend<kInPlace>(rows + r, together, pages, scoring, w, after);
   }

@@ -32,7 +32,7 @@ class TileAttention {
   TileAttention(const Row* rows, int count, const Reader* readers, int readers_count, int common, const Scoring& scoring,
                 TileShape& shape, TileScratch& scratch, uint16_t* room)
       : rows_(rows), count_(count), readers_(readers), readers_count_(readers_count), common_(common),
-        dim_(readers[0].pages.dim), values_dim_(readers[0].pages.values_dim()), coded_(readers[0].pages.coded),
+        dim_(readers[0].pages.dim), values_dim_(readers[0].pages.values_dim()), form_(readers[0].pages.form),
         shared_(readers[0].pages.shared), scoring_(scoring),
         bent_(std::any_of(rows, rows + count, [&](const Row& row) { return row.bent(scoring); })),
         scale_(bent_ ? 1.0f : scoring.scale), shape_(shape), s_(scratch),
@@ -102,12 +102,12 @@ class TileAttention {
   // The page of bf16 of read number `read`; what stands kAheadBlocks further is fetched.
   const uint16_t* page(int read, bool of_values, uint16_t* room) const {
     const uint8_t *found = s_.reads[read], *ahead = s_.reads[read + kAheadBlocks];
-    const int bytes = dim_ * kPage * (coded_ ? 1 : 2);
+    const int bytes = static_cast<int>(form_.part_bytes(dim_, of_values));
     for (int line = 0; line < bytes; line += 64) __builtin_prefetch(ahead + line, 0, 2);
-    if (!coded_ && !(shared_ && of_values)) return reinterpret_cast<const uint16_t*>(found);
+    if (!form_.coded() && !(shared_ && of_values)) return reinterpret_cast<const uint16_t*>(found);
     if (shared_) values_of_keys(found, values_dim_, room);
-    else if (of_values) unpack_values(found - bytes, dim_, room);
-    else unpack_keys(found, dim_, room);
+    else if (of_values) unpack_values(found, dim_, form_.values, room);
+    else unpack_keys(found, dim_, form_.keys, room);
     settle_memory();
     return room;
   }
@@ -271,7 +271,8 @@ class TileAttention {
   const int count_;
   const Reader* readers_;
   const int readers_count_, common_, dim_, values_dim_;
-  const bool coded_, shared_;
+  const KvForm form_;
+  const bool shared_;
   const Scoring scoring_;
   const bool bent_;
   const float scale_;  // that the scores lack

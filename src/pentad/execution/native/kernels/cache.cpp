@@ -15,13 +15,13 @@ std::vector<int> KvCache::places(const pentad_config& c) {
 
 Pages KvCache::pages_of(const int32_t* table, int layer, int head) const {
   return {.table = table, .base = this->head(layer, head, 0), .stride = kv_block_bytes(), .dim = c_.head_dim,
-          .coded = coded(), .centres = centres_at(layer, head), .centres_stride = centres_stride(),
+          .form = form(), .centres = centres_at(layer, head), .centres_stride = centres_stride(),
           .tallies = tallies_of_block() ? tallies(number(layer, head), 0) : nullptr,
           .tallies_stride = tallies_of_block(), .shared = c_.shared_values};
 }
 
 Pages KvCache::pages_by_head(const int32_t* table) const {
-  return {.table = table, .base = kv_.data(), .stride = head_size(), .dim = c_.head_dim, .coded = coded(),
+  return {.table = table, .base = kv_.data(), .stride = head_size(), .dim = c_.head_dim, .form = form(),
           .tallies = tallies_of_block() ? page_tally(0) : nullptr, .tallies_stride = 1};
 }
 
@@ -109,13 +109,13 @@ int KvCache::move_entries(const int64_t* pairs, int count) {
     auto [begin, end] = share_of(count, rank, team_.active());
     for (int k = begin; k < end; k++) {
       const int64_t from = pairs[2 * k];
-      copy_slot(page(from / kPage), static_cast<int>(from % kPage), place(k), k % kPage, c_.head_dim, coded(), c_.shared_values);
+      copy_slot(page(from / kPage), static_cast<int>(from % kPage), place(k), k % kPage, c_.head_dim, form(), c_.shared_values);
       if (!scores.empty()) scores[static_cast<size_t>(k)] = page_tally(from / kPage)->slot[from % kPage];
     }
     team_.barrier();
     for (int k = begin; k < end; k++) {
       const int64_t to = pairs[2 * k + 1];
-      copy_slot(place(k), k % kPage, page(to / kPage), static_cast<int>(to % kPage), c_.head_dim, coded(), c_.shared_values);
+      copy_slot(place(k), k % kPage, page(to / kPage), static_cast<int>(to % kPage), c_.head_dim, form(), c_.shared_values);
       if (!scores.empty()) page_tally(to / kPage)->slot[to % kPage] = scores[static_cast<size_t>(k)];
     }
   });
@@ -133,7 +133,7 @@ int KvCache::copy_slots(const int32_t* pairs, int count) {
     for (int i = begin; i < end; i++)
       for (int k = 0; k < count; k++) {
         const int from = pairs[2 * k], to = pairs[2 * k + 1];
-        copy_slot(place(i, from), from % kPage, place(i, to), to % kPage, c_.head_dim, coded(), c_.shared_values);
+        copy_slot(place(i, from), from % kPage, place(i, to), to % kPage, c_.head_dim, form(), c_.shared_values);
         if (tallies_of_block())
           tallies(i, to / kPage)->slot[to % kPage] = tallies(i, from / kPage)->slot[from % kPage];
       }

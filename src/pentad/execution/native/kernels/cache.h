@@ -24,8 +24,9 @@ class KvCache {
         rotations_(c.rotations, c.rotations + c.rotation_count),
         centres_(static_cast<size_t>(c.layers)) {}
 
-  bool coded() const { return c_.kv_bits == 8; }
-  size_t head_size() const { return head_bytes(c_.head_dim, coded(), c_.shared_values); }
+  KvForm form() const { return {c_.key_bits, c_.value_bits}; }
+  bool coded() const { return form().coded(); }
+  size_t head_size() const { return head_bytes(c_.head_dim, form(), c_.shared_values); }
   // Heads of all layers that keep keys and values.
   int heads() const { return (places_.empty() ? 0 : places_.back()) * c_.kv_heads; }
   // The number of one of them.

@@ -51,7 +51,8 @@ typedef struct {
   int32_t num_blocks;        // KV blocks of 16 tokens
   int32_t max_tokens;        // tokens of a step at most
   int32_t max_context;
-  int32_t kv_bits;           // of a cached number: 16 (bf16), or 8: codes, with steps that add 16 per token and head
+  int32_t key_bits;          // of a cached number of keys: 16 (bf16); 8 or 4: codes with steps (codes.h)
+  int32_t value_bits;        // ... of values; 16 if and only if key_bits is
   int32_t attention_scores;  // 1: count what every slot is attended to with; see pentad_page_scores
   int32_t key_centres;       // 1: keys are kept less what a bias gives them all, by position; 0: whole, so that they
                              // may lie anywhere, as head_pages asks

@@ -63,7 +63,7 @@ void write_keys(Step& s, const Op& op, int rank) {
     const int number = slots[t] / kPage, offset = slots[t] % kPage;
     if (number % s.team.active() != rank) continue;
     uint8_t* block = s.cache.head(op.layer, 0, number);
-    if (!offset) clear_values(block, m.key_dim, false, true);
+    if (!offset) clear_values(block, m.key_dim, {}, true);
     write_key(reinterpret_cast<uint16_t*>(block), m.key_dim, offset, s.latent.row(t) + m.query_rank);
   }
 }

@@ -15,11 +15,11 @@ int first_head(const Step& s, int rank) {
 // Writes a token's key or value to its place in a block of a head.
 void write_entry(const Step& s, uint8_t* block, int offset, bool key, const float* x) {
   const int dim = s.c.head_dim;
-  const bool coded = s.cache.coded();
-  if (!key && !offset) clear_values(block, dim, coded);
+  const KvForm form = s.cache.form();
+  if (!key && !offset) clear_values(block, dim, form);
   uint16_t* page = reinterpret_cast<uint16_t*>(block);
-  if (coded && key) code_key(block, dim, offset, x);
-  else if (coded) code_value(block, dim, offset, x);
+  if (form.coded() && key) code_key(block, dim, form.keys, offset, x);
+  else if (form.coded()) code_value(block + form.part_at(dim, true), dim, form.values, offset, x);
   else if (key) write_key(page, dim, offset, x);
   else write_value(page + dim * kPage, dim, offset, x);
 }

@@ -4,10 +4,7 @@
 //   values [8][D][2 tokens]             -- likewise with a pair of probabilities
 //
 // so that scores and sums are dot products without any shuffle, and a block is an AMX tile. Elements are
-// bf16, or codes of 8 bits with a bf16 step per token behind them:
-//
-//   bf16   [keys][values]
-//   codes  [keys][values][16 steps of keys][16 steps of values]
+// bf16, or codes (codes.h), keys and values each with their steps behind them.
 //
 // Of latent attention, whose values are the first numbers of the keys, a block has keys alone, in bf16.
 //
@@ -20,19 +17,16 @@
 #include <atomic>
 #include <bit>
 
+#include "codes.h"
 #include "rotation.h"
-#include "simd.h"
 
 namespace pentad {
 
-constexpr int kPage = 16;       // tokens of a KV block
-constexpr int kMostDim = 640;   // numbers of a key at most: a vector of 512 and a rotated key, of latent attention
 constexpr int kTailBlocks = 5;  // a begun block and a path of 64 tokens behind it
 constexpr int kAheadBlocks = 4;  // fetched in front of their use
 
-inline size_t head_bytes(int dim, bool coded, bool shared = false) {
-  const size_t elements = static_cast<size_t>(dim) * kPage * (shared ? 1 : 2);
-  return coded ? elements + 2 * kPage * sizeof(uint16_t) : elements * sizeof(uint16_t);
+inline size_t head_bytes(int dim, KvForm form, bool shared = false) {
+  return form.part_bytes(dim, false) + (shared ? 0 : form.part_bytes(dim, true));
 }
 
 inline void write_key(uint16_t* block, int dim, int offset, const float* k) {
@@ -53,46 +47,10 @@ inline void write_value(uint16_t* block, int dim, int offset, const float* v) {
   }
 }
 
-// Codes of one token, round(x / step) with step = max |x| / 127 in bf16; returns the step.
-inline uint16_t code_row(const float* x, int dim, int8_t* codes) {
-  f32x16 top = splat(0.0f);
-  for (int d = 0; d < dim; d += 16) top = vmax(top, vabs(load(x + d)));
-  const uint16_t step = to_bf16(hmax(top) / 127.0f);
-  const uint32_t bits = static_cast<uint32_t>(step) << 16;
-  float wide;
-  std::memcpy(&wide, &bits, 4);
-  const float inverse = wide > 0.0f ? 1.0f / wide : 0.0f;
-  for (int d = 0; d < dim; d += 16) {
-    const f32x16 scaled = vmax(vmin(load(x + d) * inverse, splat(127.0f)), splat(-127.0f));
-    store_i8(codes + d, round_int(scaled));
-  }
-  return step;
-}
-inline void set_step(uint8_t* block, int dim, int line, int offset, uint16_t step) {
-  std::memcpy(block + dim * kPage * 2 + (line * kPage + offset) * 2, &step, 2);
-}
-inline void code_key(uint8_t* block, int dim, int offset, const float* k) {
-  int8_t codes[kMostDim];
-  set_step(block, dim, 0, offset, code_row(k, dim, codes));
-  for (int j = 0; j < dim / 2; j++) std::memcpy(block + (j * kPage + offset) * 2, codes + 2 * j, 2);
-}
-inline void code_value(uint8_t* block, int dim, int offset, const float* v) {
-  int8_t codes[kMostDim];
-  set_step(block, dim, 1, offset, code_row(v, dim, codes));
-  uint8_t* line = block + dim * kPage + (offset / 2) * dim * 2 + offset % 2;
-  for (int d = 0; d < dim; d++) line[d * 2] = static_cast<uint8_t>(codes[d]);
-}
-
 // Zeros for the values that a block has yet to get: their weight is 0, but what another sequence has left there may
 // be NaN, which 0 times is NaN still. Scores with keys that are not there are never used.
-inline void clear_values(uint8_t* block, int dim, bool coded, bool shared = false) {
-  if (shared) {
-    std::memset(block, 0, head_bytes(dim, false, true));
-    return;
-  }
-  const size_t size = static_cast<size_t>(dim) * kPage * (coded ? 1 : 2);
-  std::memset(block + size, 0, size);
-  if (coded) std::memset(block + 2 * size + kPage * sizeof(uint16_t), 0, kPage * sizeof(uint16_t));
+inline void clear_values(uint8_t* block, int dim, KvForm form, bool shared = false) {
+  std::memset(block + (shared ? 0 : form.part_at(dim, true)), 0, form.part_bytes(dim, !shared));
 }
 
 // Sums in the lanes whose number has no bit kStep, differences in the others.
@@ -154,49 +112,6 @@ inline void write_centres(const KeyCentre& centre, int first_block, uint16_t* ou
 // Radians per token below which a pair turns slowly.
 constexpr float kSlow = 0.15f;
 
-// 16 codes as numbers.
-PENTAD_INLINE f32x16 load_codes(const uint8_t* p) { return to_float(load_i8(p)); }
-// a, b, a, b ...
-PENTAD_INLINE f32x16 alternate(const float* pair) {
-  const float a = pair[0], b = pair[1];
-  alignas(64) const float lanes[16] = {a, b, a, b, a, b, a, b, a, b, a, b, a, b, a, b};
-  return load(lanes);
-}
-// Each of 8 numbers twice.
-PENTAD_INLINE f32x16 doubled(const float* numbers) {
-  alignas(64) float lanes[16];
-  for (int i = 0; i < 16; i++) lanes[i] = numbers[i / 2];
-  return load(lanes);
-}
-
-PENTAD_INLINE void store_bf16(uint16_t* out, f32x16 low, f32x16 high) {
-#if defined(__AVX512BF16__)
-  _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low));
-#else
-  store_as(out, to_bf16(low));
-  store_as(out + 16, to_bf16(high));
-#endif
-}
-
-// The keys or values of a coded block as a page of bf16.
-inline void unpack_keys(const uint8_t* block, int dim, uint16_t* out) {
-  float steps[kPage];
-  store(steps, load_bf16(reinterpret_cast<const uint16_t*>(block + dim * kPage * 2)));
-  const f32x16 low = doubled(steps), high = doubled(steps + 8);
-  for (int d = 0; d < dim; d += 2, block += 32, out += 32)
-    store_bf16(out, load_codes(block) * low, load_codes(block + 16) * high);
-}
-inline void unpack_values(const uint8_t* block, int dim, uint16_t* out) {
-  float steps[kPage];
-  store(steps, load_bf16(reinterpret_cast<const uint16_t*>(block + dim * kPage * 2) + kPage));
-  block += dim * kPage;
-  for (int i = 0; i < kPage; i += 2) {
-    const f32x16 pair = alternate(steps + i);
-    for (int d = 0; d < dim * 2; d += 32, block += 32, out += 32)
-      store_bf16(out, load_codes(block) * pair, load_codes(block + 16) * pair);
-  }
-}
-
 // How much the 16 slots of a block were attended to, in units of 2^-32: whole numbers, so that threads may add
 // in any order.
 struct Tally {
@@ -228,7 +143,7 @@ struct Pages {
   const uint8_t* base;            // of this layer and head
   size_t stride;                  // bytes between blocks
   int dim;
-  bool coded = false;
+  KvForm form{};
   const uint16_t* centres = nullptr;  // what the keys are kept without: write_centres() of every 16 blocks
   size_t centres_stride = 0;          // numbers between two of them
   Tally* tallies = nullptr;       // of this layer and head, null: none are kept
@@ -238,7 +153,7 @@ struct Pages {
   const uint8_t* tail = nullptr;
 
   const uint8_t* block(int b) const {
-    if (b >= tail_from) return tail + static_cast<size_t>(b - tail_from) * head_bytes(dim, coded, shared);
+    if (b >= tail_from) return tail + static_cast<size_t>(b - tail_from) * head_bytes(dim, form, shared);
     return base + stride * static_cast<size_t>(table[b]);
   }
   Tally& tally(int b) const { return tallies[tallies_stride * static_cast<size_t>(table[b])]; }
@@ -249,13 +164,13 @@ struct Pages {
   int values_dim() const { return shared ? shared : dim; }
   // The keys of a block, or its values, as they lie in memory.
   const uint8_t* part(int b, bool of_values) const {
-    return block(b) + (of_values && !shared ? static_cast<size_t>(dim) * kPage * (coded ? 1 : 2) : 0);
+    return block(b) + form.part_at(dim, of_values && !shared);
   }
   // The same as a page [D * 16] of bf16, of a block of codes, or its values where these are numbers of the keys.
   void unpack(int b, bool of_values, uint16_t* out) const {
     if (shared) values_of_keys(block(b), shared, out);
-    else if (of_values) unpack_values(block(b), dim, out);
-    else unpack_keys(block(b), dim, out);
+    else if (of_values) unpack_values(part(b, true), dim, form.values, out);
+    else unpack_keys(block(b), dim, form.keys, out);
   }
   // Blocks of codes in bf16, unpacked to `room`, [count][keys, values].
   Pages unpacked(int from, int count, uint16_t* room) const {
@@ -265,34 +180,30 @@ struct Pages {
       unpack(from + i, true, room + 2 * page * static_cast<size_t>(i) + page);
     }
     Pages plain = *this;
-    plain.coded = false;
+    plain.form = {};
     plain.tail_from = from;
     plain.tail = reinterpret_cast<const uint8_t*>(room);
     return plain;
   }
 };
 
-template <typename T>
-inline void copy_elements(const T* from, int offset, T* to, int place, int dim) {
+inline void copy_elements(const uint16_t* from, int offset, uint16_t* to, int place, int dim) {
   for (int j = 0; j < dim / 2; j++)
-    std::memcpy(to + (j * kPage + place) * 2, from + (j * kPage + offset) * 2, 2 * sizeof(T));
-  const T* values = from + dim * kPage + (offset / 2) * dim * 2 + offset % 2;
-  T* line = to + dim * kPage + (place / 2) * dim * 2 + place % 2;
+    std::memcpy(to + (j * kPage + place) * 2, from + (j * kPage + offset) * 2, 2 * sizeof(uint16_t));
+  const uint16_t* values = from + dim * kPage + (offset / 2) * dim * 2 + offset % 2;
+  uint16_t* line = to + dim * kPage + (place / 2) * dim * 2 + place % 2;
   for (int d = 0; d < dim; d++) line[d * 2] = values[d * 2];
 }
-inline void copy_slot(const uint8_t* from, int offset, uint8_t* to, int place, int dim, bool coded, bool shared = false) {
+inline void copy_slot(const uint8_t* from, int offset, uint8_t* to, int place, int dim, KvForm form, bool shared = false) {
   for (int j = 0; shared && j < dim / 2; j++) std::memcpy(to + (j * kPage + place) * 4, from + (j * kPage + offset) * 4, 4);
   if (shared) return;
-  if (!coded) {
+  if (!form.coded()) {
     copy_elements(reinterpret_cast<const uint16_t*>(from), offset, reinterpret_cast<uint16_t*>(to), place, dim);
     return;
   }
-  copy_elements(from, offset, to, place, dim);
-  for (int line = 0; line < 2; line++) {
-    uint16_t step;
-    std::memcpy(&step, from + dim * kPage * 2 + (line * kPage + offset) * 2, 2);
-    set_step(to, dim, line, place, step);
-  }
+  const size_t at = form.part_at(dim, true);
+  copy_code(from, offset, to, place, dim, form.keys, false);
+  copy_code(from + at, offset, to + at, place, dim, form.values, true);
 }
 
 // The pages as a token of a tree sees them: the slots in front of the tree, at `first`, then those of
@@ -302,15 +213,15 @@ inline Pages along_path(const Pages& pages, int first, uint64_t path, uint8_t* t
   Pages seen = pages;
   seen.tail_from = first / kPage;
   seen.tail = tail;
-  const size_t bytes = head_bytes(pages.dim, pages.coded, pages.shared);
+  const size_t bytes = head_bytes(pages.dim, pages.form, pages.shared);
   int place = first % kPage;
-  clear_values(tail + bytes * static_cast<size_t>((place + std::popcount(path) - 1) / kPage), pages.dim, pages.coded,
+  clear_values(tail + bytes * static_cast<size_t>((place + std::popcount(path) - 1) / kPage), pages.dim, pages.form,
                pages.shared);
   if (place) std::memcpy(tail, pages.block(first / kPage), bytes);
   for (; path; path &= path - 1, place++) {
     const int slot = first + std::countr_zero(path);
     copy_slot(pages.block(slot / kPage), slot % kPage, tail + bytes * static_cast<size_t>(place / kPage),
-              place % kPage, pages.dim, pages.coded, pages.shared);
+              place % kPage, pages.dim, pages.form, pages.shared);
   }
   return seen;
 }

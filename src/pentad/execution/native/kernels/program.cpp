@@ -78,7 +78,7 @@ bool complete_state(const pentad_config& c, const LayerWeights& l) {
 bool complete_latent(const pentad_config& c, const LayerWeights& l) {
   const pentad_mixer& m = l.mixer;
   const int turned = m.key_dim - m.value_dim;
-  if (m.heads != c.heads || c.kv_heads != 1 || m.key_dim != c.head_dim || m.value_dim != c.shared_values || c.kv_bits != 16)
+  if (m.heads != c.heads || c.kv_heads != 1 || m.key_dim != c.head_dim || m.value_dim != c.shared_values || c.key_bits != 16)
     return false;
   if (turned <= 0 || m.plain_dim > m.key_dim || m.out_dim > m.key_dim || m.key_dim > kMostDim) return false;
   for (int size : {m.key_dim, m.value_dim, m.plain_dim, m.out_dim, m.query_rank})

@@ -318,6 +318,8 @@ PENTAD_INLINE f32x16 bf16_to_float(u16x16 v) {
 }
 PENTAD_INLINE f32x16 load_bf16(const uint16_t* p) { return bf16_to_float(load_as<u16x16>(p)); }
 
+PENTAD_INLINE float from_bf16(uint16_t x) { return __builtin_bit_cast(float, static_cast<uint32_t>(x) << 16); }
+
 // Round to nearest even; NaN does not occur in our data.
 PENTAD_INLINE uint16_t to_bf16(float x) {
   uint32_t u;
