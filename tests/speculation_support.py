@@ -12,6 +12,7 @@ from pentad.execution.speculation.base import Ask, DraftPlan, Speculator
 from pentad.execution.speculation.stage import Speculation
 from pentad.model.speculation.base import DraftStrategy
 from pentad.model.speculation.draft import DraftModel
+from pentad.model.speculation.llmcad import LlmCad
 from pentad.model.speculation.ngram import NGram
 from pentad.model.speculation.sequoia import Sequoia
 from pentad.model.speculation.specinfer import SpecInfer
@@ -24,6 +25,7 @@ STRATEGIES: tuple[DraftStrategy, ...] = (
     DraftModel(least_confidence=0),
     SpecInfer(),
     Sequoia(),
+    LlmCad(),
 )
 
 

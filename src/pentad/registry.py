@@ -582,6 +582,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "draft": "pentad.model.speculation.draft:DraftModel",
         "specinfer": "pentad.model.speculation.specinfer:SpecInfer",
         "sequoia": "pentad.model.speculation.sequoia:Sequoia",
+        "llmcad": "pentad.model.speculation.llmcad:LlmCad",
     },
     "kv_policy": {
         "keep-all": "pentad.model.kv_policies.keep_all:KeepAll",

@@ -124,6 +124,7 @@ def expected_texts(prompt: Sequence[int], length: int, vocab_size: int, sampling
 @pytest.mark.row("sd-leviathan", "mechanism", claims=(2,))
 @pytest.mark.row("sd-specinfer", "mechanism")
 @pytest.mark.row("sd-sequoia", "mechanism")
+@pytest.mark.row("sd-llmcad", "mechanism")
 @drawing
 def test_sampled_texts_come_as_often_as_without_drafts(strategy: DraftStrategy) -> None:
     sampling = Sampling(temperature=0.9, top_p=0.95, frequency_penalty=0.5)

@@ -48,6 +48,7 @@ def check(answers: dict[str, Answer], requests: Sequence[TokenRequest]) -> None:
 @pytest.mark.row("cpu-llma", "mechanism")
 @pytest.mark.row("sd-specinfer", "mechanism", claims=(2,))
 @pytest.mark.row("sd-sequoia", "mechanism")
+@pytest.mark.row("sd-llmcad", "mechanism", claims=(2,))
 @by_strategy
 @pytest.mark.parametrize("noise", [0.0, 0.3])
 def test_greedy_tokens_are_those_of_plain_decoding(strategy: DraftStrategy, noise: float) -> None:
@@ -70,7 +71,8 @@ def test_a_perfect_draft_model_is_always_believed(strategy: DraftStrategy) -> No
     engine = speculating(strategy, noise=0.0, most_tokens=15)
     check(run(engine, *requests), requests)
     stats = engine.stats()
-    levels = {"draft": 15, "specinfer": 3, "sequoia": 8}[strategy.name]
+    # A toy is right, yet never very sure: llmcad soon asks the target.
+    levels = {"draft": 15, "specinfer": 3, "sequoia": 8, "llmcad": 2}[strategy.name]
     assert stats["draft_accepted_tokens_total"] / stats["draft_verifications_total"] > 0.75 * levels
     assert stats["steps_total"] <= 2 + 40 / (0.75 * levels)
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from pentad.errors import InvalidRequest
-from pentad.execution.batch import RaggedBatch
+from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
 from pentad.execution.speculation.tree import TokenTree, chain
 from pentad.model.speculation.base import chain_shape, level_shape
 from pentad.model.speculation.cache import DraftCache
-from pentad.model.speculation.continuations import Continuation
+from pentad.model.speculation.continuations import Continuation, choose
 from pentad.model.speculation.draft import DraftModel
+from pentad.model.speculation.llmcad import LlmCad
 from pentad.model.speculation.ngram import NGram
 from pentad.model.speculation.planning import TreeTable
 from pentad.model.speculation.sequoia import Sequoia
@@ -313,6 +314,44 @@ def test_drafting_ends_where_the_draft_model_is_unsure() -> None:
             run(engine, *(token_request(f"r{i}", (i,), 60, sampling=sampling, seed=i) for i in range(6)))
             shares.append(engine.stats()["draft_acceptance_fraction"])
         assert shares[1] > 1.2 * shares[0]
+
+
+# Confidence of paths
+
+
+@pytest.mark.row("sd-llmcad", "mechanism")
+def test_a_sure_draft_is_a_chain_and_an_unsure_one_branches_or_ends() -> None:
+    q = np.array([0.6, 0.3, 0.08, 0.02])
+    for temperature in (0.0, 1.0):
+        row = SampleRow(temperature=temperature)
+        drawn = Drawn(token=0, logits=np.log(q).astype(np.float32))
+
+        def children(least: float, row: SampleRow = row, drawn: Drawn = drawn) -> int:
+            return len(choose(drawn, row, (0, 1, 2), replacement=True, least_each=least))
+
+        assert [children(least) for least in (0.0, 0.07, 0.2, 0.5, 0.7)] == [3, 3, 2, 1, 0]
+
+
+@pytest.mark.row("sd-llmcad", "mechanism")
+def test_probabilities_multiply_along_a_path() -> None:
+    growth = TreeGrowth(level_shape((2, 1)))
+    growth.add([(-1, [Continuation(token=5, probability=0.5), Continuation(token=6, probability=0.4)])])
+    growth.add([(0, [Continuation(token=7, probability=0.5)]), (1, [])])
+    assert [growth.reached(node) for node in (-1, 0, 1, 2)] == [1.0, 0.5, 0.4, 0.25]
+
+
+@pytest.mark.row("sd-llmcad", "mechanism")
+def test_the_fallback_comes_later_while_drafts_are_right_and_sooner_when_they_are_not() -> None:
+    paces = []
+    for noise in (0.0, 2.0):
+        speculator = LlmCad().start(97, [ToyRunner(vocab_size=97, noise=noise, num_blocks=256)])
+        requests = [token_request(f"r{i}", (i, 5), 40) for i in range(4)]
+        answers = run(speculating(speculator), *requests)
+        assert all(answers[request.id].tokens == reference(request) for request in requests)
+        paces.append(speculator.confidence)
+    assert paces[0] < 0.02 < 0.1 < paces[1]
+    with pytest.raises(InvalidRequest, match="width is 9"):
+        LlmCad(width=9)
 
 
 @pytest.mark.parametrize("name", known("speculator"))

@@ -77,7 +77,7 @@ ENGINE = (
     Flag(name="kv_policy", help="What stays in the KV cache; `pentad strategies kv_policy`.", metavar="NAME"),
     Flag(
         name="speculation",
-        help="none, ngram, draft, specinfer or sequoia; NAME:OPTION=VALUE.",
+        help="none, ngram, draft, specinfer, sequoia or llmcad; NAME:OPTION=VALUE.",
         metavar="NAME",
     ),
     Flag(

@@ -19,6 +19,8 @@ class Continuation:
 
     token: int
     proposal: Distribution | None = None
+    probability: float = 1.0
+    """By the draft model, among all that may stand there; 1 where nobody told."""
 
 
 def draft_row(row: SampleRow, children: int, *, confidence: bool) -> SampleRow:
@@ -37,7 +39,13 @@ def draft_row(row: SampleRow, children: int, *, confidence: bool) -> SampleRow:
 
 
 def choose(
-    drawn: Drawn, row: SampleRow, planned: Sequence[int], *, replacement: bool, least_confidence: float = 0.0
+    drawn: Drawn,
+    row: SampleRow,
+    planned: Sequence[int],
+    *,
+    replacement: bool,
+    least_confidence: float = 0.0,
+    least_each: float = 0.0,
 ) -> list[Continuation]:
     """Tokens for planned children; fewer where there are not so many, none where nothing can be drawn.
 
@@ -47,28 +55,35 @@ def choose(
         planned: the children's numbers, each of which stands for a stream of random numbers.
         replacement: whether several children are drawn independently, or all different.
         least_confidence: where the most probable token has less, nothing is expected.
+        least_each: no more children are expected than there are tokens of that probability.
     """
     if drawn.fault is not None:
         return []
     try:
-        return _choices(drawn, row, planned, replacement, least_confidence)
+        return _choices(drawn, row, planned, replacement, max(least_confidence, least_each), least_each)
     except Undrawable:
         return []
 
 
 def _choices(
-    drawn: Drawn, row: SampleRow, planned: Sequence[int], replacement: bool, least_confidence: float
+    drawn: Drawn,
+    row: SampleRow,
+    planned: Sequence[int],
+    replacement: bool,
+    least_confidence: float,
+    least_each: float,
 ) -> list[Continuation]:
     if row.temperature <= 0:
         ranked = _ranked(drawn, row, len(planned))
         if ranked and ranked[0][1] < least_confidence:
             return []
-        return [Continuation(token=token) for token, _ in ranked]
+        return [Continuation(token=token, probability=p) for token, p in ranked if p >= least_each]
     assert drawn.logits is not None
     q = distribution(drawn.logits, row)
     # Decided from q alone, never from what is drawn from it: that would prefer some tokens.
     if q.max() < least_confidence:
         return []
+    planned = planned[: int((q >= least_each).sum())] if least_each else planned
     choices: list[Continuation] = []
     taken: list[int] = []
     for child in planned:
@@ -77,7 +92,7 @@ def _choices(
             break
         token = pick(rest, uniform(row.seed, row.choice, row.position, drafting(child)))
         taken.append(token)
-        choices.append(Continuation(token=token, proposal=q))
+        choices.append(Continuation(token=token, proposal=q, probability=float(q[token])))
     return choices
 
 

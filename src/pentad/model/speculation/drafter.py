@@ -52,6 +52,7 @@ class Drafter:
         number: of this draft model among several, which get different random numbers.
         replacement: whether siblings are drawn independently.
         least_confidence: where the most probable token has less, a branch ends.
+        least_path: where the product of the probabilities up to a token is less now, it is not drafted.
     """
 
     def __init__(
@@ -62,12 +63,14 @@ class Drafter:
         number: int = 0,
         replacement: bool = True,
         least_confidence: float = 0.0,
+        least_path: Callable[[], float] | None = None,
     ) -> None:
         self._runner = runner
         self._vocab_size = vocab_size
         self._stream = number * MAX_NODES
         self._replacement = replacement
         self._least_confidence = least_confidence
+        self._least_path = least_path
         self.cache = DraftCache(runner.num_blocks, runner.block_size)
 
     def grow(self, asks: Sequence[Ask], shape: Callable[[Ask], Shape]) -> list[TokenTree | None]:
@@ -125,19 +128,21 @@ class Drafter:
         row = self._row(job, node)
         assert row is not None
         children = len(job.growth.planned(node))
-        return draft_row(row, children, confidence=self._least_confidence > 0)
+        return draft_row(row, children, confidence=self._least_confidence > 0 or self._least_path is not None)
 
     def _place(self, job: _Job, answers: Sequence[tuple[int, Drawn]]) -> None:
         placed = []
         for node, drawn in answers:
             row = self._row(job, node)
             assert row is not None
+            least = 0.0 if self._least_path is None else self._least_path()
             choices = choose(
                 self._fitted(drawn),
                 row,
                 [self._stream + child for child in job.growth.planned(node)],
                 replacement=self._replacement,
                 least_confidence=self._least_confidence,
+                least_each=least / max(job.growth.reached(node), 1e-9),
             )
             placed.append((node, [choice for choice in choices if choice.token < self._vocab_size]))
         job.growth.add(placed)

@@ -33,6 +33,7 @@ class TreeGrowth:
         self._parents: list[int] = []
         self._proposals: list[Distribution] = []
         self._paths: dict[int, tuple[int, ...]] = {-1: ()}
+        self._reached: dict[int, float] = {-1: 1.0}
         self._level: list[int] = [-1]
 
     def wants(self) -> list[int]:
@@ -53,6 +54,10 @@ class TreeGrowth:
         """Tokens up to the node."""
         return self._paths[node]
 
+    def reached(self, node: int) -> float:
+        """The product of the probabilities up to the node, by the draft model."""
+        return self._reached[node]
+
     def add(self, choices: Sequence[tuple[int, Sequence[Continuation]]]) -> None:
         """The next level: what was chosen behind each of the nodes that wanted it, in that order."""
         self._level = []
@@ -63,6 +68,7 @@ class TreeGrowth:
                 self._tokens.append(choice.token)
                 self._parents.append(parent)
                 self._paths[node] = (*self._paths[parent], choice.token)
+                self._reached[node] = self._reached[parent] * choice.probability
                 if choice.proposal is not None:
                     self._proposals.append(choice.proposal)
                 first = known.setdefault(choice.token, node)
