@@ -354,6 +354,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "int8": "pentad.execution.codecs.int8:Int8",
         "low-bit": "pentad.execution.codecs.low_bit:LowBit",
         "sparse": "pentad.execution.codecs.sparse:Sparse",
+        "protected": "pentad.execution.codecs.protected:Protected",
     },
     # execution layer: who runs a step
     "runner": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,7 +120,7 @@ BOOK_TOKENS, BOOK_PARTS = 256, 3
 """Of the text that perplexity is measured on."""
 
 
-def perplexity(alone: Alone, layout: str, codec: str) -> tuple[float, int]:
+def perplexity(alone: Alone, layout: str, codec: str, **options: Any) -> tuple[float, int]:
     """Of the repository's first page through a codec, and the bytes of hidden states that rank 0 sent."""
     page = pathlib.Path(__file__).parents[2] / "README.md"
     ids = alone.files.tokenizer.encode(page.read_text()[:9000], special=False)
@@ -128,7 +129,7 @@ def perplexity(alone: Alone, layout: str, codec: str) -> tuple[float, int]:
         alone.files.spec,
         alone.files.weights,
         layout,
-        codec=Choice(name=codec),
+        codec=Choice(name=codec, options=options),
         num_blocks=BLOCKS,
         pieces=1,
     ) as many:
@@ -154,3 +155,18 @@ def test_low_bits_in_every_sum_cost_too_much(alone: Alone, measured: Measure) ->
     measured("bits of a number", 32 * low_bytes / plain_bytes, at_most=4.5, unit="bits")
     measured("fewer bytes than in 16 bits", plain_bytes / 2 / low_bytes, at_least=3.5, unit="x")
     measured("perplexity over that of plain", low / plain, at_least=1.03, unit="x")
+
+
+@pytest.mark.row("het-reliable-links", "effect", claims=(1,))
+def test_important_features_over_reliable_links_keep_the_text(alone: Alone, measured: Measure) -> None:
+    """Of SmolLM2 cut behind layer 14, over a link that loses a twentieth of its packets of 66 bytes."""
+    rise, sent = {}, {}
+    for protection in ("unequal", "equal"):
+        whole_link, _ = perplexity(alone, "pp=2", "protected", protection=protection)
+        lossy_link, sent[protection] = perplexity(
+            alone, "pp=2", "protected", protection=protection, loss=0.05
+        )
+        rise[protection] = lossy_link / whole_link - 1
+    measured("rise where all packets are alike", rise["equal"], at_least=0.0, unit="")
+    measured("rise where they are not, over that", rise["unequal"] / rise["equal"], at_most=1 / 3, unit="x")
+    measured("bytes over those of equal protection", sent["unequal"] / sent["equal"], at_most=1.01, unit="x")

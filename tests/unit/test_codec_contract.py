@@ -72,7 +72,8 @@ def test_zeros_stay_zeros(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "most_bits"), [("int8", {}, 8.5), ("low-bit", {}, 4.5), ("sparse", {}, 4.0)]
+    ("name", "options", "most_bits"),
+    [("int8", {}, 8.5), ("low-bit", {}, 4.5), ("sparse", {}, 4.0), ("protected", {}, 12.0)],
 )
 def test_a_number_takes_so_many_bits(name: str, options: dict[str, Any], most_bits: float) -> None:
     for tokens in (1, 12, 100):
@@ -104,3 +105,34 @@ def test_only_large_numbers_are_sent_and_zeros_cost_nothing() -> None:
     exact = codec("sparse", keep_fraction=1, bits=16)
     np.testing.assert_array_equal(exact.decode(exact.encode(relu), shape_of(relu)) != 0, relu != 0)
     assert report(exact, relu).ratio > 4
+
+
+def behind_loss(rows: Floats, **options: Any) -> tuple[Floats, Floats, float]:
+    """Rows through a link that loses a twentieth of its packets, through one that loses none; bits."""
+    found = []
+    for loss in (0.05, 0.0):
+        made = codec("protected", loss=loss, **options)
+        found.append(made.decode(made.encode(rows), shape_of(rows)))
+    return found[0], found[1], report(made, rows).bits
+
+
+@pytest.mark.row("het-reliable-links", "mechanism")
+def test_important_features_come_through_a_link_that_loses_packets() -> None:
+    rows = hidden(200)
+    found, whole, bits = behind_loss(rows)
+    np.testing.assert_array_equal(found[:, :3], whole[:, :3])
+    # The others are sent once: a twentieth of them is gone.
+    assert 0.02 < (found != whole)[:, 3:].mean() < 0.08
+    alike, alike_whole, same_bits = behind_loss(rows, protection="equal")
+    assert abs(bits / same_bits - 1) < 0.01, "both protections take the same bytes"
+    assert np.linalg.norm(found - whole) < 0.5 * np.linalg.norm(alike - alike_whole)
+
+
+@pytest.mark.row("het-reliable-links", "mechanism")
+def test_a_parity_packet_makes_up_for_one_that_was_lost() -> None:
+    rows = hidden(200)
+    gone = {}
+    for copies in (2, 8):
+        found, whole, _ = behind_loss(rows, protection="equal", copies=copies)
+        gone[copies] = float((found != whole).mean())
+    assert gone[8] < gone[2] < 0.05, "shorter groups lose less"

@@ -89,7 +89,7 @@ def _build(function: Function, *, name: str | None = None, **options: Any) -> To
         return await in_thread(lambda: function(**values))
 
     schema = adapter.json_schema()
-    return Tool(name=called, description=summary, parameters=_plain(schema), call=call, **options)
+    return Tool(name=called, description=summary, parameters=without_titles(schema), call=call, **options)
 
 
 async def in_thread(work: Callable[[], Any]) -> Any:
@@ -136,15 +136,19 @@ def described(function: Function) -> tuple[str, dict[str, str]]:
     return summary, documented
 
 
-def _plain(schema: Any) -> Any:
+def without_titles(schema: Any) -> Any:
     """The schema without the titles that pydantic adds: they cost prompt tokens and say nothing."""
     if isinstance(schema, dict):
         return {
-            k: ({n: _plain(p) for n, p in v.items()} if k in ("properties", "$defs") else _plain(v))
+            k: (
+                {n: without_titles(p) for n, p in v.items()}
+                if k in ("properties", "$defs")
+                else without_titles(v)
+            )
             for k, v in schema.items()
             if not (k == "title" and isinstance(v, str))
         }
-    return [_plain(item) for item in schema] if isinstance(schema, list) else schema
+    return [without_titles(item) for item in schema] if isinstance(schema, list) else schema
 
 
 def _worded(error: ValidationError) -> str:
