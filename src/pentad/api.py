@@ -12,6 +12,7 @@ from pentad.agent.tool_events import ApprovalAsked, ToolIntended, ToolReturned
 from pentad.agent.tools.base import Tool, ToolContext
 from pentad.agent.tools.functions import tool
 from pentad.application.library import Agent, Result, RunFailed
+from pentad.application.pair_judge import Judgement, judged
 from pentad.application.program import Model, Program
 from pentad.types import Budget, Message
 
@@ -20,6 +21,7 @@ __all__ = [
     "AgentSpec",
     "ApprovalAsked",
     "Budget",
+    "Judgement",
     "Message",
     "Model",
     "Program",
@@ -32,5 +34,6 @@ __all__ = [
     "ToolContext",
     "ToolIntended",
     "ToolReturned",
+    "judged",
     "tool",
 ]
