@@ -508,6 +508,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "engine": "pentad.model.backends.engine:EngineBackend",
         "openai": "pentad.model.backends.openai:OpenAIBackend",
         "llamacpp": "pentad.model.backends.llamacpp:LlamaCppBackend",
+        "openvino": "pentad.model.backends.openvino:OpenVinoBackend",
     },
     # how remote servers are spoken to; which one an engine takes: model/backends/engines.py
     "wire": {

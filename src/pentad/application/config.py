@@ -121,8 +121,9 @@ class EngineSettings(_Section):
     """How models write tool calls: a name of the family `tool_format`. auto: as a chat template tells."""
     reasoning_format: str = "auto"
     """How models mark their reasoning: a name, or none. auto: as a chat template tells."""
-    backend: Literal["engine", "llamacpp"] = "engine"
-    """What computes local models: Pentad's own engine, or llama.cpp (extra `llamacpp`)."""
+    backend: Literal["engine", "llamacpp", "openvino"] = "engine"
+    """What computes local models: Pentad's own engine, llama.cpp (extra `llamacpp`), or OpenVINO (package
+    openvino-genai)."""
     parallel: str | None = Field(default=None, min_length=4)
     """How several processes compute a model together: pp=2,tp=2, or a plan that `plan --json` wrote. Absent:
     one does it alone."""

@@ -1,4 +1,4 @@
-"""One local model behind what computes it: our engine, in this process or a worker, or llama.cpp."""
+"""One local model behind what computes it: our engine, in this process or a worker, llama.cpp or OpenVINO."""
 
 from __future__ import annotations
 
@@ -44,6 +44,12 @@ def local_backend(
             files, threads=settings.threads, tool_format=tools, reasoning_format=reasoning
         )
         return llama
+    if settings.backend == "openvino":
+        folder = packed_folder or files.path.parent
+        made_there: Backend = registry.load("backend", "openvino").load_in(
+            files, folder, threads=settings.threads, tool_format=tools, reasoning_format=reasoning
+        )
+        return made_there
     encoder = image_encoder_of(files)
     if workers is not None and scaled is None and in_worker(settings):
         for opened in (files, *drafts):

@@ -59,7 +59,7 @@ def engine_need(
         Infeasible: not even one block of KV cache fits.
     """
     tokenizer = _TOKEN_BYTES * files.spec.vocab_size
-    if settings.backend == "llamacpp":
+    if settings.backend != "engine":
         kv_bytes = files.spec.kv_bytes_per_token(_CACHE_BYTES) * files.spec.context_length
         return MemoryNeed(weights_bytes=files.size_bytes, kv_bytes=kv_bytes, process_bytes=tokenizer)
     choice = choose(files, settings)

@@ -113,9 +113,9 @@ def _held(files: ModelFiles, chosen: RunnerChoice, need: MemoryNeed, budget: int
 
 def _generator_here(files: ModelFiles, engine: EngineSettings, budget: int) -> dict[str, Any]:
     need = engine_need(files, engine, budget_bytes=budget, worker=True)
-    if engine.backend == "llamacpp":
+    if engine.backend != "engine":
         return {
-            "computed_by": "llama.cpp",
+            "computed_by": "llama.cpp" if engine.backend == "llamacpp" else "OpenVINO",
             "kv_cache_bytes": need.kv_bytes,
             "memory_bytes": need.total_bytes,
             "fits": need.total_bytes <= budget,

@@ -54,8 +54,10 @@ def _refuse(found: Clash) -> None:
 
 def computing(settings: EngineSettings) -> Iterator[Part]:
     """The kernels that may compute: those asked for, or both kinds where it is left open."""
-    if settings.backend == "llamacpp":
-        yield Part(phase="compute", setting="backend", name="llamacpp", usual="engine", exactness="bounded")
+    if settings.backend != "engine":
+        yield Part(
+            phase="compute", setting="backend", name=settings.backend, usual="engine", exactness="bounded"
+        )
         return
     asked = ("portable", "torch") if settings.kernels == _AUTO else (settings.kernels,)
     for name in asked:

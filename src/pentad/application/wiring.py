@@ -172,9 +172,9 @@ def _fleet(settings: Settings, store: ModelStore, clock: Clock) -> LiveFleet | N
     """Who loads and unloads the local models; None where nobody does. Raises Incompatible."""
     if settings.scaler is None:
         return None
-    if settings.engine.backend == "llamacpp":
+    if settings.engine.backend != "engine":
         raise Incompatible(
-            "a scaler loads and unloads Pentad's own engine, not llama.cpp",
+            f"a scaler loads and unloads Pentad's own engine, not {settings.engine.backend}",
             hint="set --backend engine, or take the scaler out",
             param="scaler",
         )

@@ -42,7 +42,7 @@ COMMON = (
     Flag(name="log_level", help="debug, info, warning or error.", metavar="LEVEL"),
 )
 ENGINE = (
-    Flag(name="backend", help="engine or llamacpp: what computes local models.", metavar="NAME"),
+    Flag(name="backend", help="engine, llamacpp or openvino: what computes local models.", metavar="NAME"),
     Flag(name="kv_bytes", help="Memory for the KV cache, e.g. 512MiB.", metavar="SIZE"),
     Flag(name="weight_dtype", help="auto, float32 or bfloat16.", metavar="TYPE"),
     Flag(

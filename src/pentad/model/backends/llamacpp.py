@@ -10,6 +10,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import ClassVar
 
 from pentad.errors import BackendFailed, Incompatible, Overloaded, PentadError, Unavailable
 from pentad.execution.backend import Capabilities, Delta, StreamDone
@@ -42,6 +43,9 @@ class LlamaCppBackend:
         seeds: draws the seed of requests that give none.
         clock: of spans and records.
     """
+
+    engine: ClassVar[str] = "llama.cpp"
+    """What computes, in messages."""
 
     def __init__(
         self,
@@ -139,7 +143,7 @@ class LlamaCppBackend:
             self._refuse_if_closed()
             self._running, self._progress_s = True, self._clock()
             self._counts["requests_total"] += 1
-            worker = _Worker(self._model, self._in_use, asked, self._clock, sent_s)
+            worker = _Worker(self._model, self._in_use, asked, self._clock, sent_s, self.engine)
             try:
                 async for output in worker.outputs():
                     self._note(output)
@@ -179,7 +183,7 @@ class LlamaCppBackend:
     def check(self) -> str | None:
         idle_s = self._clock() - self._progress_s
         if self._running and idle_s > self._stall_s:
-            return f"llama.cpp has made no token for {idle_s:.0f} s although a request runs"
+            return f"{self.engine} has made no token for {idle_s:.0f} s although a request runs"
         return None
 
     async def close(self) -> None:
@@ -194,7 +198,7 @@ class LlamaCppBackend:
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
-            raise Unavailable("the llama.cpp backend is closed", hint="try another server")
+            raise Unavailable(f"the {self.engine} backend is closed", hint="try another server")
 
     def _note(self, output: StepOutput) -> None:
         self._progress_s = self._clock()
@@ -213,7 +217,9 @@ class _Worker:
         asked: Sequence[TokenRequest],
         clock: Clock,
         arrived_s: float,
+        engine: str,
     ) -> None:
+        self._engine = engine
         self._model = model
         self._in_use = in_use
         self._asked = asked
@@ -230,7 +236,7 @@ class _Worker:
             if isinstance(item, PentadError):
                 raise item
             if isinstance(item, Exception):
-                raise BackendFailed(f"llama.cpp failed with {type(item).__name__}") from item
+                raise BackendFailed(f"{self._engine} failed with {type(item).__name__}") from item
             yield item
 
     async def stop(self) -> None:
