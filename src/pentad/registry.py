@@ -326,6 +326,8 @@ _TABLE: dict[str, dict[str, str]] = {
         "elastic": "pentad.resource.scaling.elastic:Elastic",
         "shares": "pentad.resource.scaling.shares:Shares",
         "infaas": "pentad.resource.scaling.infaas:Infaas",
+        "edgeadaptor": "pentad.resource.scaling.edgeadaptor:EdgeAdaptor",
+        "jellybean": "pentad.resource.scaling.jellybean:JellyBean",
         "nexus": "pentad.resource.scaling.nexus:Nexus",
         "kairos": "pentad.resource.scaling.kairos:Kairos",
         "inferline": "pentad.resource.scaling.inferline:Inferline",

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pentad.ranges import in_range
-from pentad.resource.scaling.base import Pool, ScalerInput, Scaling, ScalingPlan, joined, told
+from pentad.resource.scaling.base import Pool, ScalerInput, Scaling, ScalingPlan, joined
 from pentad.resource.scaling.demand import Calm, Demand, LooksAhead
+from pentad.resource.scaling.mix_plan import mix_plan
 from pentad.resource.scaling.speed import capacity, needed_per_s
 from pentad.resource.scaling.variants import Variant, cheapest_mix, variants_of
 
@@ -84,7 +85,10 @@ class _Mixing:
         kinds = variants_of(pool, able, state.hosts, state.hosts_up)
         kinds, constraint = self._reachable(kinds, held, state)
         counts = self._least(kinds, cheapest_mix(kinds, held, scaler.load_weight))
-        return _change(pool, kinds, counts, held, model=model, now_s=state.now_s, constraint=constraint)
+        return mix_plan(
+            pool, kinds, counts, held,
+            policy=scaler.name, model=model, now_s=state.now_s, constraint=constraint,
+        )  # fmt: skip
 
     def _reachable(
         self, kinds: tuple[Variant, ...], need: float, state: ScalerInput
@@ -107,47 +111,3 @@ class _Mixing:
             while sum(added) < self._scaler.least and added[i] < kind.most:
                 added[i] += 1
         return tuple(added)
-
-
-def _change(
-    pool: Pool,
-    kinds: tuple[Variant, ...],
-    counts: tuple[int, ...],
-    need: float,
-    *,
-    model: str,
-    now_s: float,
-    constraint: str | None,
-) -> ScalingPlan:
-    """What leads from the present mix to another one; what is replaced stays until the rest suffices."""
-    ready = {member.name for member in pool.members if member.state == "ready"}
-    start: list[str] = []
-    leaving: list[tuple[str, float]] = []
-    able = 0.0
-    for kind, count in zip(kinds, counts, strict=True):
-        start += kind.places[: max(0, count - len(kind.members))]
-        drop = kind.members[: max(0, len(kind.members) - count)]
-        leaving += [(name, kind.capacity) for name in drop]
-        able += kind.capacity * sum(name in ready for name in kind.members)
-    stop = []
-    for name, each in sorted(leaving, key=lambda pair: pair[0] in ready):
-        lost = each if name in ready else 0.0
-        if able - lost >= need or not lost:
-            stop.append(name)
-            able -= lost
-    short = sum(count * kind.capacity for kind, count in zip(kinds, counts, strict=True)) < need
-    kind_of_change = "upgrade" if start and leaving else None
-    return told(
-        pool,
-        tuple(start),
-        tuple(stop),
-        policy=Infaas.name,
-        model=model,
-        now_s=now_s,
-        wanted=sum(counts),
-        constraint="places" if short else constraint or kind_of_change,
-        scores=(
-            ("need", need),
-            ("price per s", sum(k.price_per_s * c for k, c in zip(kinds, counts, strict=True))),
-        ),
-    )

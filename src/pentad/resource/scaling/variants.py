@@ -28,6 +28,8 @@ class Variant:
     places: tuple[str, ...] = ()
     """Free, the one that is taken first in front; draining members, which cost no start, before all."""
     new_host: bool = False
+    key: tuple[object, ...] = ()
+    """What its replicas have in common; the same at every look."""
 
     @property
     def most(self) -> int:
@@ -51,16 +53,17 @@ def variants_of(
         added = isinstance(each, Place) and each.host in hosts and each.host not in up
         key = (each.slots, each.speed, each.price_per_s, each.quality, each.host if added else "")
         found.setdefault(key, []).append(each)
-    made = [_variant(each, capacity, hosts, bool(key[-1])) for key, each in found.items()]
+    made = [_variant(key, each, capacity, hosts) for key, each in found.items()]
     return tuple(sorted(made, key=lambda kind: kind.price_per_s / max(kind.capacity, 1e-12)))
 
 
 def _variant(
+    key: tuple[object, ...],
     alike: list[Replica],
     capacity: Callable[[Replica], float],
     hosts: Mapping[str, Host],
-    added: bool,
 ) -> Variant:
+    added = bool(key[-1])
     members = [each for each in alike if isinstance(each, Member) and each.state != "draining"]
     draining = [each for each in alike if isinstance(each, Member) and each.state == "draining"]
     places = sorted((each for each in alike if isinstance(each, Place)), key=lambda each: each.cold_start_s)
@@ -73,6 +76,7 @@ def _variant(
         members=tuple(each.name for each in sorted(members, key=lambda each: each.running + each.waiting)),
         places=(*(each.name for each in draining), *(each.name for each in places)),
         new_host=added,
+        key=key,
     )
 
 
