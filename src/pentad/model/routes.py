@@ -46,6 +46,14 @@ class Routes:
         self._speeds: dict[str, Speed] = {}
         self._clock = clock
 
+    def under(self, router: ModelRouter) -> Routes:
+        """The same models, prices, qualities and speeds under another router; no outcomes yet."""
+        other = Routes(
+            self._served, router, prices=self._prices, qualities=self._qualities, clock=self._clock
+        )
+        other._speeds = dict(self._speeds)
+        return other
+
     def price(self, model: str) -> Price:
         """What a served model costs."""
         return self._prices.get(model, FREE)

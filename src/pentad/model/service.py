@@ -7,6 +7,7 @@ request, and passes the stream through. It keeps no state of its own.
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
@@ -114,6 +115,16 @@ class ModelService:
         self._energy = energy
         self._watches = {name: Watch(standby, clock) for name, standby in (standbys or {}).items()}
         self._clock = clock
+
+    def under(self, router: ModelRouter) -> ModelService:
+        """The same models under another router, which begins with the speeds known here and no outcomes.
+
+        Backends are shared, so only one of the two is to be closed; answers are not kept.
+        """
+        other = copy.copy(self)
+        other._routes, other.enforces = self._routes.under(router), router.enforces
+        other.outcomes, other._answers = other._routes.outcomes, None
+        return other
 
     def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
         """The answer as it is made. Closing the generator cancels the request.

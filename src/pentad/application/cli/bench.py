@@ -1,4 +1,4 @@
-"""Verbs that measure: bench engine, serve, agents, routing, sessions, peers."""
+"""Verbs that measure: bench engine, serve, agents, elastic, routing, sessions, peers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pentad.application.cli import bench_elastic as elastic_verbs
 from pentad.application.cli import bench_load as load_verbs
 from pentad.application.cli import bench_routing as routing_verbs
 from pentad.application.cli import bench_sessions as session_verbs
@@ -29,6 +30,7 @@ def register(app: typer.Typer) -> None:
     bench.command("engine")(engine)
     bench.command("serve")(load_verbs.serve)
     bench.command("agents")(load_verbs.agents)
+    bench.command("elastic")(elastic_verbs.elastic)
     bench.command("routing")(routing_verbs.routing)
     bench.command("sessions")(session_verbs.sessions)
     bench.command("peers")(peers)

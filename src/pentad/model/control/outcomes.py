@@ -168,9 +168,12 @@ class Outcomes:
             model.joules_per_token = known + 0.2 * (each - known) if known else each
         if call.run_id is not None:
             _kept(self._runs, call.run_id, (call.model, usage.total_tokens), _MOST_RUNS)
-        key = (call.forecast.task, call.model, call.forecast.way)
-        record = self._records.get(key, Record())
-        _kept(self._records, key, _after(record, tokens / max(1, call.samples)), _MOST_KEYS)
+        self.answered(call.forecast.task, call.model, call.forecast.way, tokens / max(1, call.samples))
+
+    def answered(self, task: str, model: str, way: str, tokens: float) -> None:
+        """Counts the length of an answer that has ended."""
+        key = (task, model, way)
+        _kept(self._records, key, _after(self._records.get(key, Record()), tokens), _MOST_KEYS)
 
     def _pace(self, name: str, each_s: float) -> None:
         """Learns the usual pace; what is far from it changes it little, or slow would be usual soon."""
