@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -53,6 +54,15 @@ def elastic(
         list[pathlib.Path] | None,
         typer.Option("--learn", metavar="FILE", help="Runs of an earlier --out to learn from; repeatable."),
     ] = None,
+    simulate: Annotated[
+        bool,
+        typer.Option(
+            "--simulate", help="In virtual time, on this machine's profile, by the runs of --learn."
+        ),
+    ] = False,
+    machine: Annotated[
+        str, typer.Option("--machine", help="Of --simulate: local, a device by name, or a profile.")
+    ] = "local",
     seed: Annotated[int, number("--seed", "Of arrivals and intervals.", least=0, most=2**31)] = 0,
     out: Annotated[
         pathlib.Path | None, typer.Option("--out", metavar="FILE", help="Add a line per run to this file.")
@@ -95,8 +105,19 @@ def elastic(
                 append_lines(out, [line])
 
         bench.told = told
-        finished = _play(bench, settings, chosen, known)
-    result = {"bench": "elastic", "workload": workload.name, "finished": finished, **bench.result()}
+        work = (
+            _simulated(bench, settings, chosen, known, machine)
+            if simulate
+            else _live(bench, settings, chosen, known)
+        )
+        finished = _play(work, virtual=simulate)
+    result = {
+        "bench": "elastic",
+        "workload": workload.name,
+        "simulated": simulate,
+        "finished": finished,
+        **bench.result(),
+    }
     finish(result, out=None, json=json)
     if not json:
         _show(result, tasks)
@@ -104,19 +125,36 @@ def elastic(
         raise typer.Exit(1)
 
 
-def _play(bench: Bench, settings: Settings, chosen: list[BenchPolicy], known: list[RunLine]) -> bool:
+async def _live(bench: Bench, settings: Settings, chosen: list[BenchPolicy], known: list[RunLine]) -> None:
+    from pentad.application.bench.elastic.live import live_contestants, settings_with
+
+    served = settings_with(settings, chosen)
+    async with live_contestants(served, chosen, bench.workload, known) as contestants:
+        await bench.play(contestants)
+
+
+async def _simulated(
+    bench: Bench, settings: Settings, chosen: list[BenchPolicy], known: list[RunLine], on: str
+) -> None:
+    from pentad.application.bench.elastic.live import settings_with
+    from pentad.application.bench.elastic.simulated import simulated_contestants
+    from pentad.application.cli.simulated_machine import machine_of
+
+    machine = machine_of(settings_with(settings, chosen), on)
+    seed = bench.plan.seed
+    async with simulated_contestants(machine, chosen, bench.workload, known, seed=seed) as contestants:
+        await bench.play(contestants)
+
+
+def _play(work: Coroutine[Any, Any, None], *, virtual: bool) -> bool:
     """Whether it came to its end; False where somebody interrupted it."""
     import asyncio
 
-    from pentad.application.bench.elastic.live import live_contestants, settings_with
-
-    async def live() -> None:
-        served = settings_with(settings, chosen)
-        async with live_contestants(served, chosen, bench.workload, known) as contestants:
-            await bench.play(contestants)
+    from pentad.application.bench.elastic.virtual_loop import VirtualLoop
 
     try:
-        asyncio.run(live())
+        with asyncio.Runner(loop_factory=VirtualLoop if virtual else None) as runner:
+            runner.run(work)
     except KeyboardInterrupt:
         note("interrupted; shown is what was measured until then")
         return False

@@ -21,7 +21,7 @@ from pentad.model.backends.openai import Endpoint
 from pentad.model.service import ModelService
 from pentad.types import Message, Request, Sampling
 
-_MOST_RUNS = 4096
+MOST_RUNS = 4096
 _PEER_CONTEXT = 8192
 _WARM = "Count from one to ten in words."
 
@@ -54,7 +54,7 @@ async def live_contestants(
             if policy.url:
                 undo.push_async_callback(models.close)
             teach(models, known, workload)
-            limits = RuntimeLimits(max_runs=_MOST_RUNS, approvals_path=settings.approvals_path)
+            limits = RuntimeLimits(max_runs=MOST_RUNS, approvals_path=settings.approvals_path)
             journal = await asyncio.to_thread(Journal, settings.journal_path, clock=services.clock)
             runtime = AgentRuntime(models, journal, limits=limits, clock=services.clock)
             undo.push_async_callback(runtime.close)

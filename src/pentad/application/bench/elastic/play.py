@@ -17,7 +17,7 @@ from pentad.ranges import in_range
 
 DRAIN_S: Final = 60.0
 """How long runs of a class without a deadline may go on behind the last arrival of a round."""
-_AT_ONCE: Final = 4
+_AT_ONCE: Final = 8
 Told = Callable[[RunLine], None]
 
 
@@ -33,7 +33,7 @@ class Plan:
     """Parts of these minutes; policies take turns with each."""
     capacity_per_minute: float | None = None
     """None: measured with the first policy."""
-    capacity_runs: int = 12
+    capacity_runs: int = 16
     """Runs that it is measured by."""
     seed: int = 0
     feedback: float = 0.0
