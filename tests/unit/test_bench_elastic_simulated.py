@@ -15,10 +15,10 @@ from pentad.application.bench.elastic.policy import policies_of
 from pentad.application.bench.elastic.run_line import RunLine
 from pentad.application.bench.elastic.simulated import SimulatedMachine, simulated_contestants
 from pentad.application.bench.elastic.simulated_model import Recorded
-from pentad.application.bench.elastic.virtual_loop import VirtualLoop
 from pentad.errors import InvalidRequest
 from pentad.execution.uniform import uniform_spec
 from pentad.resource.cost import StepCost
+from pentad.resource.simulator.virtual_loop import VirtualLoop
 
 SMALL = uniform_spec(
     name="small",

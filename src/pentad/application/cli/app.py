@@ -37,6 +37,7 @@ MODULES = (
     "machine",
     "simulation",
     "bench",
+    "objectives",
     "settings",
     "strategies",
 )

@@ -11,6 +11,7 @@ import typer
 from pentad.application.cli.bench_output import Json, finish
 from pentad.application.cli.options import COMMON, ENGINE, MODELS, number, settings_of, with_settings
 from pentad.application.cli.output import note, print_table, progress_bar
+from pentad.application.cli.simulated_machine import Models, machine_of, serving
 from pentad.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def elastic(
             help="fixed:MODEL/STRATEGY, strategy:MODEL, router:NAME/STRATEGY, elastic, remote:URL/MODEL.",
         ),
     ] = "elastic",
+    models: Models = None,
     load: Annotated[str, typer.Option("--load", help="Arrivals over the capacity, with commas.")] = "0.8",
     minutes: Annotated[
         float, number("--minutes", "Of arrivals, for each policy and load.", above=0, most=1440)
@@ -94,7 +96,7 @@ def elastic(
         feedback=feedback,
     )
     chosen = policies_of(policies)
-    settings = settings_of(flags, config, quiet=True)
+    settings = serving(settings_of(flags, config, quiet=True), models)
     bench = Bench(workload=tasks, plan=plan)
     with progress_bar("bench elastic") as bar:
 
@@ -138,7 +140,6 @@ async def _simulated(
 ) -> None:
     from pentad.application.bench.elastic.live import settings_with
     from pentad.application.bench.elastic.simulated import simulated_contestants
-    from pentad.application.cli.simulated_machine import machine_of
 
     machine = machine_of(settings_with(settings, chosen), on)
     seed = bench.plan.seed
@@ -150,7 +151,7 @@ def _play(work: Coroutine[Any, Any, None], *, virtual: bool) -> bool:
     """Whether it came to its end; False where somebody interrupted it."""
     import asyncio
 
-    from pentad.application.bench.elastic.virtual_loop import VirtualLoop
+    from pentad.resource.simulator.virtual_loop import VirtualLoop
 
     try:
         with asyncio.Runner(loop_factory=VirtualLoop if virtual else None) as runner:

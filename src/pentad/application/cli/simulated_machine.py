@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from pentad.application.cli.planning import describe, device_of, form_for
+import typer
 
 if TYPE_CHECKING:
     from pentad.application.bench.elastic.simulated import SimulatedMachine
     from pentad.application.config import Settings
+
+
+Models = Annotated[
+    str | None, typer.Option("--models", metavar="NAME,...", help="Models; absent: those of the settings.")
+]
+
+
+def serving(settings: Settings, models: str | None) -> Settings:
+    """The settings with these models, written with commas, in the place of their own."""
+    if models is None:
+        return settings
+    named = tuple(dict.fromkeys(part.strip() for part in models.split(",") if part.strip()))
+    return settings.model_copy(update={"models": named})
 
 
 def machine_of(settings: Settings, device: str) -> SimulatedMachine:
@@ -17,6 +30,7 @@ def machine_of(settings: Settings, device: str) -> SimulatedMachine:
     Raises NotFound, InvalidRequest: no such model, or no profile (`pentad profile` makes one).
     """
     from pentad.application.bench.elastic.simulated import SimulatedMachine
+    from pentad.application.cli.planning import describe, device_of, form_for
     from pentad.execution.scheduling import EngineLimits
     from pentad.model.prices import Price
     from pentad.resource.cost import StepCost

@@ -17,7 +17,7 @@ from pentad.application.bench.elastic.policy import BenchPolicy, models_of
 from pentad.application.bench.elastic.run_line import RunLine
 from pentad.application.config import Settings
 from pentad.choice import build
-from pentad.model.backends.openai import Endpoint
+from pentad.model.backends.endpoint import Endpoint
 from pentad.model.service import ModelService
 from pentad.types import Message, Request, Sampling
 

@@ -15,11 +15,11 @@ from pentad.agent.limits import RuntimeLimits
 from pentad.agent.runtime import AgentRuntime
 from pentad.agent.state import RunState
 from pentad.application.bench.elastic.contestant import Contestant, teach
+from pentad.application.bench.elastic.counted_journal import CountedJournal
 from pentad.application.bench.elastic.live import MOST_RUNS, warm
 from pentad.application.bench.elastic.policy import BenchPolicy
 from pentad.application.bench.elastic.run_line import RunLine
 from pentad.application.bench.elastic.simulated_model import RIGHT, Recorded, SimulatedModel
-from pentad.application.bench.elastic.virtual_loop import CountedJournal
 from pentad.choice import build
 from pentad.errors import InvalidRequest
 from pentad.execution.scheduling import EngineLimits

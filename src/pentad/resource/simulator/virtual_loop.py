@@ -7,13 +7,11 @@ import selectors
 from collections.abc import Callable
 from typing import Any
 
-from pentad.agent.journal import Journal
-
 
 class VirtualLoop(asyncio.SelectorEventLoop):
     """The same code as live, at the pace of the machine: waiting costs nothing.
 
-    While a thread works on something that was counted (executors, journals made by `journal`), time stands.
+    While a thread works on something that was counted, as all work of executors is, time stands.
     """
 
     def __init__(self) -> None:
@@ -38,21 +36,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _done(self, _: asyncio.Future[Any]) -> None:
         self.outside -= 1
-
-
-class CountedJournal(Journal):
-    """A journal whose writes take no virtual time."""
-
-    def queue(self, *args: Any, **options: Any) -> Any:
-        return _counted(super().queue(*args, **options))
-
-    async def _execute(self, change: Callable[[Any], Any]) -> Any:
-        return await _counted(asyncio.ensure_future(super()._execute(change)))
-
-
-def _counted(work: asyncio.Future[Any]) -> asyncio.Future[Any]:
-    loop = asyncio.get_running_loop()
-    return loop.counted(work) if isinstance(loop, VirtualLoop) else work
 
 
 class _Jumping(selectors.DefaultSelector):
