@@ -13,10 +13,7 @@ from pentad.resource.service_classes import ServiceClass
 from pentad.resource.simulator.class_mix import ClassLoad
 from pentad.yaml_text import read_yaml
 
-_FORM = (
-    "write service_classes as the settings have them, and loads by class: per_minute, prompt_tokens, "
-    "answer_tokens"
-)
+_FORM = "write `service_classes` as the settings have them; docs/objectives.md shows a whole file"
 
 
 def read_objectives(path: pathlib.Path) -> tuple[tuple[ServiceClass, ...], dict[str, ClassLoad]]:

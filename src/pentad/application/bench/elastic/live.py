@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pathlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -28,10 +29,13 @@ _WARM = "Count from one to ten in words."
 
 def settings_with(settings: Settings, policies: Sequence[BenchPolicy]) -> Settings:
     """The settings that serve what the policies name; and, where one chooses, all that they serve anyhow."""
-    remote = {backend.name for backend in settings.backends}
-    local = [name for name in models_of(policies) if name not in remote]
+    # What is given as a path is served, and named by policies, under the name of its file.
+    elsewhere = {backend.name for backend in settings.backends}
+    known = elsewhere | {pathlib.PurePath(name).stem for name in settings.models if "/" in name}
+    local = [name for name in models_of(policies) if name not in known]
     chooses = any(one.model == "auto" for one in policies)
-    models = dict.fromkeys((*settings.models, *local)) if chooses or not local else local
+    paths = any("/" in name for name in settings.models)
+    models = dict.fromkeys((*settings.models, *local)) if chooses or paths or not local else local
     return settings.model_copy(update={"models": tuple(models)})
 
 
