@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pathlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from pentad.application.bench.elastic.run_line import RunLine
 from pentad.application.bench.elastic.simulated import SimulatedMachine, simulated_contestants
 from pentad.application.bench.elastic.simulated_model import Recorded
 from pentad.errors import InvalidRequest
+from pentad.execution.scheduling import EngineLimits
 from pentad.execution.uniform import uniform_spec
 from pentad.resource.cost import StepCost
 from pentad.resource.simulator.virtual_loop import VirtualLoop
@@ -57,19 +59,19 @@ KNOWN = [
         right=model == "large" or (way == SLOW and task == "sum-1"))
     for task, slo_class, ways in (("sum-1", "sums", (FAST, SLOW)), ("sum-2", "sums", (FAST, SLOW)),
                                   ("call-1", "calls", ("",)))
-    for way, tokens in zip(ways, (12, 48), strict=False)
+    for way, tokens in zip(ways, (12, 24), strict=False)
     for model in ("small", "large")
     for _ in range(12)
 ]  # fmt: skip
 
 
-def simulated(path: pathlib.Path, policies: str, plan: Plan, known: list[RunLine] = KNOWN) -> Bench:
+def simulated(path: pathlib.Path, policies: str, plan: Plan, machine: SimulatedMachine = MACHINE) -> Bench:
     """A benchmark in virtual time, to its end."""
     bench = Bench(workload=workload_at(path), plan=plan)
 
     async def scenario() -> None:
         chosen = policies_of(policies)
-        async with simulated_contestants(MACHINE, chosen, bench.workload, known, seed=plan.seed) as ready:
+        async with simulated_contestants(machine, chosen, bench.workload, KNOWN, seed=plan.seed) as ready:
             await bench.play(ready)
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
@@ -105,11 +107,12 @@ def test_simulated_policies_meet_recorded_outcomes_again(tmp_path: pathlib.Path)
 
 @pytest.mark.row("het-app-slo", "mechanism")
 def test_beyond_the_capacity_runs_come_too_late(tmp_path: pathlib.Path) -> None:
-    plan = Plan(loads=(0.5, 10.0), minutes=0.15, rounds=1, seed=2, capacity_runs=6)
-    bench = simulated(tmp_path, f"fixed:large/{SLOW}", plan)
+    plan = Plan(loads=(0.25, 5.0), minutes=0.4, rounds=1, seed=2, capacity_runs=4)
+    machine = replace(MACHINE, limits=EngineLimits(max_sequences=2))
+    bench = simulated(tmp_path, f"fixed:large/{FAST}", plan, machine)
     assert bench.capacity is not None
     assert 1 < bench.capacity < 1000
-    calm, crowded = (at["policies"][f"fixed:large/{SLOW}"] for at in bench.result()["loads"])
+    calm, crowded = (at["policies"][f"fixed:large/{FAST}"] for at in bench.result()["loads"])
     assert calm["in_time"] / calm["runs"] > 0.8
     assert crowded["in_time"] / crowded["runs"] < 0.5
     assert crowded["classes"]["sums"]["missed"]["deadline_s"] > 0

@@ -121,7 +121,14 @@ class Contestant:
             model_calls=0 if state is None else state.totals.model_calls,
             cost=cost,
             joules=metered,
-            missed=missed(of, seconds=seconds, tokens=tokens, cost=cost, joules=metered),
+            missed=missed(
+                of,
+                answered=state is not None and state.status == "answered",
+                seconds=seconds,
+                tokens=tokens,
+                cost=cost,
+                joules=metered,
+            ),
             run="" if state is None else state.run_id,
             simulated=self.simulated,
         )

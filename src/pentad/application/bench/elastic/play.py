@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from pentad.agent.evaluation.workload import Task, Workload
@@ -80,7 +80,7 @@ class Bench:
                     await self._round(contestant, part, load)
 
     async def measured_capacity(self, contestant: Contestant) -> float:
-        """Runs per minute that a policy ends with some always under way, deadlines apart."""
+        """Runs per minute that a policy ends with some always under way and no deadlines."""
         draw, clock = random.Random(self.plan.seed), contestant.clock
         arrivals = arrivals_of(self.workload, per_minute=60.0, minutes=30.0, seed=draw.randrange(2**31))
         tasks = [one.task for one in arrivals[: self.plan.capacity_runs]]
@@ -88,7 +88,7 @@ class Bench:
 
         async def one(task: Task) -> None:
             async with places:
-                of = self.workload.of(task.slo_class)
+                of = replace(self.workload.of(task.slo_class), deadline_s=None)
                 await contestant.run(task, of, arrival=-1, load=0.0, arrived_s=clock())
 
         await asyncio.gather(*map(one, tasks))

@@ -11,6 +11,9 @@ import msgspec
 from pentad.agent.evaluation.workload import TaskClass
 from pentad.errors import InvalidRequest
 
+_CUT_S = 0.05
+"""Before its deadline, a run that ends without an answer ends by it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunLine:
@@ -51,11 +54,13 @@ class RunLine:
 
 
 def missed(
-    of: TaskClass, *, seconds: float, tokens: int, cost: float, joules: float | None
+    of: TaskClass, *, answered: bool, seconds: float, tokens: int, cost: float, joules: float | None
 ) -> tuple[str, ...]:
     """The promises of a class that a run did not keep."""
+    # One that its deadline ended has taken just so long, and gave nothing.
+    late_s = seconds if answered else seconds + _CUT_S
     limits = (
-        ("deadline_s", seconds, of.deadline_s),
+        ("deadline_s", late_s, of.deadline_s),
         ("max_run_tokens", tokens, of.max_run_tokens),
         ("max_cost", cost, of.max_cost),
         ("max_energy_j", joules, of.max_energy_j),
