@@ -382,6 +382,7 @@ _TABLE: dict[str, dict[str, str]] = {
     "residency": {
         "mapped": "pentad.execution.residency.mapped:Mapped",
         "resident": "pentad.execution.residency.resident:Resident",
+        "streamed": "pentad.execution.residency.streamed:Streamed",
     },
     "expert_cache": {
         "recent": "pentad.execution.expert_cache.recent:Recent",

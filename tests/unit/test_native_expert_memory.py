@@ -8,11 +8,11 @@ import pathlib
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from expert_traces import recorded
 from native_support import HERE, random_weights, tiny_spec
+from page_counts import resident_bytes
 from pentad.application.expert_memory import read_expert_memory
 from pentad.choice import Choice, build
 from pentad.errors import Incompatible, Infeasible, InvalidRequest, UnknownName
@@ -81,16 +81,6 @@ def counts(runner: NativeRunner) -> ExpertCounts:
     return hook.counts
 
 
-def resident_bytes(runner: NativeRunner) -> int:
-    """Of the packed file, as this runner has it mapped."""
-    place = runner.packed_weights.ctypes.data
-    for part in psutil.Process().memory_maps(grouped=False):
-        begin, end = (int(number, 16) for number in part.addr.split("-"))
-        if begin <= place < end:
-            return int(part.rss)
-    raise AssertionError("no file is mapped")
-
-
 @pytest.mark.row("moe-offload-lru", "mechanism")
 @pytest.mark.row("moe-infinity", "mechanism")
 @pytest.mark.row("moe-edgemoe", "mechanism")
@@ -118,7 +108,7 @@ def test_pages_of_experts_that_gave_way_are_not_in_memory(folder: pathlib.Path) 
     runner.logits(whole(TOKENS))
     # The system brings pages in runs of 64 KiB, at both ends of each of an expert's three matrices.
     spare = (EXPERTS + 1) * 3 * 2 * (64 << 10)
-    assert resident_bytes(runner) < dense + (EXPERTS + 1) * EXPERT_BYTES + spare
+    assert resident_bytes(runner.packed_weights) < dense + (EXPERTS + 1) * EXPERT_BYTES + spare
     assert spare < 2 * EXPERTS * EXPERT_BYTES, "else all of it would fit"
     runner.close()
 

@@ -58,7 +58,7 @@ ENGINE = (
     Flag(name="max_sequences", help="Sequences running at once.", kind=int),
     Flag(name="tenant_sequences", help="Of one tenant, while others are active.", kind=int),
     Flag(name="max_waiting", help="Requests queued before 429.", kind=int),
-    Flag(name="residency", help="Where weights lie: mapped or resident.", metavar="NAME"),
+    Flag(name="residency", help="Where weights lie: mapped, resident or streamed.", metavar="NAME"),
     Flag(name="expert_memory", help="Memory for routed experts, SIZE or SIZE:NAME.", metavar="SIZE"),
     Flag(name="prefix_cache", help="Share blocks of equal prompt beginnings.", kind=bool),
     Flag(name="kept_fraction", help="KV kept over the pauses of runs, 0 to 1.", kind=float),

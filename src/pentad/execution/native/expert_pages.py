@@ -2,59 +2,27 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from pentad.execution.expert_cache.base import Expert, ExpertPolicy, Mixture
-from pentad.execution.expert_cache.store import Arrival, ExpertCounts, ExpertStore
+from pentad.execution.expert_cache.store import ExpertCounts, ExpertStore
 from pentad.execution.layers import Experts
 from pentad.execution.native.pager import Pager
-from pentad.execution.native.pages import Pages, Places, Span
+from pentad.execution.native.pages import Arrival, PageReader, Places, Span
 from pentad.execution.spec import ModelSpec
 
 _MATRICES: Final = ("experts.gate", "experts.up", "experts.down")
 
 
-@dataclass(slots=True)
-class _Coming:
-    future: Future[None] | None
-
-    @property
-    def here(self) -> bool:
-        return self.future is None or self.future.done()
-
-    def wait(self) -> float:
-        if self.future is None or self.future.done():
-            return 0.0
-        began_s = time.monotonic()
-        self.future.result()
-        return time.monotonic() - began_s
-
-
-@dataclass(slots=True)
-class _Read:
-    took_s: float
-
-    @property
-    def here(self) -> bool:
-        return True
-
-    def wait(self) -> float:
-        took_s, self.took_s = self.took_s, 0.0
-        return took_s
-
-
 class MappedExperts:
     """Experts as pages of the packed file (ExpertMover); a thread of its own reads what is brought ahead."""
 
-    def __init__(self, pages: Pages, places: Places, spec: ModelSpec) -> None:
-        self._pages = pages
+    def __init__(self, memory: npt.NDArray[np.uint8], places: Places, spec: ModelSpec) -> None:
+        self._reader = PageReader(memory, name="pentad-experts")
         self._spans: dict[Expert, tuple[Span, ...]] = {}
         for layer, block in enumerate(spec.blocks):
             if isinstance(block.feed_forward, Experts):
@@ -62,7 +30,6 @@ class MappedExperts:
                 stacks = [places[layer, name] for name in _MATRICES if (layer, name) in places]
                 for number in range(count):
                     self._spans[layer, number] = tuple(_part(stack, number, count) for stack in stacks)
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="pentad-experts")
 
     def nbytes(self, layer: int) -> int:
         """Of one expert of a layer."""
@@ -70,16 +37,11 @@ class MappedExperts:
 
     def bring(self, expert: Expert, *, ahead: bool) -> Arrival:
         """See ExpertMover."""
-        if ahead:
-            return _Coming(self._reader.submit(self._read, expert))
-        began_s = time.monotonic()
-        self._read(expert)
-        return _Read(time.monotonic() - began_s)
+        return self._reader.bring(self._spans[expert], ahead=ahead)
 
     def drop(self, expert: Expert) -> None:
         """See ExpertMover."""
-        for span in self._spans[expert]:
-            self._pages.drop(span)
+        self._reader.drop(self._spans[expert])
 
     def there(self, expert: Expert, rows: int) -> None:  # noqa: ARG002
         """See ExpertMover: the file is the only place."""
@@ -87,11 +49,7 @@ class MappedExperts:
 
     def close(self) -> None:
         """Ends the reader."""
-        self._reader.shutdown()
-
-    def _read(self, expert: Expert) -> None:
-        for span in self._spans[expert]:
-            self._pages.bring(span)
+        self._reader.close()
 
 
 def _part(stack: Span, number: int, count: int) -> Span:
@@ -110,7 +68,7 @@ class ExpertHook:
         room_bytes: int,
         policy: ExpertPolicy,
     ) -> None:
-        self._mover = MappedExperts(Pages(memory), places, spec)
+        self._mover = MappedExperts(memory, places, spec)
         counts = {
             i: block.feed_forward.count
             for i, block in enumerate(spec.blocks)

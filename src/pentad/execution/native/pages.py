@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Mapping
-from typing import Any, Final
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -44,3 +47,72 @@ class Pages:
         end -= end % mmap.PAGESIZE
         if end > begin:
             self._libc.madvise(begin, end - begin, mmap.MADV_DONTNEED)
+
+
+class Arrival(Protocol):
+    """Pages on their way."""
+
+    @property
+    def here(self) -> bool: ...
+
+    def wait(self) -> float:
+        """Seconds that were waited for them."""
+        ...
+
+
+@dataclass(slots=True)
+class _Coming:
+    future: Future[None] | None
+
+    @property
+    def here(self) -> bool:
+        return self.future is None or self.future.done()
+
+    def wait(self) -> float:
+        if self.future is None or self.future.done():
+            return 0.0
+        began_s = time.monotonic()
+        self.future.result()
+        return time.monotonic() - began_s
+
+
+@dataclass(slots=True)
+class _Read:
+    took_s: float
+
+    @property
+    def here(self) -> bool:
+        return True
+
+    def wait(self) -> float:
+        took_s, self.took_s = self.took_s, 0.0
+        return took_s
+
+
+class PageReader:
+    """Reads pages, on a thread of its own what is brought ahead."""
+
+    def __init__(self, memory: npt.NDArray[np.uint8], *, name: str) -> None:
+        self._pages = Pages(memory)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    def bring(self, spans: Sequence[Span], *, ahead: bool) -> Arrival:
+        """Begins; what is not `ahead` is there when this returns, and its `wait` says how long that took."""
+        if ahead:
+            return _Coming(self._thread.submit(self._read, spans))
+        began_s = time.monotonic()
+        self._read(spans)
+        return _Read(time.monotonic() - began_s)
+
+    def drop(self, spans: Sequence[Span]) -> None:
+        """Gives them back."""
+        for span in spans:
+            self._pages.drop(span)
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._thread.shutdown()
+
+    def _read(self, spans: Sequence[Span]) -> None:
+        for span in spans:
+            self._pages.bring(span)

@@ -8,6 +8,7 @@ from pentad.errors import Incompatible
 from pentad.execution.expert_cache.base import ExpertPolicy
 from pentad.execution.layers import Experts
 from pentad.execution.native.expert_pages import ExpertHook
+from pentad.execution.native.layer_window import WindowHook
 from pentad.execution.native.pager import StepHook
 from pentad.execution.native.pages import Places
 from pentad.execution.residency.base import HeldWeights
@@ -26,6 +27,14 @@ def paging_hook(
     spec: ModelSpec, held: HeldWeights, places: Places, experts: ExpertMemory | None
 ) -> StepHook | None:
     """The hook of a model whose weights are held so. Raises Incompatible, Infeasible."""
+    if held.window is not None:
+        if experts is not None:
+            raise Incompatible(
+                "a bound of all layers and one of experts are two ways to the same end",
+                hint="leave expert_memory out, or set residency to mapped",
+                param="expert_memory",
+            )
+        return WindowHook(spec, held.memory, places, held.window.memory_bytes, held.window.ahead)
     if experts is None:
         return None
     if not any(isinstance(block.feed_forward, Experts) for block in spec.blocks):

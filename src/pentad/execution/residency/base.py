@@ -37,6 +37,16 @@ class PackedWeights(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LayerWindow:
+    """Weights of a mapped file that are in memory only as far as a bound allows."""
+
+    memory_bytes: int | None
+    """None: the least with which a step can be computed."""
+    ahead: int
+    """Layers that are read while one is computed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HeldWeights:
     """Weights in their place."""
 
@@ -49,6 +59,8 @@ class HeldWeights:
     mapped_bytes: int
     """Pages of a file: the system keeps in memory what it has room for, once for all processes."""
     decision: Decision
+    window: LayerWindow | None = None
+    """What the runner keeps to, step by step; None: the system keeps what it has room for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
