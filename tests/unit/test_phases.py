@@ -36,6 +36,9 @@ FORBIDDEN: list[tuple[dict[str, Any], str, str]] = [
     ({"weight_dtype": "bfloat16", "kv_dtype": "int8"}, "'torch' gives no KV cache", "weight_dtype to auto"),
     ({"kernels": "torch", "residency": "mapped"}, "weights in a packed file", "residency to resident"),
     ({"parallel": "tp=2", "kv_dtype": "int8"}, "sharing of a model", "parallel to null"),
+    ({"parallel": "pp=2", "kv_dtype": "int8"}, "allows no KV cache", "kv_dtype to auto"),
+    ({"parallel": "pp=2", "residency": "mapped"}, "allows no weights in a packed", "residency to resident"),
+    ({"parallel": "pp=2,tp=2", "kernels": "portable"}, "sharing of a model", "parallel to null"),
     ({"parallel": "tp=2", "adapters": {"m:a": "a"}}, "allows no adapters", "adapters to none"),
     ({"kv_policy": "sinks", "speculation": "ngram"}, "allows no drafts", "speculation to none"),
     (
@@ -68,6 +71,8 @@ def test_settings_of_phases_that_clash_name_both_the_reason_and_the_remedy(
         {"kv_dtype": "int8", "speculation": "ngram", "residency": "mapped"},
         {"weight_dtype": "float32", "kv_policy": "sinks", "kernels": "torch"},
         {"parallel": "tp=2", "weight_dtype": "bfloat16"},
+        {"parallel": "pp=2", "kernels": "portable"},
+        {"parallel": "pp=1+2", "weight_dtype": "float32"},
     ],
 )
 def test_settings_that_go_together_are_taken(chosen: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,7 @@ from pentad.execution.kernels.base import (
     GPU,
     PACKED_WEIGHTS,
     PROCESSES,
+    STAGES,
     VERIFIED_DRAFTS,
     WEIGHT_FORMATS,
     Kernel,
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 _FEATURES: Final = {"speculation": VERIFIED_DRAFTS, "prefix-cache": BLOCK_COPIES}
 """What KV policies exclude: drafts, and cached beginnings that could be kept beyond the cache."""
+_SHARED: Final = re.compile(r"\b(tp|ep|sp)=|\.json$")
+"""Layouts in which layers may be shared."""
 _AUTO, _NONE, _KEEP_ALL = "auto", "none", "keep-all"
 
 
@@ -143,13 +147,15 @@ def draft_part(choice: Choice) -> Part:
 
 def processes_part(parallel: str) -> Part:
     """Several processes for one model."""
+    shared = _SHARED.search(parallel) is not None
     return Part(
         phase="processes",
         setting="parallel",
         name=parallel,
         usual="null",
-        needs=frozenset({PROCESSES}),
-        excludes=frozenset({ADAPTERS}),
+        needs=frozenset({PROCESSES if shared else STAGES}),
+        # Native kernels give these, to one process.
+        excludes=frozenset({ADAPTERS} if shared else {ADAPTERS, PACKED_WEIGHTS, CODED_CACHE, BLOCK_COPIES}),
     )
 
 
@@ -173,5 +179,6 @@ def known_parts() -> list[Part]:
         *map(policy_part, policies),
         *(draft_part(Choice(name=name)) for name in registry.known("speculator")),
         processes_part("pp=2"),
+        processes_part("tp=2"),
         adapters_part("NAME"),
     ]

@@ -10,6 +10,7 @@ from pentad.execution.kernels.base import (
     CODED_CACHE,
     ENGINE,
     PACKED_WEIGHTS,
+    STAGES,
     KernelCost,
     cost_of,
 )
@@ -28,7 +29,7 @@ class _Native:
     name: ClassVar[str]
     exactness: ClassVar[Exactness] = "bounded"
     needs: ClassVar[frozenset[str]] = frozenset()
-    gives: ClassVar[frozenset[str]] = ENGINE | {PACKED_WEIGHTS, CODED_CACHE, BLOCK_COPIES}
+    gives: ClassVar[frozenset[str]] = ENGINE | {PACKED_WEIGHTS, CODED_CACHE, BLOCK_COPIES, STAGES}
     bound_nats: ClassVar[float] = 0.003
     """8-bit activations cost 0.0002 to 0.0012 on random models."""
 

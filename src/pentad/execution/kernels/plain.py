@@ -12,6 +12,7 @@ from pentad.execution.kernels.base import (
     ENGINE,
     GPU,
     PROCESSES,
+    STAGES,
     WEIGHT_FORMATS,
     KernelCost,
     cost_of,
@@ -32,7 +33,7 @@ class Torch:
     name: ClassVar[str] = "torch"
     exactness: ClassVar[Exactness] = "lossless"
     needs: ClassVar[frozenset[str]] = frozenset({"torch"})
-    gives: ClassVar[frozenset[str]] = ENGINE | {WEIGHT_FORMATS, PROCESSES, GPU}
+    gives: ClassVar[frozenset[str]] = ENGINE | {WEIGHT_FORMATS, STAGES, PROCESSES, GPU}
     bound_nats: ClassVar[float] = 0.0
 
     def absent(self) -> str | None:
