@@ -12,7 +12,7 @@ from pentad.application.runners import load_engine
 from pentad.application.worker import supervised
 from pentad.execution.backend import Backend
 from pentad.execution.loop import EngineDriver, EngineLoop
-from pentad.execution.worker.interpreters import Interpreters
+from pentad.execution.worker.interpreters import Starter
 from pentad.model.adapter_desk import LocalDesk, RemoteDesk
 from pentad.model.backends.engine import EngineBackend
 from pentad.model.guides import GuidedGrammars
@@ -29,7 +29,7 @@ def local_backend(
     packed_folder: pathlib.Path | None = None,
     drain_s: float = 5.0,
     clock: Clock = time.monotonic,
-    workers: Interpreters | None = None,
+    workers: Starter | None = None,
     scaled: Callable[[int, EngineDriver], EngineDriver] | None = None,
 ) -> Backend:
     """An opened model behind what computes it: our runner, scheduler, engine and loop, or llama.cpp.

@@ -21,7 +21,7 @@ from pentad.application.runners import engine_of
 from pentad.errors import Forbidden, ModelNotFound, PentadError
 from pentad.execution.backend import Backend, Capabilities, Embedder, Reranker
 from pentad.execution.loop import EngineDriver
-from pentad.execution.worker.interpreters import Interpreters
+from pentad.execution.worker.interpreters import Starter
 from pentad.model.adapters import adapter_bytes, adapter_key
 from pentad.model.backends.codec import FORMATS
 from pentad.model.backends.engine import EngineBackend, NoEngine
@@ -95,7 +95,7 @@ class LocalModels:
     """
 
     def __init__(
-        self, store: ModelStore, settings: Settings, *, clock: Clock, workers: Interpreters | None
+        self, store: ModelStore, settings: Settings, *, clock: Clock, workers: Starter | None
     ) -> None:
         self.pool = ModelPool(
             budget_bytes=models_budget(settings),

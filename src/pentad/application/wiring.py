@@ -28,7 +28,7 @@ from pentad.application.services import Services
 from pentad.application.telemetry.telemetry import telemetry_of
 from pentad.errors import Incompatible, InvalidRequest
 from pentad.execution.loop import EngineDriver, EngineLoop
-from pentad.execution.worker.interpreters import Interpreters
+from pentad.execution.worker.interpreters import Starter
 from pentad.model.answer_cache import AnswerCache
 from pentad.model.audio.transcript import Transcriber
 from pentad.model.audio.whisper import WhisperTranscriber
@@ -50,7 +50,7 @@ _log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def build(
-    settings: Settings, *, clock: Clock = time.monotonic, workers: Interpreters | None = None
+    settings: Settings, *, clock: Clock = time.monotonic, workers: Starter | None = None
 ) -> AsyncIterator[Services]:
     """The services that `settings` describe, loaded and ready; closed on leaving.
 

@@ -20,8 +20,10 @@ from typing import Any, Final
 
 from pentad import choice
 from pentad.application.config import EngineSettings
+from pentad.application.config_loading import load_settings
 from pentad.application.heap import few_arenas
 from pentad.application.logs import set_up_logging
+from pentad.application.parallel import read_key
 from pentad.application.runners import load_engine
 from pentad.choice import Choice
 from pentad.errors import PentadError
@@ -29,13 +31,15 @@ from pentad.execution.memory import FreeMemory
 from pentad.execution.transport.base import Link, Member, PeerLost, Transport
 from pentad.execution.worker.client import WorkerClient
 from pentad.execution.worker.faults import fault_of
-from pentad.execution.worker.interpreters import Interpreters
+from pentad.execution.worker.interpreters import Starter
 from pentad.execution.worker.messages import WIRE, Failed
 from pentad.execution.worker.process import WorkerProcess
 from pentad.execution.worker.server import EngineServer
 from pentad.model.adapter_desk import DeskHost, LocalDesk
 from pentad.model.guides import GuideMaker
 from pentad.model.loading import ModelFiles, open_model
+from pentad.model.store import ModelStore
+from pentad.resource.ray_hosts.starter import derived
 
 _log = logging.getLogger(__name__)
 _OOM_SCORE: Final = "500"
@@ -47,11 +51,11 @@ def supervised(
     settings: EngineSettings,
     drafts: Sequence[ModelFiles],
     packed_folder: pathlib.Path | None,
-    interpreters: Interpreters,
+    starter: Starter,
 ) -> WorkerClient:
     """An engine for the model in a worker of its own, which has loaded it.
 
-    `interpreters` start this module.
+    `starter` starts this module.
 
     Raises what `load_engine` raises, as the worker says, and BackendFailed where the worker dies.
     """
@@ -64,7 +68,7 @@ def supervised(
         "log_level": logging.getLevelName(logging.getLogger("pentad").getEffectiveLevel()).lower(),
     }
     transport: Transport = choice.build("transport", settings.transport)
-    start = partial(WorkerProcess, interpreters, transport, str(settings.transport), config)
+    start = partial(WorkerProcess, starter, transport, str(settings.transport), config)
     memory = FreeMemory(time.monotonic)
     return WorkerClient(start, model=files.name, max_waiting=settings.max_waiting, memory=memory)
 
@@ -83,7 +87,7 @@ def main() -> None:
     set_up_logging(config["log_level"])
     threading.Thread(target=_lifeline, name="pentad-lifeline", daemon=True).start()
     transport: Transport = choice.build("transport", Choice.of(config["transport"]))
-    member = Member(group=config["group"], rank=1, size=2, key=bytes.fromhex(config["key"]))
+    member = Member(group=config["group"], rank=1, size=2, key=_key(config))
     try:
         link = transport.connect(config["address"], member, WIRE)
         _serve(config, link)
@@ -94,8 +98,28 @@ def main() -> None:
     os._exit(0)
 
 
+def _key(config: dict[str, Any]) -> bytes:
+    """The link's: on another machine than the one that serves, derived from the cluster's in a file."""
+    if (file := config.get("key_file")) is not None:
+        return derived(read_key(file), config["group"])
+    return bytes.fromhex(config["key"])
+
+
+def _here(config: dict[str, Any]) -> dict[str, Any]:
+    """What the worker needs as it lies on this machine: on another one in its own store."""
+    if not config.get("stored"):
+        return config
+    settings = load_settings()
+    store = ModelStore(settings.root)
+    named = {part: config[part] for part in ("model", "drafts")}
+    model = [str(store.resolve(named["model"][1]).path), named["model"][1]]
+    drafts = [[str(store.resolve(name).path), name] for _, name in named["drafts"]]
+    return config | {"model": model, "drafts": drafts, "packed_folder": str(settings.packed_folder)}
+
+
 def _serve(config: dict[str, Any], link: Link) -> None:
     try:
+        config = _here(config)
         files = open_model(config["model"][0], name=config["model"][1])
         drafts = [open_model(path, name=name) for path, name in config["drafts"]]
         folder = config["packed_folder"]

@@ -34,6 +34,7 @@ MODULES = (
     "memories",
     "data",
     "ranks",
+    "cluster",
     "machine",
     "simulation",
     "bench",

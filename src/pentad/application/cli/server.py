@@ -11,21 +11,27 @@ from typing import Final
 from pentad.application.cli.output import note
 from pentad.application.config import Settings
 from pentad.errors import Conflict, InvalidRequest
-from pentad.execution.worker.interpreters import Interpreters
+from pentad.execution.worker.interpreters import Interpreters, Starter
 
 _WORKER: Final = (sys.executable, "-m", "pentad.application.worker")
 
 
-def serve_forever(settings: Settings) -> None:
-    """Serves until a signal ends it. Says on standard error where, once requests are answered."""
+def serve_forever(settings: Settings, workers: Starter | None = None) -> None:
+    """Serves until a signal ends it. Says on standard error where, once requests are answered.
+
+    `workers` start the processes of engines; None: they are of this machine.
+    """
     from pentad.application.heap import few_arenas
 
     few_arenas()
     listener = bind(settings.server.host, settings.server.port)
     try:
-        # Workers import what they need while this process does.
-        with Interpreters(_WORKER, ahead=_workers(settings)) as workers:
+        if workers is not None:
             asyncio.run(_serve(settings, listener, workers))
+            return
+        # Workers import what they need while this process does.
+        with Interpreters(_WORKER, ahead=_workers(settings)) as local:
+            asyncio.run(_serve(settings, listener, local))
     finally:
         listener.close()
 
@@ -55,7 +61,7 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _serve(settings: Settings, listener: socket.socket, workers: Interpreters) -> None:
+async def _serve(settings: Settings, listener: socket.socket, workers: Starter) -> None:
     from pentad.application.gateway import create_app
     from pentad.application.gateway.server import make_server
     from pentad.application.wiring import build

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import queue
 import secrets
 import signal
@@ -15,8 +14,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from pentad.errors import BackendFailed, TooLarge
-from pentad.execution.transport.base import KEY_BYTES, Link, Member, PeerLost, Received, Transport
-from pentad.execution.worker.interpreters import Interpreters
+from pentad.execution.transport.base import Link, Member, PeerLost, Received, Transport
+from pentad.execution.worker.interpreters import Starter
 from pentad.execution.worker.messages import WIRE, refusal_of
 
 _CONNECT_S: Final = 60.0
@@ -27,7 +26,7 @@ class WorkerProcess:
     """A running worker. Its standard input is a lifeline: it ends with this process, and the worker with it.
 
     Args:
-        interpreters: start the worker, which reads one line of JSON from its standard input: `address`,
+        starter: starts the worker, which reads one line of JSON from its standard input: `address`,
             `key`, `transport` and what `config` adds.
         transport: of the link.
         transport_choice: the same, as the worker reads it.
@@ -39,20 +38,21 @@ class WorkerProcess:
 
     def __init__(
         self,
-        interpreters: Interpreters,
+        starter: Starter,
         transport: Transport,
         transport_choice: str,
         config: Mapping[str, Any],
     ) -> None:
         self.started_s = time.monotonic()
-        member = Member(group=secrets.token_hex(8), rank=0, size=2, key=secrets.token_bytes(KEY_BYTES))
+        group = secrets.token_hex(8)
+        member = Member(group=group, rank=0, size=2, key=starter.secret(group))
         listener = transport.listen(member, WIRE)
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._returned: deque[Any] = deque()
         """Refusals of what is too large to be sent; taken with the worker's next sign of life."""
-        self.process = interpreters.take()
+        self.process = starter.take()
         try:
-            self._say(
+            self.process.say(
                 {
                     **config,
                     "address": listener.address,
@@ -69,12 +69,6 @@ class WorkerProcess:
             listener.close()
         self._sender = threading.Thread(target=self._send_all, name="pentad-worker-out", daemon=True)
         self._sender.start()
-
-    def _say(self, config: Mapping[str, Any]) -> None:
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # seen again as a process that does not connect
-            self.process.stdin.write(json.dumps(config).encode() + b"\n")
-            self.process.stdin.flush()
 
     def _connected(self, accept: Any) -> Link:
         until_s = time.monotonic() + _CONNECT_S
@@ -104,9 +98,7 @@ class WorkerProcess:
         """Ends the process whatever it does, and gives everything back. Says how it ended."""
         self.process.kill()
         self.process.wait()
-        if self.process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self.process.stdin.close()
+        self.process.release()
         self._outbox.put(None)
         if hasattr(self, "_link"):
             self._link.close()
