@@ -6,9 +6,11 @@ import contextlib
 import json
 import pathlib
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -168,7 +170,8 @@ class Up:
 
 @pytest.fixture
 def up(tmp_path: pathlib.Path, smollm2_path: pathlib.Path) -> Iterator[Up]:
-    raylets = Raylets(tmp_path / "ray", home_with(tmp_path / "home", {MODEL: smollm2_path}))
+    short = pathlib.Path(tempfile.mkdtemp(prefix="pr-"))  # Ray's sockets lie below it, and have short names
+    raylets = Raylets(short, home_with(tmp_path / "home", {MODEL: smollm2_path}))
     try:
         made = Up(raylets, tmp_path)
         try:
@@ -180,6 +183,7 @@ def up(tmp_path: pathlib.Path, smollm2_path: pathlib.Path) -> Iterator[Up]:
             made.process.wait()
     finally:
         raylets.close()
+        shutil.rmtree(short, ignore_errors=True)
 
 
 def test_a_cluster_serves_drains_loses_a_raylet_and_ends(up: Up) -> None:

@@ -17,8 +17,8 @@ def test_those_started_ahead_are_taken_first_then_new_ones() -> None:
         assert second is not ahead
         for process in (first, second):
             assert process.poll() is None
-            process.communicate(timeout=10)  # its input ends, and so does it
-            assert process.returncode == 0
+            process.release()  # its input ends, and so does it
+            assert process.wait(10) == 0
 
 
 def test_one_that_ended_meanwhile_is_not_given_out() -> None:
@@ -27,10 +27,11 @@ def test_one_that_ended_meanwhile_is_not_given_out() -> None:
         ended.wait(10)
         taken = interpreters.take()
         assert taken is not ended
-        taken.communicate(timeout=10)
+        taken.release()
+        taken.wait(10)
 
 
 def test_who_was_not_taken_is_ended() -> None:
     with Interpreters(WAITS, ahead=2) as interpreters:
         left = list(interpreters._ready)
-    assert [process.returncode for process in left] == [-9, -9]
+    assert [process.poll() for process in left] == [-9, -9]

@@ -55,7 +55,7 @@ class RayHosts:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise Unavailable(
                 f"no cluster of Ray answers at {address!r}: {str(error).splitlines()[0]}",
-                hint="start one with ray start --head, and set --address",
+                hint="start Ray on the head, and set --address",
             ) from None
         self.address: str = ray.util.get_node_ip_address()
         """Of this machine, as the others reach it."""
