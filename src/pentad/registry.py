@@ -132,6 +132,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             chosen_by=("engine.kv_policy", "simulate --kv-policy"),
             about="which cached keys and values of a sequence stay",
         ),
+        "attention_filter": Family(
+            layer="model",
+            interface="pentad.execution.attention_filter:AttentionFilter",
+            baseline="unfiltered",
+            chosen_by=("engine.attention_filter",),
+            about="which cached positions a step attends to",
+        ),
         "kv_eviction": Family(
             layer="resource",
             interface="pentad.execution.kv.eviction:KVEviction",
@@ -588,6 +595,17 @@ _TABLE: dict[str, dict[str, str]] = {
         "specinfer": "pentad.model.speculation.specinfer:SpecInfer",
         "sequoia": "pentad.model.speculation.sequoia:Sequoia",
         "llmcad": "pentad.model.speculation.llmcad:LlmCad",
+    },
+    "attention_filter": {
+        "unfiltered": "pentad.model.attention_filters.unfiltered:Unfiltered",
+        "candidate-search": "pentad.model.attention_filters.candidate_search:CandidateSearch",
+        "cascade": "pentad.model.attention_filters.cascade:Cascade",
+        "key-channels": "pentad.model.attention_filters.key_channels:KeyChannels",
+        "low-bit-mask": "pentad.model.attention_filters.low_bit_mask:LowBitMask",
+        "lsh-sampling": "pentad.model.attention_filters.lsh_sampling:LshSampling",
+        "rounds": "pentad.model.attention_filters.rounds:Rounds",
+        "sign-hash": "pentad.model.attention_filters.sign_hash:SignHash",
+        "weight-skip": "pentad.model.attention_filters.weight_skip:WeightSkip",
     },
     "kv_policy": {
         "keep-all": "pentad.model.kv_policies.keep_all:KeepAll",

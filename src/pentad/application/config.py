@@ -101,6 +101,8 @@ class EngineSettings(_Section):
     """Whether the block accounting is verified after every step; slow, for tests and doubt."""
     kv_policy: Strategy = Choice(name="keep-all")
     """Which cached keys and values of a sequence stay: a name, or name and options."""
+    attention_filter: Strategy = Choice(name="unfiltered")
+    """Which cached positions a step attends to: a name, or name and options. Most need PyTorch."""
     kv_eviction: Strategy = Choice(name="announced")
     """Which cached texts stay over the pauses of their runs: a name, or name and options."""
     kv_store_bytes: int | None = Field(default=None, ge=1 << 20)

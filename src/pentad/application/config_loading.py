@@ -209,6 +209,7 @@ def _validated(values: dict[str, Any], sources: Mapping[str, str], path: pathlib
     for family, choice, leaf in (
         ("scheduler", settings.engine.scheduler, "engine.scheduler"),
         ("kv_policy", settings.engine.kv_policy, "engine.kv_policy"),
+        ("attention_filter", settings.engine.attention_filter, "engine.attention_filter"),
         ("kv_eviction", settings.engine.kv_eviction, "engine.kv_eviction"),
         ("transport", settings.engine.transport, "engine.transport"),
         ("codec", settings.engine.parallel_codec, "engine.parallel_codec"),

@@ -8,7 +8,12 @@ from typing import Any
 from pentad.application.config import EngineSettings
 from pentad.choice import Choice
 
-LOSSY: Mapping[str, Any] = {"kv_dtype": "auto", "kv_policy": Choice(name="keep-all"), "weight_dtype": "auto"}
+LOSSY: Mapping[str, Any] = {
+    "kv_dtype": "auto",
+    "kv_policy": Choice(name="keep-all"),
+    "attention_filter": Choice(name="unfiltered"),
+    "weight_dtype": "auto",
+}
 """Settings of the engine that change answers, with their usual values."""
 
 

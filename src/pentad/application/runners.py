@@ -9,6 +9,7 @@ import pathlib
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Final
 
 from pentad import registry
 from pentad.application.config import EngineSettings
@@ -18,6 +19,7 @@ from pentad.application.speculation import NONE, make_speculation
 from pentad.choice import Choice, build
 from pentad.errors import Incompatible
 from pentad.execution.adapters import adapters_of
+from pentad.execution.attention_filter import FilteringRunner
 from pentad.execution.engine import Engine
 from pentad.execution.kernels.base import Kernel
 from pentad.execution.kv.policy import KVPolicy
@@ -41,6 +43,9 @@ from pentad.types import Clock
 _log = logging.getLogger(__name__)
 
 
+NO_FILTER: Final = Choice(name="unfiltered")
+
+
 def choose(files: ModelFiles, settings: EngineSettings) -> RunnerChoice:
     """Who computes this model on this machine, and why.
 
@@ -50,6 +55,8 @@ def choose(files: ModelFiles, settings: EngineSettings) -> RunnerChoice:
     """
     # All native kernels have the same ops; which of them the CPU runs is chosen below.
     unsupported = build("kernel", Choice(name="portable")).unsupported(files.spec, files.weights)
+    if settings.attention_filter != NO_FILTER:
+        unsupported = f"PyTorch computes what attention filter {settings.attention_filter.name!r} leaves"
     choice = choose_runner(
         settings.kernels if settings.parallel is None else parallel_kernels(files, settings),
         unsupported,
@@ -210,6 +217,12 @@ def load_runner(
         f" (bound by {sizing.constraint})" if sizing.constraint else "",
         settings.kv_dtype,
     )
+    if settings.attention_filter != NO_FILTER and settings.parallel is not None:
+        raise Incompatible(
+            "attention is not filtered where several processes compute a model",
+            hint="leave --parallel out, or set --attention-filter unfiltered",
+            param="attention_filter",
+        )
     if settings.parallel is not None:
         return ranked_runner(files, settings, kv_bytes, choice.device, rank_lost)
     reason = choice.decision.constraint
@@ -233,6 +246,16 @@ def load_runner(
         options["adapters"] = bool(settings.adapters)
     kernel: Kernel = build("kernel", Choice(name=choice.kernels or "torch"))
     runner = kernel.load(files.spec, files.weights, kv_bytes=kv_bytes, threads=settings.threads, **options)
+    if settings.attention_filter != NO_FILTER:
+        if drops:
+            raise Incompatible(
+                f"attention filter {settings.attention_filter.name!r} and KV policy {policy.name!r} exclude "
+                f"each other",
+                hint="set --kv-policy keep-all, or --attention-filter unfiltered",
+                param="attention_filter",
+            )
+        assert isinstance(runner, FilteringRunner), "PyTorch computes it"
+        runner.filter_attention(build("attention_filter", settings.attention_filter))
     if (put := getattr(runner, "weights_decision", None)) is not None:
         sizes = ", ".join(f"{value:.0f} bytes {name}" for name, value in put.candidates)
         bound = f" (bound by: {put.constraint})" if put.constraint else ""

@@ -76,6 +76,11 @@ ENGINE = (
     ),
     Flag(name="kv_policy", help="What stays in the KV cache; `pentad strategies kv_policy`.", metavar="NAME"),
     Flag(
+        name="attention_filter",
+        help="What a step attends to; `pentad strategies attention_filter`.",
+        metavar="NAME",
+    ),
+    Flag(
         name="speculation",
         help="none, ngram, draft, specinfer, sequoia or llmcad; NAME:OPTION=VALUE.",
         metavar="NAME",

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from pentad.errors import Incompatible, InvalidRequest
+from pentad.execution.attention_filter import AttentionFilter
 from pentad.execution.batch import Drawn, RaggedBatch, SampleRow
 from pentad.execution.form import ModelForm
 from pentad.execution.kv.sizing import block_count
@@ -26,6 +27,7 @@ from pentad.execution.torch.attention import PagedAttention
 from pentad.execution.torch.cache import KVCache
 from pentad.execution.torch.decode import DecodeKernel, decode_kernel
 from pentad.execution.torch.devices import Precision, free_bytes, pick_device, resolve_device, resolve_dtype
+from pentad.execution.torch.filtered_attention import FilteredAttention, Filtering, check_filter
 from pentad.execution.torch.graphs import DecodeSteps, GraphRecorder
 from pentad.execution.torch.head_attention import PolicyAttention, whole_part
 from pentad.execution.torch.linear import packing_available
@@ -88,6 +90,8 @@ class TorchRunner:
         )
         """What is computed and cached in."""
         bits = 8 * cache.dtype.itemsize
+        self.filtering: Filtering | None = None
+        """What attention leaves out; None: nothing."""
         self.form = ModelForm(weight_bits=bits, kv_bits=bits)
         """The precision of weights and cache in memory."""
 
@@ -229,6 +233,8 @@ class TorchRunner:
             self.adapters.begin(batch)
         if batch.head_slots is not None or cache.scores is not None:
             return self._compute_for_policy(batch)
+        if self.filtering is not None:
+            return self._compute_filtered(batch, self.filtering)
         if self._encoder is not None and batch.sources is not None:
             self._encoder.encode(batch.sources)
             if not len(batch.token_ids):
@@ -248,6 +254,13 @@ class TorchRunner:
         tokens = torch.from_numpy(batch.token_ids).to(self._device)
         positions = torch.from_numpy(batch.positions).to(self._device)
         attend = PolicyAttention(self._spec, cache, batch, self._kernel)
+        return self._wanted(batch, program.hidden(tokens, positions, attend, self._inputs(batch)))
+
+    def _compute_filtered(self, batch: RaggedBatch, filtering: Filtering) -> torch.Tensor | None:
+        program, cache = self._open()
+        cache.clear_begun(batch.slots)
+        tokens, positions = torch.from_numpy(batch.token_ids), torch.from_numpy(batch.positions)
+        attend = FilteredAttention(self._spec, cache, batch, filtering)
         return self._wanted(batch, program.hidden(tokens, positions, attend, self._inputs(batch)))
 
     def _wanted(self, batch: RaggedBatch, hidden: torch.Tensor) -> torch.Tensor | None:
@@ -300,6 +313,17 @@ class TorchRunner:
             raise ValueError("no attention scores are kept; load with attention_scores=True")
         with _current(self._device), torch.inference_mode():
             return self._open()[1].page_scores(pages)
+
+    def filter_attention(self, filter: AttentionFilter) -> None:
+        """Lets the filter say what later steps attend to.
+
+        Raises Incompatible for a model that no filter applies to, or one on a GPU.
+        """
+        if filter.start(self._spec) is None:
+            self.filtering = None
+            return
+        check_filter(self._spec, self._device.type)
+        self.filtering = Filtering(filter)
 
     def close(self) -> None:
         """Gives weights and cache back; the runner is not used again."""

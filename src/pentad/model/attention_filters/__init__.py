@@ -1,0 +1,1 @@
+"""Attention filters: which cached positions a step attends to."""
