@@ -105,8 +105,8 @@ def test_codes_change_neither_perplexity_nor_distributions(files: ModelFiles, me
         assert fraction == 0.5 + 1 / files.spec.head_dim
 
 
-@pytest.mark.row("phase-kv-quant", "effect", claims=(2,))
-def test_codes_of_4_bits_cost_little_perplexity(files: ModelFiles, measured: Measure) -> None:
+@pytest.mark.row("phase-kv-quant", "effect", claims=(2,), negative=True)
+def test_keys_in_4_bits_cost_more_perplexity_than_was_hoped_for(files: ModelFiles, measured: Measure) -> None:
     texts = windows(files, 3)
     found: dict[str, Scores] = {}
     exact: list[np.ndarray] = []
@@ -119,8 +119,8 @@ def test_codes_of_4_bits_cost_little_perplexity(files: ModelFiles, measured: Mea
             f"{files.spec.name} {runner.kernels}, {kind}: {found[kind]}, {runner.block_bytes} bytes a block"
         )
         runner.close()
-    for kind in ("int8-int4", "int4"):
-        harder = found[kind].perplexity / found["bfloat16"].perplexity - 1
-        measured(
-            f"{files.spec.name}, {kind}, perplexity changed", abs(harder), at_most=INT4_PERPLEXITY_FRACTION
-        )
+    harder = {kind: scored.perplexity / found["bfloat16"].perplexity - 1 for kind, scored in found.items()}
+    name, bound = files.spec.name, INT4_PERPLEXITY_FRACTION
+    measured(f"{name}, int8-int4, perplexity added", harder["int8-int4"], at_most=bound)
+    # The row's bound is 0.03. It was 0.034 on SmolLM2 and 0.036 on Qwen2.5-Coder 0.5B.
+    measured(f"{name}, int4, perplexity added", harder["int4"], at_least=bound)
