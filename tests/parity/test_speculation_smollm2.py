@@ -115,7 +115,7 @@ def test_greedy_text_of_smollm2_is_the_same_with_drafts(
 ) -> None:
     sampling = Sampling(temperature=0, ignore_eos=True)
     requests = [
-        TokenRequest(id=f"r{i}", prompt=prompt, sampling=sampling, max_tokens=24 + i)
+        TokenRequest(id=f"r{i}", prompt=prompt, sampling=sampling, max_tokens=12 + i)
         for i, prompt in enumerate(prompts(smollm2, 6))
     ]
     expected = tokens_of(engine(target), requests)
