@@ -157,8 +157,8 @@ def test_low_bits_in_every_sum_cost_too_much(alone: Alone, measured: Measure) ->
     measured("perplexity over that of plain", low / plain, at_least=1.03, unit="x")
 
 
-@pytest.mark.row("het-reliable-links", "effect", claims=(1,))
-def test_important_features_over_reliable_links_keep_the_text(alone: Alone, measured: Measure) -> None:
+@pytest.mark.row("het-reliable-links", "effect", claims=(1,), negative=True)
+def test_important_features_over_reliable_links_are_no_better(alone: Alone, measured: Measure) -> None:
     """Of SmolLM2 cut behind layer 14, over a link that loses a twentieth of its packets of 66 bytes."""
     rise, sent = {}, {}
     for protection in ("unequal", "equal"):
@@ -168,5 +168,6 @@ def test_important_features_over_reliable_links_keep_the_text(alone: Alone, meas
         )
         rise[protection] = lossy_link / whole_link - 1
     measured("rise where all packets are alike", rise["equal"], at_least=0.0, unit="")
-    measured("rise where they are not, over that", rise["unequal"] / rise["equal"], at_most=1 / 3, unit="x")
+    # A parity packet for every few saves as much as copies of the few features that range furthest.
+    measured("rise where they are not, over that", rise["unequal"] / rise["equal"], at_least=1 / 3, unit="x")
     measured("bytes over those of equal protection", sent["unequal"] / sent["equal"], at_most=1.01, unit="x")

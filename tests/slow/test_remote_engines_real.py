@@ -58,7 +58,7 @@ class Triton:
     def server(self) -> int:
         """Process id of tritonserver itself."""
         found = subprocess.run(
-            ["pgrep", "-f", f"tritonserver.*http-port={self.port}"],
+            ["pgrep", "-f", f"tritonserver .*http-port.{self.port}"],
             capture_output=True,
             text=True,
             check=True,
@@ -116,10 +116,11 @@ def triton() -> Iterator[Triton]:
 def test_triton_itself_answers_and_a_standby_does_when_it_stops(triton: Triton, measured: Measure) -> None:
     async def scenario() -> tuple[float, float]:
         metrics = f"http://127.0.0.1:{triton.port + 2}/metrics"
-        far = triton.backend("echo", metrics_url=metrics)
-        for backend in (far, triton.backend("plain")):
+        far, other = triton.backend("echo", metrics_url=metrics), triton.backend("plain")
+        for backend in (far, other):
             got = await collect(backend.stream(Request(id="r", model="far", text="hi")))
             assert got.message.content == "you said: hi"
+        await other.close()
         await asyncio.sleep(1)
         assert far.stats()["server_nv_inference_request_success"] >= 0
         models = ModelService(

@@ -45,6 +45,9 @@ class OpenVinoModel:
             options["INFERENCE_NUM_THREADS"] = threads
         if precision is not None:
             options["INFERENCE_PRECISION_HINT"] = precision
+        if precision == "f32":
+            # Else it cuts activations and the cache to eight bits, whatever it computes in.
+            options |= {"DYNAMIC_QUANTIZATION_GROUP_SIZE": 0, "KV_CACHE_PRECISION": "f32"}
         core = _package("openvino").Core()
         try:
             compiled = core.compile_model(str(graph), "CPU", options)
