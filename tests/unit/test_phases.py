@@ -32,7 +32,7 @@ pytestmark = pytest.mark.row("phase-coordinator", "mechanism", claims=(2,))
 
 FORBIDDEN: list[tuple[dict[str, Any], str, str]] = [
     ({"kernels": "portable", "weight_dtype": "float32"}, "weights in a format of choice", "kernels to auto"),
-    ({"kernels": "torch", "kv_dtype": "int8"}, "KV cache of 8-bit codes", "kv_dtype to auto"),
+    ({"kernels": "torch", "kv_dtype": "int8"}, "KV cache of codes", "kv_dtype to auto"),
     ({"weight_dtype": "bfloat16", "kv_dtype": "int8"}, "'torch' gives no KV cache", "weight_dtype to auto"),
     ({"kernels": "torch", "residency": "mapped"}, "weights in a packed file", "residency to resident"),
     ({"parallel": "tp=2", "kv_dtype": "int8"}, "sharing of a model", "parallel to null"),

@@ -34,6 +34,8 @@ _FEATURES: Final = {"speculation": VERIFIED_DRAFTS, "prefix-cache": BLOCK_COPIES
 """What KV policies exclude: drafts, and cached beginnings that could be kept beyond the cache."""
 _SHARED: Final = re.compile(r"\b(tp|ep|sp)=|\.json$")
 """Layouts in which layers may be shared."""
+_CODES: Final = {"int8": 8.5, "int8-int4": 6.75, "int4": 5.0}
+"""Bits of a cached number with its share of the scales, by `kv_dtype`."""
 _AUTO, _NONE, _KEEP_ALL = "auto", "none", "keep-all"
 
 
@@ -83,8 +85,8 @@ def chosen_parts(settings: EngineSettings) -> Iterator[Part]:
     if settings.device.startswith("cuda"):
         needs = frozenset({GPU})
         yield Part(phase="load", setting="device", name=settings.device, usual="cpu", needs=needs)
-    if settings.kv_dtype == "int8":
-        yield cache_form_part()
+    if settings.kv_dtype in _CODES:
+        yield cache_form_part(settings.kv_dtype)
     if settings.kv_policy.name != _KEEP_ALL:
         yield policy_part(settings.kv_policy)
     if settings.kv_store_bytes is not None:
@@ -116,11 +118,16 @@ def residency_part(choice: Choice) -> Part:
     return Part(phase="load", setting="residency", name=choice.name, usual="resident", needs=needs)
 
 
-def cache_form_part() -> Part:
-    """Keys and values in codes of 8 bits."""
+def cache_form_part(name: str = "int8") -> Part:
+    """Keys and values in codes."""
     needs = frozenset({CODED_CACHE})
     return Part(
-        phase="cache form", setting="kv_dtype", name="int8", needs=needs, kv_bits=8.5, exactness="bounded"
+        phase="cache form",
+        setting="kv_dtype",
+        name=name,
+        needs=needs,
+        kv_bits=_CODES[name],
+        exactness="bounded",
     )
 
 
@@ -175,7 +182,7 @@ def known_parts() -> list[Part]:
         weight_part("float32"),
         weight_part("bfloat16"),
         *(part for part in residencies if part.needs),
-        cache_form_part(),
+        *map(cache_form_part, _CODES),
         *map(policy_part, policies),
         *(draft_part(Choice(name=name)) for name in registry.known("speculator")),
         processes_part("pp=2"),

@@ -22,7 +22,7 @@ class KernelCost:
 
 PACKED_WEIGHTS: Final = "weights in a packed file"
 WEIGHT_FORMATS: Final = "weights in a format of choice"
-CODED_CACHE: Final = "KV cache of 8-bit codes"
+CODED_CACHE: Final = "KV cache of codes"
 BLOCK_COPIES: Final = "KV blocks that can be copied out"
 STAGES: Final = "layers of a model in processes one behind the other"
 PROCESSES: Final = "sharing of a model among processes"

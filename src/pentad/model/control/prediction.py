@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from pentad.model.control.situation import Arm, Record, Situation, Way
@@ -14,6 +14,7 @@ _UNSTATED: Final = 0.5
 """Success assumed of a model of which nobody says anything."""
 _WEIGHT: Final = 2.0
 """Judged answers that a stated quality counts for."""
+_NOTHING: Final = Record()
 LEARNT: Final = 20
 """Answers after which lengths, and success in the place of a stated quality, are believed."""
 _DEVIATIONS: Final = 1.0
@@ -65,8 +66,9 @@ def record_of(option: Option) -> Record:
     """How this way of asking this model went so far; until then, lengths as with the whole context."""
     found, way = option.arm.records.get(option.way.name), option.way
     if found is None and way.reduced:
-        return replace(option.arm.records.get(way.whole, Record()), right=0.0, wrong=0.0)
-    return found or Record()
+        met = option.arm.records.get(way.whole, _NOTHING)
+        return Record(tokens=met.tokens, spread=met.spread, answers=met.answers)
+    return found or _NOTHING
 
 
 def expected_tokens(way: Way, record: Record, assumed: int) -> float:

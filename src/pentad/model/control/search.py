@@ -9,6 +9,7 @@ seconds, money, joules, tokens.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -27,6 +28,8 @@ from pentad.ranges import in_range
 
 _HARD: Final = frozenset({"slo.max_cost", "budget.cost", "budget.tokens", "slo.max_energy_j"})
 """Limits at which an answer would be cut or refused."""
+_TRYABLE: Final = 8
+"""So many of the least known are looked at in order to be tried."""
 _TIGHT: Final = 0.5
 """Share of its time that a call is expected to take, above which it is urgent."""
 _SAFE_MARGIN: Final = 1.5
@@ -106,12 +109,12 @@ def decide(situation: Situation, weighing: Weighing) -> JointChoice | None:
     if not good:
         return None
     first = [_weighed(situation, option, weighing, margin) for option in good]
-    best = {id(one) for one in _undominated(first)}
-    kept = [one for one in first if id(one) in best or _stays(situation, weighing, one)]
+    best = {id(one) for one in _undominated(first)} | {id(one) for one in _tryable(first, weighing)}
+    kept = [one for one in first if id(one) in best or one.option.name == situation.last]
     wider = [
-        _weighed(situation, option, weighing, margin)
+        one if option is one.option else _weighed(situation, option, weighing, margin)
         for one in kept
-        for option in _wider(situation, one.option, weighing)
+        for option in _wider(situation, one.option, _untroubled(one, weighing, margin))
     ]
     best_success = max((one.prediction.success for one in wider if not one.missed), default=0.0)
     every = sorted(wider, key=lambda one: _rank(situation, best_success - weighing.slack, one))
@@ -148,37 +151,42 @@ def _undominated(weighed: Sequence[Weighed]) -> list[Weighed]:
     """Those that no other one beats in something and loses to in nothing."""
 
     dear = [(len(one.missed), *one.prediction.dear) for one in weighed]
-
-    def beaten(mine: tuple[float, ...]) -> bool:
-        return any(
-            theirs != mine and all(a <= b for a, b in zip(theirs, mine, strict=True)) for theirs in dear
-        )
-
+    # A vector that beats another one comes before it in their order, and so do those that beat both.
+    front: list[tuple[float, ...]] = []
+    for mine in sorted(set(dear)):
+        if not any(all(map(operator.le, theirs, mine)) for theirs in front):
+            front.append(mine)
+    kept = set(front)
     # What breaks a limit at full length may keep it at a shorter one, so it stays.
-    return [one for one, mine in zip(weighed, dear, strict=True) if one.missed or not beaten(mine)]
+    return [one for one, mine in zip(weighed, dear, strict=True) if one.missed or mine in kept]
 
 
-def _stays(situation: Situation, weighing: Weighing, one: Weighed) -> bool:
-    """Whether it is looked at though it is dominated: it is at work, or little enough is known to try it."""
-    tried = weighing.trials > 0 and one.prediction.judged < LEARNT
-    return tried or one.option.name == situation.last
+def _tryable(weighed: Sequence[Weighed], weighing: Weighing) -> list[Weighed]:
+    """The least known, which are looked at though they are dominated, where something is tried at times."""
+    if not weighing.trials:
+        return []
+    unknown = [one for one in weighed if one.prediction.judged < LEARNT]
+    return sorted(unknown, key=lambda one: one.prediction.judged)[:_TRYABLE]
 
 
-def _wider(situation: Situation, option: Option, weighing: Weighing) -> list[Option]:
+def _untroubled(one: Weighed, weighing: Weighing, margin: float) -> Prediction:
+    """What lengths and queues are found by: doubt in seconds shall lead to another model, not to half answers."""
+    return one.prediction if margin == 1.0 else predict(one.option, weighing.answer_tokens)
+
+
+def _wider(situation: Situation, option: Option, found: Prediction) -> list[Option]:
     """The option with every output budget and queue class that could serve."""
     budgets = {option.max_tokens}
     record = record_of(option)
     if record.answers >= LEARNT:
         budgets.add(min(option.max_tokens, math.ceil(record.tokens + 4.0 * record.spread) + 1))
-    if (limit := _affordable(situation, option, weighing)) is not None:
+    if (limit := _affordable(situation, option, found)) is not None:
         budgets.add(limit)
-    return [
-        Option(arm=option.arm, way=option.way, max_tokens=each, queue=_queue(situation, option, weighing))
-        for each in sorted(budgets)
-    ]
+    queue = _queue(situation, found)
+    return [Option(arm=option.arm, way=option.way, max_tokens=each, queue=queue) for each in sorted(budgets)]
 
 
-def _queue(situation: Situation, option: Option, weighing: Weighing) -> Queue:
+def _queue(situation: Situation, found: Prediction) -> Queue:
     """The queue class that the slack calls for: nobody is urgent who has time, for it holds others up."""
     objective = situation.objective
     if situation.priority:
@@ -187,7 +195,6 @@ def _queue(situation: Situation, option: Option, weighing: Weighing) -> Queue:
         if objective.prefer == "latency":
             return "urgent"
         return "patient" if objective.prefer in ("cost", "energy") else "usual"
-    found = predict(option, weighing.answer_tokens)
     used = max(
         found.total_s * (1 + situation.steps_behind) / (objective.deadline_s or math.inf),
         found.first_s / (objective.ttft_s or math.inf),
@@ -195,7 +202,7 @@ def _queue(situation: Situation, option: Option, weighing: Weighing) -> Queue:
     return "urgent" if used > _TIGHT else "usual"
 
 
-def _affordable(situation: Situation, option: Option, weighing: Weighing) -> int | None:
+def _affordable(situation: Situation, option: Option, found: Prediction) -> int | None:
     """The longest answer that time, money and tokens leave, below what is asked; None: none is near."""
     objective, budget = situation.objective, situation.budget
     arm, way = option.arm, option.way
@@ -209,9 +216,8 @@ def _affordable(situation: Situation, option: Option, weighing: Weighing) -> int
         limits += [] if paid is None else [paid / way.samples]
     for seconds in (budget.wall_s, objective.deadline_s):
         if seconds is not None and arm.speed is not None and arm.speed.token_s > 0:
-            found_s = predict(option, weighing.answer_tokens)
-            left_s = seconds / (1 + situation.steps_behind) - found_s.first_s
-            limits.append(left_s / (found_s.inter_token_s or arm.speed.token_s))
+            left_s = seconds / (1 + situation.steps_behind) - found.first_s
+            limits.append(left_s / (found.inter_token_s or arm.speed.token_s))
     least = min(limits, default=math.inf)
     return int(least) if 1 <= least < option.max_tokens else None
 

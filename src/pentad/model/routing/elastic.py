@@ -36,7 +36,7 @@ class Elastic:
     what answers really cost; the decision and `/metrics` say why. Its decision
     holds all that it was made from, so `pentad runs replay` can make it once more.
     Exactness: lossy where it changes the model or the way; the metric is the success that is counted.
-    Cost: some microseconds per model and way; under 5 ms for 16 models with 5 ways.
+    Cost: some microseconds per model and way, and per way again for up to three lengths.
 
     Source: joint configuration per stage as in Murakkab (Chaudhry et al., 2025) and Aragog (Dai et al.,
     2025); ours decides per call, live, from a record that can be replayed, and keeps hard limits.
