@@ -19,6 +19,7 @@ from pentad.application.bench.elastic.play import Bench, Plan
 from pentad.application.bench.elastic.policy import policies_of
 from pentad.application.bench.elastic.run_line import RunLine, append_lines, read_lines
 from pentad.application.bench.elastic.score import ratio, score
+from pentad.application.objective_check import judged_of
 from pentad.errors import InvalidRequest, UnknownName
 
 POLICIES = "fixed:small/cot:think_tokens=64,fixed:large/cot:think_tokens=0,elastic"
@@ -137,6 +138,17 @@ def test_runs_are_written_and_read_again(tmp_path: pathlib.Path) -> None:
     file.write_text("{}\n")
     with pytest.raises(InvalidRequest, match=r"runs\.jsonl:1 is no run"):
         read_lines([file])
+
+
+def test_a_run_that_its_deadline_cut_tells_nothing_of_how_good_its_model_is() -> None:
+    late = ("deadline_s",)
+    wrong = line(0, right=False, status="answered")
+    cut = line(1, right=False, status="ended", missed=late)
+    over_budget = line(2, right=False, status="ended", missed=("max_run_tokens",))
+    right_but_late = line(3, right=True, status="answered", missed=late)
+    assert [one.judges for one in (wrong, cut, over_budget, right_but_late)] == [True, False, True, True]
+    counts = judged_of([wrong, cut, over_budget, right_but_late])
+    assert counts == {wrong.model: {wrong.slo_class: (1, 3)}}
 
 
 def test_policies_are_read_with_options_that_hold_commas() -> None:

@@ -245,6 +245,8 @@ def judged_of(lines: Sequence[Any]) -> dict[str, dict[str, tuple[int, int]]]:
     """By model and class, how many runs of a benchmark were right, of how many; ways together."""
     found: dict[str, dict[str, tuple[int, int]]] = {}
     for one in lines:
+        if not one.model or not one.judges:
+            continue
         by_class = found.setdefault(one.model, {})
         right, runs = by_class.get(one.slo_class, (0, 0))
         by_class[one.slo_class] = (right + one.right, runs + 1)

@@ -170,7 +170,7 @@ def _tryable(weighed: Sequence[Weighed], weighing: Weighing) -> list[Weighed]:
 
 
 def _untroubled(one: Weighed, weighing: Weighing, margin: float) -> Prediction:
-    """What lengths and queues are found by: doubt in seconds shall lead to another model, not to half answers."""
+    """What lengths and queues are found by: doubt in seconds leads to other models, not to half answers."""
     return one.prediction if margin == 1.0 else predict(one.option, weighing.answer_tokens)
 
 

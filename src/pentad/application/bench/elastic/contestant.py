@@ -138,7 +138,7 @@ def teach(models: ModelService, lines: Sequence[RunLine], workload: Workload) ->
     """Tells a service how earlier runs went, right or not and how long, by class, model and way."""
     several = {one.name for one in workload.classes if len(one.ways) > 1}
     for line in lines:
-        if not line.model:
+        if not line.model or not line.judges:
             continue
         way = line.way if line.slo_class in several else ""
         models.outcomes.judged(line.slo_class, line.model, way, right=line.right)

@@ -134,7 +134,7 @@ class Bench:
     def _tell(self, contestant: Contestant, line: RunLine) -> None:
         """Tells the policy how a run went, where a user would have."""
         drawn = random.Random(f"{self.plan.seed}/{line.load}/{line.arrival}").random()
-        if drawn >= self.plan.feedback or not line.model:
+        if drawn >= self.plan.feedback or not line.model or not line.judges:
             return
         way = line.way if len(self.workload.of(line.slo_class).ways) > 1 else ""
         contestant.models.outcomes.judged(line.slo_class, line.model, way, right=line.right)

@@ -52,6 +52,11 @@ class RunLine:
         """Right, in time and within budget."""
         return self.right and not self.missed
 
+    @property
+    def judges(self) -> bool:
+        """Whether it tells how good its model is: one that its deadline cut tells only how fast."""
+        return self.right or self.status == "answered" or "deadline_s" not in self.missed
+
 
 def missed(
     of: TaskClass, *, answered: bool, seconds: float, tokens: int, cost: float, joules: float | None

@@ -51,7 +51,7 @@ class Recorded:
     def __post_init__(self) -> None:
         self._groups = defaultdict(list)
         for one in self.lines:
-            if one.model and one.model_calls:
+            if one.model and one.model_calls and one.judges:
                 self._groups["task", one.task, one.model, one.way].append(one)
                 self._groups["way", one.slo_class, one.model, one.way].append(one)
                 self._groups["model", one.slo_class, one.model].append(one)
