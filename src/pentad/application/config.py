@@ -138,6 +138,8 @@ class EngineSettings(_Section):
     wherever they want, with `pentad rank`. Absent: they are started here."""
     transport: Strategy = Choice(name="shared-memory")
     """How `serve` reaches its engines: in-process, or what leads to a supervised process for each."""
+    replicas: int = Field(default=1, ge=1, le=64)
+    """Engines of each model that `serve` starts, each request at one of them."""
 
 
 class RemoteBackend(_Section):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import pathlib
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from pentad import registry
 from pentad.application.config import EngineSettings
 from pentad.application.runners import load_engine
 from pentad.application.worker import supervised
+from pentad.errors import Incompatible
 from pentad.execution.backend import Backend
 from pentad.execution.loop import EngineDriver, EngineLoop
+from pentad.execution.replicas import Replicas
+from pentad.execution.worker.client import WorkerClient
 from pentad.execution.worker.interpreters import Starter
 from pentad.model.adapter_desk import LocalDesk, RemoteDesk
 from pentad.model.backends.engine import EngineBackend
@@ -54,7 +60,7 @@ def local_backend(
     if workers is not None and scaled is None and in_worker(settings):
         for opened in (files, *drafts):
             opened.close()
-        client = supervised(files, settings, drafts, packed_folder, workers)
+        client = _supervised(files, settings, drafts, packed_folder, workers)
         guided = GuidedGrammars(client.call)
         made = EngineBackend(
             files,
@@ -67,6 +73,12 @@ def local_backend(
         )
         made.adapters = RemoteDesk(client.call)
         return made
+    if settings.replicas > 1:
+        raise Incompatible(
+            f"{settings.replicas} replicas of {files.name!r} need processes of their own",
+            hint="leave the scaler and transport in-process out, or set --replicas 1",
+            param="replicas",
+        )
     engine = load_engine(files, settings, drafts, packed_folder=packed_folder, clock=clock)
     files.close()
     loop: EngineDriver = EngineLoop(engine)
@@ -78,6 +90,32 @@ def local_backend(
     if scaled is None:
         made.adapters = LocalDesk(engine.runner, files)
     return made
+
+
+def _supervised(
+    files: ModelFiles,
+    settings: EngineSettings,
+    drafts: Sequence[ModelFiles],
+    packed_folder: pathlib.Path | None,
+    workers: Starter,
+) -> WorkerClient | Replicas:
+    """One engine in a process of its own, or several that share the machine's processors."""
+    if settings.replicas == 1:
+        return supervised(files, settings, drafts, packed_folder, workers)
+    each = settings.threads or max(1, len(os.sched_getaffinity(0)) // settings.replicas)
+    settings = settings.model_copy(update={"threads": each})
+    with ThreadPoolExecutor(settings.replicas) as pool:
+        started = [
+            pool.submit(supervised, files, settings, drafts, packed_folder, workers)
+            for _ in range(settings.replicas)
+        ]
+    clients = [future.result() for future in started if future.exception() is None]
+    for future in started:
+        if (error := future.exception()) is not None:
+            for client in clients:
+                asyncio.run(client.close(0.0))
+            raise error
+    return Replicas(clients)
 
 
 def in_worker(settings: EngineSettings) -> bool:

@@ -15,7 +15,7 @@ from pentad import choice
 from pentad.application.config import EngineSettings, Settings
 from pentad.application.heap import trim
 from pentad.application.local_backend import in_worker, local_backend
-from pentad.application.model_memory import encoder_need, engine_need, models_budget, scorer_need
+from pentad.application.model_memory import encoder_need, models_budget, replicated_need, scorer_need
 from pentad.application.quality_floor import check_floor
 from pentad.application.runners import engine_of
 from pentad.errors import Forbidden, ModelNotFound, PentadError
@@ -221,7 +221,7 @@ class LocalModels:
 
     def _generator(self, stored: StoredModel, files: ModelFiles) -> PooledBackend:
         engine = self._engine(stored.name)
-        need = engine_need(
+        need = replicated_need(
             files, engine, budget_bytes=self.pool.budget_bytes, worker=self._workers is not None
         )
         self.pool.check_fits(stored.name, need)
@@ -314,7 +314,7 @@ class LocalModels:
         """
         settings = self._settings
         drafts = [self._store.resolve(draft) for draft in settings.engine.draft_models]
-        kv_bytes = settings.engine.kv_bytes or (need and need.kv_bytes) or None
+        kv_bytes = settings.engine.kv_bytes or (need and need.kv_bytes // settings.engine.replicas) or None
         return local_backend(
             self._open.pop(stored.name) if stored.name in self._open else self._store.open(stored),
             self._engine(stored.name).model_copy(update={"kv_bytes": kv_bytes}),

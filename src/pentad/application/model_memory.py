@@ -88,6 +88,19 @@ def engine_need(
     return MemoryNeed(weights_bytes=weights, kv_bytes=kv_bytes, process_bytes=process)
 
 
+def replicated_need(
+    files: ModelFiles, settings: EngineSettings, *, budget_bytes: int, worker: bool
+) -> MemoryNeed:
+    """What all replicas of a model take: each as much as one whose share of the budget is all there is."""
+    count = settings.replicas
+    one = engine_need(files, settings, budget_bytes=budget_bytes // count, worker=worker)
+    return MemoryNeed(
+        weights_bytes=count * one.weights_bytes,
+        kv_bytes=count * one.kv_bytes,
+        process_bytes=count * one.process_bytes,
+    )
+
+
 def encoder_need(files: ModelFiles) -> MemoryNeed:
     """What a model that embeds takes; it is computed in this process."""
     if choose_encoder(files).runner == "torch":

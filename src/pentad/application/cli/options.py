@@ -102,6 +102,7 @@ ENGINE = (
         metavar="NAME",
     ),
     Flag(name="adapters", help='Low-rank adapters: {"BASE:NAME": "PATH"}.', metavar="JSON"),
+    Flag(name="replicas", help="Engines of a model that share its requests.", kind=int),
     Flag(
         name="parallel",
         help="Processes that share a model: pp=2,tp=2, or a plan's file.",

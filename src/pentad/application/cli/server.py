@@ -39,7 +39,7 @@ def serve_forever(settings: Settings, workers: Starter | None = None) -> None:
 def _workers(settings: Settings) -> int:
     """How many processes these settings are sure to need for local engines."""
     alone = settings.engine.transport.name == "in-process" or settings.engine.backend != "engine"
-    return 0 if alone or settings.scaler is not None else len(settings.models)
+    return 0 if alone or settings.scaler is not None else len(settings.models) * settings.engine.replicas
 
 
 def bind(host: str, port: int) -> socket.socket:
