@@ -35,9 +35,13 @@ class Up:
         self.client = client
 
     @property
-    def worker(self) -> psutil.Process:
+    def workers(self) -> list[psutil.Process]:
         children = psutil.Process(self.server.process.pid).children()
-        found = [c for c in children if c.is_running() and "pentad.application.worker" in c.cmdline()]
+        return [c for c in children if c.is_running() and "pentad.application.worker" in c.cmdline()]
+
+    @property
+    def worker(self) -> psutil.Process:
+        found = self.workers
         assert len(found) == 1, found
         return found[0]
 
@@ -206,6 +210,26 @@ class TestServed:
         answer = served.client.post("/v1/chat/completions", json=served.body(response_format=schema))
         assert answer.status_code == 400
         assert "response_format" in answer.json()["error"]["message"]
+
+
+@pytest.mark.row("par-dp", "mechanism")
+def test_replicas_share_the_requests_and_one_that_dies_takes_no_answer_along(home: pathlib.Path) -> None:
+    seeds = range(6)
+    with up(home, "--transport", "shared-memory", "--replicas", "2") as served:
+        before = [served.answer(seed=seed, max_tokens=40) for seed in seeds]
+        both = served.workers
+        assert len(both) == 2
+        computed = [process.cpu_times().user for process in both]
+        timer = threading.Timer(0.4, both[0].kill)
+        with ThreadPoolExecutor(len(seeds)) as pool:
+            timer.start()
+            after = list(pool.map(lambda seed: served.answer(seed=seed, max_tokens=40), seeds))
+        timer.join()
+        assert after == before
+        assert both[1].cpu_times().user > computed[1], "the other one had nothing to do"
+        served.await_ready()
+        served.await_metric("pentad_engine_kv_blocks_held", 0)
+        assert served.server.stop() == 0
 
 
 def test_a_wedged_worker_is_noticed_and_replaced(home: pathlib.Path) -> None:
