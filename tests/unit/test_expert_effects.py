@@ -38,8 +38,14 @@ def test_tokens_come_sooner_where_rare_experts_are_computed_where_they_lie(measu
         measured(f"a token that always copies, keeping {name}, over split", times, at_least=1.5, unit="x")
 
 
-@pytest.mark.row("het-moe-cpu-gpu", "effect", claims=(1,))
-def test_the_most_used_experts_take_most_calls(measured: Measure) -> None:
-    """Zipf's law with an exponent of 1.5. With 1.2 it is 0.77 and with 1.0 0.72: the trace decides."""
-    counts = play(Popular(), share=0.4, skew=1.5, experts=16).counts
-    measured("calls served in fast memory, 40% of 16 experts there", counts.hits / counts.uses, at_least=0.8)
+@pytest.mark.row("het-moe-cpu-gpu", "effect", claims=(1,), negative=True)
+def test_the_most_used_experts_take_four_of_five_calls_on_very_skewed_traces_only(measured: Measure) -> None:
+    """40% of 16 experts in fast memory. Of Zipf's exponents that were looked at (1, 1.2, 1.5) only the last
+    gives the 80% of the row, so they follow from the trace."""
+    share = {}
+    for skew in (1.0, 1.2, 1.5):
+        counts = play(Popular(), share=0.4, skew=skew, experts=16).counts
+        share[skew] = counts.hits / counts.uses
+    measured("calls served in fast memory, exponent 1", share[1.0], at_most=0.8)
+    measured("the same, exponent 1.2", share[1.2], at_most=0.8)
+    measured("the same, exponent 1.5", share[1.5], at_least=0.8)
