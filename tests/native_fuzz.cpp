@@ -124,7 +124,8 @@ class Fuzz {
     c_.threads = draw_.from(1, 3);
     c_.num_blocks = draw_.from(4, 60);
     c_.max_context = std::min(draw_.from(40, 600), c_.num_blocks * kBlockTokens);
-    c_.kv_bits = draw_.one_of({8, 16});
+    c_.key_bits = draw_.one_of({4, 8, 16});
+    c_.value_bits = c_.key_bits == 16 ? 16 : draw_.once_in(2) ? c_.key_bits : 4;
     c_.attention_scores = draw_.once_in(4);
     c_.key_centres = draw_.below(2);
     paired_ = draw_.once_in(2) ? c_.head_dim / draw_.from(1, 2) : 0;

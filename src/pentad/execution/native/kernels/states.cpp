@@ -23,6 +23,9 @@ States::States(const pentad_config& c) {
     if (keeps_state(m.kind) && m.kind != PENTAD_CONVOLUTION)
       size_ += static_cast<size_t>(m.heads) * static_cast<size_t>(m.value_dim) * static_cast<size_t>(m.key_dim);
   }
+  // A convolution over the token alone keeps nothing, but has a row like all others.
+  if (!size_ && std::any_of(c.mixers, c.mixers + c.layers, [](const pentad_mixer& m) { return keeps_state(m.kind); }))
+    size_ = 16;
 }
 
 // Whether a step may name a row once more.
