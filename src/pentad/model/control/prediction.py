@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 from pentad.model.control.situation import Arm, Record, Situation, Way
 
@@ -21,9 +22,8 @@ _DEVIATIONS: Final = 1.0
 """Standard deviations that the pessimistic success lies below the expected one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
-    """One choice in every layer."""
+class Option(msgspec.Struct, frozen=True, kw_only=True):
+    """One choice in every layer. A struct, as hundreds of them are made in one decision."""
 
     arm: Arm
     way: Way
@@ -37,8 +37,7 @@ class Option:
         return self.arm.name, self.way.name
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
+class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     """Expected values; `success_low` is what may well be, and `most_*` cannot be passed."""
 
     success: float

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from pentad.model.control.prediction import (
     LEARNT,
     Option,
@@ -56,8 +58,7 @@ class Weighing:
         in_range("answer_tokens", self.answer_tokens, least=1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Weighed:
+class Weighed(msgspec.Struct, frozen=True, kw_only=True):
     """An option with what it is expected to take and give."""
 
     option: Option
