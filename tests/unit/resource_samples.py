@@ -21,6 +21,20 @@ LLAMA_1B = uniform_spec(
     positions=Rope(base=500_000.0, dim=64),
 )
 
+LLAMA_SMALL = uniform_spec(
+    name="small",
+    family="llama",
+    vocab_size=32_000,
+    layers=8,
+    width=512,
+    heads=8,
+    kv_heads=2,
+    head_dim=64,
+    ffn_width=1536,
+    context_length=8192,
+    positions=LLAMA_1B.blocks[0].mixer.positions,  # type: ignore[union-attr]
+)
+
 TINY = uniform_spec(
     name="tiny",
     family="llama",

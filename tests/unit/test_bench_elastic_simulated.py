@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from resource_samples import LLAMA_1B, measured_device
+from resource_samples import LLAMA_1B, LLAMA_SMALL, measured_device
 
 from elastic_bench import workload_at
 from pentad.application.bench.elastic.play import Bench, Plan
@@ -18,27 +18,13 @@ from pentad.application.bench.elastic.simulated import SimulatedMachine, simulat
 from pentad.application.bench.elastic.simulated_model import Recorded
 from pentad.errors import InvalidRequest
 from pentad.execution.scheduling import EngineLimits
-from pentad.execution.uniform import uniform_spec
 from pentad.resource.cost import StepCost
 from pentad.resource.simulator.virtual_loop import VirtualLoop
 
-SMALL = uniform_spec(
-    name="small",
-    family="llama",
-    vocab_size=32_000,
-    layers=8,
-    width=512,
-    heads=8,
-    kv_heads=2,
-    head_dim=64,
-    ffn_width=1536,
-    context_length=8192,
-    positions=LLAMA_1B.blocks[0].mixer.positions,  # type: ignore[union-attr]
-)
 DEVICE = measured_device()
 MACHINE = SimulatedMachine(
     costs={
-        "small": StepCost(profile=DEVICE, spec=SMALL),
+        "small": StepCost(profile=DEVICE, spec=LLAMA_SMALL),
         "large": StepCost(profile=DEVICE, spec=LLAMA_1B),
     },
     qualities={"small": 0.3, "large": 0.9},

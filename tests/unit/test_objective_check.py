@@ -7,35 +7,21 @@ import pathlib
 from dataclasses import replace
 
 import pytest
-from resource_samples import LLAMA_1B, measured_device
+from resource_samples import LLAMA_1B, LLAMA_SMALL, measured_device
 
 from cli_support import Pentad
 from pentad.application.objective_check import ClassVerdict, ModelFacts, check_objectives
 from pentad.application.objective_file import read_objectives
 from pentad.errors import InvalidRequest
-from pentad.execution.uniform import uniform_spec
 from pentad.model.prices import Price
 from pentad.resource.cost import StepCost
 from pentad.resource.service_classes import ServiceClass
 from pentad.resource.simulator.class_mix import ClassLoad
 
 DEVICE = measured_device()
-SMALL_SPEC = uniform_spec(
-    name="small",
-    family="llama",
-    vocab_size=32_000,
-    layers=8,
-    width=512,
-    heads=8,
-    kv_heads=2,
-    head_dim=64,
-    ffn_width=1536,
-    context_length=8192,
-    positions=LLAMA_1B.blocks[0].mixer.positions,  # type: ignore[union-attr]
-)
 SMALL = ModelFacts(
     name="small",
-    cost=StepCost(profile=DEVICE, spec=SMALL_SPEC),
+    cost=StepCost(profile=DEVICE, spec=LLAMA_SMALL),
     quality=0.3,
     price=Price(prompt=1, completion=1),
 )
